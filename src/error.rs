@@ -1,0 +1,339 @@
+//! What can go wrong, by operation: loading a module, opening a room, handing it an event; and
+//! what a guest can do wrong.
+
+use crate::{
+    abi::{AbiProblem, AbiVersion, DecodeError},
+    event::ClientId,
+    guest::EngineError,
+};
+use alloc::vec::Vec;
+use core::{error::Error, fmt};
+
+/// Why bytes did not become a [`Module`](crate::Module).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The module is longer than [`Limits::module_bytes`](crate::Limits::module_bytes).
+    TooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The bytes are no valid WebAssembly, or use a feature that is off.
+    Invalid(EngineError),
+    /// The text is no valid WebAssembly text.
+    #[cfg(feature = "wat")]
+    Text(wat::Error),
+    /// The module is valid, but is not a room: all that is wrong with it.
+    Abi {
+        /// The ABI it was checked against, if it speaks any.
+        abi: Option<AbiVersion>,
+        /// At least one problem, and all of them.
+        problems: Vec<AbiProblem>,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes, limit } => {
+                write!(f, "the module is {bytes} bytes long, more than the limit of {limit}")
+            }
+            Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
+            #[cfg(feature = "wat")]
+            Self::Text(_) => f.write_str("not valid WebAssembly text"),
+            Self::Abi { abi, problems } => {
+                match abi {
+                    Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
+                    None => f.write_str("the module cannot be a room:")?,
+                }
+                problems.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+            }
+        }
+    }
+}
+
+impl Error for LoadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Invalid(error) => Some(error),
+            #[cfg(feature = "wat")]
+            Self::Text(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Why a room could not be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The id is longer than [`Limits::room_id_bytes`](crate::Limits::room_id_bytes).
+    IdTooLong {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The host has a room of this id.
+    IdTaken,
+    /// The host has as many rooms as [`HostLimits::rooms`](crate::HostLimits::rooms) allows.
+    TooManyRooms {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest asks for more memory or table elements than the limits allow, or its data does
+    /// not fit into it.
+    Instantiate(EngineError),
+    /// The guest failed in its start function.
+    Fault(Fault),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IdTooLong { bytes, limit } => {
+                write!(f, "the room's id is {bytes} bytes long, more than the limit of {limit}")
+            }
+            Self::IdTaken => f.write_str("a room of this id is open already"),
+            Self::TooManyRooms { limit } => write!(f, "the host has its limit of {limit} rooms"),
+            Self::Instantiate(_) => f.write_str("the module could not be instantiated"),
+            Self::Fault(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl Error for OpenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Instantiate(error) => Some(error),
+            Self::Fault(fault) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+/// Why a room did not take an event. Nothing of the event has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventError {
+    /// The host has no such room.
+    UnknownRoom,
+    /// The room is closed.
+    Closed,
+    /// Not a number that a client may have: 1 to 2³¹ − 1.
+    InvalidClientId(ClientId),
+    /// The client is connected already.
+    AlreadyConnected(ClientId),
+    /// The client is not connected.
+    NotConnected(ClientId),
+    /// The room has as many clients as [`Limits::clients`](crate::Limits::clients) allows.
+    RoomFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The message is longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    MessageTooLong {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The room is busy and its inbox is full; try again when it has made progress.
+    InboxFull,
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRoom => f.write_str("there is no such room"),
+            Self::Closed => f.write_str("the room is closed"),
+            Self::InvalidClientId(id) => write!(f, "{id} is no client id; they go from 1 to 2147483647"),
+            Self::AlreadyConnected(id) => write!(f, "client {id} is connected already"),
+            Self::NotConnected(id) => write!(f, "client {id} is not connected"),
+            Self::RoomFull { limit } => write!(f, "the room has its limit of {limit} clients"),
+            Self::MessageTooLong { bytes, limit } => {
+                write!(f, "the message is {bytes} bytes long, more than the limit of {limit}")
+            }
+            Self::InboxFull => f.write_str("the room is busy and its inbox is full"),
+        }
+    }
+}
+
+impl Error for EventError {}
+
+/// A guest's failure: what it did wrong, and in which of its exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The export that was running, such as `message` or `jam_malloc`; `start` for a module's
+    /// start function.
+    pub during: &'static str,
+    /// What happened.
+    pub cause: FaultCause,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the guest failed in `{}`: {}", self.during, self.cause)
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.cause {
+            FaultCause::Undecodable(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What a guest did wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultCause {
+    /// An instruction trapped; a panic of a Rust guest is an `unreachable`.
+    Trap(Trap),
+    /// One event used more than [`Limits::fuel_per_event`](crate::Limits::fuel_per_event).
+    OutOfFuel {
+        /// The limit.
+        limit: u64,
+    },
+    /// The guest gave a pointer and a length that are not within its memory.
+    BadPointer {
+        /// The function that it called.
+        function: &'static str,
+        /// The pointer.
+        ptr: u32,
+        /// The length in bytes.
+        len: u32,
+    },
+    /// The guest sent a text that is not UTF-8.
+    NotUtf8,
+    /// The guest sent to a recipient that the ABI does not have (`i32::MIN`).
+    BadRecipient(i32),
+    /// The guest gave `stateroom_send` bytes that are no message.
+    Undecodable(DecodeError),
+    /// The guest sent a message longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    MessageTooLong {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The guest sent more messages within one event than
+    /// [`Limits::outbox_messages`](crate::Limits::outbox_messages).
+    TooManyMessages {
+        /// The limit.
+        limit: usize,
+    },
+    /// The guest sent more bytes within one event than
+    /// [`Limits::outbox_bytes`](crate::Limits::outbox_bytes).
+    TooManyBytes {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The guest's allocator answered null, or a buffer that is not within its memory.
+    BadAllocation {
+        /// The pointer it answered.
+        ptr: u32,
+        /// The length in bytes that it was asked for.
+        len: u32,
+    },
+    /// The guest called `proc_exit`.
+    Exit {
+        /// The exit code it gave.
+        code: i32,
+    },
+    /// The guest was made for another version of the interface.
+    WrongVersion {
+        /// The exported global that holds the address of the number.
+        name: &'static str,
+        /// What the number must be.
+        expected: i32,
+        /// What it is.
+        found: i32,
+    },
+}
+
+impl fmt::Display for FaultCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(trap) => trap.fmt(f),
+            Self::OutOfFuel { limit } => write!(f, "one event used more than {limit} units of fuel"),
+            Self::BadPointer { function, ptr, len } => {
+                write!(f, "{len} bytes at {ptr:#x}, given to `{function}`, are not within its memory")
+            }
+            Self::NotUtf8 => f.write_str("it sent a text that is not UTF-8"),
+            Self::BadRecipient(n) => write!(f, "it sent to the recipient {n}, which there cannot be"),
+            Self::Undecodable(_) => f.write_str("it sent bytes that are no message"),
+            Self::MessageTooLong { bytes, limit } => {
+                write!(f, "it sent a message of {bytes} bytes, more than the limit of {limit}")
+            }
+            Self::TooManyMessages { limit } => {
+                write!(f, "it sent more than {limit} messages within one event")
+            }
+            Self::TooManyBytes { limit } => write!(f, "it sent more than {limit} bytes within one event"),
+            Self::BadAllocation { ptr, len } => {
+                write!(f, "its allocator answered {ptr:#x} when asked for {len} bytes")
+            }
+            Self::Exit { code } => write!(f, "it exited with code {code}"),
+            Self::WrongVersion { name, expected, found } => {
+                write!(f, "`{name}` is {found}, but this host speaks {expected}")
+            }
+        }
+    }
+}
+
+/// How an instruction failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trap {
+    /// `unreachable` was reached: a panic or an abort of the guest.
+    Unreachable,
+    /// The same, after the guest was refused memory beyond
+    /// [`Limits::memory_bytes`](crate::Limits::memory_bytes).
+    UnreachableOutOfMemory,
+    /// An access outside of the linear memory.
+    MemoryOutOfBounds,
+    /// An access outside of a table.
+    TableOutOfBounds,
+    /// An indirect call of a null reference.
+    IndirectCallToNull,
+    /// An indirect call of a function of another type.
+    BadSignature,
+    /// An integer division by zero.
+    DivisionByZero,
+    /// An integer overflow in a division or a conversion.
+    IntegerOverflow,
+    /// A conversion of a NaN to an integer.
+    BadConversion,
+    /// The limits of [`Limits::stack_bytes`](crate::Limits::stack_bytes) or
+    /// [`Limits::recursion_depth`](crate::Limits::recursion_depth).
+    StackOverflow,
+    /// The host has no more memory to give.
+    OutOfSystemMemory,
+    /// Something that this crate has no name for.
+    Other,
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "it panicked or aborted (`unreachable` was executed)",
+            Self::UnreachableOutOfMemory => {
+                "it aborted (`unreachable` was executed) after it was refused more memory"
+            }
+            Self::MemoryOutOfBounds => "memory access out of bounds",
+            Self::TableOutOfBounds => "table access out of bounds",
+            Self::IndirectCallToNull => "indirect call of a null reference",
+            Self::BadSignature => "indirect call of a function of another type",
+            Self::DivisionByZero => "integer division by zero",
+            Self::IntegerOverflow => "integer overflow",
+            Self::BadConversion => "invalid conversion to integer",
+            Self::StackOverflow => "stack overflow",
+            Self::OutOfSystemMemory => "the host is out of memory",
+            Self::Other => "the interpreter gave up",
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! From bytes to a compiled module: wasmi's configuration, and what a module looks like to the ABI.
+
+use crate::{
+    abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
+    limits::Limits,
+    module::Compilation,
+};
+use alloc::vec::Vec;
+use core::{error::Error, fmt};
+use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, ExternType, FuncType, ValType};
+
+/// An error of the interpreter, for its message.
+#[derive(Debug)]
+pub struct EngineError(pub(super) wasmi::Error);
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for EngineError {}
+
+/// An engine for one module; two threads on one engine get in each other's way.
+pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
+    let mut config = Config::default();
+    config
+        .consume_fuel(limits.fuel_per_event.is_some())
+        // Translation must cost nothing: the first room would pay for all others, and a callee
+        // that is translated when it is first called would end a call that could be paused.
+        .fuel_cost(CustomFuelCosts {
+            bytes_copied_per_fuel: 64,
+            fuel_per_bytes_translated: 0,
+            fuel_per_bytes_validated: 0,
+        })
+        // Debug information would cost megabytes.
+        .ignore_custom_sections(true)
+        .wasm_multi_memory(false)
+        .wasm_custom_page_sizes(true)
+        .set_max_recursion_depth(limits.recursion_depth)
+        .set_min_stack_height(limits.stack_bytes.min(1024))
+        .set_max_stack_height(limits.stack_bytes)
+        .compilation_mode(match compilation {
+            Compilation::Eager => CompilationMode::Eager,
+            Compilation::Lazy => CompilationMode::LazyTranslation,
+        });
+    Engine::new(&config)
+}
+
+/// What the module imports and exports, in the words of the ABI.
+pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShape<'a> {
+    ModuleShape {
+        imports: module.imports().map(|i| (i.module(), i.name(), extern_kind(i.ty()))).collect(),
+        exports: module.exports().map(|e| (e.name(), extern_kind(e.ty()))).collect(),
+        versions: find_versions(wasm),
+    }
+}
+
+/// The signature as wasmi has it.
+pub(super) fn func_type(signature: &Signature) -> FuncType {
+    let types = |types: &[ValueType]| types.iter().map(|ty| val_type(*ty)).collect::<Vec<_>>();
+    FuncType::new(types(&signature.params), types(&signature.results))
+}
+
+fn extern_kind(ty: &ExternType) -> ExternKind {
+    match ty {
+        ExternType::Func(ty) => ExternKind::Func(Signature {
+            params: ty.params().iter().map(|ty| value_type(*ty)).collect(),
+            results: ty.results().iter().map(|ty| value_type(*ty)).collect(),
+        }),
+        ExternType::Memory(_) => ExternKind::Memory,
+        ExternType::Table(_) => ExternKind::Table,
+        ExternType::Global(ty) => ExternKind::Global(value_type(ty.content())),
+    }
+}
+
+const fn value_type(ty: ValType) -> ValueType {
+    match ty {
+        ValType::I32 => ValueType::I32,
+        ValType::I64 => ValueType::I64,
+        ValType::F32 => ValueType::F32,
+        ValType::F64 => ValueType::F64,
+        ValType::V128 => ValueType::V128,
+        ValType::FuncRef => ValueType::FuncRef,
+        ValType::ExternRef => ValueType::ExternRef,
+    }
+}
+
+const fn val_type(ty: ValueType) -> ValType {
+    match ty {
+        ValueType::I32 => ValType::I32,
+        ValueType::I64 => ValType::I64,
+        ValueType::F32 => ValType::F32,
+        ValueType::F64 => ValType::F64,
+        ValueType::V128 => ValType::V128,
+        ValueType::FuncRef => ValType::FuncRef,
+        ValueType::ExternRef => ValType::ExternRef,
+    }
+}

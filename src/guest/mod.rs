@@ -1,0 +1,413 @@
+//! A guest: one instance of a module, called through its exports. Only the files of this folder
+//! know the interpreter.
+
+mod engine;
+mod exports;
+mod imports;
+mod meter;
+mod state;
+mod wasi;
+
+pub use self::engine::EngineError;
+pub(crate) use self::state::Outbox;
+
+use self::{
+    exports::{Exports, Handlers},
+    meter::Meter,
+    state::{FaultCauseError, State},
+};
+use crate::{
+    abi::{self, AbiVersion, Call, check},
+    error::{Fault, FaultCause, LoadError, OpenError, Trap},
+    event::MessagePayload,
+    limits::Limits,
+    module::Compilation,
+    time::Instant,
+};
+use core::time::Duration;
+use wasmi::{Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel};
+
+/// A module that was compiled and fits the ABI, with what its imports link to.
+pub(crate) struct Compiled {
+    module: wasmi::Module,
+    linker: Linker<State>,
+    pub(crate) abi: AbiVersion,
+}
+
+impl Compiled {
+    pub(crate) fn new(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+        let invalid = |error| LoadError::Invalid(EngineError(error));
+        let engine = engine::engine(limits, compilation);
+        let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
+        let abi = check(&engine::shape(&module, wasm))
+            .map_err(|(abi, problems)| LoadError::Abi { abi, problems })?;
+        let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
+        Ok(Self { module, linker, abi })
+    }
+
+    /// Imports (module, name, kind) and exports (name, kind).
+    pub(crate) fn shape(&self) -> abi::ModuleShape<'_> {
+        engine::shape(&self.module, &[])
+    }
+}
+
+/// One instance of a module. A call may be paused when its slice of fuel is used up; until it was
+/// resumed to its end, there is no other.
+pub(crate) struct Guest {
+    store: Store<State>,
+    exports: Exports,
+    /// The guest's buffer for payloads: got from its allocator and kept, so that most events are
+    /// one call instead of three. Never larger than the largest payload so far, so that the guest
+    /// is never asked for more than the JIT host would ask it for.
+    buffer: Buffer,
+    /// Whether the constructor of a reactor has run.
+    constructed: bool,
+    /// The step that the running call is at.
+    step: Step,
+    /// That step, when it ran out of fuel.
+    paused: Option<PausedStep>,
+    meter: Meter,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Buffer {
+    ptr: u32,
+    len: u32,
+}
+
+/// How far a guest came within its slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The call has ended.
+    Done,
+    /// The slice is used up in the middle of the call.
+    Paused,
+}
+
+/// The exports that one [`Call`] takes, in this order; most need the last alone.
+#[derive(Clone, Copy)]
+enum Step {
+    Construct,
+    Free,
+    Malloc,
+    Deliver,
+}
+
+/// A call of an export that ran out of fuel.
+enum PausedStep {
+    Unit(TypedResumableCallOutOfFuel<()>),
+    Pointer(TypedResumableCallOutOfFuel<u32>),
+}
+
+/// Ends a step early.
+enum Stop {
+    Fault(FaultCause),
+    Pause,
+}
+
+impl Guest {
+    /// Instantiates the module; its start function runs, within the fuel of one event.
+    pub(crate) fn new(
+        compiled: &Compiled,
+        limits: &Limits,
+        seed: u64,
+        unix_time_at_zero: Duration,
+    ) -> Result<Self, OpenError> {
+        let mut meter = Meter::new(limits);
+        let state = State::new(limits, seed, unix_time_at_zero);
+        let mut store = Store::new(compiled.module.engine(), state);
+        store.limiter(|state| &mut state.growth);
+        meter.begin_event();
+        meter.grant(&mut store, u64::MAX);
+        let instance = compiled
+            .linker
+            .instantiate_and_start(&mut store, &compiled.module)
+            .map_err(|error| open_error(error, &store, &meter))?;
+        let settled = meter.settle(&mut store);
+        let fault = |cause| OpenError::Fault(Fault { during: "start", cause });
+        settled.map_err(fault)?;
+        let exports = Exports::new(compiled.abi, &store, instance)
+            .map_err(|error| OpenError::Instantiate(EngineError(error)))?;
+        store.data_mut().memory = Some(exports.memory);
+        store.data_mut().growth.instantiated = true;
+        let constructed = exports.construct.is_none();
+        Ok(Self {
+            store,
+            exports,
+            buffer: Buffer::default(),
+            constructed,
+            step: Step::Deliver,
+            paused: None,
+            meter,
+        })
+    }
+
+    /// Begins a call. The guest must not be in the middle of another.
+    pub(crate) fn begin(&mut self, now: Instant, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
+        debug_assert!(self.paused.is_none(), "a guest that is paused is never re-entered");
+        self.store.data_mut().now = now;
+        self.meter.begin_event();
+        self.run(call, slice)
+    }
+
+    /// Goes on with a call that was paused; `call` is what it was begun with.
+    pub(crate) fn resume(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
+        debug_assert!(self.paused.is_some(), "there is a paused call to resume");
+        self.run(call, slice)
+    }
+
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.store.data().outbox
+    }
+
+    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.store.data_mut().outbox
+    }
+
+    pub(crate) fn into_outbox(self) -> Outbox {
+        self.store.into_data().outbox
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.store.data().deadline
+    }
+
+    /// The timer is about to fire: it is set no more, unless the guest sets it anew.
+    pub(crate) fn clear_timer(&mut self) {
+        self.store.data_mut().deadline = None;
+    }
+
+    /// All the fuel that the guest has used.
+    pub(crate) const fn fuel_used(&self) -> u64 {
+        self.meter.used
+    }
+
+    /// Bytes of linear memory that the guest has now.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.exports.memory.data(&self.store).len()
+    }
+
+    fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
+        self.meter.grant(&mut self.store, slice);
+        let stop = self.run_steps(call).err();
+        let settled = self.meter.settle(&mut self.store);
+        let outcome = match (stop, settled) {
+            (Some(Stop::Fault(cause)), _) | (_, Err(cause)) => Err(cause),
+            (None, Ok(())) => Ok(Progress::Done),
+            (Some(Stop::Pause), Ok(())) => {
+                let required = self.paused.as_ref().map_or(0, PausedStep::required_fuel);
+                self.meter.require(required).map(|()| Progress::Paused)
+            }
+        };
+        outcome.map_err(|cause| Fault { during: self.step_name(call), cause })
+    }
+
+    /// Takes the steps of a call, from wherever it was paused.
+    fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
+        let needed = self.exports.handlers.payload_len(call);
+        loop {
+            let paused = self.paused.take();
+            if paused.is_none() {
+                self.step = self.next_step(needed);
+            }
+            self.run_step(call, needed, paused)?;
+            if matches!(self.step, Step::Deliver) {
+                return Ok(());
+            }
+        }
+    }
+
+    const fn step_name(&self, call: &Call<'_>) -> &'static str {
+        match (self.step, self.exports.handlers.abi()) {
+            (Step::Construct, _) => "_initialize",
+            (Step::Free, AbiVersion::V0_2) => "jam_free",
+            (Step::Free, AbiVersion::V0_4) => "stateroom_free",
+            (Step::Malloc, AbiVersion::V0_2) => "jam_malloc",
+            (Step::Malloc, AbiVersion::V0_4) => "stateroom_malloc",
+            (Step::Deliver, _) => self.exports.handlers.name(call),
+        }
+    }
+
+    fn next_step(&self, needed: u32) -> Step {
+        if !self.constructed {
+            Step::Construct
+        } else if needed <= self.buffer.len {
+            Step::Deliver
+        } else if self.buffer.len > 0 {
+            Step::Free
+        } else {
+            Step::Malloc
+        }
+    }
+
+    fn run_step(&mut self, call: &Call<'_>, needed: u32, paused: Option<PausedStep>) -> Result<(), Stop> {
+        match self.step {
+            Step::Construct => {
+                if let Some(construct) = self.exports.construct {
+                    self.unit_call(paused, |store| construct.call_resumable(store, ()))?;
+                }
+                self.constructed = true;
+            }
+            Step::Free => {
+                let (free, Buffer { ptr, len }) = (self.exports.free, self.buffer);
+                self.unit_call(paused, |store| free.call_resumable(store, (ptr, len)))?;
+                self.buffer = Buffer::default();
+            }
+            Step::Malloc => {
+                let ptr = self.malloc(paused, needed)?;
+                self.buffer = Buffer { ptr, len: needed };
+            }
+            Step::Deliver => {
+                if paused.is_none() {
+                    self.before_delivery(call, needed)?;
+                }
+                self.deliver(paused, call, needed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn malloc(&mut self, paused: Option<PausedStep>, len: u32) -> Result<u32, Stop> {
+        let result = match paused {
+            Some(PausedStep::Pointer(call)) => call.resume(&mut self.store),
+            _ => self.exports.malloc.call_resumable(&mut self.store, len),
+        };
+        let ptr = self.finish(result, PausedStep::Pointer)?;
+        let end = u64::from(ptr) + u64::from(len);
+        if ptr == 0 || end > self.memory_bytes() as u64 {
+            return Err(Stop::Fault(FaultCause::BadAllocation { ptr, len }));
+        }
+        Ok(ptr)
+    }
+
+    /// Checks the versions before the first call, and puts the payload where the guest finds it.
+    fn before_delivery(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
+        if matches!(call, Call::Init { .. }) {
+            self.check_versions().map_err(Stop::Fault)?;
+        }
+        let Buffer { ptr, len } = self.buffer;
+        let memory = self.exports.memory.data_mut(&mut self.store);
+        // A memory never shrinks, so that what was within it is within it still.
+        let buffer = &mut memory[ptr as usize..][..len as usize];
+        self.exports.handlers.write_payload(call, &mut buffer[..needed as usize]);
+        Ok(())
+    }
+
+    fn check_versions(&self) -> Result<(), FaultCause> {
+        let memory = self.exports.memory.data(&self.store);
+        for (name, expected) in abi::versions(self.exports.handlers.abi()) {
+            let Some(global) = self.exports.instance.get_global(&self.store, name) else { continue };
+            let address = global.get(&self.store).i32().unwrap_or_default().cast_unsigned();
+            let number = memory.get(address as usize..).and_then(|rest| rest.first_chunk());
+            let Some(number) = number else {
+                return Err(FaultCause::BadPointer { function: name, ptr: address, len: 4 });
+            };
+            let found = i32::from_le_bytes(*number);
+            if found != expected {
+                return Err(FaultCause::WrongVersion { name, expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, paused: Option<PausedStep>, call: &Call<'_>, len: u32) -> Result<(), Stop> {
+        let ptr = self.buffer.ptr;
+        let (initialize, connect, disconnect, timer, message, binary) = match self.exports.handlers {
+            Handlers::V0_4 { recv } => {
+                return self.unit_call(paused, |store| recv.call_resumable(store, (ptr, len)));
+            }
+            Handlers::V0_2 { initialize, connect, disconnect, timer, message, binary } => {
+                (initialize, connect, disconnect, timer, message, binary)
+            }
+        };
+        self.unit_call(paused, |store| match *call {
+            Call::Init { .. } => initialize.call_resumable(store, (ptr, len)),
+            Call::Connect(client) => connect.call_resumable(store, client.0),
+            Call::Disconnect(client) => disconnect.call_resumable(store, client.0),
+            Call::Timer => timer.call_resumable(store, ()),
+            Call::Message(client, MessagePayload::Text(_)) => {
+                message.call_resumable(store, (client.0, ptr, len))
+            }
+            Call::Message(client, MessagePayload::Bytes(_)) => {
+                binary.call_resumable(store, (client.0, ptr, len))
+            }
+        })
+    }
+
+    /// Begins, or resumes, a call of an export that answers nothing.
+    fn unit_call(
+        &mut self,
+        paused: Option<PausedStep>,
+        begin: impl FnOnce(&mut Store<State>) -> Result<TypedResumableCall<()>, Error>,
+    ) -> Result<(), Stop> {
+        let result = match paused {
+            Some(PausedStep::Unit(call)) => call.resume(&mut self.store),
+            _ => begin(&mut self.store),
+        };
+        self.finish(result, PausedStep::Unit)
+    }
+
+    /// What became of a call of an export.
+    fn finish<R>(
+        &mut self,
+        result: Result<TypedResumableCall<R>, Error>,
+        pause: impl FnOnce(TypedResumableCallOutOfFuel<R>) -> PausedStep,
+    ) -> Result<R, Stop> {
+        match result {
+            Ok(TypedResumableCall::Finished(result)) => Ok(result),
+            Ok(TypedResumableCall::OutOfFuel(call)) => {
+                self.paused = Some(pause(call));
+                Err(Stop::Pause)
+            }
+            Ok(TypedResumableCall::HostTrap(call)) => Err(Stop::Fault(cause(call.host_error(), &self.store))),
+            Err(error) => Err(Stop::Fault(cause(&error, &self.store))),
+        }
+    }
+}
+
+impl PausedStep {
+    fn required_fuel(&self) -> u64 {
+        match self {
+            Self::Unit(call) => call.required_fuel(),
+            Self::Pointer(call) => call.required_fuel(),
+        }
+    }
+}
+
+/// Why an instantiation failed: because of what the start function did, or before it.
+fn open_error(error: Error, store: &Store<State>, meter: &Meter) -> OpenError {
+    let cause = match error.as_trap_code() {
+        Some(TrapCode::OutOfFuel) => meter.exhausted(),
+        None if error.downcast_ref::<FaultCauseError>().is_none() => {
+            return OpenError::Instantiate(EngineError(error));
+        }
+        _ => cause(&error, store),
+    };
+    OpenError::Fault(Fault { during: "start", cause })
+}
+
+fn cause(error: &Error, store: &Store<State>) -> FaultCause {
+    if let Some(FaultCauseError(cause)) = error.downcast_ref() {
+        return cause.clone();
+    }
+    FaultCause::Trap(match error.as_trap_code() {
+        Some(TrapCode::UnreachableCodeReached) if store.data().growth.memory_refused => {
+            Trap::UnreachableOutOfMemory
+        }
+        Some(TrapCode::UnreachableCodeReached) => Trap::Unreachable,
+        Some(TrapCode::MemoryOutOfBounds) => Trap::MemoryOutOfBounds,
+        Some(TrapCode::TableOutOfBounds) => Trap::TableOutOfBounds,
+        Some(TrapCode::IndirectCallToNull) => Trap::IndirectCallToNull,
+        Some(TrapCode::BadSignature) => Trap::BadSignature,
+        Some(TrapCode::IntegerDivisionByZero) => Trap::DivisionByZero,
+        Some(TrapCode::IntegerOverflow) => Trap::IntegerOverflow,
+        Some(TrapCode::BadConversionToInteger) => Trap::BadConversion,
+        Some(TrapCode::StackOverflow) => Trap::StackOverflow,
+        Some(TrapCode::OutOfSystemMemory) => Trap::OutOfSystemMemory,
+        _ => Trap::Other,
+    })
+}

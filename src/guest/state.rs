@@ -1,0 +1,159 @@
+//! What the imports of a guest act on: the data of its store.
+
+use crate::{
+    error::FaultCause,
+    event::{MessagePayload, MessageRecipient},
+    limits::Limits,
+    queue::{Full, PayloadQueue},
+    time::Instant,
+};
+use chacha20::{ChaCha8Rng, rand_core::SeedableRng};
+use core::{fmt, time::Duration};
+use wasmi::{Memory, ResourceLimiter, errors::HostError};
+use wasmi_core::LimiterError;
+
+/// The messages that a room sends, until the host has taken them.
+pub(crate) type Outbox = PayloadQueue<MessageRecipient>;
+
+pub(super) struct State {
+    /// The guest's memory; none while it is being instantiated.
+    pub(super) memory: Option<Memory>,
+    pub(super) outbox: Outbox,
+    /// When the timer runs off.
+    pub(super) deadline: Option<Instant>,
+    /// The `now` of the running event.
+    pub(super) now: Instant,
+    /// The wall time at [`Instant::ZERO`], since the Unix epoch.
+    pub(super) unix_time_at_zero: Duration,
+    /// The only randomness a guest gets.
+    pub(super) random: ChaCha8Rng,
+    pub(super) printed: super::wasi::Printed,
+    /// Fuel that imports used beyond what was left of the slice.
+    pub(super) fuel_debt: u64,
+    pub(super) message_bytes: usize,
+    pub(super) growth: Growth,
+}
+
+impl State {
+    pub(super) fn new(limits: &Limits, seed: u64, unix_time_at_zero: Duration) -> Self {
+        Self {
+            memory: None,
+            outbox: Outbox::new(limits.outbox_messages, limits.outbox_bytes),
+            deadline: None,
+            now: Instant::ZERO,
+            unix_time_at_zero,
+            random: ChaCha8Rng::seed_from_u64(seed),
+            printed: super::wasi::Printed::default(),
+            fuel_debt: 0,
+            message_bytes: limits.message_bytes,
+            growth: Growth {
+                memory_bytes: limits.memory_bytes,
+                table_elements: limits.table_elements,
+                elements: 0,
+                instantiated: false,
+                memory_refused: false,
+            },
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        recipient: MessageRecipient,
+        payload: MessagePayload<'_>,
+    ) -> Result<(), FaultCause> {
+        if payload.len() > self.message_bytes {
+            return Err(FaultCause::MessageTooLong { bytes: payload.len(), limit: self.message_bytes });
+        }
+        self.outbox.push(recipient, payload).map_err(|full| match full {
+            Full::Entries => FaultCause::TooManyMessages { limit: self.outbox.max_entries() },
+            Full::Bytes => FaultCause::TooManyBytes { limit: self.outbox.max_bytes() },
+        })
+    }
+
+    /// Zero cancels; whatever was set before is replaced.
+    pub(super) fn set_timer(&mut self, ms_delay: u32) {
+        self.deadline = match ms_delay {
+            0 => None,
+            ms => Some(self.now + Duration::from_millis(ms.into())),
+        };
+    }
+}
+
+/// Bounds memories and tables.
+pub(super) struct Growth {
+    memory_bytes: usize,
+    table_elements: usize,
+    /// Elements of all tables together.
+    elements: usize,
+    /// Set when the guest is there and only its own instructions can ask for more.
+    pub(super) instantiated: bool,
+    /// Whether the guest ever asked for more memory than it may have, to explain what follows.
+    pub(super) memory_refused: bool,
+}
+
+/// Elements by which a table may grow at once while the guest runs.
+///
+/// wasmi 2.0.0 resumes at the wrong instruction when `table.grow` itself is what runs out of fuel.
+/// It charges a unit for each eight elements, so that this many are free and never pause.
+const TABLE_STEP: usize = 7;
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        let allowed = desired <= self.memory_bytes;
+        self.memory_refused |= !allowed;
+        Ok(allowed && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        let more = desired.saturating_sub(current);
+        let total = self.elements.saturating_add(more);
+        let allowed = total <= self.table_elements
+            && maximum.is_none_or(|maximum| desired <= maximum)
+            && (!self.instantiated || more <= TABLE_STEP);
+        if allowed {
+            self.elements = total;
+        }
+        Ok(allowed)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        // Each costs some bytes even when it is empty.
+        64
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+/// Carries the fault of an import through wasmi to the caller of the guest.
+#[derive(Debug)]
+pub(super) struct FaultCauseError(pub(super) FaultCause);
+
+impl fmt::Display for FaultCauseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl HostError for FaultCauseError {}
+
+impl From<FaultCause> for FaultCauseError {
+    fn from(cause: FaultCause) -> Self {
+        Self(cause)
+    }
+}

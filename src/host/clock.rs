@@ -1,0 +1,127 @@
+//! Where a host gets the time from.
+
+use crate::time::Instant;
+use core::{cell::Cell, time::Duration};
+
+/// A clock that does not go backwards.
+///
+/// On a microcontroller, read a hardware timer:
+///
+/// ```
+/// use stateroom_wasmi_host::{Clock, Instant};
+///
+/// struct Timer;
+///
+/// impl Clock for Timer {
+///     fn now(&self) -> Instant {
+///         # let read_microseconds = || 0;
+///         Instant::from_micros(read_microseconds())
+///     }
+/// }
+/// ```
+pub trait Clock {
+    /// The time now. If it is earlier than it was before, rooms see the time stand still.
+    fn now(&self) -> Instant;
+
+    /// The wall time at [`Instant::ZERO`], since the Unix epoch, where there is one to tell.
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for &C {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        (**self).unix_time_at_zero()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for &mut C {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        (**self).unix_time_at_zero()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for alloc::boxed::Box<C> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        (**self).unix_time_at_zero()
+    }
+}
+
+/// A clock that stands still until it is told to go on: for tests, and for games that count time
+/// in ticks. Hand the host a reference to keep it at hand.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    now: Cell<Instant>,
+}
+
+impl ManualClock {
+    /// A clock that shows [`Instant::ZERO`].
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { now: Cell::new(Instant::ZERO) }
+    }
+
+    /// Sets the time, also back.
+    pub fn set(&self, now: Instant) {
+        self.now.set(now);
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, time: Duration) {
+        self.now.set(self.now.get() + time);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+}
+
+/// The clock of the operating system; its origin is when it was made.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    origin: std::time::Instant,
+    unix_time_at_origin: Duration,
+}
+
+#[cfg(feature = "std")]
+impl SystemClock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        let unix_time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self { origin: std::time::Instant::now(), unix_time_at_origin: unix_time.unwrap_or_default() }
+    }
+}
+
+#[cfg(feature = "std")]
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "std")]
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.origin.elapsed()
+    }
+
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        Some(self.unix_time_at_origin)
+    }
+}

@@ -1,0 +1,100 @@
+//! A module: compiled and checked once, shared by all of its rooms.
+
+use crate::{
+    abi::{AbiVersion, ExternKind},
+    error::LoadError,
+    guest::Compiled,
+    limits::Limits,
+};
+use alloc::sync::Arc;
+use core::fmt;
+
+/// A WebAssembly module that is a Stateroom room, compiled and checked against the ABI.
+///
+/// Cloning is cheap: clones share the compiled code. Rooms of one module on several threads should
+/// each be made from a module of their own (loaded once a thread), since threads that share one
+/// interpreter engine slow each other down.
+#[derive(Clone)]
+pub struct Module {
+    pub(crate) compiled: Arc<Compiled>,
+    limits: Limits,
+}
+
+/// When the functions of a module are translated to the interpreter's instructions. They are
+/// validated when it is loaded either way, and behave the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compilation {
+    /// Each function when it is first called: loading is quicker, and code that never runs costs
+    /// little. The default.
+    #[default]
+    Lazy,
+    /// All when the module is loaded: no event ever waits for a translation, and none allocates
+    /// memory for it.
+    Eager,
+}
+
+impl Module {
+    /// Compiles a binary module and checks it, with [`Compilation::Lazy`].
+    ///
+    /// The limits are those of the module and of each room made from it.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are too many, no valid WebAssembly, or not a room. Then
+    /// [`LoadError::Abi`] lists all that is wrong.
+    pub fn load(wasm: &[u8], limits: &Limits) -> Result<Self, LoadError> {
+        Self::load_with(wasm, limits, Compilation::default())
+    }
+
+    /// The same, with a choice of when to translate.
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load`].
+    pub fn load_with(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+        if wasm.len() > limits.module_bytes {
+            return Err(LoadError::TooLarge { bytes: wasm.len(), limit: limits.module_bytes });
+        }
+        let compiled = Arc::new(Compiled::new(wasm, limits, compilation)?);
+        Ok(Self { compiled, limits: *limits })
+    }
+
+    /// Compiles a module in the text format, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load`], and if the text is not valid.
+    #[cfg(feature = "wat")]
+    pub fn load_wat(text: &str, limits: &Limits) -> Result<Self, LoadError> {
+        let wasm = wat::parse_str(text).map_err(LoadError::Text)?;
+        Self::load(&wasm, limits)
+    }
+
+    /// The ABI that the module speaks.
+    #[must_use]
+    pub fn abi(&self) -> AbiVersion {
+        self.compiled.abi
+    }
+
+    /// The limits that it was loaded with.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What the module imports: module, name and kind of each import, in order.
+    pub fn imports(&self) -> impl Iterator<Item = (&str, &str, ExternKind)> {
+        self.compiled.shape().imports.into_iter()
+    }
+
+    /// What the module exports: name and kind of each export.
+    pub fn exports(&self) -> impl Iterator<Item = (&str, ExternKind)> {
+        self.compiled.shape().exports.into_iter()
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Module").field("abi", &self.abi()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! A bounded queue of headed payloads: the inbox and the outbox of a room.
+
+use crate::event::MessagePayload;
+use alloc::{collections::VecDeque, string::String, vec::Vec};
+
+/// Headers with payloads, first in first out.
+///
+/// The payloads lie one behind the other in two buffers, one for texts and one for bytes (so that
+/// a text is checked to be UTF-8 once, when it comes in). The buffers are kept: once they have
+/// grown to what a room needs, nothing is allocated any more.
+#[derive(Debug)]
+pub(crate) struct PayloadQueue<H> {
+    entries: VecDeque<Entry<H>>,
+    texts: String,
+    /// Where the first waiting text starts; what lies before has been popped.
+    texts_start: usize,
+    bytes: Vec<u8>,
+    /// The same for bytes.
+    bytes_start: usize,
+    max_entries: usize,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry<H> {
+    header: H,
+    is_text: bool,
+    len: usize,
+}
+
+/// Which of its two bounds a queue would have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    Entries,
+    Bytes,
+}
+
+impl<H: Copy> PayloadQueue<H> {
+    pub(crate) const fn new(max_entries: usize, max_bytes: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            texts: String::new(),
+            texts_start: 0,
+            bytes: Vec::new(),
+            bytes_start: 0,
+            max_entries,
+            max_bytes,
+        }
+    }
+
+    /// Appends unless a bound would be passed.
+    pub(crate) fn push(&mut self, header: H, payload: MessagePayload<'_>) -> Result<(), Full> {
+        if self.entries.len() >= self.max_entries {
+            return Err(Full::Entries);
+        }
+        if self.waiting_bytes().saturating_add(payload.len()) > self.max_bytes {
+            return Err(Full::Bytes);
+        }
+        self.push_unbounded(header, payload);
+        Ok(())
+    }
+
+    /// Appends whatever the bounds; for the few entries that must not be lost and whose number is
+    /// bounded elsewhere.
+    pub(crate) fn push_unbounded(&mut self, header: H, payload: MessagePayload<'_>) {
+        self.reclaim(payload.len());
+        match payload {
+            MessagePayload::Text(text) => self.texts.push_str(text),
+            MessagePayload::Bytes(bytes) => self.bytes.extend_from_slice(bytes),
+        }
+        let is_text = matches!(payload, MessagePayload::Text(_));
+        self.entries.push_back(Entry { header, is_text, len: payload.len() });
+    }
+
+    /// Puts an entry before all others, whatever the bounds. Only an empty queue takes a payload
+    /// there.
+    pub(crate) fn push_first(&mut self, header: H, payload: MessagePayload<'_>) {
+        if self.is_empty() {
+            self.push_unbounded(header, payload);
+        } else {
+            debug_assert!(payload.is_empty(), "a payload cannot be put before others");
+            self.entries.push_front(Entry { header, is_text: false, len: 0 });
+        }
+    }
+
+    pub(crate) fn front(&self) -> Option<(H, MessagePayload<'_>)> {
+        let entry = self.entries.front()?;
+        Some((entry.header, self.payload(entry, self.texts_start, self.bytes_start)))
+    }
+
+    /// Takes the first entry. Its payload is readable until the next push.
+    pub(crate) fn pop(&mut self) -> Option<(H, MessagePayload<'_>)> {
+        let entry = self.entries.pop_front()?;
+        let (texts_start, bytes_start) = (self.texts_start, self.bytes_start);
+        match entry.is_text {
+            true => self.texts_start += entry.len,
+            false => self.bytes_start += entry.len,
+        }
+        Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
+    }
+
+    pub(crate) const fn max_entries(&self) -> usize {
+        self.max_entries
+    }
+
+    pub(crate) const fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    fn payload(&self, entry: &Entry<H>, texts: usize, bytes: usize) -> MessagePayload<'_> {
+        match entry.is_text {
+            true => MessagePayload::Text(&self.texts[texts..texts + entry.len]),
+            false => MessagePayload::Bytes(&self.bytes[bytes..bytes + entry.len]),
+        }
+    }
+
+    /// Gives the room of popped payloads back to the buffers before `more` bytes come in.
+    fn reclaim(&mut self, more: usize) {
+        if self.entries.is_empty() {
+            self.texts.clear();
+            self.bytes.clear();
+            (self.texts_start, self.bytes_start) = (0, 0);
+            return;
+        }
+        // Moving what waits to the front never costs more than what was popped before it.
+        if self.texts.len() + more > self.texts.capacity() && self.texts_start * 2 >= self.texts.len() {
+            self.texts.drain(..self.texts_start);
+            self.texts_start = 0;
+        }
+        if self.bytes.len() + more > self.bytes.capacity() && self.bytes_start * 2 >= self.bytes.len() {
+            self.bytes.drain(..self.bytes_start);
+            self.bytes_start = 0;
+        }
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.texts.len() - self.texts_start + self.bytes.len() - self.bytes_start
+    }
+}

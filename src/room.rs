@@ -1,0 +1,412 @@
+//! One room: a state machine over a guest, without a clock, a socket or a thread.
+
+use crate::{
+    abi::Call,
+    error::{EventError, Fault, OpenError},
+    event::{ClientId, Event, MessagePayload, Output},
+    guest::{Guest, Outbox, Progress},
+    module::Module,
+    queue::PayloadQueue,
+    time::Instant,
+};
+use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
+use core::{fmt, time::Duration};
+
+/// What a room is opened with, besides its module.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct RoomOptions {
+    /// Seeds the random generator of the guest. The same seed gives the same numbers; a seed that
+    /// nobody can guess gives numbers that nobody can guess. Default 0.
+    pub seed: u64,
+    /// The wall time at [`Instant::ZERO`], since the Unix epoch, for guests that ask WASI for it.
+    /// Default 0: the guest's calendar begins in 1970 with the driver.
+    pub unix_time_at_zero: Duration,
+}
+
+/// A room: one instance of a module, with its clients.
+///
+/// What goes in through `handle_*` comes out through `poll_*`; time is an argument. A room does
+/// nothing by itself, so whoever holds one keeps to this round:
+///
+/// 1. hand it what happens ([`handle_event`](Self::handle_event)), and the time when
+///    [`poll_timeout`](Self::poll_timeout) has come ([`handle_timeout`](Self::handle_timeout));
+/// 2. take and send what it says ([`poll_output`](Self::poll_output)) until there is no more;
+/// 3. while it [has work](Self::has_work), let it go on ([`resume`](Self::resume)), and take its
+///    outputs again.
+///
+/// A call that is not called for does nothing. While the guest is in the middle of an event, or
+/// its outputs have not been taken, further events wait in the inbox, in order. When the guest
+/// fails, the room is closed: [`fault`](Self::fault) tells why, and what the guest had sent before
+/// can still be taken.
+pub struct Room {
+    id: Box<str>,
+    module: Module,
+    /// Gone when the room is closed.
+    guest: Option<Guest>,
+    /// What a guest that is gone had sent.
+    last_words: Option<Outbox>,
+    fault: Option<Fault>,
+    /// Who is connected when all that waits has happened; sorted.
+    clients: Vec<ClientId>,
+    /// While the guest is paused, the first entry is the event that it is in the middle of.
+    inbox: PayloadQueue<Waiting>,
+    /// The latest time it was told; time does not go backwards in a room.
+    now: Instant,
+    stats: RoomStats,
+}
+
+/// What a waiting event is, without its payload.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    Init,
+    Connect(ClientId),
+    Disconnect(ClientId),
+    Message(ClientId),
+    Timer,
+}
+
+/// The figures of a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomStats {
+    /// Clients that are connected.
+    pub clients: usize,
+    /// Events that wait.
+    pub waiting_events: usize,
+    /// Messages of clients that the room took.
+    pub messages_in: u64,
+    /// Messages that the room sent; one to many clients counts once.
+    pub messages_out: u64,
+    /// Fuel that the guest used.
+    pub fuel_used: u64,
+    /// Bytes of the guest's linear memory.
+    pub memory_bytes: usize,
+}
+
+impl Room {
+    /// Makes an instance of the module and begins to initialise it. What that sends is the room's
+    /// first output, and it may take more than one slice, as any event.
+    ///
+    /// # Errors
+    ///
+    /// If the id is too long, or the module cannot be instantiated within its limits. A guest that
+    /// fails when it is initialised makes a room that is closed from the start.
+    pub fn new(module: &Module, id: &str, now: Instant, options: RoomOptions) -> Result<Self, OpenError> {
+        let mut room = Self::suspended(module, id, options)?;
+        room.resume(now);
+        Ok(room)
+    }
+
+    /// The same, but the guest is first called when the room is resumed.
+    pub(crate) fn suspended(module: &Module, id: &str, options: RoomOptions) -> Result<Self, OpenError> {
+        let limits = module.limits();
+        if id.len() > limits.room_id_bytes {
+            return Err(OpenError::IdTooLong { bytes: id.len(), limit: limits.room_id_bytes });
+        }
+        let guest = Guest::new(&module.compiled, limits, options.seed, options.unix_time_at_zero)?;
+        let mut inbox = PayloadQueue::new(limits.inbox_events, limits.inbox_bytes);
+        inbox.push_unbounded(Waiting::Init, MessagePayload::Bytes(&[]));
+        Ok(Self {
+            id: id.to_owned().into_boxed_str(),
+            module: module.clone(),
+            guest: Some(guest),
+            last_words: None,
+            fault: None,
+            clients: Vec::new(),
+            inbox,
+            now: Instant::ZERO,
+            stats: RoomStats::default(),
+        })
+    }
+
+    /// The id that it was opened with.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The module that it was made from.
+    #[must_use]
+    pub const fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Who is connected, in the order of their numbers.
+    #[must_use]
+    pub fn clients(&self) -> &[ClientId] {
+        &self.clients
+    }
+
+    /// The figures of the room as they are now.
+    #[must_use]
+    pub fn stats(&self) -> RoomStats {
+        RoomStats {
+            clients: self.clients.len(),
+            waiting_events: self.inbox.len(),
+            fuel_used: self.fuel_used(),
+            memory_bytes: self.guest.as_ref().map_or(0, Guest::memory_bytes),
+            ..self.stats
+        }
+    }
+
+    /// Fuel that the guest used.
+    #[must_use]
+    pub fn fuel_used(&self) -> u64 {
+        self.guest.as_ref().map_or(self.stats.fuel_used, Guest::fuel_used)
+    }
+
+    /// Why the room is closed, if its guest failed.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Whether the room is closed. What it had sent before can still be taken.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.guest.is_none()
+    }
+
+    /// Gives the room an event. It happens at once, or waits for the one before it to end.
+    ///
+    /// # Errors
+    ///
+    /// If the room does not take it; then nothing has happened. A guest that fails is no error
+    /// here: look at [`fault`](Self::fault).
+    pub fn handle_event(&mut self, now: Instant, event: Event<'_>) -> Result<(), EventError> {
+        self.check(&event)?;
+        if self.is_ready() && self.inbox.is_empty() {
+            self.note(&event);
+            self.set_now(now);
+            self.begin(&call(event));
+            return Ok(());
+        }
+        self.enqueue_checked(event)
+    }
+
+    /// Gives the room an event to wait until it is resumed.
+    pub(crate) fn enqueue(&mut self, event: Event<'_>) -> Result<(), EventError> {
+        self.check(&event)?;
+        self.enqueue_checked(event)
+    }
+
+    /// Fires the timer if its time has come and the room is not busy.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.set_now(now);
+        if self.is_ready() && self.is_due() {
+            self.fire();
+        }
+    }
+
+    /// Lets the guest use one more slice: it goes on with the event it was in, or with the timer
+    /// if that is due, or else with the next event that waits. Does nothing while there are
+    /// outputs to take.
+    pub fn resume(&mut self, now: Instant) {
+        self.set_now(now);
+        if self.guest.as_ref().is_some_and(Guest::is_paused) {
+            self.go_on();
+        } else if self.is_ready() && self.is_due() {
+            self.fire();
+        } else if self.is_ready() && !self.inbox.is_empty() {
+            self.go_on();
+        }
+    }
+
+    /// Whether [`resume`](Self::resume) would do something at this time.
+    #[must_use]
+    pub fn has_work(&self, now: Instant) -> bool {
+        let paused = self.guest.as_ref().is_some_and(Guest::is_paused);
+        let due = self.poll_timeout().is_some_and(|deadline| deadline <= now);
+        paused || (self.is_ready() && (due || !self.inbox.is_empty()))
+    }
+
+    /// When the timer runs off. None if it is not set, or may yet be changed by the event that the
+    /// guest is in the middle of.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.guest.as_ref().filter(|guest| !guest.is_paused()).and_then(Guest::deadline)
+    }
+
+    /// The next message that the room sends, which stays.
+    #[must_use]
+    pub fn peek_output(&self) -> Option<Output<'_>> {
+        let (recipient, payload) = self.outbox()?.front()?;
+        Some(Output { recipient, payload })
+    }
+
+    /// Takes the next message that the room sends.
+    pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        let outbox = match &mut self.guest {
+            Some(guest) => guest.outbox_mut(),
+            None => self.last_words.as_mut()?,
+        };
+        let (recipient, payload) = outbox.pop()?;
+        self.stats.messages_out += 1;
+        Some(Output { recipient, payload })
+    }
+
+    /// Closes the room: the guest is dropped without being told, and what waits with it. What it
+    /// had sent can still be taken.
+    pub fn close(&mut self) {
+        if let Some(guest) = self.guest.take() {
+            self.stats.fuel_used = guest.fuel_used();
+            self.last_words = Some(guest.into_outbox());
+        }
+        self.inbox.clear();
+    }
+
+    /// Whether the room would take this event.
+    fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
+        if self.is_closed() {
+            return Err(EventError::Closed);
+        }
+        let limits = self.module.limits();
+        let client = event.client();
+        let is_connected = self.clients.binary_search(&client).is_ok();
+        match event {
+            Event::Connect(_) if !client.is_valid() => Err(EventError::InvalidClientId(client)),
+            Event::Connect(_) if is_connected => Err(EventError::AlreadyConnected(client)),
+            Event::Connect(_) if self.clients.len() >= limits.clients => {
+                Err(EventError::RoomFull { limit: limits.clients })
+            }
+            Event::Connect(_) => Ok(()),
+            _ if !is_connected => Err(EventError::NotConnected(client)),
+            Event::Message(_, payload) if payload.len() > limits.message_bytes => {
+                Err(EventError::MessageTooLong { bytes: payload.len(), limit: limits.message_bytes })
+            }
+            Event::Message(..) | Event::Disconnect(_) => Ok(()),
+        }
+    }
+
+    fn enqueue_checked(&mut self, event: Event<'_>) -> Result<(), EventError> {
+        let no_payload = MessagePayload::Bytes(&[]);
+        let pushed = match event {
+            Event::Connect(client) => self.inbox.push(Waiting::Connect(client), no_payload),
+            Event::Message(client, payload) => self.inbox.push(Waiting::Message(client), payload),
+            // There are no more of these than were let in, so it needs no bound and is never lost.
+            Event::Disconnect(client) => {
+                self.inbox.push_unbounded(Waiting::Disconnect(client), no_payload);
+                Ok(())
+            }
+        };
+        pushed.map_err(|_| EventError::InboxFull)?;
+        self.note(&event);
+        Ok(())
+    }
+
+    /// Keeps count of an event that was taken.
+    fn note(&mut self, event: &Event<'_>) {
+        let client = event.client();
+        match (event, self.clients.binary_search(&client)) {
+            (Event::Connect(_), Err(place)) => self.clients.insert(place, client),
+            (Event::Disconnect(_), Ok(place)) => {
+                self.clients.remove(place);
+            }
+            (Event::Message(..), _) => self.stats.messages_in += 1,
+            _ => {}
+        }
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// Whether the guest can be called with something new.
+    fn is_ready(&self) -> bool {
+        self.guest.as_ref().is_some_and(|guest| !guest.is_paused() && guest.outbox().is_empty())
+    }
+
+    fn is_due(&self) -> bool {
+        self.poll_timeout().is_some_and(|deadline| deadline <= self.now)
+    }
+
+    fn fire(&mut self) {
+        if let Some(guest) = &mut self.guest {
+            guest.clear_timer();
+            self.begin(&Call::Timer);
+        }
+    }
+
+    /// Calls the guest with something that does not wait in the inbox. If it is paused, it does
+    /// from now on, before everything else.
+    fn begin(&mut self, call: &Call<'_>) {
+        let slice = self.module.limits().fuel_per_slice;
+        let Some(guest) = &mut self.guest else { return };
+        match guest.begin(self.now, call, slice) {
+            Ok(Progress::Done) => {}
+            Ok(Progress::Paused) => self.inbox.push_first(waiting(call), payload(call)),
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    /// Begins with the first entry of the inbox, or goes on with it.
+    fn go_on(&mut self) {
+        let slice = self.module.limits().fuel_per_slice;
+        let (Some(guest), Some((waiting, payload))) = (&mut self.guest, self.inbox.front()) else {
+            return;
+        };
+        let call = match waiting {
+            Waiting::Init => Call::Init { room_id: &self.id },
+            Waiting::Connect(client) => Call::Connect(client),
+            Waiting::Disconnect(client) => Call::Disconnect(client),
+            Waiting::Message(client) => Call::Message(client, payload),
+            Waiting::Timer => Call::Timer,
+        };
+        let progress = match guest.is_paused() {
+            true => guest.resume(&call, slice),
+            false => guest.begin(self.now, &call, slice),
+        };
+        match progress {
+            Ok(Progress::Done) => {
+                self.inbox.pop();
+            }
+            Ok(Progress::Paused) => {}
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+        self.close();
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
+    }
+}
+
+const fn call(event: Event<'_>) -> Call<'_> {
+    match event {
+        Event::Connect(client) => Call::Connect(client),
+        Event::Disconnect(client) => Call::Disconnect(client),
+        Event::Message(client, payload) => Call::Message(client, payload),
+    }
+}
+
+const fn waiting(call: &Call<'_>) -> Waiting {
+    match *call {
+        Call::Init { .. } => Waiting::Init,
+        Call::Connect(client) => Waiting::Connect(client),
+        Call::Disconnect(client) => Waiting::Disconnect(client),
+        Call::Message(client, _) => Waiting::Message(client),
+        Call::Timer => Waiting::Timer,
+    }
+}
+
+const fn payload<'a>(call: &Call<'a>) -> MessagePayload<'a> {
+    match *call {
+        Call::Message(_, payload) => payload,
+        _ => MessagePayload::Bytes(&[]),
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room")
+            .field("id", &self.id)
+            .field("clients", &self.clients)
+            .field("fault", &self.fault)
+            .finish_non_exhaustive()
+    }
+}
