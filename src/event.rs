@@ -146,6 +146,15 @@ impl<'a> Event<'a> {
             Self::Connect(client) | Self::Disconnect(client) | Self::Message(client, _) => client,
         }
     }
+
+    /// The length of its message in bytes, if it is one.
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        match *self {
+            Self::Connect(_) | Self::Disconnect(_) => 0,
+            Self::Message(_, payload) => payload.len(),
+        }
+    }
 }
 
 /// A message that a room sends.

@@ -24,6 +24,8 @@ macro_rules! log {
 }
 
 pub mod abi;
+#[cfg(feature = "tokio")]
+pub mod driver;
 mod error;
 mod event;
 mod guest;

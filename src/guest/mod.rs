@@ -73,6 +73,8 @@ pub(crate) struct Guest {
 struct Buffer {
     ptr: u32,
     len: u32,
+    /// Whether the guest's allocator gave it, and is to have it back.
+    of_guest: bool,
 }
 
 /// How far a guest came within its slice.
@@ -237,7 +239,7 @@ impl Guest {
             Step::Construct
         } else if needed <= self.buffer.len {
             Step::Deliver
-        } else if self.buffer.len > 0 {
+        } else if self.buffer.of_guest {
             Step::Free
         } else {
             Step::Malloc
@@ -253,13 +255,16 @@ impl Guest {
                 self.constructed = true;
             }
             Step::Free => {
-                let (free, Buffer { ptr, len }) = (self.exports.free, self.buffer);
+                let (free, Buffer { ptr, len, .. }) = (self.exports.free, self.buffer);
                 self.unit_call(paused, |store| free.call_resumable(store, (ptr, len)))?;
                 self.buffer = Buffer::default();
             }
             Step::Malloc => {
                 let ptr = self.malloc(paused, needed)?;
-                self.buffer = Buffer { ptr, len: needed };
+                self.buffer = match ptr {
+                    0 => self.buffer_beyond(needed)?,
+                    ptr => Buffer { ptr, len: needed, of_guest: true },
+                };
             }
             Step::Deliver => {
                 if paused.is_none() {
@@ -278,10 +283,37 @@ impl Guest {
         };
         let ptr = self.finish(result, PausedStep::Pointer)?;
         let end = u64::from(ptr) + u64::from(len);
-        if ptr == 0 || end > self.memory_bytes() as u64 {
+        // Null is no buffer, wherever it would end.
+        if ptr != 0 && end > self.memory_bytes() as u64 {
             return Err(Stop::Fault(FaultCause::BadAllocation { ptr, len }));
         }
         Ok(ptr)
+    }
+
+    /// A buffer in memory that is grown for it, for a guest whose allocator answered null.
+    ///
+    /// That is no rare guest: the published SDKs ask for an alignment of zero, which is undefined,
+    /// and current compilers make an allocator of it that always answers null at some levels of
+    /// optimisation. The JIT host then writes to address zero, over whatever the guest has there.
+    fn buffer_beyond(&mut self, needed: u32) -> Result<Buffer, Stop> {
+        let memory = self.exports.memory;
+        let pages_before = memory.size(&self.store);
+        let page_bytes = match pages_before {
+            0 => DEFAULT_PAGE_BYTES,
+            pages => (self.memory_bytes() as u64 / pages) as u32,
+        };
+        // At least as much again, so that ever longer messages do not each leave a buffer behind.
+        let len = needed.max(self.buffer.len.saturating_mul(2)).max(1);
+        let pages = len.div_ceil(page_bytes);
+        let none = Stop::Fault(FaultCause::BadAllocation { ptr: 0, len: needed });
+        if memory.grow(&mut self.store, pages.into()).is_err() {
+            return Err(none);
+        }
+        let ptr = pages_before * u64::from(page_bytes);
+        let (Ok(ptr), Some(len)) = (u32::try_from(ptr), pages.checked_mul(page_bytes)) else {
+            return Err(none);
+        };
+        Ok(Buffer { ptr, len, of_guest: false })
     }
 
     /// Checks the versions before the first call, and puts the payload where the guest finds it.
@@ -289,7 +321,7 @@ impl Guest {
         if matches!(call, Call::Init { .. }) {
             self.check_versions().map_err(Stop::Fault)?;
         }
-        let Buffer { ptr, len } = self.buffer;
+        let Buffer { ptr, len, .. } = self.buffer;
         let memory = self.exports.memory.data_mut(&mut self.store);
         // A memory never shrinks, so that what was within it is within it still.
         let buffer = &mut memory[ptr as usize..][..len as usize];
@@ -368,6 +400,9 @@ impl Guest {
         }
     }
 }
+
+/// The size of a page unless a module asks for another.
+const DEFAULT_PAGE_BYTES: u32 = 64 << 10;
 
 impl PausedStep {
     fn required_fuel(&self) -> u64 {

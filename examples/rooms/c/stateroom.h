@@ -1,0 +1,65 @@
+/* The ABI 0.2 of Stateroom for rooms in C. Copy this file and malloc.c into a project of your own and
+ * define the six functions that begin with `room_`, all six, even if some of them are empty.
+ *
+ * A room is called for one event at a time and never while it is busy with another one. Everything
+ * that it keeps between two events lies in its own variables. */
+
+#ifndef STATEROOM_H
+#define STATEROOM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- What the host does for a room ------------------------------------------------------------ */
+
+#define STATEROOM_IMPORT(name) __attribute__((import_module("env"), import_name(name)))
+
+/* Who gets a message: everybody, client n (write n itself), or everybody but client n. */
+#define STATEROOM_EVERYBODY 0
+#define STATEROOM_EVERYBODY_BUT(client) (-(client))
+
+/* Sends a text. The bytes have to be UTF-8. The host copies them before it returns. */
+STATEROOM_IMPORT("send_message")
+void stateroom_send_text(int32_t recipient, const void *bytes, uint32_t length);
+
+/* Sends a binary message. The host copies the bytes before it returns. */
+STATEROOM_IMPORT("send_binary")
+void stateroom_send_binary(int32_t recipient, const void *bytes, uint32_t length);
+
+/* Asks for one call of room_timer after so many milliseconds. There is one timer: a new one replaces
+ * the old one, and 0 takes it away. */
+STATEROOM_IMPORT("set_timer")
+void stateroom_set_timer(uint32_t milliseconds);
+
+/* ---- What a room does for the host ------------------------------------------------------------ */
+
+#define STATEROOM_EXPORT(name) __attribute__((export_name(name)))
+
+/* The room has been made. Its name is UTF-8 without a zero at the end. */
+STATEROOM_EXPORT("initialize") void room_initialize(const char *name, uint32_t length);
+
+/* Clients come and go. Their ids are greater than zero. */
+STATEROOM_EXPORT("connect") void room_connect(int32_t client);
+STATEROOM_EXPORT("disconnect") void room_disconnect(int32_t client);
+
+/* A client has sent a text (UTF-8, no zero at the end) or a binary message. The bytes belong to the
+ * host and are only there until the function returns. */
+STATEROOM_EXPORT("message")
+void room_text(int32_t client, const char *text, uint32_t length);
+STATEROOM_EXPORT("binary")
+void room_binary(int32_t client, const uint8_t *bytes, uint32_t length);
+
+/* The time that was asked for has passed. */
+STATEROOM_EXPORT("timer") void room_timer(void);
+
+/* The host asks for memory here before it hands over a message: see malloc.c. The answer NULL means
+ * that there is none, and then the message is not delivered. */
+STATEROOM_EXPORT("jam_malloc") void *jam_malloc(uint32_t size);
+STATEROOM_EXPORT("jam_free") void jam_free(void *block, uint32_t size);
+
+/* Which ABI this is. The linker exports the addresses of the two (--export=…), and the host reads
+ * the values from memory. They are defined in malloc.c. */
+extern const int32_t JAMSOCKET_API_VERSION;
+extern const int32_t JAMSOCKET_API_PROTOCOL;
+
+#endif

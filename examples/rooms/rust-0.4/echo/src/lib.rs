@@ -1,0 +1,18 @@
+//! Echo: everything that a client says comes back to that client, and to nobody else.
+//!
+//! | from a client | answer | to |
+//! |---|---|---|
+//! | a text, also an empty one | the same text | the sender |
+//! | a binary message, also an empty one | the same bytes | the sender |
+
+use stateroom_wasm::*;
+
+#[stateroom_wasm]
+#[derive(Default)]
+struct Echo;
+
+impl StateroomService for Echo {
+    fn message(&mut self, client: ClientId, message: MessagePayload, context: &impl StateroomContext) {
+        context.send_message(client, message);
+    }
+}

@@ -1,0 +1,6 @@
+//! What feeds a host on a given platform.
+
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "tokio")]
+pub mod tokio;

@@ -1,0 +1,111 @@
+//! What a server is started with.
+
+use crate::{Limits, LoadError, Module};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    string::String,
+    time::Duration,
+    vec::Vec,
+};
+
+/// What a [`Server`](super::Server) is started with; the fields say their defaults.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The module, binary.
+    pub module: Vec<u8>,
+    /// What the module is called in `/rooms`.
+    pub module_name: String,
+    /// The address to listen on. Default 127.0.0.1.
+    pub host: IpAddr,
+    /// The port; 0 picks a free one. Default 8080.
+    pub port: u16,
+    /// Time between two pings of the server. Default 30 s.
+    pub heartbeat_interval: Duration,
+    /// Time after which a client that sends nothing, not even pongs, is dropped. Default 120 s.
+    pub heartbeat_timeout: Duration,
+    /// A folder whose files are served instead of the page. Default none.
+    pub static_dir: Option<PathBuf>,
+    /// Threads that run rooms. Default one for each core.
+    pub workers: usize,
+    /// Time after which a room without clients is closed. Default 60 s.
+    pub room_idle: Duration,
+    /// Whether a room without clients is kept while its timer is set. Default no.
+    pub keep_timers: bool,
+    /// Limits of the module and of each room. Defaults are [`Limits::default`].
+    pub limits: Limits,
+    /// Rooms that are open at a time, over all workers. Default 10,000.
+    pub rooms: usize,
+    /// Messages that wait for one client; one more, and the client is closed with 1013. Default
+    /// 256.
+    pub client_queue: usize,
+    /// Seeds the random generators of the rooms. Default: from the operating system, so that
+    /// nobody can guess it.
+    pub seed: Option<u64>,
+}
+
+impl ServerConfig {
+    /// A server of this binary module, with defaults for everything else.
+    pub fn new(module: impl Into<Vec<u8>>) -> Self {
+        Self {
+            module: module.into(),
+            module_name: "room.wasm".into(),
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 8080,
+            heartbeat_interval: Duration::from_secs(30),
+            heartbeat_timeout: Duration::from_secs(120),
+            static_dir: None,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            room_idle: Duration::from_secs(60),
+            keep_timers: false,
+            limits: Limits::default(),
+            rooms: 10_000,
+            client_queue: 256,
+            seed: None,
+        }
+    }
+
+    pub(super) fn load(&self) -> Result<Module, ServeError> {
+        Module::load(&self.module, &self.limits).map_err(ServeError::Load)
+    }
+
+    pub(super) fn seed(&self) -> Result<u64, ServeError> {
+        match self.seed {
+            Some(seed) => Ok(seed),
+            None => getrandom::u64().map_err(|error| ServeError::Start(error.into())),
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The module cannot be served.
+    Load(LoadError),
+    /// The address cannot be listened on.
+    Listen(io::Error),
+    /// The operating system gave no thread, or no seed.
+    Start(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Load(_) => "the module cannot be served",
+            Self::Listen(_) => "the address cannot be listened on",
+            Self::Start(_) => "the operating system refused what the server needs",
+        })
+    }
+}
+
+impl core::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Load(error) => Some(error),
+            Self::Listen(error) | Self::Start(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A WebSocket server of rooms: one module, a room for each name that clients ask for.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /ws`, `GET /ws/{room}` | a WebSocket to a room, which is opened for its first client; `/ws` is the room with the empty id; `?token=` gives a returning client the id it had |
+//! | `GET /status` | `ok` |
+//! | `GET /rooms` | the rooms and their figures, in JSON |
+//! | `GET /` | the files of a folder, or else a page to play with the rooms |
+//!
+//! Rooms are spread over worker threads, each with a host and an interpreter of its own. A client's
+//! connection is a task that talks to its room's worker through bounded channels.
+
+mod config;
+mod members;
+mod rooms;
+mod socket;
+mod worker;
+
+pub use self::config::{ServeError, ServerConfig};
+
+use self::{rooms::RoomList, socket::SocketOptions, worker::Workers};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State, ws::WebSocketUpgrade},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::ListenerExt,
+};
+use std::{
+    boxed::Box,
+    format,
+    future::Future,
+    io,
+    net::SocketAddr,
+    string::{String, ToString},
+    sync::Arc,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tower_http::services::ServeDir;
+
+/// A server that listens, and is yet to run.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Router,
+    workers: Arc<Workers>,
+    /// Told when the server stops, for connections that have no room yet.
+    stopping: watch::Sender<bool>,
+    /// Dropped when the server stops; each connection holds another.
+    connection: mpsc::Sender<()>,
+    /// Ends when the last of those is gone.
+    connections: mpsc::Receiver<()>,
+}
+
+/// What requests share.
+#[derive(Clone)]
+struct Shared {
+    name: Arc<str>,
+    workers: Arc<Workers>,
+    socket: SocketOptions,
+    /// For each connection to hold one; gone when the server stops.
+    connection: mpsc::WeakSender<()>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Server {
+    /// Loads the module and listens.
+    ///
+    /// # Errors
+    ///
+    /// If the module cannot be served, or the address cannot be had.
+    pub async fn bind(config: ServerConfig) -> Result<Self, ServeError> {
+        let workers = Arc::new(Workers::start(&config)?);
+        let listener = TcpListener::bind((config.host, config.port)).await.map_err(ServeError::Listen)?;
+        let address = listener.local_addr().map_err(ServeError::Listen)?;
+        let (connection, connections) = mpsc::channel(1);
+        let (stopping, stop) = watch::channel(false);
+        let shared = Shared {
+            name: config.module_name.as_str().into(),
+            workers: workers.clone(),
+            socket: SocketOptions::new(&config),
+            connection: connection.downgrade(),
+            stopping: stop,
+        };
+        let app = router(shared, config.static_dir.as_deref());
+        Ok(Self { listener, address, app, workers, stopping, connection, connections })
+    }
+
+    /// Where it listens: with port 0, the one that was free.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is ready. Then it takes no more connections, lets the rooms handle what
+    /// they were given, sends what is queued, and closes all clients with 1001.
+    ///
+    /// # Errors
+    ///
+    /// If the listener fails.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let Self { listener, app, workers, stopping, connection, mut connections, .. } = self;
+        let stopped = async move {
+            stop.await;
+            let _ = stopping.send(true);
+            workers.stop().await;
+            // Each connection ends by itself, within its time for saying goodbye.
+            drop(connection);
+            let _ = connections.recv().await;
+        };
+        // Messages are small and are to leave at once.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stopped = tokio::spawn(async move {
+            stopped.await;
+            let _ = tell.send(());
+        });
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+            let _ = told.await;
+        });
+        // A request that never ends is no reason to stay.
+        tokio::select! {
+            served = serving => served?,
+            _ = stopped => {}
+        }
+        Ok(())
+    }
+}
+
+fn router(shared: Shared, static_dir: Option<&std::path::Path>) -> Router {
+    let router = Router::new()
+        .route("/ws", get(connect_default))
+        .route("/ws/", get(connect_default))
+        .route("/ws/{room}", get(connect))
+        .route("/status", get(async || "ok"))
+        .route("/rooms", get(list));
+    match static_dir {
+        Some(dir) => router.fallback_service(ServeDir::new(dir)),
+        None => router.route("/", get(page)),
+    }
+    .with_state(shared)
+}
+
+/// The page may run its own script and talk to this server, and nothing else.
+async fn page() -> impl IntoResponse {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                          frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, include_str!("page.html"))
+}
+
+async fn list(State(shared): State<Shared>) -> Json<RoomList> {
+    let rooms = shared.workers.list().await;
+    Json(RoomList { module: shared.name.to_string(), abi: shared.workers.abi().to_string(), rooms })
+}
+
+#[derive(serde::Deserialize)]
+struct Params {
+    token: Option<String>,
+}
+
+async fn connect_default(state: State<Shared>, params: Query<Params>, upgrade: WebSocketUpgrade) -> Response {
+    connect(state, Path(String::new()), params, upgrade).await
+}
+
+async fn connect(
+    State(shared): State<Shared>,
+    Path(room): Path<String>,
+    Query(Params { token }): Query<Params>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    /// Longer tokens would be memory for nothing.
+    const MAX_TOKEN_BYTES: usize = 128;
+    if token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES) {
+        let message = format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n");
+        return (StatusCode::BAD_REQUEST, message).into_response();
+    }
+    let token = token.filter(|token| !token.is_empty()).map(String::into_boxed_str);
+    let options = shared.socket;
+    let Some(connection) = shared.connection.upgrade() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
+    };
+    upgrade.max_message_size(options.message_bytes).max_frame_size(options.message_bytes).on_upgrade(
+        async move |socket| {
+            let worker = shared.workers.of_room(&room);
+            let room: Box<str> = room.into();
+            socket::run(socket, worker, room, token, options, shared.stopping).await;
+            // The connection is over, for whoever waits for that.
+            drop(connection);
+        },
+    )
+}

@@ -1,0 +1,63 @@
+//! What `GET /rooms` answers.
+
+use crate::host::Host;
+use crate::{Clock, Instant, Room, Transport};
+use std::{string::String, vec::Vec};
+
+/// All rooms of a server.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct RoomList {
+    /// The module that they are made from.
+    pub(super) module: String,
+    /// The ABI that it speaks.
+    pub(super) abi: String,
+    /// The rooms, by their ids.
+    pub(super) rooms: Vec<RoomFigures>,
+}
+
+/// One room.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct RoomFigures {
+    pub(super) id: String,
+    clients: usize,
+    state: State,
+    memory_bytes: usize,
+    fuel_used: u64,
+    messages_in: u64,
+    messages_out: u64,
+}
+
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It waits for something to happen.
+    Open,
+    /// It is in the middle of an event, or events wait for it.
+    Busy,
+    /// It has ended and its last messages are on their way.
+    Closed,
+}
+
+impl RoomFigures {
+    pub(super) fn of_all<C: Clock, T: Transport>(host: &Host<C, T>) -> Vec<Self> {
+        host.rooms().map(|(_, room)| Self::of(room)).collect()
+    }
+
+    fn of(room: &Room) -> Self {
+        let stats = room.stats();
+        let state = match room {
+            room if room.is_closed() => State::Closed,
+            room if room.has_work(Instant::ZERO) => State::Busy,
+            _ => State::Open,
+        };
+        Self {
+            id: room.id().into(),
+            clients: stats.clients,
+            state,
+            memory_bytes: stats.memory_bytes,
+            fuel_used: stats.fuel_used,
+            messages_in: stats.messages_in,
+            messages_out: stats.messages_out,
+        }
+    }
+}

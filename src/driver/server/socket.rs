@@ -1,0 +1,278 @@
+//! One client's connection: from its first frame to its last.
+
+use super::{
+    config::ServerConfig,
+    members::{Close, Connection, Mailbox, connection},
+    worker::{Command, Refusal},
+};
+use crate::{ClientId, RoomKey, driver::tokio::OwnedEvent};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use core::sync::atomic::{AtomicU64, Ordering};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use std::{boxed::Box, string::ToString, sync::Arc, time::Duration, vec::Vec};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+
+/// What connections are run with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SocketOptions {
+    pub(super) message_bytes: usize,
+    client_queue: usize,
+    heartbeat_interval: Duration,
+    heartbeat_timeout: Duration,
+}
+
+impl SocketOptions {
+    pub(super) fn new(config: &ServerConfig) -> Self {
+        Self {
+            message_bytes: config.limits.message_bytes,
+            client_queue: config.client_queue.max(1),
+            heartbeat_interval: config.heartbeat_interval.max(Duration::from_millis(1)),
+            heartbeat_timeout: config.heartbeat_timeout,
+        }
+    }
+}
+
+/// When a client was last heard of; the reading half of a connection tells the writing half.
+struct Heard {
+    since: Instant,
+    millis: AtomicU64,
+}
+
+impl Heard {
+    fn now() -> Self {
+        Self { since: Instant::now(), millis: AtomicU64::new(0) }
+    }
+
+    fn again(&self) {
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.since + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
+/// Time for the other side to take a close frame and answer it.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// Runs a connection until either side ends it.
+pub(super) async fn run(
+    mut socket: WebSocket,
+    worker: mpsc::Sender<Command>,
+    room: Box<str>,
+    token: Option<Box<str>>,
+    options: SocketOptions,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let (connection, mailbox) = connection(options.client_queue);
+    let number = connection.number;
+    let joined = tokio::select! {
+        joined = join(&worker, room, token, connection) => joined,
+        _ = stopping.wait_for(|stopping| *stopping) => Err(going_away()),
+    };
+    let (room, client) = match joined {
+        Ok(joined) => joined,
+        Err(Refusal { code, reason }) => {
+            let frame = CloseFrame { code, reason: reason.as_str().into() };
+            say_goodbye(&mut socket, Some(frame)).await;
+            return;
+        }
+    };
+    let (mut sink, mut stream) = socket.split();
+    let heard = Heard::now();
+    let frame = tokio::select! {
+        end = read(&mut stream, &worker, room, client, options, &heard) => end,
+        end = write(&mut sink, mailbox, options, &heard) => end,
+    };
+    let _ = worker.send(Command::Leave { room, client, connection: number }).await;
+    if let Ok(mut socket) = sink.reunite(stream) {
+        say_goodbye(&mut socket, frame).await;
+    }
+}
+
+async fn join(
+    worker: &mpsc::Sender<Command>,
+    room: Box<str>,
+    token: Option<Box<str>>,
+    connection: Connection,
+) -> Result<(RoomKey, ClientId), Refusal> {
+    let (reply, answer) = oneshot::channel();
+    worker.send(Command::Join { room, token, connection, reply }).await.map_err(|_| going_away())?;
+    answer.await.unwrap_or_else(|_| Err(going_away()))
+}
+
+fn going_away() -> Refusal {
+    Refusal { code: 1001, reason: "the server is stopping".to_string() }
+}
+
+/// Hands what the client sends to its room. Answers what to close with; nothing if the client
+/// closed, or is gone.
+async fn read(
+    stream: &mut SplitStream<WebSocket>,
+    worker: &mpsc::Sender<Command>,
+    room: RoomKey,
+    client: ClientId,
+    options: SocketOptions,
+    heard: &Heard,
+) -> Option<CloseFrame> {
+    // A client may have one message of the greatest length on its way to a busy room, or many
+    // small ones; then it is not read from until the room has caught up.
+    let permits =
+        u32::try_from(options.message_bytes >> 10).unwrap_or(u32::MAX).saturating_add(SMALL_MESSAGES);
+    let on_the_way = Arc::new(Semaphore::new(permits as usize));
+    loop {
+        let message = match stream.next().await? {
+            Ok(message) => message,
+            Err(error) => return close_frame(error),
+        };
+        heard.again();
+        let event = match message {
+            Message::Text(text) => OwnedEvent::Text(client, text.as_str().into()),
+            Message::Binary(bytes) => OwnedEvent::Bytes(client, bytes.into()),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return None,
+        };
+        let cost = 1 + u32::try_from(event.as_event().payload_len() >> 10).unwrap_or(u32::MAX);
+        let permit = on_the_way.clone().acquire_many_owned(cost.min(permits)).await.ok()?;
+        worker.send(Command::Message { room, event, permit }).await.ok()?;
+    }
+}
+
+/// Messages of less than a KiB that a client may have on their way to its room.
+const SMALL_MESSAGES: u32 = 64;
+
+/// What to answer to frames that cannot be taken.
+fn close_frame(error: axum::Error) -> Option<CloseFrame> {
+    let error = error.into_inner().downcast::<Error>().ok()?;
+    let (code, reason) = match *error {
+        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+            (1009, std::format!("messages may have {max_size} bytes"))
+        }
+        Error::Utf8(_) => (1007, "the text is not UTF-8".into()),
+        // The client is gone, without a word.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(error) => (1002, error.to_string()),
+        _ => return None,
+    };
+    Some(CloseFrame { code, reason: reason.as_str().into() })
+}
+
+/// Sends what the room says, and pings. Answers what to close with.
+async fn write(
+    sink: &mut SplitSink<WebSocket, Message>,
+    Mailbox { mut queue, mut close }: Mailbox,
+    options: SocketOptions,
+    heard: &Heard,
+) -> Option<CloseFrame> {
+    let mut batch = Vec::new();
+    let mut next_ping = Instant::now() + options.heartbeat_interval;
+    // Set when the worker has said how to close after what is queued.
+    let mut last = None;
+    loop {
+        // A client that does not take what is sent must not keep us from closing it, and one that
+        // is silent is closed whether it takes anything or not.
+        let sent = tokio::select! {
+            biased;
+            told = &mut close, if last.is_none() => match told {
+                Ok(Close { frame, after_queue: true }) => {
+                    last = Some(frame);
+                    continue;
+                }
+                Ok(Close { frame, after_queue: false }) => return Some(frame),
+                // The worker is gone, and with it the queue's other end.
+                Err(_) => return last,
+            },
+            () = sleep_until(heard.last() + options.heartbeat_timeout) => {
+                if heard.last().elapsed() < options.heartbeat_timeout {
+                    continue;
+                }
+                let reason = std::format!("nothing was heard for {} s", options.heartbeat_timeout.as_secs());
+                return Some(CloseFrame { code: 1008, reason: reason.as_str().into() });
+            }
+            sent = send_some(sink, &mut queue, &mut batch, next_ping) => sent,
+        };
+        match sent {
+            Sent::Messages => {}
+            Sent::Ping => next_ping = Instant::now() + options.heartbeat_interval,
+            Sent::Everything => return last,
+            Sent::Nothing => return None,
+        }
+    }
+}
+
+/// What [`send_some`] has done.
+enum Sent {
+    Messages,
+    Ping,
+    /// There is no more, and never will be.
+    Everything,
+    /// The connection is gone.
+    Nothing,
+}
+
+/// Sends what is queued, or a ping when it is time for one. If it is cancelled, what it had begun
+/// to send stays first in `batch`, or with the socket.
+async fn send_some(
+    sink: &mut SplitSink<WebSocket, Message>,
+    queue: &mut mpsc::Receiver<Message>,
+    batch: &mut Vec<Message>,
+    next_ping: Instant,
+) -> Sent {
+    /// Messages that are handed to the socket before it is flushed.
+    const BATCH: usize = 64;
+    let mut sent = Sent::Messages;
+    if batch.is_empty() {
+        tokio::select! {
+            biased;
+            received = queue.recv_many(batch, BATCH) => {
+                if received == 0 {
+                    return Sent::Everything;
+                }
+                // They are taken from the end.
+                batch.reverse();
+            }
+            () = sleep_until(next_ping) => {
+                batch.push(Message::Ping(Default::default()));
+                sent = Sent::Ping;
+            }
+        }
+    }
+    while !batch.is_empty() {
+        // Only when the sink is ready is a message taken, so that none is lost between the two.
+        if core::future::poll_fn(|cx| sink.poll_ready_unpin(cx)).await.is_err() {
+            return Sent::Nothing;
+        }
+        if let Some(message) = batch.pop()
+            && sink.start_send_unpin(message).is_err()
+        {
+            return Sent::Nothing;
+        }
+    }
+    match sink.flush().await {
+        Ok(()) => sent,
+        Err(_) => Sent::Nothing,
+    }
+}
+
+/// Sends the close frame and waits, a short time, for the other side to close.
+async fn say_goodbye(socket: &mut WebSocket, frame: Option<CloseFrame>) {
+    let goodbye = async {
+        if let Some(frame) = frame {
+            socket.send(Message::Close(Some(frame))).await?;
+        }
+        while let Some(message) = socket.recv().await {
+            message?;
+        }
+        Ok::<(), axum::Error>(())
+    };
+    // Whoever does not listen any more does not hear it.
+    let _ = timeout(GOODBYE, goodbye).await;
+}
