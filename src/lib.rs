@@ -1,5 +1,92 @@
-//! Runs Stateroom rooms, small stateful WebAssembly modules that talk to a group of clients, on the
-//! [wasmi](https://docs.rs/wasmi) interpreter.
+//! Runs Stateroom rooms on the [wasmi](https://docs.rs/wasmi) interpreter.
+//!
+//! A *Stateroom room* is a small stateful WebAssembly module that serves a group of clients: it is
+//! told of connects, disconnects, messages and timers, and it sends messages back. The published
+//! host, `stateroom-wasm-host`, compiles such modules with a JIT. This crate is the host for places
+//! that allow none, or have no operating system: iOS, game consoles, microcontrollers. A module
+//! made for the JIT host runs here unchanged, whether it speaks ABI 0.2 or 0.4, with or without
+//! WASI. The crate is `no_std` and needs an allocator.
+//!
+//! # A room in twenty lines
+//!
+//! The core reads no clock and opens no socket: the driver gives it a [`Clock`] and a [`Transport`].
+//!
+//! ```
+//! use stateroom_wasmi_host::*;
+//!
+//! struct Print;
+//!
+//! impl Transport for Print {
+//!     type Error = core::convert::Infallible;
+//!
+//!     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
+//!         println!("room {room} says {:?} to {:?}", output.payload, output.recipient);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let wasm = include_bytes!("../examples/rooms/wasm/counter-c.wasm");
+//! let module = Module::load(wasm, &Limits::default())?;
+//! let clock = ManualClock::new();
+//! let mut host = Host::new(&clock, Print);
+//! let room = host.open("lobby", &module)?;
+//! host.handle_event(room, Event::Connect(ClientId(1)))?;
+//! host.handle_event(room, Event::message(ClientId(1), "+"))?;
+//! while let Some(wake_at) = host.poll(Budget::UNLIMITED) {
+//!     clock.set(wake_at); // A real driver sleeps until then, or until something comes in.
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The picture
+//!
+//! ```text
+//!     clients ──▶ driver (tokio server · firmware loop · game engine)
+//!                    │ Event                      ▲ Transport::send
+//!                    ▼                            │
+//!     ┌──────────────── Host: many rooms, one timer queue, a slice for each in turn ────┐
+//!     │      Room: a state machine over one guest, without clock, socket or thread      │
+//!     │      guest: an instance of a Module, which was compiled and checked once        │
+//!     └─────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Module`] is the `.wasm`; [`Room`] is one instance of it with its clients; [`Host`] runs many
+//! rooms. Use a `Room` by itself to drive one from an event loop of your own. On a desktop,
+//! `driver::tokio` (feature `tokio`) runs a host in a task, and `driver::server` (feature `server`)
+//! is a WebSocket server.
+//!
+//! # What holds
+//!
+//! - **In through `handle_*`, out through `poll_*`.** A call that is not called for does nothing.
+//!   One event is one call of the guest. A room in the middle of an event is never entered again:
+//!   further events wait in its inbox, in order.
+//! - **Time is an argument.** Deadlines count from the `now` of the event that sets them; a late
+//!   timer fires once; time that runs backwards stands still; all arithmetic saturates.
+//! - **A guest's failure is a value.** Traps, wild pointers, endless loops, memory bombs, stack
+//!   overflows and everything else that a guest may do become a [`Fault`] that closes its room, and
+//!   no other. Panics of this crate are for its own broken invariants.
+//! - **Everything has a limit**, see [`Limits`] and [`HostLimits`]. A guest that uses up its slice
+//!   of fuel is paused in the middle of whatever it does, and resumed after the others had theirs.
+//! - **Same in, same out.** A module that is given the same events at the same times, with the same
+//!   seed, sends the same bytes and uses the same fuel, however it was sliced, on every platform.
+//! - **A module is checked when it is loaded**, and [`LoadError::Abi`] lists all that is wrong with
+//!   it. Nothing is found out at the first message.
+//!
+//! # Features
+//!
+//! All are off by default, and each adds something without changing the rest.
+//!
+//! | feature | what it brings |
+//! | --- | --- |
+//! | `std` | `SystemClock` |
+//! | `log` | what guests print, and what becomes of rooms, through the `log` crate |
+//! | `simd` | guests may use SIMD instructions, as the JIT host lets them |
+//! | `wat` | modules in the text format |
+//! | `tokio` | `driver::tokio`: a host in a task |
+//! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
+//! | `cli` | the tool `stateroom-wasmi` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![forbid(unsafe_code)]
@@ -51,3 +138,8 @@ pub use self::{
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };
+
+/// The code of the README is tested, too.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -71,8 +71,11 @@ pub struct LimitArgs {
     #[arg(long, default_value_t = Limits::default().fuel_per_event.unwrap_or_default(), value_name = "FUEL")]
     max_fuel: u64,
     /// Messages that may wait for a client that is slow to take them
-    #[arg(long, default_value_t = 256, value_name = "MESSAGES")]
+    #[arg(long, default_value_t = 4096, value_name = "MESSAGES")]
     client_queue: usize,
+    /// Bytes of the messages that may wait for such a client
+    #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
+    client_queue_bytes: usize,
 }
 
 fn at_least_one() -> clap::builder::RangedU64ValueParser {
@@ -116,6 +119,7 @@ impl Serve {
         config.limits = self.limits.limits();
         config.rooms = self.limits.max_rooms;
         config.client_queue = self.limits.client_queue;
+        config.client_queue_bytes = self.limits.client_queue_bytes;
         config.seed = self.seed;
         config
     }

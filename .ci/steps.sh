@@ -1,0 +1,141 @@
+# The steps of .ci/run; each is a function that fails if something is wrong.
+
+root=$PWD
+# Target folders outside of the checkout are used again by the next run.
+cache=${CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stateroom-wasmi-ci}
+mkdir -p "$cache"
+export CARGO_TARGET_DIR=$cache/target
+export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+# Where rustup has no standard library for a target, a compiler that builds it does the job.
+cross=$root/../shared/cross/cargo
+
+# Whether rustup's toolchain can build for a target by itself.
+has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
+
+# cargo for another target: cargo_for TARGET COMMAND ARGUMENTS…
+cargo_for() {
+  local target=$1 command=$2
+  shift 2
+  if has_target "$target"; then
+    cargo "$command" --target "$target" "$@"
+  elif [ -x "$cross" ]; then
+    CARGO_TARGET_DIR=$cache/cross "$cross" "$command" --target "$target" "$@"
+  else
+    rustup target add "$target"
+    cargo "$command" --target "$target" "$@"
+  fi
+}
+
+step_tools() {
+  local missing=() command
+  for command in clang:clang wasm-ld:lld wat2wasm:wabt chromium:chromium; do
+    command -v "${command%%:*}" >/dev/null || missing+=("${command##*:}")
+  done
+  if [ ${#missing[@]} -gt 0 ]; then
+    local sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
+  fi
+  for command in node npm; do
+    command -v "$command" >/dev/null || { echo "$command is needed"; exit 1; }
+  done
+  rustc --version
+}
+
+# The README's command.
+step_tests() {
+  cargo test --features cli
+  cargo test --lib --test it
+}
+
+step_format() {
+  cargo fmt --all -- --check
+  if [ -f benches/vs-jit/Cargo.toml ]; then cargo fmt --manifest-path benches/vs-jit/Cargo.toml -- --check; fi
+}
+
+step_lint() {
+  local features
+  for features in "" log std simd wat tokio server cli; do
+    cargo clippy -q --all-targets --features "$features" -- -D warnings
+  done
+}
+
+step_docs() {
+  RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --all-features
+  RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps
+}
+
+# clippy refuses what is newer than the version that Cargo.toml states; here, what the
+# dependencies ask for.
+step_msrv() {
+  cargo metadata --format-version 1 --all-features --locked | python3 -c '
+import json, sys
+version = lambda text: tuple(int(part) for part in (text or "0").split("."))[:2]
+metadata = json.load(sys.stdin)
+nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+ours = metadata["resolve"]["root"]
+seen, todo = set(), [ours]
+while todo:
+    node = todo.pop()
+    if node in seen:
+        continue
+    seen.add(node)
+    for dep in nodes[node]["deps"]:
+        if any(kind["kind"] != "dev" for kind in dep["dep_kinds"]):
+            todo.append(dep["pkg"])
+packages = {package["id"]: package for package in metadata["packages"]}
+stated = version(packages[ours]["rust_version"])
+newer = [packages[p]["name"] for p in seen if version(packages[p]["rust_version"]) > stated]
+print("Rust", packages[ours]["rust_version"], "is stated;", len(seen) - 1, "dependencies ask for no newer one" if not newer else "too new: " + ", ".join(newer))
+sys.exit(bool(newer))
+'
+}
+
+step_bare_metal() {
+  local target tree
+  for target in thumbv7em-none-eabihf riscv32imac-unknown-none-elf; do
+    cargo_for "$target" build --release --lib --features log
+    tree=$(cargo tree -e normal --target "$target" --features log --prefix none | sort -u)
+    if grep -E '^(tokio|axum|clap|serde|std-|futures|getrandom) ' <<<"$tree"; then
+      echo "the crates above have no place on $target"
+      exit 1
+    fi
+    echo "$target: $(wc -l <<<"$tree") crates"
+  done
+}
+
+step_package() {
+  cargo package --list --allow-dirty >"$cache/package.list"
+  if grep -E '^(benches/vs-jit|\.ci)/' "$cache/package.list"; then
+    echo "the files above are not for the registry"
+    exit 1
+  fi
+}
+
+# The rooms are built again, and do what the committed ones do.
+step_rooms() {
+  local build=(examples/rooms/build.sh --out "$cache/rooms")
+  if has_target wasm32-wasip1 && has_target wasm32-unknown-unknown; then
+    CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
+  else
+    local home
+    home=$("$(dirname "$cross")/toolchain.sh")
+    CARGO=$cross RUSTC=$home/bin/rustc CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
+  fi
+  rm -rf examples/rooms/assemblyscript/node_modules
+  diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
+  ROOMS_DIR=$cache/rooms cargo test --features cli --test it -- bundled
+}
+
+step_browser() {
+  cargo build --features cli
+  (cd .ci/browser && npm install --no-audit --no-fund --loglevel=error &&
+    STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
+  rm -rf .ci/browser/node_modules
+}
+
+# The same answers as the JIT host gives.
+step_jit() {
+  (cd benches/vs-jit && CARGO_TARGET_DIR=$cache/jit cargo test --release --locked)
+}
