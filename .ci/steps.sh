@@ -46,7 +46,9 @@ step_tools() {
 # The README's command.
 step_tests() {
   cargo test --features cli
+  # The same core without any feature, and optimised: another way through the interpreter.
   cargo test --lib --test it
+  cargo test --release --test it
 }
 
 step_format() {

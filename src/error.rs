@@ -4,9 +4,8 @@
 use crate::{
     abi::{AbiProblem, AbiVersion, DecodeError},
     event::ClientId,
-    guest::EngineError,
 };
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::{error::Error, fmt};
 
 /// Why bytes did not become a [`Module`](crate::Module).
@@ -64,6 +63,24 @@ impl Error for LoadError {
         }
     }
 }
+
+/// An error of the interpreter, which says what it is about in its message.
+#[derive(Debug)]
+pub struct EngineError(Box<dyn Error + Send + Sync>);
+
+impl EngineError {
+    pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for EngineError {}
 
 /// Why a room could not be opened.
 #[derive(Debug)]

@@ -126,15 +126,15 @@ mod time;
 #[cfg(feature = "std")]
 pub use self::host::SystemClock;
 pub use self::{
-    error::{EventError, Fault, FaultCause, LoadError, OpenError, Trap},
+    error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap},
     event::{ClientId, Event, MessagePayload, MessageRecipient, Output},
-    guest::EngineError,
+    guest::Compilation,
     host::{
         Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey, SendError,
         Sent, SentPayload, Transport,
     },
     limits::Limits,
-    module::{Compilation, Module},
+    module::Module,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };

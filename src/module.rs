@@ -3,7 +3,7 @@
 use crate::{
     abi::{AbiVersion, ExternKind},
     error::LoadError,
-    guest::Compiled,
+    guest::{Compilation, Compiled},
     limits::Limits,
 };
 use alloc::sync::Arc;
@@ -18,19 +18,6 @@ use core::fmt;
 pub struct Module {
     pub(crate) compiled: Arc<Compiled>,
     limits: Limits,
-}
-
-/// When the functions of a module are translated to the interpreter's instructions. They are
-/// validated when it is loaded either way, and behave the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compilation {
-    /// Each function when it is first called: loading is quicker, and code that never runs costs
-    /// little. The default.
-    #[default]
-    Lazy,
-    /// All when the module is loaded: no event ever waits for a translation, and none allocates
-    /// memory for it.
-    Eager,
 }
 
 impl Module {

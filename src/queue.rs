@@ -1,4 +1,4 @@
-//! A bounded queue of headed payloads: the inbox and the outbox of a room.
+//! A queue of headed payloads: the inbox and the outbox of a room.
 
 use crate::event::MessagePayload;
 use alloc::{collections::VecDeque, string::String, vec::Vec};
@@ -17,8 +17,6 @@ pub(crate) struct PayloadQueue<H> {
     bytes: Vec<u8>,
     /// The same for bytes.
     bytes_start: usize,
-    max_entries: usize,
-    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -28,41 +26,18 @@ struct Entry<H> {
     len: usize,
 }
 
-/// Which of its two bounds a queue would have passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
-    Entries,
-    Bytes,
-}
-
 impl<H: Copy> PayloadQueue<H> {
-    pub(crate) const fn new(max_entries: usize, max_bytes: usize) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             entries: VecDeque::new(),
             texts: String::new(),
             texts_start: 0,
             bytes: Vec::new(),
             bytes_start: 0,
-            max_entries,
-            max_bytes,
         }
     }
 
-    /// Appends unless a bound would be passed.
-    pub(crate) fn push(&mut self, header: H, payload: MessagePayload<'_>) -> Result<(), Full> {
-        if self.entries.len() >= self.max_entries {
-            return Err(Full::Entries);
-        }
-        if self.waiting_bytes().saturating_add(payload.len()) > self.max_bytes {
-            return Err(Full::Bytes);
-        }
-        self.push_unbounded(header, payload);
-        Ok(())
-    }
-
-    /// Appends whatever the bounds; for the few entries that must not be lost and whose number is
-    /// bounded elsewhere.
-    pub(crate) fn push_unbounded(&mut self, header: H, payload: MessagePayload<'_>) {
+    pub(crate) fn push(&mut self, header: H, payload: MessagePayload<'_>) {
         self.reclaim(payload.len());
         match payload {
             MessagePayload::Text(text) => self.texts.push_str(text),
@@ -72,11 +47,10 @@ impl<H: Copy> PayloadQueue<H> {
         self.entries.push_back(Entry { header, is_text, len: payload.len() });
     }
 
-    /// Puts an entry before all others, whatever the bounds. Only an empty queue takes a payload
-    /// there.
+    /// Puts an entry before all others. Only an empty queue takes a payload there.
     pub(crate) fn push_first(&mut self, header: H, payload: MessagePayload<'_>) {
         if self.is_empty() {
-            self.push_unbounded(header, payload);
+            self.push(header, payload);
         } else {
             debug_assert!(payload.is_empty(), "a payload cannot be put before others");
             self.entries.push_front(Entry { header, is_text: false, len: 0 });
@@ -99,16 +73,13 @@ impl<H: Copy> PayloadQueue<H> {
         Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
     }
 
-    pub(crate) const fn max_entries(&self) -> usize {
-        self.max_entries
-    }
-
-    pub(crate) const fn max_bytes(&self) -> usize {
-        self.max_bytes
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Length of all payloads.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.texts.len() - self.texts_start + self.bytes.len() - self.bytes_start
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -117,6 +88,7 @@ impl<H: Copy> PayloadQueue<H> {
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+        self.reclaim(0);
     }
 
     fn payload(&self, entry: &Entry<H>, texts: usize, bytes: usize) -> MessagePayload<'_> {
@@ -143,9 +115,5 @@ impl<H: Copy> PayloadQueue<H> {
             self.bytes.drain(..self.bytes_start);
             self.bytes_start = 0;
         }
-    }
-
-    fn waiting_bytes(&self) -> usize {
-        self.texts.len() - self.texts_start + self.bytes.len() - self.bytes_start
     }
 }

@@ -105,8 +105,8 @@ impl Room {
             return Err(OpenError::IdTooLong { bytes: id.len(), limit: limits.room_id_bytes });
         }
         let guest = Guest::new(&module.compiled, limits, options.seed, options.unix_time_at_zero)?;
-        let mut inbox = PayloadQueue::new(limits.inbox_events, limits.inbox_bytes);
-        inbox.push_unbounded(Waiting::Init, MessagePayload::Bytes(&[]));
+        let mut inbox = PayloadQueue::new();
+        inbox.push(Waiting::Init, MessagePayload::Bytes(&[]));
         Ok(Self {
             id: id.to_owned().into_boxed_str(),
             module: module.clone(),
@@ -280,19 +280,27 @@ impl Room {
     }
 
     fn enqueue_checked(&mut self, event: Event<'_>) -> Result<(), EventError> {
-        let no_payload = MessagePayload::Bytes(&[]);
-        let pushed = match event {
-            Event::Connect(client) => self.inbox.push(Waiting::Connect(client), no_payload),
-            Event::Message(client, payload) => self.inbox.push(Waiting::Message(client), payload),
-            // There are no more of these than were let in, so it needs no bound and is never lost.
-            Event::Disconnect(client) => {
-                self.inbox.push_unbounded(Waiting::Disconnect(client), no_payload);
-                Ok(())
-            }
-        };
-        pushed.map_err(|_| EventError::InboxFull)?;
+        let call = call(event);
+        // There are no more of these than were let in, so they need no bound and are never lost.
+        let is_bounded = !matches!(event, Event::Disconnect(_));
+        if is_bounded && !self.has_place(event.payload_len()) {
+            return Err(EventError::InboxFull);
+        }
+        self.inbox.push(waiting(&call), payload(&call));
         self.note(&event);
         Ok(())
+    }
+
+    /// Whether one more event with so many bytes may wait. The one that the guest is in the middle
+    /// of does not wait.
+    fn has_place(&self, bytes: usize) -> bool {
+        let limits = self.module.limits();
+        let running = match self.guest.as_ref().is_some_and(Guest::is_paused) {
+            true => self.inbox.front().map_or((0, 0), |(_, payload)| (1, payload.len())),
+            false => (0, 0),
+        };
+        let (events, waiting_bytes) = (self.inbox.len() - running.0, self.inbox.payload_bytes() - running.1);
+        events < limits.inbox_events && waiting_bytes.saturating_add(bytes) <= limits.inbox_bytes
     }
 
     /// Keeps count of an event that was taken.

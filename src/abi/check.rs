@@ -103,7 +103,8 @@ pub(crate) fn check(shape: &ModuleShape<'_>) -> Result<AbiVersion, (Option<AbiVe
     check_exports(abi, shape, &mut problems);
     check_imports(abi, shape, &mut problems);
     for (name, expected) in tables::versions(abi) {
-        match shape.versions.iter().find(|(global, _)| *global == name) {
+        // A later data segment writes over an earlier one.
+        match shape.versions.iter().rfind(|(global, _)| *global == name) {
             Some(&(_, found)) if found != expected => {
                 problems.push(AbiProblem::WrongVersion { name, expected, found });
             }

@@ -3,23 +3,22 @@
 use crate::{
     abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
     limits::Limits,
-    module::Compilation,
 };
 use alloc::vec::Vec;
-use core::{error::Error, fmt};
 use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, ExternType, FuncType, ValType};
 
-/// An error of the interpreter, for its message.
-#[derive(Debug)]
-pub struct EngineError(pub(super) wasmi::Error);
-
-impl fmt::Display for EngineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// When the functions of a module are translated to the interpreter's instructions. They are
+/// validated when it is loaded either way, and behave the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compilation {
+    /// Each function when it is first called: loading is quicker, and code that never runs costs
+    /// little. The default.
+    #[default]
+    Lazy,
+    /// All when the module is loaded: no event ever waits for a translation, and none allocates
+    /// memory for it.
+    Eager,
 }
-
-impl Error for EngineError {}
 
 /// An engine for one module; two threads on one engine get in each other's way.
 pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {

@@ -5,7 +5,7 @@ use crate::{
     abi::{self, AbiVersion, Call},
     event::MessagePayload,
 };
-use wasmi::{Error, Instance, Memory, Store, TypedFunc};
+use wasmi::{Error, Instance, Memory, Store, TypedFunc, TypedResumableCall};
 
 pub(super) struct Exports {
     pub(super) instance: Instance,
@@ -76,6 +76,33 @@ impl Handlers {
             (_, Call::Timer) => "timer",
             (_, Call::Message(_, MessagePayload::Text(_))) => "message",
             (_, Call::Message(_, MessagePayload::Bytes(_))) => "binary",
+        }
+    }
+
+    /// Begins a call, with its payload at `ptr`.
+    pub(super) fn call(
+        &self,
+        store: &mut Store<State>,
+        call: &Call<'_>,
+        ptr: u32,
+        len: u32,
+    ) -> Result<TypedResumableCall<()>, Error> {
+        match (self, *call) {
+            (Self::V0_4 { recv }, _) => recv.call_resumable(store, (ptr, len)),
+            (Self::V0_2 { initialize, .. }, Call::Init { .. }) => {
+                initialize.call_resumable(store, (ptr, len))
+            }
+            (Self::V0_2 { connect, .. }, Call::Connect(client)) => connect.call_resumable(store, client.0),
+            (Self::V0_2 { disconnect, .. }, Call::Disconnect(client)) => {
+                disconnect.call_resumable(store, client.0)
+            }
+            (Self::V0_2 { timer, .. }, Call::Timer) => timer.call_resumable(store, ()),
+            (Self::V0_2 { message, .. }, Call::Message(client, MessagePayload::Text(_))) => {
+                message.call_resumable(store, (client.0, ptr, len))
+            }
+            (Self::V0_2 { binary, .. }, Call::Message(client, MessagePayload::Bytes(_))) => {
+                binary.call_resumable(store, (client.0, ptr, len))
+            }
         }
     }
 

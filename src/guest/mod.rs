@@ -8,24 +8,24 @@ mod meter;
 mod state;
 mod wasi;
 
-pub use self::engine::EngineError;
+pub use self::engine::Compilation;
 pub(crate) use self::state::Outbox;
 
 use self::{
-    exports::{Exports, Handlers},
+    exports::Exports,
     meter::Meter,
     state::{FaultCauseError, State},
 };
 use crate::{
     abi::{self, AbiVersion, Call, check},
-    error::{Fault, FaultCause, LoadError, OpenError, Trap},
-    event::MessagePayload,
+    error::{EngineError, Fault, FaultCause, LoadError, OpenError, Trap},
     limits::Limits,
-    module::Compilation,
     time::Instant,
 };
 use core::time::Duration;
-use wasmi::{Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel};
+use wasmi::{
+    Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel, errors::ErrorKind,
+};
 
 /// A module that was compiled and fits the ABI, with what its imports link to.
 pub(crate) struct Compiled {
@@ -36,7 +36,7 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     pub(crate) fn new(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
-        let invalid = |error| LoadError::Invalid(EngineError(error));
+        let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, compilation);
         let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
         let abi = check(&engine::shape(&module, wasm))
@@ -129,7 +129,7 @@ impl Guest {
         let fault = |cause| OpenError::Fault(Fault { during: "start", cause });
         settled.map_err(fault)?;
         let exports = Exports::new(compiled.abi, &store, instance)
-            .map_err(|error| OpenError::Instantiate(EngineError(error)))?;
+            .map_err(|error| OpenError::Instantiate(EngineError::new(error)))?;
         store.data_mut().memory = Some(exports.memory);
         store.data_mut().growth.instantiated = true;
         let constructed = exports.construct.is_none();
@@ -147,7 +147,7 @@ impl Guest {
     /// Begins a call. The guest must not be in the middle of another.
     pub(crate) fn begin(&mut self, now: Instant, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         debug_assert!(self.paused.is_none(), "a guest that is paused is never re-entered");
-        self.store.data_mut().now = now;
+        self.store.data_mut().begin_event(now);
         self.meter.begin_event();
         self.run(call, slice)
     }
@@ -211,12 +211,15 @@ impl Guest {
     /// Takes the steps of a call, from wherever it was paused.
     fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
         let needed = self.exports.handlers.payload_len(call);
-        loop {
-            let paused = self.paused.take();
-            if paused.is_none() {
-                self.step = self.next_step(needed);
+        if self.paused.is_some() {
+            self.resume_step(needed)?;
+            if matches!(self.step, Step::Deliver) {
+                return Ok(());
             }
-            self.run_step(call, needed, paused)?;
+        }
+        loop {
+            self.step = self.next_step(needed);
+            self.begin_step(call, needed)?;
             if matches!(self.step, Step::Deliver) {
                 return Ok(());
             }
@@ -246,48 +249,67 @@ impl Guest {
         }
     }
 
-    fn run_step(&mut self, call: &Call<'_>, needed: u32, paused: Option<PausedStep>) -> Result<(), Stop> {
+    fn begin_step(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
+        let store = &mut self.store;
         match self.step {
             Step::Construct => {
                 if let Some(construct) = self.exports.construct {
-                    self.unit_call(paused, |store| construct.call_resumable(store, ()))?;
+                    let result = construct.call_resumable(store, ());
+                    self.finish(result, PausedStep::Unit)?;
                 }
                 self.constructed = true;
             }
             Step::Free => {
-                let (free, Buffer { ptr, len, .. }) = (self.exports.free, self.buffer);
-                self.unit_call(paused, |store| free.call_resumable(store, (ptr, len)))?;
+                let result = self.exports.free.call_resumable(store, (self.buffer.ptr, self.buffer.len));
+                self.finish(result, PausedStep::Unit)?;
                 self.buffer = Buffer::default();
             }
             Step::Malloc => {
-                let ptr = self.malloc(paused, needed)?;
-                self.buffer = match ptr {
-                    0 => self.buffer_beyond(needed)?,
-                    ptr => Buffer { ptr, len: needed, of_guest: true },
-                };
+                let result = self.exports.malloc.call_resumable(store, needed);
+                let ptr = self.finish(result, PausedStep::Pointer)?;
+                self.allocated(ptr, needed)?;
             }
             Step::Deliver => {
-                if paused.is_none() {
-                    self.before_delivery(call, needed)?;
-                }
-                self.deliver(paused, call, needed)?;
+                self.before_delivery(call, needed)?;
+                let result = self.exports.handlers.call(&mut self.store, call, self.buffer.ptr, needed);
+                self.finish(result, PausedStep::Unit)?;
             }
         }
         Ok(())
     }
 
-    fn malloc(&mut self, paused: Option<PausedStep>, len: u32) -> Result<u32, Stop> {
-        let result = match paused {
-            Some(PausedStep::Pointer(call)) => call.resume(&mut self.store),
-            _ => self.exports.malloc.call_resumable(&mut self.store, len),
-        };
-        let ptr = self.finish(result, PausedStep::Pointer)?;
-        let end = u64::from(ptr) + u64::from(len);
-        // Null is no buffer, wherever it would end.
-        if ptr != 0 && end > self.memory_bytes() as u64 {
-            return Err(Stop::Fault(FaultCause::BadAllocation { ptr, len }));
+    fn resume_step(&mut self, needed: u32) -> Result<(), Stop> {
+        match self.paused.take() {
+            Some(PausedStep::Unit(paused)) => {
+                let result = paused.resume(&mut self.store);
+                self.finish(result, PausedStep::Unit)?;
+            }
+            Some(PausedStep::Pointer(paused)) => {
+                let result = paused.resume(&mut self.store);
+                let ptr = self.finish(result, PausedStep::Pointer)?;
+                self.allocated(ptr, needed)?;
+            }
+            None => {}
         }
-        Ok(ptr)
+        match self.step {
+            Step::Construct => self.constructed = true,
+            Step::Free => self.buffer = Buffer::default(),
+            Step::Malloc | Step::Deliver => {}
+        }
+        Ok(())
+    }
+
+    /// Takes what the guest's allocator answered.
+    fn allocated(&mut self, ptr: u32, len: u32) -> Result<(), Stop> {
+        let end = u64::from(ptr) + u64::from(len);
+        self.buffer = match ptr {
+            0 => self.buffer_beyond(len)?,
+            _ if end > self.memory_bytes() as u64 => {
+                return Err(Stop::Fault(FaultCause::BadAllocation { ptr, len }));
+            }
+            _ => Buffer { ptr, len, of_guest: true },
+        };
+        Ok(())
     }
 
     /// A buffer in memory that is grown for it, for a guest whose allocator answered null.
@@ -346,43 +368,6 @@ impl Guest {
         Ok(())
     }
 
-    fn deliver(&mut self, paused: Option<PausedStep>, call: &Call<'_>, len: u32) -> Result<(), Stop> {
-        let ptr = self.buffer.ptr;
-        let (initialize, connect, disconnect, timer, message, binary) = match self.exports.handlers {
-            Handlers::V0_4 { recv } => {
-                return self.unit_call(paused, |store| recv.call_resumable(store, (ptr, len)));
-            }
-            Handlers::V0_2 { initialize, connect, disconnect, timer, message, binary } => {
-                (initialize, connect, disconnect, timer, message, binary)
-            }
-        };
-        self.unit_call(paused, |store| match *call {
-            Call::Init { .. } => initialize.call_resumable(store, (ptr, len)),
-            Call::Connect(client) => connect.call_resumable(store, client.0),
-            Call::Disconnect(client) => disconnect.call_resumable(store, client.0),
-            Call::Timer => timer.call_resumable(store, ()),
-            Call::Message(client, MessagePayload::Text(_)) => {
-                message.call_resumable(store, (client.0, ptr, len))
-            }
-            Call::Message(client, MessagePayload::Bytes(_)) => {
-                binary.call_resumable(store, (client.0, ptr, len))
-            }
-        })
-    }
-
-    /// Begins, or resumes, a call of an export that answers nothing.
-    fn unit_call(
-        &mut self,
-        paused: Option<PausedStep>,
-        begin: impl FnOnce(&mut Store<State>) -> Result<TypedResumableCall<()>, Error>,
-    ) -> Result<(), Stop> {
-        let result = match paused {
-            Some(PausedStep::Unit(call)) => call.resume(&mut self.store),
-            _ => begin(&mut self.store),
-        };
-        self.finish(result, PausedStep::Unit)
-    }
-
     /// What became of a call of an export.
     fn finish<R>(
         &mut self,
@@ -415,12 +400,10 @@ impl PausedStep {
 
 /// Why an instantiation failed: because of what the start function did, or before it.
 fn open_error(error: Error, store: &Store<State>, meter: &Meter) -> OpenError {
-    let cause = match error.as_trap_code() {
-        Some(TrapCode::OutOfFuel) => meter.exhausted(),
-        None if error.downcast_ref::<FaultCauseError>().is_none() => {
-            return OpenError::Instantiate(EngineError(error));
-        }
-        _ => cause(&error, store),
+    let cause = match error.kind() {
+        ErrorKind::TrapCode(TrapCode::OutOfFuel) => meter.exhausted(),
+        ErrorKind::TrapCode(_) | ErrorKind::Host(_) => cause(&error, store),
+        _ => return OpenError::Instantiate(EngineError::new(error)),
     };
     OpenError::Fault(Fault { during: "start", cause })
 }

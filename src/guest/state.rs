@@ -4,7 +4,7 @@ use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient},
     limits::Limits,
-    queue::{Full, PayloadQueue},
+    queue::PayloadQueue,
     time::Instant,
 };
 use chacha20::{ChaCha8Rng, rand_core::SeedableRng};
@@ -19,6 +19,10 @@ pub(super) struct State {
     /// The guest's memory; none while it is being instantiated.
     pub(super) memory: Option<Memory>,
     pub(super) outbox: Outbox,
+    /// What the running event may still send. Counted here and not in the outbox, since that is
+    /// emptied while the guest is paused.
+    messages_left: usize,
+    bytes_left: usize,
     /// When the timer runs off.
     pub(super) deadline: Option<Instant>,
     /// The `now` of the running event.
@@ -30,22 +34,35 @@ pub(super) struct State {
     pub(super) printed: super::wasi::Printed,
     /// Fuel that imports used beyond what was left of the slice.
     pub(super) fuel_debt: u64,
-    pub(super) message_bytes: usize,
+    limits: SendLimits,
     pub(super) growth: Growth,
+}
+
+/// The limits of what a guest sends.
+struct SendLimits {
+    message_bytes: usize,
+    outbox_messages: usize,
+    outbox_bytes: usize,
 }
 
 impl State {
     pub(super) fn new(limits: &Limits, seed: u64, unix_time_at_zero: Duration) -> Self {
         Self {
             memory: None,
-            outbox: Outbox::new(limits.outbox_messages, limits.outbox_bytes),
+            outbox: Outbox::new(),
+            messages_left: limits.outbox_messages,
+            bytes_left: limits.outbox_bytes,
             deadline: None,
             now: Instant::ZERO,
             unix_time_at_zero,
             random: ChaCha8Rng::seed_from_u64(seed),
             printed: super::wasi::Printed::default(),
             fuel_debt: 0,
-            message_bytes: limits.message_bytes,
+            limits: SendLimits {
+                message_bytes: limits.message_bytes,
+                outbox_messages: limits.outbox_messages,
+                outbox_bytes: limits.outbox_bytes,
+            },
             growth: Growth {
                 memory_bytes: limits.memory_bytes,
                 table_elements: limits.table_elements,
@@ -56,18 +73,31 @@ impl State {
         }
     }
 
+    pub(super) fn begin_event(&mut self, now: Instant) {
+        self.now = now;
+        self.messages_left = self.limits.outbox_messages;
+        self.bytes_left = self.limits.outbox_bytes;
+    }
+
     pub(super) fn send(
         &mut self,
         recipient: MessageRecipient,
         payload: MessagePayload<'_>,
     ) -> Result<(), FaultCause> {
-        if payload.len() > self.message_bytes {
-            return Err(FaultCause::MessageTooLong { bytes: payload.len(), limit: self.message_bytes });
+        let SendLimits { message_bytes, outbox_messages, outbox_bytes } = self.limits;
+        if payload.len() > message_bytes {
+            return Err(FaultCause::MessageTooLong { bytes: payload.len(), limit: message_bytes });
         }
-        self.outbox.push(recipient, payload).map_err(|full| match full {
-            Full::Entries => FaultCause::TooManyMessages { limit: self.outbox.max_entries() },
-            Full::Bytes => FaultCause::TooManyBytes { limit: self.outbox.max_bytes() },
-        })
+        self.messages_left = self
+            .messages_left
+            .checked_sub(1)
+            .ok_or(FaultCause::TooManyMessages { limit: outbox_messages })?;
+        self.bytes_left = self
+            .bytes_left
+            .checked_sub(payload.len())
+            .ok_or(FaultCause::TooManyBytes { limit: outbox_bytes })?;
+        self.outbox.push(recipient, payload);
+        Ok(())
     }
 
     /// Zero cancels; whatever was set before is replaced.

@@ -123,17 +123,23 @@ fn fd_write(mut caller: Caller<'_, State>, fd: u32, buffers: u32, count: u32, wr
         return EINVAL;
     }
     let (memory, state) = memory(&mut caller);
+    let (total, whole) = print(memory, state, fd, buffers, count);
+    let errno = done(whole.and_then(|()| put(memory, written, &total.to_le_bytes())));
+    charge(&mut caller, copying(total) + u64::from(count) * CALL);
+    errno
+}
+
+/// Prints some buffers; answers how many bytes, and whether all buffers were within the memory.
+fn print(memory: &[u8], state: &mut State, fd: u32, buffers: u32, count: u32) -> (u32, Option<()>) {
     let mut total = 0;
     for i in 0..count {
-        let Some(buffer) = buffer_at(memory, buffers, i) else { return EFAULT };
+        let Some(buffer) = buffer_at(memory, buffers, i) else { return (total, None) };
         let taken = buffer.len().min((MAX_BYTES_AT_ONCE - total) as usize);
         state.printed.write(fd, &buffer[..taken]);
         // At most what was left.
         total += taken as u32;
     }
-    let errno = done(put(memory, written, &total.to_le_bytes()));
-    charge(&mut caller, copying(total) + u64::from(count) * CALL);
-    errno
+    (total, Some(()))
 }
 
 /// The `i`th buffer of an array of pointers and lengths.

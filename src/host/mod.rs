@@ -264,16 +264,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         // A room that sets its timer while it has its turn is not due before the next poll, since
         // `now` stands still; so this ends when the events that wait do.
         while let Some(key) = self.ready.pop_front() {
-            let Some(slot) = self.rooms.get_mut(&key) else { continue };
-            if slot.place != Place::Ready {
-                // It was closed while it waited for its turn.
-                continue;
-            }
-            let before = slot.room.fuel_used();
-            slot.room.resume(now);
-            used = used.saturating_add(slot.room.fuel_used() - before);
-            slot.place = Place::Idle;
-            self.after_turn(key);
+            used = used.saturating_add(self.turn(key, now));
             if used >= budget.fuel || (budget.until < Instant::MAX && self.clock.now() >= budget.until) {
                 break;
             }
@@ -368,12 +359,25 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
     }
 
+    /// Gives a room that is first in line its slice; answers the fuel that it used.
+    fn turn(&mut self, key: RoomKey, now: Instant) -> u64 {
+        // A room that was closed while it waited for its turn has another place now.
+        let Some(slot) = self.rooms.get_mut(&key).filter(|slot| slot.place == Place::Ready) else {
+            return 0;
+        };
+        let before = slot.room.fuel_used();
+        slot.room.resume(now);
+        let used = slot.room.fuel_used() - before;
+        slot.place = Place::Idle;
+        self.after_turn(key);
+        used
+    }
+
     /// Sends what the room says and puts it where it belongs. It must be in no queue; only a room
     /// that was closed from outside may still be in one, which its place then tells.
     fn after_turn(&mut self, key: RoomKey) {
         let Some(slot) = self.rooms.get_mut(&key) else { return };
-        let sent_all = flush(&mut slot.room, key, &mut self.transport);
-        let place = if !sent_all {
+        let place = if !flush(&mut slot.room, key, &mut self.transport) {
             Place::Blocked
         } else if slot.room.is_closed() {
             Place::Closed
@@ -391,17 +395,15 @@ impl<C: Clock, T: Transport> Host<C, T> {
                 Place::Idle => {}
             }
         }
-        self.update_timer(key);
+        let deadline = slot.room.poll_timeout();
+        if slot.deadline != deadline {
+            slot.deadline = deadline;
+            self.note_deadline(key, deadline);
+        }
     }
 
     /// Tells the timer queue of a deadline that it does not know.
-    fn update_timer(&mut self, key: RoomKey) {
-        let Some(slot) = self.rooms.get_mut(&key) else { return };
-        let deadline = slot.room.poll_timeout();
-        if slot.deadline == deadline {
-            return;
-        }
-        slot.deadline = deadline;
+    fn note_deadline(&mut self, key: RoomKey, deadline: Option<Instant>) {
         if let Some(deadline) = deadline {
             let rooms = &self.rooms;
             self.timers.insert(deadline, key, rooms.len(), |deadline, key| holds(rooms, deadline, key));
