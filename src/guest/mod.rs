@@ -1,10 +1,13 @@
 //! A guest: one instance of a module, called through its exports. Only the files of this folder
 //! know the interpreter.
 
+mod caller;
 mod engine;
+mod env;
 mod exports;
 mod imports;
 mod meter;
+mod printed;
 mod state;
 mod wasi;
 

@@ -1,5 +1,6 @@
 //! What the imports of a guest act on: the data of its store.
 
+use super::printed::Printed;
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient},
@@ -31,7 +32,7 @@ pub(super) struct State {
     pub(super) unix_time_at_zero: Duration,
     /// The only randomness a guest gets.
     pub(super) random: ChaCha8Rng,
-    pub(super) printed: super::wasi::Printed,
+    pub(super) printed: Printed,
     /// Fuel that imports used beyond what was left of the slice.
     pub(super) fuel_debt: u64,
     limits: SendLimits,
@@ -56,7 +57,7 @@ impl State {
             now: Instant::ZERO,
             unix_time_at_zero,
             random: ChaCha8Rng::seed_from_u64(seed),
-            printed: super::wasi::Printed::default(),
+            printed: Printed::default(),
             fuel_debt: 0,
             limits: SendLimits {
                 message_bytes: limits.message_bytes,
