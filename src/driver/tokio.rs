@@ -30,7 +30,7 @@ use crate::{
 };
 use core::{future::Future, time::Duration};
 use std::{borrow::ToOwned, boxed::Box, string::String, time::SystemTime, vec::Vec};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// What a task of rooms is started with.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub struct Options {
     pub limits: HostLimits,
     /// Seeds the random generators of the rooms.
     pub seed: u64,
-    /// Events, and messages, that wait in their channel at most. Default 256.
+    /// Events, and messages, that wait in their channel at most; at least one of each. Default 256.
     pub channel_capacity: usize,
 }
 
@@ -102,7 +102,9 @@ pub enum Said {
     Closed(ClosedRoom),
 }
 
-/// Speaks to the task that runs the rooms. The task ends when all clones of this are gone.
+/// Speaks to the task that runs the rooms. When all clones of this are gone, the rooms still handle
+/// what they were given, and what they say to that is still to be received; then the task ends. Their
+/// timers do not keep it.
 #[derive(Clone, Debug)]
 pub struct Rooms {
     commands: mpsc::Sender<Command>,
@@ -118,8 +120,9 @@ enum Command {
 /// until it is received; a full channel makes the rooms wait, too.
 #[must_use]
 pub fn spawn(options: Options) -> (Rooms, mpsc::Receiver<Said>) {
-    let (commands, received) = mpsc::channel(options.channel_capacity);
-    let (said, receiver) = mpsc::channel(options.channel_capacity);
+    let capacity = options.channel_capacity.clamp(1, Semaphore::MAX_PERMITS);
+    let (commands, received) = mpsc::channel(capacity);
+    let (said, receiver) = mpsc::channel(capacity);
     let host = Host::with_limits(TokioClock::new(), ChannelTransport { said }, options.limits)
         .with_seed(options.seed);
     tokio::spawn(run(host, received));
@@ -169,23 +172,54 @@ const GONE: &str = "the task that runs the rooms is gone with its runtime";
 pub(super) const FUEL_PER_POLL: u64 = 8_000_000;
 
 async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::Receiver<Command>) {
+    // A room that has ended and is yet to be told of; nothing follows from the others before it.
+    let mut closed = None;
+    // Whether nothing can come in any more.
+    let mut ended = false;
     loop {
         let wake_at = host.poll(Budget::fuel(FUEL_PER_POLL));
-        while let Some(closed) = host.poll_closed() {
-            // Whoever does not listen does not care.
-            let _ = host.transport().said.send(Said::Closed(closed)).await;
+        tell_closed(&mut host, &mut closed);
+        let is_full = host.is_blocked() || closed.is_some();
+        let has_work = wake_at.is_some_and(|at| at <= host.clock().now());
+        if ended && !is_full && !has_work {
+            return;
+        }
+        if has_work {
+            // Others in this thread want to go on, too.
+            tokio::task::yield_now().await;
         }
         let said = host.transport().said.clone();
         let writable = async {
-            match host.is_blocked() {
+            match is_full {
                 true => drop(said.reserve().await),
                 false => core::future::pending().await,
             }
         };
+        if ended {
+            if !has_work {
+                writable.await;
+            }
+            continue;
+        }
         match wait(&mut commands, wake_at, host.clock(), writable).await {
             Wake::Command(command) => command.apply(&mut host),
             Wake::Time | Wake::Writable => {}
-            Wake::Ended => return,
+            Wake::Ended => ended = true,
+        }
+    }
+}
+
+/// Tells of rooms that have ended, as far as the channel has room.
+fn tell_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<ClosedRoom>) {
+    while let Some(closed) = next.take().or_else(|| host.poll_closed()) {
+        match host.transport().said.try_reserve() {
+            Ok(place) => place.send(Said::Closed(closed)),
+            Err(mpsc::error::TrySendError::Full(())) => {
+                *next = Some(closed);
+                return;
+            }
+            // Whoever does not listen does not care.
+            Err(mpsc::error::TrySendError::Closed(())) => {}
         }
     }
 }

@@ -3,9 +3,7 @@
 use crate::{module_file::ModuleFile, with_sources};
 use clap::Args;
 use serde::Serialize;
-use stateroom_wasmi_host::{
-    ClientId, Event, Instant, Limits, LoadError, Module, OpenError, Room, RoomOptions,
-};
+use stateroom_wasmi_host::{ClientId, Event, Fault, Instant, Limits, LoadError, Module, Room, RoomOptions};
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 /// Tell whether a module can be served, what it needs and what it costs.
@@ -133,11 +131,11 @@ impl Cost {
 }
 
 /// Lets a room go on until it has nothing to do.
-fn finish(room: &mut Room) -> Result<(), OpenError> {
+fn finish(room: &mut Room) -> Result<(), Fault> {
     loop {
         while room.poll_output().is_some() {}
         if let Some(fault) = room.fault() {
-            return Err(OpenError::Fault(fault.clone()));
+            return Err(fault.clone());
         }
         if !room.has_work(Instant::ZERO) {
             return Ok(());

@@ -38,9 +38,12 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Rooms that are open at a time, over all workers. Default 10,000.
     pub rooms: usize,
-    /// Messages that wait for one client; one more, and the client is closed with 1013. Default
-    /// 256.
+    /// Messages that wait for one client; one more, and the client is closed with 1013. A room may
+    /// say much in one event, so this should be no less than
+    /// [`Limits::outbox_messages`](crate::Limits::outbox_messages). Default 4,096.
     pub client_queue: usize,
+    /// Bytes of the messages that wait for one client, likewise. Default 8 MiB.
+    pub client_queue_bytes: usize,
     /// Seeds the random generators of the rooms. Default: from the operating system, so that
     /// nobody can guess it.
     pub seed: Option<u64>,
@@ -62,7 +65,8 @@ impl ServerConfig {
             keep_timers: false,
             limits: Limits::default(),
             rooms: 10_000,
-            client_queue: 256,
+            client_queue: 4096,
+            client_queue_bytes: 8 << 20,
             seed: None,
         }
     }

@@ -7,10 +7,13 @@ use hashbrown::HashMap;
 use std::{
     boxed::Box,
     collections::VecDeque,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     vec::Vec,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// The end of a connection that a worker holds: where it queues messages, and says when to close.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub(super) struct Connection {
     /// Tells connections of one client apart.
     pub(super) number: u64,
     queue: mpsc::Sender<Message>,
+    gauge: Arc<Gauge>,
     close: oneshot::Sender<Close>,
 }
 
@@ -31,20 +35,121 @@ pub(super) struct Close {
 
 /// The other end.
 pub(super) struct Mailbox {
-    pub(super) queue: mpsc::Receiver<Message>,
+    pub(super) queue: Queue,
     pub(super) close: oneshot::Receiver<Close>,
 }
 
-/// Both ends, with a queue of this many messages.
-pub(super) fn connection(queue: usize) -> (Connection, Mailbox) {
+/// The messages that wait for a client.
+pub(super) struct Queue {
+    messages: mpsc::Receiver<Message>,
+    pub(super) gauge: Arc<Gauge>,
+}
+
+/// How much may wait for one client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueLimits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// How full a client's queue is.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    limits: QueueLimits,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+    fell: Notify,
+}
+
+/// Both ends, with a queue between them.
+pub(super) fn connection(limits: QueueLimits) -> (Connection, Mailbox) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (queue, messages) = mpsc::channel(queue);
+    let (queue, messages) = mpsc::channel(limits.messages);
+    let gauge = Arc::new(Gauge {
+        limits,
+        messages: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
+        fell: Notify::new(),
+    });
     let (close, told) = oneshot::channel();
-    (Connection { number, queue, close }, Mailbox { queue: messages, close: told })
+    let connection = Connection { number, queue, gauge: gauge.clone(), close };
+    (connection, Mailbox { queue: Queue { messages, gauge }, close: told })
+}
+
+impl Gauge {
+    /// Whether a message of this length may wait, too. One that waits alone may be of any length.
+    fn fits(&self, bytes: usize) -> bool {
+        let waiting = self.bytes.load(Ordering::Acquire);
+        waiting == 0 || waiting.saturating_add(bytes) <= self.limits.bytes
+    }
+
+    fn rise(&self, bytes: usize) {
+        self.messages.fetch_add(1, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn fall(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_sub(messages, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if self.is_half_empty() {
+            self.fell.notify_one();
+        }
+    }
+
+    fn is_half_empty(&self) -> bool {
+        self.messages.load(Ordering::Acquire) <= self.limits.messages / 2
+            && self.bytes.load(Ordering::Acquire) <= self.limits.bytes / 2
+    }
+
+    /// Waits until no more than half of the queue is in use. For one waiter.
+    pub(super) async fn half_empty(&self) {
+        while !self.is_half_empty() {
+            // If it falls before this waits, the notification is kept.
+            self.fell.notified().await;
+        }
+    }
+}
+
+impl Queue {
+    /// Takes up to `limit` messages, at least one unless there are no more and never will be.
+    /// If this is cancelled, nothing was taken.
+    pub(super) async fn take(&mut self, batch: &mut Vec<Message>, limit: usize) -> usize {
+        let before = batch.len();
+        let taken = self.messages.recv_many(batch, limit).await;
+        let bytes = batch[before..].iter().map(message_bytes).sum();
+        self.gauge.fall(taken, bytes);
+        taken
+    }
+}
+
+/// The length of what a room says.
+fn message_bytes(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+        _ => 0,
+    }
 }
 
 impl Connection {
+    /// Queues a message; answers whether there was room for it.
+    fn send(&self, message: Message) -> bool {
+        let bytes = message_bytes(&message);
+        match self.queue.try_reserve() {
+            Ok(_) if !self.gauge.fits(bytes) => false,
+            Ok(place) => {
+                // Before the other end can take it.
+                self.gauge.rise(bytes);
+                place.send(message);
+                true
+            }
+            Err(mpsc::error::TrySendError::Full(())) => false,
+            // One that has ended by itself is about to leave.
+            Err(mpsc::error::TrySendError::Closed(())) => true,
+        }
+    }
+
     /// Closes; there is nothing more to queue.
     pub(super) fn close(self, code: u16, reason: &str, after_queue: bool) {
         // RFC 6455: a close frame has 125 bytes, two of which are the code.
@@ -122,8 +227,9 @@ impl Members {
         Some(connections.swap_remove(place).1)
     }
 
-    pub(super) fn is_empty(&self, room: RoomKey) -> bool {
-        self.rooms.get(&room).is_none_or(|members| members.connections.is_empty())
+    /// How many clients a room has.
+    pub(super) fn count(&self, room: RoomKey) -> usize {
+        self.rooms.get(&room).map_or(0, |members| members.connections.len())
     }
 
     /// Closes all clients of a room, after what is queued for them, and forgets it.
@@ -158,14 +264,12 @@ impl Transport for Members {
                 i += 1;
                 continue;
             }
-            match connection.queue.try_send(message.clone()) {
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    let (_, connection) = members.connections.swap_remove(i);
-                    connection.close(1013, "too slow: too many messages were waiting", false);
-                    self.too_slow.push((room, client));
-                }
-                // One that has ended by itself is about to leave.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => i += 1,
+            if connection.send(message.clone()) {
+                i += 1;
+            } else {
+                let (_, connection) = members.connections.swap_remove(i);
+                connection.close(1013, "too slow: too many messages were waiting", false);
+                self.too_slow.push((room, client));
             }
         }
         Ok(())

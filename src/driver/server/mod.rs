@@ -11,6 +11,7 @@
 //! connection is a task that talks to its room's worker through bounded channels.
 
 mod config;
+mod linger;
 mod members;
 mod rooms;
 mod socket;
@@ -18,27 +19,30 @@ mod worker;
 
 pub use self::config::{ServeError, ServerConfig};
 
-use self::{rooms::RoomList, socket::SocketOptions, worker::Workers};
+use self::{linger::Lingering, rooms::RoomList, socket::SocketOptions, worker::Workers};
 use axum::{
     Json, Router,
     extract::{Path, Query, State, ws::WebSocketUpgrade},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
-    serve::ListenerExt,
+};
+use core::{
+    future::{Future, IntoFuture},
+    pin::pin,
+    time::Duration,
 };
 use std::{
     boxed::Box,
-    format,
-    future::Future,
-    io,
+    format, io,
     net::SocketAddr,
     string::{String, ToString},
     sync::Arc,
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
 };
 use tower_http::services::ServeDir;
 
@@ -104,34 +108,34 @@ impl Server {
     /// If the listener fails.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Self { listener, app, workers, stopping, connection, mut connections, .. } = self;
+        let (tell, told) = oneshot::channel();
         let stopped = async move {
             stop.await;
+            let _ = tell.send(());
             let _ = stopping.send(true);
             workers.stop().await;
             // Each connection ends by itself, within its time for saying goodbye.
             drop(connection);
             let _ = connections.recv().await;
         };
-        // Messages are small and are to leave at once.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let stopped = tokio::spawn(async move {
-            stopped.await;
-            let _ = tell.send(());
-        });
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let serving = axum::serve(Lingering(listener), app).with_graceful_shutdown(async move {
             let _ = told.await;
         });
-        // A request that never ends is no reason to stay.
+        let (mut serving, mut stopped) = (pin!(serving.into_future()), pin!(stopped));
         tokio::select! {
-            served = serving => served?,
-            _ = stopped => {}
+            served = &mut serving => {
+                served?;
+                stopped.await;
+                Ok(())
+            }
+            // A request that never ends is no reason to stay.
+            () = &mut stopped => timeout(LAST_REQUESTS, serving).await.unwrap_or(Ok(())),
         }
-        Ok(())
     }
 }
+
+/// Time for the requests that are being answered when all clients are gone.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 fn router(shared: Shared, static_dir: Option<&std::path::Path>) -> Router {
     let router = Router::new()

@@ -2,12 +2,12 @@
 
 use super::{
     config::ServerConfig,
-    members::{Close, Connection, Mailbox, connection},
+    members::{Close, Connection, Gauge, Mailbox, Queue, QueueLimits, connection},
     worker::{Command, Refusal},
 };
 use crate::{ClientId, RoomKey, driver::tokio::OwnedEvent};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -23,7 +23,7 @@ use tungstenite::error::{CapacityError, Error, ProtocolError};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketOptions {
     pub(super) message_bytes: usize,
-    client_queue: usize,
+    client_queue: QueueLimits,
     heartbeat_interval: Duration,
     heartbeat_timeout: Duration,
 }
@@ -32,7 +32,10 @@ impl SocketOptions {
     pub(super) fn new(config: &ServerConfig) -> Self {
         Self {
             message_bytes: config.limits.message_bytes,
-            client_queue: config.client_queue.max(1),
+            client_queue: QueueLimits {
+                messages: config.client_queue.clamp(1, Semaphore::MAX_PERMITS),
+                bytes: config.client_queue_bytes,
+            },
             heartbeat_interval: config.heartbeat_interval.max(Duration::from_millis(1)),
             heartbeat_timeout: config.heartbeat_timeout,
         }
@@ -43,11 +46,14 @@ impl SocketOptions {
 struct Heard {
     since: Instant,
     millis: AtomicU64,
+    /// Whether what it said waits for its room. Meanwhile it is not read from, so that it cannot be
+    /// heard, and that is not its fault.
+    waits: AtomicBool,
 }
 
 impl Heard {
     fn now() -> Self {
-        Self { since: Instant::now(), millis: AtomicU64::new(0) }
+        Self { since: Instant::now(), millis: AtomicU64::new(0), waits: AtomicBool::new(false) }
     }
 
     fn again(&self) {
@@ -58,7 +64,23 @@ impl Heard {
     fn last(&self) -> Instant {
         self.since + Duration::from_millis(self.millis.load(Ordering::Relaxed))
     }
+
+    fn set_waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
+        self.again();
+    }
+
+    /// Whether the client was silent for so long.
+    fn is_silent(&self, time: Duration) -> bool {
+        if self.waits.load(Ordering::Relaxed) {
+            self.again();
+        }
+        self.last().elapsed() >= time
+    }
 }
+
+/// Time for the other side to take what was queued for it before it is closed.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Time for the other side to take a close frame and answer it.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -88,8 +110,9 @@ pub(super) async fn run(
     };
     let (mut sink, mut stream) = socket.split();
     let heard = Heard::now();
+    let gauge = mailbox.queue.gauge.clone();
     let frame = tokio::select! {
-        end = read(&mut stream, &worker, room, client, options, &heard) => end,
+        end = read(&mut stream, &worker, (room, client), options, &heard, &gauge) => end,
         end = write(&mut sink, mailbox, options, &heard) => end,
     };
     let _ = worker.send(Command::Leave { room, client, connection: number }).await;
@@ -118,15 +141,12 @@ fn going_away() -> Refusal {
 async fn read(
     stream: &mut SplitStream<WebSocket>,
     worker: &mpsc::Sender<Command>,
-    room: RoomKey,
-    client: ClientId,
+    (room, client): (RoomKey, ClientId),
     options: SocketOptions,
     heard: &Heard,
+    gauge: &Gauge,
 ) -> Option<CloseFrame> {
-    // A client may have one message of the greatest length on its way to a busy room, or many
-    // small ones; then it is not read from until the room has caught up.
-    let permits =
-        u32::try_from(options.message_bytes >> 10).unwrap_or(u32::MAX).saturating_add(SMALL_MESSAGES);
+    let permits = permits(options);
     let on_the_way = Arc::new(Semaphore::new(permits as usize));
     loop {
         let message = match stream.next().await? {
@@ -140,14 +160,36 @@ async fn read(
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return None,
         };
-        let cost = 1 + u32::try_from(event.as_event().payload_len() >> 10).unwrap_or(u32::MAX);
-        let permit = on_the_way.clone().acquire_many_owned(cost.min(permits)).await.ok()?;
-        worker.send(Command::Message { room, event, permit }).await.ok()?;
+        heard.set_waits(true);
+        let permit = on_the_way.clone().acquire_many_owned(cost(&event).min(permits)).await.ok()?;
+        heard.set_waits(false);
+        // Who does not take the answers is not read from, and so gets no more of them. This comes
+        // second, since what was on its way until now may have been answered meanwhile.
+        gauge.half_empty().await;
+        heard.set_waits(true);
+        if worker.send(Command::Message { room, event, permit }).await.is_err() {
+            // The rooms are closed. What they have sent is still to be written, so the end of this
+            // connection is not to be found here.
+            core::future::pending::<()>().await;
+        }
+        heard.set_waits(false);
     }
 }
 
-/// Messages of less than a KiB that a client may have on their way to its room.
-const SMALL_MESSAGES: u32 = 64;
+/// What a client may have on its way to its room, and waiting there, in units of [`cost`]: many
+/// small messages or one of the greatest length; then it is not read from until the room has caught
+/// up. When the room answers each of them, the answers still fit into what is left of its queue.
+fn permits(options: SocketOptions) -> u32 {
+    const SMALL_MESSAGES: usize = 64;
+    let permits = (options.client_queue.messages / 2).clamp(1, SMALL_MESSAGES);
+    permits as u32
+}
+
+/// A large message counts as many small ones.
+fn cost(event: &OwnedEvent) -> u32 {
+    const SMALL_BYTES: usize = 16 << 10;
+    u32::try_from(event.as_event().payload_len() / SMALL_BYTES).unwrap_or(u32::MAX).saturating_add(1)
+}
 
 /// What to answer to frames that cannot be taken.
 fn close_frame(error: axum::Error) -> Option<CloseFrame> {
@@ -176,7 +218,9 @@ async fn write(
     let mut next_ping = Instant::now() + options.heartbeat_interval;
     // Set when the worker has said how to close after what is queued.
     let mut last = None;
+    let mut farewell_until = None;
     loop {
+        let give_up_at = farewell_until.unwrap_or_else(|| heard.last() + options.heartbeat_timeout);
         // A client that does not take what is sent must not keep us from closing it, and one that
         // is silent is closed whether it takes anything or not.
         let sent = tokio::select! {
@@ -184,14 +228,18 @@ async fn write(
             told = &mut close, if last.is_none() => match told {
                 Ok(Close { frame, after_queue: true }) => {
                     last = Some(frame);
+                    farewell_until = Some(Instant::now() + FAREWELL);
                     continue;
                 }
                 Ok(Close { frame, after_queue: false }) => return Some(frame),
                 // The worker is gone, and with it the queue's other end.
                 Err(_) => return last,
             },
-            () = sleep_until(heard.last() + options.heartbeat_timeout) => {
-                if heard.last().elapsed() < options.heartbeat_timeout {
+            () = sleep_until(give_up_at) => {
+                if last.is_some() {
+                    return last;
+                }
+                if !heard.is_silent(options.heartbeat_timeout) {
                     continue;
                 }
                 let reason = std::format!("nothing was heard for {} s", options.heartbeat_timeout.as_secs());
@@ -222,7 +270,7 @@ enum Sent {
 /// to send stays first in `batch`, or with the socket.
 async fn send_some(
     sink: &mut SplitSink<WebSocket, Message>,
-    queue: &mut mpsc::Receiver<Message>,
+    queue: &mut Queue,
     batch: &mut Vec<Message>,
     next_ping: Instant,
 ) -> Sent {
@@ -232,16 +280,17 @@ async fn send_some(
     if batch.is_empty() {
         tokio::select! {
             biased;
-            received = queue.recv_many(batch, BATCH) => {
-                if received == 0 {
+            // First, so that a client whom much is sent is asked for a sign of life, too.
+            () = sleep_until(next_ping) => {
+                batch.push(Message::Ping(Default::default()));
+                sent = Sent::Ping;
+            }
+            taken = queue.take(batch, BATCH) => {
+                if taken == 0 {
                     return Sent::Everything;
                 }
                 // They are taken from the end.
                 batch.reverse();
-            }
-            () = sleep_until(next_ping) => {
-                batch.push(Message::Ping(Default::default()));
-                sent = Sent::Ping;
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{
     rooms::RoomFigures,
 };
 use crate::{
-    Budget, ClientId, Clock, EventError, Host, HostLimits, Instant, Module, OpenError, RoomKey,
+    Budget, ClientId, Clock, Event, EventError, Host, HostLimits, Instant, Module, OpenError, RoomKey,
     abi::AbiVersion,
     driver::tokio::{FUEL_PER_POLL, OwnedEvent, TokioClock, Wake, wait},
 };
@@ -14,14 +14,15 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use std::{
     boxed::Box,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     format,
     hash::{BuildHasher, RandomState},
     string::{String, ToString},
+    sync::Arc,
     thread,
     vec::Vec,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// The workers of a server.
 pub(super) struct Workers {
@@ -41,7 +42,7 @@ pub(super) enum Command {
     Message {
         room: RoomKey,
         event: OwnedEvent,
-        /// What the connection may have on its way; given back when the room has taken it.
+        /// What the connection may have on its way; given back when the room is done with it.
         permit: OwnedSemaphorePermit,
     },
     Leave {
@@ -66,13 +67,15 @@ const COMMANDS: usize = 1024;
 impl Workers {
     pub(super) fn start(config: &ServerConfig) -> Result<Self, ServeError> {
         let seed = config.seed()?;
+        // Shared by the workers, since rooms are spread by their names and not evenly.
+        let places = Arc::new(Semaphore::new(config.rooms.min(Semaphore::MAX_PERMITS)));
         let mut commands = Vec::new();
         let mut abi = AbiVersion::V0_2;
         for number in 0..config.workers.max(1) {
             let module = config.load()?;
             abi = module.abi();
             let (sender, receiver) = mpsc::channel(COMMANDS);
-            let config = config.clone();
+            let (config, places) = (config.clone(), places.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -81,7 +84,9 @@ impl Workers {
             thread::Builder::new()
                 .name(format!("rooms-{number}"))
                 .spawn(move || {
-                    runtime.block_on(async { Worker::new(&config, module, seed).run(receiver).await })
+                    runtime.block_on(async {
+                        Worker::new(&config, module, places, seed).run(receiver).await;
+                    });
                 })
                 .map_err(ServeError::Start)?;
             commands.push(sender);
@@ -114,11 +119,15 @@ impl Workers {
 
     /// Lets each worker handle what it was given, and close its clients.
     pub(super) async fn stop(&self) {
+        let mut answers = Vec::new();
         for worker in &self.commands {
             let (reply, answer) = oneshot::channel();
             if worker.send(Command::Stop(reply)).await.is_ok() {
-                let _ = answer.await;
+                answers.push(answer);
             }
+        }
+        for answer in answers {
+            let _ = answer.await;
         }
     }
 }
@@ -126,28 +135,55 @@ impl Workers {
 struct Worker {
     host: Host<TokioClock, Members>,
     module: Module,
-    /// Events that found their room's inbox full, in order; everything else for the room waits
-    /// behind them. Their number is bounded by what each connection may have on its way.
-    backlog: HashMap<RoomKey, VecDeque<Pending>>,
-    /// Rooms that lost their last client, with the time to look at them again; earliest first,
-    /// since all wait for the same time.
-    idle: VecDeque<(Instant, RoomKey)>,
+    rooms: HashMap<RoomKey, OpenRoom>,
+    /// Rooms without clients, by the time to close them: those that have an `idle_until`.
+    idle: BTreeSet<(Instant, RoomKey)>,
+    /// What rooms have been given and are not done with. Rooms that are have no entry.
+    given: HashMap<RoomKey, Given>,
+    /// Places for rooms, of all workers.
+    places: Arc<Semaphore>,
+    max_rooms: usize,
     room_idle: Duration,
     keep_timers: bool,
-    stopping: Option<oneshot::Sender<()>>,
+    stopping: Option<Stopping>,
 }
 
-/// An event, and what to give back when the room has taken it.
-type Pending = (OwnedEvent, Option<OwnedSemaphorePermit>);
+struct OpenRoom {
+    /// Given back when the room is closed.
+    _place: OwnedSemaphorePermit,
+    idle_until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Given {
+    /// What to give back for each event in the room's inbox, in order.
+    taken: VecDeque<Option<OwnedSemaphorePermit>>,
+    /// Events that found the inbox full, in order, and what to give back for them; everything else
+    /// for the room waits behind them. Their number is bounded: messages are by what each connection
+    /// may have on its way, and nobody joins a room where events wait here.
+    waiting: VecDeque<(OwnedEvent, Option<OwnedSemaphorePermit>)>,
+}
+
+struct Stopping {
+    reply: oneshot::Sender<()>,
+    /// When to stop even if the rooms are not done.
+    until: Instant,
+}
+
+/// Time for rooms to handle what they were given before the server stopped.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 impl Worker {
-    fn new(config: &ServerConfig, module: Module, seed: u64) -> Self {
-        let limits = HostLimits { rooms: config.rooms.div_ceil(config.workers.max(1)) };
+    fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
+        let limits = HostLimits { rooms: config.rooms };
         Self {
             host: Host::with_limits(TokioClock::new(), Members::default(), limits).with_seed(seed),
             module,
-            backlog: HashMap::new(),
-            idle: VecDeque::new(),
+            rooms: HashMap::new(),
+            idle: BTreeSet::new(),
+            given: HashMap::new(),
+            places,
+            max_rooms: config.rooms,
             room_idle: config.room_idle,
             keep_timers: config.keep_timers,
             stopping: None,
@@ -157,11 +193,14 @@ impl Worker {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let wake_at = self.work();
-            if self.stopping.is_some() && wake_at.is_none_or(|at| at > self.host.clock().now()) {
-                self.stop();
+            let now = self.host.clock().now();
+            if let Some(stopping) =
+                self.stopping.take_if(|stopping| now >= stopping.until || wake_at.is_none_or(|at| at > now))
+            {
+                self.stop(stopping);
                 return;
             }
-            let wake_at = wake_at.into_iter().chain(self.idle.front().map(|(at, _)| *at)).min();
+            let wake_at = wake_at.into_iter().chain(self.idle.first().map(|(at, _)| *at)).min();
             match wait(&mut commands, wake_at, self.host.clock(), core::future::pending()).await {
                 Wake::Command(command) => self.command(command),
                 Wake::Time | Wake::Writable => {}
@@ -185,20 +224,9 @@ impl Worker {
             self.left(room, client);
             wake_at = Some(Instant::ZERO);
         }
-        while let Some(room) = self.host.poll_closed() {
-            self.backlog.remove(&room.key);
-            let (code, reason) = match &room.fault {
-                Some(fault) => (1011, fault.to_string()),
-                None => (1001, "the room is closed".into()),
-            };
-            match &room.fault {
-                Some(fault) => log::warn!("room {:?} is closed: {fault}", room.id),
-                None => log::debug!("room {:?} is closed", room.id),
-            }
-            self.host.transport_mut().close_room(room.key, code, &reason);
-        }
         self.close_idle();
-        if self.retry_backlog() {
+        self.see_off_closed();
+        if self.settle() {
             wake_at = Some(Instant::ZERO);
         }
         wake_at
@@ -215,6 +243,8 @@ impl Worker {
                     self.left(room, client);
                 }
             }
+            // What comes later than the end is not handled, or there would be none.
+            Command::Message { .. } if self.stopping.is_some() => {}
             Command::Message { room, event, permit } => self.event(room, event, Some(permit)),
             Command::Leave { room, client, connection } => {
                 if self.host.transport_mut().leave(room, client, Some(connection)).is_some() {
@@ -224,7 +254,10 @@ impl Worker {
             Command::List(reply) => {
                 let _ = reply.send(RoomFigures::of_all(&self.host));
             }
-            Command::Stop(reply) => self.stopping = Some(reply),
+            Command::Stop(reply) => {
+                let until = self.host.clock().now() + LAST_WORK;
+                self.stopping = Some(Stopping { reply, until });
+            }
         }
     }
 
@@ -237,99 +270,164 @@ impl Worker {
         if self.stopping.is_some() {
             return Err(Refusal { code: 1001, reason: "the server is stopping".into() });
         }
-        let open = self.host.find(id).filter(|key| self.host.room(*key).is_some_and(|r| !r.is_closed()));
-        let room = match open {
+        let room = match self.host.find(id) {
             Some(room) => room,
-            None => self.host.open(id, &self.module)?,
+            None => self.open(id)?,
         };
+        let joined = self.let_in(room, token, connection);
+        // Also a room that has let nobody in is closed some time.
+        self.note_whether_idle(room);
+        Ok((room, joined?))
+    }
+
+    fn open(&mut self, id: &str) -> Result<RoomKey, Refusal> {
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| OpenError::TooManyRooms { limit: self.max_rooms })?;
+        let room = self.host.open(id, &self.module)?;
+        self.rooms.insert(room, OpenRoom { _place: place, idle_until: None });
+        Ok(room)
+    }
+
+    fn let_in(
+        &mut self,
+        room: RoomKey,
+        token: Option<Box<str>>,
+        connection: Connection,
+    ) -> Result<ClientId, Refusal> {
+        // Before anything happens, so that nobody is sent away for one who does not get in.
+        if self.is_inbox_full(room) {
+            return Err(EventError::InboxFull.into());
+        }
         let client = self.host.transport_mut().client_id(room, token);
         if let Some(older) = self.host.transport_mut().leave(room, client, None) {
             older.close(1008, "replaced by a newer connection", true);
-            self.left(room, client);
+            self.event(room, OwnedEvent::Disconnect(client), None);
         }
-        // The room may still have the same client's older connection to see off.
-        if self.backlog.contains_key(&room) {
-            self.event(room, OwnedEvent::Connect(client), None);
-        } else {
-            self.host.handle_event(room, OwnedEvent::Connect(client).as_event())?;
-        }
+        self.host.handle_event(room, Event::Connect(client))?;
+        self.given.entry(room).or_default().taken.push_back(None);
         self.host.transport_mut().join(room, client, connection);
-        Ok((room, client))
+        Ok(client)
+    }
+
+    /// Whether a client that joins, after an older connection of it has left, would find no place in
+    /// the room's inbox.
+    fn is_inbox_full(&self, room: RoomKey) -> bool {
+        let limit = self.module.limits().inbox_events;
+        let in_inbox = self.host.room(room).map_or(0, |room| room.stats().waiting_events);
+        let waiting = self.given.get(&room).map_or(0, |given| given.waiting.len());
+        waiting > 0 || in_inbox + 2 > limit
     }
 
     /// Tells a room that a client has left, which has no connection any more.
     fn left(&mut self, room: RoomKey, client: ClientId) {
         self.event(room, OwnedEvent::Disconnect(client), None);
-        if self.host.transport().is_empty(room) {
-            let look_at = self.host.clock().now() + self.room_idle;
-            self.idle.push_back((look_at, room));
+        self.note_whether_idle(room);
+    }
+
+    fn note_whether_idle(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get_mut(&key) else { return };
+        if let Some(until) = room.idle_until.take() {
+            self.idle.remove(&(until, key));
+        }
+        if self.host.transport().count(key) == 0 {
+            let until = self.host.clock().now() + self.room_idle;
+            room.idle_until = Some(until);
+            self.idle.insert((until, key));
         }
     }
 
     /// Gives a room an event; it waits if the room's inbox is full, or others wait already.
     fn event(&mut self, room: RoomKey, event: OwnedEvent, permit: Option<OwnedSemaphorePermit>) {
-        if let Some(waiting) = self.backlog.get_mut(&room) {
-            waiting.push_back((event, permit));
+        let given = self.given.entry(room).or_default();
+        if !given.waiting.is_empty() {
+            given.waiting.push_back((event, permit));
             return;
         }
         match self.host.handle_event(room, event.as_event()) {
-            Err(EventError::InboxFull) => {
-                self.backlog.entry(room).or_default().push_back((event, permit));
-            }
-            Ok(()) | Err(EventError::UnknownRoom | EventError::Closed) => {}
-            Err(error) => log::warn!("room {room} refused an event: {error}"),
+            Ok(()) => given.taken.push_back(permit),
+            Err(EventError::InboxFull) => given.waiting.push_back((event, permit)),
+            // A message may come after its client was closed, or the room.
+            Err(error) => log::debug!("room {room} refused an event: {error}"),
         }
     }
 
-    /// Moves what waited into the inboxes as far as it fits; answers whether anything did.
-    fn retry_backlog(&mut self) -> bool {
+    /// Gives back what was given for events that are over, and moves what waited into the inboxes as
+    /// far as it fits; answers whether anything was moved.
+    fn settle(&mut self) -> bool {
         let mut moved = false;
         let host = &mut self.host;
-        self.backlog.retain(|room, waiting| {
+        self.given.retain(|room, Given { taken, waiting }| {
+            let in_inbox = host.room(*room).map_or(0, |room| room.stats().waiting_events);
+            taken.drain(..taken.len().saturating_sub(in_inbox));
             while let Some((event, _)) = waiting.front() {
                 match host.handle_event(*room, event.as_event()) {
-                    Err(EventError::InboxFull) => return true,
-                    Ok(()) => moved = true,
-                    Err(error) => log::debug!("room {room} refused an event: {error}"),
+                    Err(EventError::InboxFull) => break,
+                    result => {
+                        let permit = waiting.pop_front().and_then(|(_, permit)| permit);
+                        match result {
+                            Ok(()) => taken.push_back(permit),
+                            Err(error) => log::debug!("room {room} refused an event: {error}"),
+                        }
+                        moved = true;
+                    }
                 }
-                waiting.pop_front();
             }
-            false
+            !taken.is_empty() || !waiting.is_empty()
         });
         moved
     }
 
     /// Closes rooms that had no client for long enough.
     fn close_idle(&mut self) {
+        /// Time between two looks at a room that is kept.
+        const LOOK_AGAIN: Duration = Duration::from_millis(100);
         let now = self.host.clock().now();
-        while let Some((_, room)) = self.idle.front().copied().filter(|(at, _)| *at <= now) {
-            self.idle.pop_front();
-            // A room that got a client and lost it again has a later entry, too.
-            let waits_longer = self.idle.iter().any(|(_, later)| *later == room);
-            if waits_longer || !self.host.transport().is_empty(room) {
-                continue;
+        while let Some((_, key)) = self.idle.first().copied().filter(|(until, _)| *until <= now) {
+            self.idle.pop_first();
+            // A timer may be set by an event that is not over.
+            let has_timer = self
+                .host
+                .room(key)
+                .is_some_and(|room| room.poll_timeout().is_some() || room.stats().waiting_events > 0);
+            let idle_until = (has_timer && self.keep_timers).then(|| now + self.room_idle.max(LOOK_AGAIN));
+            if let Some(room) = self.rooms.get_mut(&key) {
+                room.idle_until = idle_until;
             }
-            let has_timer = self.host.room(room).is_some_and(|room| room.poll_timeout().is_some());
-            if has_timer && self.keep_timers {
-                self.idle.push_back((now + self.room_idle, room));
-            } else {
-                self.host.close(room);
+            match idle_until {
+                Some(until) => drop(self.idle.insert((until, key))),
+                None => self.host.close(key),
             }
         }
+    }
+
+    /// Closes the clients of rooms that are closed, and forgets these.
+    fn see_off_closed(&mut self) {
         while let Some(room) = self.host.poll_closed() {
-            self.host.transport_mut().close_room(room.key, 1001, "the room is closed");
+            let (code, reason) = match &room.fault {
+                Some(fault) => {
+                    log::warn!("room {:?} is closed: {fault}", room.id);
+                    (1011, fault.to_string())
+                }
+                None => {
+                    log::debug!("room {:?} is closed", room.id);
+                    (1001, "the room is closed".into())
+                }
+            };
+            self.host.transport_mut().close_room(room.key, code, &reason);
+            self.given.remove(&room.key);
+            if let Some(until) = self.rooms.remove(&room.key).and_then(|room| room.idle_until) {
+                self.idle.remove(&(until, room.key));
+            }
         }
     }
 
     /// Closes all clients, after what is queued for them.
-    fn stop(&mut self) {
+    fn stop(&mut self, stopping: Stopping) {
         let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
         for room in rooms {
             self.host.transport_mut().close_room(room, 1001, "the server is stopping");
         }
-        if let Some(stopped) = self.stopping.take() {
-            let _ = stopped.send(());
-        }
+        let _ = stopping.reply.send(());
     }
 }
 
