@@ -84,12 +84,14 @@
 //! | `log` | what guests print, and what becomes of rooms, through the `log` crate |
 //! | `simd` | guests may use SIMD instructions, as the JIT host lets them |
 //! | `wat` | modules in the text format |
+//! | `trim` | `Room::trim`: memory that a guest does not use goes back to the operating system (Linux) |
 //! | `tokio` | `driver::tokio`: a host in a task |
 //! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
 //! | `cli` | the tool `stateroom-wasmi` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "trim"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
 #[cfg(not(target_has_atomic = "ptr"))]

@@ -256,6 +256,17 @@ impl Room {
         self.inbox.clear();
     }
 
+    /// Gives the memory that the guest has but does not use (whole pages of zeros) back to the
+    /// operating system, and answers how many bytes. The guest does not notice; when it comes to
+    /// use them, they cost a page fault each.
+    ///
+    /// Worth its while for rooms that stay: it looks through all of the memory once, in some tens
+    /// of microseconds for each MiB.
+    #[cfg(feature = "trim")]
+    pub fn trim(&mut self) -> usize {
+        self.guest.as_mut().map_or(0, Guest::trim)
+    }
+
     /// Whether the room would take this event.
     fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
         if self.is_closed() {

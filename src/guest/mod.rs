@@ -9,6 +9,8 @@ mod imports;
 mod meter;
 mod printed;
 mod state;
+#[cfg(all(feature = "trim", target_os = "linux"))]
+mod trim;
 mod wasi;
 
 pub use self::engine::Compilation;
@@ -194,6 +196,15 @@ impl Guest {
     /// Bytes of linear memory that the guest has now.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.exports.memory.data(&self.store).len()
+    }
+
+    /// Gives memory that is all zero back to the operating system; answers how many bytes.
+    #[cfg(feature = "trim")]
+    pub(crate) fn trim(&mut self) -> usize {
+        #[cfg(target_os = "linux")]
+        return trim::give_back_zero_pages(self.exports.memory.data_mut(&mut self.store));
+        #[cfg(not(target_os = "linux"))]
+        return 0;
     }
 
     fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {

@@ -314,6 +314,12 @@ impl<C: Clock, T: Transport> Host<C, T> {
         Some(&self.rooms.get(&key)?.room)
     }
 
+    /// Gives memory that a room does not use back to the operating system; see [`Room::trim`].
+    #[cfg(feature = "trim")]
+    pub fn trim(&mut self, key: RoomKey) -> usize {
+        self.rooms.get_mut(&key).map_or(0, |slot| slot.room.trim())
+    }
+
     /// All rooms, in no order.
     pub fn rooms(&self) -> impl ExactSizeIterator<Item = (RoomKey, &Room)> {
         self.rooms.iter().map(|(key, slot)| (*key, &slot.room))
