@@ -125,7 +125,8 @@ impl Error for OpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Instantiate(error) => Some(error),
-            Self::Fault(fault) => Some(fault),
+            // The fault itself is what this displays.
+            Self::Fault(fault) => fault.source(),
             _ => None,
         }
     }

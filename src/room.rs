@@ -51,6 +51,8 @@ pub struct Room {
     clients: Vec<ClientId>,
     /// While the guest is paused, the first entry is the event that it is in the middle of.
     inbox: PayloadQueue<Waiting>,
+    /// A client whose connect the guest was called with, until the host has asked for it.
+    joined: Option<ClientId>,
     /// The latest time it was told; time does not go backwards in a room.
     now: Instant,
     stats: RoomStats,
@@ -115,6 +117,7 @@ impl Room {
             fault: None,
             clients: Vec::new(),
             inbox,
+            joined: None,
             now: Instant::ZERO,
             stats: RoomStats::default(),
         })
@@ -267,6 +270,11 @@ impl Room {
         self.guest.as_mut().map_or(0, Guest::trim)
     }
 
+    /// The client whose connect the guest was called with in the last slice, if it was one.
+    pub(crate) fn take_joined(&mut self) -> Option<ClientId> {
+        self.joined.take()
+    }
+
     /// Whether the room would take this event.
     fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
         if self.is_closed() {
@@ -374,7 +382,12 @@ impl Room {
         };
         let progress = match guest.is_paused() {
             true => guest.resume(&call, slice),
-            false => guest.begin(self.now, &call, slice),
+            false => {
+                if let Waiting::Connect(client) = waiting {
+                    self.joined = Some(client);
+                }
+                guest.begin(self.now, &call, slice)
+            }
         };
         match progress {
             Ok(Progress::Done) => {

@@ -375,6 +375,9 @@ impl<C: Clock, T: Transport> Host<C, T> {
         slot.room.resume(now);
         let used = slot.room.fuel_used() - before;
         slot.place = Place::Idle;
+        if let Some(client) = slot.room.take_joined() {
+            self.transport.connected(key, client);
+        }
         self.after_turn(key);
         used
     }

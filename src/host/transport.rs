@@ -1,7 +1,7 @@
 //! Where a host sends what its rooms say.
 
 use super::RoomKey;
-use crate::event::{MessagePayload, MessageRecipient, Output};
+use crate::event::{ClientId, MessagePayload, MessageRecipient, Output};
 use alloc::{borrow::ToOwned, boxed::Box, string::String, vec::Vec};
 use core::fmt;
 
@@ -19,6 +19,14 @@ pub trait Transport {
     /// [`SendError::WouldBlock`] keeps the message: it is tried again when the host is polled, and
     /// everything else that the room sends waits behind it. [`SendError::Failed`] loses it.
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>>;
+
+    /// Tells that the room is being told of this client: what it sends from now on knows of it.
+    ///
+    /// What a room sent before, while the connect waited for its turn, is not for the client, even
+    /// where it goes to everybody. The default does nothing.
+    fn connected(&mut self, room: RoomKey, client: ClientId) {
+        let _ = (room, client);
+    }
 }
 
 /// Why a transport did not send.
@@ -36,6 +44,10 @@ impl<T: Transport + ?Sized> Transport for &mut T {
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
         (**self).send(room, output)
     }
+
+    fn connected(&mut self, room: RoomKey, client: ClientId) {
+        (**self).connected(room, client);
+    }
 }
 
 impl<T: Transport + ?Sized> Transport for Box<T> {
@@ -43,6 +55,10 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
         (**self).send(room, output)
+    }
+
+    fn connected(&mut self, room: RoomKey, client: ClientId) {
+        (**self).connected(room, client);
     }
 }
 

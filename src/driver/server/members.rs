@@ -20,6 +20,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 pub(super) struct Connection {
     /// Tells connections of one client apart.
     pub(super) number: u64,
+    /// Whether its room knows of it; what the room says before is not for it.
+    is_known: bool,
     queue: mpsc::Sender<Message>,
     gauge: Arc<Gauge>,
     close: oneshot::Sender<Close>,
@@ -73,7 +75,7 @@ pub(super) fn connection(limits: QueueLimits) -> (Connection, Mailbox) {
         fell: Notify::new(),
     });
     let (close, told) = oneshot::channel();
-    let connection = Connection { number, queue, gauge: gauge.clone(), close };
+    let connection = Connection { number, is_known: false, queue, gauge: gauge.clone(), close };
     (connection, Mailbox { queue: Queue { messages, gauge }, close: told })
 }
 
@@ -260,7 +262,7 @@ impl Transport for Members {
         let mut i = 0;
         while let Some((client, connection)) = members.connections.get(i) {
             let client = *client;
-            if !output.recipient.includes(client) {
+            if !connection.is_known || !output.recipient.includes(client) {
                 i += 1;
                 continue;
             }
@@ -273,5 +275,13 @@ impl Transport for Members {
             }
         }
         Ok(())
+    }
+
+    fn connected(&mut self, room: RoomKey, client: ClientId) {
+        let members = self.rooms.get_mut(&room).map(|members| &mut members.connections);
+        let newest = members.into_iter().flatten().rfind(|(member, _)| *member == client);
+        if let Some((_, connection)) = newest {
+            connection.is_known = true;
+        }
     }
 }

@@ -250,6 +250,8 @@ async fn write(
         match sent {
             Sent::Messages => {}
             Sent::Ping => next_ping = Instant::now() + options.heartbeat_interval,
+            // How to close is told before the queue ends, but perhaps after it was asked for above.
+            Sent::Everything if last.is_none() => return close.await.ok().map(|close| close.frame),
             Sent::Everything => return last,
             Sent::Nothing => return None,
         }

@@ -138,6 +138,9 @@ struct Worker {
     rooms: HashMap<RoomKey, OpenRoom>,
     /// Rooms without clients, by the time to close them: those that have an `idle_until`.
     idle: BTreeSet<(Instant, RoomKey)>,
+    /// Rooms that have just been opened, by the time to give back what memory they do not use;
+    /// earliest first, since all wait for the same time.
+    untrimmed: VecDeque<(Instant, RoomKey)>,
     /// What rooms have been given and are not done with. Rooms that are have no entry.
     given: HashMap<RoomKey, Given>,
     /// Places for rooms, of all workers.
@@ -173,6 +176,10 @@ struct Stopping {
 /// Time for rooms to handle what they were given before the server stopped.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
+/// Time after which a room has used what memory it uses at all events; most that are closed soon
+/// are closed before.
+const SETTLED: Duration = Duration::from_secs(2);
+
 impl Worker {
     fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
         let limits = HostLimits { rooms: config.rooms };
@@ -181,6 +188,7 @@ impl Worker {
             module,
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
+            untrimmed: VecDeque::new(),
             given: HashMap::new(),
             places,
             max_rooms: config.rooms,
@@ -200,7 +208,9 @@ impl Worker {
                 self.stop(stopping);
                 return;
             }
-            let wake_at = wake_at.into_iter().chain(self.idle.first().map(|(at, _)| *at)).min();
+            let idle = self.idle.first().map(|(at, _)| *at);
+            let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
+            let wake_at = [wake_at, idle, untrimmed].into_iter().flatten().min();
             match wait(&mut commands, wake_at, self.host.clock(), core::future::pending()).await {
                 Wake::Command(command) => self.command(command),
                 Wake::Time | Wake::Writable => {}
@@ -225,6 +235,7 @@ impl Worker {
             wake_at = Some(Instant::ZERO);
         }
         self.close_idle();
+        self.trim();
         self.see_off_closed();
         if self.settle() {
             wake_at = Some(Instant::ZERO);
@@ -285,6 +296,7 @@ impl Worker {
         let place = place.map_err(|_| OpenError::TooManyRooms { limit: self.max_rooms })?;
         let room = self.host.open(id, &self.module)?;
         self.rooms.insert(room, OpenRoom { _place: place, idle_until: None });
+        self.untrimmed.push_back((self.host.clock().now() + SETTLED, room));
         Ok(room)
     }
 
@@ -397,6 +409,15 @@ impl Worker {
                 Some(until) => drop(self.idle.insert((until, key))),
                 None => self.host.close(key),
             }
+        }
+    }
+
+    /// Gives back the memory that rooms turned out not to use, one room at a time.
+    fn trim(&mut self) {
+        let now = self.host.clock().now();
+        if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
+            self.untrimmed.pop_front();
+            self.host.trim(room);
         }
     }
 
