@@ -1,0 +1,195 @@
+//! Once warm, an event allocates nothing; and what a guest repeats for ever does not grow.
+//!
+//! A test target of its own, since it counts with an allocator of its own. The counts are of the
+//! thread, so that tests do not count each other.
+
+use stateroom_wasmi_host::{
+    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, RoomKey,
+    SendError, Transport,
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    convert::Infallible,
+    time::Duration,
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LIVE_BYTES: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn count(allocations: usize, bytes: isize) {
+    // At the end of a thread there is nothing to count with, and nothing to count.
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
+    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
+}
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, layout.size() as isize);
+        // SAFETY: the caller keeps to the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(0, -(layout.size() as isize));
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(1, new_size as isize - layout.size() as isize);
+        // SAFETY: as above.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+/// Counts what it is given.
+#[derive(Default)]
+struct Sink {
+    messages: usize,
+    bytes: usize,
+    full: bool,
+}
+
+impl Transport for Sink {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+        if self.full {
+            return Err(SendError::WouldBlock);
+        }
+        self.messages += 1;
+        self.bytes += output.payload.len();
+        Ok(())
+    }
+}
+
+const CLIENT: ClientId = ClientId(1);
+
+/// An echo that sets its timer with each message to one of 16 delays, and says something when it
+/// runs off.
+const ECHO: &str = r#"(module
+    (import "env" "send_message" (func $send_message (param i32 i32 i32)))
+    (import "env" "send_binary" (func $send_binary (param i32 i32 i32)))
+    (import "env" "set_timer" (func $set_timer (param i32)))
+    (memory (export "memory") 1)
+    (global $delay (mut i32) (i32.const 0))
+    (func $set
+        (global.set $delay (i32.and (i32.add (global.get $delay) (i32.const 7)) (i32.const 15)))
+        (call $set_timer (i32.add (global.get $delay) (i32.const 1))))
+    (func (export "jam_malloc") (param i32) (result i32) (i32.const 4096))
+    (func (export "jam_free") (param i32 i32))
+    (func (export "initialize") (param i32 i32))
+    (func (export "connect") (param i32))
+    (func (export "disconnect") (param i32))
+    (func (export "timer") (call $send_message (i32.const 0) (i32.const 0) (i32.const 5)))
+    (func (export "message") (param i32 i32 i32)
+        (call $set) (call $send_message (local.get 0) (local.get 1) (local.get 2)))
+    (func (export "binary") (param i32 i32 i32)
+        (call $set) (call $send_binary (local.get 0) (local.get 1) (local.get 2))))"#;
+
+fn echo(limits: &Limits) -> Module {
+    let wasm = wat::parse_str(ECHO).expect("the guest is valid text");
+    Module::load_with(&wasm, limits, Compilation::Eager).expect("the guest fits the ABI")
+}
+
+type TestHost = Host<ManualClock, Sink>;
+
+fn host_of(rooms: usize) -> (TestHost, Vec<RoomKey>) {
+    let mut host = Host::new(ManualClock::new(), Sink::default());
+    let module = echo(&Limits::default());
+    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), &module).expect("it opens")).collect();
+    for key in &keys {
+        host.handle_event(*key, Event::Connect(CLIENT)).expect("the client may connect");
+    }
+    host.poll(Budget::UNLIMITED);
+    (host, keys)
+}
+
+/// A round of everything that happens all the time.
+fn round(host: &mut TestHost, keys: &[RoomKey]) {
+    for key in keys {
+        for event in [
+            Event::message(CLIENT, "some text of a client"),
+            Event::message(CLIENT, &[0xff; 500]),
+            Event::message(CLIENT, ""),
+            Event::Disconnect(CLIENT),
+            Event::Connect(CLIENT),
+        ] {
+            host.handle_event(*key, event).expect("the room takes it");
+        }
+    }
+    // Refused at first, so that the room's next events wait.
+    host.transport_mut().full = true;
+    host.poll(Budget::UNLIMITED);
+    host.transport_mut().full = false;
+    host.poll(Budget::UNLIMITED);
+    host.clock().advance(Duration::from_millis(30));
+    host.poll(Budget::UNLIMITED);
+}
+
+#[test]
+fn once_warm_an_event_allocates_nothing() {
+    let (mut host, keys) = host_of(5);
+    for _ in 0..50 {
+        round(&mut host, &keys);
+    }
+    let before = (ALLOCATIONS.get(), host.transport().messages);
+    for _ in 0..100 {
+        round(&mut host, &keys);
+    }
+    // Three echoes and a timer in each room and round.
+    assert_eq!(host.transport().messages - before.1, 100 * 5 * 4);
+    assert_eq!(ALLOCATIONS.get() - before.0, 0);
+}
+
+#[test]
+fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
+    let (mut host, keys) = host_of(3);
+    let set = |host: &mut TestHost, times: usize| {
+        for i in 0..times {
+            host.handle_event(keys[i % 3], Event::message(CLIENT, "again")).expect("the room takes it");
+            host.poll(Budget::UNLIMITED);
+        }
+    };
+    set(&mut host, 1_000);
+    let before = LIVE_BYTES.get();
+    set(&mut host, 100_000);
+    assert_eq!(LIVE_BYTES.get(), before);
+    assert!(host.poll_timeout().is_some_and(|deadline| deadline <= Instant::from_millis(16)));
+}
+
+#[test]
+fn memory_returns_to_what_it_was_when_rooms_are_closed() {
+    let (mut host, keys) = host_of(1);
+    let module = echo(&Limits::default());
+    let flood = |host: &mut TestHost| {
+        let many: Vec<_> =
+            (0..200).map(|i| host.open(&format!("more {i}"), &module).expect("it opens")).collect();
+        for key in &many {
+            host.handle_event(*key, Event::Connect(CLIENT)).expect("the client may connect");
+        }
+        round(host, &many);
+        many.iter().for_each(|key| host.close(*key));
+        host.poll(Budget::UNLIMITED);
+        assert_eq!(std::iter::from_fn(|| host.poll_closed()).count(), 200);
+    };
+    // What the host's own map and queues grow to is kept.
+    for _ in 0..3 {
+        flood(&mut host);
+    }
+    let before = LIVE_BYTES.get();
+    for _ in 0..5 {
+        flood(&mut host);
+    }
+    assert_eq!(LIVE_BYTES.get(), before);
+    round(&mut host, &keys);
+}

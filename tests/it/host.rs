@@ -1,0 +1,538 @@
+//! Many rooms: opening and closing them, and what happens when the transport refuses.
+
+use crate::support::{ENV, Random, echo, guest_0_2, limits, module, module_with, speaker};
+use stateroom_wasmi_host::{
+    Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessagePayload, MessageRecipient,
+    Module, OpenError, Output, RecordingTransport, RoomKey, SendError, SentPayload, Transport,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+type TestHost = Host<ManualClock, RecordingTransport>;
+
+fn host() -> TestHost {
+    Host::new(ManualClock::new(), RecordingTransport::new())
+}
+
+/// Opens a room of this id with client 1.
+fn open(host: &mut TestHost, id: &str, module: &Module) -> RoomKey {
+    let key = host.open(id, module).expect("the room opens");
+    host.handle_event(key, Event::Connect(ClientId(1))).expect("the client may connect");
+    host.poll(Budget::UNLIMITED);
+    key
+}
+
+fn say(host: &mut TestHost, room: RoomKey, text: &str) {
+    host.handle_event(room, Event::message(ClientId(1), text)).expect("the room takes it");
+}
+
+/// What was sent since this was asked last.
+fn sent(host: &mut TestHost) -> Vec<(RoomKey, String)> {
+    let sent = std::mem::take(&mut host.transport_mut().sent);
+    sent.into_iter()
+        .map(|sent| match sent.payload {
+            SentPayload::Text(text) => (sent.room, text),
+            SentPayload::Bytes(bytes) => panic!("bytes were sent: {bytes:?}"),
+        })
+        .collect()
+}
+
+fn texts<const N: usize>(texts: [(RoomKey, &str); N]) -> Vec<(RoomKey, String)> {
+    texts.map(|(room, text)| (room, text.to_owned())).into()
+}
+
+#[test]
+fn rooms_are_found_by_their_ids_until_they_were_reported_closed() {
+    let (mut host, module) = (host(), module(&echo()));
+    assert_eq!(host.find("a"), None);
+    let a = open(&mut host, "a", &module);
+    let b = open(&mut host, "", &module);
+    assert_ne!(a, b);
+    assert_eq!([host.find("a"), host.find("")], [Some(a), Some(b)]);
+    let mut rooms: Vec<_> = host.rooms().map(|(key, room)| (key, room.id().to_owned())).collect();
+    rooms.sort();
+    assert_eq!(rooms, texts([(a, "a"), (b, "")]));
+
+    host.close(a);
+    let closed = host.poll_closed().expect("the room has ended");
+    assert_eq!((closed.key, &*closed.id, closed.fault), (a, "a", None));
+    assert_eq!(closed.clients, [ClientId(1)]);
+    assert_eq!(host.find("a"), None);
+    assert!(host.room(a).is_none());
+    assert_eq!(host.rooms().len(), 1);
+    assert_eq!(host.poll_closed(), None);
+}
+
+#[test]
+fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
+    let (mut host, module) = (host(), module(&echo()));
+    let mut keys = Vec::new();
+    for _ in 0..5 {
+        keys.push(open(&mut host, "id", &module));
+        let error = host.open("id", &module).unwrap_err();
+        assert!(matches!(error, OpenError::IdTaken));
+        assert_eq!(error.to_string(), "a room of this id is open already");
+        host.close(keys[keys.len() - 1]);
+        assert!(matches!(host.open("id", &module), Err(OpenError::IdTaken)), "it was not reported yet");
+        host.poll_closed().expect("the room has ended");
+    }
+    let count = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), count);
+}
+
+#[test]
+fn events_for_what_is_not_there_are_refused() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    let message = |client: u32| Event::message(ClientId(client), "hi");
+    for (event, error, text) in [
+        (
+            Event::Connect(ClientId(0)),
+            EventError::InvalidClientId(ClientId(0)),
+            "0 is no client id; they go from 1 to 2147483647",
+        ),
+        (
+            Event::Connect(ClientId(1 << 31)),
+            EventError::InvalidClientId(ClientId(1 << 31)),
+            "2147483648 is no client id; they go from 1 to 2147483647",
+        ),
+        (
+            Event::Connect(ClientId(u32::MAX)),
+            EventError::InvalidClientId(ClientId(u32::MAX)),
+            "4294967295 is no client id; they go from 1 to 2147483647",
+        ),
+        (
+            Event::Connect(ClientId(1)),
+            EventError::AlreadyConnected(ClientId(1)),
+            "client 1 is connected already",
+        ),
+        (message(2), EventError::NotConnected(ClientId(2)), "client 2 is not connected"),
+        (message(0), EventError::NotConnected(ClientId(0)), "client 0 is not connected"),
+        (Event::Disconnect(ClientId(2)), EventError::NotConnected(ClientId(2)), "client 2 is not connected"),
+    ] {
+        assert_eq!(host.handle_event(room, event), Err(error));
+        assert_eq!(error.to_string(), text);
+    }
+    assert_eq!(host.room(room).unwrap().clients(), [ClientId(1)]);
+    host.close(room);
+    assert_eq!(host.handle_event(room, message(1)), Err(EventError::Closed));
+    host.poll_closed().expect("the room has ended");
+    assert_eq!(host.handle_event(room, message(1)), Err(EventError::UnknownRoom));
+    assert_eq!(EventError::UnknownRoom.to_string(), "there is no such room");
+    host.close(room);
+    assert_eq!(host.poll_closed(), None);
+}
+
+#[test]
+fn the_largest_client_id_is_valid() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    assert_eq!(ClientId::MAX, ClientId(2_147_483_647));
+    host.handle_event(room, Event::Connect(ClientId::MAX)).unwrap();
+    host.handle_event(room, Event::message(ClientId::MAX, "hi")).unwrap();
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.transport().sent[0].recipient, MessageRecipient::Client(ClientId::MAX));
+}
+
+#[test]
+fn a_client_that_left_may_come_again_and_cannot_leave_twice() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    for _ in 0..3 {
+        host.handle_event(room, Event::Disconnect(ClientId(1))).unwrap();
+        let again = host.handle_event(room, Event::Disconnect(ClientId(1)));
+        assert_eq!(again, Err(EventError::NotConnected(ClientId(1))));
+        host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    }
+    assert_eq!(host.room(room).unwrap().clients(), [ClientId(1)]);
+}
+
+#[test]
+fn nothing_happens_before_the_host_is_polled() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    say(&mut host, room, "hi");
+    assert_eq!(sent(&mut host), []);
+    assert_eq!(host.poll_timeout(), Some(Instant::ZERO), "there is work");
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    assert_eq!(sent(&mut host), texts([(room, "hi")]));
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    assert_eq!(sent(&mut host), []);
+}
+
+#[test]
+fn what_the_transport_refuses_is_sent_later_and_in_order() {
+    let (mut host, module) = (host(), module(&echo()));
+    let slow = open(&mut host, "slow", &module);
+    host.transport_mut().capacity = Some(2);
+    for text in ["1", "2", "3", "4", "5"] {
+        say(&mut host, slow, text);
+    }
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&mut host), texts([(slow, "1"), (slow, "2")]));
+    assert!(host.is_blocked());
+    // What comes now waits behind it.
+    say(&mut host, slow, "6");
+    assert_eq!(host.poll(Budget::UNLIMITED), None, "the transport is waited for, not the clock");
+    assert_eq!(sent(&mut host), []);
+    host.transport_mut().capacity = Some(1);
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&mut host), texts([(slow, "3")]));
+    assert!(host.is_blocked());
+    host.transport_mut().capacity = None;
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&mut host), texts([(slow, "4"), (slow, "5"), (slow, "6")]));
+    assert!(!host.is_blocked());
+}
+
+/// A transport that refuses what one room sends, or loses it.
+#[derive(Default)]
+struct Picky {
+    refused: Option<RoomKey>,
+    lost: Option<RoomKey>,
+    sent: Vec<(RoomKey, Vec<u8>)>,
+    refusals: usize,
+}
+
+impl Transport for Picky {
+    type Error = String;
+
+    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<String>> {
+        if self.refused == Some(room) {
+            self.refusals += 1;
+            return Err(SendError::WouldBlock);
+        }
+        if self.lost == Some(room) {
+            return Err(SendError::Failed("lost".to_owned()));
+        }
+        self.sent.push((room, output.payload.as_bytes().to_owned()));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_room_whose_messages_are_refused_delays_no_other() {
+    let mut host = Host::new(ManualClock::new(), Picky::default());
+    let module = module(&echo());
+    let keys = ["refused", "good"].map(|id| host.open(id, &module).unwrap());
+    for key in keys {
+        host.handle_event(key, Event::Connect(ClientId(1))).unwrap();
+    }
+    host.transport_mut().refused = Some(keys[0]);
+    for i in 0..10_u8 {
+        for key in keys {
+            host.handle_event(key, Event::message(ClientId(1), &[i])).unwrap();
+        }
+        host.poll(Budget::UNLIMITED);
+        assert_eq!(host.transport().sent.last(), Some(&(keys[1], vec![i])));
+    }
+    // One try in each poll.
+    assert!(host.transport().refusals <= 10);
+    host.transport_mut().refused = None;
+    host.transport_mut().sent.clear();
+    host.poll(Budget::UNLIMITED);
+    let late: Vec<_> = (0..10_u8).map(|i| (keys[0], vec![i])).collect();
+    assert_eq!(host.transport().sent, late);
+}
+
+#[test]
+fn a_message_that_is_lost_keeps_nothing_else() {
+    let mut host = Host::new(ManualClock::new(), Picky::default());
+    let module = module(&echo());
+    let keys = ["unlucky", "good"].map(|id| host.open(id, &module).unwrap());
+    host.transport_mut().lost = Some(keys[0]);
+    for key in keys {
+        host.handle_event(key, Event::Connect(ClientId(1))).unwrap();
+        host.handle_event(key, Event::message(ClientId(1), b"1")).unwrap();
+    }
+    host.poll(Budget::UNLIMITED);
+    assert!(!host.is_blocked());
+    host.transport_mut().lost = None;
+    host.handle_event(keys[0], Event::message(ClientId(1), b"2")).unwrap();
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.transport().sent, [(keys[1], vec![b'1']), (keys[0], vec![b'2'])]);
+}
+
+#[test]
+fn the_recording_transport_can_be_set_to_fail() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    host.transport_mut().capacity = Some(1);
+    host.transport_mut().fails = true;
+    say(&mut host, room, "sent");
+    say(&mut host, room, "lost");
+    host.poll(Budget::UNLIMITED);
+    assert!(!host.is_blocked());
+    host.transport_mut().capacity = None;
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&mut host), texts([(room, "sent")]));
+}
+
+/// Refuses at random.
+struct Unsteady {
+    random: Random,
+    sent: BTreeMap<RoomKey, Vec<u32>>,
+    steady: bool,
+}
+
+impl Transport for Unsteady {
+    type Error = &'static str;
+
+    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<&'static str>> {
+        if !self.steady && self.random.below(3) == 0 {
+            return Err(SendError::WouldBlock);
+        }
+        let number = output.payload.as_bytes().try_into().expect("four bytes were sent");
+        self.sent.entry(room).or_default().push(u32::from_le_bytes(number));
+        Ok(())
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_the_transport_refuses_at_random() {
+    let transport = Unsteady { random: Random::new(), sent: BTreeMap::new(), steady: false };
+    let mut random = Random::new();
+    let mut host = Host::new(ManualClock::new(), transport);
+    // So little fuel that events are paused, too.
+    let module = module_with(&echo(), &limits(|limits| limits.fuel_per_slice = 5));
+    let keys: Vec<_> = (0..10).map(|i| host.open(&i.to_string(), &module).unwrap()).collect();
+    for key in &keys {
+        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
+    }
+    let mut expected: BTreeMap<RoomKey, Vec<u32>> = BTreeMap::new();
+    for number in 0..3000_u32 {
+        let key = keys[random.below(keys.len())];
+        // A room whose inbox is full takes it later or never; only what was taken counts.
+        if host.handle_event(key, Event::message(ClientId(1), &number.to_le_bytes())).is_ok() {
+            expected.entry(key).or_default().push(number);
+        }
+        if random.below(3) == 0 {
+            host.poll(if random.below(2) == 0 { Budget::UNLIMITED } else { Budget::fuel(50) });
+        }
+    }
+    host.transport_mut().steady = true;
+    while host.poll(Budget::UNLIMITED).is_some() || host.is_blocked() {}
+    assert_eq!(host.transport().sent, expected);
+}
+
+#[test]
+fn a_room_is_reported_closed_once_wherever_it_is_closed() {
+    let busy = "(loop (br 0))";
+    let text = guest_0_2(
+        ENV,
+        &[("message", "(call $send_message (local.get 0) (local.get 1) (local.get 2))"), ("binary", busy)],
+        "",
+    );
+    let module = module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000));
+    for state in ["new", "idle", "ready", "paused", "blocked"] {
+        let mut host = host();
+        let other = open(&mut host, "other", &module);
+        let room = host.open("room", &module).unwrap();
+        if state != "new" {
+            host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+            host.poll(Budget::UNLIMITED);
+        }
+        match state {
+            "ready" => say(&mut host, room, "waits"),
+            "paused" => {
+                host.handle_event(room, Event::message(ClientId(1), b"")).unwrap();
+                host.poll(Budget::fuel(1));
+            }
+            "blocked" => {
+                host.transport_mut().capacity = Some(0);
+                say(&mut host, room, "refused");
+                host.poll(Budget::UNLIMITED);
+                assert!(host.is_blocked());
+            }
+            _ => {}
+        }
+        host.close(room);
+        host.close(room);
+        if state == "blocked" {
+            assert_eq!(host.poll_closed(), None, "it has something to send yet");
+            host.poll(Budget::UNLIMITED);
+            assert_eq!(host.poll_closed(), None);
+            host.transport_mut().capacity = None;
+            host.poll(Budget::UNLIMITED);
+            assert_eq!(sent(&mut host), texts([(room, "refused")]));
+        }
+        let closed = host.poll_closed().unwrap_or_else(|| panic!("{state}"));
+        assert_eq!((closed.key, closed.fault), (room, None), "{state}");
+        for _ in 0..3 {
+            assert_eq!(host.poll(Budget::UNLIMITED), None, "{state}");
+            assert_eq!(host.poll_closed(), None, "{state}");
+        }
+        assert!(!host.is_blocked());
+        say(&mut host, other, "still there");
+        host.poll(Budget::UNLIMITED);
+        assert_eq!(sent(&mut host), texts([(other, "still there")]), "{state}");
+    }
+}
+
+#[test]
+fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
+    let body = "(call $send_message (local.get 0) (local.get 1) (local.get 2)) (unreachable)";
+    let mut host = host();
+    let room = open(&mut host, "room", &module(&guest_0_2(ENV, &[("message", body)], "")));
+    host.transport_mut().capacity = Some(0);
+    say(&mut host, room, "last words");
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.poll_closed(), None);
+    assert!(host.room(room).unwrap().is_closed());
+    let refused = host.handle_event(room, Event::message(ClientId(1), "late"));
+    assert_eq!(refused, Err(EventError::Closed));
+    host.transport_mut().capacity = None;
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&mut host), texts([(room, "last words")]));
+    let closed = host.poll_closed().expect("the room has ended");
+    assert!(closed.fault.is_some());
+    assert_eq!((closed.stats.messages_in, closed.stats.messages_out), (1, 1));
+}
+
+#[test]
+fn rooms_are_reported_in_the_order_in_which_they_ended() {
+    let (mut host, module) = (host(), module(&echo()));
+    let keys = ["a", "b", "c"].map(|id| open(&mut host, id, &module));
+    for i in [2, 0, 1] {
+        host.close(keys[i]);
+    }
+    let order: Vec<_> = std::iter::from_fn(|| host.poll_closed()).map(|closed| closed.key).collect();
+    assert_eq!(order, [2, 0, 1].map(|i| keys[i]));
+    assert_eq!(host.rooms().len(), 0);
+}
+
+#[test]
+fn the_figures_of_a_room_count_what_happened() {
+    let (mut host, module) = (host(), module(&echo()));
+    let room = open(&mut host, "room", &module);
+    host.handle_event(room, Event::Connect(ClientId(2))).unwrap();
+    say(&mut host, room, "1");
+    say(&mut host, room, "2");
+    let stats = host.room(room).unwrap().stats();
+    assert_eq!((stats.clients, stats.waiting_events, stats.messages_in, stats.messages_out), (2, 3, 2, 0));
+    assert_eq!(stats.memory_bytes, 65_536);
+    host.poll(Budget::UNLIMITED);
+    let after = host.room(room).unwrap().stats();
+    assert_eq!((after.waiting_events, after.messages_in, after.messages_out), (0, 2, 2));
+    assert!(after.fuel_used > stats.fuel_used);
+    host.close(room);
+    let closed = host.poll_closed().expect("the room has ended");
+    assert_eq!((closed.stats.fuel_used, closed.stats.messages_out), (after.fuel_used, 2));
+}
+
+#[test]
+fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
+    let (mut host, module) = (host(), module(&echo()));
+    let keys = ["a", "b", "c"].map(|id| open(&mut host, id, &module));
+    for (i, text) in [(1, "1"), (1, "2"), (0, "3"), (2, "4"), (0, "5"), (1, "6")] {
+        say(&mut host, keys[i], text);
+    }
+    host.poll(Budget::UNLIMITED);
+    // One event each, and then the next round.
+    let [a, b, c] = keys;
+    assert_eq!(sent(&mut host), texts([(b, "1"), (a, "3"), (c, "4"), (b, "2"), (a, "5"), (b, "6")]));
+}
+
+/// Runs a room on a host with whatever clock and transport.
+fn echoes<C: Clock, T: Transport>(mut host: Host<C, T>) -> Host<C, T> {
+    let room = host.open("room", &module(&echo())).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "hi")).unwrap();
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    host
+}
+
+#[test]
+fn clocks_and_transports_may_be_borrowed_and_boxed() {
+    let mut clock = ManualClock::new();
+    let mut transport = RecordingTransport::new();
+    echoes(Host::new(&clock, &mut transport));
+    echoes(Host::new(&mut clock, Box::new(&mut transport)));
+    let boxed: Box<dyn Clock> = Box::new(&clock);
+    let dynamic: &mut dyn Transport<Error = &'static str> = &mut transport;
+    echoes(Host::new(boxed, dynamic));
+    assert_eq!(transport.sent.len(), 3);
+}
+
+#[test]
+fn a_borrowed_clock_shows_the_same_time() {
+    struct Wall;
+
+    impl Clock for Wall {
+        fn now(&self) -> Instant {
+            Instant::from_millis(7)
+        }
+
+        fn unix_time_at_zero(&self) -> Option<Duration> {
+            Some(Duration::from_secs(9))
+        }
+    }
+
+    fn shows(clock: impl Clock) {
+        assert_eq!(clock.now(), Instant::from_millis(7));
+        assert_eq!(clock.unix_time_at_zero(), Some(Duration::from_secs(9)));
+    }
+
+    shows(&Wall);
+    shows(&mut Wall);
+    shows(Box::new(Wall));
+    assert_eq!(ManualClock::new().unix_time_at_zero(), None);
+}
+
+/// A guest that says two random numbers and the wall time when a client connects.
+fn curious() -> Module {
+    let imports = format!(
+        r#"{ENV}
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))"#
+    );
+    let body = "(drop (call $random (i32.const 0) (i32.const 8)))
+        (drop (call $time (i32.const 0) (i64.const 0) (i32.const 8)))
+        (call $send_binary (i32.const 0) (i32.const 0) (i32.const 16))";
+    module(&guest_0_2(&imports, &[("connect", body)], ""))
+}
+
+#[test]
+fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
+    let draw = |seed: u64| {
+        let mut host = host().with_seed(seed);
+        for id in ["a", "b", "c"] {
+            open(&mut host, id, &curious());
+        }
+        host.transport().sent.iter().map(|sent| sent.payload.clone()).collect::<Vec<_>>()
+    };
+    let first = draw(1);
+    assert_eq!(first, draw(1));
+    let second = draw(1_000);
+    for (i, numbers) in first.iter().enumerate() {
+        assert!(!first[i + 1..].contains(numbers), "two rooms draw the same");
+        assert!(!second.contains(numbers), "two seeds draw the same");
+    }
+}
+
+#[test]
+fn a_transport_sees_each_message_as_the_guest_sent_it() {
+    #[derive(Default)]
+    struct Checking(usize);
+
+    impl Transport for Checking {
+        type Error = &'static str;
+
+        fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
+            assert_eq!(output.recipient, MessageRecipient::EveryoneExcept(ClientId(1)));
+            assert_eq!(output.payload, MessagePayload::Bytes(&[1, 0, 0, 0]));
+            assert!(output.recipient.includes(ClientId(2)) && !output.recipient.includes(ClientId(1)));
+            self.0 += 1;
+            Ok(())
+        }
+    }
+
+    let body = "(i32.store (i32.const 0) (local.get 0))
+        (call $send_binary (i32.sub (i32.const 0) (local.get 0)) (i32.const 0) (i32.const 4))";
+    let mut host = Host::new(ManualClock::new(), Checking::default());
+    let room = host.open("room", &module(&speaker(&[("connect", body)], ""))).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.transport().0, 1);
+}

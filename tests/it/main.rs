@@ -1,0 +1,19 @@
+//! All integration tests in one binary; one file for each subject. They go through the public API
+//! alone, in virtual time.
+
+mod abi_0_2;
+mod abi_0_4;
+mod check;
+mod faults;
+mod host;
+mod limits;
+#[cfg(feature = "cli")]
+mod serve;
+mod slices;
+mod support;
+mod timers;
+#[cfg(feature = "tokio")]
+mod tokio_driver;
+#[cfg(feature = "trim")]
+mod trim;
+mod wasi;

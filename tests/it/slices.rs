@@ -1,0 +1,533 @@
+//! Pausing in the middle of an event, and going on later.
+
+use crate::support::{
+    ENV, SAY, Said, connect, guest_0_2, limits, module, module_with, numbers, outputs, room, send, speaker,
+};
+use stateroom_wasmi_host::{
+    Budget, ClientId, Compilation, Event, Fault, FaultCause, Host, Instant, Limits, ManualClock, Module,
+    RecordingTransport, Room, RoomKey, SentPayload, Trap,
+};
+
+const NOW: Instant = Instant::ZERO;
+const SLICES: [u64; 8] = [1, 2, 7, 50, 333, 5_000, 100_000, u64::MAX];
+
+fn sliced(slice: u64) -> Limits {
+    limits(|limits| {
+        limits.fuel_per_slice = slice;
+        limits.fuel_per_event = Some(1_000_000);
+    })
+}
+
+/// Guests that work for a while when client 1 sends `go`, and say numbers about it.
+fn workers() -> Vec<(&'static str, String)> {
+    let worker = |body: &str, more: &str| speaker(&[("message", body)], more);
+    // Whether a piece of memory is filled as it should be is said as a sum of its bytes.
+    let sum = "(func $sum (param $ptr i32) (param $len i32) (result i32) (local $sum i32)
+        (loop $next
+            (local.set $sum (i32.add (local.get $sum) (i32.load8_u (local.get $ptr))))
+            (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
+            (br_if $next (local.tee $len (i32.sub (local.get $len) (i32.const 1)))))
+        (local.get $sum))";
+    let count_to = |n: u32, body: &str| {
+        format!(
+            "(local $i i32) (loop $next {body}
+                (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {n}))))"
+        )
+    };
+    vec![
+        ("loop", worker(&(count_to(1000, "") + "(call $say (local.get $i))"), "")),
+        (
+            "recursion",
+            worker(
+                "(call $say (call $fib (i32.const 12)))",
+                "(func $fib (param i32) (result i32)
+                    (if (result i32) (i32.lt_u (local.get 0) (i32.const 2)) (then (local.get 0))
+                        (else (i32.add
+                            (call $fib (i32.sub (local.get 0) (i32.const 1)))
+                            (call $fib (i32.sub (local.get 0) (i32.const 2)))))))",
+            ),
+        ),
+        (
+            "memory.fill",
+            worker(
+                "(memory.fill (i32.const 4096) (i32.const 3) (i32.const 60000))
+                (call $say (call $sum (i32.const 4096) (i32.const 1000)))",
+                sum,
+            ),
+        ),
+        (
+            "memory.copy",
+            worker(
+                "(memory.fill (i32.const 100) (i32.const 5) (i32.const 30000))
+                (memory.copy (i32.const 32768) (i32.const 100) (i32.const 30000))
+                (call $say (call $sum (i32.const 32768) (i32.const 500)))",
+                sum,
+            ),
+        ),
+        ("memory.grow", worker("(call $say (memory.grow (i32.const 5))) (call $say (memory.size))", "")),
+        ("sends", worker(&count_to(200, "(call $say (local.get $i))"), "")),
+        (
+            "large sends",
+            worker(
+                &count_to(
+                    20,
+                    "(call $send_binary (i32.const 0) (i32.const 4096) (i32.const 4))
+            (call $send_message (i32.const 5) (i32.const 8192) (i32.const 4))",
+                ),
+                "",
+            ),
+        ),
+        ("timers", worker(&count_to(200, "(call $set_timer (local.get $i))"), "")),
+        (
+            "slow malloc",
+            speaker(
+                &[
+                    ("jam_malloc", &(count_to(500, "") + "(i32.const 4096)")),
+                    ("jam_free", &count_to(300, "")),
+                    ("message", "(call $say (local.get 2))"),
+                ],
+                "",
+            ),
+        ),
+        ("trap", worker(&(count_to(100, "") + "(call $say (local.get $i)) (unreachable)"), "")),
+    ]
+}
+
+/// What became of a room: all that it said, its fuel, its fault, and its timer.
+type Outcome = (Vec<Said>, u64, Option<Fault>, Option<Instant>);
+
+fn outcome(module: &Module) -> Outcome {
+    let mut room = room(module);
+    let mut said = outputs(&mut room, NOW);
+    connect(&mut room, 1);
+    said.extend(outputs(&mut room, NOW));
+    send(&mut room, "go on, and on");
+    said.extend(outputs(&mut room, NOW));
+    (said, room.fuel_used(), room.fault().cloned(), room.poll_timeout())
+}
+
+#[test]
+fn slices_of_any_length_give_the_same_outputs_and_fuel() {
+    for (name, text) in workers() {
+        let whole = outcome(&module_with(&text, &sliced(u64::MAX)));
+        assert!(whole.1 > 0, "{name}");
+        if name != "trap" {
+            assert_eq!(whole.2, None, "{name}");
+        }
+        for slice in SLICES {
+            assert_eq!(outcome(&module_with(&text, &sliced(slice))), whole, "{name} in slices of {slice}");
+        }
+    }
+}
+
+#[test]
+fn what_the_guests_say_is_right() {
+    // Of each worker, from its source. The twelfth Fibonacci number is 144.
+    let expected: [(&str, &[i32]); 6] = [
+        ("loop", &[1000]),
+        ("recursion", &[144]),
+        ("memory.fill", &[3 * 1000]),
+        ("memory.copy", &[5 * 500]),
+        ("memory.grow", &[1, 6]),
+        ("slow malloc", &["go on, and on".len() as i32]),
+    ];
+    for (name, text) in workers() {
+        let Some((_, expected)) = expected.iter().find(|(known, _)| *known == name) else { continue };
+        let mut room = room(&module_with(&text, &sliced(100)));
+        outputs(&mut room, NOW);
+        connect(&mut room, 1);
+        outputs(&mut room, NOW);
+        send(&mut room, "go on, and on");
+        assert_eq!(numbers(&mut room, NOW), *expected, "{name}");
+    }
+}
+
+#[test]
+fn both_ways_of_compiling_use_the_same_fuel() {
+    for (name, text) in workers() {
+        let wasm = crate::support::assemble(&text);
+        for slice in [1, 100, u64::MAX] {
+            let [lazy, eager] = [Compilation::Lazy, Compilation::Eager]
+                .map(|compilation| outcome(&Module::load_with(&wasm, &sliced(slice), compilation).unwrap()));
+            assert_eq!(lazy, eager, "{name} in slices of {slice}");
+        }
+    }
+}
+
+#[test]
+fn the_second_room_of_a_module_uses_as_much_fuel_as_the_first() {
+    for (name, text) in workers() {
+        let module = module_with(&text, &sliced(100));
+        assert_eq!(outcome(&module), outcome(&module), "{name}");
+    }
+}
+
+#[test]
+fn a_callee_that_is_first_called_at_the_end_of_a_slice_is_called() {
+    // Each function is compiled when it is first called; somewhere a slice ends just there.
+    let functions: String = (0..40)
+        .map(|i| format!("(func $f{i} (result i32) (i32.add (call $f{}) (i32.const 1)))", i + 1))
+        .collect();
+    let text = speaker(
+        &[("message", "(call $say (call $f0))")],
+        &(functions + "(func $f40 (result i32) (i32.const 0))"),
+    );
+    for slice in 1..60 {
+        let mut room = room(&module_with(&text, &sliced(slice)));
+        outputs(&mut room, NOW);
+        connect(&mut room, 1);
+        send(&mut room, "go");
+        assert_eq!(numbers(&mut room, NOW), [40], "slices of {slice}: {:?}", room.fault());
+    }
+}
+
+#[test]
+fn growing_a_table_at_the_end_of_a_slice_happens_once() {
+    // What is counted right before a growth would be counted again if that was replayed.
+    let step = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
+        (drop (table.grow $t (ref.null func) (i32.const 7)))";
+    let body = step.repeat(20) + "(call $say (global.get $count)) (call $say (table.size $t))";
+    let more = "(global $count (mut i32) (i32.const 0)) (table $t 0 funcref)";
+    let text = speaker(&[("message", &body)], more);
+    for slice in 1..120 {
+        let mut room = room(&module_with(&text, &sliced(slice)));
+        outputs(&mut room, NOW);
+        connect(&mut room, 1);
+        send(&mut room, "go");
+        assert_eq!(numbers(&mut room, NOW), [20, 140], "slices of {slice}");
+    }
+}
+
+#[test]
+fn growing_memory_at_the_end_of_a_slice_happens_once() {
+    let step = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
+        (drop (memory.grow (i32.const 1)))";
+    let body = step.repeat(10) + "(call $say (global.get $count)) (call $say (memory.size))";
+    let text = speaker(&[("message", &body)], "(global $count (mut i32) (i32.const 0))");
+    for slice in (1..120).chain([500, 1000, 1024, 1025, 3000]) {
+        let mut room = room(&module_with(&text, &sliced(slice)));
+        outputs(&mut room, NOW);
+        connect(&mut room, 1);
+        send(&mut room, "go");
+        assert_eq!(numbers(&mut room, NOW), [10, 11], "slices of {slice}");
+    }
+}
+
+/// A guest that says `A n` bytes: it says 1 when it begins an event, works, and says 2.
+fn slow() -> String {
+    let work = |begin: i32| {
+        format!(
+            "(local $i i32) (call $say (i32.const {begin}))
+            (loop $next
+                (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 500))))
+            (call $say (i32.const {}))",
+            begin + 1
+        )
+    };
+    speaker(
+        &[
+            ("connect", "(call $say (i32.const 5)) (call $set_timer (i32.const 10))"),
+            ("disconnect", "(call $say (i32.const 6))"),
+            ("timer", &work(30)),
+            ("message", &work(10)),
+            ("binary", &work(20)),
+        ],
+        "",
+    )
+}
+
+#[test]
+fn a_paused_room_is_not_entered_again_and_its_events_wait_in_order() {
+    let mut room = room(&module_with(&slow(), &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins, and is paused");
+    assert!(room.has_work(NOW));
+    send(&mut room, b"waits");
+    connect(&mut room, 2);
+    room.handle_event(NOW, Event::Disconnect(ClientId(1))).unwrap();
+    assert_eq!(room.clients(), [ClientId(2)]);
+    room.handle_event(NOW, Event::message(ClientId(2), "waits, too")).unwrap();
+    assert_eq!(numbers(&mut room, NOW), [10, 11, 20, 21, 5, 6, 10, 11]);
+}
+
+#[test]
+fn a_client_that_leaves_while_its_message_is_handled_leaves_after_it() {
+    let mut room = room(&module_with(&slow(), &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins");
+    room.handle_event(NOW, Event::Disconnect(ClientId(1))).unwrap();
+    connect(&mut room, 1);
+    assert_eq!(numbers(&mut room, NOW), [10, 11, 6, 5], "and may come back");
+}
+
+#[test]
+fn a_timer_that_is_due_while_the_room_is_paused_fires_after_the_event() {
+    let mut room = room(&module_with(&slow(), &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    assert_eq!(room.poll_timeout(), Some(Instant::from_millis(10)));
+    send(&mut room, "begins");
+    let late = Instant::from_millis(50);
+    room.handle_timeout(late);
+    room.handle_event(late, Event::message(ClientId(1), b"waits")).unwrap();
+    assert_eq!(numbers(&mut room, late), [10, 11, 30, 31, 20, 21]);
+}
+
+#[test]
+fn a_timer_that_is_cancelled_by_the_paused_event_does_not_fire() {
+    let body = "(local $i i32)
+        (loop $next
+            (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 500))))
+        (call $set_timer (i32.const 0))";
+    let text = speaker(
+        &[
+            ("connect", "(call $set_timer (i32.const 10))"),
+            ("message", body),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        "",
+    );
+    let mut room = room(&module_with(&text, &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins");
+    assert_eq!(room.poll_timeout(), None, "it may yet be changed");
+    room.handle_timeout(Instant::from_millis(50));
+    assert_eq!(numbers(&mut room, Instant::from_millis(50)), [0_i32; 0]);
+}
+
+#[test]
+fn what_a_paused_room_has_said_can_be_taken_already() {
+    let mut room = room(&module_with(&slow(), &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins");
+    let first = room.poll_output().expect("it has said something").payload.as_bytes().to_owned();
+    assert_eq!(first, 10_u32.to_le_bytes());
+    assert_eq!(room.poll_output(), None);
+    assert_eq!(numbers(&mut room, NOW), [11]);
+}
+
+#[test]
+fn initialising_may_be_paused() {
+    let body = "(local $i i32)
+        (loop $next
+            (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 500))))
+        (call $say (local.get $i)) (call $say (local.get 1))";
+    let constructor = "(func (export \"_initialize\") (call $say (i32.const 1)))";
+    let text = guest_0_2(
+        ENV,
+        &[("initialize", body), ("connect", "(call $say (i32.const 2))")],
+        &format!("{SAY} {constructor}"),
+    );
+    let mut room = room(&module_with(&text, &sliced(20)));
+    assert!(room.has_work(NOW));
+    connect(&mut room, 1);
+    // The id is `test`.
+    assert_eq!(numbers(&mut room, NOW), [1, 500, 4, 2]);
+}
+
+#[test]
+fn a_paused_room_can_be_closed() {
+    let mut room = room(&module_with(&slow(), &sliced(100)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins");
+    let fuel = room.fuel_used();
+    room.close();
+    assert!(!room.has_work(Instant::MAX));
+    assert_eq!(numbers(&mut room, NOW), [10], "what it had said");
+    assert_eq!(room.fuel_used(), fuel);
+}
+
+#[test]
+fn an_event_has_one_budget_for_all_of_its_slices() {
+    let text = speaker(&[("message", "(loop (br 0))")], "");
+    for slice in [100, 3_333, 10_000, u64::MAX] {
+        let limits = limits(|limits| {
+            limits.fuel_per_event = Some(10_000);
+            limits.fuel_per_slice = slice;
+        });
+        let mut room = room(&module_with(&text, &limits));
+        connect(&mut room, 1);
+        let before = room.fuel_used();
+        send(&mut room, "go");
+        outputs(&mut room, NOW);
+        let cause = FaultCause::OutOfFuel { limit: 10_000 };
+        assert_eq!(room.fault(), Some(&Fault { during: "message", cause }));
+        assert!(room.fuel_used() - before <= 10_000);
+    }
+}
+
+#[test]
+fn deep_recursion_that_is_paused_still_overflows_its_stack() {
+    let text = guest_0_2(ENV, &[("message", "(call $f)")], "(func $f (call $f))");
+    let limits = limits(|limits| (limits.fuel_per_slice, limits.recursion_depth) = (10, 500));
+    let mut room = room(&module_with(&text, &limits));
+    connect(&mut room, 1);
+    send(&mut room, "go");
+    outputs(&mut room, NOW);
+    let cause = FaultCause::Trap(Trap::StackOverflow);
+    assert_eq!(room.fault(), Some(&Fault { during: "message", cause }));
+}
+
+type TestHost = Host<ManualClock, RecordingTransport>;
+
+/// A host with rooms of a guest that has client 1.
+fn host_of(module: &Module, rooms: usize) -> (TestHost, Vec<RoomKey>) {
+    let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
+    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).unwrap()).collect();
+    for key in &keys {
+        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
+    }
+    host.poll(Budget::UNLIMITED);
+    (host, keys)
+}
+
+fn tell(host: &mut TestHost, room: RoomKey) {
+    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+}
+
+/// A guest that says a number now and then, for ever.
+fn spinning() -> String {
+    speaker(
+        &[(
+            "message",
+            "(local $i i32) (loop
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (if (i32.eqz (i32.rem_u (local.get $i) (i32.const 50))) (then (call $say (local.get $i))))
+        (br 0))",
+        )],
+        "",
+    )
+}
+
+#[test]
+fn rooms_that_spin_get_turns_alternately() {
+    let (mut host, keys) = host_of(&module_with(&spinning(), &sliced(2_000)), 2);
+    keys.iter().for_each(|key| tell(&mut host, *key));
+    let fuel = |host: &TestHost| [0, 1].map(|i| host.room(keys[i]).unwrap().fuel_used());
+    let mut last = fuel(&host);
+    for turn in 0..40 {
+        // One slice and no more.
+        assert_eq!(host.poll(Budget::fuel(1)), Some(Instant::ZERO), "there is work left");
+        let now = fuel(&host);
+        let used = [0, 1].map(|i| now[i] - last[i]);
+        assert!(used[turn % 2] > 1_500 && used[turn % 2] < 2_500, "{used:?} in turn {turn}");
+        assert_eq!(used[1 - turn % 2], 0, "in turn {turn}");
+        last = now;
+    }
+}
+
+#[test]
+fn a_room_that_spins_does_not_keep_another_from_answering() {
+    let spinning = module_with(&spinning(), &sliced(2_000));
+    let (mut host, keys) = host_of(&spinning, 1);
+    let echo = host.open("echo", &module(&crate::support::echo())).unwrap();
+    host.handle_event(echo, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    tell(&mut host, keys[0]);
+    for _ in 0..20 {
+        tell(&mut host, echo);
+        host.transport_mut().sent.clear();
+        // Both have a slice of it.
+        host.poll(Budget::fuel(4_000));
+        let answers = host.transport().sent.iter().filter(|sent| sent.room == echo);
+        assert_eq!(answers.map(|sent| &sent.payload).collect::<Vec<_>>(), [&SentPayload::Text("go".into())]);
+        assert!(!host.room(keys[0]).unwrap().is_closed());
+    }
+}
+
+#[test]
+fn a_budget_of_fuel_gives_control_back() {
+    let (mut host, keys) = host_of(&module_with(&spinning(), &sliced(1_000)), 3);
+    keys.iter().for_each(|key| tell(&mut host, *key));
+    let total = |host: &TestHost| host.rooms().map(|(_, room)| room.fuel_used()).sum::<u64>();
+    for budget in [1, 1_000, 10_000, 50_000] {
+        let before = total(&host);
+        assert_eq!(host.poll(Budget::fuel(budget)), Some(Instant::ZERO));
+        let used = total(&host) - before;
+        assert!(used >= budget, "{used} of {budget}");
+        assert!(used <= budget + 1_100, "only the last slice may pass it: {used} of {budget}");
+    }
+}
+
+#[test]
+fn a_budget_of_time_gives_control_back() {
+    /// A clock that goes on by a millisecond each time it is asked.
+    #[derive(Default)]
+    struct Ticking(std::cell::Cell<u64>);
+
+    impl stateroom_wasmi_host::Clock for Ticking {
+        fn now(&self) -> Instant {
+            self.0.set(self.0.get() + 1);
+            Instant::from_millis(self.0.get())
+        }
+    }
+
+    let mut host = Host::new(Ticking::default(), RecordingTransport::new());
+    let room = host.open("room", &module_with(&spinning(), &sliced(1_000))).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+    let before = host.clock().0.get();
+    let until = Instant::from_millis(before + 20);
+    assert_eq!(host.poll(Budget::until(until)), Some(Instant::ZERO));
+    assert!(host.clock().0.get() <= before + 21);
+    assert!(!host.room(room).unwrap().is_closed());
+    // Whichever bound comes first.
+    let until = Instant::from_millis(host.clock().0.get() + 1_000_000);
+    host.poll(Budget::fuel(1).and_until(until));
+    assert!(host.clock().0.get() <= before + 25);
+}
+
+#[test]
+fn a_budget_is_kept_by_long_copies_and_chains_of_calls() {
+    let fill = "(loop (memory.fill (i32.const 0) (i32.const 0) (i32.const 65536)) (br 0))";
+    let calls = "(loop (call $set_timer (i32.const 1)) (br 0))";
+    let recursion = "(loop (call $fib (i32.const 20)) (br 0))";
+    let fib = "(func $fib (param i32) (if (i32.gt_u (local.get 0) (i32.const 1)) (then
+        (call $fib (i32.sub (local.get 0) (i32.const 1)))
+        (call $fib (i32.sub (local.get 0) (i32.const 2))))))";
+    for body in [fill, calls, recursion, "(loop (br 0))"] {
+        let (mut host, keys) = host_of(&module_with(&speaker(&[("message", body)], fib), &sliced(5_000)), 1);
+        tell(&mut host, keys[0]);
+        let fuel = |host: &TestHost| host.room(keys[0]).unwrap().fuel_used();
+        for _ in 0..10 {
+            let before = fuel(&host);
+            host.poll(Budget::fuel(1));
+            // A copy of 64 KiB is 1,024 units.
+            let used = fuel(&host) - before;
+            assert!(used > 3_500 && used <= 6_100, "{used} in a slice of {body}");
+        }
+    }
+}
+
+#[test]
+fn a_room_is_unaffected_by_when_it_is_resumed() {
+    // Resuming again and again between takes nothing away and adds nothing.
+    let mut room = room(&module_with(&slow(), &sliced(50)));
+    connect(&mut room, 1);
+    outputs(&mut room, NOW);
+    send(&mut room, "begins");
+    while room.has_work(NOW) {
+        room.resume(NOW);
+    }
+    // The room has finished its event, but not what comes after it.
+    send(&mut room, b"waits");
+    room.resume(NOW);
+    assert!(!room.has_work(NOW));
+    assert_eq!(said_so_far(&mut room), [10, 11]);
+    assert_eq!(numbers(&mut room, NOW), [20, 21]);
+}
+
+/// What the room has said, without letting it go on.
+fn said_so_far(room: &mut Room) -> Vec<u32> {
+    std::iter::from_fn(|| {
+        let output = room.poll_output()?;
+        Some(u32::from_le_bytes(output.payload.as_bytes().try_into().expect("four bytes")))
+    })
+    .collect()
+}

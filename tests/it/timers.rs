@@ -1,0 +1,370 @@
+//! The timer of a room, and the timers of a host.
+
+use crate::support::{
+    ENV, connect, guest_0_2, limits, module, numbers, outputs, room, room_of_one, send, speaker,
+};
+use MessageRecipient::Broadcast;
+use stateroom_wasmi_host::{
+    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, MessageRecipient, Module,
+    RecordingTransport, Room, RoomKey, Sent, SentPayload,
+};
+use std::time::Duration;
+
+const NEVER: Option<Instant> = None;
+
+fn ms(millis: u64) -> Instant {
+    Instant::from_millis(millis)
+}
+
+/// A guest that sets its timer to each of the numbers in a binary message, and says 7 when it runs
+/// off.
+fn alarm() -> Module {
+    module(&speaker(&[("binary", SET_TIMERS), ("timer", "(call $say (i32.const 7))")], ""))
+}
+
+const SET_TIMERS: &str = r"
+    (local $end i32)
+    (local.set $end (i32.add (local.get 1) (local.get 2)))
+    (block $done
+        (loop $next
+            (br_if $done (i32.ge_u (local.get 1) (local.get $end)))
+            (call $set_timer (i32.load (local.get 1)))
+            (local.set 1 (i32.add (local.get 1) (i32.const 4)))
+            (br $next)))";
+
+fn set(delays: &[u32]) -> Vec<u8> {
+    delays.iter().flat_map(|delay| delay.to_le_bytes()).collect()
+}
+
+fn set_timers(room: &mut Room, now: Instant, delays: &[u32]) {
+    room.handle_event(now, Event::message(ClientId(1), set(delays).as_slice())).unwrap();
+}
+
+fn alarm_room() -> Room {
+    let mut room = room(&alarm());
+    connect(&mut room, 1);
+    room
+}
+
+#[test]
+fn a_timer_fires_once_when_its_time_has_come() {
+    let mut room = alarm_room();
+    assert_eq!(room.poll_timeout(), NEVER);
+    set_timers(&mut room, ms(0), &[20]);
+    assert_eq!(room.poll_timeout(), Some(ms(20)));
+    for early in [Instant::ZERO, ms(19), Instant::from_nanos(19_999_999)] {
+        assert!(!room.has_work(early));
+        room.handle_timeout(early);
+        assert_eq!(numbers(&mut room, early), [0_i32; 0]);
+    }
+    assert_eq!(room.poll_timeout(), Some(ms(20)));
+    assert!(room.has_work(ms(20)));
+    room.handle_timeout(ms(20));
+    assert_eq!(room.poll_timeout(), NEVER);
+    assert_eq!(numbers(&mut room, ms(20)), [7]);
+    for later in [ms(20), ms(40), Instant::MAX] {
+        room.handle_timeout(later);
+        assert_eq!(numbers(&mut room, later), [0_i32; 0]);
+    }
+}
+
+#[test]
+fn setting_a_timer_replaces_the_one_before() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(0), &[20, 50, 10, 30]);
+    assert_eq!(room.poll_timeout(), Some(ms(30)));
+    set_timers(&mut room, ms(5), &[10]);
+    assert_eq!(room.poll_timeout(), Some(ms(15)));
+    set_timers(&mut room, ms(6), &[100]);
+    assert_eq!(room.poll_timeout(), Some(ms(106)));
+    room.handle_timeout(ms(105));
+    assert_eq!(numbers(&mut room, ms(105)), [0_i32; 0]);
+    room.handle_timeout(ms(106));
+    assert_eq!(numbers(&mut room, ms(106)), [7]);
+}
+
+#[test]
+fn setting_a_timer_to_zero_cancels_it() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(0), &[20]);
+    set_timers(&mut room, ms(1), &[0]);
+    assert_eq!(room.poll_timeout(), NEVER);
+    room.handle_timeout(Instant::MAX);
+    assert_eq!(numbers(&mut room, Instant::MAX), [0_i32; 0]);
+    // Also in one event, and where there is none.
+    set_timers(&mut room, ms(2), &[5, 0]);
+    assert_eq!(room.poll_timeout(), NEVER);
+    set_timers(&mut room, ms(3), &[0]);
+    assert_eq!(room.poll_timeout(), NEVER);
+}
+
+#[test]
+fn a_late_timer_fires_once() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(0), &[10]);
+    room.handle_timeout(ms(1_000_000));
+    assert_eq!(numbers(&mut room, ms(1_000_000)), [7]);
+    assert_eq!(room.poll_timeout(), NEVER);
+}
+
+#[test]
+fn deadlines_count_from_the_now_of_the_event() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(1234), &[10]);
+    assert_eq!(room.poll_timeout(), Some(ms(1244)));
+    set_timers(&mut room, Instant::from_nanos(2_000_000_007), &[1]);
+    assert_eq!(room.poll_timeout(), Some(Instant::from_nanos(2_001_000_007)));
+}
+
+#[test]
+fn a_timer_set_within_a_late_timer_counts_from_when_that_fired() {
+    let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
+    let text = speaker(&[("connect", "(call $set_timer (i32.const 10))"), ("timer", timer)], "");
+    let mut room = room_of_one(&text, &Limits::default());
+    room.handle_timeout(ms(1005));
+    assert_eq!(numbers(&mut room, ms(1005)), [7]);
+    assert_eq!(room.poll_timeout(), Some(ms(1015)));
+    room.handle_timeout(ms(1015));
+    assert_eq!(numbers(&mut room, ms(1015)), [7]);
+    assert_eq!(room.poll_timeout(), Some(ms(1025)));
+}
+
+#[test]
+fn a_timer_set_when_the_room_begins_counts_from_then() {
+    let text = guest_0_2(ENV, &[("initialize", "(call $set_timer (i32.const 30))")], "");
+    let room = Room::new(&module(&text), "", ms(400), Default::default()).unwrap();
+    assert_eq!(room.poll_timeout(), Some(ms(430)));
+}
+
+#[test]
+fn time_that_runs_backwards_stands_still() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(100), &[1000]);
+    set_timers(&mut room, ms(50), &[10]);
+    assert_eq!(room.poll_timeout(), Some(ms(110)));
+    room.handle_timeout(ms(20));
+    assert_eq!(numbers(&mut room, ms(20)), [0_i32; 0]);
+    assert_eq!(room.poll_timeout(), Some(ms(110)));
+    room.handle_timeout(ms(110));
+    assert_eq!(numbers(&mut room, ms(110)), [7]);
+}
+
+#[test]
+fn the_farthest_timers_saturate() {
+    let mut room = alarm_room();
+    set_timers(&mut room, ms(1), &[u32::MAX]);
+    assert_eq!(room.poll_timeout(), Some(ms(1 + 4_294_967_295)));
+    let end = Instant::from_nanos(u64::MAX - 1_000_000);
+    set_timers(&mut room, end, &[1]);
+    assert_eq!(room.poll_timeout(), Some(Instant::MAX), "to the nanosecond");
+    for delay in [2, u32::MAX] {
+        set_timers(&mut room, end, &[delay]);
+        assert_eq!(room.poll_timeout(), Some(Instant::MAX));
+    }
+    set_timers(&mut room, Instant::MAX, &[1]);
+    assert_eq!(room.poll_timeout(), Some(Instant::MAX));
+    room.handle_timeout(Instant::MAX);
+    assert_eq!(room.poll_output().map(|output| output.recipient), Some(Broadcast));
+    assert_eq!(room.poll_timeout(), NEVER);
+}
+
+#[test]
+fn calls_that_are_not_called_for_do_nothing() {
+    let mut room = alarm_room();
+    let before = room.stats();
+    for _ in 0..3 {
+        room.handle_timeout(ms(5));
+        room.resume(ms(5));
+        assert!(!room.has_work(ms(5)));
+        assert_eq!(room.poll_output(), None);
+    }
+    assert_eq!(room.stats(), before);
+}
+
+#[test]
+fn a_timer_waits_until_the_outputs_were_taken() {
+    let text = speaker(
+        &[
+            ("connect", "(call $set_timer (i32.const 5)) (call $say (i32.const 1))"),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        "",
+    );
+    let mut room = room(&module(&text));
+    connect(&mut room, 1);
+    room.handle_timeout(ms(5));
+    assert_eq!(room.poll_timeout(), Some(ms(5)), "it is still to fire");
+    assert_eq!(numbers(&mut room, ms(5)), [1, 7]);
+}
+
+#[test]
+fn a_timer_that_is_due_comes_before_the_events_that_wait() {
+    let text = speaker(
+        &[
+            ("connect", "(call $set_timer (i32.const 5)) (call $say (i32.const 1))"),
+            ("timer", "(call $say (i32.const 7))"),
+            ("message", "(call $say (i32.const 2))"),
+        ],
+        "",
+    );
+    let mut room = room(&module(&text));
+    connect(&mut room, 1);
+    send(&mut room, "waits, since the room has something to say");
+    assert_eq!(numbers(&mut room, ms(5)), [1, 7, 2]);
+}
+
+/// A host with as many rooms of a guest as asked for, each with client 1.
+fn host_of<'a>(
+    clock: &'a ManualClock,
+    module: &Module,
+    rooms: usize,
+) -> (Host<&'a ManualClock, RecordingTransport>, Vec<RoomKey>) {
+    let mut host = Host::new(clock, RecordingTransport::new());
+    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).unwrap()).collect();
+    for key in &keys {
+        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
+    }
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+    (host, keys)
+}
+
+/// Which rooms have said 7 since this was asked last.
+fn fired(host: &mut Host<&ManualClock, RecordingTransport>) -> Vec<RoomKey> {
+    let seven = SentPayload::Bytes(7_u32.to_le_bytes().into());
+    let sent = std::mem::take(&mut host.transport_mut().sent);
+    sent.into_iter()
+        .map(|Sent { room, payload, .. }| {
+            assert_eq!(payload, seven);
+            room
+        })
+        .collect()
+}
+
+fn set_in(host: &mut Host<&ManualClock, RecordingTransport>, room: RoomKey, delay: u32) {
+    host.handle_event(room, Event::message(ClientId(1), set(&[delay]).as_slice())).unwrap();
+}
+
+#[test]
+fn a_host_asks_to_be_polled_when_the_earliest_timer_is_due() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 3);
+    for (key, delay) in keys.iter().zip([30, 10, 20]) {
+        set_in(&mut host, *key, delay);
+    }
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
+    for (now, expected, next) in [
+        (9, vec![], Some(ms(10))),
+        (10, vec![keys[1]], Some(ms(20))),
+        (20, vec![keys[2]], Some(ms(30))),
+        (29, vec![], Some(ms(30))),
+        (35, vec![keys[0]], NEVER),
+    ] {
+        clock.set(ms(now));
+        assert_eq!(host.poll(Budget::UNLIMITED), next, "at {now} ms");
+        assert_eq!(fired(&mut host), expected, "at {now} ms");
+        assert_eq!(host.poll_timeout(), next);
+    }
+}
+
+#[test]
+fn timers_that_are_due_fire_by_their_deadlines_and_then_in_the_order_of_opening() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 6);
+    for (i, delay) in [(5, 20), (4, 10), (3, 20), (2, 30), (1, 10), (0, 20)] {
+        set_in(&mut host, keys[i], delay);
+    }
+    host.poll(Budget::UNLIMITED);
+    clock.set(ms(100));
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+    assert_eq!(fired(&mut host), [1, 4, 0, 3, 5, 2].map(|i| keys[i]));
+}
+
+#[test]
+fn a_host_forgets_timers_that_were_cancelled_or_replaced() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 2);
+    set_in(&mut host, keys[0], 10);
+    set_in(&mut host, keys[1], 20);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
+    set_in(&mut host, keys[0], 0);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(20)));
+    set_in(&mut host, keys[1], 40);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(40)));
+    set_in(&mut host, keys[0], 50);
+    set_in(&mut host, keys[1], 10);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
+    clock.set(ms(49));
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(50)));
+    assert_eq!(fired(&mut host), [keys[1]]);
+    host.close(keys[0]);
+    host.poll_closed().expect("the room is closed");
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+}
+
+#[test]
+fn a_room_that_sets_the_same_timer_again_fires_again() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 1);
+    set_in(&mut host, keys[0], 10);
+    host.poll(Budget::UNLIMITED);
+    // Cancelled and set to the same deadline.
+    set_in(&mut host, keys[0], 0);
+    host.poll(Budget::UNLIMITED);
+    set_in(&mut host, keys[0], 10);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
+    clock.set(ms(10));
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+    assert_eq!(fired(&mut host), [keys[0]]);
+}
+
+#[test]
+fn a_ticking_room_fires_once_in_each_poll() {
+    let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
+    let module = module(&speaker(&[("message", "(call $set_timer (i32.const 10))"), ("timer", timer)], ""));
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &module, 1);
+    host.handle_event(keys[0], Event::message(ClientId(1), "start")).unwrap();
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
+    // Many ticks late: the missed ones are not made up for.
+    clock.set(ms(1000));
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(1010)));
+    assert_eq!(fired(&mut host), [keys[0]]);
+    for tick in 1..=100 {
+        clock.advance(Duration::from_millis(10));
+        assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(1000 + 10 * tick + 10)));
+        assert_eq!(fired(&mut host), [keys[0]]);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 1);
+    clock.set(ms(100));
+    set_in(&mut host, keys[0], 10);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(110)));
+    clock.set(ms(50));
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(110)));
+    set_in(&mut host, keys[0], 20);
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(120)), "the room's time stood still at 100");
+    assert_eq!(fired(&mut host), [] as [RoomKey; 0]);
+    clock.set(ms(120));
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(fired(&mut host), [keys[0]]);
+    clock.set(ms(0));
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+    clock.set(Instant::MAX);
+    assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
+    assert_eq!(fired(&mut host), [] as [RoomKey; 0]);
+}
+
+#[test]
+fn a_flood_of_timers_within_one_event_is_bounded_by_its_fuel() {
+    let flood = "(loop $next (call $set_timer (i32.const 5)) (br $next))";
+    let limits = limits(|limits| limits.fuel_per_event = Some(100_000));
+    let mut room = room_of_one(&guest_0_2(ENV, &[("message", flood)], ""), &limits);
+    send(&mut room, "go");
+    assert_eq!(outputs(&mut room, ms(0)), [] as [(MessageRecipient, String); 0]);
+    assert!(room.is_closed());
+    assert_eq!(room.poll_timeout(), NEVER);
+}

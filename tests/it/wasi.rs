@@ -1,0 +1,486 @@
+//! The part of WASI preview 1 that a room gets. Numbers of errors and layouts of structures are
+//! those of `wasi_snapshot_preview1.witx`.
+
+use crate::support::{SAY, connect, guest_0_2, module, numbers, outputs, room, room_of_one, send};
+use stateroom_wasmi_host::{ClientId, Event, Fault, FaultCause, Instant, Limits, Room, RoomOptions};
+use std::time::Duration;
+
+const SUCCESS: i32 = 0;
+const EBADF: i32 = 8;
+const EFAULT: i32 = 21;
+const EINVAL: i32 = 28;
+const ENOSYS: i32 = 52;
+const ESPIPE: i32 = 70;
+
+/// All of preview 1: each function with its parameters (`i` is an i32, `I` an i64). All answer an
+/// errno but `proc_exit`.
+const FUNCTIONS: [(&str, &str); 46] = [
+    ("args_get", "ii"),
+    ("args_sizes_get", "ii"),
+    ("environ_get", "ii"),
+    ("environ_sizes_get", "ii"),
+    ("clock_res_get", "ii"),
+    ("clock_time_get", "iIi"),
+    ("fd_advise", "iIIi"),
+    ("fd_allocate", "iII"),
+    ("fd_close", "i"),
+    ("fd_datasync", "i"),
+    ("fd_fdstat_get", "ii"),
+    ("fd_fdstat_set_flags", "ii"),
+    ("fd_fdstat_set_rights", "iII"),
+    ("fd_filestat_get", "ii"),
+    ("fd_filestat_set_size", "iI"),
+    ("fd_filestat_set_times", "iIIi"),
+    ("fd_pread", "iiiIi"),
+    ("fd_prestat_get", "ii"),
+    ("fd_prestat_dir_name", "iii"),
+    ("fd_pwrite", "iiiIi"),
+    ("fd_read", "iiii"),
+    ("fd_readdir", "iiiIi"),
+    ("fd_renumber", "ii"),
+    ("fd_seek", "iIii"),
+    ("fd_sync", "i"),
+    ("fd_tell", "ii"),
+    ("fd_write", "iiii"),
+    ("path_create_directory", "iii"),
+    ("path_filestat_get", "iiiii"),
+    ("path_filestat_set_times", "iiiiIIi"),
+    ("path_link", "iiiiiii"),
+    ("path_open", "iiiiiIIii"),
+    ("path_readlink", "iiiiii"),
+    ("path_remove_directory", "iii"),
+    ("path_rename", "iiiiii"),
+    ("path_symlink", "iiiii"),
+    ("path_unlink_file", "iii"),
+    ("poll_oneoff", "iiii"),
+    ("proc_exit", "i"),
+    ("proc_raise", "i"),
+    ("random_get", "ii"),
+    ("sched_yield", ""),
+    ("sock_accept", "iii"),
+    ("sock_recv", "iiiiii"),
+    ("sock_send", "iiiii"),
+    ("sock_shutdown", "ii"),
+];
+
+/// Functions that do something; all others answer that they cannot.
+const SERVED: [&str; 13] = [
+    "args_get",
+    "args_sizes_get",
+    "environ_get",
+    "environ_sizes_get",
+    "clock_res_get",
+    "clock_time_get",
+    "fd_close",
+    "fd_fdstat_get",
+    "fd_seek",
+    "fd_write",
+    "proc_exit",
+    "random_get",
+    "sched_yield",
+];
+
+fn import(name: &str) -> String {
+    let (_, params) = FUNCTIONS.iter().find(|(known, _)| *known == name).expect("a WASI function");
+    let params: String = params.chars().map(|c| if c == 'I' { " i64" } else { " i32" }).collect();
+    let result = if name == "proc_exit" { "" } else { "(result i32)" };
+    format!(r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param{params}) {result}))"#)
+}
+
+/// A call of a function with these numbers.
+fn call(name: &str, arguments: &[i64]) -> String {
+    let (_, params) = FUNCTIONS.iter().find(|(known, _)| *known == name).expect("a WASI function");
+    assert_eq!(params.len(), arguments.len(), "{name}");
+    let arguments = params.chars().zip(arguments).map(|(ty, argument)| match ty {
+        'I' => format!("(i64.const {argument})"),
+        _ => format!("(i32.const {})", *argument as u32),
+    });
+    format!("(call ${name} {})", arguments.collect::<String>())
+}
+
+const SEND_BINARY: &str = r#"(import "env" "send_binary" (func $send_binary (param i32 i32 i32)))"#;
+
+/// A guest that does this when client 1 connects.
+fn guest(functions: &[&str], body: &str, more: &str) -> String {
+    let imports = functions.iter().fold(SEND_BINARY.to_owned(), |text, name| text + &import(name));
+    guest_0_2(&imports, &[("connect", body)], &format!("{SAY} {more}"))
+}
+
+/// What a function answers to each list of arguments.
+fn answers(name: &str, arguments: &[&[i64]]) -> Vec<i32> {
+    let calls = arguments.iter().map(|arguments| format!("(call $say {})", call(name, arguments)));
+    let mut room = room(&module(&guest(&[name], &calls.collect::<String>(), "")));
+    connect(&mut room, 1);
+    let answers = numbers(&mut room, Instant::ZERO);
+    assert_eq!(room.fault(), None, "{name}");
+    answers
+}
+
+/// What a function answers to one call, and then what lies in memory.
+fn answer(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, Vec<u8>) {
+    let show = format!("(call $send_binary (i32.const 0) (i32.const {at}) (i32.const {len}))");
+    let body = format!("(call $say {}) {show}", call(name, arguments));
+    // Memory is filled so that what is not written is seen.
+    let fill = "(memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x10000))";
+    answer_at(&guest(&[name], &format!("{fill} {body}"), ""), Instant::ZERO, RoomOptions::default())
+}
+
+fn answer_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
+    let mut room = Room::new(&module(text), "", Instant::ZERO, options).unwrap();
+    room.handle_event(now, Event::Connect(ClientId(1))).unwrap();
+    assert_eq!(room.fault(), None);
+    let errno = room.poll_output().unwrap().payload.as_bytes().try_into().unwrap();
+    let shown = room.poll_output().unwrap().payload.as_bytes().to_owned();
+    (i32::from_le_bytes(errno), shown)
+}
+
+#[test]
+fn all_functions_can_be_imported_at_once() {
+    let names = FUNCTIONS.map(|(name, _)| name);
+    let mut room = room_of_one(&guest(&names, "(call $say (call $sched_yield))", ""), &Limits::default());
+    assert_eq!(room.fault(), None);
+    assert_eq!(room.module().imports().count(), 46 + 1);
+    send(&mut room, "still there");
+    assert_eq!(room.fault(), None);
+}
+
+#[test]
+fn functions_that_are_not_served_say_so() {
+    for (name, params) in FUNCTIONS.iter().filter(|(name, _)| !SERVED.contains(name)) {
+        let on_files = ["fd_", "path_", "sock_"].iter().any(|prefix| name.starts_with(prefix));
+        let expected = if on_files { EBADF } else { ENOSYS };
+        for argument in [0, 3, 65_535, -1] {
+            let arguments = vec![argument; params.len()];
+            assert_eq!(answers(name, &[&arguments]), [expected], "{name}({argument}, …)");
+        }
+    }
+}
+
+#[test]
+fn there_are_no_arguments_and_no_environment() {
+    for name in ["args_sizes_get", "environ_sizes_get"] {
+        let (errno, memory) = answer(name, &[100, 104], 96, 16);
+        assert_eq!(errno, SUCCESS);
+        assert_eq!(memory, [[0xaa; 4], [0; 4], [0; 4], [0xaa; 4]].concat(), "two numbers, both 0");
+    }
+    for name in ["args_get", "environ_get"] {
+        let (errno, memory) = answer(name, &[100, 104], 96, 16);
+        assert_eq!(errno, SUCCESS);
+        assert_eq!(memory, [0xaa; 16], "nothing is written");
+    }
+}
+
+#[test]
+fn the_clocks_show_the_now_of_the_event() {
+    let mut options = RoomOptions::default();
+    options.unix_time_at_zero = Duration::from_secs(1_700_000_000);
+    let now = Instant::from_nanos(123_456_789_012);
+    for (clock, expected) in [(0, 1_700_000_000_000_000_000 + 123_456_789_012_u64), (1, 123_456_789_012)] {
+        let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
+        let body = format!("(call $say {}) {show}", call("clock_time_get", &[clock, 1, 100]));
+        let (errno, time) = answer_at(&guest(&["clock_time_get"], &body, ""), now, options);
+        assert_eq!((errno, time), (SUCCESS, expected.to_le_bytes().to_vec()), "clock {clock}");
+        let (errno, resolution) = answer("clock_res_get", &[clock, 100], 100, 8);
+        assert_eq!(errno, SUCCESS);
+        assert_ne!(resolution, [0; 8]);
+    }
+}
+
+#[test]
+fn without_a_wall_clock_the_calendar_begins_in_1970() {
+    let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
+    let body = format!("(call $say {}) {show}", call("clock_time_get", &[0, 0, 100]));
+    let text = guest(&["clock_time_get"], &body, "");
+    let (_, time) = answer_at(&text, Instant::from_millis(5), RoomOptions::default());
+    assert_eq!(time, 5_000_000_u64.to_le_bytes());
+    // At the end of time it stands still.
+    let mut options = RoomOptions::default();
+    options.unix_time_at_zero = Duration::MAX;
+    let (_, time) = answer_at(&text, Instant::MAX, options);
+    assert_eq!(time, u64::MAX.to_le_bytes());
+}
+
+#[test]
+fn other_clocks_are_not_there() {
+    // 2 and 3 are the CPU time of a process and of a thread.
+    for clock in [2, 3, 4, -1] {
+        assert_eq!(answers("clock_time_get", &[&[clock, 0, 100]]), [EINVAL]);
+        assert_eq!(answers("clock_res_get", &[&[clock, 100]]), [EINVAL]);
+    }
+}
+
+#[test]
+fn the_standard_streams_are_there_and_no_other_files() {
+    for fd in [0, 1, 2] {
+        assert_eq!(answers("fd_close", &[&[fd]]), [SUCCESS]);
+        assert_eq!(answers("fd_seek", &[&[fd, 0, 0, 100]]), [ESPIPE]);
+        let (errno, stat) = answer("fd_fdstat_get", &[fd, 104], 104, 24);
+        assert_eq!(errno, SUCCESS);
+        assert_eq!(stat[0], 2, "a character device");
+        assert_eq!(stat[2..4], [0; 2], "no flags");
+        let rights = u64::from_le_bytes(stat[8..16].try_into().unwrap());
+        assert_eq!(rights, if fd == 0 { 0 } else { 1 << 6 }, "the right to write");
+        assert_eq!(stat[16..], [0; 8], "none to inherit");
+    }
+    for fd in [3, 4, 1000, i64::from(i32::MAX), -1] {
+        assert_eq!(answers("fd_close", &[&[fd]]), [EBADF]);
+        assert_eq!(answers("fd_seek", &[&[fd, 0, 0, 100]]), [EBADF]);
+        assert_eq!(answers("fd_fdstat_get", &[&[fd, 100]]), [EBADF]);
+        assert_eq!(answers("fd_write", &[&[fd, 0, 0, 100]]), [EBADF]);
+    }
+    assert_eq!(answers("fd_write", &[&[0, 0, 0, 100]]), [EBADF], "nothing can be written to the input");
+}
+
+#[test]
+fn yielding_goes_on() {
+    assert_eq!(answers("sched_yield", &[&[], &[]]), [SUCCESS, SUCCESS]);
+}
+
+/// Where eight bytes (or as many as told) cannot be.
+fn bad_pointers(len: i64) -> [i64; 6] {
+    [65_536 - len + 1, 65_535, 65_536, i64::from(i32::MAX), 0x8000_0000, 0xffff_ffff]
+}
+
+#[test]
+fn pointers_outside_of_memory_are_answered_with_a_fault_code() {
+    for ptr in bad_pointers(4) {
+        for name in ["args_sizes_get", "environ_sizes_get"] {
+            assert_eq!(answers(name, &[&[ptr, 100], &[100, ptr]]), [EFAULT, EFAULT], "{name} {ptr}");
+        }
+        // The number of bytes written does not fit.
+        assert_eq!(answers("fd_write", &[&[1, 0, 0, ptr]]), [EFAULT], "{ptr}");
+    }
+    for ptr in bad_pointers(8) {
+        assert_eq!(answers("clock_time_get", &[&[0, 0, ptr], &[1, 0, ptr]]), [EFAULT; 2], "{ptr}");
+        assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [EFAULT], "{ptr}");
+        // The list of buffers does not fit.
+        assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [EFAULT], "{ptr}");
+    }
+    for ptr in bad_pointers(24) {
+        assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
+    }
+    for ptr in bad_pointers(16) {
+        assert_eq!(answers("random_get", &[&[ptr, 16]]), [EFAULT]);
+    }
+    // Lengths that pass the end, or wrap.
+    let lengths: [&[i64]; 4] = [&[1, 65_536], &[65_535, 2], &[65_536, 1], &[0xffff_ffff, 65_536]];
+    assert_eq!(answers("random_get", &lengths), [EFAULT; 4]);
+}
+
+#[test]
+fn pointers_at_the_edges_of_memory_are_good() {
+    for ptr in [0, 65_536 - 4] {
+        assert_eq!(answers("args_sizes_get", &[&[ptr, 100], &[100, ptr]]), [SUCCESS; 2]);
+        assert_eq!(answers("environ_sizes_get", &[&[ptr, 100], &[100, ptr]]), [SUCCESS; 2]);
+        assert_eq!(answers("fd_write", &[&[1, 65_536, 0, ptr]]), [SUCCESS], "no buffers, no pointer");
+    }
+    for ptr in [0, 65_536 - 8] {
+        assert_eq!(answers("clock_time_get", &[&[0, 0, ptr]]), [SUCCESS]);
+        assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [SUCCESS]);
+    }
+    for ptr in [0, 65_536 - 24] {
+        assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [SUCCESS]);
+    }
+    let good: [&[i64]; 4] = [&[0, 65_536], &[65_535, 1], &[65_536, 0], &[0, 0]];
+    assert_eq!(answers("random_get", &good), [SUCCESS; 4]);
+}
+
+/// A guest that writes buffers (pointer, length) to a stream and says the errno and how much was
+/// written.
+fn write(fd: i64, buffers: &[(u32, u32)]) -> (i32, u32) {
+    let list: String = buffers
+        .iter()
+        .flat_map(|(ptr, len)| [*ptr, *len])
+        .flat_map(u32::to_le_bytes)
+        .map(|byte| format!("\\{byte:02x}"))
+        .collect();
+    let count = buffers.len() as i64;
+    let show = "(call $send_binary (i32.const 0) (i32.const 32) (i32.const 4))";
+    let body = format!("(call $say {}) {show}", call("fd_write", &[fd, 1024, count, 32]));
+    let text = guest(&["fd_write"], &body, &format!("(data (i32.const 1024) \"{list}\")"));
+    let (errno, written) = answer_at(&text, Instant::ZERO, RoomOptions::default());
+    (errno, u32::from_le_bytes(written.try_into().unwrap()))
+}
+
+#[test]
+fn writing_answers_how_much_was_written() {
+    for fd in [1, 2] {
+        assert_eq!(write(fd, &[]), (SUCCESS, 0));
+        assert_eq!(write(fd, &[(0, 0)]), (SUCCESS, 0));
+        assert_eq!(write(fd, &[(0, 10), (65_536, 0), (65_530, 6)]), (SUCCESS, 16));
+    }
+}
+
+#[test]
+fn buffers_outside_of_memory_cannot_be_written() {
+    for buffer in [(65_536, 1), (65_535, 2), (0, 65_537), (u32::MAX, 1), (u32::MAX, u32::MAX), (1, u32::MAX)]
+    {
+        assert_eq!(write(1, &[buffer]).0, EFAULT, "{buffer:?}");
+        assert_eq!(write(1, &[(0, 3), buffer]).0, EFAULT, "{buffer:?}");
+    }
+}
+
+#[test]
+fn at_most_64_kib_are_written_at_once() {
+    assert_eq!(write(1, &[(0, 65_536)]), (SUCCESS, 65_536));
+    assert_eq!(write(1, &[(0, 40_000), (0, 40_000)]), (SUCCESS, 65_536));
+}
+
+#[test]
+fn at_most_1024_buffers_are_written_at_once() {
+    assert_eq!(write(1, &[(0, 1); 1024]), (SUCCESS, 1024));
+    assert_eq!(write(1, &[(0, 1); 1025]).0, EINVAL);
+    assert_eq!(answers("fd_write", &[&[1, 0, 0xffff_ffff, 32]]), [EINVAL]);
+}
+
+/// The random numbers of a room with this seed: three times eight bytes.
+fn random(seed: u64) -> Vec<String> {
+    let draw = format!(
+        "(drop {}) (call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))",
+        call("random_get", &[100, 8])
+    );
+    let module = module(&guest(&["random_get"], &draw.repeat(3), ""));
+    let mut options = RoomOptions::default();
+    options.seed = seed;
+    let mut room = Room::new(&module, "", Instant::ZERO, options).unwrap();
+    connect(&mut room, 1);
+    outputs(&mut room, Instant::ZERO).into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn the_same_seed_draws_the_same_numbers_and_another_seed_others() {
+    let seeds = [0, 1, 2, u64::MAX];
+    let mut all: Vec<String> = Vec::new();
+    for seed in seeds {
+        assert_eq!(random(seed), random(seed));
+        all.extend(random(seed));
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 3 * seeds.len(), "no number is drawn twice");
+}
+
+#[test]
+fn more_than_64_kib_of_random_bytes_are_refused() {
+    let calls: [&[i64]; 3] = [&[0, 65_536], &[0, 65_537], &[0, 0xffff_ffff]];
+    assert_eq!(answers("random_get", &calls), [SUCCESS, EINVAL, EINVAL]);
+}
+
+#[test]
+fn exiting_is_a_fault_with_its_code() {
+    for code in [0, 1, 42, -1, i32::MIN] {
+        let text = guest(&["proc_exit"], &call("proc_exit", &[i64::from(code)]), "");
+        let mut room = room(&module(&text));
+        connect(&mut room, 1);
+        let fault = Fault { during: "connect", cause: FaultCause::Exit { code } };
+        assert_eq!(room.fault(), Some(&fault));
+        assert_eq!(fault.to_string(), format!("the guest failed in `connect`: it exited with code {code}"));
+    }
+}
+
+#[test]
+fn the_constructor_of_a_reactor_is_called_first_and_once() {
+    let say = |n: i32| format!("(call $say (i32.const {n}))");
+    let text = guest_0_2(
+        SEND_BINARY,
+        &[
+            ("jam_malloc", &(say(2) + "(i32.const 4096)")),
+            ("initialize", &say(3)),
+            ("connect", &say(4)),
+            ("message", &say(5)),
+        ],
+        &format!(r#"{SAY} (func (export "_initialize") {})"#, say(1)),
+    );
+    let mut room = room(&module(&text));
+    connect(&mut room, 1);
+    send(&mut room, "hi");
+    assert_eq!(numbers(&mut room, Instant::ZERO), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_start_function_may_use_wasi_and_send() {
+    let body = format!("(call $say {})", call("random_get", &[100, 8]));
+    let text = guest_0_2(
+        &(SEND_BINARY.to_owned() + &import("random_get")),
+        &[],
+        &format!("{SAY} (func $start {body}) (start $start)"),
+    );
+    let mut room = room(&module(&text));
+    assert_eq!(numbers(&mut room, Instant::ZERO), [SUCCESS]);
+}
+
+#[cfg(feature = "log")]
+mod printing {
+    use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// What was logged on this thread, that is, by this test.
+        static LINES: RefCell<Vec<(log::Level, String)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Logger;
+
+    impl log::Log for Logger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if record.target() == "guest" {
+                LINES.with_borrow_mut(|lines| lines.push((record.level(), record.args().to_string())));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    /// What is logged when a guest writes these texts, each in one call.
+    fn logged(fd: i64, texts: &[&[u8]]) -> Vec<(log::Level, String)> {
+        // Another test may have set it before.
+        let _ = log::set_logger(&Logger);
+        log::set_max_level(log::LevelFilter::Trace);
+        let write = r"
+            (i32.store (i32.const 32) (local.get 1))
+            (i32.store (i32.const 36) (local.get 2))";
+        let body = format!("{write} (drop {})", call("fd_write", &[fd, 32, 1, 40]));
+        let text = guest_0_2(&import("fd_write"), &[("binary", &body)], "");
+        let mut room = room(&module(&text));
+        connect(&mut room, 1);
+        texts.iter().for_each(|text| send(&mut room, *text));
+        assert_eq!(room.fault(), None);
+        LINES.take()
+    }
+
+    fn lines(level: log::Level, lines: &[&str]) -> Vec<(log::Level, String)> {
+        lines.iter().map(|line| (level, (*line).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_a_guest_prints_is_logged_a_line_at_a_time() {
+        use log::Level::{Info, Warn};
+        assert_eq!(logged(1, &[b"hello\n"]), lines(Info, &["hello"]));
+        assert_eq!(logged(2, &[b"oh no\n"]), lines(Warn, &["oh no"]));
+        assert_eq!(logged(1, &[b"no end of line"]), [] as [(log::Level, String); 0]);
+        assert_eq!(
+            logged(1, &[b"one ", b"line\nand ", b"another\n\n"]),
+            lines(Info, &["one line", "and another", ""])
+        );
+    }
+
+    #[test]
+    fn a_guest_cannot_write_control_characters_into_a_log() {
+        assert_eq!(
+            logged(1, &[b"\x1b[31mred\r\0\xff\n"]),
+            lines(log::Level::Info, &[r"\x1b[31mred\r\x00\xff"])
+        );
+    }
+
+    #[test]
+    fn long_lines_are_logged_in_pieces_without_a_loss() {
+        let long = "x".repeat(1000);
+        let logged = logged(1, &[long.as_bytes(), b"\n"]);
+        assert!(logged.len() > 1);
+        assert_eq!(logged.into_iter().map(|(_, piece)| piece).collect::<String>(), long);
+    }
+}
