@@ -58,7 +58,7 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat tokio server cli; do
+  for features in "" log std simd wat trim tokio server cli; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
 }
@@ -127,7 +127,7 @@ step_rooms() {
   fi
   rm -rf examples/rooms/assemblyscript/node_modules
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
-  ROOMS_DIR=$cache/rooms cargo test --features cli --test it -- bundled
+  ROOMS_DIR=$cache/rooms cargo test --features cli --test it -- serve::bundled
 }
 
 step_browser() {
