@@ -49,6 +49,8 @@ step_tests() {
   # The same core without any feature, and optimised: another way through the interpreter.
   cargo test --lib --test it
   cargo test --release --test it
+  # What a user's release profile may be: without link-time optimisation, in many units.
+  cargo test --profile plain-release --test it what_runs_long
 }
 
 step_format() {

@@ -251,7 +251,8 @@ pub enum FaultCause {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The guest's allocator answered null, or a buffer that is not within its memory.
+    /// The guest's allocator answered a buffer that is not within its memory; or null, and the
+    /// memory cannot be grown for a buffer either.
     BadAllocation {
         /// The pointer it answered.
         ptr: u32,

@@ -22,10 +22,10 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Elements of all tables of one room together. Default 65,536, small 1,024.
     pub table_elements: usize,
-    /// The guest's value stack (the interpreter's; a compiled language keeps its own shadow stack
-    /// in linear memory). Default 1 MiB, small 4 KiB.
+    /// The guest's value stack: the interpreter's, where a parameter or a local takes 16 bytes. (A
+    /// compiled language keeps its own shadow stack in linear memory.) Default 1 MiB, small 4 KiB.
     pub stack_bytes: usize,
-    /// Calls within calls. Default 10,000, small 32.
+    /// Calls within calls; the call of an export is the first. Default 10,000, small 32.
     pub recursion_depth: usize,
     /// Fuel that one event may use before it is a fault; one unit is about one simple instruction
     /// of the interpreter. `None` turns metering off: then an endless loop in a guest hangs its

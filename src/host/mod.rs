@@ -138,7 +138,8 @@ pub struct Host<C, T> {
 }
 
 struct Slot {
-    room: Room,
+    /// Boxed, since the table of rooms moves its slots when it grows.
+    room: Box<Room>,
     /// In which of the host's queues it is.
     place: Place,
     /// What the timer queue knows of it.
@@ -216,7 +217,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         if self.rooms.len() >= self.limits.rooms {
             return Err(OpenError::TooManyRooms { limit: self.limits.rooms });
         }
-        let room = Room::suspended(module, id, options)?;
+        let room = Box::new(Room::suspended(module, id, options)?);
         let key = RoomKey(self.next_key);
         self.next_key += 1;
         self.rooms.insert(key, Slot { room, place: Place::Ready, deadline: None });
@@ -322,7 +323,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     /// All rooms, in no order.
     pub fn rooms(&self) -> impl ExactSizeIterator<Item = (RoomKey, &Room)> {
-        self.rooms.iter().map(|(key, slot)| (*key, &slot.room))
+        self.rooms.iter().map(|(key, slot)| (*key, &*slot.room))
     }
 
     /// The clock.
