@@ -1,0 +1,125 @@
+//! The crate's own hot paths, for those who work on it: `cargo bench --bench hot_paths`.
+//!
+//! How it compares with other hosts is measured in `benches/vs-jit`.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use stateroom_wasmi_host::{
+    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey, RoomOptions,
+    SendError, Transport,
+};
+use std::{convert::Infallible, hint::black_box, time::Duration};
+
+const ECHO_C: &[u8] = include_bytes!("../examples/rooms/wasm/echo-c.wasm");
+const ECHO_RUST: &[u8] = include_bytes!("../examples/rooms/wasm/echo-rust-0.4.wasm");
+const CLOCK: &[u8] = include_bytes!("../examples/rooms/wasm/clock-rust-0.2.wasm");
+const CLIENT: ClientId = ClientId(1);
+
+struct Nowhere;
+
+impl Transport for Nowhere {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+        black_box(output);
+        Ok(())
+    }
+}
+
+fn module(wasm: &[u8]) -> Module {
+    Module::load(wasm, &Limits::default()).expect("the room loads")
+}
+
+fn room(module: &Module) -> Room {
+    let mut room = Room::new(module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("it takes a client");
+    while room.poll_output().is_some() {}
+    room
+}
+
+/// A host with some rooms, each with a client.
+fn host(
+    module: &Module,
+    clock: &'static ManualClock,
+    rooms: usize,
+) -> (Host<&'static ManualClock, Nowhere>, Vec<RoomKey>) {
+    let mut host = Host::new(clock, Nowhere);
+    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).expect("it opens")).collect();
+    for key in &keys {
+        host.handle_event(*key, Event::Connect(CLIENT)).expect("it takes a client");
+    }
+    host.poll(Budget::UNLIMITED);
+    (host, keys)
+}
+
+fn clock() -> &'static ManualClock {
+    // A process measures a handful of hosts and ends.
+    Box::leak(Box::default())
+}
+
+fn start(c: &mut Criterion) {
+    let mut group = c.benchmark_group("start");
+    for (name, wasm) in [("C", ECHO_C), ("SDK 0.4", ECHO_RUST)] {
+        group.bench_function(format!("load, {name}"), |b| b.iter(|| module(wasm)));
+        let module = module(wasm);
+        group.bench_function(format!("open, {name}"), |b| {
+            b.iter(|| Room::new(&module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens"));
+        });
+    }
+}
+
+fn events(c: &mut Criterion) {
+    let mut group = c.benchmark_group("echo");
+    for len in [16_usize, 4 << 10, 60 << 10] {
+        let text = "x".repeat(len);
+        group.throughput(Throughput::Bytes(len as u64));
+        for (name, wasm) in [("C", ECHO_C), ("SDK 0.4", ECHO_RUST)] {
+            let module = module(wasm);
+            let mut room = room(&module);
+            group.bench_function(format!("room, {name}, {len} B"), |b| {
+                b.iter(|| {
+                    let event = Event::message(CLIENT, text.as_str());
+                    room.handle_event(Instant::ZERO, event).expect("it is idle");
+                    while let Some(output) = room.poll_output() {
+                        black_box(output);
+                    }
+                });
+            });
+            let (mut host, keys) = host(&module, clock(), 1);
+            group.bench_function(format!("host, {name}, {len} B"), |b| {
+                b.iter(|| {
+                    host.handle_event(keys[0], Event::message(CLIENT, text.as_str())).expect("it is idle");
+                    host.poll(Budget::UNLIMITED)
+                });
+            });
+        }
+    }
+}
+
+fn many_rooms(c: &mut Criterion) {
+    let mut group = c.benchmark_group("1,000 rooms");
+    group.throughput(Throughput::Elements(1000));
+    let (mut echoes, keys) = host(&module(ECHO_C), clock(), 1000);
+    group.bench_function("an event each", |b| {
+        b.iter(|| {
+            for key in &keys {
+                echoes.handle_event(*key, Event::message(CLIENT, "hello")).expect("it is idle");
+            }
+            echoes.poll(Budget::UNLIMITED)
+        });
+    });
+    let time = clock();
+    let (mut clocks, _) = host(&module(CLOCK), time, 1000);
+    group.bench_function("a timer each", |b| {
+        b.iter(|| {
+            time.advance(Duration::from_secs(1));
+            clocks.poll(Budget::UNLIMITED)
+        });
+    });
+    group.bench_function("opened and closed", |b| {
+        let module = module(ECHO_C);
+        b.iter_batched(|| host(&module, clock(), 1000), |(host, _)| drop(host), BatchSize::PerIteration);
+    });
+}
+
+criterion_group!(benches, start, events, many_rooms);
+criterion_main!(benches);
