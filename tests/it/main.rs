@@ -4,6 +4,7 @@
 mod abi_0_2;
 mod abi_0_4;
 mod check;
+mod determinism;
 mod faults;
 mod host;
 mod limits;

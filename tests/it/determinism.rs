@@ -1,0 +1,70 @@
+//! Same in, same out: whatever the compilation, the slices, and the floats.
+
+use crate::support::{ENV, Said, connect, guest_0_2, module, outputs, room, send};
+use stateroom_wasmi_host::{
+    ClientId, Compilation, Event, Instant, Limits, MessageRecipient, Module, Room, RoomOptions,
+};
+use std::{fs, path::Path, time::Duration};
+
+#[test]
+fn a_nan_has_the_same_bits_on_every_processor() {
+    // Processors differ in what becomes of a NaN's payload; the canonical NaN has none.
+    let body = "(f64.store (i32.const 0) (f64.add (f64.const nan:0x4000000000001) (f64.const 1)))
+        (f32.store (i32.const 8) (f32.mul (f32.const -nan:0x200001) (f32.const 3)))
+        (f64.store (i32.const 16) (f64.sqrt (f64.const -1)))
+        (call $send_binary (i32.const 0) (i32.const 0) (i32.const 24))";
+    let mut room = room(&module(&guest_0_2(ENV, &[("message", body)], "")));
+    connect(&mut room, 1);
+    send(&mut room, "go");
+    let canonical = "0x000000000000f87f0000c07f00000000000000000000f87f".to_owned();
+    assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Broadcast, canonical)]);
+}
+
+#[test]
+fn bundled_rooms_say_the_same_however_they_are_compiled_and_sliced() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
+    for file in fs::read_dir(folder).expect("the rooms are there") {
+        let path = file.expect("a file").path();
+        let wasm = fs::read(&path).expect("it can be read");
+        let expected = play(&wasm, Compilation::Lazy, u64::MAX);
+        assert!(!expected.0.is_empty(), "{} says nothing", path.display());
+        for (compilation, slice) in
+            [(Compilation::Lazy, u64::MAX), (Compilation::Eager, u64::MAX), (Compilation::Lazy, 500)]
+        {
+            let again = play(&wasm, compilation, slice);
+            assert_eq!(again, expected, "{}, {compilation:?}, {slice}", path.display());
+        }
+    }
+}
+
+/// Everything that a room says to a day's worth of events, and the fuel that it used.
+fn play(wasm: &[u8], compilation: Compilation, slice: u64) -> (Vec<Said>, u64) {
+    let mut limits = Limits::default();
+    limits.fuel_per_slice = slice;
+    let module = Module::load_with(wasm, &limits, compilation).expect("it loads");
+    let mut options = RoomOptions::default();
+    options.seed = 42;
+    let mut now = Instant::from_millis(5);
+    let mut room = Room::new(&module, "day", now, options).expect("it opens");
+    let mut said = outputs(&mut room, now);
+    let (a, b) = (ClientId(1), ClientId(2));
+    let events = [
+        Event::Connect(a),
+        Event::Connect(b),
+        Event::message(a, "2d6"),
+        Event::message(b, "+5"),
+        Event::message(a, "/nick ada"),
+        Event::message(b, &[1, 2, 3, 250]),
+        Event::Disconnect(a),
+        Event::message(b, "d20"),
+    ];
+    for event in events {
+        now = now + Duration::from_millis(1500);
+        room.handle_timeout(now);
+        said.extend(outputs(&mut room, now));
+        room.handle_event(now, event).expect("it takes the event");
+        said.extend(outputs(&mut room, now));
+    }
+    assert_eq!(room.fault(), None);
+    (said, room.fuel_used())
+}
