@@ -279,6 +279,10 @@ async fn send_some(
     /// Messages that are handed to the socket before it is flushed.
     const BATCH: usize = 64;
     let mut sent = Sent::Messages;
+    // What was handed to the socket in the call before leaves it first, also if that was cancelled.
+    if sink.flush().await.is_err() {
+        return Sent::Nothing;
+    }
     if batch.is_empty() {
         tokio::select! {
             biased;
@@ -307,10 +311,7 @@ async fn send_some(
             return Sent::Nothing;
         }
     }
-    match sink.flush().await {
-        Ok(()) => sent,
-        Err(_) => Sent::Nothing,
-    }
+    sent
 }
 
 /// Sends the close frame and waits, a short time, for the other side to close.
