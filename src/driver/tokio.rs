@@ -169,7 +169,7 @@ impl Rooms {
 const GONE: &str = "the task that runs the rooms is gone with its runtime";
 
 /// Fuel between two looks at what has come in: about ten milliseconds of work.
-pub(super) const FUEL_PER_POLL: u64 = 8_000_000;
+const FUEL_PER_POLL: u64 = 8_000_000;
 
 async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::Receiver<Command>) {
     // A room that has ended and is yet to be told of; nothing follows from the others before it.

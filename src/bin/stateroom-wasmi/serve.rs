@@ -35,7 +35,7 @@ pub struct Serve {
     /// Folder to serve under / instead of the bundled page
     #[arg(long = "static", value_name = "DIR")]
     static_dir: Option<PathBuf>,
-    /// Threads that run rooms [default: one for each core]
+    /// Workers that run rooms, in parallel [default: one for each core]
     #[arg(long)]
     workers: Option<usize>,
     /// Seconds after which a room without clients is closed

@@ -28,7 +28,8 @@ pub struct ServerConfig {
     pub heartbeat_timeout: Duration,
     /// A folder whose files are served instead of the page. Default none.
     pub static_dir: Option<PathBuf>,
-    /// Threads that run rooms. Default one for each core.
+    /// Tasks that run rooms, each with an interpreter of its own. Default one for each core; more
+    /// bring nothing.
     pub workers: usize,
     /// Time after which a room without clients is closed. Default 60 s.
     pub room_idle: Duration,
@@ -91,7 +92,7 @@ pub enum ServeError {
     Load(LoadError),
     /// The address cannot be listened on.
     Listen(io::Error),
-    /// The operating system gave no thread, or no seed.
+    /// The operating system gave no seed.
     Start(io::Error),
 }
 

@@ -7,7 +7,7 @@
 //! | `GET /rooms` | the rooms and their figures, in JSON |
 //! | `GET /` | the files of a folder, or else a page to play with the rooms |
 //!
-//! Rooms are spread over worker threads, each with a host and an interpreter of its own. A client's
+//! Rooms are spread over workers, tasks that each have a host and an interpreter of their own. A client's
 //! connection is a task that talks to its room's worker through bounded channels.
 
 mod config;
@@ -196,13 +196,16 @@ async fn connect(
     let Some(connection) = shared.connection.upgrade() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
-    upgrade.max_message_size(options.message_bytes).max_frame_size(options.message_bytes).on_upgrade(
-        async move |socket| {
-            let worker = shared.workers.of_room(&room);
-            let room: Box<str> = room.into();
-            socket::run(socket, worker, room, token, options, shared.stopping).await;
-            // The connection is over, for whoever waits for that.
-            drop(connection);
-        },
-    )
+    let upgrade = upgrade
+        // It is zeroed before each attempt to read, and most messages are small.
+        .read_buffer_size(8 << 10)
+        .max_message_size(options.message_bytes)
+        .max_frame_size(options.message_bytes);
+    upgrade.on_upgrade(async move |socket| {
+        let worker = shared.workers.of_room(&room);
+        let room: Box<str> = room.into();
+        socket::run(socket, worker, room, token, options, shared.stopping).await;
+        // The connection is over, for whoever waits for that.
+        drop(connection);
+    })
 }

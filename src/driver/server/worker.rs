@@ -1,4 +1,8 @@
-//! The threads that run rooms, each with a host, a module and an interpreter of its own.
+//! The tasks that run rooms, each with a host, a module and an interpreter of its own.
+//!
+//! They share the runtime's threads with the connections, so that a message takes its way through the
+//! server without waking another thread; after a slice or a millisecond of work, the others have
+//! their turn.
 
 use super::{
     config::{ServeError, ServerConfig},
@@ -8,18 +12,16 @@ use super::{
 use crate::{
     Budget, ClientId, Clock, Event, EventError, Host, HostLimits, Instant, Module, OpenError, RoomKey,
     abi::AbiVersion,
-    driver::tokio::{FUEL_PER_POLL, OwnedEvent, TokioClock, Wake, wait},
+    driver::tokio::{OwnedEvent, TokioClock, Wake, wait},
 };
 use core::time::Duration;
 use hashbrown::HashMap;
 use std::{
     boxed::Box,
     collections::{BTreeSet, VecDeque},
-    format,
     hash::{BuildHasher, RandomState},
     string::{String, ToString},
     sync::Arc,
-    thread,
     vec::Vec,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -77,18 +79,7 @@ impl Workers {
             let (sender, receiver) = mpsc::channel(COMMANDS);
             let (config, places) = (config.clone(), places.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .map_err(ServeError::Start)?;
-            thread::Builder::new()
-                .name(format!("rooms-{number}"))
-                .spawn(move || {
-                    runtime.block_on(async {
-                        Worker::new(&config, module, places, seed).run(receiver).await;
-                    });
-                })
-                .map_err(ServeError::Start)?;
+            tokio::spawn(Worker::new(&config, module, places, seed).run(receiver));
             commands.push(sender);
         }
         Ok(Self { commands, abi, hasher: RandomState::new() })
@@ -173,6 +164,9 @@ struct Stopping {
     until: Instant,
 }
 
+/// Fuel between two turns of the others on the thread: about a millisecond of work.
+const FUEL_PER_POLL: u64 = 800_000;
+
 /// Time for rooms to handle what they were given before the server stopped.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
@@ -211,6 +205,9 @@ impl Worker {
             let idle = self.idle.first().map(|(at, _)| *at);
             let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
             let wake_at = [wake_at, idle, untrimmed].into_iter().flatten().min();
+            if wake_at.is_some_and(|at| at <= now) {
+                tokio::task::yield_now().await;
+            }
             match wait(&mut commands, wake_at, self.host.clock(), core::future::pending()).await {
                 Wake::Command(command) => self.command(command),
                 Wake::Time | Wake::Writable => {}
