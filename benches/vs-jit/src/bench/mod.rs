@@ -1,0 +1,140 @@
+//! The figures: one command, one table.
+
+mod chart;
+mod measure;
+pub mod memory;
+mod rows;
+#[cfg(feature = "server")]
+pub mod server;
+mod table;
+
+use anyhow::{Context, Result, bail};
+use measure::Effort;
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use table::Row;
+
+/// Measure this crate and the JIT hosts against each other
+#[derive(clap::Args)]
+pub struct Options {
+    /// A minute or two, for a first look
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// The better part of an hour, for figures to quote
+    #[arg(long)]
+    full: bool,
+    /// Only rows whose ids begin with one of these, such as echo,cold,compute,memory,server
+    #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
+    only: Vec<String>,
+    /// Write vs-jit.md and vs-jit.svg into this folder, too
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// List the ids of the rows and do nothing
+    #[arg(long)]
+    list: bool,
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        match (self.quick, self.full) {
+            (true, _) => Effort { rounds: 7, turn: Duration::from_millis(5) },
+            (_, true) => Effort { rounds: 101, turn: Duration::from_millis(30) },
+            _ => Effort { rounds: 25, turn: Duration::from_millis(20) },
+        }
+    }
+
+    fn wants(&self, id: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|prefix| id.starts_with(prefix.as_str()))
+    }
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let effort = options.effort();
+    if options.list {
+        rows::all().iter().for_each(|(id, _)| println!("{id}"));
+        println!("memory\nserver");
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for (id, row) in rows::all() {
+        if options.wants(&id) {
+            eprintln!("{id} …");
+            rows.push(row(effort));
+        }
+    }
+    if options.wants("memory") {
+        eprintln!("memory …");
+        rows.extend(memory::rows(effort)?);
+    }
+    #[cfg(feature = "server")]
+    if options.wants("server") {
+        eprintln!("server …");
+        rows.extend(server::rows(effort)?);
+    }
+    if rows.is_empty() {
+        bail!("there are no such rows; --list shows all");
+    }
+    let text = page(options, &rows);
+    println!("{text}");
+    if let Some(folder) = &options.out {
+        std::fs::create_dir_all(folder).with_context(|| format!("no folder {}", folder.display()))?;
+        std::fs::write(folder.join("vs-jit.md"), &text)?;
+        std::fs::write(folder.join("vs-jit.svg"), chart::svg(&rows))?;
+    }
+    Ok(())
+}
+
+fn page(options: &Options, rows: &[Row]) -> String {
+    let mut command = String::from("cargo run --release -- bench");
+    if options.quick {
+        command.push_str(" --quick");
+    }
+    if options.full {
+        command.push_str(" --full");
+    }
+    if !options.only.is_empty() {
+        let _ = write!(command, " --only {}", options.only.join(","));
+    }
+    let effort = options.effort();
+    let mut text = String::from("# Side by side with the JIT host\n\n");
+    let _ = write!(
+        text,
+        "Written by `{command}` in `benches/vs-jit`, whose README says what is measured, how, and what \
+         is not won. Medians of {} rounds in which the contenders take turns; what they are compared by \
+         is the median of the rounds' ratios. A number in brackets is a multiple of the first column's \
+         time. Machines like this one are noisy: the ratios hold better than the times.\n\n- {}\n- {}\n\n![For each row, how many times faster or slower this crate is \
+         than the JIT host](vs-jit.svg)\n",
+        effort.rounds,
+        machine(),
+        versions(),
+    );
+    text.push_str(&table::markdown(rows));
+    text
+}
+
+/// The processor, as far as the system tells.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    format!("{} {}, {model}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// The versions that this package is locked to.
+fn versions() -> String {
+    let lock = include_str!("../../Cargo.lock");
+    let version = |name: &str| {
+        let mut found: Vec<&str> = Vec::new();
+        let mut lines = lock.lines();
+        while let Some(line) = lines.next() {
+            if line == format!("name = \"{name}\"") {
+                found.extend(lines.next().and_then(|line| line.split('"').nth(1)));
+            }
+        }
+        found.join(", ")
+    };
+    let names =
+        ["stateroom-wasmi-host", "wasmi", "stateroom-wasm-host", "wasmtime", "stateroom-server", "axum"];
+    names.map(|name| format!("{name} {}", version(name))).join("; ")
+}

@@ -1,0 +1,303 @@
+//! The rows that are measured within one process.
+
+use super::{
+    measure::{Contender, Effort, Figure, by_turns},
+    table::{Group, Row, Unit},
+};
+use crate::{
+    engines,
+    jit::{Jit02, Jit04},
+    ours::Ours,
+    words::{Event, Module, Room, Runtime, Tally},
+};
+use stateroom_wasmi_host::Compilation;
+use std::{
+    hint::black_box,
+    path::Path,
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
+
+/// A guest that rows run.
+#[derive(Clone, Copy)]
+pub struct Guest {
+    id: &'static str,
+    title: &'static str,
+    path: &'static str,
+    is_0_4: bool,
+}
+
+const ECHO_0_2: Guest = Guest { id: "0.2", title: "SDK 0.2", path: "echo-rust-0.2", is_0_4: false };
+const ECHO_0_4: Guest = Guest { id: "0.4", title: "SDK 0.4", path: "echo-rust-0.4", is_0_4: true };
+const ECHO_C: Guest = Guest { id: "c", title: "C", path: "echo-c", is_0_4: false };
+const COUNTER_0_2: Guest = Guest { path: "counter-rust-0.2", ..ECHO_0_2 };
+const COUNTER_0_4: Guest = Guest { path: "counter-rust-0.4", ..ECHO_0_4 };
+const COUNTER_C: Guest = Guest { path: "counter-c", ..ECHO_C };
+const COMPUTE: Guest = Guest { id: "compute", title: "C", path: "compute", is_0_4: false };
+
+impl Guest {
+    fn wasm(self) -> Vec<u8> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = if self.id == "compute" { "guests/wasm" } else { "../../examples/rooms/wasm" };
+        let path = here.join(folder).join(format!("{}.wasm", self.path));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Who can run it, this crate first, its JIT host second.
+    fn runtimes(self) -> Vec<(&'static str, Box<dyn Runtime>)> {
+        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> = vec![(OURS, Box::new(Ours::room()))];
+        match self.is_0_4 {
+            true => runtimes.push(("JIT 0.4.4", Box::new(Jit04))),
+            false => runtimes.push(("JIT 0.2.9", Box::new(Jit02))),
+        }
+        if !self.is_0_4 {
+            runtimes.push(("wasmi alone", Box::new(engines::Wasmi)));
+            #[cfg(feature = "pulley")]
+            runtimes.push(("Pulley", Box::new(engines::Pulley)));
+            // The published crate is of 2021 and refuses what current Rust makes ("unknown value_type").
+            #[cfg(feature = "wasm3")]
+            if self.title == "C" {
+                runtimes.push(("wasm3", Box::new(engines::Wasm3)));
+            }
+            #[cfg(feature = "tinywasm")]
+            runtimes.push(("tinywasm", Box::new(engines::TinyWasm)));
+        }
+        runtimes
+    }
+}
+
+const OURS: &str = "this crate";
+
+/// Measures one row.
+type Measure = Box<dyn FnOnce(Effort) -> Row>;
+
+/// All rows, by id, in the order of the table; each measures when it is asked to.
+pub fn all() -> Vec<(String, Measure)> {
+    let mut rows = Vec::new();
+    let mut add = |id: String, row: Measure| rows.push((id, row));
+    for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
+        add(format!("load-{}", guest.id), Box::new(move |effort| load(guest, effort)));
+    }
+    for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
+        add(format!("new-room-{}", guest.id), Box::new(move |effort| new_room(guest, effort)));
+    }
+    for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
+        add(format!("cold-{}", guest.id), Box::new(move |effort| cold_start(guest, effort)));
+    }
+    for guest in [ECHO_C, ECHO_0_2, ECHO_0_4] {
+        for (len, size) in [(16, "16 B"), (256, "256 B"), (4 << 10, "4 KiB"), (60 << 10, "60 KiB")] {
+            add(
+                format!("echo-{}-{len}", guest.id),
+                Box::new(move |effort| {
+                    let text = "x".repeat(len);
+                    let title = format!("echo, {} guest, text of {size}", guest.title);
+                    event(guest, title, Event::text(1, &text), effort)
+                }),
+            );
+        }
+    }
+    for guest in [ECHO_C, ECHO_0_2, ECHO_0_4] {
+        add(
+            format!("binary-{}-256", guest.id),
+            Box::new(move |effort| {
+                let title = format!("echo, {} guest, binary of 256 B", guest.title);
+                event(guest, title, Event::binary(1, &[7; 256]), effort)
+            }),
+        );
+    }
+    for guest in [COUNTER_C, COUNTER_0_2, COUNTER_0_4] {
+        add(
+            format!("counter-{}", guest.id),
+            Box::new(move |effort| {
+                event(guest, format!("counter, {} guest", guest.title), Event::text(1, "+"), effort)
+            }),
+        );
+    }
+    for (kernel, name) in KERNELS {
+        add(
+            format!("compute-{name}"),
+            Box::new(move |effort| {
+                let mut row = event(COMPUTE, name.into(), Event::text(1, kernel), effort);
+                row.group = Group::Compute;
+                row.unit = Unit::Nanos;
+                row
+            }),
+        );
+    }
+    for (id, guest, title, text) in SELF_ROWS {
+        add(format!("fuel-{id}"), Box::new(move |effort| itself(*guest, title, text, Group::Fuel, effort)));
+        add(
+            format!("slices-{id}"),
+            Box::new(move |effort| itself(*guest, title, text, Group::Slices, effort)),
+        );
+    }
+    add("workers".into(), Box::new(workers));
+    rows
+}
+
+const KERNELS: [(&str, &str); 5] =
+    [("h", "hash"), ("s", "sieve"), ("l", "life 128×128"), ("f", "fib"), ("n", "n-body")];
+
+const SELF_ROWS: &[(&str, Guest, &str, &str)] = &[
+    ("echo-c", ECHO_C, "echo, C guest, text of 16 B", "0123456789abcdef"),
+    ("echo-0.2", ECHO_0_2, "echo, SDK 0.2 guest, text of 16 B", "0123456789abcdef"),
+    ("echo-0.4", ECHO_0_4, "echo, SDK 0.4 guest, text of 16 B", "0123456789abcdef"),
+    ("counter-0.2", COUNTER_0_2, "counter, SDK 0.2 guest", "+"),
+    ("hash", COMPUTE, "hash", "h"),
+    ("sieve", COMPUTE, "sieve", "s"),
+    ("fib", COMPUTE, "fib", "f"),
+];
+
+fn load(guest: Guest, effort: Effort) -> Row {
+    let wasm = guest.wasm();
+    let mut runtimes = guest.runtimes();
+    runtimes.push(("this crate, eager", Box::new(Ours::room().with_compilation(Compilation::Eager))));
+    let figures = measure(runtimes, effort, |runtime| {
+        black_box(runtime.load(&wasm).expect("the module loads"));
+    });
+    let title = format!("bytes → module, {} echo ({} bytes)", guest.title, wasm.len());
+    Row { title, group: Group::Start, unit: Unit::Nanos, figures }
+}
+
+fn new_room(guest: Guest, effort: Effort) -> Row {
+    let wasm = guest.wasm();
+    let loaded: Vec<(&'static str, Box<dyn Module>)> = guest
+        .runtimes()
+        .into_iter()
+        .map(|(name, runtime)| (name, runtime.load(&wasm).expect("the module loads")))
+        .collect();
+    let ears = Arc::new(Tally::default());
+    let mut contenders: Vec<_> = loaded
+        .iter()
+        .map(|(name, module)| {
+            let ears = ears.clone();
+            Contender::new(name, move || {
+                black_box(module.open("room", ears.clone()).expect("the room opens"));
+            })
+        })
+        .collect();
+    let title = format!("new room, opened and closed again, {} echo", guest.title);
+    Row { title, group: Group::Start, unit: Unit::Nanos, figures: by_turns(&mut contenders, effort) }
+}
+
+fn cold_start(guest: Guest, effort: Effort) -> Row {
+    let wasm = guest.wasm();
+    let figures = measure(guest.runtimes(), effort, |runtime| {
+        let ears = Arc::new(Tally::default());
+        let module = runtime.load(&wasm).expect("the module loads");
+        let mut room = module.open("room", ears.clone()).expect("the room opens");
+        room.handle(Event::Connect(1));
+        room.handle(Event::text(1, "0123456789abcdef"));
+        assert_eq!(ears.messages(), 1, "there is a reply");
+    });
+    let title = format!("bytes → first reply (cold start), {} echo", guest.title);
+    Row { title, group: Group::Start, unit: Unit::Nanos, figures }
+}
+
+/// One event, over and over.
+fn event(guest: Guest, title: String, event: Event<'_>, effort: Effort) -> Row {
+    let mut runtimes = guest.runtimes();
+    runtimes.push(("this crate's Host", Box::new(Ours::host())));
+    let figures = events(guest, runtimes, event, effort);
+    Row { title, group: Group::Events, unit: Unit::PerSecond, figures }
+}
+
+fn events(
+    guest: Guest,
+    runtimes: Vec<(&'static str, Box<dyn Runtime>)>,
+    event: Event<'_>,
+    effort: Effort,
+) -> Vec<Figure> {
+    let wasm = guest.wasm();
+    let mut contenders: Vec<_> = runtimes
+        .into_iter()
+        .map(|(name, runtime)| {
+            let ears = Arc::new(Tally::default());
+            let mut room = open(&*runtime, &wasm, ears.clone());
+            Contender::timed(name, move |count| {
+                let before = ears.messages();
+                let start = Instant::now();
+                for _ in 0..count {
+                    room.handle(event);
+                }
+                let time = start.elapsed();
+                assert_eq!(ears.messages() - before, count, "{name}: every event is answered");
+                time
+            })
+        })
+        .collect();
+    by_turns(&mut contenders, effort)
+}
+
+/// A room with one client.
+fn open(runtime: &dyn Runtime, wasm: &[u8], ears: Arc<Tally>) -> Box<dyn Room> {
+    let module = runtime.load(wasm).expect("the module loads");
+    let mut room = module.open("room", ears).expect("the room opens");
+    room.handle(Event::Connect(1));
+    room
+}
+
+/// This crate against itself.
+fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -> Row {
+    let ours = Ours::room();
+    let runtimes: Vec<(&'static str, Box<dyn Runtime>)> = match group {
+        Group::Fuel => vec![("fuel on", Box::new(ours)), ("fuel off", Box::new(ours.without_fuel()))],
+        _ => vec![
+            ("one slice", Box::new(ours.with_slices_of(u64::MAX))),
+            ("slices of 100,000", Box::new(ours.with_slices_of(100_000))),
+            ("slices of 10,000", Box::new(ours.with_slices_of(10_000))),
+            ("slices of 1,000", Box::new(ours.with_slices_of(1_000))),
+        ],
+    };
+    let figures = events(guest, runtimes, Event::text(1, text), effort);
+    Row { title: title.into(), group, unit: Unit::Nanos, figures }
+}
+
+/// Two threads, each with a module of its own, do as much as one does, each.
+fn workers(effort: Effort) -> Row {
+    let wasm = ECHO_0_2.wasm();
+    let run = |threads: usize, count: u64| {
+        let barrier = Barrier::new(threads);
+        let times = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut room = open(&Ours::room(), &wasm, Arc::new(Tally::default()));
+                        barrier.wait();
+                        let start = Instant::now();
+                        for _ in 0..count {
+                            room.handle(Event::text(1, "0123456789abcdef"));
+                        }
+                        start.elapsed()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<Duration>>()
+        });
+        // For each event of all threads together.
+        times.into_iter().max().unwrap_or_default() / u32::try_from(threads).expect("few threads")
+    };
+    let mut contenders = [
+        Contender::timed("one worker", move |count| run(1, count)),
+        Contender::timed("two workers", move |count| run(2, count)),
+    ];
+    Row {
+        title: "echo, SDK 0.2 guest, text of 16 B".into(),
+        group: Group::Workers,
+        unit: Unit::PerSecond,
+        figures: by_turns(&mut contenders, effort),
+    }
+}
+
+fn measure(
+    runtimes: Vec<(&'static str, Box<dyn Runtime>)>,
+    effort: Effort,
+    operation: impl Fn(&dyn Runtime),
+) -> Vec<Figure> {
+    let operation = &operation;
+    let mut contenders: Vec<_> = runtimes
+        .into_iter()
+        .map(|(name, runtime)| Contender::new(name, move || operation(&*runtime)))
+        .collect();
+    by_turns(&mut contenders, effort)
+}

@@ -1,0 +1,226 @@
+//! The whole server: WebSocket echo, each server in a process of its own, the clients in this one.
+
+use super::{
+    measure::{Effort, Figure, median},
+    table::{Group, Row, Unit},
+};
+use anyhow::{Context, Result, anyhow, bail};
+use futures_util::{SinkExt, StreamExt};
+use std::{
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
+
+/// Serves until it is killed
+#[derive(clap::Args)]
+pub struct Child {
+    /// ours, jit or bare
+    server: String,
+}
+
+/// The guest of ABI 0.4, since the published server speaks no other.
+fn guest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm/echo-rust-0.4.wasm")
+}
+
+impl Child {
+    pub fn run(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        match self.server.as_str() {
+            "ours" => runtime.block_on(serve_ours()),
+            "jit" => runtime.block_on(serve_jit()),
+            "bare" => runtime.block_on(serve_bare()),
+            other => bail!("there is no server {other:?}"),
+        }
+    }
+}
+
+async fn serve_ours() -> Result<()> {
+    use stateroom_wasmi_host::driver::server::{Server, ServerConfig};
+    let mut config = ServerConfig::new(std::fs::read(guest())?);
+    config.port = 0;
+    let server = Server::bind(config).await?;
+    println!("{}", server.local_addr().port());
+    Ok(server.run(std::future::pending()).await?)
+}
+
+async fn serve_jit() -> Result<()> {
+    // The published server takes no free port, so one is found for it.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let factory = stateroom_wasm_host_0_4::WasmHostFactory::new(guest())?;
+    let server = stateroom_server::Server::new().with_ip("127.0.0.1".into()).with_port(port);
+    println!("{port}");
+    Ok(server.serve_async(factory).await?)
+}
+
+/// What axum costs alone.
+async fn serve_bare() -> Result<()> {
+    use axum::{
+        Router,
+        extract::{Path, WebSocketUpgrade, ws::WebSocket},
+        routing::get,
+        serve::ListenerExt,
+    };
+    async fn echo(mut socket: WebSocket) {
+        while let Some(Ok(message)) = socket.recv().await {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+    let app =
+        Router::new().route("/ws", get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo))).route(
+            "/ws/{room}",
+            get(async |Path(_): Path<String>, upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)),
+        );
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    println!("{}", listener.local_addr()?.port());
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// A server in a process of its own, which ends with this.
+struct Process {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Process {
+    fn start(server: &str) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["server-child", server])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("its output is piped")?).read_line(&mut line)?;
+        let port = line.trim().parse().with_context(|| format!("{server} has not started"))?;
+        Ok(Self { child, port })
+    }
+
+    fn url(&self, room: Option<usize>) -> String {
+        let room = room.map_or(String::new(), |room| format!("/{room}"));
+        format!("ws://127.0.0.1:{}/ws{room}", self.port)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What one server did in one turn.
+struct Turn {
+    /// Nanoseconds for each message, of all connections together.
+    nanos_each: f64,
+    p50: f64,
+    p99: f64,
+}
+
+/// Messages per second, and how long they take.
+pub fn rows(effort: Effort) -> Result<Vec<Row>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Turns are longer than those of rows within a process, and there are fewer.
+    let (rounds, time) = match effort.rounds {
+        ..10 => (3, Duration::from_millis(500)),
+        10..50 => (5, Duration::from_secs(1)),
+        _ => (9, Duration::from_secs(2)),
+    };
+    let mut rows = Vec::new();
+    for (connections, many_rooms) in [(1, false), (50, false), (50, true), (500, false), (500, true)] {
+        let place = match (connections, many_rooms) {
+            (1, _) => "1 connection".to_owned(),
+            (n, false) => format!("{n} connections, one room"),
+            (n, true) => format!("{n} connections, a room each"),
+        };
+        let servers = [("this crate", "ours"), ("JIT server 0.4.4", "jit"), ("axum alone", "bare")];
+        let mut turns: Vec<Vec<Turn>> = servers.iter().map(|_| Vec::new()).collect();
+        for _ in 0..rounds {
+            for ((name, server), turns) in servers.iter().zip(&mut turns) {
+                let process = Process::start(server)?;
+                // The published server has one room.
+                let many_rooms = many_rooms && *server != "jit";
+                let turn = runtime.block_on(turn(&process, connections, many_rooms, time));
+                turns.push(turn.with_context(|| format!("{name}, {place}"))?);
+            }
+        }
+        let row = |title: String, unit, value: fn(&Turn) -> f64| {
+            let figures = servers.iter().zip(&turns).map(|((name, _), all)| {
+                let ratios = turns[0].iter().zip(all).map(|(ours, theirs)| value(theirs) / value(ours));
+                Figure {
+                    name: (*name).into(),
+                    value: median(all.iter().map(value).collect()),
+                    ratio: median(ratios.collect()),
+                }
+            });
+            Row { title, group: Group::Server, unit, figures: figures.collect() }
+        };
+        rows.push(row(format!("messages, {place}"), Unit::PerSecond, |turn| turn.nanos_each));
+        rows.push(row(format!("p50 latency, {place}"), Unit::Nanos, |turn| turn.p50));
+        rows.push(row(format!("p99 latency, {place}"), Unit::Nanos, |turn| turn.p99));
+    }
+    Ok(rows)
+}
+
+async fn turn(process: &Process, connections: usize, many_rooms: bool, time: Duration) -> Result<Turn> {
+    let mut sockets = Vec::with_capacity(connections);
+    // One after the other: the published server panics when very many join at once.
+    for number in 0..connections {
+        sockets.push(connect(&process.url(many_rooms.then_some(number))).await?);
+    }
+    let start = Instant::now();
+    let end = start + time;
+    let clients: Vec<_> = sockets.into_iter().map(|socket| tokio::spawn(ping_pong(socket, end))).collect();
+    let mut nanos = Vec::new();
+    for client in clients {
+        nanos.extend(client.await??);
+    }
+    let spent = start.elapsed();
+    nanos.sort_unstable();
+    let at =
+        |share: f64| nanos.get((nanos.len() as f64 * share) as usize).map_or(f64::NAN, |n| f64::from(*n));
+    Ok(Turn { nanos_each: spent.as_nanos() as f64 / nanos.len() as f64, p50: at(0.5), p99: at(0.99) })
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+async fn connect(url: &str) -> Result<Socket> {
+    for _ in 0..100 {
+        if let Ok((socket, _)) = connect_async(url).await {
+            if let tokio_tungstenite::MaybeTlsStream::Plain(stream) = socket.get_ref() {
+                stream.set_nodelay(true)?;
+            }
+            return Ok(socket);
+        }
+        // It has told its port before it listens.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("nobody listens at {url}")
+}
+
+/// Sends the next message when the last was answered; answers how long each took.
+async fn ping_pong(mut socket: Socket, end: Instant) -> Result<Vec<u32>> {
+    let mut nanos = Vec::new();
+    loop {
+        let sent = Instant::now();
+        if sent >= end {
+            return Ok(nanos);
+        }
+        socket.send(Message::text("0123456789abcdef")).await?;
+        loop {
+            match socket.next().await.ok_or_else(|| anyhow!("the server has closed"))?? {
+                Message::Text(_) => break,
+                _ => continue,
+            }
+        }
+        nanos.push(u32::try_from(sent.elapsed().as_nanos()).unwrap_or(u32::MAX));
+    }
+}

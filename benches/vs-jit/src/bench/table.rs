@@ -1,0 +1,217 @@
+//! Rows, and the Markdown that shows them.
+
+use super::measure::Figure;
+use std::fmt::Write as _;
+
+pub struct Row {
+    pub title: String,
+    pub group: Group,
+    pub unit: Unit,
+    /// What everything is compared with comes first.
+    pub figures: Vec<Figure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Start,
+    Events,
+    Compute,
+    Memory,
+    Server,
+    Fuel,
+    Slices,
+    Workers,
+}
+
+/// What the values are; of times and bytes, less is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Nanos,
+    /// Nanoseconds an operation, shown as operations a second.
+    PerSecond,
+    Bytes,
+}
+
+impl Group {
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Events,
+        Self::Compute,
+        Self::Memory,
+        Self::Server,
+        Self::Fuel,
+        Self::Slices,
+        Self::Workers,
+    ];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Start => "Starting",
+            Self::Events => "Events per second, one thread",
+            Self::Compute => "Compute inside an event",
+            Self::Memory => "Resident memory",
+            Self::Server => "The whole server: WebSocket echo of 16 B, SDK 0.4 guest",
+            Self::Fuel => "Fuel metering, against itself",
+            Self::Slices => "Slices, against itself",
+            Self::Workers => "Two workers, each with a module of its own, against one",
+        }
+    }
+
+    fn note(self) -> &'static str {
+        match self {
+            Self::Start => "Times. The module is loaded from its bytes with nothing cached.",
+            Self::Events => {
+                "One client, whose message is answered to it. \"wasmi alone\" and the other engines run \
+                 without limits, fuel and time, driven by the same minimal loop; the others are whole hosts."
+            }
+            Self::Compute => "Times of one event of a C guest, fuel on in this crate.",
+            Self::Memory => "Processes of their own. Each room has a client that sent 8 messages.",
+            Self::Server => {
+                "Each server in a process of its own, the clients in another, all on this machine. Every \
+                 connection sends its next message when it has the answer to the last. The published \
+                 server has one room."
+            }
+            Self::Fuel | Self::Slices => "Times of one event.",
+            Self::Workers => "Events of both together.",
+        }
+    }
+}
+
+impl Row {
+    /// How many times better the first is than the second.
+    pub fn factor(&self) -> Option<f64> {
+        self.figures.get(1).map(|figure| figure.ratio)
+    }
+}
+
+/// `3.1× faster`, or slower.
+pub fn in_words(ratio: f64, unit: Unit) -> String {
+    let (better, worse) = match unit {
+        Unit::Nanos | Unit::PerSecond => ("faster", "slower"),
+        Unit::Bytes => ("less", "more"),
+    };
+    match ratio {
+        _ if !ratio.is_finite() => "–".into(),
+        0.98..1.02 => "the same".into(),
+        1.0.. => format!("{}× {better}", short(ratio)),
+        _ => format!("{}× {worse}", short(1.0 / ratio)),
+    }
+}
+
+/// Three digits.
+fn short(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+pub fn value(value: f64, unit: Unit) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
+    match unit {
+        Unit::Nanos if value < 1e3 => format!("{} ns", short(value)),
+        Unit::Nanos if value < 1e6 => format!("{} µs", short(value / 1e3)),
+        Unit::Nanos => format!("{} ms", short(value / 1e6)),
+        Unit::PerSecond if value > 1e6 => format!("{}/s", short(1e9 / value)),
+        Unit::PerSecond if value > 1e3 => format!("{} k/s", short(1e6 / value)),
+        Unit::PerSecond => format!("{} M/s", short(1e3 / value)),
+        Unit::Bytes if value < 1e6 => format!("{} KiB", short(value / 1024.0)),
+        Unit::Bytes => format!("{} MiB", short(value / (1024.0 * 1024.0))),
+    }
+}
+
+/// One table for each group that has rows.
+pub fn markdown(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for group in Group::ALL {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.group == group).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n## {}\n\n{}\n\n", group.title(), group.note());
+        text.push_str(&table(group, &rows));
+    }
+    text
+}
+
+fn table(group: Group, rows: &[&Row]) -> String {
+    // The two JIT hosts share a column: each guest has one of them.
+    let column = |name: &str| if name.starts_with("JIT") { "JIT host".to_owned() } else { name.to_owned() };
+    let mut columns: Vec<String> = Vec::new();
+    for figure in rows.iter().flat_map(|row| &row.figures) {
+        if !columns.contains(&column(&figure.name)) {
+            columns.push(column(&figure.name));
+        }
+    }
+    let mut text = format!("| | {} | {} |", columns[0], columns.get(1).map_or("", String::as_str));
+    if columns.len() > 1 {
+        let _ = write!(text, " {} is |", columns[0]);
+    }
+    for name in columns.iter().skip(2) {
+        let _ = write!(text, " {name} |");
+    }
+    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(columns.len().max(2) + 1));
+    for row in rows {
+        let cell = |name: &str| match row.figures.iter().find(|figure| column(&figure.name) == name) {
+            Some(figure) => value(figure.value, row.unit),
+            None => "–".into(),
+        };
+        let _ = write!(text, "| {} | {} |", row.title, cell(&columns[0]));
+        for (place, name) in columns.iter().enumerate().skip(1) {
+            let ratio = row.figures.iter().find(|figure| column(&figure.name) == *name).map(|f| f.ratio);
+            let words = ratio.map_or("–".into(), |ratio| in_words(ratio, row.unit));
+            match place {
+                1 => {
+                    let _ = write!(text, " {} | {words} |", cell(name));
+                }
+                _ if ratio.is_some() => {
+                    let _ = write!(text, " {} ({}) |", cell(name), against(ratio.unwrap_or(1.0)));
+                }
+                _ => text.push_str(" – |"),
+            }
+        }
+        text.push('\n');
+    }
+    if let Some(mean) = geometric_mean(rows).filter(|_| group == Group::Compute) {
+        let _ = writeln!(text, "\nGeometric mean: {} than the JIT host.", in_words(mean, Unit::Nanos));
+        for name in columns.iter().skip(2) {
+            let ratios = rows.iter().filter_map(|row| row.figures.iter().find(|f| f.name == *name));
+            if let Some(mean) = mean_of(ratios.map(|figure| figure.ratio)) {
+                let _ = writeln!(text, "Against {name}: {}.", in_words(mean, Unit::Nanos));
+            }
+        }
+    }
+    text
+}
+
+/// The time or the bytes as a multiple of the first column's.
+fn against(ratio: f64) -> String {
+    format!("×{}", short(ratio))
+}
+
+fn geometric_mean(rows: &[&Row]) -> Option<f64> {
+    mean_of(rows.iter().filter_map(|row| row.factor()))
+}
+
+fn mean_of(ratios: impl Iterator<Item = f64>) -> Option<f64> {
+    let logs: Vec<f64> = ratios.map(f64::ln).collect();
+    (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(value(412.3, Unit::Nanos), "412 ns");
+        assert_eq!(value(41_230.0, Unit::Nanos), "41.2 µs");
+        assert_eq!(value(500.0, Unit::PerSecond), "2.00 M/s");
+        assert_eq!(value(1176.0 * 1024.0, Unit::Bytes), "1.15 MiB");
+        assert_eq!(in_words(2.5, Unit::Nanos), "2.50× faster");
+        assert_eq!(in_words(0.5, Unit::Bytes), "2.00× more");
+    }
+}

@@ -1,0 +1,140 @@
+//! wasm3, an interpreter in C, through its published crate. It compiles each function when it is
+//! first looked up or called.
+
+use super::{Guest, MinimalRoom, payload, recipient};
+use crate::words::{Ears, Module, Room, Runtime};
+use anyhow::{Result, anyhow};
+use std::{ptr::NonNull, sync::Arc};
+use wasm3::{CallContext, Environment, Function};
+
+pub struct Wasm3;
+
+/// It instantiates what it has parsed, once; so each room parses again.
+struct Loaded(Arc<[u8]>);
+
+struct Instance {
+    /// Before the runtime that it refers to, since fields are dropped in this order.
+    exports: Exports,
+    runtime: Owned,
+}
+
+/// A runtime at a place of its own, to which functions keep references. It frees itself.
+struct Owned(NonNull<wasm3::Runtime>);
+
+struct Exports {
+    malloc: Function<'static, u32, u32>,
+    free: Function<'static, (u32, u32), ()>,
+    initialize: Function<'static, (u32, u32), ()>,
+    connect: Function<'static, u32, ()>,
+    disconnect: Function<'static, u32, ()>,
+    timer: Function<'static, (), ()>,
+    message: Function<'static, (u32, u32, u32), ()>,
+    binary: Function<'static, (u32, u32, u32), ()>,
+}
+
+impl Runtime for Wasm3 {
+    fn load(&self, wasm: &[u8]) -> Result<Box<dyn Module>> {
+        let environment = Environment::new().map_err(error)?;
+        environment.parse_module(wasm).map_err(error)?;
+        Ok(Box::new(Loaded(wasm.into())))
+    }
+}
+
+impl Module for Loaded {
+    fn open(&self, id: &str, ears: Arc<dyn Ears>) -> Result<Box<dyn Room>> {
+        const STACK_SLOTS: u32 = 64 << 10;
+        let environment = Environment::new().map_err(error)?;
+        let owned = Box::new(environment.create_runtime(STACK_SLOTS).map_err(error)?);
+        let runtime = Owned(NonNull::from(Box::leak(owned)));
+        // SAFETY: the runtime stays where it is until `Owned` is dropped, which is after the
+        // functions, the only ones that keep the reference.
+        let reference: &'static wasm3::Runtime = unsafe { runtime.0.as_ref() };
+        let mut module = reference.parse_and_load_module(&*self.0).map_err(error)?;
+        for (name, is_text) in [("send_message", true), ("send_binary", false)] {
+            let ears = ears.clone();
+            let linked = module.link_closure("env", name, move |context: CallContext<'_>, (to, ptr, len)| {
+                // SAFETY: nothing calls into the guest while the slice lives.
+                let memory = unsafe { &*context.memory() };
+                ears.message(recipient(to), payload(memory, ptr, len, is_text));
+                Ok(())
+            });
+            ignore_missing(linked)?;
+        }
+        ignore_missing(module.link_closure("env", "set_timer", move |_: CallContext<'_>, ms: u32| {
+            ears.timer(ms);
+            Ok(())
+        }))?;
+        let exports = Exports {
+            malloc: module.find_function("jam_malloc").map_err(error)?,
+            free: module.find_function("jam_free").map_err(error)?,
+            initialize: module.find_function("initialize").map_err(error)?,
+            connect: module.find_function("connect").map_err(error)?,
+            disconnect: module.find_function("disconnect").map_err(error)?,
+            timer: module.find_function("timer").map_err(error)?,
+            message: module.find_function("message").map_err(error)?,
+            binary: module.find_function("binary").map_err(error)?,
+        };
+        Ok(Box::new(MinimalRoom::open(Instance { exports, runtime }, id)?))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: it came out of a box and is dropped once.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// A guest need not import what it does not use.
+fn ignore_missing(linked: wasm3::error::Result<()>) -> Result<()> {
+    match linked {
+        Err(wasm3::error::Error::FunctionNotFound) => Ok(()),
+        other => other.map_err(error),
+    }
+}
+
+/// Its errors cannot be sent to another thread, as `anyhow` wants them.
+fn error(error: wasm3::error::Error) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+impl Guest for Instance {
+    fn malloc(&mut self, len: u32) -> Result<u32> {
+        self.exports.malloc.call(len).map_err(error)
+    }
+
+    fn free(&mut self, ptr: u32, len: u32) -> Result<()> {
+        self.exports.free.call(ptr, len).map_err(error)
+    }
+
+    fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<()> {
+        // SAFETY: nothing calls into the guest while the slice lives.
+        let memory = unsafe { &mut *self.runtime.0.as_ref().memory_mut() };
+        memory[ptr as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn initialize(&mut self, ptr: u32, len: u32) -> Result<()> {
+        self.exports.initialize.call(ptr, len).map_err(error)
+    }
+
+    fn connect(&mut self, client: u32) -> Result<()> {
+        self.exports.connect.call(client).map_err(error)
+    }
+
+    fn disconnect(&mut self, client: u32) -> Result<()> {
+        self.exports.disconnect.call(client).map_err(error)
+    }
+
+    fn timer(&mut self) -> Result<()> {
+        self.exports.timer.call().map_err(error)
+    }
+
+    fn message(&mut self, client: u32, ptr: u32, len: u32) -> Result<()> {
+        self.exports.message.call(client, ptr, len).map_err(error)
+    }
+
+    fn binary(&mut self, client: u32, ptr: u32, len: u32) -> Result<()> {
+        self.exports.binary.call(client, ptr, len).map_err(error)
+    }
+}
