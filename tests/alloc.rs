@@ -187,9 +187,12 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
         flood(&mut host);
     }
     let before = LIVE_BYTES.get();
-    for _ in 0..5 {
+    for _ in 0..20 {
         flood(&mut host);
     }
-    assert_eq!(LIVE_BYTES.get(), before);
+    // The host's tables may grow once more, at a time that depends on their hashes; 4,000 rooms
+    // that each left but 20 bytes behind would be more than that.
+    let more = LIVE_BYTES.get() - before;
+    assert!(more < 80_000, "{more} bytes more after 4,000 rooms");
     round(&mut host, &keys);
 }
