@@ -5,6 +5,7 @@ use super::table::{Group, Row, in_words};
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 860.0;
+const MARGIN: f64 = 30.0;
 const LINE: f64 = 22.0;
 /// Where the bars begin, and how long the longest may be.
 const LABELS: f64 = 330.0;
@@ -24,8 +25,10 @@ pub fn svg(rows: &[Row]) -> String {
     let high = logs().fold(0.5, f64::max);
     let x = |log: f64| LABELS + (log - low) / (high - low) * BARS;
     let height = 70.0 + LINE * rows.len() as f64;
+    // The longest labels begin left of the origin.
+    let whole_width = MARGIN + WIDTH;
     let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {whole_width} {height}\" width=\"{whole_width}\" \
          height=\"{height}\" font-family=\"-apple-system, Segoe UI, Helvetica, Arial, sans-serif\" \
          font-size=\"13\" role=\"img\" aria-label=\"This crate against the JIT host, by row\">\n\
          <g fill=\"#768390\">\n\

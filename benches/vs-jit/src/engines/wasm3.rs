@@ -3,14 +3,25 @@
 
 use super::{Guest, MinimalRoom, payload, recipient};
 use crate::words::{Ears, Module, Room, Runtime};
-use anyhow::{Result, anyhow};
-use std::{ptr::NonNull, sync::Arc};
+use anyhow::{Context, Result, anyhow};
+use std::{collections::HashMap, ptr::NonNull, sync::Arc};
 use wasm3::{CallContext, Environment, Function};
 
 pub struct Wasm3;
 
 /// It instantiates what it has parsed, once; so each room parses again.
-struct Loaded(Arc<[u8]>);
+struct Loaded {
+    wasm: Box<[u8]>,
+    /// The functions that are exported, by name. It knows one name of a function, but compilers
+    /// export one empty function under several.
+    exports: HashMap<String, usize>,
+}
+
+impl Loaded {
+    fn index(&self, name: &str) -> Result<usize> {
+        self.exports.get(name).copied().with_context(|| format!("{name} is not exported"))
+    }
+}
 
 struct Instance {
     /// Before the runtime that it refers to, since fields are dropped in this order.
@@ -36,7 +47,15 @@ impl Runtime for Wasm3 {
     fn load(&self, wasm: &[u8]) -> Result<Box<dyn Module>> {
         let environment = Environment::new().map_err(error)?;
         environment.parse_module(wasm).map_err(error)?;
-        Ok(Box::new(Loaded(wasm.into())))
+        let mut exports = HashMap::new();
+        for payload in wasmparser::Parser::new(0).parse_all(wasm) {
+            let wasmparser::Payload::ExportSection(section) = payload? else { continue };
+            for export in section {
+                let export = export?;
+                exports.insert(export.name.to_owned(), export.index as usize);
+            }
+        }
+        Ok(Box::new(Loaded { wasm: wasm.into(), exports }))
     }
 }
 
@@ -49,7 +68,7 @@ impl Module for Loaded {
         // SAFETY: the runtime stays where it is until `Owned` is dropped, which is after the
         // functions, the only ones that keep the reference.
         let reference: &'static wasm3::Runtime = unsafe { runtime.0.as_ref() };
-        let mut module = reference.parse_and_load_module(&*self.0).map_err(error)?;
+        let mut module = reference.parse_and_load_module(&*self.wasm).map_err(error)?;
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
             let ears = ears.clone();
             let linked = module.link_closure("env", name, move |context: CallContext<'_>, (to, ptr, len)| {
@@ -65,14 +84,14 @@ impl Module for Loaded {
             Ok(())
         }))?;
         let exports = Exports {
-            malloc: module.find_function("jam_malloc").map_err(error)?,
-            free: module.find_function("jam_free").map_err(error)?,
-            initialize: module.find_function("initialize").map_err(error)?,
-            connect: module.find_function("connect").map_err(error)?,
-            disconnect: module.find_function("disconnect").map_err(error)?,
-            timer: module.find_function("timer").map_err(error)?,
-            message: module.find_function("message").map_err(error)?,
-            binary: module.find_function("binary").map_err(error)?,
+            malloc: module.function(self.index("jam_malloc")?).map_err(error)?,
+            free: module.function(self.index("jam_free")?).map_err(error)?,
+            initialize: module.function(self.index("initialize")?).map_err(error)?,
+            connect: module.function(self.index("connect")?).map_err(error)?,
+            disconnect: module.function(self.index("disconnect")?).map_err(error)?,
+            timer: module.function(self.index("timer")?).map_err(error)?,
+            message: module.function(self.index("message")?).map_err(error)?,
+            binary: module.function(self.index("binary")?).map_err(error)?,
         };
         Ok(Box::new(MinimalRoom::open(Instance { exports, runtime }, id)?))
     }
