@@ -33,6 +33,8 @@ pub(super) struct State {
     /// The only randomness a guest gets.
     pub(super) random: ChaCha8Rng,
     pub(super) printed: Printed,
+    /// Whether fuel is counted at all.
+    pub(super) is_metered: bool,
     /// Fuel that imports used beyond what was left of the slice.
     pub(super) fuel_debt: u64,
     limits: SendLimits,
@@ -58,6 +60,7 @@ impl State {
             unix_time_at_zero,
             random: ChaCha8Rng::seed_from_u64(seed),
             printed: Printed::default(),
+            is_metered: limits.fuel_per_event.is_some(),
             fuel_debt: 0,
             limits: SendLimits {
                 message_bytes: limits.message_bytes,

@@ -52,8 +52,6 @@ impl Guest {
         }
         if !self.is_0_4 {
             runtimes.push(("wasmi alone", Box::new(engines::Wasmi)));
-            #[cfg(feature = "pulley")]
-            runtimes.push(("Pulley", Box::new(engines::Pulley)));
             // The published crate is of 2021 and refuses what current Rust makes ("unknown value_type").
             #[cfg(feature = "wasm3")]
             if self.title == "C" {
