@@ -60,7 +60,7 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim tokio server cli; do
+  for features in "" log std simd wat trim rollback tokio server cli; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
 }

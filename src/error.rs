@@ -31,6 +31,12 @@ pub enum LoadError {
         /// At least one problem, and all of them.
         problems: Vec<AbiProblem>,
     },
+    /// The module was to be loaded for rollback, but its guests have state that cannot be restored.
+    #[cfg(feature = "rollback")]
+    HiddenState {
+        /// What it uses: an instruction such as `table.set`.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for LoadError {
@@ -42,6 +48,10 @@ impl fmt::Display for LoadError {
             Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
             #[cfg(feature = "wat")]
             Self::Text(_) => f.write_str("not valid WebAssembly text"),
+            #[cfg(feature = "rollback")]
+            Self::HiddenState { what } => {
+                write!(f, "the module cannot be rolled back, since it uses {what}")
+            }
             Self::Abi { abi, problems } => {
                 match abi {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
@@ -105,6 +115,9 @@ pub enum OpenError {
     Instantiate(EngineError),
     /// The guest failed in its start function.
     Fault(Fault),
+    /// The room is to roll back after a fault, but its module was not loaded for that.
+    #[cfg(feature = "rollback")]
+    NoRollback,
 }
 
 impl fmt::Display for OpenError {
@@ -117,6 +130,8 @@ impl fmt::Display for OpenError {
             Self::TooManyRooms { limit } => write!(f, "the host has its limit of {limit} rooms"),
             Self::Instantiate(_) => f.write_str("the module could not be instantiated"),
             Self::Fault(fault) => fault.fmt(f),
+            #[cfg(feature = "rollback")]
+            Self::NoRollback => f.write_str("the module was not loaded for rooms that roll back"),
         }
     }
 }

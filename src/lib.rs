@@ -65,8 +65,8 @@
 //! - **Time is an argument.** Deadlines count from the `now` of the event that sets them; a late
 //!   timer fires once; time that runs backwards stands still; all arithmetic saturates.
 //! - **A guest's failure is a value.** Traps, wild pointers, endless loops, memory bombs, stack
-//!   overflows and everything else that a guest may do become a [`Fault`] that closes its room, and
-//!   no other. Panics of this crate are for its own broken invariants.
+//!   overflows and everything else that a guest may do become a [`Fault`] that closes its room (or
+//!   restarts it, or is undone: [`FaultPolicy`]), and no other. Panics of this crate are for its own broken invariants.
 //! - **Everything has a limit**, see [`Limits`] and [`HostLimits`]. A guest that uses up its slice
 //!   of fuel is paused in the middle of whatever it does, and resumed after the others had theirs.
 //! - **Same in, same out.** A module that is given the same events at the same times, with the same
@@ -85,6 +85,7 @@
 //! | `simd` | guests may use SIMD instructions, as the JIT host lets them |
 //! | `wat` | modules in the text format |
 //! | `trim` | `Room::trim`: memory that a guest does not use goes back to the operating system (Linux) |
+//! | `rollback` | `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
 //! | `tokio` | `driver::tokio`: a host in a task |
 //! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
 //! | `cli` | the tool `stateroom-wasmi` |
@@ -121,6 +122,7 @@ mod guest;
 mod host;
 mod limits;
 mod module;
+mod policy;
 mod queue;
 mod room;
 mod time;
@@ -136,7 +138,8 @@ pub use self::{
         Sent, SentPayload, Transport,
     },
     limits::Limits,
-    module::Module,
+    module::{LoadOptions, Module},
+    policy::{Backoff, FaultPolicy},
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };

@@ -20,8 +20,27 @@ pub struct Module {
     limits: Limits,
 }
 
+/// How a module is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// When its functions are translated. Default [`Compilation::Lazy`].
+    pub compilation: Compilation,
+    /// Whether its rooms may have the policy [`Rollback`](crate::FaultPolicy::Rollback). Loading
+    /// then looks at each instruction once more, and keeps a changed copy of the module while it
+    /// does. A module whose state is not all in its memory and its globals is refused. Default no.
+    #[cfg(feature = "rollback")]
+    pub rollback: bool,
+}
+
+impl From<Compilation> for LoadOptions {
+    fn from(compilation: Compilation) -> Self {
+        Self { compilation, ..Self::default() }
+    }
+}
+
 impl Module {
-    /// Compiles a binary module and checks it, with [`Compilation::Lazy`].
+    /// Compiles a binary module and checks it, with [`LoadOptions::default`].
     ///
     /// The limits are those of the module and of each room made from it.
     ///
@@ -33,17 +52,34 @@ impl Module {
         Self::load_with(wasm, limits, Compilation::default())
     }
 
-    /// The same, with a choice of when to translate.
+    /// The same, with options.
+    ///
+    /// ```
+    /// # use stateroom_wasmi_host::*;
+    /// # fn load(wasm: &[u8]) -> Result<Module, LoadError> {
+    /// Module::load_with(wasm, &Limits::small(), Compilation::Eager)
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
     /// As [`Module::load`].
-    pub fn load_with(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+    pub fn load_with(
+        wasm: &[u8],
+        limits: &Limits,
+        options: impl Into<LoadOptions>,
+    ) -> Result<Self, LoadError> {
         if wasm.len() > limits.module_bytes {
             return Err(LoadError::TooLarge { bytes: wasm.len(), limit: limits.module_bytes });
         }
-        let compiled = Arc::new(Compiled::new(wasm, limits, compilation)?);
-        Ok(Self { compiled, limits: *limits })
+        let options = options.into();
+        #[cfg(feature = "rollback")]
+        if options.rollback {
+            let compiled = Compiled::exposed(wasm, limits, options.compilation)?;
+            return Ok(Self { compiled: Arc::new(compiled), limits: *limits });
+        }
+        let compiled = Compiled::new(wasm, limits, options.compilation)?;
+        Ok(Self { compiled: Arc::new(compiled), limits: *limits })
     }
 
     /// Compiles a module in the text format, and checks it.

@@ -26,7 +26,13 @@ struct Entry<H> {
     len: usize,
 }
 
-impl<H: Copy> PayloadQueue<H> {
+impl<H> Default for PayloadQueue<H> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<H> PayloadQueue<H> {
     pub(crate) const fn new() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -36,7 +42,9 @@ impl<H: Copy> PayloadQueue<H> {
             bytes_start: 0,
         }
     }
+}
 
+impl<H: Copy> PayloadQueue<H> {
     pub(crate) fn push(&mut self, header: H, payload: MessagePayload<'_>) {
         self.reclaim(payload.len());
         match payload {
@@ -71,6 +79,11 @@ impl<H: Copy> PayloadQueue<H> {
             false => self.bytes_start += entry.len,
         }
         Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
+    }
+
+    /// All headers, in order.
+    pub(crate) fn headers(&self) -> impl DoubleEndedIterator<Item = H> {
+        self.entries.iter().map(|entry| entry.header)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -48,9 +48,12 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
 
 /// What the module imports and exports, in the words of the ABI.
 pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShape<'a> {
+    let exports = module.exports();
+    #[cfg(feature = "rollback")]
+    let exports = exports.filter(|export| !super::expose::is_exposed(export.name()));
     ModuleShape {
         imports: module.imports().map(|i| (i.module(), i.name(), extern_kind(i.ty()))).collect(),
-        exports: module.exports().map(|e| (e.name(), extern_kind(e.ty()))).collect(),
+        exports: exports.map(|e| (e.name(), extern_kind(e.ty()))).collect(),
         versions: find_versions(wasm),
     }
 }

@@ -2,17 +2,24 @@
 //! know the interpreter.
 
 mod caller;
+#[cfg(feature = "rollback")]
+mod checkpoint;
 mod engine;
 mod env;
 mod exports;
+#[cfg(feature = "rollback")]
+mod expose;
 mod imports;
 mod meter;
 mod printed;
+mod random;
 mod state;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
 mod wasi;
 
+#[cfg(feature = "rollback")]
+pub(crate) use self::checkpoint::Checkpoint;
 pub use self::engine::Compilation;
 pub(crate) use self::state::Outbox;
 
@@ -27,6 +34,8 @@ use crate::{
     limits::Limits,
     time::Instant,
 };
+#[cfg(feature = "rollback")]
+use alloc::{string::String, vec::Vec};
 use core::time::Duration;
 use wasmi::{
     Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel, errors::ErrorKind,
@@ -37,9 +46,23 @@ pub(crate) struct Compiled {
     module: wasmi::Module,
     linker: Linker<State>,
     pub(crate) abi: AbiVersion,
+    /// The exports that were added for the state of a guest, if it can be saved.
+    #[cfg(feature = "rollback")]
+    globals: Option<Vec<String>>,
 }
 
 impl Compiled {
+    /// Compiles a module so that the state of its guests can be saved.
+    #[cfg(feature = "rollback")]
+    pub(crate) fn exposed(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+        let exposed = expose::expose(wasm).map_err(|error| match error {
+            expose::ExposeError::Hidden(what) => LoadError::HiddenState { what },
+            expose::ExposeError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
+        })?;
+        let compiled = Self::new(&exposed.wasm, limits, compilation)?;
+        Ok(Self { globals: Some(exposed.globals), ..compiled })
+    }
+
     pub(crate) fn new(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, compilation);
@@ -47,7 +70,19 @@ impl Compiled {
         let abi = check(&engine::shape(&module, wasm))
             .map_err(|(abi, problems)| LoadError::Abi { abi, problems })?;
         let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
-        Ok(Self { module, linker, abi })
+        Ok(Self {
+            module,
+            linker,
+            abi,
+            #[cfg(feature = "rollback")]
+            globals: None,
+        })
+    }
+
+    /// Whether the state of its guests can be saved.
+    #[cfg(feature = "rollback")]
+    pub(crate) const fn is_exposed(&self) -> bool {
+        self.globals.is_some()
     }
 
     /// Imports (module, name, kind) and exports (name, kind).
@@ -61,6 +96,9 @@ impl Compiled {
 pub(crate) struct Guest {
     store: Store<State>,
     exports: Exports,
+    /// Its mutable globals, if its state can be saved.
+    #[cfg(feature = "rollback")]
+    globals: Vec<wasmi::Global>,
     /// The guest's buffer for payloads: got from its allocator and kept, so that most events are
     /// one call instead of three. Never larger than the largest payload so far, so that the guest
     /// is never asked for more than the JIT host would ask it for.
@@ -138,7 +176,11 @@ impl Guest {
         store.data_mut().memory = Some(exports.memory);
         store.data_mut().growth.instantiated = true;
         let constructed = exports.construct.is_none();
+        #[cfg(feature = "rollback")]
+        let globals = compiled.globals.iter().flatten();
         Ok(Self {
+            #[cfg(feature = "rollback")]
+            globals: globals.filter_map(|name| exports.instance.get_global(&store, name)).collect(),
             store,
             exports,
             buffer: Buffer::default(),
@@ -186,6 +228,18 @@ impl Guest {
     /// The timer is about to fire: it is set no more, unless the guest sets it anew.
     pub(crate) fn clear_timer(&mut self) {
         self.store.data_mut().deadline = None;
+    }
+
+    /// The time of the event that it was called with last.
+    #[cfg(feature = "rollback")]
+    pub(crate) fn now(&self) -> Instant {
+        self.store.data().now
+    }
+
+    /// Whether what the guest sends and prints is to be heard.
+    #[cfg(feature = "rollback")]
+    pub(crate) fn set_heard(&mut self, is_heard: bool) {
+        self.store.data_mut().is_heard = is_heard;
     }
 
     /// All the fuel that the guest has used.
@@ -334,10 +388,7 @@ impl Guest {
     fn buffer_beyond(&mut self, needed: u32) -> Result<Buffer, Stop> {
         let memory = self.exports.memory;
         let pages_before = memory.size(&self.store);
-        let page_bytes = match pages_before {
-            0 => DEFAULT_PAGE_BYTES,
-            pages => (self.memory_bytes() as u64 / pages) as u32,
-        };
+        let page_bytes = self.page_bytes();
         // At least as much again, so that ever longer messages do not each leave a buffer behind.
         let len = needed.max(self.buffer.len.saturating_mul(2)).max(1);
         let pages = len.div_ceil(page_bytes);
@@ -350,6 +401,14 @@ impl Guest {
             return Err(none);
         };
         Ok(Buffer { ptr, len, of_guest: false })
+    }
+
+    /// The size of the memory's pages; a module may choose it.
+    fn page_bytes(&self) -> u32 {
+        match self.exports.memory.size(&self.store) {
+            0 => DEFAULT_PAGE_BYTES,
+            pages => (self.memory_bytes() as u64 / pages) as u32,
+        }
     }
 
     /// Checks the versions before the first call, and puts the payload where the guest finds it.

@@ -1,6 +1,6 @@
 //! What the imports of a guest act on: the data of its store.
 
-use super::printed::Printed;
+use super::{printed::Printed, random::Random};
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient},
@@ -8,7 +8,6 @@ use crate::{
     queue::PayloadQueue,
     time::Instant,
 };
-use chacha20::{ChaCha8Rng, rand_core::SeedableRng};
 use core::{fmt, time::Duration};
 use wasmi::{Memory, ResourceLimiter, errors::HostError};
 use wasmi_core::LimiterError;
@@ -31,8 +30,11 @@ pub(super) struct State {
     /// The wall time at [`Instant::ZERO`], since the Unix epoch.
     pub(super) unix_time_at_zero: Duration,
     /// The only randomness a guest gets.
-    pub(super) random: ChaCha8Rng,
+    pub(super) random: Random,
     pub(super) printed: Printed,
+    /// Whether what it sends and prints goes out; not while events are run again.
+    #[cfg(feature = "rollback")]
+    pub(super) is_heard: bool,
     /// Whether fuel is counted at all.
     pub(super) is_metered: bool,
     /// Fuel that imports used beyond what was left of the slice.
@@ -58,8 +60,10 @@ impl State {
             deadline: None,
             now: Instant::ZERO,
             unix_time_at_zero,
-            random: ChaCha8Rng::seed_from_u64(seed),
+            random: Random::new(seed),
             printed: Printed::default(),
+            #[cfg(feature = "rollback")]
+            is_heard: true,
             is_metered: limits.fuel_per_event.is_some(),
             fuel_debt: 0,
             limits: SendLimits {
@@ -100,8 +104,23 @@ impl State {
             .bytes_left
             .checked_sub(payload.len())
             .ok_or(FaultCause::TooManyBytes { limit: outbox_bytes })?;
-        self.outbox.push(recipient, payload);
+        if self.is_heard() {
+            self.outbox.push(recipient, payload);
+        }
         Ok(())
+    }
+
+    pub(super) fn print(&mut self, fd: u32, bytes: &[u8]) {
+        if self.is_heard() {
+            self.printed.write(fd, bytes);
+        }
+    }
+
+    const fn is_heard(&self) -> bool {
+        #[cfg(feature = "rollback")]
+        return self.is_heard;
+        #[cfg(not(feature = "rollback"))]
+        return true;
     }
 
     /// Zero cancels; whatever was set before is replaced.

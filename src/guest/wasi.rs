@@ -11,7 +11,6 @@ use crate::{
     abi::{Signature, WASI},
     error::FaultCause,
 };
-use chacha20::rand_core::Rng;
 use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
 
 /// Defines one function of WASI by its name.
@@ -134,7 +133,7 @@ fn print(memory: &[u8], state: &mut State, fd: u32, buffers: u32, count: u32) ->
     for i in 0..count {
         let Some(buffer) = buffer_at(memory, buffers, i) else { return (total, None) };
         let taken = buffer.len().min((MAX_BYTES_AT_ONCE - total) as usize);
-        state.printed.write(fd, &buffer[..taken]);
+        state.print(fd, &buffer[..taken]);
         // At most what was left.
         total += taken as u32;
     }
@@ -159,7 +158,7 @@ fn random_get(mut caller: Caller<'_, State>, ptr: u32, len: u32) -> Errno {
     let Some(bytes) = memory.get_mut(ptr as usize..).and_then(|rest| rest.get_mut(..len as usize)) else {
         return EFAULT;
     };
-    state.random.fill_bytes(bytes);
+    state.random.fill(bytes);
     SUCCESS
 }
 

@@ -16,6 +16,7 @@ use crate::{
     error::{EventError, Fault, OpenError},
     event::{ClientId, Event},
     module::Module,
+    policy::FaultPolicy,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };
@@ -125,6 +126,7 @@ pub struct Host<C, T> {
     transport: T,
     limits: HostLimits,
     seed: u64,
+    on_fault: FaultPolicy,
     rooms: HashMap<RoomKey, Slot>,
     keys: HashMap<Box<str>, RoomKey>,
     next_key: u64,
@@ -168,6 +170,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
             transport,
             limits,
             seed: 0,
+            on_fault: FaultPolicy::Close,
             rooms: HashMap::new(),
             keys: HashMap::new(),
             next_key: 0,
@@ -186,6 +189,13 @@ impl<C: Clock, T: Transport> Host<C, T> {
         self
     }
 
+    /// What follows when the guest of a room fails, for the rooms that are opened from now on.
+    #[must_use]
+    pub const fn with_fault_policy(mut self, on_fault: FaultPolicy) -> Self {
+        self.on_fault = on_fault;
+        self
+    }
+
     /// Opens a room of this id. Its guest is first called when the host is polled.
     ///
     /// # Errors
@@ -196,6 +206,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
             // Consecutive seeds give unrelated numbers.
             seed: self.seed.wrapping_add(self.next_key),
             unix_time_at_zero: self.clock.unix_time_at_zero().unwrap_or(Duration::ZERO),
+            on_fault: self.on_fault,
         };
         self.open_with(id, module, options)
     }

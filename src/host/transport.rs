@@ -23,7 +23,8 @@ pub trait Transport {
     /// Tells that the room is being told of this client: what it sends from now on knows of it.
     ///
     /// What a room sent before, while the connect waited for its turn, is not for the client, even
-    /// where it goes to everybody. The default does nothing.
+    /// where it goes to everybody. A room that [starts again](crate::FaultPolicy::Restart) is told
+    /// of its clients anew, and so is this. The default does nothing.
     fn connected(&mut self, room: RoomKey, client: ClientId) {
         let _ = (room, client);
     }

@@ -8,6 +8,9 @@ mod determinism;
 mod faults;
 mod host;
 mod limits;
+mod restart;
+#[cfg(feature = "rollback")]
+mod rollback;
 #[cfg(feature = "cli")]
 mod serve;
 mod slices;

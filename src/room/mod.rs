@@ -1,11 +1,21 @@
 //! One room: a state machine over a guest, without a clock, a socket or a thread.
 
+mod recovery;
+#[cfg(feature = "rollback")]
+mod undo;
+mod waiting;
+
+use self::{
+    recovery::Recovery,
+    waiting::{Waiting, call, payload},
+};
 use crate::{
     abi::Call,
-    error::{EventError, Fault, OpenError},
+    error::{EventError, Fault, FaultCause, OpenError, Trap},
     event::{ClientId, Event, MessagePayload, Output},
     guest::{Guest, Outbox, Progress},
     module::Module,
+    policy::FaultPolicy,
     queue::PayloadQueue,
     time::Instant,
 };
@@ -22,6 +32,8 @@ pub struct RoomOptions {
     /// The wall time at [`Instant::ZERO`], since the Unix epoch, for guests that ask WASI for it.
     /// Default 0: the guest's calendar begins in 1970 with the driver.
     pub unix_time_at_zero: Duration,
+    /// What follows when the guest fails. Default [`FaultPolicy::Close`].
+    pub on_fault: FaultPolicy,
 }
 
 /// A room: one instance of a module, with its clients.
@@ -37,16 +49,20 @@ pub struct RoomOptions {
 ///
 /// A call that is not called for does nothing. While the guest is in the middle of an event, or
 /// its outputs have not been taken, further events wait in the inbox, in order. When the guest
-/// fails, the room is closed: [`fault`](Self::fault) tells why, and what the guest had sent before
-/// can still be taken.
+/// fails, the room is closed, unless it has another [`FaultPolicy`]: [`fault`](Self::fault) tells
+/// why, and what the guest had sent before can still be taken.
 pub struct Room {
     id: Box<str>,
     module: Module,
-    /// Gone when the room is closed.
+    options: RoomOptions,
+    /// Gone when the room is closed, and while it waits to be restarted.
     guest: Option<Guest>,
     /// What a guest that is gone had sent.
     last_words: Option<Outbox>,
-    fault: Option<Fault>,
+    recovery: Recovery,
+    last_fault: Option<Fault>,
+    /// Whether that is why the room is closed.
+    is_broken: bool,
     /// Who is connected when all that waits has happened; sorted.
     clients: Vec<ClientId>,
     /// While the guest is paused, the first entry is the event that it is in the middle of.
@@ -55,17 +71,8 @@ pub struct Room {
     joined: Option<ClientId>,
     /// The latest time it was told; time does not go backwards in a room.
     now: Instant,
+    /// But for what the running guest has used.
     stats: RoomStats,
-}
-
-/// What a waiting event is, without its payload.
-#[derive(Clone, Copy, Debug)]
-enum Waiting {
-    Init,
-    Connect(ClientId),
-    Disconnect(ClientId),
-    Message(ClientId),
-    Timer,
 }
 
 /// The figures of a room.
@@ -80,10 +87,12 @@ pub struct RoomStats {
     pub messages_in: u64,
     /// Messages that the room sent; one to many clients counts once.
     pub messages_out: u64,
-    /// Fuel that the guest used.
+    /// Fuel that the guest used, also for what was undone and run again.
     pub fuel_used: u64,
     /// Bytes of the guest's linear memory.
     pub memory_bytes: usize,
+    /// How often the guest failed.
+    pub faults: u64,
 }
 
 impl Room {
@@ -106,15 +115,22 @@ impl Room {
         if id.len() > limits.room_id_bytes {
             return Err(OpenError::IdTooLong { bytes: id.len(), limit: limits.room_id_bytes });
         }
+        #[cfg(feature = "rollback")]
+        if options.on_fault == FaultPolicy::Rollback && !module.compiled.is_exposed() {
+            return Err(OpenError::NoRollback);
+        }
         let guest = Guest::new(&module.compiled, limits, options.seed, options.unix_time_at_zero)?;
         let mut inbox = PayloadQueue::new();
         inbox.push(Waiting::Init, MessagePayload::Bytes(&[]));
         Ok(Self {
             id: id.to_owned().into_boxed_str(),
             module: module.clone(),
+            options,
             guest: Some(guest),
             last_words: None,
-            fault: None,
+            recovery: Recovery::new(options.on_fault),
+            last_fault: None,
+            is_broken: false,
             clients: Vec::new(),
             inbox,
             joined: None,
@@ -153,22 +169,34 @@ impl Room {
         }
     }
 
-    /// Fuel that the guest used.
+    /// Fuel that the guest used, also for what was undone and run again.
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
-        self.guest.as_ref().map_or(self.stats.fuel_used, Guest::fuel_used)
+        self.stats.fuel_used + self.guest.as_ref().map_or(0, Guest::fuel_used)
     }
 
     /// Why the room is closed, if its guest failed.
     #[must_use]
-    pub const fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
+    pub fn fault(&self) -> Option<&Fault> {
+        self.last_fault.as_ref().filter(|_| self.is_broken)
+    }
+
+    /// Why the guest failed last, if it ever did; the room may have gone on.
+    #[must_use]
+    pub const fn last_fault(&self) -> Option<&Fault> {
+        self.last_fault.as_ref()
+    }
+
+    /// What follows when the guest fails.
+    #[must_use]
+    pub const fn on_fault(&self) -> FaultPolicy {
+        self.options.on_fault
     }
 
     /// Whether the room is closed. What it had sent before can still be taken.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        self.guest.is_none()
+        self.guest.is_none() && self.recovery.restart_at().is_none()
     }
 
     /// Gives the room an event. It happens at once, or waits for the one before it to end.
@@ -194,10 +222,11 @@ impl Room {
         self.enqueue_checked(event)
     }
 
-    /// Fires the timer if its time has come and the room is not busy.
+    /// Fires the timer if its time has come and the room is not busy; or starts the room again, if
+    /// that is what it waits for.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.set_now(now);
-        if self.is_ready() && self.is_due() {
+        if self.is_quiet() && self.is_due(self.now) {
             self.fire();
         }
     }
@@ -207,11 +236,13 @@ impl Room {
     /// outputs to take.
     pub fn resume(&mut self, now: Instant) {
         self.set_now(now);
-        if self.guest.as_ref().is_some_and(Guest::is_paused) {
+        if self.recovery.is_replaying() {
+            self.replay();
+        } else if self.is_paused() {
             self.go_on();
-        } else if self.is_ready() && self.is_due() {
+        } else if self.is_quiet() && self.is_due(self.now) {
             self.fire();
-        } else if self.is_ready() && !self.inbox.is_empty() {
+        } else if self.is_quiet() {
             self.go_on();
         }
     }
@@ -219,16 +250,19 @@ impl Room {
     /// Whether [`resume`](Self::resume) would do something at this time.
     #[must_use]
     pub fn has_work(&self, now: Instant) -> bool {
-        let paused = self.guest.as_ref().is_some_and(Guest::is_paused);
-        let due = self.poll_timeout().is_some_and(|deadline| deadline <= now);
-        paused || (self.is_ready() && (due || !self.inbox.is_empty()))
+        self.is_busy()
+            || (self.is_quiet() && (self.is_due(now) || (self.guest.is_some() && !self.inbox.is_empty())))
     }
 
-    /// When the timer runs off. None if it is not set, or may yet be changed by the event that the
-    /// guest is in the middle of.
+    /// When the timer runs off, or the room is started again. None if nothing is set, or may yet be
+    /// changed by the event that the guest is in the middle of.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.guest.as_ref().filter(|guest| !guest.is_paused()).and_then(Guest::deadline)
+        match &self.guest {
+            Some(guest) if !self.is_busy() => guest.deadline(),
+            Some(_) => None,
+            None => self.recovery.restart_at(),
+        }
     }
 
     /// The next message that the room sends, which stays.
@@ -240,6 +274,9 @@ impl Room {
 
     /// Takes the next message that the room sends.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        if self.is_holding_back() {
+            return None;
+        }
         let outbox = match &mut self.guest {
             Some(guest) => guest.outbox_mut(),
             None => self.last_words.as_mut()?,
@@ -252,10 +289,9 @@ impl Room {
     /// Closes the room: the guest is dropped without being told, and what waits with it. What it
     /// had sent can still be taken.
     pub fn close(&mut self) {
-        if let Some(guest) = self.guest.take() {
-            self.stats.fuel_used = guest.fuel_used();
-            self.last_words = Some(guest.into_outbox());
-        }
+        let is_unfinished = self.is_holding_back();
+        self.retire_guest(!is_unfinished);
+        self.recovery = Recovery::Close;
         self.inbox.clear();
     }
 
@@ -305,7 +341,7 @@ impl Room {
         if is_bounded && !self.has_place(event.payload_len()) {
             return Err(EventError::InboxFull);
         }
-        self.inbox.push(waiting(&call), payload(&call));
+        self.inbox.push(Waiting::of(&call), payload(&call));
         self.note(&event);
         Ok(())
     }
@@ -339,19 +375,47 @@ impl Room {
         self.now = self.now.max(now);
     }
 
-    /// Whether the guest can be called with something new.
-    fn is_ready(&self) -> bool {
-        self.guest.as_ref().is_some_and(|guest| !guest.is_paused() && guest.outbox().is_empty())
+    fn is_paused(&self) -> bool {
+        self.guest.as_ref().is_some_and(Guest::is_paused)
     }
 
-    fn is_due(&self) -> bool {
-        self.poll_timeout().is_some_and(|deadline| deadline <= self.now)
+    /// Whether the guest is in the middle of something.
+    fn is_busy(&self) -> bool {
+        self.is_paused() || self.recovery.is_replaying()
+    }
+
+    /// Whether all outputs were taken, so that the guest may be called.
+    fn is_quiet(&self) -> bool {
+        self.outbox().is_none_or(Outbox::is_empty)
+    }
+
+    /// Whether the guest can be called with something new.
+    fn is_ready(&self) -> bool {
+        self.guest.is_some() && !self.is_busy() && self.is_quiet()
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.poll_timeout().is_some_and(|deadline| deadline <= now)
+    }
+
+    fn is_holding_back(&self) -> bool {
+        self.recovery.holds_back() && self.is_busy()
+    }
+
+    fn outbox(&self) -> Option<&Outbox> {
+        if self.is_holding_back() {
+            return None;
+        }
+        self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
     }
 
     fn fire(&mut self) {
-        if let Some(guest) = &mut self.guest {
-            guest.clear_timer();
-            self.begin(&Call::Timer);
+        match &mut self.guest {
+            Some(guest) => {
+                guest.clear_timer();
+                self.begin(&Call::Timer);
+            }
+            None => self.restart(),
         }
     }
 
@@ -360,76 +424,146 @@ impl Room {
     fn begin(&mut self, call: &Call<'_>) {
         let slice = self.module.limits().fuel_per_slice;
         let Some(guest) = &mut self.guest else { return };
+        let (event, payload) = (Waiting::of(call), payload(call));
         match guest.begin(self.now, call, slice) {
-            Ok(Progress::Done) => {}
-            Ok(Progress::Paused) => self.inbox.push_first(waiting(call), payload(call)),
-            Err(fault) => self.fail(fault),
+            Ok(Progress::Done) => self.recovery.event_ended(guest, event, payload),
+            Ok(Progress::Paused) => self.inbox.push_first(event, payload),
+            Err(fault) => self.fail(event, fault),
         }
     }
 
     /// Begins with the first entry of the inbox, or goes on with it.
     fn go_on(&mut self) {
         let slice = self.module.limits().fuel_per_slice;
-        let (Some(guest), Some((waiting, payload))) = (&mut self.guest, self.inbox.front()) else {
+        let (Some(guest), Some((event, payload))) = (&mut self.guest, self.inbox.front()) else {
             return;
         };
-        let call = match waiting {
-            Waiting::Init => Call::Init { room_id: &self.id },
-            Waiting::Connect(client) => Call::Connect(client),
-            Waiting::Disconnect(client) => Call::Disconnect(client),
-            Waiting::Message(client) => Call::Message(client, payload),
-            Waiting::Timer => Call::Timer,
-        };
-        let progress = match guest.is_paused() {
-            true => guest.resume(&call, slice),
-            false => {
-                if let Waiting::Connect(client) = waiting {
-                    self.joined = Some(client);
-                }
-                guest.begin(self.now, &call, slice)
+        let call = event.call(&self.id, payload);
+        let progress = if guest.is_paused() {
+            guest.resume(&call, slice)
+        } else {
+            if let Waiting::Connect(client) = event {
+                self.joined = Some(client);
             }
+            guest.begin(self.now, &call, slice)
         };
         match progress {
             Ok(Progress::Done) => {
+                self.recovery.event_ended(guest, event, payload);
                 self.inbox.pop();
             }
             Ok(Progress::Paused) => {}
-            Err(fault) => self.fail(fault),
+            Err(fault) => {
+                self.inbox.pop();
+                self.fail(event, fault);
+            }
         }
     }
 
-    fn fail(&mut self, fault: Fault) {
-        self.fault = Some(fault);
-        self.close();
+    /// Does what the policy says about a fault. The event that was its cause waits no more.
+    #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
+    fn fail(&mut self, event: Waiting, fault: Fault) {
+        self.stats.faults += 1;
+        match &mut self.recovery {
+            Recovery::Close => {}
+            Recovery::Restart(restarts) => restarts.schedule(self.now),
+            #[cfg(feature = "rollback")]
+            Recovery::Rollback(_) => {
+                if self.roll_back(event).is_some() {
+                    log!(warn, "room {:?} goes back to before an event: {fault}", self.id);
+                    self.last_fault = Some(fault);
+                    return;
+                }
+            }
+        }
+        if self.recovery.restart_at().is_some() {
+            log!(warn, "room {:?} is to start again: {fault}", self.id);
+            self.retire_guest(true);
+        } else {
+            self.is_broken = true;
+            self.close();
+        }
+        self.last_fault = Some(fault);
     }
 
-    fn outbox(&self) -> Option<&Outbox> {
-        self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
+    /// Drops the guest, and keeps what it had sent if that is to be heard.
+    fn retire_guest(&mut self, is_heard: bool) {
+        if let Some(guest) = self.guest.take() {
+            self.stats.fuel_used += guest.fuel_used();
+            self.last_words = Some(guest.into_outbox()).filter(|_| is_heard);
+        }
     }
-}
 
-const fn call(event: Event<'_>) -> Call<'_> {
-    match event {
-        Event::Connect(client) => Call::Connect(client),
-        Event::Disconnect(client) => Call::Disconnect(client),
-        Event::Message(client, payload) => Call::Message(client, payload),
+    /// Starts a fresh guest, which hears first of the clients that there were before all that
+    /// waits.
+    fn restart(&mut self) {
+        let now = self.now;
+        if let Recovery::Restart(restarts) = &mut self.recovery {
+            restarts.start(now);
+        }
+        match self.fresh_guest() {
+            Ok(guest) => {
+                self.guest = Some(guest);
+                self.last_words = None;
+                for client in self.clients_of_guest().into_iter().rev() {
+                    self.inbox.push_first(Waiting::Connect(client), MessagePayload::Bytes(&[]));
+                }
+                self.inbox.push_first(Waiting::Init, MessagePayload::Bytes(&[]));
+                self.go_on();
+            }
+            Err(fault) => self.fail(Waiting::Init, fault),
+        }
     }
-}
 
-const fn waiting(call: &Call<'_>) -> Waiting {
-    match *call {
-        Call::Init { .. } => Waiting::Init,
-        Call::Connect(client) => Waiting::Connect(client),
-        Call::Disconnect(client) => Waiting::Disconnect(client),
-        Call::Message(client, _) => Waiting::Message(client),
-        Call::Timer => Waiting::Timer,
+    /// Another guest of the same module, with other random numbers.
+    fn fresh_guest(&self) -> Result<Guest, Fault> {
+        // An odd number with its bits well spread, so that no other room of a host draws the same.
+        let seed = self.options.seed.wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Guest::new(&self.module.compiled, self.module.limits(), seed, self.options.unix_time_at_zero).map_err(
+            |error| match error {
+                OpenError::Fault(fault) => fault,
+                // It was possible before, with the same limits.
+                _ => Fault { during: "start", cause: FaultCause::Trap(Trap::OutOfSystemMemory) },
+            },
+        )
     }
-}
 
-const fn payload<'a>(call: &Call<'a>) -> MessagePayload<'a> {
-    match *call {
-        Call::Message(_, payload) => payload,
-        _ => MessagePayload::Bytes(&[]),
+    /// Who was connected before the events that wait.
+    fn clients_of_guest(&self) -> Vec<ClientId> {
+        let mut clients = self.clients.clone();
+        for event in self.inbox.headers().rev() {
+            match (event, event.client().map(|client| clients.binary_search(&client))) {
+                (Waiting::Connect(_), Some(Ok(place))) => {
+                    clients.remove(place);
+                }
+                (Waiting::Disconnect(client), Some(Err(place))) => clients.insert(place, client),
+                _ => {}
+            }
+        }
+        clients
+    }
+
+    /// Begins to undo an event. None if that cannot be.
+    #[cfg(feature = "rollback")]
+    fn roll_back(&mut self, event: Waiting) -> Option<()> {
+        // Its memory is what the next one gets.
+        self.retire_guest(false);
+        let mut guest = self.fresh_guest().ok()?;
+        let Recovery::Rollback(undo) = &mut self.recovery else { return None };
+        undo.begin(&mut guest, event)?;
+        self.guest = Some(guest);
+        Some(())
+    }
+
+    /// Goes on to undo an event.
+    fn replay(&mut self) {
+        #[cfg(feature = "rollback")]
+        if let (Recovery::Rollback(undo), Some(guest)) = (&mut self.recovery, &mut self.guest) {
+            let slice = self.module.limits().fuel_per_slice;
+            if let Err(fault) = undo.replay(guest, &self.id, slice) {
+                self.fail(Waiting::Init, fault);
+            }
+        }
     }
 }
 
@@ -438,7 +572,7 @@ impl fmt::Debug for Room {
         f.debug_struct("Room")
             .field("id", &self.id)
             .field("clients", &self.clients)
-            .field("fault", &self.fault)
+            .field("last_fault", &self.last_fault)
             .finish_non_exhaustive()
     }
 }

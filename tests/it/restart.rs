@@ -1,0 +1,290 @@
+//! A room that starts again after its guest has failed.
+
+use crate::support::{guest_0_2, limits, module, module_with, numbers, outputs, speaker};
+use stateroom_wasmi_host::{
+    Backoff, Budget, ClientId, Event, EventError, Fault, FaultCause, FaultPolicy, Host, Instant, ManualClock,
+    Module, Output, RecordingTransport, Room, RoomKey, RoomOptions, SendError, SentPayload, Transport, Trap,
+};
+use std::{convert::Infallible, time::Duration};
+
+const NOW: Instant = Instant::ZERO;
+
+fn backoff(first_ms: u64, longest_ms: u64, restarts: u32) -> FaultPolicy {
+    FaultPolicy::Restart(Backoff {
+        first: Duration::from_millis(first_ms),
+        longest: Duration::from_millis(longest_ms),
+        restarts,
+    })
+}
+
+fn options(on_fault: FaultPolicy) -> RoomOptions {
+    let mut options = RoomOptions::default();
+    options.on_fault = on_fault;
+    options
+}
+
+fn open(module: &Module, policy: FaultPolicy) -> Room {
+    Room::new(module, "test", NOW, options(policy)).expect("the room opens")
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_millis(ms)
+}
+
+fn give(room: &mut Room, now: Instant, event: Event<'_>) {
+    room.handle_event(now, event).expect("the room takes it");
+}
+
+fn unreachable(during: &'static str) -> Fault {
+    Fault { during, cause: FaultCause::Trap(Trap::Unreachable) }
+}
+
+/// Says 1000 when it is initialised, 100 + n for a connect, 200 + n for a disconnect, 300 + n for
+/// how manieth text it gets, 400 when its timer runs off; fails at bytes, after it said 7 and set
+/// its timer.
+fn diary() -> String {
+    speaker(
+        &[
+            ("initialize", "(call $say (i32.const 1000))"),
+            ("connect", "(call $say (i32.add (i32.const 100) (local.get 0)))"),
+            ("disconnect", "(call $say (i32.add (i32.const 200) (local.get 0)))"),
+            (
+                "message",
+                "(global.set $texts (i32.add (global.get $texts) (i32.const 1)))
+                (call $say (i32.add (i32.const 300) (global.get $texts)))",
+            ),
+            ("timer", "(call $say (i32.const 400))"),
+            ("binary", "(call $set_timer (i32.const 5)) (call $say (i32.const 7)) (unreachable)"),
+        ],
+        "(global $texts (mut i32) (i32.const 0))",
+    )
+}
+
+#[test]
+fn a_fresh_guest_hears_of_the_clients_that_are_there() {
+    let mut room = open(&module(&diary()), backoff(100, 1000, 3));
+    for client in [3, 1, 2] {
+        give(&mut room, NOW, Event::Connect(ClientId(client)));
+        numbers(&mut room, NOW);
+    }
+    give(&mut room, NOW, Event::message(ClientId(1), "one"));
+    assert_eq!(numbers(&mut room, NOW), [301]);
+
+    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    assert_eq!(room.stats().memory_bytes, 0, "a guest that failed is gone at once");
+    assert_eq!(numbers(&mut room, NOW), [7], "what it had sent before goes out");
+    assert!(!room.is_closed());
+    assert_eq!((room.fault(), room.last_fault()), (None, Some(&unreachable("binary"))));
+    assert_eq!(room.poll_timeout(), Some(at(100)), "the timer of the old guest is not set any more");
+
+    // What happens meanwhile waits.
+    give(&mut room, at(50), Event::message(ClientId(2), "two"));
+    give(&mut room, at(50), Event::Disconnect(ClientId(3)));
+    give(&mut room, at(50), Event::Connect(ClientId(4)));
+    assert!(numbers(&mut room, at(99)).is_empty());
+    assert_eq!(numbers(&mut room, at(100)), [1000, 101, 102, 103, 301, 203, 104]);
+    assert_eq!(room.clients(), [1, 2, 4].map(ClientId));
+    assert_eq!((room.poll_timeout(), room.stats().faults), (None, 1));
+}
+
+#[test]
+fn the_event_that_failed_is_over_whatever_it_was() {
+    let fails_for_2 = "(if (i32.eq (local.get 0) (i32.const 2)) (then (unreachable)))
+        (call $say (local.get 0))";
+    // A client whose connect fails is connected nevertheless, and the fresh guest is told of it.
+    let connect = speaker(&[("connect", fails_for_2)], "");
+    let mut room = open(&module(&connect), backoff(1, 1, 1));
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    give(&mut room, NOW, Event::Connect(ClientId(2)));
+    assert_eq!(numbers(&mut room, NOW), [1]);
+    assert_eq!(room.clients(), [1, 2].map(ClientId));
+
+    // A client whose disconnect fails has left, and the fresh guest does not hear of it.
+    let disconnect =
+        speaker(&[("disconnect", "(unreachable)"), ("connect", "(call $say (local.get 0))")], "");
+    let mut room = open(&module(&disconnect), backoff(1, 1, 1));
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    numbers(&mut room, NOW);
+    give(&mut room, NOW, Event::Connect(ClientId(2)));
+    numbers(&mut room, NOW);
+    give(&mut room, NOW, Event::Disconnect(ClientId(1)));
+    assert_eq!(numbers(&mut room, at(1)), [2]);
+    assert_eq!(room.clients(), [2].map(ClientId));
+}
+
+#[test]
+fn waits_double_up_to_the_longest_and_end_after_so_many() {
+    let always = guest_0_2("", &[("initialize", "(unreachable)")], "");
+    let mut room = open(&module(&always), backoff(100, 350, 4));
+    let mut now = NOW;
+    for wait in [100, 200, 350, 350] {
+        assert!(!room.is_closed());
+        now = now + Duration::from_millis(wait);
+        assert_eq!(room.poll_timeout(), Some(now));
+        room.handle_timeout(now);
+    }
+    assert!(room.is_closed());
+    assert_eq!(room.fault(), Some(&unreachable("initialize")));
+    assert_eq!((room.stats().faults, room.poll_timeout()), (5, None));
+    assert_eq!(room.handle_event(now, Event::Connect(ClientId(1))), Err(EventError::Closed));
+}
+
+#[test]
+fn faults_are_in_a_row_until_a_guest_has_run_for_the_longest_wait() {
+    for (pause, goes_on) in [(999, false), (1000, true)] {
+        let mut room = open(&module(&diary()), backoff(10, 1000, 1));
+        give(&mut room, NOW, Event::Connect(ClientId(1)));
+        numbers(&mut room, NOW);
+        give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+        numbers(&mut room, at(10));
+        let again = at(10 + pause);
+        give(&mut room, again, Event::message(ClientId(1), b"bad"));
+        assert_eq!(!room.is_closed(), goes_on, "{pause} ms after it started again");
+    }
+}
+
+#[test]
+fn no_restart_at_all_is_to_close() {
+    let mut room = open(&module(&diary()), backoff(10, 10, 0));
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    numbers(&mut room, NOW);
+    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    assert!(room.is_closed());
+    assert_eq!(numbers(&mut room, NOW), [7]);
+}
+
+#[test]
+fn a_fault_in_a_later_slice_is_no_other() {
+    let text = speaker(
+        &[
+            ("message", "(loop (br_if 0 (i32.lt_u (call $count) (i32.const 50000)))) (unreachable)"),
+            ("initialize", "(call $say (i32.const 1000))"),
+        ],
+        "(global $n (mut i32) (i32.const 0))
+        (func $count (result i32)
+            (global.set $n (i32.add (global.get $n) (i32.const 1))) (global.get $n))",
+    );
+    let mut room =
+        open(&module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000)), backoff(1, 1, 1));
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    outputs(&mut room, NOW);
+    give(&mut room, NOW, Event::message(ClientId(1), "go"));
+    assert!(room.has_work(NOW), "it is paused");
+    give(&mut room, NOW, Event::Disconnect(ClientId(1)));
+    assert!(numbers(&mut room, NOW).is_empty());
+    assert_eq!(room.poll_timeout(), Some(at(1)));
+    assert_eq!(numbers(&mut room, at(1)), [1000]);
+    assert_eq!(room.stats().waiting_events, 0);
+}
+
+#[test]
+fn outputs_of_the_old_guest_are_taken_before_the_next_one_starts() {
+    let mut room = open(&module(&diary()), backoff(1, 1, 1));
+    assert_eq!(numbers(&mut room, NOW), [1000]);
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    numbers(&mut room, NOW);
+    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    room.handle_timeout(at(5));
+    room.resume(at(5));
+    assert!(!room.has_work(at(5)), "there is an output to take");
+    assert_eq!(room.poll_output().map(|output| output.payload.len()), Some(4));
+    assert_eq!(room.poll_output(), None);
+    assert!(room.has_work(at(5)));
+    assert_eq!(numbers(&mut room, at(5)), [1000, 101]);
+}
+
+#[test]
+fn a_fresh_guest_draws_other_numbers() {
+    let imports = r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (import "env" "send_binary" (func $send (param i32 i32 i32)))"#;
+    let draw = "(drop (call $random (i32.const 16) (i32.const 8)))
+        (call $send (i32.const 0) (i32.const 16) (i32.const 8))";
+    let text = guest_0_2(imports, &[("initialize", draw), ("binary", "(unreachable)")], "");
+    let mut room = open(&module(&text), backoff(1, 1, 9));
+    let mut drawn = outputs(&mut room, NOW);
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    for restart in 1..4 {
+        give(&mut room, at(restart), Event::message(ClientId(1), b"bad"));
+        drawn.extend(outputs(&mut room, at(restart + 1)));
+    }
+    assert_eq!(drawn.len(), 4);
+    drawn.dedup();
+    assert_eq!(drawn.len(), 4, "no two are the same: {drawn:?}");
+}
+
+/// Writes down whom it is told of.
+#[derive(Default)]
+struct Doorman {
+    connected: Vec<u32>,
+    sent: usize,
+}
+
+impl Transport for Doorman {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, _: Output<'_>) -> Result<(), SendError<Infallible>> {
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn connected(&mut self, _: RoomKey, client: ClientId) {
+        self.connected.push(client.0);
+    }
+}
+
+#[test]
+fn a_host_wakes_for_it_and_tells_the_transport_again() {
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, Doorman::default()).with_fault_policy(backoff(100, 100, 1));
+    let key = host.open("room", &module(&diary())).unwrap();
+    for event in [Event::Connect(ClientId(1)), Event::message(ClientId(1), b"bad")] {
+        host.handle_event(key, event).unwrap();
+    }
+    assert_eq!(host.poll(Budget::UNLIMITED), Some(at(100)));
+    assert_eq!(host.poll_closed(), None);
+    assert_eq!(host.transport().connected, [1]);
+    clock.set(at(100));
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    assert_eq!(host.transport().connected, [1, 1]);
+
+    // The second fault in a row closes it.
+    host.handle_event(key, Event::message(ClientId(1), b"bad")).unwrap();
+    host.poll(Budget::UNLIMITED);
+    let closed = host.poll_closed().expect("it is closed");
+    assert_eq!((closed.fault, closed.stats.faults), (Some(unreachable("binary")), 2));
+}
+
+#[test]
+fn a_room_may_have_another_policy_than_its_host() {
+    let mut host =
+        Host::new(ManualClock::new(), RecordingTransport::new()).with_fault_policy(backoff(1, 1, 1));
+    let module = module(&diary());
+    let restarts = host.open("restarts", &module).unwrap();
+    let closes = host.open_with("closes", &module, options(FaultPolicy::Close)).unwrap();
+    for room in [restarts, closes] {
+        host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+        host.handle_event(room, Event::message(ClientId(1), b"bad")).unwrap();
+    }
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.poll_closed().map(|closed| closed.key), Some(closes));
+    assert_eq!(host.poll_closed(), None);
+    assert_eq!(host.room(restarts).map(|room| room.on_fault().to_string()).as_deref(), Some("restart"));
+}
+
+#[test]
+fn closing_a_room_that_waits_to_start_again_is_no_fault() {
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(10, 10, 1));
+    let key = host.open("room", &module(&diary())).unwrap();
+    for event in [Event::Connect(ClientId(1)), Event::message(ClientId(1), b"bad")] {
+        host.handle_event(key, event).unwrap();
+    }
+    host.poll(Budget::UNLIMITED);
+    host.close(key);
+    let closed = host.poll_closed().expect("it is closed");
+    assert_eq!((closed.fault, closed.stats.faults), (None, 1));
+    clock.set(at(1000));
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    let said = host.transport().sent.last().map(|sent| sent.payload.clone());
+    assert_eq!(said, Some(SentPayload::Bytes(7_i32.to_le_bytes().into())));
+}
