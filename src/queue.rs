@@ -72,13 +72,23 @@ impl<H: Copy> PayloadQueue<H> {
 
     /// Takes the first entry. Its payload is readable until the next push.
     pub(crate) fn pop(&mut self) -> Option<(H, MessagePayload<'_>)> {
-        let entry = self.entries.pop_front()?;
         let (texts_start, bytes_start) = (self.texts_start, self.bytes_start);
+        let entry = self.take_front()?;
+        Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
+    }
+
+    /// Drops the first entry, if there is one.
+    pub(crate) fn drop_front(&mut self) {
+        self.take_front();
+    }
+
+    fn take_front(&mut self) -> Option<Entry<H>> {
+        let entry = self.entries.pop_front()?;
         match entry.is_text {
             true => self.texts_start += entry.len,
             false => self.bytes_start += entry.len,
         }
-        Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
+        Some(entry)
     }
 
     /// All headers, in order.

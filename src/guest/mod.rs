@@ -263,12 +263,24 @@ impl Guest {
 
     fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         self.meter.grant(&mut self.store, slice);
-        let stop = self.run_steps(call).err();
-        let settled = self.meter.settle(&mut self.store);
+        let taken = self.run_steps(call);
+        match (taken, self.meter.settle(&mut self.store)) {
+            (Ok(()), Ok(())) => Ok(Progress::Done),
+            (taken, settled) => self.stopped(call, taken.err(), settled),
+        }
+    }
+
+    /// What to make of a slice that did not bring a call to a good end.
+    #[cold]
+    fn stopped(
+        &mut self,
+        call: &Call<'_>,
+        stop: Option<Stop>,
+        settled: Result<(), FaultCause>,
+    ) -> Result<Progress, Fault> {
         let outcome = match (stop, settled) {
             (Some(Stop::Fault(cause)), _) | (_, Err(cause)) => Err(cause),
-            (None, Ok(())) => Ok(Progress::Done),
-            (Some(Stop::Pause), Ok(())) => {
+            (_, Ok(())) => {
                 let required = self.paused.as_ref().map_or(0, PausedStep::required_fuel);
                 self.meter.require(required).map(|()| Progress::Paused)
             }
@@ -287,10 +299,10 @@ impl Guest {
         }
         loop {
             self.step = self.next_step(needed);
-            self.begin_step(call, needed)?;
             if matches!(self.step, Step::Deliver) {
-                return Ok(());
+                return self.deliver(call, needed);
             }
+            self.prepare(needed)?;
         }
     }
 
@@ -317,7 +329,8 @@ impl Guest {
         }
     }
 
-    fn begin_step(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
+    /// Takes one of the steps before the event itself.
+    fn prepare(&mut self, needed: u32) -> Result<(), Stop> {
         let store = &mut self.store;
         match self.step {
             Step::Construct => {
@@ -337,13 +350,23 @@ impl Guest {
                 let ptr = self.finish(result, PausedStep::Pointer)?;
                 self.allocated(ptr, needed)?;
             }
-            Step::Deliver => {
-                self.before_delivery(call, needed)?;
-                let result = self.exports.handlers.call(&mut self.store, call, self.buffer.ptr, needed);
-                self.finish(result, PausedStep::Unit)?;
-            }
+            Step::Deliver => {}
         }
         Ok(())
+    }
+
+    /// Puts the payload where the guest finds it, and calls it with the event.
+    fn deliver(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
+        if matches!(call, Call::Init { .. }) {
+            self.check_versions().map_err(Stop::Fault)?;
+        }
+        let Buffer { ptr, len, .. } = self.buffer;
+        let memory = self.exports.memory.data_mut(&mut self.store);
+        // A memory never shrinks, so that what was within it is within it still.
+        let buffer = &mut memory[ptr as usize..][..len as usize];
+        self.exports.handlers.write_payload(call, &mut buffer[..needed as usize]);
+        let result = self.exports.handlers.call(&mut self.store, call, ptr, needed);
+        self.finish(result, PausedStep::Unit)
     }
 
     fn resume_step(&mut self, needed: u32) -> Result<(), Stop> {
@@ -411,19 +434,7 @@ impl Guest {
         }
     }
 
-    /// Checks the versions before the first call, and puts the payload where the guest finds it.
-    fn before_delivery(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
-        if matches!(call, Call::Init { .. }) {
-            self.check_versions().map_err(Stop::Fault)?;
-        }
-        let Buffer { ptr, len, .. } = self.buffer;
-        let memory = self.exports.memory.data_mut(&mut self.store);
-        // A memory never shrinks, so that what was within it is within it still.
-        let buffer = &mut memory[ptr as usize..][..len as usize];
-        self.exports.handlers.write_payload(call, &mut buffer[..needed as usize]);
-        Ok(())
-    }
-
+    /// Before the first call, since a start function may have put the numbers there.
     fn check_versions(&self) -> Result<(), FaultCause> {
         let memory = self.exports.memory.data(&self.store);
         for (name, expected) in abi::versions(self.exports.handlers.abi()) {
@@ -442,6 +453,7 @@ impl Guest {
     }
 
     /// What became of a call of an export.
+    #[inline]
     fn finish<R>(
         &mut self,
         result: Result<TypedResumableCall<R>, Error>,
@@ -453,9 +465,14 @@ impl Guest {
                 self.paused = Some(pause(call));
                 Err(Stop::Pause)
             }
-            Ok(TypedResumableCall::HostTrap(call)) => Err(Stop::Fault(cause(call.host_error(), &self.store))),
-            Err(error) => Err(Stop::Fault(cause(&error, &self.store))),
+            Ok(TypedResumableCall::HostTrap(call)) => Err(self.failed(call.host_error())),
+            Err(error) => Err(self.failed(&error)),
         }
+    }
+
+    #[cold]
+    fn failed(&self, error: &Error) -> Stop {
+        Stop::Fault(cause(error, &self.store))
     }
 }
 

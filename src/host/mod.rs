@@ -21,7 +21,7 @@ use crate::{
     time::Instant,
 };
 use alloc::{borrow::ToOwned, boxed::Box, collections::VecDeque, vec::Vec};
-use core::{fmt, time::Duration};
+use core::{fmt, mem, time::Duration};
 use hashbrown::HashMap;
 
 /// Names a room of a host. A key is never used twice.
@@ -131,6 +131,11 @@ pub struct Host<C, T> {
     keys: HashMap<Box<str>, RoomKey>,
     next_key: u64,
     timers: Timers,
+    queues: Queues,
+}
+
+#[derive(Default)]
+struct Queues {
     /// Rooms that have work, in the order of their turns. A room is here once at most.
     ready: VecDeque<RoomKey>,
     /// Rooms whose next message the transport refused.
@@ -175,9 +180,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
             keys: HashMap::new(),
             next_key: 0,
             timers: Timers::default(),
-            ready: VecDeque::new(),
-            blocked: VecDeque::new(),
-            closed: VecDeque::new(),
+            queues: Queues::default(),
         }
     }
 
@@ -233,7 +236,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         self.next_key += 1;
         self.rooms.insert(key, Slot { room, place: Place::Ready, deadline: None });
         self.keys.insert(id.to_owned().into_boxed_str(), key);
-        self.ready.push_back(key);
+        self.queues.ready.push_back(key);
         log!(debug, "room {id:?} is open as {key}");
         Ok(key)
     }
@@ -248,7 +251,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         slot.room.enqueue(event)?;
         if slot.place == Place::Idle {
             slot.place = Place::Ready;
-            self.ready.push_back(key);
+            self.queues.ready.push_back(key);
         }
         Ok(())
     }
@@ -258,7 +261,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
     pub fn close(&mut self, key: RoomKey) {
         if let Some(slot) = self.rooms.get_mut(&key) {
             slot.room.close();
-            self.after_turn(key);
+            let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
+            self.note_deadline(key, deadline);
         }
     }
 
@@ -275,7 +279,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let mut used = 0_u64;
         // A room that sets its timer while it has its turn is not due before the next poll, since
         // `now` stands still; so this ends when the events that wait do.
-        while let Some(key) = self.ready.pop_front() {
+        while let Some(key) = self.queues.ready.pop_front() {
             used = used.saturating_add(self.turn(key, now));
             if used >= budget.fuel || (budget.until < Instant::MAX && self.clock.now() >= budget.until) {
                 break;
@@ -286,7 +290,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     /// When to poll next; see [`poll`](Self::poll).
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        if !self.ready.is_empty() {
+        if !self.queues.ready.is_empty() {
             return Some(Instant::ZERO);
         }
         let rooms = &self.rooms;
@@ -296,13 +300,13 @@ impl<C: Clock, T: Transport> Host<C, T> {
     /// Whether the transport refused a message that is kept: then poll when it has room again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        !self.blocked.is_empty()
+        !self.queues.blocked.is_empty()
     }
 
     /// Takes a room that has ended, by a fault or because it was closed, and whose messages were
     /// all sent.
     pub fn poll_closed(&mut self) -> Option<ClosedRoom> {
-        let key = self.closed.pop_front()?;
+        let key = self.queues.closed.pop_front()?;
         let Slot { room, .. } = self.rooms.remove(&key)?;
         self.keys.remove(room.id());
         Some(ClosedRoom {
@@ -361,18 +365,19 @@ impl<C: Clock, T: Transport> Host<C, T> {
             slot.deadline = None;
             if slot.place == Place::Idle {
                 slot.place = Place::Ready;
-                self.ready.push_back(key);
+                self.queues.ready.push_back(key);
             }
         }
     }
 
     fn retry_blocked(&mut self) {
-        for _ in 0..self.blocked.len() {
-            let Some(key) = self.blocked.pop_front() else { return };
+        for _ in 0..self.queues.blocked.len() {
+            let Some(key) = self.queues.blocked.pop_front() else { return };
             // It may have been closed, and have sent its last, while it waited.
             if let Some(slot) = self.rooms.get_mut(&key).filter(|slot| slot.place == Place::Blocked) {
                 slot.place = Place::Idle;
-                self.after_turn(key);
+                let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
+                self.note_deadline(key, deadline);
             }
         }
     }
@@ -390,37 +395,9 @@ impl<C: Clock, T: Transport> Host<C, T> {
         if let Some(client) = slot.room.take_joined() {
             self.transport.connected(key, client);
         }
-        self.after_turn(key);
+        let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
+        self.note_deadline(key, deadline);
         used
-    }
-
-    /// Sends what the room says and puts it where it belongs. It must be in no queue; only a room
-    /// that was closed from outside may still be in one, which its place then tells.
-    fn after_turn(&mut self, key: RoomKey) {
-        let Some(slot) = self.rooms.get_mut(&key) else { return };
-        let place = if !flush(&mut slot.room, key, &mut self.transport) {
-            Place::Blocked
-        } else if slot.room.is_closed() {
-            Place::Closed
-        } else if slot.room.has_work(Instant::ZERO) {
-            Place::Ready
-        } else {
-            Place::Idle
-        };
-        if slot.place != place {
-            slot.place = place;
-            match place {
-                Place::Ready => self.ready.push_back(key),
-                Place::Blocked => self.blocked.push_back(key),
-                Place::Closed => self.closed.push_back(key),
-                Place::Idle => {}
-            }
-        }
-        let deadline = slot.room.poll_timeout();
-        if slot.deadline != deadline {
-            slot.deadline = deadline;
-            self.note_deadline(key, deadline);
-        }
     }
 
     /// Tells the timer queue of a deadline that it does not know.
@@ -429,6 +406,40 @@ impl<C: Clock, T: Transport> Host<C, T> {
             let rooms = &self.rooms;
             self.timers.insert(deadline, key, rooms.len(), |deadline, key| holds(rooms, deadline, key));
         }
+    }
+}
+
+impl Slot {
+    /// Sends what the room says and puts it where it belongs. It must be in no queue; only a room
+    /// that was closed from outside may still be in one, which its place then tells. Answers a
+    /// deadline that the timer queue does not know.
+    fn settle(
+        &mut self,
+        key: RoomKey,
+        transport: &mut impl Transport,
+        queues: &mut Queues,
+    ) -> Option<Instant> {
+        let place = if !flush(&mut self.room, key, transport) {
+            Place::Blocked
+        } else if self.room.is_closed() {
+            Place::Closed
+        } else if self.room.has_work(Instant::ZERO) {
+            Place::Ready
+        } else {
+            Place::Idle
+        };
+        if self.place != place {
+            self.place = place;
+            match place {
+                Place::Ready => queues.ready.push_back(key),
+                Place::Blocked => queues.blocked.push_back(key),
+                Place::Closed => queues.closed.push_back(key),
+                Place::Idle => {}
+            }
+        }
+        let deadline = self.room.poll_timeout();
+        let known = mem::replace(&mut self.deadline, deadline);
+        deadline.filter(|_| deadline != known)
     }
 }
 
@@ -448,7 +459,7 @@ fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> bool 
                 log!(warn, "a message of room {:?} is lost: {error}", room.id());
             }
         }
-        room.poll_output();
+        room.drop_output();
     }
     true
 }

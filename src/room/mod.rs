@@ -274,16 +274,20 @@ impl Room {
 
     /// Takes the next message that the room sends.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        if self.is_holding_back() {
+        if self.outbox()?.is_empty() {
             return None;
         }
-        let outbox = match &mut self.guest {
-            Some(guest) => guest.outbox_mut(),
-            None => self.last_words.as_mut()?,
-        };
-        let (recipient, payload) = outbox.pop()?;
         self.stats.messages_out += 1;
+        let (recipient, payload) = self.outbox_mut()?.pop()?;
         Some(Output { recipient, payload })
+    }
+
+    /// Drops the next message that the room sends, which was sent.
+    pub(crate) fn drop_output(&mut self) {
+        if let Some(outbox) = self.outbox_mut() {
+            outbox.drop_front();
+            self.stats.messages_out += 1;
+        }
     }
 
     /// Closes the room: the guest is dropped without being told, and what waits with it. What it
@@ -360,14 +364,18 @@ impl Room {
 
     /// Keeps count of an event that was taken.
     fn note(&mut self, event: &Event<'_>) {
-        let client = event.client();
-        match (event, self.clients.binary_search(&client)) {
-            (Event::Connect(_), Err(place)) => self.clients.insert(place, client),
-            (Event::Disconnect(_), Ok(place)) => {
-                self.clients.remove(place);
+        match event {
+            Event::Message(..) => self.stats.messages_in += 1,
+            Event::Connect(client) => {
+                if let Err(place) = self.clients.binary_search(client) {
+                    self.clients.insert(place, *client);
+                }
             }
-            (Event::Message(..), _) => self.stats.messages_in += 1,
-            _ => {}
+            Event::Disconnect(client) => {
+                if let Ok(place) = self.clients.binary_search(client) {
+                    self.clients.remove(place);
+                }
+            }
         }
     }
 
@@ -407,6 +415,13 @@ impl Room {
             return None;
         }
         self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
+    }
+
+    fn outbox_mut(&mut self) -> Option<&mut Outbox> {
+        if self.is_holding_back() {
+            return None;
+        }
+        self.guest.as_mut().map(Guest::outbox_mut).or(self.last_words.as_mut())
     }
 
     fn fire(&mut self) {
@@ -450,11 +465,11 @@ impl Room {
         match progress {
             Ok(Progress::Done) => {
                 self.recovery.event_ended(guest, event, payload);
-                self.inbox.pop();
+                self.inbox.drop_front();
             }
             Ok(Progress::Paused) => {}
             Err(fault) => {
-                self.inbox.pop();
+                self.inbox.drop_front();
                 self.fail(event, fault);
             }
         }

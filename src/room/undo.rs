@@ -88,7 +88,7 @@ impl Undo {
             if progress? == Progress::Paused {
                 return Ok(());
             }
-            self.log.pop();
+            self.log.drop_front();
         }
         if self.replaying.take() == Some(true) {
             guest.clear_timer();
