@@ -4,7 +4,7 @@ use crate::module_file::ModuleFile;
 use clap::Args;
 use stateroom_wasmi_host::{
     Limits,
-    driver::server::{Server, ServerConfig},
+    driver::server::{Rate, Server, ServerConfig},
 };
 use std::{
     error::Error,
@@ -44,6 +44,10 @@ pub struct Serve {
     /// Keep a room without clients while its timer is set
     #[arg(long)]
     keep_timers: bool,
+    /// Origin (scheme://host:port) whose pages may connect besides the server's own; may be
+    /// given again; * for all
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
     /// Seed of the rooms' random generators [default: from the operating system]
     #[arg(long)]
     seed: Option<u64>,
@@ -76,6 +80,36 @@ pub struct LimitArgs {
     /// Bytes of the messages that may wait for such a client
     #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
     client_queue_bytes: usize,
+    /// Messages of one client in a second; 0 for as many as come
+    #[arg(long, default_value_t = 500, value_name = "MESSAGES")]
+    message_rate: u64,
+    /// Messages of one client at once, after a silence
+    #[arg(long, default_value_t = 1000, value_name = "MESSAGES")]
+    message_burst: u64,
+    /// Bytes that are read from one connection in a second; 0 for as many as come
+    #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
+    byte_rate: u64,
+    /// Bytes that are read from one connection at once, after a silence
+    #[arg(long, default_value_t = 16 << 20, value_name = "BYTES")]
+    byte_burst: u64,
+    /// Connections at a time
+    #[arg(long, default_value_t = 10_000)]
+    max_connections: usize,
+    /// Connections at a time from one address; more behind a proxy, whose address all clients have
+    #[arg(long, default_value_t = 1000)]
+    max_connections_per_address: usize,
+    /// New connections from one address in a second; 0 for as many as come
+    #[arg(long, default_value_t = 200, value_name = "CONNECTIONS")]
+    connect_rate: u64,
+    /// New connections from one address at once, after a silence
+    #[arg(long, default_value_t = 2000, value_name = "CONNECTIONS")]
+    connect_burst: u64,
+    /// Seconds for the head of a request
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = at_least_one())]
+    handshake_timeout: u64,
+    /// Tokens of clients that a room remembers
+    #[arg(long, default_value_t = 4096)]
+    max_tokens: usize,
 }
 
 fn at_least_one() -> clap::builder::RangedU64ValueParser {
@@ -83,6 +117,20 @@ fn at_least_one() -> clap::builder::RangedU64ValueParser {
 }
 
 impl LimitArgs {
+    fn set(&self, config: &mut ServerConfig) {
+        config.limits = self.limits();
+        config.rooms = self.max_rooms;
+        config.client_queue = self.client_queue;
+        config.client_queue_bytes = self.client_queue_bytes;
+        config.message_rate = Rate::new(self.message_rate, self.message_burst);
+        config.byte_rate = Rate::new(self.byte_rate, self.byte_burst);
+        config.connections = self.max_connections;
+        config.connections_per_address = self.max_connections_per_address;
+        config.connect_rate = Rate::new(self.connect_rate, self.connect_burst);
+        config.handshake_timeout = Duration::from_secs(self.handshake_timeout);
+        config.tokens = self.max_tokens;
+    }
+
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         limits.clients = self.max_clients;
@@ -100,6 +148,7 @@ impl Serve {
     pub fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = ModuleFile::read(&self.module)?;
         let config = self.config(file);
+        allow_files();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve(config))?;
         Ok(ExitCode::SUCCESS)
@@ -116,12 +165,23 @@ impl Serve {
         config.workers = self.workers.unwrap_or(config.workers);
         config.room_idle = Duration::from_secs(self.room_idle);
         config.keep_timers = self.keep_timers;
-        config.limits = self.limits.limits();
-        config.rooms = self.limits.max_rooms;
-        config.client_queue = self.limits.client_queue;
-        config.client_queue_bytes = self.limits.client_queue_bytes;
+        self.limits.set(&mut config);
+        config.allowed_origins = self.allow_origin;
         config.seed = self.seed;
         config
+    }
+}
+
+/// Lets this process have as many files open as it may at all: each connection is one, and many
+/// systems begin with 1,024.
+fn allow_files() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Without it, the server takes fewer connections, and the others wait.
+        let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 

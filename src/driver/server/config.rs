@@ -1,5 +1,6 @@
 //! What a server is started with.
 
+use super::rate::Rate;
 use crate::{Limits, LoadError, Module};
 use std::{
     fmt, io,
@@ -24,7 +25,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Time between two pings of the server. Default 30 s.
     pub heartbeat_interval: Duration,
-    /// Time after which a client that sends nothing, not even pongs, is dropped. Default 120 s.
+    /// Time after which a client that sends nothing, not even pongs, is dropped, and likewise a
+    /// connection that takes not a byte of what is sent. Default 120 s.
     pub heartbeat_timeout: Duration,
     /// A folder whose files are served instead of the page. Default none.
     pub static_dir: Option<PathBuf>,
@@ -45,6 +47,29 @@ pub struct ServerConfig {
     pub client_queue: usize,
     /// Bytes of the messages that wait for one client, likewise. Default 8 MiB.
     pub client_queue_bytes: usize,
+    /// Messages and pings of one client. Who sends more is not read from until it is time, so that
+    /// nothing is lost. Default 500 a second, 1,000 at once.
+    pub message_rate: Rate,
+    /// Bytes that are read from one connection, likewise; so many that a message of the greatest
+    /// length takes less than [`heartbeat_timeout`](Self::heartbeat_timeout). Default 8 MiB a second,
+    /// 16 MiB at once.
+    pub byte_rate: Rate,
+    /// Connections at a time, of all kinds; one more is answered with 503. Default 10,000.
+    pub connections: usize,
+    /// Connections at a time from one address (of IPv6, from one /64 network); one more is answered
+    /// with 429. Behind a proxy all clients have its address. Default 1,000.
+    pub connections_per_address: usize,
+    /// New connections from one address, likewise. This bounds how fast tokens can be guessed.
+    /// Default 200 a second, 2,000 at once.
+    pub connect_rate: Rate,
+    /// Time for a request, from when it could begin to the end of its headers; then the connection
+    /// is closed. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Tokens of clients that a room remembers. Default 4,096.
+    pub tokens: usize,
+    /// The origins whose pages may talk to the rooms, besides the server's own, as in
+    /// `https://example.org`; `*` for all. Default none.
+    pub allowed_origins: Vec<String>,
     /// Seeds the random generators of the rooms. Default: from the operating system, so that
     /// nobody can guess it.
     pub seed: Option<u64>,
@@ -68,6 +93,14 @@ impl ServerConfig {
             rooms: 10_000,
             client_queue: 4096,
             client_queue_bytes: 8 << 20,
+            message_rate: Rate::new(500, 1000),
+            byte_rate: Rate::new(8 << 20, 16 << 20),
+            connections: 10_000,
+            connections_per_address: 1000,
+            connect_rate: Rate::new(200, 2000),
+            handshake_timeout: Duration::from_secs(10),
+            tokens: 4096,
+            allowed_origins: Vec::new(),
             seed: None,
         }
     }

@@ -1,60 +1,52 @@
-//! Connections that end without a reset.
+//! Connections that are read from only so fast, and end without a reset.
 
-use axum::serve::Listener;
+use super::{door::Place, rate::Bucket};
 use core::{
+    future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use std::{
+    boxed::Box,
     io::{self, IoSlice},
-    net::SocketAddr,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Handle,
-    time::timeout,
+    time::{Instant, Sleep, sleep, timeout},
 };
 
-/// A listener whose connections linger.
-pub(super) struct Lingering(pub(super) TcpListener);
-
-impl Listener for Lingering {
-    type Io = LingeringStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // Messages are small and are to leave at once.
-        let _ = stream.set_nodelay(true);
-        (LingeringStream(Some(stream)), address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
-/// A connection that, once it is dropped, still takes for a short time what the other side sends.
+/// A connection that is read from only so fast, and that, once it is dropped, still takes for a
+/// short time what the other side sends.
 ///
 /// A socket that is closed while there is something to read answers with a reset, and a client that
 /// is reset may never see what it was sent last: the close frame that says its message was too long.
-pub(super) struct LingeringStream(
+pub(super) struct LingeringStream {
     /// Gone once it was dropped.
-    Option<TcpStream>,
-);
+    open: Option<(TcpStream, Place)>,
+    since: Instant,
+    /// Bytes that may be read. All that comes is counted here, also what is no message yet, or never
+    /// becomes one.
+    bytes: Bucket,
+    /// Set when more was read than there should be.
+    pause: Option<Pin<Box<Sleep>>>,
+}
 
 impl Drop for LingeringStream {
     fn drop(&mut self) {
-        if let (Some(stream), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(linger(stream));
+        if let (Some((stream, place)), Ok(runtime)) = (self.open.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                linger(stream).await;
+                drop(place);
+            });
         }
     }
 }
 
 /// Takes and throws away what comes, until the other side ends, for a short time.
-async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: TcpStream) {
     const TIME: Duration = Duration::from_secs(2);
     let ended = async {
         stream.shutdown().await?;
@@ -67,8 +59,22 @@ async fn linger(mut stream: TcpStream) {
 }
 
 impl LingeringStream {
+    pub(super) fn new(stream: TcpStream, place: Place, bytes: Bucket) -> Self {
+        Self { open: Some((stream, place)), since: Instant::now(), bytes, pause: None }
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        self.0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+        let stream = self.open.as_mut().map(|(stream, _)| Pin::new(stream));
+        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Counts what was read, and pauses if it was too much.
+    fn count(&mut self, bytes: usize) {
+        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let wait = self.bytes.take(now, bytes as u64);
+        if !wait.is_zero() {
+            self.pause = Some(Box::pin(sleep(wait)));
+        }
     }
 }
 
@@ -78,7 +84,14 @@ impl AsyncRead for LingeringStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream()?.poll_read(cx, buffer)
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        let before = buffer.filled().len();
+        ready!(self.stream()?.poll_read(cx, buffer))?;
+        self.count(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,12 +1,11 @@
 //! Who is connected to the rooms of a worker, and how messages reach them.
 
+use super::tokens::{TokenHasher, Tokens};
 use crate::{ClientId, MessagePayload, Output, RoomKey, SendError, Transport};
 use axum::extract::ws::{CloseFrame, Message};
 use core::convert::Infallible;
 use hashbrown::HashMap;
 use std::{
-    boxed::Box,
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -166,9 +165,12 @@ impl Connection {
 }
 
 /// The clients of all rooms of a worker, as their transport.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Members {
     rooms: HashMap<RoomKey, RoomMembers>,
+    hasher: TokenHasher,
+    /// Tokens that a room remembers.
+    max_tokens: usize,
     /// Clients whose queue was full; they are closed, and their rooms are yet to be told.
     too_slow: Vec<(RoomKey, ClientId)>,
 }
@@ -177,34 +179,29 @@ pub(super) struct Members {
 struct RoomMembers {
     connections: Vec<(ClientId, Connection)>,
     last_id: u32,
-    /// The ids of clients that gave a token, latest last.
-    tokens: VecDeque<(Box<str>, ClientId)>,
+    tokens: Tokens,
 }
 
 impl Members {
+    pub(super) fn new(max_tokens: usize) -> Self {
+        Self { rooms: HashMap::new(), hasher: TokenHasher::default(), max_tokens, too_slow: Vec::new() }
+    }
+
     /// The id for a new client, or the one that the holder of this token had.
-    pub(super) fn client_id(&mut self, room: RoomKey, token: Option<Box<str>>) -> ClientId {
-        /// Older tokens are forgotten, so that they are no way to fill the memory.
-        const MAX_TOKENS: usize = 4096;
+    pub(super) fn client_id(&mut self, room: RoomKey, token: Option<&str>) -> ClientId {
+        let token = token.map(|token| self.hasher.token(token));
         let members = self.rooms.entry(room).or_default();
-        let known = token.as_ref().and_then(|token| {
-            members.tokens.iter().find(|(known, _)| known == token).map(|(_, client)| *client)
-        });
-        if let Some(client) = known {
+        if let Some(client) = token.and_then(|token| members.tokens.client(token)) {
             return client;
         }
         // At a thousand clients a second, ids last for 24 days; then they begin anew.
         loop {
             members.last_id = members.last_id % ClientId::MAX.0 + 1;
             let client = ClientId(members.last_id);
-            let is_free = members.connections.iter().all(|(taken, _)| *taken != client)
-                && members.tokens.iter().all(|(_, taken)| *taken != client);
-            if is_free {
+            let is_connected = |client| members.connections.iter().any(|(connected, _)| *connected == client);
+            if !is_connected(client) && !members.tokens.has(client) {
                 if let Some(token) = token {
-                    if members.tokens.len() >= MAX_TOKENS {
-                        members.tokens.pop_front();
-                    }
-                    members.tokens.push_back((token, client));
+                    members.tokens.remember(token, client, self.max_tokens, is_connected);
                 }
                 return client;
             }

@@ -7,31 +7,39 @@
 //! | `GET /rooms` | the rooms and their figures, in JSON |
 //! | `GET /` | the files of a folder, or else a page to play with the rooms |
 //!
+//! A page of a foreign origin gets 403, who connects too often 429, and one more than there are
+//! places for 503; [`ServerConfig`] has the limits.
+//!
 //! Rooms are spread over workers, tasks that each have a host and an interpreter of their own. A client's
 //! connection is a task that talks to its room's worker through bounded channels.
 
+mod accept;
 mod config;
+mod door;
 mod linger;
 mod members;
+mod origin;
+mod rate;
 mod rooms;
 mod socket;
+mod tokens;
 mod worker;
 
-pub use self::config::{ServeError, ServerConfig};
+pub use self::{
+    config::{ServeError, ServerConfig},
+    rate::Rate,
+};
 
-use self::{linger::Lingering, rooms::RoomList, socket::SocketOptions, worker::Workers};
+use self::{accept::Acceptor, origin::Origins, rooms::RoomList, socket::SocketOptions, worker::Workers};
 use axum::{
     Json, Router,
     extract::{Path, Query, State, ws::WebSocketUpgrade},
     http::{StatusCode, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
-use core::{
-    future::{Future, IntoFuture},
-    pin::pin,
-    time::Duration,
-};
+use core::{future::Future, pin::pin, time::Duration};
 use std::{
     boxed::Box,
     format, io,
@@ -48,7 +56,7 @@ use tower_http::services::ServeDir;
 
 /// A server that listens, and is yet to run.
 pub struct Server {
-    listener: TcpListener,
+    acceptor: Acceptor,
     address: SocketAddr,
     app: Router,
     workers: Arc<Workers>,
@@ -90,8 +98,11 @@ impl Server {
             connection: connection.downgrade(),
             stopping: stop,
         };
+        let origins = Origins::new(&config);
         let app = router(shared, config.static_dir.as_deref());
-        Ok(Self { listener, address, app, workers, stopping, connection, connections })
+        let app = app.layer(from_fn_with_state(origins, origin::guard));
+        let acceptor = Acceptor::new(listener, &config);
+        Ok(Self { acceptor, address, app, workers, stopping, connection, connections })
     }
 
     /// Where it listens: with port 0, the one that was free.
@@ -105,9 +116,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the listener fails.
+    /// If connections can be taken no more; none at present.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        let Self { listener, app, workers, stopping, connection, mut connections, .. } = self;
+        let Self { acceptor, app, workers, stopping, connection, mut connections, .. } = self;
         let (tell, told) = oneshot::channel();
         let stopped = async move {
             stop.await;
@@ -118,19 +129,18 @@ impl Server {
             drop(connection);
             let _ = connections.recv().await;
         };
-        let serving = axum::serve(Lingering(listener), app).with_graceful_shutdown(async move {
+        let serving = acceptor.serve(app, async move {
             let _ = told.await;
         });
-        let (mut serving, mut stopped) = (pin!(serving.into_future()), pin!(stopped));
+        let (mut serving, mut stopped) = (pin!(serving), pin!(stopped));
         tokio::select! {
-            served = &mut serving => {
-                served?;
-                stopped.await;
-                Ok(())
+            () = &mut serving => stopped.await,
+            () = &mut stopped => {
+                // A request that never ends is no reason to stay.
+                let _ = timeout(LAST_REQUESTS, serving).await;
             }
-            // A request that never ends is no reason to stay.
-            () = &mut stopped => timeout(LAST_REQUESTS, serving).await.unwrap_or(Ok(())),
         }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{
     config::ServerConfig,
     members::{Close, Connection, Gauge, Mailbox, Queue, QueueLimits, connection},
+    rate::{Bucket, Rate},
     worker::{Command, Refusal},
 };
 use crate::{ClientId, RoomKey, driver::tokio::OwnedEvent};
@@ -15,7 +16,7 @@ use futures_util::{
 use std::{boxed::Box, string::ToString, sync::Arc, time::Duration, vec::Vec};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 
@@ -23,6 +24,7 @@ use tungstenite::error::{CapacityError, Error, ProtocolError};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketOptions {
     pub(super) message_bytes: usize,
+    message_rate: Rate,
     client_queue: QueueLimits,
     heartbeat_interval: Duration,
     heartbeat_timeout: Duration,
@@ -32,6 +34,7 @@ impl SocketOptions {
     pub(super) fn new(config: &ServerConfig) -> Self {
         Self {
             message_bytes: config.limits.message_bytes,
+            message_rate: config.message_rate,
             client_queue: QueueLimits {
                 messages: config.client_queue.clamp(1, Semaphore::MAX_PERMITS),
                 bytes: config.client_queue_bytes,
@@ -45,7 +48,7 @@ impl SocketOptions {
 /// When a client was last heard of; the reading half of a connection tells the writing half.
 struct Heard {
     since: Instant,
-    millis: AtomicU64,
+    nanos: AtomicU64,
     /// Whether what it said waits for its room. Meanwhile it is not read from, so that it cannot be
     /// heard, and that is not its fault.
     waits: AtomicBool,
@@ -53,16 +56,18 @@ struct Heard {
 
 impl Heard {
     fn now() -> Self {
-        Self { since: Instant::now(), millis: AtomicU64::new(0), waits: AtomicBool::new(false) }
+        Self { since: Instant::now(), nanos: AtomicU64::new(0), waits: AtomicBool::new(false) }
     }
 
-    fn again(&self) {
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.millis.store(millis, Ordering::Relaxed);
+    /// It is heard now; answers when that is, in nanoseconds.
+    fn again(&self) -> u64 {
+        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.store(nanos, Ordering::Relaxed);
+        nanos
     }
 
     fn last(&self) -> Instant {
-        self.since + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+        self.since + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 
     fn set_waits(&self, waits: bool) {
@@ -148,12 +153,18 @@ async fn read(
 ) -> Option<CloseFrame> {
     let permits = permits(options);
     let on_the_way = Arc::new(Semaphore::new(permits as usize));
+    let mut rate = Bucket::new(options.message_rate);
     loop {
         let message = match stream.next().await? {
             Ok(message) => message,
             Err(error) => return close_frame(error),
         };
-        heard.again();
+        let too_early = rate.take(heard.again(), 1);
+        if !too_early.is_zero() {
+            heard.set_waits(true);
+            sleep(too_early).await;
+            heard.set_waits(false);
+        }
         let event = match message {
             Message::Text(text) => OwnedEvent::Text(client, text.as_str().into()),
             Message::Binary(bytes) => OwnedEvent::Bytes(client, bytes.into()),

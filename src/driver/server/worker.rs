@@ -178,7 +178,7 @@ impl Worker {
     fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
         let limits = HostLimits { rooms: config.rooms };
         Self {
-            host: Host::with_limits(TokioClock::new(), Members::default(), limits).with_seed(seed),
+            host: Host::with_limits(TokioClock::new(), Members::new(config.tokens), limits).with_seed(seed),
             module,
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
@@ -307,7 +307,7 @@ impl Worker {
         if self.is_inbox_full(room) {
             return Err(EventError::InboxFull.into());
         }
-        let client = self.host.transport_mut().client_id(room, token);
+        let client = self.host.transport_mut().client_id(room, token.as_deref());
         if let Some(older) = self.host.transport_mut().leave(room, client, None) {
             older.close(1008, "replaced by a newer connection", true);
             self.event(room, OwnedEvent::Disconnect(client), None);

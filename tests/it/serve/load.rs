@@ -39,7 +39,7 @@ async fn pipeline(client: Client, count: u32) {
 
 #[tokio::test]
 async fn five_thousand_echoes_come_in_order() {
-    let server = Server::guest(&echo(), &[]);
+    let server = Server::guest(&echo(), &["--message-rate", "0"]);
     pipeline(server.join("").await, 5000).await;
     let room = server.room("").await.expect("it is open");
     assert_eq!((&room["messages_in"], &room["messages_out"]), (&5000.into(), &5000.into()));
@@ -50,14 +50,14 @@ async fn five_thousand_echoes_come_in_order() {
 #[tokio::test]
 async fn nobody_talks_himself_out() {
     for queue in ["1", "2", "16"] {
-        let server = Server::guest(&echo(), &["--client-queue", queue]);
+        let server = Server::guest(&echo(), &["--client-queue", queue, "--message-rate", "0"]);
         pipeline(server.join("").await, 2000).await;
     }
 }
 
 #[tokio::test]
 async fn all_that_was_said_before_the_first_answer_is_read_is_answered() {
-    let server = Server::guest(&echo(), &["--client-queue", "16"]);
+    let server = Server::guest(&echo(), &["--client-queue", "16", "--message-rate", "0"]);
     let mut client = server.join("").await;
     for number in 0..3000 {
         let message = Message::text(number.to_string());

@@ -6,8 +6,11 @@
 mod bundled;
 mod check_tool;
 mod closing;
+mod doors;
 mod limits;
 mod load;
+mod origins;
+mod rates;
 mod rooms;
 mod urls;
 
@@ -108,9 +111,14 @@ impl Server {
     }
 
     fn start(module: &Path, args: &[&str]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi")), module, args)
+    }
+
+    /// Serves by a command that runs the tool.
+    fn run(mut command: Command, module: &Path, args: &[&str]) -> Self {
         // Machines that have many cores would start many threads for each test.
         let workers: &[&str] = if args.contains(&"--workers") { &[] } else { &["--workers", "2"] };
-        let mut process = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"))
+        let mut process = command
             .arg("serve")
             .arg(module)
             .args(["--port", "0"])
@@ -162,18 +170,43 @@ impl Server {
 
     async fn get(&self, path: &str) -> Response {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        let answer = self.ask(request.as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// Sends this, whatever it is; answers all that comes until the server closes.
+    async fn ask(&self, request: &[u8]) -> String {
         let answer = async {
             let mut stream = TcpStream::connect(&self.address).await?;
-            stream.write_all(request.as_bytes()).await?;
+            stream.write_all(request).await?;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await?;
             std::io::Result::Ok(answer)
         };
         let answer = soon("an answer", answer).await.expect("the server answers");
-        let answer = String::from_utf8(answer).expect("text");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+        String::from_utf8(answer).expect("text")
+    }
+
+    /// The same, but only until the end of the head.
+    async fn ask_for_head(&self, request: &[u8]) -> String {
+        let head = async {
+            let mut stream = TcpStream::connect(&self.address).await?;
+            stream.write_all(request).await?;
+            read_head(&mut stream).await
+        };
+        soon("an answer", head).await.expect("the server answers")
+    }
+
+    /// Waits until the server has logged something.
+    async fn until_logged(&self, what: &str) {
+        soon(what, async {
+            while !self.log.lock().expect("no panic").contains(what) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
     }
 
     /// The rooms as `/rooms` lists them.
@@ -223,6 +256,15 @@ impl Drop for Server {
             let _ = writeln!(std::io::stderr(), "the server's log:\n{}", self.log.lock().expect("no panic"));
         }
     }
+}
+
+/// Reads what ends with an empty line.
+async fn read_head(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8(head).expect("text"))
 }
 
 struct Response {
@@ -296,18 +338,21 @@ impl RawClient {
             server.address
         );
         stream.write_all(request.as_bytes()).await.expect("the server reads");
-        let mut head = Vec::new();
-        soon("the handshake", async {
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.expect("an answer"));
-            }
-        })
-        .await;
-        let head = String::from_utf8(head).expect("text");
+        let head = soon("the handshake", read_head(&mut stream)).await.expect("an answer");
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         // The answer to this key that RFC 6455 gives.
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
         Self(stream)
+    }
+
+    /// One to write and one to read, at the same time.
+    fn twins(self) -> (Self, Self) {
+        let stream = self.0.into_std().expect("a socket");
+        let twin = stream.try_clone().expect("a socket has two ends");
+        (
+            Self(TcpStream::from_std(stream).expect("a socket")),
+            Self(TcpStream::from_std(twin).expect("a socket")),
+        )
     }
 
     /// Sends one frame (RFC 6455, 5.2), masked with zeros. `first` is its first byte: the final bit,
