@@ -3,6 +3,7 @@
 //! Each test starts a server of its own on a free port. Waiting is for events, with a time after
 //! which a test fails rather than hangs.
 
+mod attack;
 mod bundled;
 mod check_tool;
 mod closing;
