@@ -32,7 +32,7 @@ pub use self::{
 
 use self::{accept::Acceptor, origin::Origins, rooms::RoomList, socket::SocketOptions, worker::Workers};
 use axum::{
-    Json, Router,
+    Router,
     extract::{Path, Query, State, ws::WebSocketUpgrade},
     http::{StatusCode, header},
     middleware::from_fn_with_state,
@@ -49,7 +49,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 use tower_http::services::ServeDir;
@@ -74,6 +74,8 @@ struct Shared {
     name: Arc<str>,
     workers: Arc<Workers>,
     socket: SocketOptions,
+    /// For each answer that lists the rooms to hold one.
+    lists: Arc<Semaphore>,
     /// For each connection to hold one; gone when the server stops.
     connection: mpsc::WeakSender<()>,
     stopping: watch::Receiver<bool>,
@@ -95,6 +97,7 @@ impl Server {
             name: config.module_name.as_str().into(),
             workers: workers.clone(),
             socket: SocketOptions::new(&config),
+            lists: Arc::new(Semaphore::new(rooms::LISTS)),
             connection: connection.downgrade(),
             stopping: stop,
         };
@@ -175,9 +178,15 @@ async fn page() -> impl IntoResponse {
     (headers, include_str!("page.html"))
 }
 
-async fn list(State(shared): State<Shared>) -> Json<RoomList> {
+async fn list(State(shared): State<Shared>) -> Response {
+    /// Time to wait for others who ask for the same.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let Ok(Ok(permit)) = timeout(PATIENCE, shared.lists.acquire_owned()).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many are taking the list of rooms\n").into_response();
+    };
     let rooms = shared.workers.list().await;
-    Json(RoomList { module: shared.name.to_string(), abi: shared.workers.abi().to_string(), rooms })
+    let list = RoomList { module: shared.name.to_string(), abi: shared.workers.abi().to_string(), rooms };
+    list.into_response(permit)
 }
 
 #[derive(serde::Deserialize)]

@@ -2,7 +2,22 @@
 
 use crate::host::Host;
 use crate::{Clock, Instant, Room, Transport};
+use axum::{
+    body::{Body, Bytes},
+    http::{
+        HeaderValue,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use core::convert::Infallible;
+use futures_util::stream;
 use std::{string::String, vec::Vec};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// Answers to `/rooms` that are under way at a time. A list may have megabytes, and stays in memory
+/// until its client has taken it.
+pub(super) const LISTS: usize = 16;
 
 /// All rooms of a server.
 #[derive(Debug, serde::Serialize)]
@@ -36,6 +51,22 @@ enum State {
     Busy,
     /// It has ended and its last messages are on their way.
     Closed,
+}
+
+impl RoomList {
+    /// The list in JSON, in pieces; the permit is given back when the last one is taken.
+    pub(super) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
+        const PIECE_BYTES: usize = 16 << 10;
+        let json = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
+        let length = json.len();
+        let pieces = stream::unfold((json, permit), async |(mut rest, permit)| {
+            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, permit)))
+        });
+        let headers =
+            [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (CONTENT_LENGTH, length.into())];
+        (headers, Body::from_stream(pieces)).into_response()
+    }
 }
 
 impl RoomFigures {

@@ -127,6 +127,40 @@ async fn rooms_by_random_name_are_bounded_and_make_way() {
     fresh.expect("hello").await;
 }
 
+/// Opens rooms whose ids take six times their length in JSON; they stay open for a while.
+async fn open_rooms(server: Arc<Server>, first: usize, count: usize) {
+    for number in first..first + count {
+        let id = format!("/{number}{}", "%01".repeat(250));
+        let mut client = RawClient::join(&server, &id).await;
+        client.frame(FINAL | TEXT, b"x").await;
+        assert_eq!(client.hear().await, (FINAL | TEXT, b"x".to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn lists_of_rooms_that_nobody_takes_are_bounded() {
+    const EACH: usize = 200;
+    let server = Arc::new(Server::guest(&echo(), &["--connect-rate", "0", "-t", "8"]));
+    let tasks = (0..10).map(|task| tokio::spawn(open_rooms(server.clone(), task * EACH, EACH)));
+    for done in join_all(tasks).await {
+        done.expect("nobody is refused");
+    }
+    // Lists of 3 MB are more than the buffers of both sides hold.
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let address = server.address.parse().expect("an address");
+        let mut stream = socket.connect(address).await.expect("the server listens");
+        stream.write_all(b"GET /rooms HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("the server reads");
+        deaf.push(stream);
+    }
+    soon("there are too many", async { while server.get("/rooms").await.status != 503 {} }).await;
+    // They are given up, and then there is a list again.
+    soon("there is a list", async { while server.get("/rooms").await.status != 200 {} }).await;
+    assert_eq!(server.rooms().await.len(), 10 * EACH);
+}
+
 /// A guest that echoes, but for texts that begin with `h` (an endless loop), `m` (memory for ever)
 /// and `s` (messages to everybody without end).
 fn wild() -> String {
