@@ -4,7 +4,7 @@ use super::{
     config::ServerConfig,
     door::{Door, TurnedAway},
     linger::{LingeringStream, linger},
-    rate::{Bucket, Rate},
+    rate::{Bucket, Rate, Sparingly},
 };
 use axum::{Router, serve::Listener};
 use core::{future::Future, pin::pin, time::Duration};
@@ -30,6 +30,7 @@ pub(super) struct Acceptor {
     write_timeout: Duration,
     /// For those that are being told that they may not connect.
     turned_away: Arc<Semaphore>,
+    log: Sparingly,
 }
 
 impl Acceptor {
@@ -47,6 +48,7 @@ impl Acceptor {
             byte_rate: config.byte_rate,
             write_timeout: config.heartbeat_timeout,
             turned_away: Arc::new(Semaphore::new(TURNED_AWAY)),
+            log: Sparingly::new(),
         }
     }
 
@@ -64,7 +66,9 @@ impl Acceptor {
             let place = match self.door.enter(address.ip()) {
                 Ok(place) => place,
                 Err(why) => {
-                    log::debug!("{address} is turned away: {}", why.reason);
+                    if self.log.may() {
+                        log::warn!("{address} is turned away: {}", why.reason);
+                    }
                     self.turn_away(stream, why);
                     continue;
                 }

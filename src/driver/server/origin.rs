@@ -4,7 +4,7 @@
 //! from. Whoever is no browser sends no `Origin`, or what it likes; this is no way to keep such
 //! clients out, but to keep a page from using the browser of somebody who can reach this server.
 
-use super::config::ServerConfig;
+use super::{config::ServerConfig, rate::Sparingly};
 use axum::{
     extract::{Request, State},
     http::{
@@ -24,6 +24,7 @@ pub(super) struct Origins {
     /// Whether only this machine reaches the server. Then an attacker's own name may have been made
     /// to point here ("DNS rebinding"), so that a name counts as ours only if it is `localhost`.
     is_local: bool,
+    log: Arc<Sparingly>,
 }
 
 impl Origins {
@@ -31,7 +32,11 @@ impl Origins {
         // As browsers write them.
         let allowed = config.allowed_origins.iter();
         let allowed = allowed.map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Self { allowed: Arc::new(allowed), is_local: config.host.is_loopback() }
+        Self {
+            allowed: Arc::new(allowed),
+            is_local: config.host.is_loopback(),
+            log: Arc::new(Sparingly::new()),
+        }
     }
 
     /// The origin, if there is one that may not talk to the rooms.
@@ -56,7 +61,9 @@ pub(super) async fn guard(State(origins): State<Origins>, request: Request, next
     let is_guarded = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
     match origins.refused(request.headers()) {
         Some(origin) if is_guarded => {
-            log::info!("a page of the origin {origin:?} was refused; `--allow-origin` lets it in");
+            if origins.log.may() {
+                log::info!("a page of the origin {origin:?} was refused; `--allow-origin` lets it in");
+            }
             let answer = format!("pages of the origin {origin:?} are not allowed here\n");
             (StatusCode::FORBIDDEN, answer).into_response()
         }

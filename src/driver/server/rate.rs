@@ -1,6 +1,10 @@
 //! How often something may happen.
 
 use core::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 /// How often something may happen, over a long time and at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,5 +71,24 @@ impl Bucket {
     /// When it would be full if so many were taken.
     fn after(&self, now: u64, count: u64) -> u64 {
         self.full_at.max(now).saturating_add(self.cost.saturating_mul(count))
+    }
+}
+
+/// Lets through a few of many, for what clients can have logged as often as they like.
+pub(super) struct Sparingly {
+    since: Instant,
+    bucket: Mutex<Bucket>,
+}
+
+impl Sparingly {
+    /// Ten at once, and then one in a second.
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), bucket: Mutex::new(Bucket::new(Rate::new(1, 10))) }
+    }
+
+    /// Whether this is one of the few.
+    pub(super) fn may(&self) -> bool {
+        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(now)
     }
 }

@@ -84,6 +84,22 @@ async fn listed_origins_may_connect() {
 }
 
 #[tokio::test]
+async fn what_is_refused_often_is_logged_seldom() {
+    let server = Server::bundled("echo-c", &["--connect-rate", "1", "--connect-burst", "200"]);
+    for _ in 0..150 {
+        assert_eq!(upgrade(&server, &server.address, "http://evil.example").await, 403);
+    }
+    for _ in 0..150 {
+        server.get("/status").await;
+    }
+    let log = server.log.lock().expect("no panic").clone();
+    for line in ["was refused", "is turned away"] {
+        let count = log.matches(line).count();
+        assert!((1..100).contains(&count), "{count} lines say that somebody {line}");
+    }
+}
+
+#[tokio::test]
 async fn a_public_server_has_the_name_that_it_is_asked_by() {
     let server = Server::bundled("echo-c", &["--host", "0.0.0.0"]);
     assert_eq!(upgrade(&server, "game.example", "https://game.example").await, 101);
