@@ -1,11 +1,11 @@
 //! Many rooms: opening and closing them, and what happens when the transport refuses.
 
-use crate::support::{ENV, Random, echo, guest_0_2, limits, module, module_with, speaker};
+use crate::support::{ENV, echo, guest_0_2, limits, module, module_with, speaker};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessagePayload, MessageRecipient,
     Module, OpenError, Output, RecordingTransport, RoomKey, SendError, SentPayload, Transport,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 type TestHost = Host<ManualClock, RecordingTransport>;
 
@@ -267,53 +267,6 @@ fn the_recording_transport_can_be_set_to_fail() {
     host.transport_mut().capacity = None;
     host.poll(Budget::UNLIMITED);
     assert_eq!(sent(&mut host), texts([(room, "sent")]));
-}
-
-/// Refuses at random.
-struct Unsteady {
-    random: Random,
-    sent: BTreeMap<RoomKey, Vec<u32>>,
-    steady: bool,
-}
-
-impl Transport for Unsteady {
-    type Error = &'static str;
-
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<&'static str>> {
-        if !self.steady && self.random.below(3) == 0 {
-            return Err(SendError::WouldBlock);
-        }
-        let number = output.payload.as_bytes().try_into().expect("four bytes were sent");
-        self.sent.entry(room).or_default().push(u32::from_le_bytes(number));
-        Ok(())
-    }
-}
-
-#[test]
-fn nothing_is_lost_or_doubled_when_the_transport_refuses_at_random() {
-    let transport = Unsteady { random: Random::new(), sent: BTreeMap::new(), steady: false };
-    let mut random = Random::new();
-    let mut host = Host::new(ManualClock::new(), transport);
-    // So little fuel that events are paused, too.
-    let module = module_with(&echo(), &limits(|limits| limits.fuel_per_slice = 5));
-    let keys: Vec<_> = (0..10).map(|i| host.open(&i.to_string(), &module).unwrap()).collect();
-    for key in &keys {
-        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
-    }
-    let mut expected: BTreeMap<RoomKey, Vec<u32>> = BTreeMap::new();
-    for number in 0..3000_u32 {
-        let key = keys[random.below(keys.len())];
-        // A room whose inbox is full takes it later or never; only what was taken counts.
-        if host.handle_event(key, Event::message(ClientId(1), &number.to_le_bytes())).is_ok() {
-            expected.entry(key).or_default().push(number);
-        }
-        if random.below(3) == 0 {
-            host.poll(if random.below(2) == 0 { Budget::UNLIMITED } else { Budget::fuel(50) });
-        }
-    }
-    host.transport_mut().steady = true;
-    while host.poll(Budget::UNLIMITED).is_some() || host.is_blocked() {}
-    assert_eq!(host.transport().sent, expected);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod restart;
 mod rollback;
 #[cfg(feature = "cli")]
 mod serve;
+mod sim;
 mod slices;
 mod support;
 mod timers;

@@ -151,8 +151,17 @@ pub struct Random(u64);
 
 impl Random {
     pub fn new() -> Self {
-        let seed = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+        let seed = Self::given_seed().unwrap_or(1);
         println!("TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// The seed that was asked for.
+    pub fn given_seed() -> Option<u64> {
+        std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok())
+    }
+
+    pub const fn of_seed(seed: u64) -> Self {
         Self(seed)
     }
 
