@@ -56,6 +56,7 @@ step_tests() {
 step_format() {
   cargo fmt --all -- --check
   if [ -f benches/vs-jit/Cargo.toml ]; then cargo fmt --manifest-path benches/vs-jit/Cargo.toml -- --check; fi
+  cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 }
 
 step_lint() {
@@ -111,7 +112,7 @@ step_bare_metal() {
 
 step_package() {
   cargo package --list --allow-dirty >"$cache/package.list"
-  if grep -E '^(benches/vs-jit|\.ci)/' "$cache/package.list"; then
+  if grep -E '^(benches/vs-jit|fuzz|\.ci)/' "$cache/package.list"; then
     echo "the files above are not for the registry"
     exit 1
   fi
@@ -143,4 +144,14 @@ step_browser() {
 step_jit() {
   # Its own profile without link-time optimisation, which for two versions of wasmtime takes long.
   (cd benches/vs-jit && CARGO_TARGET_DIR=$cache/jit cargo test --profile fast --locked)
+}
+
+# Each target for a short time, from nothing but its first inputs.
+step_fuzz() {
+  local target
+  rm -rf "$cache/corpus"
+  for target in module smith events codec check socket; do
+    CARGO_TARGET_DIR=$cache/fuzz FUZZ_CORPUS=$cache/corpus \
+      fuzz/run.sh "$target" -max_total_time=20 -verbosity=0 -print_final_stats=1
+  done
 }

@@ -1,87 +1,11 @@
 //! ABI 0.4: its messages, against `bincode` with the enums of the published SDK.
 
+use crate::published::{self, MessageFromProcess, MessageToProcess, as_published, as_request};
 use crate::support::{Random, Said, connect, guest_0_4, hex, module, outputs, room, room_of_one, send};
-use published::{MessageFromProcess, MessageToProcess};
 use stateroom_wasmi_host::{
     ClientId, Event, Fault, FaultCause, Instant, Limits, MessagePayload, MessageRecipient, Room,
     abi::{AbiVersion, Call, DecodeError, Request, decode, encode_into, encoded_len},
 };
-
-/// What `stateroom` 0.4.4 declares in `messages.rs`, `message_recipient.rs` and `lib.rs`: what is
-/// serialised, and in which order.
-mod published {
-    use serde::{Deserialize, Serialize};
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub struct ClientId(pub u32);
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub enum MessagePayload {
-        Bytes(Vec<u8>),
-        Text(String),
-    }
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub enum MessageRecipient {
-        Broadcast,
-        Client(ClientId),
-        EveryoneExcept(ClientId),
-    }
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub enum MessageToProcess {
-        Init,
-        Connect { client: ClientId },
-        Disconnect { client: ClientId },
-        Message { sender: ClientId, message: MessagePayload },
-        Timer,
-    }
-
-    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-    pub enum MessageFromProcess {
-        Message { recipient: MessageRecipient, message: MessagePayload },
-        SetTimer { ms_delay: u32 },
-    }
-}
-
-/// The call as the published host has it.
-fn as_published(call: &Call<'_>) -> MessageToProcess {
-    match *call {
-        Call::Init { .. } => MessageToProcess::Init,
-        Call::Connect(ClientId(client)) => MessageToProcess::Connect { client: published::ClientId(client) },
-        Call::Disconnect(ClientId(client)) => {
-            MessageToProcess::Disconnect { client: published::ClientId(client) }
-        }
-        Call::Message(ClientId(sender), message) => MessageToProcess::Message {
-            sender: published::ClientId(sender),
-            message: match message {
-                MessagePayload::Bytes(bytes) => published::MessagePayload::Bytes(bytes.to_owned()),
-                MessagePayload::Text(text) => published::MessagePayload::Text(text.to_owned()),
-            },
-        },
-        Call::Timer => MessageToProcess::Timer,
-    }
-}
-
-/// What the published guest means by a message, in our words.
-fn as_request(message: &MessageFromProcess) -> Request<'_> {
-    match message {
-        MessageFromProcess::Message { recipient, message } => Request::Message {
-            recipient: match recipient {
-                published::MessageRecipient::Broadcast => MessageRecipient::Broadcast,
-                published::MessageRecipient::Client(client) => MessageRecipient::Client(ClientId(client.0)),
-                published::MessageRecipient::EveryoneExcept(client) => {
-                    MessageRecipient::EveryoneExcept(ClientId(client.0))
-                }
-            },
-            payload: match message {
-                published::MessagePayload::Bytes(bytes) => MessagePayload::Bytes(bytes),
-                published::MessagePayload::Text(text) => MessagePayload::Text(text),
-            },
-        },
-        MessageFromProcess::SetTimer { ms_delay } => Request::SetTimer { ms_delay: *ms_delay },
-    }
-}
 
 fn encode(call: &Call<'_>) -> Vec<u8> {
     let mut bytes = vec![0xaa; encoded_len(call)];

@@ -8,6 +8,7 @@ mod determinism;
 mod faults;
 mod host;
 mod limits;
+mod published;
 mod restart;
 #[cfg(feature = "rollback")]
 mod rollback;

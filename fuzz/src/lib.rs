@@ -1,0 +1,125 @@
+//! What the targets share: modules are opened and given events, and what must hold is asserted.
+
+use stateroom_wasmi_host::{
+    ClientId, Compilation, Event, Fault, Instant, Limits, MessagePayload, MessageRecipient, Module,
+    OpenError, Room, RoomOptions,
+};
+
+/// So small that each of them is met, and that no input takes long.
+pub fn limits(fuel_per_slice: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.module_bytes = 1 << 20;
+    limits.memory_bytes = 4 << 20;
+    limits.table_elements = 1_000;
+    limits.stack_bytes = 64 << 10;
+    limits.recursion_depth = 200;
+    limits.fuel_per_event = Some(200_000);
+    limits.fuel_per_slice = fuel_per_slice;
+    limits.message_bytes = 4 << 10;
+    limits.outbox_messages = 64;
+    limits.outbox_bytes = 16 << 10;
+    limits
+}
+
+/// What one instruction or one import may use beyond its slice: a copy of all of the memory, or
+/// what an import copies. (An import that is given a wild length is charged for it, and fails.)
+const BEYOND_SLICE: u64 = (4 << 20) / 64 + (64 << 10);
+
+/// Runs a module in every way that there is, which must come to the same.
+pub fn play(wasm: &[u8]) {
+    // When the stack overflows, libFuzzer can write nothing down any more.
+    if let Some(path) = std::env::var_os("FUZZ_LAST") {
+        std::fs::write(path, wasm).expect("the file can be written");
+    }
+    let mut outcomes = [
+        (Compilation::Lazy, u64::MAX),
+        (Compilation::Eager, u64::MAX),
+        (Compilation::Lazy, 1_000),
+        (Compilation::Eager, 17),
+    ]
+    .map(|(compilation, slice)| outcome(wasm, compilation, slice))
+    .into_iter();
+    let first = outcomes.next().expect("there are four");
+    for other in outcomes {
+        assert_eq!(first, other, "however it is compiled and sliced, it does the same");
+    }
+}
+
+/// Whatever can be seen of a module and a room of it. Where it fails before there is a room, how.
+type Outcome = Result<Vec<Seen>, String>;
+
+/// What is seen of a room after an event.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    said: Vec<(MessageRecipient, bool, Vec<u8>)>,
+    fuel: u64,
+    memory_bytes: usize,
+    timer: Option<Instant>,
+    fault: Option<Fault>,
+}
+
+fn outcome(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
+    let module = Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
+    let mut options = RoomOptions::default();
+    options.seed = 7;
+    let mut now = Instant::from_millis(1);
+    let mut room = Room::new(&module, "fuzz", now, options).map_err(|error| match error {
+        OpenError::Fault(fault) => fault.to_string(),
+        error => format!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string)),
+    })?;
+    let mut all = vec![see(&mut room, now)];
+    let client = ClientId(1);
+    let long = [0x61; 3_000];
+    for event in [
+        Event::Connect(client),
+        Event::message(client, "go"),
+        Event::Connect(ClientId::MAX),
+        Event::message(client, &[0, 1, 2, 0xff]),
+        Event::message(ClientId::MAX, MessagePayload::Bytes(&long)),
+        Event::Disconnect(client),
+        Event::message(ClientId::MAX, ""),
+    ] {
+        now = now + core::time::Duration::from_millis(50);
+        if room.handle_event(now, event).is_err() {
+            assert!(room.is_closed(), "a room that is open takes its events");
+        }
+        all.push(see(&mut room, now));
+        room.handle_timeout(now);
+        all.push(see(&mut room, now));
+    }
+    room.close();
+    assert!(!room.has_work(Instant::MAX));
+    Ok(all)
+}
+
+/// Lets the room go on until it has nothing left to do now, and looks at it all the time.
+fn see(room: &mut Room, now: Instant) -> Seen {
+    let limits = *room.module().limits();
+    let mut said = Vec::new();
+    loop {
+        while let Some(output) = room.poll_output() {
+            assert!(output.payload.len() <= limits.message_bytes);
+            let is_text = output.payload.text().is_some();
+            said.push((output.recipient, is_text, output.payload.as_bytes().to_vec()));
+        }
+        assert!(room.stats().memory_bytes <= limits.memory_bytes);
+        // It may have a timer that is due, besides the event.
+        assert!(said.len() <= 2 * limits.outbox_messages);
+        assert!(said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() <= 2 * limits.outbox_bytes);
+        if !room.has_work(now) {
+            break;
+        }
+        let before = room.fuel_used();
+        room.resume(now);
+        let used = room.fuel_used() - before;
+        let is_bounded = used <= limits.fuel_per_slice.saturating_add(BEYOND_SLICE);
+        assert!(is_bounded || room.is_closed(), "{used} units of fuel in a slice");
+    }
+    Seen {
+        said,
+        fuel: room.fuel_used(),
+        memory_bytes: room.stats().memory_bytes,
+        timer: room.poll_timeout(),
+        fault: room.fault().cloned(),
+    }
+}
