@@ -261,6 +261,46 @@ fn what_a_guest_sends_goes_out_as_it_meant_it() {
 }
 
 #[test]
+fn messages_can_be_sent_from_the_edges_of_memory() {
+    // An empty broadcast of bytes is 20 bytes, all of them 0, as is the memory.
+    for ptr in [0, 1, 65_536 - 20] {
+        let recv = format!("(call $send (i32.const {ptr}) (i32.const 20))");
+        let mut room = room(&module(&guest_0_4(&recv, "")));
+        assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Broadcast, "0x".to_owned())]);
+    }
+}
+
+#[test]
+fn whoever_is_meant_is_handed_on_also_if_there_is_nobody() {
+    let mut room = mouthpiece();
+    for (tag, client) in [(1, 0), (1, 77), (1, u32::MAX), (2, 0), (2, 0x8000_0000), (2, u32::MAX)] {
+        let bytes: Vec<u8> =
+            [0, tag, client, 0, 0, 0].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        send(&mut room, bytes.as_slice());
+        let recipient = match tag {
+            1 => MessageRecipient::Client(ClientId(client)),
+            _ => MessageRecipient::EveryoneExcept(ClientId(client)),
+        };
+        assert_eq!(outputs(&mut room, Instant::ZERO), [(recipient, "0x".to_owned())]);
+    }
+}
+
+#[test]
+fn a_guest_that_sends_a_message_cut_off_anywhere_fails() {
+    for request in requests() {
+        let bytes = bincode::serialize(&request).unwrap();
+        // The longest are cut off in their head, and before their last byte.
+        for len in (0..bytes.len().min(24)).chain([bytes.len() - 1]) {
+            let mut room = mouthpiece();
+            send(&mut room, &bytes[..len]);
+            let cause = FaultCause::Undecodable(DecodeError::Truncated);
+            assert_eq!(room.fault(), Some(&Fault { during: "stateroom_recv", cause }));
+            assert_eq!((outputs(&mut room, Instant::ZERO), room.poll_timeout()), (vec![], None));
+        }
+    }
+}
+
+#[test]
 fn bytes_that_are_no_message_are_a_fault_with_its_reason() {
     for (bytes, error, text) in [
         (vec![], DecodeError::Truncated, "the encoded message is cut off"),

@@ -61,7 +61,9 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
 fn message_fails(body: &str, cause: FaultCause) {
     let more = "(table $t 4 funcref) (type $none (func)) (type $one (func (param i32)))
         (func $f) (elem (i32.const 0) $f) (func $forever (call $forever))
-        (func $call (param i32))";
+        (func $call (param i32)) (func $spin (return_call $spin))
+        (func $spin_indirect (return_call_indirect $t (type $none) (i32.const 2)))
+        (elem (i32.const 2) $spin_indirect)";
     fails(&guest_0_2(ENV, &[("message", body)], more), "message", cause);
 }
 
@@ -184,8 +186,30 @@ fn what_never_ends_runs_out_of_fuel() {
         "(loop (drop (table.grow $t (ref.null func) (i32.const 1))) (br 0))",
         "(loop (table.fill $t (i32.const 0) (ref.null func) (i32.const 4)) (br 0))",
         "(loop (call_indirect $t (type $none) (i32.const 0)) (br 0))",
+        "(loop (return_call $spin))",
+        "(loop (return_call_indirect $t (type $none) (i32.const 2)))",
     ] {
         message_fails(body, out_of_fuel());
+    }
+}
+
+#[test]
+fn calling_wasi_for_ever_runs_out_of_fuel() {
+    for (name, params, arguments) in [
+        ("fd_write", "i32 i32 i32 i32", "(i32.const 1) (i32.const 0) (i32.const 1024) (i32.const 8192)"),
+        ("random_get", "i32 i32", "(i32.const 0) (i32.const 65536)"),
+        ("random_get", "i32 i32", "(i32.const 0) (i32.const 0)"),
+        ("random_get", "i32 i32", "(i32.const -1) (i32.const -1)"),
+        ("clock_time_get", "i32 i64 i32", "(i32.const 0) (i64.const 0) (i32.const 0)"),
+        ("environ_sizes_get", "i32 i32", "(i32.const 0) (i32.const 0)"),
+        ("fd_fdstat_get", "i32 i32", "(i32.const 1) (i32.const 0)"),
+        ("fd_read", "i32 i32 i32 i32", "(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)"),
+        ("sched_yield", "", ""),
+    ] {
+        let import =
+            format!(r#"(import "wasi_snapshot_preview1" "{name}" (func $f (param {params}) (result i32)))"#);
+        let body = format!("(loop (drop (call $f {arguments})) (br 0))");
+        fails(&guest_0_2(&import, &[("message", &body)], ""), "message", out_of_fuel());
     }
 }
 
@@ -268,6 +292,14 @@ fn an_allocator_that_fails_is_a_fault() {
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0)) (unreachable)", out_of_fuel()),
         ("(call $forever) (unreachable)", trap(Trap::StackOverflow)),
+        (
+            "(call $send_binary (i32.const 0) (i32.const -1) (i32.const 1)) (i32.const 4096)",
+            FaultCause::BadPointer { function: "send_binary", ptr: u32::MAX, len: 1 },
+        ),
+        (
+            "(loop (call $send_binary (i32.const 0) (i32.const 0) (i32.const 0)) (br 0)) (unreachable)",
+            FaultCause::TooManyMessages { limit: 4096 },
+        ),
     ] {
         let text = guest_0_2(ENV, &[("jam_malloc", malloc)], "(func $forever (call $forever))");
         fails(&text, "jam_malloc", cause);
@@ -280,15 +312,57 @@ fn an_allocator_that_fails_is_a_fault() {
 
 #[test]
 fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
-    let text = guest_0_4("", "").replace("(i32.const 4096)", "(i32.const 65533)");
     // The first payload is the tag of `Init`.
-    fails(&text, "stateroom_malloc", FaultCause::BadAllocation { ptr: 65_533, len: 4 });
-    let text = guest_0_4("", "").replace("(i32.const 4096)", "(unreachable)");
-    fails(&text, "stateroom_malloc", trap(Trap::Unreachable));
-    let text = guest_0_4("", "").replace("(param i32 i32))", "(param i32 i32) (unreachable))");
-    let text = text.replacen("(func $send (param i32 i32) (unreachable))", "(func $send (param i32 i32))", 1);
+    for (malloc, cause) in [
+        ("(i32.const 65533)", FaultCause::BadAllocation { ptr: 65_533, len: 4 }),
+        ("(i32.const -1)", FaultCause::BadAllocation { ptr: u32::MAX, len: 4 }),
+        ("(i32.const -4)", FaultCause::BadAllocation { ptr: u32::MAX - 3, len: 4 }),
+        ("(unreachable)", trap(Trap::Unreachable)),
+        ("(loop (br 0)) (unreachable)", out_of_fuel()),
+    ] {
+        let text = guest_0_4("", "").replace("(i32.const 4096)", malloc);
+        fails(&text, "stateroom_malloc", cause);
+    }
     // A connect has 8 bytes, more than `Init`, so that the buffer is given back.
-    fails(&text, "stateroom_free", trap(Trap::Unreachable));
+    for (free, cause) in [("(unreachable)", trap(Trap::Unreachable)), ("(loop (br 0))", out_of_fuel())] {
+        let export = "(func (export \"stateroom_free\") (param i32 i32)";
+        let text = guest_0_4("", "").replace(export, &format!("{export} {free}"));
+        fails(&text, "stateroom_free", cause);
+    }
+}
+
+#[test]
+fn an_allocator_may_answer_the_last_bytes_of_memory() {
+    // The id is `test`.
+    for (malloc, is_within) in [("(i32.const 65532)", true), ("(i32.const 65533)", false)] {
+        let text = guest_0_2(ENV, &[("jam_malloc", malloc)], "");
+        assert_eq!(room(&module(&text)).fault().is_none(), is_within, "{malloc}");
+    }
+}
+
+#[test]
+fn an_allocator_may_grow_the_memory_and_answer_from_there() {
+    // 65,536 is the address of the second page, which is not there before.
+    let malloc = "(drop (memory.grow (i32.const 1))) (i32.const 65536)";
+    let mut room = room(&module(&echo().replace("(i32.const 4096)", malloc)));
+    connect(&mut room, 1);
+    send(&mut room, "hi");
+    assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Client(CLIENT), "hi".to_owned())]);
+}
+
+#[test]
+fn an_allocator_may_send_and_set_the_timer_once_for_each_buffer() {
+    let malloc =
+        "(call $set_timer (i32.const 9)) (call $send_binary (i32.const 0) (i32.const 0) (i32.const 1))
+        (i32.const 4096)";
+    let mut room = room(&module(&guest_0_2(ENV, &[("jam_malloc", malloc)], "")));
+    connect(&mut room, 1);
+    send(&mut room, "longer than the id");
+    send(&mut room, "shorter");
+    let all =
+        [(MessageRecipient::Broadcast, "0x00".to_owned()), (MessageRecipient::Broadcast, "0x00".to_owned())];
+    assert_eq!(outputs(&mut room, Instant::ZERO), all);
+    assert_eq!(room.poll_timeout(), Some(Instant::from_millis(9)));
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! a module's length is in `check.rs`.
 
 use crate::support::{
-    ENV, SAY, Said, connect, echo, guest_0_2, limits, module, module_with, numbers, outputs, room,
+    ENV, SAY, Said, assemble, connect, echo, guest_0_2, limits, module, module_with, numbers, outputs, room,
     room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, EventError, Fault, FaultCause, Host, HostLimits, Instant, Limits, ManualClock,
-    MessageRecipient, OpenError, RecordingTransport, Room, RoomOptions, Trap,
+    Budget, ClientId, Event, EventError, Fault, FaultCause, Host, HostLimits, Instant, Limits, LoadError,
+    ManualClock, MessageRecipient, Module, OpenError, RecordingTransport, Room, RoomOptions, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
@@ -80,6 +80,17 @@ fn tables_together_have_as_many_elements_as_the_limit() {
     assert!(open(&text, &limits(|limits| limits.table_elements = 100)).is_ok());
     let error = open(&text, &limits(|limits| limits.table_elements = 99)).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
+}
+
+#[test]
+fn a_module_may_have_64_tables_and_one_memory() {
+    let tables =
+        |count: usize| open(&guest_0_2("", &[], &"(table 1 funcref)".repeat(count)), &Limits::default());
+    assert!(tables(64).is_ok());
+    let error = tables(65).unwrap_err();
+    assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
+    let wasm = assemble(&guest_0_2("", &[], "(memory 1)"));
+    assert!(matches!(Module::load(&wasm, &Limits::default()), Err(LoadError::Invalid(_))));
 }
 
 #[test]

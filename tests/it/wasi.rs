@@ -256,6 +256,9 @@ fn pointers_outside_of_memory_are_answered_with_a_fault_code() {
         // The list of buffers does not fit.
         assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [EFAULT], "{ptr}");
     }
+    // The list begins within memory, or its end wraps.
+    let lists: [&[i64]; 3] = [&[1, 65_528, 2, 100], &[1, 0xffff_fff8, 2, 100], &[1, 0xffff_ffff, 1024, 100]];
+    assert_eq!(answers("fd_write", &lists), [EFAULT; 3]);
     for ptr in bad_pointers(24) {
         assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
     }
@@ -277,6 +280,8 @@ fn pointers_at_the_edges_of_memory_are_good() {
     for ptr in [0, 65_536 - 8] {
         assert_eq!(answers("clock_time_get", &[&[0, 0, ptr]]), [SUCCESS]);
         assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [SUCCESS]);
+        // A list of one buffer, which is empty.
+        assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [SUCCESS]);
     }
     for ptr in [0, 65_536 - 24] {
         assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [SUCCESS]);
