@@ -196,3 +196,77 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
     assert!(more < 80_000, "{more} bytes more after 4,000 rooms");
     round(&mut host, &keys);
 }
+
+/// What a hostile guest does when a client connects.
+const HOSTILE: [&str; 9] = [
+    "(unreachable)",
+    "(loop (br 0))",
+    "(loop (drop (memory.grow (i32.const 1))) (br 0))",
+    "(loop (drop (table.grow $t (ref.null func) (i32.const 7))) (br 0))",
+    "(loop (call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000)) (br 0))",
+    "(loop (call $send_message (i32.const 5) (i32.const 0) (i32.const 0)) (br 0))",
+    "(loop (call $set_timer (i32.const 1)) (br 0))",
+    "(call $forever)",
+    "(call $send_message (i32.const 0x80000000) (i32.const -1) (i32.const -1))",
+];
+
+/// The same, of a guest that fails when it is opened.
+const HOSTILE_STARTS: [&str; 3] =
+    ["(func $start (unreachable))", "(func $start (loop (br 0)))", "(func $start (call $forever))"];
+
+/// Opens rooms of hostile guests, of each some that fail, some that are closed in the middle of what
+/// they do, and some whose messages nobody takes.
+fn attack() {
+    let mut limits = Limits::default();
+    limits.fuel_per_event = Some(100_000);
+    limits.memory_bytes = 1 << 20;
+    let mut host = Host::new(ManualClock::new(), Sink::default());
+    let mut refused = 0;
+    for (i, text) in hostile().iter().enumerate() {
+        let wasm = wat::parse_str(text).expect("the guest is valid text");
+        let Ok(module) = Module::load(&wasm, &limits) else {
+            refused += 1;
+            continue;
+        };
+        let open = |host: &mut TestHost, n: usize| host.open(&format!("{i} {n}"), &module);
+        let keys: Vec<_> = (0..10).map_while(|n| open(&mut host, n).ok()).collect();
+        for key in keys {
+            host.handle_event(key, Event::Connect(CLIENT)).expect("the client may connect");
+            while host.handle_event(key, Event::message(CLIENT, &[0xff; 1000])).is_ok() {}
+        }
+        host.transport_mut().full = true;
+        host.poll(Budget::fuel(500_000));
+        let all: Vec<_> = host.rooms().map(|(key, _)| key).collect();
+        all.iter().step_by(2).for_each(|key| host.close(*key));
+        host.transport_mut().full = false;
+        host.poll(Budget::fuel(500_000));
+        while host.poll_closed().is_some() {}
+    }
+    assert_eq!(refused, 1, "the last fits no ABI");
+}
+
+/// The texts of all hostile guests; the last is no room at all.
+fn hostile() -> Vec<String> {
+    let more = "(table $t 1 funcref) (func $forever (call $forever))";
+    let connect = |body: &&str| {
+        let doing = format!("{more} (func (export \"connect\") (param i32) {body})");
+        ECHO.replace("(func (export \"connect\") (param i32))", &doing)
+    };
+    let mut all: Vec<String> = HOSTILE.iter().map(connect).collect();
+    let start =
+        |text: &&str| ECHO.replacen("(func $set\n", &format!("{more} {text} (start $start) (func $set\n"), 1);
+    all.extend(HOSTILE_STARTS.iter().map(start));
+    all.push(ECHO.replace("(i32.const 4096)", "(i32.const 0)"));
+    all.push(ECHO.replace("(i32.const 4096)", "(i32.const -1)"));
+    all.push(ECHO.replace("\"timer\"", "\"no timer\""));
+    all
+}
+
+#[test]
+fn memory_returns_to_what_it_was_after_an_attack() {
+    // What the first one leaves behind is the thread's, and is used again.
+    attack();
+    let before = LIVE_BYTES.get();
+    attack();
+    assert_eq!(LIVE_BYTES.get() - before, 0);
+}
