@@ -114,7 +114,7 @@ macro_rules! log {
 }
 
 pub mod abi;
-#[cfg(feature = "tokio")]
+#[cfg(any(feature = "embedded-hal", feature = "link", feature = "tokio"))]
 pub mod driver;
 mod error;
 mod event;
