@@ -86,6 +86,9 @@
 //! | `wat` | modules in the text format |
 //! | `trim` | `Room::trim`: memory that a guest does not use goes back to the operating system (Linux) |
 //! | `rollback` | `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
+//! | `embedded-hal` | `driver::delay`: time and sleep by a `DelayNs` |
+//! | `link` | `driver::link`: rooms on a board, their clients at the other end of a line |
+//! | `embedded-io` | the same over what implements the traits of `embedded-io` |
 //! | `tokio` | `driver::tokio`: a host in a task |
 //! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
 //! | `cli` | the tool `stateroom-wasmi` |
@@ -118,6 +121,7 @@ pub mod abi;
 pub mod driver;
 mod error;
 mod event;
+pub mod fixed;
 mod guest;
 mod host;
 mod limits;
