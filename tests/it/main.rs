@@ -4,10 +4,15 @@
 mod abi_0_2;
 mod abi_0_4;
 mod check;
+#[cfg(feature = "embedded-hal")]
+mod delay;
 mod determinism;
 mod faults;
+mod fixed;
 mod host;
 mod limits;
+#[cfg(feature = "link")]
+mod link;
 mod published;
 mod restart;
 #[cfg(feature = "rollback")]

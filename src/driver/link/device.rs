@@ -245,7 +245,9 @@ impl Session {
         match frame.kind {
             kind::HELLO => self.greeted(frame.body, host, options.receive_bytes),
             _ if !link.has_session() => link.end_session(),
-            kind::ACK | kind::RESEND | kind::BUSY | kind::PING => link.carrier.heard(frame.kind, frame.number),
+            kind::ACK | kind::RESEND | kind::BUSY | kind::PING => {
+                link.carrier.heard(frame.kind, frame.number)
+            }
             _ => match link.carrier.order(frame.number) {
                 Order::Next => match deliver(frame, host) {
                     Ok(()) => {

@@ -261,7 +261,9 @@ impl<const N: usize> Transport for LinkTransport<N> {
     fn connected(&mut self, room: RoomKey, client: ClientId) {
         let Some(&mut Carried { number, .. }) = self.carried(room) else { return };
         // A client that did not come over the link is of no interest at its other end.
-        let Some(place) = self.joining.iter().position(|joining| *joining == (number, client)) else { return };
+        let Some(place) = self.joining.iter().position(|joining| *joining == (number, client)) else {
+            return;
+        };
         self.joining.remove(place);
         // As many as wait for their turn or for a place, no more are taken.
         let _ = self.joined.push_back((number, client));

@@ -58,7 +58,8 @@ impl Hello {
     /// Reads a greeting. Of one of another version, the rest may say something else, or be missing.
     pub(super) fn from_bytes(body: &[u8]) -> Option<Self> {
         let (version, rest) = body.split_first()?;
-        let mut numbers = rest.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        let mut numbers =
+            rest.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         if *version != VERSION {
             return Some(Self { version: *version, session: 0, longest_body: 0, window: 0 });
         }
