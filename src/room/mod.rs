@@ -199,6 +199,13 @@ impl Room {
         self.guest.is_none() && self.recovery.restart_at().is_none()
     }
 
+    /// Whether the room waits to start again after a fault; [`poll_timeout`](Self::poll_timeout)
+    /// says until when.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.guest.is_none() && self.recovery.restart_at().is_some()
+    }
+
     /// Gives the room an event. It happens at once, or waits for the one before it to end.
     ///
     /// # Errors

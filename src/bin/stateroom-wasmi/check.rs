@@ -3,7 +3,9 @@
 use crate::{module_file::ModuleFile, with_sources};
 use clap::Args;
 use serde::Serialize;
-use stateroom_wasmi_host::{ClientId, Event, Fault, Instant, Limits, LoadError, Module, Room, RoomOptions};
+use stateroom_wasmi_host::{
+    ClientId, Event, Fault, Instant, Limits, LoadError, LoadOptions, Module, Room, RoomOptions,
+};
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 /// Tell whether a module can be served, what it needs and what it costs.
@@ -28,6 +30,8 @@ struct Report {
     exports: Vec<Item>,
     /// What a room of it costs; none if it cannot be opened.
     room: Option<Cost>,
+    /// Whether its rooms can undo an event that fails: `possible`, or why not.
+    rollback: Option<String>,
     problems: Vec<String>,
 }
 
@@ -64,7 +68,7 @@ impl Report {
     fn of(file: ModuleFile) -> Self {
         let mut report = Self { module: file.name, module_bytes: file.wasm.len(), ..Self::default() };
         match Module::load(&file.wasm, &Limits::default()) {
-            Ok(module) => report.describe(&module),
+            Ok(module) => report.describe(&module, &file.wasm),
             Err(LoadError::Abi { abi, problems }) => {
                 report.abi = abi.map(|abi| abi.to_string());
                 report.problems = problems.iter().map(ToString::to_string).collect();
@@ -75,7 +79,7 @@ impl Report {
         report
     }
 
-    fn describe(&mut self, module: &Module) {
+    fn describe(&mut self, module: &Module, wasm: &[u8]) {
         self.abi = Some(module.abi().to_string());
         self.imports = module
             .imports()
@@ -85,6 +89,10 @@ impl Report {
             .exports()
             .map(|(name, kind)| Item { name: name.to_owned(), kind: kind.to_string() })
             .collect();
+        let mut options = LoadOptions::default();
+        options.rollback = true;
+        let for_rollback = Module::load_with(wasm, &Limits::default(), options);
+        self.rollback = Some(for_rollback.map_or_else(|error| error.to_string(), |_| "possible".to_owned()));
         match Cost::of(module) {
             Ok(cost) => self.room = Some(cost),
             Err(error) => self.problems.push(with_sources(&*error)),
@@ -105,6 +113,9 @@ impl Report {
                 "fuel      {} to open a room, {} for its first client",
                 room.fuel_to_open, room.fuel_to_connect
             );
+        }
+        if let Some(rollback) = &self.rollback {
+            println!("rollback  {rollback}");
         }
         for (title, items) in [("imports", &self.imports), ("exports", &self.exports)] {
             for (i, item) in items.iter().enumerate() {

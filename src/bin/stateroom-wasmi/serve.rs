@@ -3,7 +3,7 @@
 use crate::module_file::ModuleFile;
 use clap::Args;
 use stateroom_wasmi_host::{
-    Limits,
+    Backoff, FaultPolicy, Limits,
     driver::server::{Rate, Server, ServerConfig},
 };
 use std::{
@@ -52,7 +52,51 @@ pub struct Serve {
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
+    faults: FaultArgs,
+    #[command(flatten)]
     limits: LimitArgs,
+}
+
+/// What follows when a guest fails.
+#[derive(Args)]
+#[command(next_help_heading = "Faults")]
+struct FaultArgs {
+    /// What becomes of a room whose guest fails
+    #[arg(long, value_enum, default_value_t = OnFault::Close)]
+    on_fault: OnFault,
+    /// Milliseconds before the first restart; each further one waits twice as long
+    #[arg(long, default_value_t = 100, value_name = "MS")]
+    restart_wait: u64,
+    /// Seconds that a restart waits at the longest; a room that has run as long begins anew
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    restart_longest: u64,
+    /// Restarts in a row; then the room is closed
+    #[arg(long, default_value_t = 8)]
+    restarts: u32,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum OnFault {
+    /// The room is closed, with its clients
+    Close,
+    /// A fresh guest is started after a while, and told of the clients
+    Restart,
+    /// The event is undone, and the room goes on
+    Rollback,
+}
+
+impl FaultArgs {
+    fn policy(&self) -> FaultPolicy {
+        match self.on_fault {
+            OnFault::Close => FaultPolicy::Close,
+            OnFault::Restart => FaultPolicy::Restart(Backoff {
+                first: Duration::from_millis(self.restart_wait),
+                longest: Duration::from_secs(self.restart_longest),
+                restarts: self.restarts,
+            }),
+            OnFault::Rollback => FaultPolicy::Rollback,
+        }
+    }
 }
 
 /// The limits that an operator would set.
@@ -167,6 +211,7 @@ impl Serve {
         config.keep_timers = self.keep_timers;
         self.limits.set(&mut config);
         config.allowed_origins = self.allow_origin;
+        config.on_fault = self.faults.policy();
         config.seed = self.seed;
         config
     }

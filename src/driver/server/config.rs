@@ -1,7 +1,7 @@
 //! What a server is started with.
 
 use super::rate::Rate;
-use crate::{Limits, LoadError, Module};
+use crate::{FaultPolicy, Limits, LoadError, LoadOptions, Module};
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
@@ -70,6 +70,8 @@ pub struct ServerConfig {
     /// The origins whose pages may talk to the rooms, besides the server's own, as in
     /// `https://example.org`; `*` for all. Default none.
     pub allowed_origins: Vec<String>,
+    /// What becomes of a room whose guest fails. Default [`FaultPolicy::Close`], with 1011.
+    pub on_fault: FaultPolicy,
     /// Seeds the random generators of the rooms. Default: from the operating system, so that
     /// nobody can guess it.
     pub seed: Option<u64>,
@@ -101,12 +103,15 @@ impl ServerConfig {
             handshake_timeout: Duration::from_secs(10),
             tokens: 4096,
             allowed_origins: Vec::new(),
+            on_fault: FaultPolicy::Close,
             seed: None,
         }
     }
 
     pub(super) fn load(&self) -> Result<Module, ServeError> {
-        Module::load(&self.module, &self.limits).map_err(ServeError::Load)
+        let mut options = LoadOptions::default();
+        options.rollback = self.on_fault == FaultPolicy::Rollback;
+        Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
     }
 
     pub(super) fn seed(&self) -> Result<u64, ServeError> {

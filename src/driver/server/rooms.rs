@@ -12,7 +12,10 @@ use axum::{
 };
 use core::convert::Infallible;
 use futures_util::stream;
-use std::{string::String, vec::Vec};
+use std::{
+    string::{String, ToString},
+    vec::Vec,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Answers to `/rooms` that are under way at a time. A list may have megabytes, and stays in memory
@@ -40,6 +43,10 @@ pub(super) struct RoomFigures {
     fuel_used: u64,
     messages_in: u64,
     messages_out: u64,
+    /// The policy: `close`, `restart` or `rollback`.
+    on_fault: String,
+    faults: u64,
+    last_fault: Option<String>,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -49,6 +56,8 @@ enum State {
     Open,
     /// It is in the middle of an event, or events wait for it.
     Busy,
+    /// Its guest has failed; another will be started.
+    Restarting,
     /// It has ended and its last messages are on their way.
     Closed,
 }
@@ -78,6 +87,7 @@ impl RoomFigures {
         let stats = room.stats();
         let state = match room {
             room if room.is_closed() => State::Closed,
+            room if room.is_restarting() => State::Restarting,
             room if room.has_work(Instant::ZERO) => State::Busy,
             _ => State::Open,
         };
@@ -89,6 +99,9 @@ impl RoomFigures {
             fuel_used: stats.fuel_used,
             messages_in: stats.messages_in,
             messages_out: stats.messages_out,
+            on_fault: room.on_fault().to_string(),
+            faults: stats.faults,
+            last_fault: room.last_fault().map(ToString::to_string),
         }
     }
 }

@@ -19,6 +19,7 @@ use hashbrown::HashMap;
 use std::{
     boxed::Box,
     collections::{BTreeSet, VecDeque},
+    format,
     hash::{BuildHasher, RandomState},
     string::{String, ToString},
     sync::Arc,
@@ -178,7 +179,9 @@ impl Worker {
     fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
         let limits = HostLimits { rooms: config.rooms };
         Self {
-            host: Host::with_limits(TokioClock::new(), Members::new(config.tokens), limits).with_seed(seed),
+            host: Host::with_limits(TokioClock::new(), Members::new(config.tokens), limits)
+                .with_seed(seed)
+                .with_fault_policy(config.on_fault),
             module,
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
@@ -424,7 +427,10 @@ impl Worker {
             let (code, reason) = match &room.fault {
                 Some(fault) => {
                     log::warn!("room {:?} is closed: {fault}", room.id);
-                    (1011, fault.to_string())
+                    match room.stats.faults {
+                        0 | 1 => (1011, fault.to_string()),
+                        faults => (1011, format!("after {faults} faults: {fault}")),
+                    }
                 }
                 None => {
                     log::debug!("room {:?} is closed", room.id);

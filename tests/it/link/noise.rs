@@ -102,14 +102,14 @@ fn what_is_not_answered_is_sent_again_after_longer_and_longer_times() {
         let at = board.wake_at.expect("it will be sent again");
         assert_eq!(at.saturating_duration_since(board.now()), Duration::from_millis(millis));
         board.advance(Duration::from_millis(millis - 1));
-        assert_eq!(board.written(), []);
+        assert!(board.written().is_empty());
         board.advance(Duration::from_millis(1));
         assert_eq!(decode(&board.written()), [Some(said.clone())]);
     }
     bridge.take(&mut board, &[Some(said)]);
     bridge.run(&mut board);
     board.advance(Duration::from_secs(9));
-    assert_eq!(board.written(), []);
+    assert!(board.written().is_empty());
 }
 
 #[test]

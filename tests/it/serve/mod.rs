@@ -8,6 +8,7 @@ mod bundled;
 mod check_tool;
 mod closing;
 mod doors;
+mod faults;
 mod limits;
 mod load;
 mod origins;
