@@ -274,6 +274,9 @@ pub enum FaultCause {
         /// The length in bytes that it was asked for.
         len: u32,
     },
+    /// A function that was to be called for the first time is not valid; only with
+    /// [`Compilation::OnDemand`](crate::Compilation::OnDemand).
+    InvalidFunction,
     /// The guest called `proc_exit`.
     Exit {
         /// The exit code it gave.
@@ -311,6 +314,7 @@ impl fmt::Display for FaultCause {
             Self::BadAllocation { ptr, len } => {
                 write!(f, "its allocator answered {ptr:#x} when asked for {len} bytes")
             }
+            Self::InvalidFunction => f.write_str("one of its functions is not valid WebAssembly"),
             Self::Exit { code } => write!(f, "it exited with code {code}"),
             Self::WrongVersion { name, expected, found } => {
                 write!(f, "`{name}` is {found}, but this host speaks {expected}")

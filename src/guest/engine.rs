@@ -7,17 +7,22 @@ use crate::{
 use alloc::vec::Vec;
 use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, ExternType, FuncType, ValType};
 
-/// When the functions of a module are translated to the interpreter's instructions. They are
-/// validated when it is loaded either way, and behave the same.
+/// When the functions of a module are validated, and translated to the interpreter's instructions.
+/// What they do is the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compilation {
-    /// Each function when it is first called: loading is quicker, and code that never runs costs
-    /// little. The default.
+    /// All are validated when the module is loaded, and each is translated when it is first called:
+    /// code that never runs costs little. The default.
     #[default]
     Lazy,
-    /// All when the module is loaded: no event ever waits for a translation, and none allocates
-    /// memory for it.
+    /// All are validated and translated when the module is loaded: no event ever waits for a
+    /// translation, and none allocates memory for it.
     Eager,
+    /// Each is validated and translated when it is first called, for rooms that must start at once:
+    /// loading looks at the rest of the module alone. No function runs that is not valid; the call
+    /// of one that is not is a fault ([`InvalidFunction`](crate::FaultCause::InvalidFunction)) where
+    /// the other modes refuse the module. So it is for modules that were checked before.
+    OnDemand,
 }
 
 /// An engine for one module; two threads on one engine get in each other's way.
@@ -42,6 +47,7 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
         .compilation_mode(match compilation {
             Compilation::Eager => CompilationMode::Eager,
             Compilation::Lazy => CompilationMode::LazyTranslation,
+            Compilation::OnDemand => CompilationMode::Lazy,
         });
     Engine::new(&config)
 }

@@ -502,6 +502,9 @@ fn cause(error: &Error, store: &Store<State>) -> FaultCause {
     if let Some(FaultCauseError(cause)) = error.downcast_ref() {
         return cause.clone();
     }
+    if is_invalid(error.kind()) {
+        return FaultCause::InvalidFunction;
+    }
     FaultCause::Trap(match error.as_trap_code() {
         Some(TrapCode::UnreachableCodeReached) if store.data().growth.memory_refused => {
             Trap::UnreachableOutOfMemory
@@ -518,4 +521,17 @@ fn cause(error: &Error, store: &Store<State>) -> FaultCause {
         Some(TrapCode::OutOfSystemMemory) => Trap::OutOfSystemMemory,
         _ => Trap::Other,
     })
+}
+
+/// Whether it is of a function that could not be compiled.
+const fn is_invalid(error: &ErrorKind) -> bool {
+    matches!(
+        error,
+        ErrorKind::Read(_)
+            | ErrorKind::Wasm(_)
+            | ErrorKind::Translation(_)
+            | ErrorKind::UserLimits(_)
+            | ErrorKind::ImplementationLimits(_)
+            | ErrorKind::Ir(_)
+    )
 }

@@ -382,13 +382,14 @@ fn a_module_with_any_byte_changed_does_not_panic() {
         for change in [0x01, 0x80, 0xff] {
             let mut changed = wasm.clone();
             changed[at] ^= change;
-            let Ok(module) = Module::load(&changed, &limits) else { continue };
-            let Ok(mut room) = Room::new(&module, "id", Instant::ZERO, RoomOptions::default()) else {
-                continue;
-            };
-            opened += 1;
-            let _ = room.handle_event(Instant::ZERO, stateroom_wasmi_host::Event::Connect(1.into()));
-            outputs(&mut room, Instant::ZERO);
+            for compilation in [Compilation::Lazy, Compilation::OnDemand] {
+                let Ok(module) = Module::load_with(&changed, &limits, compilation) else { continue };
+                let opened_room = Room::new(&module, "id", Instant::ZERO, RoomOptions::default());
+                let Ok(mut room) = opened_room else { continue };
+                opened += 1;
+                let _ = room.handle_event(Instant::ZERO, stateroom_wasmi_host::Event::Connect(1.into()));
+                outputs(&mut room, Instant::ZERO);
+            }
         }
     }
     assert!(opened > 0, "some changes do no harm");
@@ -425,6 +426,23 @@ fn both_ways_of_compiling_find_the_same_invalid_code() {
         let loaded = Module::load_with(&wasm, &Limits::default(), compilation);
         assert!(matches!(loaded, Err(LoadError::Invalid(_))), "{compilation:?}");
     }
+}
+
+#[test]
+fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
+    let invalid = "(drop (i32.add (i32.const 1)))";
+    let wasm =
+        assemble(&guest_0_2(ENV, &[("timer", invalid), ("binary", "(call $set_timer (i32.const 1))")], ""));
+    assert!(matches!(Module::load(&wasm, &Limits::default()), Err(LoadError::Invalid(_))));
+    let module =
+        Module::load_with(&wasm, &Limits::default(), Compilation::OnDemand).expect("it is not looked at");
+    let mut room = room(&module);
+    connect(&mut room, 1);
+    send(&mut room, b"set the timer");
+    assert_eq!(room.fault(), None);
+    room.handle_timeout(Instant::from_millis(1));
+    let cause = FaultCause::InvalidFunction;
+    assert_eq!(room.fault(), Some(&Fault { during: "timer", cause }));
 }
 
 #[test]

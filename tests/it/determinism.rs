@@ -28,9 +28,12 @@ fn bundled_rooms_say_the_same_however_they_are_compiled_and_sliced() {
         let wasm = fs::read(&path).expect("it can be read");
         let expected = play(&wasm, Compilation::Lazy, u64::MAX);
         assert!(!expected.0.is_empty(), "{} says nothing", path.display());
-        for (compilation, slice) in
-            [(Compilation::Lazy, u64::MAX), (Compilation::Eager, u64::MAX), (Compilation::Lazy, 500)]
-        {
+        for (compilation, slice) in [
+            (Compilation::Lazy, u64::MAX),
+            (Compilation::Eager, u64::MAX),
+            (Compilation::Lazy, 500),
+            (Compilation::OnDemand, 700),
+        ] {
             let again = play(&wasm, compilation, slice);
             assert_eq!(again, expected, "{}, {compilation:?}, {slice}", path.display());
         }

@@ -143,13 +143,13 @@ fn what_the_guests_say_is_right() {
 }
 
 #[test]
-fn both_ways_of_compiling_use_the_same_fuel() {
+fn all_ways_of_compiling_use_the_same_fuel() {
     for (name, text) in workers() {
         let wasm = crate::support::assemble(&text);
         for slice in [1, 100, u64::MAX] {
-            let [lazy, eager] = [Compilation::Lazy, Compilation::Eager]
+            let [lazy, eager, on_demand] = [Compilation::Lazy, Compilation::Eager, Compilation::OnDemand]
                 .map(|compilation| outcome(&Module::load_with(&wasm, &sliced(slice), compilation).unwrap()));
-            assert_eq!(lazy, eager, "{name} in slices of {slice}");
+            assert_eq!((&lazy, &lazy), (&eager, &on_demand), "{name} in slices of {slice}");
         }
     }
 }
