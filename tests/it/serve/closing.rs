@@ -204,7 +204,7 @@ async fn a_room_that_never_comes_back_runs_out_of_fuel_and_delays_nobody() {
                        (then (loop $again (br $again))))
                    (call $send_message (local.get 0) (local.get 1) (local.get 2))";
     let guest = guest_0_2(ENV, &[("message", message)], "");
-    let server = Server::guest(&guest, &["--workers", "1", "--max-fuel", "200000000"]);
+    let server = Server::guest(&guest, &["--workers", "1", "--max-fuel", "100000000"]);
     let mut lost = server.join("/lost").await;
     let mut other = server.join("/other").await;
     lost.say("loop").await;
@@ -216,7 +216,7 @@ async fn a_room_that_never_comes_back_runs_out_of_fuel_and_delays_nobody() {
     assert_eq!(server.room("lost").await.expect("it is still at it")["state"], "busy");
     let (code, reason) = lost.closed().await;
     assert_eq!(code, 1011);
-    assert!(reason.contains("one event used more than 200000000 units of fuel"), "{reason}");
+    assert!(reason.contains("one event used more than 100000000 units of fuel"), "{reason}");
 }
 
 /// Stops a server by a signal while much is queued for one client and another has nothing to do.

@@ -159,7 +159,7 @@ async fn rooms_are_listed_with_their_figures() {
     let memory = room["memory_bytes"].as_u64().expect("a number");
     assert!(memory > 0 && memory % 65_536 == 0, "{memory}");
     assert!(room["fuel_used"].as_u64().expect("a number") > 0);
-    assert_eq!(room.as_object().expect("an object").len(), 7, "{room}");
+    assert_eq!(room.as_object().expect("an object").len(), 10, "{room}");
 }
 
 #[tokio::test]
