@@ -61,7 +61,7 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim rollback tokio server cli; do
+  for features in "" log std simd wat trim rollback tokio server tool cli; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
 }

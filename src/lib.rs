@@ -91,7 +91,8 @@
 //! | `embedded-io` | the same over what implements the traits of `embedded-io` |
 //! | `tokio` | `driver::tokio`: a host in a task |
 //! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
-//! | `cli` | the tool `stateroom-wasmi` |
+//! | `tool` | the tool `stateroom-wasmi` without `serve` |
+//! | `cli` | the whole tool |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![cfg_attr(not(feature = "trim"), forbid(unsafe_code))]

@@ -1,9 +1,10 @@
-//! Serves Stateroom rooms, and checks modules.
+//! Serves Stateroom rooms, and checks modules; without the feature `cli` it only checks.
 
 #![forbid(unsafe_code)]
 
 mod check;
 mod module_file;
+#[cfg(feature = "cli")]
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "cli")]
     Serve(Box<serve::Serve>),
     Check(check::Check),
 }
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         .format_target(false)
         .init();
     let result = match Cli::parse().command {
+        #[cfg(feature = "cli")]
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
     };

@@ -11,6 +11,7 @@ pub struct ModuleFile {
     pub name: String,
     pub wasm: Vec<u8>,
     /// The files that belong to it, if it is a folder that has some.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "only a server serves files"))]
     pub static_dir: Option<PathBuf>,
 }
 
