@@ -46,6 +46,14 @@ pub struct Figure {
     pub ratio: f64,
 }
 
+impl Figure {
+    /// From what each round measured of a contender, and of the first one.
+    pub fn new(name: &str, own: Vec<f64>, first: &[f64]) -> Self {
+        let ratio = median(own.iter().zip(first).map(|(own, first)| own / first).collect());
+        Self { name: name.to_owned(), value: median(own), ratio }
+    }
+}
+
 /// Measures nanoseconds an operation.
 pub fn by_turns(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure> {
     let counts: Vec<u64> = contenders.iter_mut().map(|contender| calibrate(contender, effort.turn)).collect();
@@ -63,11 +71,7 @@ pub fn by_turns(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure>
     contenders
         .iter()
         .zip(&nanos)
-        .map(|(contender, own)| Figure {
-            name: contender.name.to_owned(),
-            value: median(own.clone()),
-            ratio: median(own.iter().zip(&nanos[0]).map(|(own, first)| own / first).collect()),
-        })
+        .map(|(contender, own)| Figure::new(contender.name, own.clone(), &nanos[0]))
         .collect()
 }
 
@@ -84,7 +88,12 @@ fn calibrate(contender: &mut Contender<'_>, turn: Duration) -> u64 {
     }
 }
 
-pub fn median(mut values: Vec<f64>) -> f64 {
+/// What so large a share of the times is below; they are sorted.
+pub fn percentile(nanos: &[u32], share: f64) -> f64 {
+    nanos.get((nanos.len() as f64 * share) as usize).map_or(f64::NAN, |nanos| f64::from(*nanos))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

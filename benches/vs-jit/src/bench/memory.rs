@@ -1,7 +1,7 @@
 //! Resident memory: a process for each figure, since allocators keep what they once had.
 
 use super::{
-    measure::{Effort, Figure, median},
+    measure::{Effort, Figure},
     table::{Group, Row, Unit},
 };
 use crate::{
@@ -9,8 +9,9 @@ use crate::{
     ours::Ours,
     words::{Event, Runtime, Tally},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -49,14 +50,17 @@ impl Child {
             anyhow::Ok(room)
         };
         // The first room brings what all share: translated code, buffers.
-        let mut rooms = vec![open(0)?];
+        let mut rooms = Vec::with_capacity(1 + self.rooms);
+        rooms.push(open(0)?);
         let before = resident_bytes()?;
         let start = Instant::now();
-        for id in 1..=self.rooms {
-            rooms.push(open(id)?);
+        while rooms.len() <= self.rooms {
+            // The JIT hosts fail, or panic, when no more memory can be mapped.
+            let Ok(Ok(room)) = catch_unwind(AssertUnwindSafe(|| open(rooms.len()))) else { break };
+            rooms.push(room);
         }
-        let nanos = start.elapsed().as_nanos() / self.rooms as u128;
-        println!("{before} {} {nanos}", resident_bytes()?);
+        let nanos = start.elapsed().as_nanos() / rooms.len() as u128;
+        println!("{} {before} {} {nanos}", rooms.len() - 1, resident_bytes()?);
         // Before that, nothing of it may be given back.
         drop(rooms);
         Ok(())
@@ -74,11 +78,14 @@ fn resident_bytes() -> Result<usize> {
 
 /// What a child measured.
 struct Process {
+    /// Rooms that were opened beside the first.
+    rooms: f64,
     baseline: f64,
     per_room: f64,
     open_nanos: f64,
 }
 
+/// Opens so many rooms, or as many as there can be.
 fn child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
     let output = Command::new(std::env::current_exe()?)
         .args(["memory-child", runtime])
@@ -87,24 +94,55 @@ fn child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [before, after, open_nanos] = numbers[..] else {
+    let [opened, before, after, open_nanos] = numbers[..] else {
         bail!("{runtime} with {rooms} rooms failed: {}", String::from_utf8_lossy(&output.stderr));
     };
-    Ok(Process { baseline: before, per_room: (after - before) / rooms as f64, open_nanos })
+    Ok(Process { rooms: opened, baseline: before, per_room: (after - before) / opened, open_nanos })
+}
+
+/// The guests, and who runs them beside this crate.
+const GUESTS: [(&str, &str, &str, &str); 3] = [
+    ("SDK 0.2", "echo-rust-0.2", "jit-0.2", "JIT 0.2.9"),
+    ("SDK 0.4", "echo-rust-0.4", "jit-0.4", "JIT 0.4.4"),
+    ("C", "echo-c", "jit-0.2", "JIT 0.2.9"),
+];
+
+fn module(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm").join(format!("{file}.wasm"))
+}
+
+/// How many rooms one process can have, and what each of so many takes. Needs some gigabytes.
+pub fn rooms_rows() -> Result<Vec<Row>> {
+    const TRIED: usize = 50_000;
+    let mut rows = Vec::new();
+    for (title, file, jit, jit_name) in GUESTS {
+        let module = module(file);
+        let processes = [
+            ("this crate, trimmed", child("trimmed", &module, TRIED)?),
+            (jit_name, child(jit, &module, TRIED)?),
+        ];
+        let row = |what: &str, unit, value: fn(&Process) -> f64| {
+            let first = [value(&processes[0].1)];
+            let figures = processes.iter().map(|(name, one)| Figure::new(name, vec![value(one)], &first));
+            Row {
+                title: format!("{what}, {title} echo"),
+                group: Group::Rooms,
+                unit,
+                figures: figures.collect(),
+            }
+        };
+        rows.push(row("rooms in one process", Unit::PerProcess, |process| 1.0 / process.rooms));
+        rows.push(row("each of them takes", Unit::Bytes, |process| process.per_room));
+    }
+    Ok(rows)
 }
 
 /// Memory by added room, of the process with one room, and the time of a room in fresh memory.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let rooms_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm");
-    let guests = [
-        ("SDK 0.2", "echo-rust-0.2", "jit-0.2", "JIT 0.2.9"),
-        ("SDK 0.4", "echo-rust-0.4", "jit-0.4", "JIT 0.4.4"),
-        ("C", "echo-c", "jit-0.2", "JIT 0.2.9"),
-    ];
     let times = effort.rounds.clamp(3, 9);
     let mut rows = Vec::new();
-    for (title, file, jit, jit_name) in guests {
-        let module = rooms_folder.join(format!("{file}.wasm"));
+    for (title, file, jit, jit_name) in GUESTS {
+        let module = module(file);
         for count in [100, 1_000] {
             let mut ours = Vec::new();
             let mut theirs = Vec::new();
@@ -113,18 +151,15 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
                 ours.push(child("ours", &module, count)?);
                 theirs.push(child(jit, &module, count)?);
                 trimmed.push(child("trimmed", &module, count)?);
+                let all = [&ours, &theirs, &trimmed].map(|all| all.last().map(|process| process.rooms));
+                ensure!(all == [Some(count as f64); 3], "not all of {count} rooms are there: {all:?}");
             }
             let row = |title: String, group, unit, value: fn(&Process) -> f64| {
-                let figure = |name: &str, all: &[Process]| Figure {
-                    name: name.into(),
-                    value: median(all.iter().map(value).collect()),
-                    ratio: median(ours.iter().zip(all).map(|(a, b)| value(b) / value(a)).collect()),
-                };
-                let figures = vec![
-                    figure("this crate", &ours),
-                    figure(jit_name, &theirs),
-                    figure("this crate, trimmed", &trimmed),
-                ];
+                let values = |all: &[Process]| all.iter().map(value).collect::<Vec<_>>();
+                let contenders =
+                    [("this crate", &ours), (jit_name, &theirs), ("this crate, trimmed", &trimmed)];
+                let figures =
+                    contenders.map(|(name, all)| Figure::new(name, values(all), &values(&ours))).into();
                 Row { title, group, unit, figures }
             };
             rows.push(row(

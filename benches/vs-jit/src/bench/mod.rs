@@ -1,11 +1,13 @@
 //! The figures: one command, one table.
 
 mod chart;
+mod hog;
 mod measure;
 pub mod memory;
 mod rows;
 #[cfg(feature = "server")]
 pub mod server;
+mod size;
 mod table;
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +21,7 @@ pub struct Options {
     /// A minute or two, for a first look
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The better part of an hour, for figures to quote
+    /// The better part of an hour, for figures to quote; needs 4 GiB of free memory
     #[arg(long)]
     full: bool,
     /// Only rows whose ids begin with one of these, such as echo,cold,compute,memory,server
@@ -42,8 +44,11 @@ impl Options {
         }
     }
 
+    /// Rows that need gigabytes, or minutes for building, are only measured when they are asked for.
     fn wants(&self, id: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|prefix| id.starts_with(prefix.as_str()))
+        let is_costly = ["rooms", "size"].contains(&id);
+        (self.only.is_empty() && (self.full || !is_costly))
+            || self.only.iter().any(|prefix| id.starts_with(prefix.as_str()))
     }
 }
 
@@ -51,7 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
     let effort = options.effort();
     if options.list {
         rows::all().iter().for_each(|(id, _)| println!("{id}"));
-        println!("memory\nserver");
+        OTHER_ROWS.iter().for_each(|id| println!("{id}"));
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -61,14 +66,11 @@ pub fn run(options: &Options) -> Result<()> {
             rows.push(row(effort));
         }
     }
-    if options.wants("memory") {
-        eprintln!("memory …");
-        rows.extend(memory::rows(effort)?);
-    }
-    #[cfg(feature = "server")]
-    if options.wants("server") {
-        eprintln!("server …");
-        rows.extend(server::rows(effort)?);
+    for id in OTHER_ROWS {
+        if options.wants(id) {
+            eprintln!("{id} …");
+            rows.extend(other_rows(id, effort)?);
+        }
     }
     if rows.is_empty() {
         bail!("there are no such rows; --list shows all");
@@ -83,8 +85,25 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The ids of the rows that are not measured within this process alone.
+const OTHER_ROWS: [&str; 6] = ["memory", "rooms", "size", "server", "hog", "hog-server"];
+
+fn other_rows(id: &str, effort: Effort) -> Result<Vec<Row>> {
+    match id {
+        "memory" => memory::rows(effort),
+        "rooms" => memory::rooms_rows(),
+        "size" => size::rows(),
+        "hog" => hog::rows(effort),
+        #[cfg(feature = "server")]
+        "server" => server::rows(effort),
+        #[cfg(feature = "server")]
+        "hog-server" => server::hog_rows(effort),
+        _ => Ok(Vec::new()),
+    }
+}
+
 fn page(options: &Options, rows: &[Row]) -> String {
-    let mut command = String::from("cargo run --release -- bench");
+    let mut command = format!("cargo run --release{} -- bench", features());
     if options.quick {
         command.push_str(" --quick");
     }
@@ -109,6 +128,17 @@ fn page(options: &Options, rows: &[Row]) -> String {
     );
     text.push_str(&table::markdown(rows));
     text
+}
+
+/// The features that this was built with beside the default, as cargo takes them.
+fn features() -> String {
+    let features = [
+        ("tinywasm", cfg!(feature = "tinywasm")),
+        ("wasm3", cfg!(feature = "wasm3")),
+        ("pulley", cfg!(feature = "pulley")),
+    ];
+    let on: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
+    if on.is_empty() { String::new() } else { format!(" --features {}", on.join(",")) }
 }
 
 /// The processor, as far as the system tells.

@@ -57,6 +57,8 @@ impl Guest {
             if self.title == "C" {
                 runtimes.push(("wasm3", Box::new(engines::Wasm3)));
             }
+            #[cfg(feature = "pulley")]
+            runtimes.push(("Pulley", Box::new(engines::Pulley)));
             #[cfg(feature = "tinywasm")]
             runtimes.push(("tinywasm", Box::new(engines::TinyWasm)));
         }

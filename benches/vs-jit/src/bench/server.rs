@@ -1,12 +1,15 @@
 //! The whole server: WebSocket echo, each server in a process of its own, the clients in this one.
 
 use super::{
-    measure::{Effort, Figure, median},
+    hog,
+    measure::{Effort, Figure, percentile},
     table::{Group, Row, Unit},
 };
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
+use stateroom_wasmi_host::driver::server::{Rate, Server, ServerConfig};
 use std::{
+    fmt::Display,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
@@ -18,7 +21,7 @@ use tokio_tungstenite::{connect_async, tungstenite::Message};
 /// Serves until it is killed
 #[derive(clap::Args)]
 pub struct Child {
-    /// ours, jit or bare
+    /// ours, hog, jit or bare
     server: String,
 }
 
@@ -31,7 +34,8 @@ impl Child {
     pub fn run(&self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         match self.server.as_str() {
-            "ours" => runtime.block_on(serve_ours()),
+            "ours" => runtime.block_on(serve_ours(ServerConfig::new(std::fs::read(guest())?))),
+            "hog" => runtime.block_on(serve_ours(with_hogs()?)),
             "jit" => runtime.block_on(serve_jit()),
             "bare" => runtime.block_on(serve_bare()),
             other => bail!("there is no server {other:?}"),
@@ -39,9 +43,15 @@ impl Child {
     }
 }
 
-async fn serve_ours() -> Result<()> {
-    use stateroom_wasmi_host::driver::server::{Rate, Server, ServerConfig};
-    let mut config = ServerConfig::new(std::fs::read(guest())?);
+/// A server whose rooms may spin for ever, and share a worker.
+fn with_hogs() -> Result<ServerConfig> {
+    let mut config = ServerConfig::new(wat::parse_str(hog::GUEST)?);
+    config.limits = hog::limits();
+    config.workers = 1;
+    Ok(config)
+}
+
+async fn serve_ours(mut config: ServerConfig) -> Result<()> {
     config.port = 0;
     // What the server can do is asked for here, not what it lets one client do.
     config.message_rate = Rate::UNLIMITED;
@@ -106,8 +116,8 @@ impl Process {
         Ok(Self { child, port })
     }
 
-    fn url(&self, room: Option<usize>) -> String {
-        let room = room.map_or(String::new(), |room| format!("/{room}"));
+    fn url(&self, room: Option<impl Display>) -> String {
+        let room = room.map_or_else(String::new, |room| format!("/{room}"));
         format!("ws://127.0.0.1:{}/ws{room}", self.port)
     }
 }
@@ -127,15 +137,42 @@ struct Turn {
     p99: f64,
 }
 
-/// Messages per second, and how long they take.
-pub fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Turns are longer than those of rows within a process, and there are fewer.
-    let (rounds, time) = match effort.rounds {
+/// Turns are longer than those of rows within a process, and there are fewer.
+fn rounds(effort: Effort) -> (usize, Duration) {
+    match effort.rounds {
         ..10 => (3, Duration::from_millis(500)),
         10..50 => (5, Duration::from_secs(1)),
         _ => (9, Duration::from_secs(2)),
-    };
+    }
+}
+
+/// How long answers take while another room spins for ever, and while none does.
+pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
+    const CLIENTS: usize = 10;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (rounds, time) = rounds(effort);
+    let mut contenders = [("alone", Vec::new()), ("beside a hog", Vec::new())];
+    for _ in 0..rounds {
+        for (name, turns) in &mut contenders {
+            let process = Process::start("hog")?;
+            let spins = *name != "alone";
+            let (_, nanos) = runtime.block_on(async {
+                let mut hog = connect(&process.url(Some("hog"))).await?;
+                if spins {
+                    hog.send(Message::text(hog::SPIN)).await?;
+                }
+                measure(&process, CLIENTS, true, Pace { time, pause: Duration::from_millis(10) }).await
+            })?;
+            turns.push(hog::Turn::of(nanos));
+        }
+    }
+    Ok(hog::latencies("the server", &contenders))
+}
+
+/// Messages per second, and how long they take.
+pub fn rows(effort: Effort) -> Result<Vec<Row>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (rounds, time) = rounds(effort);
     let mut rows = Vec::new();
     for (connections, many_rooms) in [(1, false), (50, false), (50, true), (500, false), (500, true)] {
         let place = match (connections, many_rooms) {
@@ -155,14 +192,10 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
             }
         }
         let row = |title: String, unit, value: fn(&Turn) -> f64| {
-            let figures = servers.iter().zip(&turns).map(|((name, _), all)| {
-                let ratios = turns[0].iter().zip(all).map(|(ours, theirs)| value(theirs) / value(ours));
-                Figure {
-                    name: (*name).into(),
-                    value: median(all.iter().map(value).collect()),
-                    ratio: median(ratios.collect()),
-                }
-            });
+            let values = |turns: &[Turn]| turns.iter().map(value).collect::<Vec<_>>();
+            let first = values(&turns[0]);
+            let figures =
+                servers.iter().zip(&turns).map(|((name, _), all)| Figure::new(name, values(all), &first));
             Row { title, group: Group::Server, unit, figures: figures.collect() }
         };
         rows.push(row(format!("messages, {place}"), Unit::PerSecond, |turn| turn.nanos_each));
@@ -173,23 +206,44 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
 }
 
 async fn turn(process: &Process, connections: usize, many_rooms: bool, time: Duration) -> Result<Turn> {
+    let pace = Pace { time, pause: Duration::ZERO };
+    let (spent, mut nanos) = measure(process, connections, many_rooms, pace).await?;
+    nanos.sort_unstable();
+    Ok(Turn {
+        nanos_each: spent.as_nanos() as f64 / nanos.len() as f64,
+        p50: percentile(&nanos, 0.5),
+        p99: percentile(&nanos, 0.99),
+    })
+}
+
+/// How long clients send, and how long each waits after an answer.
+#[derive(Clone, Copy)]
+struct Pace {
+    time: Duration,
+    pause: Duration,
+}
+
+/// How long all of it took, and each message of each connection.
+async fn measure(
+    process: &Process,
+    connections: usize,
+    many_rooms: bool,
+    pace: Pace,
+) -> Result<(Duration, Vec<u32>)> {
     let mut sockets = Vec::with_capacity(connections);
     // One after the other: the published server panics when very many join at once.
     for number in 0..connections {
         sockets.push(connect(&process.url(many_rooms.then_some(number))).await?);
     }
     let start = Instant::now();
-    let end = start + time;
-    let clients: Vec<_> = sockets.into_iter().map(|socket| tokio::spawn(ping_pong(socket, end))).collect();
+    let end = start + pace.time;
+    let clients: Vec<_> =
+        sockets.into_iter().map(|socket| tokio::spawn(ping_pong(socket, end, pace.pause))).collect();
     let mut nanos = Vec::new();
     for client in clients {
         nanos.extend(client.await??);
     }
-    let spent = start.elapsed();
-    nanos.sort_unstable();
-    let at =
-        |share: f64| nanos.get((nanos.len() as f64 * share) as usize).map_or(f64::NAN, |n| f64::from(*n));
-    Ok(Turn { nanos_each: spent.as_nanos() as f64 / nanos.len() as f64, p50: at(0.5), p99: at(0.99) })
+    Ok((start.elapsed(), nanos))
 }
 
 type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
@@ -209,7 +263,7 @@ async fn connect(url: &str) -> Result<Socket> {
 }
 
 /// Sends the next message when the last was answered; answers how long each took.
-async fn ping_pong(mut socket: Socket, end: Instant) -> Result<Vec<u32>> {
+async fn ping_pong(mut socket: Socket, end: Instant, pause: Duration) -> Result<Vec<u32>> {
     let mut nanos = Vec::new();
     loop {
         let sent = Instant::now();
@@ -224,5 +278,8 @@ async fn ping_pong(mut socket: Socket, end: Instant) -> Result<Vec<u32>> {
             }
         }
         nanos.push(u32::try_from(sent.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }

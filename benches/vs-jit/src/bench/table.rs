@@ -17,7 +17,10 @@ pub enum Group {
     Events,
     Compute,
     Memory,
+    Rooms,
+    Size,
     Server,
+    Hog,
     Fuel,
     Slices,
     Workers,
@@ -30,15 +33,21 @@ pub enum Unit {
     /// Nanoseconds an operation, shown as operations a second.
     PerSecond,
     Bytes,
+    Count,
+    /// One over the number that a process can have, shown as the number.
+    PerProcess,
 }
 
 impl Group {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::Events,
         Self::Compute,
         Self::Memory,
+        Self::Rooms,
+        Self::Size,
         Self::Server,
+        Self::Hog,
         Self::Fuel,
         Self::Slices,
         Self::Workers,
@@ -50,6 +59,9 @@ impl Group {
             Self::Events => "Events per second, one thread",
             Self::Compute => "Compute inside an event",
             Self::Memory => "Resident memory",
+            Self::Rooms => "Rooms in one process",
+            Self::Size => "Size",
+            Self::Hog => "An echo room beside one that spins for ever",
             Self::Server => "The whole server: WebSocket echo of 16 B, SDK 0.4 guest",
             Self::Fuel => "Fuel metering, against itself",
             Self::Slices => "Slices, against itself",
@@ -71,6 +83,20 @@ impl Group {
                  connection sends its next message when it has the answer to the last. The published \
                  server has one room."
             }
+            Self::Rooms => {
+                "Processes of their own; 50,000 rooms are tried. Each has a client that sent 8 messages, \
+                 and here gives back then what memory it does not use."
+            }
+            Self::Size => {
+                "Programs that open a room and give it a message, with the release profile of this \
+                 package, stripped; the tool with that of its own. Crates as `cargo tree` counts them, \
+                 without features."
+            }
+            Self::Hog => {
+                "Times of an answer. The Host has both rooms in one thread, and the message comes just \
+                 before the other's slice. The server has all rooms on one worker and ten clients, each \
+                 with a room of its own and a message every 10 ms. A JIT host never answers again."
+            }
             Self::Fuel | Self::Slices => "Times of one event.",
             Self::Workers => "Events of both together.",
         }
@@ -89,6 +115,8 @@ pub fn in_words(ratio: f64, unit: Unit) -> String {
     let (better, worse) = match unit {
         Unit::Nanos | Unit::PerSecond => ("faster", "slower"),
         Unit::Bytes => ("less", "more"),
+        Unit::Count => ("fewer", "more"),
+        Unit::PerProcess => ("more", "fewer"),
     };
     match ratio {
         _ if !ratio.is_finite() => "–".into(),
@@ -120,6 +148,8 @@ pub fn value(value: f64, unit: Unit) -> String {
         Unit::PerSecond => format!("{} M/s", short(1e3 / value)),
         Unit::Bytes if value < 1e6 => format!("{} KiB", short(value / 1024.0)),
         Unit::Bytes => format!("{} MiB", short(value / (1024.0 * 1024.0))),
+        Unit::Count => format!("{value:.0}"),
+        Unit::PerProcess => format!("{:.0}", 1.0 / value),
     }
 }
 

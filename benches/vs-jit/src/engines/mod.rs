@@ -4,12 +4,16 @@
 //! For each message the guest is asked for a buffer, which it gets back afterwards, as the JIT host
 //! does it. Nothing is limited or metered, and a guest that fails is a panic.
 
+#[cfg(feature = "pulley")]
+mod pulley;
 #[cfg(feature = "tinywasm")]
 mod tinywasm;
 #[cfg(feature = "wasm3")]
 mod wasm3;
 mod wasmi;
 
+#[cfg(feature = "pulley")]
+pub use self::pulley::Pulley;
 #[cfg(feature = "tinywasm")]
 pub use self::tinywasm::TinyWasm;
 #[cfg(feature = "wasm3")]

@@ -1,0 +1,15 @@
+;; Echoes texts, but a text that begins with "S" makes it spin for ever.
+(module
+  (import "env" "send_message" (func $send_message (param $to i32) (param $ptr i32) (param $len i32)))
+  (memory (export "memory") 1)
+  (func (export "jam_malloc") (param i32) (result i32) (i32.const 1024))
+  (func (export "jam_free") (param i32 i32))
+  (func (export "initialize") (param i32 i32))
+  (func (export "connect") (param i32))
+  (func (export "disconnect") (param i32))
+  (func (export "timer"))
+  (func (export "message") (param $client i32) (param $ptr i32) (param $len i32)
+    (if (i32.eq (i32.load8_u (local.get $ptr)) (i32.const 0x53))
+      (then (loop $for_ever (br $for_ever))))
+    (call $send_message (local.get $client) (local.get $ptr) (local.get $len)))
+  (func (export "binary") (param i32 i32 i32)))

@@ -1,0 +1,124 @@
+//! Pulley, the portable interpreter of wasmtime, for which Cranelift compiles the module.
+
+use super::{Guest, MinimalRoom, payload, recipient};
+use crate::words::{Ears, Module, Room, Runtime};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use wasmtime::{Caller, Config, Engine, Linker, Memory, Store, TypedFunc};
+
+pub struct Pulley;
+
+struct Loaded {
+    module: wasmtime::Module,
+    linker: Linker<State>,
+}
+
+struct State {
+    ears: Arc<dyn Ears>,
+    memory: Option<Memory>,
+}
+
+struct Instance {
+    store: Store<State>,
+    memory: Memory,
+    malloc: TypedFunc<u32, u32>,
+    free: TypedFunc<(u32, u32), ()>,
+    initialize: TypedFunc<(u32, u32), ()>,
+    connect: TypedFunc<u32, ()>,
+    disconnect: TypedFunc<u32, ()>,
+    timer: TypedFunc<(), ()>,
+    message: TypedFunc<(u32, u32, u32), ()>,
+    binary: TypedFunc<(u32, u32, u32), ()>,
+}
+
+impl Runtime for Pulley {
+    fn load(&self, wasm: &[u8]) -> Result<Box<dyn Module>> {
+        let engine = Engine::new(Config::new().target("pulley64")?)?;
+        let module = wasmtime::Module::new(&engine, wasm)?;
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap(
+            "env",
+            "send_message",
+            |caller: Caller<'_, State>, to: i32, ptr: u32, len: u32| {
+                send(&caller, to, ptr, len, true);
+            },
+        )?;
+        linker.func_wrap(
+            "env",
+            "send_binary",
+            |caller: Caller<'_, State>, to: i32, ptr: u32, len: u32| {
+                send(&caller, to, ptr, len, false);
+            },
+        )?;
+        linker.func_wrap("env", "set_timer", |caller: Caller<'_, State>, ms: u32| {
+            caller.data().ears.timer(ms);
+        })?;
+        Ok(Box::new(Loaded { module, linker }))
+    }
+}
+
+fn send(caller: &Caller<'_, State>, to: i32, ptr: u32, len: u32, is_text: bool) {
+    let state = caller.data();
+    let memory = state.memory.expect("known once instantiated").data(caller);
+    state.ears.message(recipient(to), payload(memory, ptr, len, is_text));
+}
+
+impl Module for Loaded {
+    fn open(&self, id: &str, ears: Arc<dyn Ears>) -> Result<Box<dyn Room>> {
+        let mut store = Store::new(self.module.engine(), State { ears, memory: None });
+        let instance = self.linker.instantiate(&mut store, &self.module)?;
+        let memory = instance.get_memory(&mut store, "memory").context("no memory")?;
+        store.data_mut().memory = Some(memory);
+        let guest = Instance {
+            memory,
+            malloc: instance.get_typed_func(&mut store, "jam_malloc")?,
+            free: instance.get_typed_func(&mut store, "jam_free")?,
+            initialize: instance.get_typed_func(&mut store, "initialize")?,
+            connect: instance.get_typed_func(&mut store, "connect")?,
+            disconnect: instance.get_typed_func(&mut store, "disconnect")?,
+            timer: instance.get_typed_func(&mut store, "timer")?,
+            message: instance.get_typed_func(&mut store, "message")?,
+            binary: instance.get_typed_func(&mut store, "binary")?,
+            store,
+        };
+        Ok(Box::new(MinimalRoom::open(guest, id)?))
+    }
+}
+
+impl Guest for Instance {
+    fn malloc(&mut self, len: u32) -> Result<u32> {
+        Ok(self.malloc.call(&mut self.store, len)?)
+    }
+
+    fn free(&mut self, ptr: u32, len: u32) -> Result<()> {
+        Ok(self.free.call(&mut self.store, (ptr, len))?)
+    }
+
+    fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<()> {
+        Ok(self.memory.write(&mut self.store, ptr as usize, bytes)?)
+    }
+
+    fn initialize(&mut self, ptr: u32, len: u32) -> Result<()> {
+        Ok(self.initialize.call(&mut self.store, (ptr, len))?)
+    }
+
+    fn connect(&mut self, client: u32) -> Result<()> {
+        Ok(self.connect.call(&mut self.store, client)?)
+    }
+
+    fn disconnect(&mut self, client: u32) -> Result<()> {
+        Ok(self.disconnect.call(&mut self.store, client)?)
+    }
+
+    fn timer(&mut self) -> Result<()> {
+        Ok(self.timer.call(&mut self.store, ())?)
+    }
+
+    fn message(&mut self, client: u32, ptr: u32, len: u32) -> Result<()> {
+        Ok(self.message.call(&mut self.store, (client, ptr, len))?)
+    }
+
+    fn binary(&mut self, client: u32, ptr: u32, len: u32) -> Result<()> {
+        Ok(self.binary.call(&mut self.store, (client, ptr, len))?)
+    }
+}
