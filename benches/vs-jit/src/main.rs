@@ -27,6 +27,9 @@ enum Command {
     #[cfg(feature = "server")]
     #[command(hide = true)]
     ServerChild(bench::server::Child),
+    #[cfg(feature = "server")]
+    #[command(hide = true)]
+    ServerLoad(bench::server::Load),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -38,6 +41,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::MemoryChild(child) => child.run()?,
         #[cfg(feature = "server")]
         Command::ServerChild(child) => child.run()?,
+        #[cfg(feature = "server")]
+        Command::ServerLoad(load) => load.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

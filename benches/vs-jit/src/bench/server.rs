@@ -30,6 +30,30 @@ fn guest() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm/echo-rust-0.4.wasm")
 }
 
+/// Sends to a server of this machine, for whoever profiles it; prints how many messages came back
+#[derive(clap::Args)]
+pub struct Load {
+    /// What the server has printed
+    port: u16,
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// A room for each connection
+    #[arg(long)]
+    many_rooms: bool,
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+}
+
+impl Load {
+    pub fn run(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let pace = Pace { time: Duration::from_secs(self.seconds), pause: Duration::ZERO };
+        let (_, nanos) = runtime.block_on(measure(self.port, self.connections, self.many_rooms, pace))?;
+        println!("{}", nanos.len());
+        Ok(())
+    }
+}
+
 impl Child {
     pub fn run(&self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -115,11 +139,11 @@ impl Process {
         let port = line.trim().parse().with_context(|| format!("{server} has not started"))?;
         Ok(Self { child, port })
     }
+}
 
-    fn url(&self, room: Option<impl Display>) -> String {
-        let room = room.map_or_else(String::new, |room| format!("/{room}"));
-        format!("ws://127.0.0.1:{}/ws{room}", self.port)
-    }
+fn url(port: u16, room: Option<impl Display>) -> String {
+    let room = room.map_or_else(String::new, |room| format!("/{room}"));
+    format!("ws://127.0.0.1:{port}/ws{room}")
 }
 
 impl Drop for Process {
@@ -157,11 +181,11 @@ pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
             let process = Process::start("hog")?;
             let spins = *name != "alone";
             let (_, nanos) = runtime.block_on(async {
-                let mut hog = connect(&process.url(Some("hog"))).await?;
+                let mut hog = connect(&url(process.port, Some("hog"))).await?;
                 if spins {
                     hog.send(Message::text(hog::SPIN)).await?;
                 }
-                measure(&process, CLIENTS, true, Pace { time, pause: Duration::from_millis(10) }).await
+                measure(process.port, CLIENTS, true, Pace { time, pause: Duration::from_millis(10) }).await
             })?;
             turns.push(hog::Turn::of(nanos));
         }
@@ -207,7 +231,7 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
 
 async fn turn(process: &Process, connections: usize, many_rooms: bool, time: Duration) -> Result<Turn> {
     let pace = Pace { time, pause: Duration::ZERO };
-    let (spent, mut nanos) = measure(process, connections, many_rooms, pace).await?;
+    let (spent, mut nanos) = measure(process.port, connections, many_rooms, pace).await?;
     nanos.sort_unstable();
     Ok(Turn {
         nanos_each: spent.as_nanos() as f64 / nanos.len() as f64,
@@ -225,7 +249,7 @@ struct Pace {
 
 /// How long all of it took, and each message of each connection.
 async fn measure(
-    process: &Process,
+    port: u16,
     connections: usize,
     many_rooms: bool,
     pace: Pace,
@@ -233,7 +257,7 @@ async fn measure(
     let mut sockets = Vec::with_capacity(connections);
     // One after the other: the published server panics when very many join at once.
     for number in 0..connections {
-        sockets.push(connect(&process.url(many_rooms.then_some(number))).await?);
+        sockets.push(connect(&url(port, many_rooms.then_some(number))).await?);
     }
     let start = Instant::now();
     let end = start + pace.time;
