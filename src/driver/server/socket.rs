@@ -8,7 +8,12 @@ use super::{
 };
 use crate::{ClientId, RoomKey, driver::tokio::OwnedEvent};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::{
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    task::Poll,
+};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -16,7 +21,7 @@ use futures_util::{
 use std::{boxed::Box, string::ToString, sync::Arc, time::Duration, vec::Vec};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 
@@ -73,6 +78,19 @@ impl Heard {
     fn set_waits(&self, waits: bool) {
         self.waits.store(waits, Ordering::Relaxed);
         self.again();
+    }
+
+    /// Waits for something, during which the client is not read from.
+    async fn while_it_waits<T>(&self, something: impl Future<Output = T>) -> T {
+        let mut something = pin!(something);
+        // Mostly there is nothing to wait for; then the clock need not be asked.
+        if let Poll::Ready(value) = poll_fn(|cx| Poll::Ready(something.as_mut().poll(cx))).await {
+            return value;
+        }
+        self.set_waits(true);
+        let value = something.await;
+        self.set_waits(false);
+        value
     }
 
     /// Whether the client was silent for so long.
@@ -161,9 +179,7 @@ async fn read(
         };
         let too_early = rate.take(heard.again(), 1);
         if !too_early.is_zero() {
-            heard.set_waits(true);
-            sleep(too_early).await;
-            heard.set_waits(false);
+            heard.while_it_waits(sleep(too_early)).await;
         }
         let event = match message {
             Message::Text(text) => OwnedEvent::Text(client, text.as_str().into()),
@@ -171,19 +187,19 @@ async fn read(
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return None,
         };
-        heard.set_waits(true);
-        let permit = on_the_way.clone().acquire_many_owned(cost(&event).min(permits)).await.ok()?;
-        heard.set_waits(false);
+        let permit = on_the_way.clone().acquire_many_owned(cost(&event).min(permits));
+        let permit = heard.while_it_waits(permit).await.ok()?;
         // Who does not take the answers is not read from, and so gets no more of them. This comes
         // second, since what was on its way until now may have been answered meanwhile.
         gauge.half_empty().await;
-        heard.set_waits(true);
-        if worker.send(Command::Message { room, event, permit }).await.is_err() {
-            // The rooms are closed. What they have sent is still to be written, so the end of this
-            // connection is not to be found here.
-            core::future::pending::<()>().await;
-        }
-        heard.set_waits(false);
+        let handed_on = async {
+            if worker.send(Command::Message { room, event, permit }).await.is_err() {
+                // The rooms are closed. What they have sent is still to be written, so the end of
+                // this connection is not to be found here.
+                pending::<()>().await;
+            }
+        };
+        heard.while_it_waits(handed_on).await;
     }
 }
 
@@ -226,12 +242,12 @@ async fn write(
     heard: &Heard,
 ) -> Option<CloseFrame> {
     let mut batch = Vec::new();
-    let mut next_ping = Instant::now() + options.heartbeat_interval;
+    // These are set anew when they have run off and not for each message, which is cheaper.
+    let mut ping = pin!(sleep(options.heartbeat_interval));
+    let mut give_up = pin!(sleep(options.heartbeat_timeout));
     // Set when the worker has said how to close after what is queued.
     let mut last = None;
-    let mut farewell_until = None;
     loop {
-        let give_up_at = farewell_until.unwrap_or_else(|| heard.last() + options.heartbeat_timeout);
         // A client that does not take what is sent must not keep us from closing it, and one that
         // is silent is closed whether it takes anything or not.
         let sent = tokio::select! {
@@ -239,28 +255,29 @@ async fn write(
             told = &mut close, if last.is_none() => match told {
                 Ok(Close { frame, after_queue: true }) => {
                     last = Some(frame);
-                    farewell_until = Some(Instant::now() + FAREWELL);
+                    give_up.as_mut().reset(Instant::now() + FAREWELL);
                     continue;
                 }
                 Ok(Close { frame, after_queue: false }) => return Some(frame),
                 // The worker is gone, and with it the queue's other end.
                 Err(_) => return last,
             },
-            () = sleep_until(give_up_at) => {
+            () = &mut give_up => {
                 if last.is_some() {
                     return last;
                 }
                 if !heard.is_silent(options.heartbeat_timeout) {
+                    give_up.as_mut().reset(heard.last() + options.heartbeat_timeout);
                     continue;
                 }
                 let reason = std::format!("nothing was heard for {} s", options.heartbeat_timeout.as_secs());
                 return Some(CloseFrame { code: 1008, reason: reason.as_str().into() });
             }
-            sent = send_some(sink, &mut queue, &mut batch, next_ping) => sent,
+            sent = send_some(sink, &mut queue, &mut batch, ping.as_mut()) => sent,
         };
         match sent {
             Sent::Messages => {}
-            Sent::Ping => next_ping = Instant::now() + options.heartbeat_interval,
+            Sent::Ping => ping.as_mut().reset(Instant::now() + options.heartbeat_interval),
             // How to close is told before the queue ends, but perhaps after it was asked for above.
             Sent::Everything if last.is_none() => return close.await.ok().map(|close| close.frame),
             Sent::Everything => return last,
@@ -285,7 +302,7 @@ async fn send_some(
     sink: &mut SplitSink<WebSocket, Message>,
     queue: &mut Queue,
     batch: &mut Vec<Message>,
-    next_ping: Instant,
+    ping: Pin<&mut Sleep>,
 ) -> Sent {
     /// Messages that are handed to the socket before it is flushed.
     const BATCH: usize = 64;
@@ -298,7 +315,7 @@ async fn send_some(
         tokio::select! {
             biased;
             // First, so that a client whom much is sent is asked for a sign of life, too.
-            () = sleep_until(next_ping) => {
+            () = ping => {
                 batch.push(Message::Ping(Default::default()));
                 sent = Sent::Ping;
             }
@@ -313,7 +330,7 @@ async fn send_some(
     }
     while !batch.is_empty() {
         // Only when the sink is ready is a message taken, so that none is lost between the two.
-        if core::future::poll_fn(|cx| sink.poll_ready_unpin(cx)).await.is_err() {
+        if poll_fn(|cx| sink.poll_ready_unpin(cx)).await.is_err() {
             return Sent::Nothing;
         }
         if let Some(message) = batch.pop()
