@@ -26,7 +26,11 @@ impl Transport for Nowhere {
 }
 
 fn module(wasm: &[u8]) -> Module {
-    Module::load(wasm, &Limits::default()).expect("the room loads")
+    module_with(wasm, &Limits::default())
+}
+
+fn module_with(wasm: &[u8], limits: &Limits) -> Module {
+    Module::load(wasm, limits).expect("the room loads")
 }
 
 fn room(module: &Module) -> Room {
@@ -95,6 +99,28 @@ fn events(c: &mut Criterion) {
     }
 }
 
+/// What metering costs, and being paused and resumed.
+fn fuel(c: &mut Criterion) {
+    let mut group = c.benchmark_group("fuel");
+    let text = "x".repeat(4 << 10);
+    for (name, fuel_per_event, fuel_per_slice) in [
+        ("off", None, u64::MAX),
+        ("on, in one slice", Some(u64::MAX), u64::MAX),
+        ("on, slices of 1,000", Some(u64::MAX), 1_000),
+    ] {
+        let mut limits = Limits::default();
+        limits.fuel_per_event = fuel_per_event;
+        limits.fuel_per_slice = fuel_per_slice;
+        let (mut host, keys) = host(&module_with(ECHO_RUST, &limits), clock(), 1);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                host.handle_event(keys[0], Event::message(CLIENT, text.as_str())).expect("it is idle");
+                host.poll(Budget::UNLIMITED)
+            });
+        });
+    }
+}
+
 fn many_rooms(c: &mut Criterion) {
     let mut group = c.benchmark_group("1,000 rooms");
     group.throughput(Throughput::Elements(1000));
@@ -121,5 +147,5 @@ fn many_rooms(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, start, events, many_rooms);
+criterion_group!(benches, start, events, fuel, many_rooms);
 criterion_main!(benches);

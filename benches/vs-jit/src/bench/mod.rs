@@ -103,7 +103,11 @@ fn other_rows(id: &str, effort: Effort) -> Result<Vec<Row>> {
 }
 
 fn page(options: &Options, rows: &[Row]) -> String {
-    let mut command = format!("cargo run --release{} -- bench", features());
+    let mut command = String::from("cargo run --release");
+    if let Some(features) = features() {
+        let _ = write!(command, " --features {features}");
+    }
+    command.push_str(" -- bench");
     if options.quick {
         command.push_str(" --quick");
     }
@@ -131,14 +135,14 @@ fn page(options: &Options, rows: &[Row]) -> String {
 }
 
 /// The features that this was built with beside the default, as cargo takes them.
-fn features() -> String {
+fn features() -> Option<String> {
     let features = [
         ("tinywasm", cfg!(feature = "tinywasm")),
         ("wasm3", cfg!(feature = "wasm3")),
         ("pulley", cfg!(feature = "pulley")),
     ];
     let on: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
-    if on.is_empty() { String::new() } else { format!(" --features {}", on.join(",")) }
+    (!on.is_empty()).then(|| on.join(","))
 }
 
 /// The processor, as far as the system tells.
@@ -162,9 +166,18 @@ fn versions() -> String {
                 found.extend(lines.next().and_then(|line| line.split('"').nth(1)));
             }
         }
-        found.join(", ")
+        found
     };
-    let names =
-        ["stateroom-wasmi-host", "wasmi", "stateroom-wasm-host", "wasmtime", "stateroom-server", "axum"];
-    names.map(|name| format!("{name} {}", version(name))).join("; ")
+    let mut names =
+        vec!["stateroom-wasmi-host", "wasmi", "stateroom-wasm-host", "wasmtime", "stateroom-server", "axum"];
+    // Those that may be in the lock file alone.
+    let features = features().unwrap_or_default();
+    names.extend(["tinywasm", "wasm3"].into_iter().filter(|name| features.contains(name)));
+    let has_pulley = features.contains("pulley");
+    let shown = |name: &str| match version(name) {
+        // Its own is the newest.
+        versions if name == "wasmtime" && !has_pulley => versions[..versions.len() - 1].join(", "),
+        versions => versions.join(", "),
+    };
+    names.iter().map(|name| format!("{name} {}", shown(name))).collect::<Vec<_>>().join("; ")
 }

@@ -49,7 +49,8 @@ fn row(title: String, unit: Unit, values: &[(&str, usize)]) -> Row {
 /// An example of this package, built beside this program, so that what it needs is built already.
 fn example(name: &str) -> Result<usize> {
     let target = target_folder()?;
-    build(Path::new(HERE), &target, &["--example", name])?;
+    let features = super::features().unwrap_or_default();
+    build(Path::new(HERE), &target, &["--features", &features, "--example", name])?;
     length(&target.join("release/examples").join(name))
 }
 
