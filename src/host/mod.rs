@@ -26,7 +26,7 @@ use hashbrown::HashMap;
 
 /// Names a room of a host. A key is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomKey(u64);
+pub struct RoomKey(pub(crate) u64);
 
 impl fmt::Display for RoomKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

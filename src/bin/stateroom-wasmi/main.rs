@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+mod attach;
 mod check;
 mod module_file;
 #[cfg(feature = "cli")]
@@ -22,6 +24,8 @@ struct Cli {
 enum Command {
     #[cfg(feature = "cli")]
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "cli")]
+    Attach(attach::Attach),
     Check(check::Check),
 }
 
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         #[cfg(feature = "cli")]
         Command::Serve(serve) => serve.run(),
+        #[cfg(feature = "cli")]
+        Command::Attach(attach) => attach.run(),
         Command::Check(check) => check.run(),
     };
     result.unwrap_or_else(|error| {

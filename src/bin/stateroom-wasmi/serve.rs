@@ -156,7 +156,7 @@ pub struct LimitArgs {
     max_tokens: usize,
 }
 
-fn at_least_one() -> clap::builder::RangedU64ValueParser {
+pub fn at_least_one() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=u32::MAX.into())
 }
 
@@ -192,7 +192,6 @@ impl Serve {
     pub fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = ModuleFile::read(&self.module)?;
         let config = self.config(file);
-        allow_files();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(serve(config))?;
         Ok(ExitCode::SUCCESS)
@@ -232,8 +231,13 @@ fn allow_files() {
 
 async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
     let name = config.module_name.clone();
+    run_server(Server::bind(config).await?, &name).await
+}
+
+/// Says where a server listens, and runs it until the process is asked to end.
+pub async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
+    allow_files();
     let stop = stop_signal()?;
-    let server = Server::bind(config).await?;
     // On a line of its own, so that scripts find it. Whoever closed our output does not want it.
     let _ = writeln!(io::stdout(), "{name} is served at\nhttp://{}", server.local_addr());
     server.run(stop).await?;

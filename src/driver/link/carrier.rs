@@ -223,7 +223,7 @@ impl<const N: usize> Carrier<N> {
     }
 
     /// Asks for a sign of life.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "attach")]
     pub(super) fn ping(&mut self) {
         self.reply = Some(kind::PING);
     }

@@ -79,7 +79,7 @@
 //! all clients have left, and on both sides the next numbered frame is number 0. A board without a
 //! session answers whatever else it hears with a hello of session 0, and sends one when it starts: the
 //! bridge, if it thought that there was a session, begins a new one. A board that does not know the
-//! version answers likewise. The bridge sends a ping when it has sent nothing for a second. A board
+//! version answers likewise. A bridge that leaves says hello with session 0. The bridge sends a ping when it has sent nothing for a second. A board
 //! that hears nothing for ten ends the session.
 //!
 //! **Numbers.** Each side counts the numbered frames that it sends, modulo 256, and takes those of the
@@ -97,6 +97,8 @@
 //! a room says to everybody is for those whose joined came before it. A closed room has no clients any
 //! more.
 
+#[cfg(feature = "attach")]
+mod bridge;
 mod carrier;
 mod device;
 #[cfg(feature = "embedded-io")]
@@ -108,6 +110,11 @@ mod wire_format;
 
 #[cfg(feature = "embedded-io")]
 pub use self::embedded::{NonBlocking, Ready, ReadyHalves, WireError};
+#[cfg(feature = "attach")]
+pub(crate) use self::{
+    bridge::{Bridge, Lost, Told},
+    wire_format::Reason,
+};
 pub use self::{
     device::{CarryError, Link, LinkOptions},
     transport::{LinkSendError, LinkTransport, MAX_ROOM_ID_BYTES, MAX_ROOMS},

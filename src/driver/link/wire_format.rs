@@ -80,7 +80,22 @@ pub(super) fn room_and_client(body: &[u8]) -> Option<(u8, ClientId, &[u8])> {
     Some((*room, ClientId(u32::from_le_bytes(*client)), rest))
 }
 
-/// The room, the recipient.
+/// The room, the recipient and the payload of what a room says.
+#[cfg(feature = "attach")]
+pub(super) fn room_and_recipient(body: &[u8]) -> Option<(u8, MessageRecipient, &[u8])> {
+    let (room, [tag, rest @ ..]) = body.split_first()? else { return None };
+    let (client, payload) = rest.split_first_chunk()?;
+    let client = ClientId(u32::from_le_bytes(*client));
+    let recipient = match tag {
+        0 => MessageRecipient::Broadcast,
+        1 => MessageRecipient::Client(client),
+        2 => MessageRecipient::EveryoneExcept(client),
+        _ => return None,
+    };
+    Some((*room, recipient, payload))
+}
+
+/// The room and the recipient.
 pub(super) fn output_head(room: u8, recipient: MessageRecipient) -> [u8; OUTPUT_HEAD] {
     let (tag, ClientId(client)) = match recipient {
         MessageRecipient::Broadcast => (0, ClientId(0)),
@@ -99,7 +114,7 @@ pub(super) const fn event_head(room: u8, ClientId(client): ClientId) -> [u8; EVE
 
 /// Why a room did not take an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     NoSuchRoom = 1,
     RoomFull = 2,
     MessageTooLong = 3,
@@ -109,6 +124,19 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    #[cfg(feature = "attach")]
+    pub(super) const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::NoSuchRoom,
+            2 => Self::RoomFull,
+            3 => Self::MessageTooLong,
+            4 => Self::InvalidClient,
+            5 => Self::AlreadyConnected,
+            6 => Self::NotUtf8,
+            _ => return None,
+        })
+    }
+
     /// What to tell the other side; nothing where it will know by itself.
     pub(super) const fn of(error: EventError) -> Option<Self> {
         match error {

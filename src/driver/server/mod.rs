@@ -14,6 +14,8 @@
 //! connection is a task that talks to its room's worker through bounded channels.
 
 mod accept;
+#[cfg(feature = "attach")]
+mod board;
 mod config;
 mod door;
 mod linger;
@@ -25,6 +27,8 @@ mod socket;
 mod tokens;
 mod worker;
 
+#[cfg(feature = "attach")]
+pub use self::board::{AddressError, BoardAddress};
 pub use self::{
     config::{ServeError, ServerConfig},
     rate::Rate,
@@ -88,7 +92,25 @@ impl Server {
     ///
     /// If the module cannot be served, or the address cannot be had.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServeError> {
-        let workers = Arc::new(Workers::start(&config)?);
+        Self::bind_with(Workers::start(&config)?, config).await
+    }
+
+    /// Listens for clients of rooms that run on a board, at the other end of a line.
+    ///
+    /// Of the configuration, what is about modules, workers and limits of rooms does not matter, but
+    /// for the length of messages. The line is opened when the server runs, and again when it breaks.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be had.
+    #[cfg(feature = "attach")]
+    pub async fn attach(mut config: ServerConfig, board: BoardAddress) -> Result<Self, ServeError> {
+        config.module_name = board::name(&board);
+        Self::bind_with(Workers::of_board(board, config.tokens), config).await
+    }
+
+    async fn bind_with(workers: Workers, config: ServerConfig) -> Result<Self, ServeError> {
+        let workers = Arc::new(workers);
         let listener = TcpListener::bind((config.host, config.port)).await.map_err(ServeError::Listen)?;
         let address = listener.local_addr().map_err(ServeError::Listen)?;
         let (connection, connections) = mpsc::channel(1);
@@ -185,7 +207,7 @@ async fn list(State(shared): State<Shared>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many are taking the list of rooms\n").into_response();
     };
     let rooms = shared.workers.list().await;
-    let list = RoomList { module: shared.name.to_string(), abi: shared.workers.abi().to_string(), rooms };
+    let list = RoomList { module: shared.name.to_string(), abi: shared.workers.abi(), rooms };
     list.into_response(permit)
 }
 

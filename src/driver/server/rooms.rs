@@ -43,8 +43,8 @@ pub(super) struct RoomFigures {
     fuel_used: u64,
     messages_in: u64,
     messages_out: u64,
-    /// The policy: `close`, `restart` or `rollback`.
-    on_fault: String,
+    /// The policy: `close`, `restart` or `rollback`; none if it is not known.
+    on_fault: Option<String>,
     faults: u64,
     last_fault: Option<String>,
 }
@@ -83,6 +83,23 @@ impl RoomFigures {
         host.rooms().map(|(_, room)| Self::of(room)).collect()
     }
 
+    /// A room that runs elsewhere, of which no more is known.
+    #[cfg(feature = "attach")]
+    pub(super) fn elsewhere(id: &str, clients: usize) -> Self {
+        Self {
+            id: id.into(),
+            clients,
+            state: State::Open,
+            memory_bytes: 0,
+            fuel_used: 0,
+            messages_in: 0,
+            messages_out: 0,
+            on_fault: None,
+            faults: 0,
+            last_fault: None,
+        }
+    }
+
     fn of(room: &Room) -> Self {
         let stats = room.stats();
         let state = match room {
@@ -99,7 +116,7 @@ impl RoomFigures {
             fuel_used: stats.fuel_used,
             messages_in: stats.messages_in,
             messages_out: stats.messages_out,
-            on_fault: room.on_fault().to_string(),
+            on_fault: Some(room.on_fault().to_string()),
             faults: stats.faults,
             last_fault: room.last_fault().map(ToString::to_string),
         }

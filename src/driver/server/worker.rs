@@ -30,7 +30,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 /// The workers of a server.
 pub(super) struct Workers {
     commands: Vec<mpsc::Sender<Command>>,
-    abi: AbiVersion,
+    /// The ABI that the rooms speak; none where they run elsewhere.
+    abi: Option<AbiVersion>,
     hasher: RandomState,
 }
 
@@ -73,10 +74,10 @@ impl Workers {
         // Shared by the workers, since rooms are spread by their names and not evenly.
         let places = Arc::new(Semaphore::new(config.rooms.min(Semaphore::MAX_PERMITS)));
         let mut commands = Vec::new();
-        let mut abi = AbiVersion::V0_2;
+        let mut abi = None;
         for number in 0..config.workers.max(1) {
             let module = config.load()?;
-            abi = module.abi();
+            abi = Some(module.abi());
             let (sender, receiver) = mpsc::channel(COMMANDS);
             let (config, places) = (config.clone(), places.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
@@ -86,8 +87,17 @@ impl Workers {
         Ok(Self { commands, abi, hasher: RandomState::new() })
     }
 
-    pub(super) const fn abi(&self) -> AbiVersion {
-        self.abi
+    /// A board in the place of workers.
+    #[cfg(feature = "attach")]
+    pub(super) fn of_board(address: super::BoardAddress, max_tokens: usize) -> Self {
+        let (sender, receiver) = mpsc::channel(COMMANDS);
+        tokio::spawn(super::board::run(address, max_tokens, receiver));
+        Self { commands: Vec::from([sender]), abi: None, hasher: RandomState::new() }
+    }
+
+    /// The ABI that the rooms speak, as a text.
+    pub(super) fn abi(&self) -> String {
+        self.abi.map_or_else(|| "unknown".into(), |abi| abi.to_string())
     }
 
     /// The worker that has, or would have, the room of this id.
