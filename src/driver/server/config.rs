@@ -109,8 +109,8 @@ impl ServerConfig {
     }
 
     pub(super) fn load(&self) -> Result<Module, ServeError> {
-        let mut options = LoadOptions::default();
-        options.rollback = self.on_fault == FaultPolicy::Rollback;
+        let rollback = self.on_fault == FaultPolicy::Rollback;
+        let options = LoadOptions { rollback, ..LoadOptions::default() };
         Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
     }
 
