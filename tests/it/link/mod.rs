@@ -194,7 +194,7 @@ impl Bridge {
         self.run(board);
         let next = self.next.wrapping_add(1);
         for _ in 0..100 {
-            if self.control.iter().any(|control| *control == (ACK, next)) {
+            if self.control.contains(&(ACK, next)) {
                 self.next = next;
                 return;
             }
