@@ -121,6 +121,42 @@ fn fuel(c: &mut Criterion) {
     }
 }
 
+/// What it costs to be able to undo events, and to undo one.
+#[cfg(feature = "rollback")]
+fn rollback(c: &mut Criterion) {
+    use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
+    let mut group = c.benchmark_group("rollback");
+    let mut limits = Limits::default();
+    limits.fuel_per_event = Some(20_000);
+    let mut load = LoadOptions::default();
+    load.rollback = true;
+    let module = Module::load_with(ECHO_RUST, &limits, load).expect("the room loads");
+    for on_fault in [FaultPolicy::Close, FaultPolicy::Rollback] {
+        let mut options = RoomOptions::default();
+        options.on_fault = on_fault;
+        let mut room = Room::new(&module, "bench", Instant::ZERO, options).expect("it opens");
+        room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("it takes a client");
+        let mut say = move |text: &str| {
+            room.handle_event(Instant::ZERO, Event::message(CLIENT, text)).expect("it is open");
+            while room.has_work(Instant::ZERO) || room.peek_output().is_some() {
+                while let Some(output) = room.poll_output() {
+                    black_box(output);
+                }
+                room.resume(Instant::ZERO);
+            }
+        };
+        group.bench_function(format!("an event, {on_fault}"), |b| b.iter(|| say("0123456789abcdef")));
+        if on_fault == FaultPolicy::Rollback {
+            // It takes more than the fuel of an event.
+            let long = "x".repeat(100_000);
+            group.bench_function("an event that is undone", |b| b.iter(|| say(&long)));
+        }
+    }
+}
+
+#[cfg(not(feature = "rollback"))]
+const fn rollback(_: &mut Criterion) {}
+
 fn many_rooms(c: &mut Criterion) {
     let mut group = c.benchmark_group("1,000 rooms");
     group.throughput(Throughput::Elements(1000));
@@ -147,5 +183,5 @@ fn many_rooms(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, start, events, fuel, many_rooms);
+criterion_group!(benches, start, events, fuel, rollback, many_rooms);
 criterion_main!(benches);

@@ -4,8 +4,8 @@ use crate::words::{Ears, Event, Module, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
 use core::{convert::Infallible, time::Duration};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Compilation, Host, Instant, Limits, ManualClock, MessagePayload,
-    MessageRecipient, Output, RoomKey, RoomOptions, SendError, Transport,
+    Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions, ManualClock,
+    MessagePayload, MessageRecipient, Output, RoomKey, RoomOptions, SendError, Transport,
 };
 use std::sync::Arc;
 
@@ -14,13 +14,19 @@ use std::sync::Arc;
 pub struct Ours {
     pub limits: Limits,
     pub compilation: Compilation,
+    pub on_fault: FaultPolicy,
     /// Whether a [`Host`] with one room is driven, or a room by itself.
     pub in_host: bool,
 }
 
 impl Ours {
     pub fn room() -> Self {
-        Self { limits: Limits::default(), compilation: Compilation::Lazy, in_host: false }
+        Self {
+            limits: Limits::default(),
+            compilation: Compilation::Lazy,
+            on_fault: FaultPolicy::Close,
+            in_host: false,
+        }
     }
 
     pub fn host() -> Self {
@@ -37,6 +43,11 @@ impl Ours {
         self
     }
 
+    pub fn with_rollback(mut self) -> Self {
+        self.on_fault = FaultPolicy::Rollback;
+        self
+    }
+
     pub fn with_compilation(mut self, compilation: Compilation) -> Self {
         self.compilation = compilation;
         self
@@ -45,17 +56,24 @@ impl Ours {
 
 impl Runtime for Ours {
     fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
-        let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, self.compilation)?;
+        let mut options = LoadOptions::from(self.compilation);
+        options.rollback = self.on_fault == FaultPolicy::Rollback;
+        let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
         Ok(match self.in_host {
             true => Box::new(InHost(module)),
-            false => Box::new(module),
+            false => Box::new(ByItself(module, self.on_fault)),
         })
     }
 }
 
-impl Module for stateroom_wasmi_host::Module {
+struct ByItself(stateroom_wasmi_host::Module, FaultPolicy);
+
+impl Module for ByItself {
     fn open(&self, id: &str, ears: Arc<dyn Ears>) -> anyhow::Result<Box<dyn Room>> {
-        let room = stateroom_wasmi_host::Room::new(self, id, Instant::ZERO, RoomOptions::default())?;
+        let Self(module, on_fault) = self;
+        let mut options = RoomOptions::default();
+        options.on_fault = *on_fault;
+        let room = stateroom_wasmi_host::Room::new(module, id, Instant::ZERO, options)?;
         let mut room = OurRoom { room, ears, now: Instant::ZERO, deadline: None };
         room.settle();
         match room.room.fault() {

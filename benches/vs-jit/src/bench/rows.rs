@@ -130,6 +130,10 @@ pub fn all() -> Vec<(String, Measure)> {
             format!("slices-{id}"),
             Box::new(move |effort| itself(*guest, title, text, Group::Slices, effort)),
         );
+        add(
+            format!("rollback-{id}"),
+            Box::new(move |effort| itself(*guest, title, text, Group::Rollback, effort)),
+        );
     }
     add("workers".into(), Box::new(workers));
     rows
@@ -152,11 +156,17 @@ fn load(guest: Guest, effort: Effort) -> Row {
     let wasm = guest.wasm();
     let mut runtimes = guest.runtimes();
     runtimes.push(("this crate, eager", Box::new(Ours::room().with_compilation(Compilation::Eager))));
+    runtimes.push(("this crate, on demand", Box::new(on_demand())));
     let figures = measure(runtimes, effort, |runtime| {
         black_box(runtime.load(&wasm).expect("the module loads"));
     });
     let title = format!("bytes → module, {} echo ({} bytes)", guest.title, wasm.len());
     Row { title, group: Group::Start, unit: Unit::Nanos, figures }
+}
+
+/// Functions are validated, too, when they are first called.
+fn on_demand() -> Ours {
+    Ours::room().with_compilation(Compilation::OnDemand)
 }
 
 fn new_room(guest: Guest, effort: Effort) -> Row {
@@ -182,7 +192,9 @@ fn new_room(guest: Guest, effort: Effort) -> Row {
 
 fn cold_start(guest: Guest, effort: Effort) -> Row {
     let wasm = guest.wasm();
-    let figures = measure(guest.runtimes(), effort, |runtime| {
+    let mut runtimes = guest.runtimes();
+    runtimes.push(("this crate, on demand", Box::new(on_demand())));
+    let figures = measure(runtimes, effort, |runtime| {
         let ears = Arc::new(Tally::default());
         let module = runtime.load(&wasm).expect("the module loads");
         let mut room = module.open("room", ears.clone()).expect("the room opens");
@@ -241,6 +253,9 @@ fn open(runtime: &dyn Runtime, wasm: &[u8], ears: Arc<Tally>) -> Box<dyn Room> {
 fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -> Row {
     let ours = Ours::room();
     let runtimes: Vec<(&'static str, Box<dyn Runtime>)> = match group {
+        Group::Rollback => {
+            vec![("close", Box::new(ours)), ("rollback", Box::new(ours.with_rollback()))]
+        }
         Group::Fuel => vec![("fuel on", Box::new(ours)), ("fuel off", Box::new(ours.without_fuel()))],
         _ => vec![
             ("one slice", Box::new(ours.with_slices_of(u64::MAX))),

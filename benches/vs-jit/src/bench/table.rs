@@ -23,6 +23,7 @@ pub enum Group {
     Hog,
     Fuel,
     Slices,
+    Rollback,
     Workers,
 }
 
@@ -50,6 +51,7 @@ impl Group {
         Self::Hog,
         Self::Fuel,
         Self::Slices,
+        Self::Rollback,
         Self::Workers,
     ];
 
@@ -65,6 +67,7 @@ impl Group {
             Self::Server => "The whole server: WebSocket echo of 16 B, SDK 0.4 guest",
             Self::Fuel => "Fuel metering, against itself",
             Self::Slices => "Slices, against itself",
+            Self::Rollback => "Rollback, against itself: what it costs while nothing fails",
             Self::Workers => "Two workers, each with a module of its own, against one",
         }
     }
@@ -97,7 +100,7 @@ impl Group {
                  before the other's slice. The server has all rooms on one worker and ten clients, each \
                  with a room of its own and a message every 10 ms. A JIT host never answers again."
             }
-            Self::Fuel | Self::Slices => "Times of one event.",
+            Self::Fuel | Self::Slices | Self::Rollback => "Times of one event.",
             Self::Workers => "Events of both together.",
         }
     }
