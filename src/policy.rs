@@ -30,7 +30,7 @@ pub enum FaultPolicy {
     /// It needs a module that was loaded
     /// [for it](crate::LoadOptions::rollback). What an event sends is held back until the event has
     /// ended. The room keeps a copy of the guest's memory that is not zero, taken when the events
-    /// since the last copy have used a quarter of a unit of fuel for each byte of memory, and those
+    /// since the last copy have used a unit of fuel for each byte of memory, and those
     /// events. To undo one is to fetch the copy and to run these again, slice by slice, unheard.
     #[cfg(feature = "rollback")]
     Rollback,

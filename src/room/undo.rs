@@ -41,8 +41,8 @@ impl Undo {
 
     /// Notes an event that the guest has had, so that it can be gone back to what follows it.
     pub(super) fn event_ended(&mut self, guest: &Guest, event: Waiting, payload: MessagePayload<'_>) {
-        // A copy looks at each byte; it is worth that when the events have cost some times as much.
-        let enough = guest.memory_bytes() / 4;
+        // A copy looks at each byte; it is worth that when the events have cost many times as much.
+        let enough = guest.memory_bytes();
         let is_enough = guest.fuel_used() - self.fuel >= enough as u64
             || self.log.payload_bytes() + payload.len() > enough
             || self.log.len() >= LOG_EVENTS;

@@ -199,7 +199,7 @@ fn nothing_of_a_bad_event_is_sent_however_it_is_sliced() {
 
 #[test]
 fn to_run_events_again_takes_slices_as_well() {
-    // Each text costs much, but less than what a copy of ten pages is worth.
+    // Each text costs much, but less than what a copy of the memory is worth.
     let text = speaker(
         &[
             (
@@ -212,7 +212,7 @@ fn to_run_events_again_takes_slices_as_well() {
         (func $count (result i32)
             (global.set $n (i32.add (global.get $n) (i32.const 1))) (global.get $n))",
     )
-    .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 10)");
+    .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 4)");
     let mut room = open(&load_wat(&text, &limits(|limits| limits.fuel_per_slice = 2000)));
     for n in 1..=10 {
         room.handle_event(NOW, Event::message(CLIENT, "count")).unwrap();
