@@ -15,7 +15,7 @@ use std::{
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 pub fn rows() -> Result<Vec<Row>> {
-    let ours = example("smallest_ours")?;
+    let ours = program(&["--example", "virtual_time"], "examples/virtual_time")?;
     let mut rows = Vec::new();
     let jits = [("JIT 0.2.9", "0.2.9", "smallest_jit_0_2"), ("JIT 0.4.4", "0.4.4", "smallest_jit_0_4")];
     for (name, version, program) in jits {
@@ -25,7 +25,8 @@ pub fn rows() -> Result<Vec<Row>> {
             &[("this crate", ours), (name, example(program)?)],
         ));
     }
-    rows.push(row("the tool without the server, stripped".into(), Unit::Bytes, &[("this crate", tool()?)]));
+    let tool = program(&["--features", "tool", "--bin", "stateroom-wasmi"], "stateroom-wasmi")?;
+    rows.push(row("the tool without the server, stripped".into(), Unit::Bytes, &[("this crate", tool)]));
     let root = Path::new(HERE).join("../..");
     let ours = crates(&root, "stateroom-wasmi-host")?;
     for (name, version, _) in jits {
@@ -54,11 +55,11 @@ fn example(name: &str) -> Result<usize> {
     length(&target.join("release/examples").join(name))
 }
 
-/// The tool as one builds it in the other package.
-fn tool() -> Result<usize> {
+/// A program of the other package, with no more features than it asks for.
+fn program(arguments: &[&str], name: &str) -> Result<usize> {
     let target = target_folder()?.join("size");
-    build(&Path::new(HERE).join("../.."), &target, &["--features", "tool", "--bin", "stateroom-wasmi"])?;
-    length(&target.join("release/stateroom-wasmi"))
+    build(&Path::new(HERE).join("../.."), &target, arguments)?;
+    length(&target.join("release").join(name))
 }
 
 fn build(package: &Path, target: &Path, arguments: &[&str]) -> Result<()> {

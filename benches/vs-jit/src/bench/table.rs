@@ -91,8 +91,9 @@ impl Group {
                  and here gives back then what memory it does not use."
             }
             Self::Size => {
-                "Programs that open a room and give it a message, with the release profile of this \
-                 package, stripped; the tool with that of its own. Crates as `cargo tree` counts them, \
+                "Programs that open a room and give it messages, stripped: here the example \
+                 `virtual_time`, without features. Release profiles with thin link-time optimisation, \
+                 as for all figures. Crates as `cargo tree` counts them, \
                  without features."
             }
             Self::Hog => {
