@@ -3,6 +3,8 @@
 //! Each test starts a server of its own on a free port. Waiting is for events, with a time after
 //! which a test fails rather than hangs.
 
+#[cfg(unix)]
+mod attach;
 mod attack;
 mod bundled;
 mod check_tool;
@@ -120,12 +122,20 @@ impl Server {
     fn run(mut command: Command, module: &Path, args: &[&str]) -> Self {
         // Machines that have many cores would start many threads for each test.
         let workers: &[&str] = if args.contains(&"--workers") { &[] } else { &["--workers", "2"] };
+        command.arg("serve").arg(module).args(workers).args(args);
+        Self::listening(command)
+    }
+
+    /// Serves the rooms of a board.
+    fn attach(board: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"));
+        command.arg("attach").arg(board).args(args);
+        Self::listening(command)
+    }
+
+    fn listening(mut command: Command) -> Self {
         let mut process = command
-            .arg("serve")
-            .arg(module)
             .args(["--port", "0"])
-            .args(workers)
-            .args(args)
             .env("RUST_LOG", "debug")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
