@@ -46,6 +46,8 @@ step_tools() {
 # The README's command.
 step_tests() {
   cargo test --features cli
+  # What firmware uses; `cli` has the rest of it.
+  cargo test --features embedded-io,embedded-hal --test it -- link delay
   # The same core without any feature, and optimised: another way through the interpreter.
   cargo test --lib --test it
   cargo test --release --test it
@@ -61,7 +63,7 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim rollback tokio server tool cli; do
+  for features in "" log std simd wat trim rollback embedded-hal link embedded-io tokio server attach tool cli; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
 }
@@ -100,8 +102,8 @@ sys.exit(bool(newer))
 step_bare_metal() {
   local target tree
   for target in thumbv7em-none-eabihf riscv32imac-unknown-none-elf; do
-    cargo_for "$target" build --release --lib --features log
-    tree=$(cargo tree -e normal --target "$target" --features log --prefix none | sort -u)
+    cargo_for "$target" build --release --lib --features log,embedded-hal,embedded-io
+    tree=$(cargo tree -e normal --target "$target" --features log,embedded-hal,embedded-io --prefix none | sort -u)
     if grep -E '^(tokio|axum|clap|serde|std-|futures|getrandom) ' <<<"$tree"; then
       echo "the crates above have no place on $target"
       exit 1

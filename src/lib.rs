@@ -91,7 +91,8 @@
 //! | `embedded-io` | the same over what implements the traits of `embedded-io` |
 //! | `tokio` | `driver::tokio`: a host in a task |
 //! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
-//! | `tool` | the tool `stateroom-wasmi` without `serve` |
+//! | `attach` | `driver::server::Server::attach`: the same for the rooms of a board |
+//! | `tool` | the tool `stateroom-wasmi` without `serve` and `attach` |
 //! | `cli` | the whole tool |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]

@@ -44,6 +44,17 @@ fn a_frame_to_the_board_survives_noise_at_each_byte() {
     }
 }
 
+/// What the documentation gives as an example.
+#[test]
+fn a_frame_goes_over_the_line_as_documented() {
+    let bytes = [0, 2, 0x10, 3, 1, 7, 1, 1, 5, 0xb9, 0x52, 5, 0x5a, 0];
+    let mut board = board(&[("other", &echo()), ("", &echo())]);
+    let mut bridge = Bridge::greet(&mut board, 1);
+    bridge.put(&mut board, &bytes);
+    bridge.run(&mut board);
+    assert_eq!(board.clients(""), [7]);
+}
+
 #[test]
 fn the_board_asks_once_for_a_frame_that_was_damaged() {
     let mut board = board(&[("", &echo())]);
