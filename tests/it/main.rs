@@ -21,6 +21,7 @@ mod rollback;
 mod serve;
 mod sim;
 mod slices;
+mod stack;
 mod support;
 mod timers;
 #[cfg(feature = "tokio")]
