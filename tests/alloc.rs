@@ -4,8 +4,8 @@
 //! thread, so that tests do not count each other.
 
 use stateroom_wasmi_host::{
-    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, RoomKey,
-    SendError, Transport,
+    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey,
+    RoomOptions, SendError, Transport,
 };
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -195,6 +195,35 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
     let more = LIVE_BYTES.get() - before;
     assert!(more < 80_000, "{more} bytes more after 4,000 rooms");
     round(&mut host, &keys);
+}
+
+#[test]
+fn a_queue_that_is_never_empty_takes_no_more_memory() {
+    let module = echo(&Limits::default());
+    let mut room = Room::new(&module, "busy", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("the client may connect");
+    let mut give = |times: usize| {
+        for i in 0..times {
+            // One of the two always waits.
+            let event = match i % 2 {
+                0 => Event::message(CLIENT, "a text"),
+                _ => Event::message(CLIENT, b"and bytes"),
+            };
+            room.handle_event(Instant::ZERO, event).expect("the room takes it");
+            if i >= 4 {
+                while room.poll_output().is_some() {}
+                room.resume(Instant::ZERO);
+            }
+            assert!(i < 4 || room.stats().waiting_events > 0);
+        }
+        while room.poll_output().is_some() || room.has_work(Instant::ZERO) {
+            room.resume(Instant::ZERO);
+        }
+    };
+    give(1_000);
+    let before = LIVE_BYTES.get();
+    give(100_000);
+    assert_eq!(LIVE_BYTES.get(), before);
 }
 
 /// What a hostile guest does when a client connects.

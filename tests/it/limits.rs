@@ -2,8 +2,8 @@
 //! a module's length is in `check.rs`.
 
 use crate::support::{
-    ENV, SAY, Said, assemble, connect, echo, guest_0_2, limits, module, module_with, numbers, outputs, room,
-    room_of_one, send, speaker,
+    ENV, SAY, Said, assemble, connect, echo, guest_0_2, guest_0_4, limits, module, module_with, numbers,
+    outputs, room, room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, HostLimits, Instant, Limits, LoadError,
@@ -437,14 +437,75 @@ fn a_published_guest_runs_within_the_small_limits_if_its_memory_does() {
 fn fuel_is_charged_for_what_imports_copy() {
     // Sending much takes more fuel than sending little, in proportion, so that it cannot outrun a
     // slice.
-    let fuel = |len: u32| {
-        let body = format!("(call $send_binary (i32.const 0) (i32.const 0) (i32.const {len}))");
-        let mut room = doing(&body, &Limits::default());
+    let fuel = |text: String| {
+        let mut room = room_of_one(&text, &Limits::default());
         let before = room.fuel_used();
         send(&mut room, "go");
+        assert_eq!(room.fault(), None);
         room.fuel_used() - before
     };
-    assert!(fuel(60_000) >= fuel(0) + 60_000 / 64, "as much as the guest's own copies at least");
+    let at_least = 60_000 / 64;
+    for import in ["send_binary", "send_message"] {
+        let call = |len: u32| format!("(call ${import} (i32.const 0) (i32.const 0) (i32.const {len}))");
+        let of = |len: u32| fuel(speaker(&[("message", &call(len))], ""));
+        assert!(of(60_000) >= of(0) + at_least, "as much as the guest's own copies at least");
+    }
+    // An empty broadcast; what follows it is looked at as well.
+    let of = |len: u32| fuel(guest_0_4(&format!("(call $send (i32.const 8192) (i32.const {len}))"), ""));
+    assert!(of(50_000) >= of(20) + 50_000 / 64);
+}
+
+#[test]
+fn fuel_is_charged_for_what_a_guest_copies() {
+    for body in [
+        "(memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))",
+        "(memory.copy (i32.const 0) (i32.const 1) (i32.const 65535))",
+        "(drop (memory.grow (i32.const 1)))",
+    ] {
+        let mut room = doing(body, &Limits::default());
+        let before = room.fuel_used();
+        send(&mut room, "go");
+        assert!(room.fuel_used() - before >= 65_535 / 64, "{body}");
+    }
+}
+
+#[test]
+fn a_start_function_cannot_outrun_its_fuel_by_what_it_calls_last() {
+    let start =
+        "(func $start (call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000))) (start $start)";
+    let text = guest_0_2(ENV, &[], start);
+    let limit = |fuel: u64| open(&text, &limits(|limits| limits.fuel_per_event = Some(fuel)));
+    assert!(limit(60_000).is_ok());
+    match limit(200) {
+        Err(OpenError::Fault(fault)) => {
+            assert_eq!(Some(fault), faulted("start", FaultCause::OutOfFuel { limit: 200 }));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_smallest_stacks_are_no_harm() {
+    for bytes in [0, 1, 100, 1023] {
+        let opened = open(&echo(), &limits(|limits| limits.stack_bytes = bytes));
+        let room = opened.expect("it has no start function");
+        let overflow = faulted("jam_malloc", FaultCause::Trap(Trap::StackOverflow));
+        assert!(room.fault().is_none() || room.fault() == overflow.as_ref(), "{bytes}: {:?}", room.fault());
+    }
+}
+
+#[test]
+fn ever_longer_messages_do_not_each_leave_a_buffer_behind() {
+    // Its allocator answers null, so that its memory is grown for each buffer.
+    let text = guest_0_2("", &[("jam_malloc", "(i32.const 0)")], "");
+    let mut room = room_of_one(&text, &Limits::default());
+    let longest = 40 * PAGE;
+    for len in (0..=longest / 4).step_by(PAGE / 2) {
+        send(&mut room, vec![1; len].as_slice());
+    }
+    assert_eq!(room.fault(), None);
+    let used = room.stats().memory_bytes;
+    assert!(used <= longest, "{used} bytes for messages of at most {}", longest / 4);
 }
 
 #[test]

@@ -169,6 +169,16 @@ fn the_farthest_timers_saturate() {
 }
 
 #[test]
+fn arithmetic_on_time_saturates() {
+    assert_eq!(Instant::ZERO + Duration::MAX, Instant::MAX);
+    assert_eq!(Instant::MAX + Duration::from_nanos(1), Instant::MAX);
+    assert_eq!(Instant::from_millis(u64::MAX), Instant::MAX);
+    assert_eq!(Instant::from_micros(u64::MAX), Instant::MAX);
+    assert_eq!(ms(1).saturating_duration_since(ms(2)), Duration::ZERO);
+    assert_eq!(ms(5).saturating_duration_since(ms(2)), Duration::from_millis(3));
+}
+
+#[test]
 fn calls_that_are_not_called_for_do_nothing() {
     let mut room = alarm_room();
     let before = room.stats();
