@@ -50,9 +50,9 @@ step_tests() {
   cargo test --features embedded-io,embedded-hal --test it -- link delay
   # The same core without any feature, and optimised: another way through the interpreter.
   cargo test --lib --test it
-  cargo test --release --test it
+  cargo test --release --features simd --test it
   # What a user's release profile may be: without link-time optimisation, in many units.
-  cargo test --profile plain-release --test it what_runs_long
+  cargo test --profile plain-release --features simd --test it -- what_runs_long stack::
 }
 
 step_format() {
