@@ -178,6 +178,8 @@ impl Ends<'_> {
         }
         match frame.kind {
             kind::ACK | kind::RESEND | kind::BUSY => self.carrier.heard(frame.kind, frame.number),
+            // A later version may know it.
+            ..kind::NUMBERED => {}
             _ => match self.carrier.order(frame.number) {
                 Order::Next => {
                     self.carrier.accept();

@@ -248,6 +248,8 @@ impl Session {
             kind::ACK | kind::RESEND | kind::BUSY | kind::PING => {
                 link.carrier.heard(frame.kind, frame.number)
             }
+            // A later version may know it.
+            ..kind::NUMBERED => {}
             _ => match link.carrier.order(frame.number) {
                 Order::Next => match deliver(frame, host) {
                     Ok(()) => {

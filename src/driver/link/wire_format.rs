@@ -15,6 +15,8 @@ pub(super) mod kind {
     pub(crate) const RESEND: u8 = 0x03;
     pub(crate) const BUSY: u8 = 0x04;
     pub(crate) const PING: u8 = 0x05;
+    /// From here on, frames are numbered.
+    pub(crate) const NUMBERED: u8 = 0x10;
     pub(crate) const CONNECT: u8 = 0x10;
     pub(crate) const DISCONNECT: u8 = 0x11;
     pub(crate) const TEXT: u8 = 0x12;

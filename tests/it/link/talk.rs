@@ -154,6 +154,26 @@ fn a_room_that_ends_is_told_of_with_its_fault() {
 }
 
 #[test]
+fn frames_of_a_kind_that_is_not_known_are_thrown_away() {
+    let mut board = board(&[("", &echo())]);
+    let mut bridge = Bridge::greet(&mut board, 1);
+    bridge.connect(&mut board, 0, 1);
+    bridge.told();
+    bridge.control.clear();
+    for kind in [0x00, 0x06, 0x0f] {
+        bridge.put(&mut board, &encode(kind, bridge.next, &head(0, 1, b"x")));
+        bridge.run(&mut board);
+        assert_eq!(bridge.control, []);
+    }
+    // These have their numbers.
+    for kind in [0x14, 0x1f, 0x30, 0xff] {
+        bridge.send(&mut board, kind, &head(0, 1, b"x"));
+    }
+    bridge.text(&mut board, 0, 1, "hello");
+    assert_eq!(bridge.told(), told([(SAID_TEXT, "0x000101000000hello")]));
+}
+
+#[test]
 fn a_link_carries_so_many_rooms_of_so_long_ids() {
     let mut board = board(&[]);
     let module = crate::support::module(&echo());
