@@ -63,8 +63,10 @@ fn the_board_asks_once_for_a_frame_that_was_damaged() {
     let frames: Vec<_> = (0..4).map(|number| encode(CONNECT, number, &head(0, number.into(), &[]))).collect();
     let mut damaged = frames[0].clone();
     damaged[3] ^= 1;
-    bridge.put(&mut board, &[damaged, frames[1..].concat()].concat());
-    bridge.run(&mut board);
+    for frame in [&damaged].into_iter().chain(&frames[1..]) {
+        bridge.put(&mut board, frame);
+        bridge.run(&mut board);
+    }
     assert_eq!(bridge.control, [(RESEND, 0)]);
 }
 
