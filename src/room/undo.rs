@@ -73,17 +73,17 @@ impl Undo {
     pub(super) fn replay(&mut self, guest: &mut Guest, room_id: &str, slice: u64) -> Result<(), Fault> {
         let before = guest.fuel_used();
         while let Some((Logged { event, now }, payload)) = self.log.front() {
-            if guest.fuel_used() - before >= slice {
+            let Some(left) = slice.checked_sub(guest.fuel_used() - before).filter(|left| *left > 0) else {
                 return Ok(());
-            }
+            };
             let call = event.call(room_id, payload);
             let progress = if guest.is_paused() {
-                guest.resume(&call, slice)
+                guest.resume(&call, left)
             } else {
                 if matches!(event, Waiting::Timer) {
                     guest.clear_timer();
                 }
-                guest.begin(now, &call, slice)
+                guest.begin(now, &call, left)
             };
             if progress? == Progress::Paused {
                 return Ok(());

@@ -223,8 +223,8 @@ fn to_run_events_again_takes_slices_as_well() {
     while room.has_work(NOW) {
         let before = room.fuel_used();
         room.resume(NOW);
-        // A slice ends with the call that passes it.
-        assert!(room.fuel_used() - before <= 4000, "{}", room.fuel_used() - before);
+        // A slice may be passed by what one import copies.
+        assert!(room.fuel_used() - before <= 2100, "{}", room.fuel_used() - before);
         slices += 1;
     }
     assert!(slices > 10, "ten events of several slices each are run again in {slices}");

@@ -40,7 +40,7 @@ pub enum Unit {
 }
 
 impl Group {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Start,
         Self::Events,
         Self::Compute,
