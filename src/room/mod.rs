@@ -11,7 +11,7 @@ use self::{
 };
 use crate::{
     abi::Call,
-    error::{EventError, Fault, FaultCause, OpenError, Trap},
+    error::{EventError, Fault, OpenError},
     event::{ClientId, Event, MessagePayload, Output},
     guest::{Guest, Outbox, Progress},
     module::Module,
@@ -478,112 +478,6 @@ impl Room {
             Err(fault) => {
                 self.inbox.drop_front();
                 self.fail(event, fault);
-            }
-        }
-    }
-
-    /// Does what the policy says about a fault. The event that was its cause waits no more.
-    #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
-    fn fail(&mut self, event: Waiting, fault: Fault) {
-        self.stats.faults += 1;
-        match &mut self.recovery {
-            Recovery::Close => {}
-            Recovery::Restart(restarts) => restarts.schedule(self.now),
-            #[cfg(feature = "rollback")]
-            Recovery::Rollback(_) => {
-                if self.roll_back(event).is_some() {
-                    log!(warn, "room {:?} goes back to before an event: {fault}", self.id);
-                    self.last_fault = Some(fault);
-                    return;
-                }
-            }
-        }
-        if self.recovery.restart_at().is_some() {
-            log!(warn, "room {:?} is to start again: {fault}", self.id);
-            self.retire_guest(true);
-        } else {
-            self.is_broken = true;
-            self.close();
-        }
-        self.last_fault = Some(fault);
-    }
-
-    /// Drops the guest, and keeps what it had sent if that is to be heard.
-    fn retire_guest(&mut self, is_heard: bool) {
-        if let Some(guest) = self.guest.take() {
-            self.stats.fuel_used += guest.fuel_used();
-            self.last_words = Some(guest.into_outbox()).filter(|_| is_heard);
-        }
-    }
-
-    /// Starts a fresh guest, which hears first of the clients that there were before all that
-    /// waits.
-    fn restart(&mut self) {
-        let now = self.now;
-        if let Recovery::Restart(restarts) = &mut self.recovery {
-            restarts.start(now);
-        }
-        match self.fresh_guest() {
-            Ok(guest) => {
-                self.guest = Some(guest);
-                self.last_words = None;
-                for client in self.clients_of_guest().into_iter().rev() {
-                    self.inbox.push_first(Waiting::Connect(client), MessagePayload::Bytes(&[]));
-                }
-                self.inbox.push_first(Waiting::Init, MessagePayload::Bytes(&[]));
-                self.go_on();
-            }
-            Err(fault) => self.fail(Waiting::Init, fault),
-        }
-    }
-
-    /// Another guest of the same module, with other random numbers.
-    fn fresh_guest(&self) -> Result<Guest, Fault> {
-        // An odd number with its bits well spread, so that no other room of a host draws the same.
-        let seed = self.options.seed.wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, self.module.limits(), seed, self.options.unix_time_at_zero).map_err(
-            |error| match error {
-                OpenError::Fault(fault) => fault,
-                // It was possible before, with the same limits.
-                _ => Fault { during: "start", cause: FaultCause::Trap(Trap::OutOfSystemMemory) },
-            },
-        )
-    }
-
-    /// Who was connected before the events that wait.
-    fn clients_of_guest(&self) -> Vec<ClientId> {
-        let mut clients = self.clients.clone();
-        for event in self.inbox.headers().rev() {
-            match (event, event.client().map(|client| clients.binary_search(&client))) {
-                (Waiting::Connect(_), Some(Ok(place))) => {
-                    clients.remove(place);
-                }
-                (Waiting::Disconnect(client), Some(Err(place))) => clients.insert(place, client),
-                _ => {}
-            }
-        }
-        clients
-    }
-
-    /// Begins to undo an event. None if that cannot be.
-    #[cfg(feature = "rollback")]
-    fn roll_back(&mut self, event: Waiting) -> Option<()> {
-        // Its memory is what the next one gets.
-        self.retire_guest(false);
-        let mut guest = self.fresh_guest().ok()?;
-        let Recovery::Rollback(undo) = &mut self.recovery else { return None };
-        undo.begin(&mut guest, event)?;
-        self.guest = Some(guest);
-        Some(())
-    }
-
-    /// Goes on to undo an event.
-    fn replay(&mut self) {
-        #[cfg(feature = "rollback")]
-        if let (Recovery::Rollback(undo), Some(guest)) = (&mut self.recovery, &mut self.guest) {
-            let slice = self.module.limits().fuel_per_slice;
-            if let Err(fault) = undo.replay(guest, &self.id, slice) {
-                self.fail(Waiting::Init, fault);
             }
         }
     }
