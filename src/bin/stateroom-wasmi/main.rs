@@ -5,6 +5,8 @@
 #[cfg(feature = "cli")]
 mod attach;
 mod check;
+#[cfg(feature = "cli")]
+mod listen;
 mod module_file;
 #[cfg(feature = "cli")]
 mod serve;

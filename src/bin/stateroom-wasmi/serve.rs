@@ -1,6 +1,9 @@
 //! `stateroom-wasmi serve`.
 
-use crate::module_file::ModuleFile;
+use crate::{
+    listen::{ListenArgs, at_least_one},
+    module_file::ModuleFile,
+};
 use clap::Args;
 use stateroom_wasmi_host::{
     Backoff, FaultPolicy, Limits,
@@ -9,7 +12,6 @@ use stateroom_wasmi_host::{
 use std::{
     error::Error,
     io::{self, Write},
-    net::IpAddr,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -20,21 +22,8 @@ use std::{
 pub struct Serve {
     /// A .wasm, a .wat, or a folder with server.wasm (and static/)
     module: PathBuf,
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    host: IpAddr,
-    /// Port to listen on; 0 picks a free one
-    #[arg(short, long, default_value_t = 8080)]
-    port: u16,
-    /// Seconds between two pings
-    #[arg(short = 'i', long, default_value_t = 30, value_name = "SECONDS", value_parser = at_least_one())]
-    heartbeat_interval: u64,
-    /// Seconds after which a client that sends nothing is dropped
-    #[arg(short = 't', long, default_value_t = 120, value_name = "SECONDS", value_parser = at_least_one())]
-    heartbeat_timeout: u64,
-    /// Folder to serve under / instead of the bundled page
-    #[arg(long = "static", value_name = "DIR")]
-    static_dir: Option<PathBuf>,
+    #[command(flatten)]
+    listen: ListenArgs,
     /// Workers that run rooms, in parallel [default: one for each core]
     #[arg(long)]
     workers: Option<usize>,
@@ -44,10 +33,6 @@ pub struct Serve {
     /// Keep a room without clients while its timer is set
     #[arg(long)]
     keep_timers: bool,
-    /// Origin (scheme://host:port) whose pages may connect besides the server's own; may be
-    /// given again; * for all
-    #[arg(long, value_name = "ORIGIN")]
-    allow_origin: Vec<String>,
     /// Seed of the rooms' random generators [default: from the operating system]
     #[arg(long)]
     seed: Option<u64>,
@@ -156,10 +141,6 @@ pub struct LimitArgs {
     max_tokens: usize,
 }
 
-pub fn at_least_one() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=u32::MAX.into())
-}
-
 impl LimitArgs {
     fn set(&self, config: &mut ServerConfig) {
         config.limits = self.limits();
@@ -200,16 +181,12 @@ impl Serve {
     fn config(self, file: ModuleFile) -> ServerConfig {
         let mut config = ServerConfig::new(file.wasm);
         config.module_name = file.name;
-        config.host = self.host;
-        config.port = self.port;
-        config.heartbeat_interval = Duration::from_secs(self.heartbeat_interval);
-        config.heartbeat_timeout = Duration::from_secs(self.heartbeat_timeout);
-        config.static_dir = self.static_dir.or(file.static_dir);
+        self.listen.set(&mut config);
+        config.static_dir = config.static_dir.or(file.static_dir);
         config.workers = self.workers.unwrap_or(config.workers);
         config.room_idle = Duration::from_secs(self.room_idle);
         config.keep_timers = self.keep_timers;
         self.limits.set(&mut config);
-        config.allowed_origins = self.allow_origin;
         config.on_fault = self.faults.policy();
         config.seed = self.seed;
         config
