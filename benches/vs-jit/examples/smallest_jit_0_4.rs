@@ -6,6 +6,7 @@ use stateroom_0_4::{
 use stateroom_wasm_host_0_4::WasmHostFactory;
 use std::sync::Arc;
 
+#[derive(Clone)]
 struct Print;
 
 impl StateroomContext for Print {
