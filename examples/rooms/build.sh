@@ -111,6 +111,8 @@ if wanted rust; then
   build_rust rust-no-std wasm32-unknown-unknown "" "" echo
   # The same again for hosts that allow a memory of less than one page of 64 KiB.
   build_rust rust-no-std wasm32-unknown-unknown -small-page --page-size=1 echo
+  # Always with such a memory: their folder's .cargo/config.toml has the flags.
+  build_rust rust-small wasm32-unknown-unknown "" "" chat clock hostile
 fi
 
 # ---- C ------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ if wanted wat; then
   if ! command -v wat2wasm >/dev/null; then
     need wasm-tools "Install wabt, which brings wat2wasm, or wasm-tools."
   fi
-  for room in echo; do
+  for room in echo floats; do
     echo "== wat: $room"
     if command -v wat2wasm >/dev/null; then
       wat2wasm "$here/wat/$room.wat" -o "$out/$room-wat.wasm"

@@ -17,14 +17,16 @@ const ECHO: [&str; 9] = [
     "echo-wat",
 ];
 const COUNTER: [&str; 3] = ["counter-c", "counter-rust-0.2", "counter-rust-0.4"];
-const CHAT: [&str; 2] = ["chat-rust-0.2", "chat-rust-0.4"];
-const CLOCK: [&str; 3] = ["clock-assemblyscript", "clock-rust-0.2", "clock-rust-0.4"];
+const CHAT: [&str; 3] = ["chat-rust-0.2", "chat-rust-0.4", "chat-rust-small"];
+const CLOCK: [&str; 4] = ["clock-assemblyscript", "clock-rust-0.2", "clock-rust-0.4", "clock-rust-small"];
 const CURSORS: [&str; 2] = ["cursors-rust-0.2", "cursors-rust-0.4"];
 const DICE: [&str; 2] = ["dice-rust-0.2-wasi", "dice-rust-0.4-wasi"];
+const FLOATS: [&str; 1] = ["floats-wat"];
+const HOSTILE: [&str; 1] = ["hostile-rust-small"];
 
 #[test]
 fn none_is_missing_here() {
-    let here: BTreeSet<_> = [&ECHO[..], &COUNTER, &CHAT, &CLOCK, &CURSORS, &DICE]
+    let here: BTreeSet<_> = [&ECHO[..], &COUNTER, &CHAT, &CLOCK, &CURSORS, &DICE, &FLOATS, &HOSTILE]
         .concat()
         .into_iter()
         .map(str::to_owned)
@@ -153,4 +155,34 @@ async fn dice() {
         b.say("luck").await;
         b.expect(HINT).await;
     }
+}
+
+#[tokio::test]
+async fn floats() {
+    let server = Server::bundled(FLOATS[0], &["--workers", "1"]);
+    let [mut a, mut b] = server.join_all("r").await;
+    a.say("").await;
+    let state = a.hear().await.into_data();
+    assert_eq!(state[..8], 1.5_f64.to_le_bytes(), "nothing has stirred it");
+    assert_eq!(b.hear().await.into_data(), state);
+    a.say("b").await;
+    // 98 is 14 times seven: a NaN, which is the canonical one.
+    assert_eq!(a.hear().await.into_data()[36..], 0x7fc0_0000_u32.to_le_bytes());
+}
+
+#[tokio::test]
+async fn hostile() {
+    let server = Server::bundled(HOSTILE[0], &["--workers", "1"]);
+    let mut a = server.join("/r").await;
+    a.say("hello").await;
+    a.expect("hello").await;
+    a.say("grow").await;
+    a.expect("refused").await;
+    for evil in ["panic", "loop", "recurse", "wild", "flood"] {
+        let mut victim = server.join(&format!("/{evil}")).await;
+        victim.say(evil).await;
+        assert_eq!(victim.closed().await.0, 1011, "{evil}");
+    }
+    a.say("still here").await;
+    a.expect("still here").await;
 }
