@@ -122,6 +122,7 @@ pub mod abi;
 #[cfg(any(feature = "embedded-hal", feature = "link", feature = "tokio"))]
 pub mod driver;
 mod error;
+mod estimate;
 mod event;
 pub mod fixed;
 mod guest;
@@ -137,6 +138,7 @@ mod time;
 pub use self::host::SystemClock;
 pub use self::{
     error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap},
+    estimate::HeapEstimate,
     event::{ClientId, Event, MessagePayload, MessageRecipient, Output},
     guest::Compilation,
     host::{

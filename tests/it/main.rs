@@ -7,6 +7,7 @@ mod check;
 #[cfg(feature = "embedded-hal")]
 mod delay;
 mod determinism;
+mod estimate;
 mod faults;
 mod fixed;
 mod host;
