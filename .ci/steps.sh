@@ -12,6 +12,9 @@ cross=$root/../shared/cross/cargo
 # Whether rustup's toolchain can build for a target by itself.
 has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
 
+# Where cargo_for puts what it builds for a target.
+dir_for() { if ! has_target "$1" && [ -x "$cross" ]; then echo "$cache/cross"; else echo "$CARGO_TARGET_DIR"; fi; }
+
 # cargo for another target: cargo_for TARGET COMMAND ARGUMENTS…
 cargo_for() {
   local target=$1 command=$2
@@ -110,6 +113,10 @@ step_bare_metal() {
     fi
     echo "$target: $(wc -l <<<"$tree") crates"
   done
+  # As a library for phones, and for another family of microcontrollers.
+  for target in aarch64-apple-ios aarch64-linux-android thumbv8m.main-none-eabihf; do
+    cargo_for "$target" build --lib
+  done
 }
 
 step_package() {
@@ -156,4 +163,33 @@ step_fuzz() {
     CARGO_TARGET_DIR=$cache/fuzz FUZZ_CORPUS=$cache/corpus \
       fuzz/run.sh "$target" -max_total_time=20 -verbosity=0 -print_final_stats=1
   done
+}
+
+# The firmwares, booted in QEMU: self-tests, the same bytes as here, budgets, and a talk over the UART.
+step_firmware() {
+  local board target programs tool replay=$cache/replay.txt
+  install_qemu
+  cargo build --features cli
+  tool=$CARGO_TARGET_DIR/debug/stateroom-wasmi
+  (cd examples/firmware && cargo fmt --all -- --check && cargo clippy -q -p app --all-targets -- -D warnings &&
+    cargo run -q --release -p app --example replay >"$replay")
+  for board in stm32f405:thumbv7em-none-eabihf mps2-an505:thumbv8m.main-none-eabihf \
+    riscv-virt:riscv32imac-unknown-none-elf; do
+    target=${board#*:} board=${board%%:*}
+    programs=$(dir_for "$target")/$target/release
+    cargo_for "$target" build --release --locked -p "$board" --manifest-path examples/firmware/Cargo.toml
+    examples/firmware/check.py "$board" --programs "$programs" --replay "$replay"
+    .ci/firmware/talk "$board" "$programs/$board" "$tool"
+  done
+}
+
+install_qemu() {
+  if command -v qemu-system-arm >/dev/null && command -v qemu-system-riscv32 >/dev/null; then return; fi
+  if [ -x "$root/../shared/cross/qemu.sh" ]; then
+    PATH=$("$root/../shared/cross/qemu.sh"):$PATH
+  else
+    local sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq qemu-system-arm qemu-system-misc binutils >/dev/null
+  fi
 }

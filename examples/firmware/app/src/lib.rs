@@ -1,0 +1,15 @@
+//! Rooms on a microcontroller, without a word about which: a board brings a clock, a UART and a way
+//! to sleep.
+#![no_std]
+
+extern crate alloc;
+
+pub mod heap;
+pub mod measure;
+pub mod replay;
+pub mod rooms;
+pub mod selftest;
+pub mod serial;
+pub mod serve;
+pub mod stack;
+pub mod trouble;

@@ -1,0 +1,103 @@
+//! A script of events, played to a room: what the room says and the fuel that it uses, to be
+//! compared between machines.
+
+use crate::rooms::Refused;
+use alloc::vec::Vec;
+use core::{fmt, num::ParseIntError, str::FromStr};
+use stateroom_wasmi_host::{
+    ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Room, RoomOptions,
+};
+
+/// The script: see its first line.
+const EVENTS: &str = include_str!("events.txt");
+
+/// The same on each machine. Enough for the SDKs' rooms, and short slices, so that many events are
+/// paused.
+pub fn limits() -> Limits {
+    let mut limits = Limits::small();
+    limits.memory_bytes = 1 << 20;
+    limits.stack_bytes = 16 << 10;
+    limits.recursion_depth = 200;
+    limits.fuel_per_slice = 500;
+    limits
+}
+
+/// Plays the script to a room of this module and writes down all that is to be seen of it.
+pub fn play(name: &str, wasm: &[u8], free: usize, out: &mut dyn fmt::Write) -> fmt::Result {
+    match crate::rooms::load(wasm, &limits(), free) {
+        Ok(module) => transcript(name, &module, out),
+        Err(Refused::NoMemory { .. }) => Ok(()),
+        Err(refused) => writeln!(out, "room {name}\ndoes not load: {refused}"),
+    }
+}
+
+#[inline(never)]
+fn transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Result {
+    writeln!(out, "room {name}")?;
+    let mut options = RoomOptions::default();
+    options.seed = 42;
+    let mut room = match Room::new(module, "replay", Instant::ZERO, options) {
+        Ok(room) => room,
+        Err(error) => return writeln!(out, "does not open: {error}"),
+    };
+    say(&mut room, Instant::ZERO, out)?;
+    for line in EVENTS.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.splitn(4, ' ');
+        let now = Instant::from_millis(number(words.next()));
+        room.handle_timeout(now);
+        say(&mut room, now, out)?;
+        let what = words.next();
+        let client = ClientId(number(words.next()));
+        let said = words.next().unwrap_or("");
+        let bytes;
+        let event = match what {
+            Some("connect") => Event::Connect(client),
+            Some("disconnect") => Event::Disconnect(client),
+            Some("text") => Event::message(client, said),
+            Some("bytes") => {
+                bytes = unhex(said);
+                Event::message(client, &bytes[..])
+            }
+            _ => continue,
+        };
+        if let Err(error) = room.handle_event(now, event) {
+            writeln!(out, "  not taken: {error}")?;
+        }
+        say(&mut room, now, out)?;
+    }
+    match room.fault() {
+        Some(fault) => writeln!(out, "{fault}"),
+        None => Ok(()),
+    }
+}
+
+/// Lets the room go on until it has nothing left to do, and writes down what it says.
+fn say(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
+    loop {
+        while let Some(output) = room.poll_output() {
+            match output.recipient {
+                MessageRecipient::Broadcast => write!(out, "  to all: ")?,
+                MessageRecipient::Client(client) => write!(out, "  to {client}: ")?,
+                MessageRecipient::EveryoneExcept(client) => write!(out, "  to all but {client}: ")?,
+            }
+            match output.payload {
+                MessagePayload::Text(text) => writeln!(out, "{text:?}")?,
+                MessagePayload::Bytes(bytes) => writeln!(out, "{bytes:02x?}")?,
+            }
+        }
+        if !room.has_work(now) {
+            break;
+        }
+        room.resume(now);
+    }
+    writeln!(out, "{} ms, fuel {}", now.as_millis(), room.fuel_used())
+}
+
+fn number<T: FromStr<Err = ParseIntError> + Default>(word: Option<&str>) -> T {
+    word.and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.filter_map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}

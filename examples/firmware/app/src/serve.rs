@@ -1,0 +1,106 @@
+//! The application: three rooms, their clients at the other end of the UART, and sleep whenever
+//! there is nothing to do.
+
+use crate::{
+    rooms::{self, Bundled, Refused},
+    serial::{Port, RECEIVED_BYTES, Serial},
+};
+use alloc::vec::Vec;
+use core::convert::Infallible;
+use stateroom_wasmi_host::{
+    Budget, Clock, Host, Instant, Limits, Module,
+    driver::link::{Link, LinkOptions, LinkTransport, Ready, buffer_bytes},
+};
+
+/// The rooms' ids, and their modules.
+const ROOMS: [(&str, Bundled); 3] =
+    [("chat", rooms::CHAT), ("clock", rooms::CLOCK), ("hostile", rooms::HOSTILE)];
+/// Length of the longest message, in bytes.
+const MESSAGE_BYTES: usize = 512;
+const BUFFER_BYTES: usize = buffer_bytes(MESSAGE_BYTES);
+/// Fuel that is used before the UART is looked at again.
+const POLL_FUEL: u64 = 20_000;
+
+/// Opens the rooms and serves them for ever. `free` tells what is left of the heap; `sleep` stops
+/// the processor until a time, or until the function that it is given answers true.
+///
+/// # Errors
+///
+/// If there is no memory for a room.
+pub fn run<C: Clock, P: Port>(
+    clock: &C,
+    port: P,
+    free: impl Fn() -> usize,
+    sleep: impl Fn(Option<Instant>, &mut dyn FnMut() -> bool),
+) -> Result<Infallible, Refused> {
+    let received = port.received();
+    let mut server = Server::open(clock, port, free)?;
+    loop {
+        let wake_at = server.turn()?;
+        if !server.link.is_writing(&mut server.host) {
+            sleep(wake_at, &mut || !received.is_empty());
+        }
+    }
+}
+
+/// The host with its rooms, and the link that their clients come by.
+pub struct Server<'a, C, P> {
+    host: Host<&'a C, LinkTransport<BUFFER_BYTES>>,
+    link: Link<Ready<Serial<P>>, BUFFER_BYTES>,
+    modules: Vec<Module>,
+}
+
+impl<'a, C: Clock, P: Port> Server<'a, C, P> {
+    /// Opens the rooms.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn open(clock: &'a C, port: P, free: impl Fn() -> usize) -> Result<Self, Refused> {
+        let mut options = LinkOptions::default();
+        options.receive_bytes = RECEIVED_BYTES as u32;
+        let mut server = Self {
+            host: Host::new(clock, LinkTransport::new()),
+            link: Link::with_options(Ready(Serial(port)), options),
+            modules: Vec::new(),
+        };
+        // What is promised to a room counts, also what it does not take yet.
+        let mut left = free();
+        for (i, (_, (_, wasm))) in ROOMS.iter().enumerate() {
+            server.modules.push(rooms::load(wasm, &limits(), left)?);
+            server.open_room(i)?;
+            left -= Module::heap_estimate(wasm, &limits()).with_one_room();
+        }
+        Ok(server)
+    }
+
+    /// Reads, works and writes as much as there is, within bounds; answers when to come again.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn turn(&mut self) -> Result<Option<Instant>, Refused> {
+        // A UART has no end, and its errors are noise to the link.
+        let wake_at = self.link.poll(&mut self.host, Budget::fuel(POLL_FUEL)).unwrap_or_default();
+        while let Some(closed) = self.link.poll_closed(&mut self.host) {
+            // Its guest has failed, which the other side has been told. Another instance of the
+            // same module takes its place.
+            if let Some(i) = ROOMS.iter().position(|(id, _)| **id == *closed.id) {
+                drop(closed);
+                self.open_room(i)?;
+            }
+        }
+        Ok(wake_at)
+    }
+
+    fn open_room(&mut self, i: usize) -> Result<(), Refused> {
+        let room = self.host.open(ROOMS[i].0, &self.modules[i]).map_err(Refused::Open)?;
+        self.link.carry(&mut self.host, room).map_err(Refused::Carry)
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::small();
+    limits.message_bytes = MESSAGE_BYTES;
+    limits
+}

@@ -1,0 +1,72 @@
+//! Arm's MPS2+ with the image AN505, a Cortex-M33: what the application needs of the board.
+#![no_std]
+
+use app::serial::{Port, Received};
+use core::ptr::{read_volatile, write_volatile};
+use cortex_m::Peripherals;
+use cortex_m_rt::exception;
+use systick::SysTick;
+
+/// What the processor runs at.
+pub const HZ: u32 = 20_000_000;
+
+/// Of the 4 MB that are not stack.
+pub const HEAP_BYTES: usize = 3 << 20;
+
+/// UART 0 at its secure address; the registers that are used, and their bits.
+const DATA: *mut u32 = 0x5020_0000 as *mut u32;
+const STATE: *mut u32 = 0x5020_0004 as *mut u32;
+const CTRL: *mut u32 = 0x5020_0008 as *mut u32;
+const INTCLEAR: *mut u32 = 0x5020_000c as *mut u32;
+const BAUDDIV: *mut u32 = 0x5020_0010 as *mut u32;
+const TX_FULL: u32 = 1;
+const RX_FULL: u32 = 1 << 1;
+const TX_RX_RXINT: u32 = 1 | 1 << 1 | 1 << 3;
+const RX_INTERRUPT: u32 = 1 << 1;
+const UART0_INTERRUPT: i16 = 32;
+
+static RECEIVED: Received = Received::empty();
+
+/// Starts the timer and the UART.
+pub fn start() -> (SysTick<HZ>, Uart) {
+    let cpu = Peripherals::take().expect("the board is started once");
+    let uart = Uart(());
+    // SAFETY: nothing else touches these registers.
+    unsafe {
+        write_volatile(BAUDDIV, HZ / 115_200);
+        write_volatile(CTRL, TX_RX_RXINT);
+        cpu.NVIC.iser[UART0_INTERRUPT as usize / 32].write(1 << (UART0_INTERRUPT % 32));
+    }
+    (SysTick::start(cpu.SYST), uart)
+}
+
+/// UART 0: received by interrupt, sent a byte at a time.
+pub struct Uart(());
+
+impl Port for Uart {
+    fn received(&self) -> &'static Received {
+        &RECEIVED
+    }
+
+    fn can_send(&self) -> bool {
+        // SAFETY: reading the state changes nothing.
+        unsafe { read_volatile(STATE) & TX_FULL == 0 }
+    }
+
+    fn send(&mut self, byte: u8) {
+        // SAFETY: there is one `Uart`, and the interrupt does not send.
+        unsafe { write_volatile(DATA, byte.into()) }
+    }
+}
+
+#[exception]
+unsafe fn DefaultHandler(interrupt: i16) {
+    assert_eq!(interrupt, UART0_INTERRUPT, "nobody has enabled another");
+    // SAFETY: reading takes the byte, and only this function does.
+    unsafe {
+        write_volatile(INTCLEAR, RX_INTERRUPT);
+        while read_volatile(STATE) & RX_FULL != 0 {
+            RECEIVED.push(read_volatile(DATA) as u8);
+        }
+    }
+}
