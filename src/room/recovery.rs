@@ -13,6 +13,7 @@ use crate::{
 #[cfg(feature = "rollback")]
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 pub(super) enum Recovery {
     Close,
@@ -195,7 +196,9 @@ impl Restarts {
             self.faults = 0;
         }
         self.faults = self.faults.saturating_add(1);
-        self.at = self.backoff.wait(self.faults).map(|wait| now + wait);
+        // Never at once: a host would go on for ever at what is one moment to it.
+        let soonest = Duration::from_nanos(1);
+        self.at = self.backoff.wait(self.faults).map(|wait| now + wait.max(soonest));
     }
 
     /// A fresh guest is about to be started.

@@ -2,8 +2,9 @@
 
 use crate::support::{guest_0_2, limits, module, module_with, numbers, outputs, speaker};
 use stateroom_wasmi_host::{
-    Backoff, Budget, ClientId, Event, EventError, Fault, FaultCause, FaultPolicy, Host, Instant, ManualClock,
-    Module, Output, RecordingTransport, Room, RoomKey, RoomOptions, SendError, SentPayload, Transport, Trap,
+    Backoff, Budget, ClientId, Clock as _, Event, EventError, Fault, FaultCause, FaultPolicy, Host, Instant,
+    ManualClock, Module, Output, RecordingTransport, Room, RoomKey, RoomOptions, SendError, SentPayload,
+    Transport, Trap,
 };
 use std::{convert::Infallible, time::Duration};
 
@@ -252,6 +253,20 @@ fn a_host_wakes_for_it_and_tells_the_transport_again() {
     host.poll(Budget::UNLIMITED);
     let closed = host.poll_closed().expect("it is closed");
     assert_eq!((closed.fault, closed.stats.faults), (Some(unreachable("binary")), 2));
+}
+
+#[test]
+fn a_host_comes_back_though_a_room_starts_again_at_once_for_ever() {
+    let always = guest_0_2("", &[("initialize", "(unreachable)")], "");
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(0, 0, u32::MAX));
+    let key = host.open("room", &module(&always)).unwrap();
+    for faults in 1..100 {
+        let wake_at = host.poll(Budget::UNLIMITED).expect("it is to start again");
+        assert!(wake_at > clock.now());
+        assert_eq!(host.room(key).map(|room| room.stats().faults), Some(faults));
+        clock.set(wake_at);
+    }
 }
 
 #[test]
