@@ -16,6 +16,7 @@
 mod accept;
 #[cfg(feature = "attach")]
 mod board;
+mod command;
 mod config;
 mod door;
 mod linger;
@@ -26,6 +27,7 @@ mod rooms;
 mod socket;
 mod tokens;
 mod worker;
+mod workers;
 
 #[cfg(feature = "attach")]
 pub use self::board::{AddressError, BoardAddress};
@@ -34,7 +36,7 @@ pub use self::{
     rate::Rate,
 };
 
-use self::{accept::Acceptor, origin::Origins, rooms::RoomList, socket::SocketOptions, worker::Workers};
+use self::{accept::Acceptor, origin::Origins, rooms::RoomList, socket::SocketOptions, workers::Workers};
 use axum::{
     Router,
     extract::{Path, Query, State, ws::WebSocketUpgrade},

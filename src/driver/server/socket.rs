@@ -1,10 +1,10 @@
 //! One client's connection: from its first frame to its last.
 
 use super::{
+    command::{Command, Refusal},
     config::ServerConfig,
     members::{Close, Connection, Gauge, Mailbox, Queue, QueueLimits, connection},
     rate::{Bucket, Rate},
-    worker::{Command, Refusal},
 };
 use crate::{ClientId, RoomKey, driver::tokio::OwnedEvent};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};

@@ -5,13 +5,13 @@
 //! their turn.
 
 use super::{
-    config::{ServeError, ServerConfig},
+    command::{COMMANDS, Command, Refusal},
+    config::ServerConfig,
     members::{Connection, Members},
     rooms::RoomFigures,
 };
 use crate::{
     Budget, ClientId, Clock, Event, EventError, Host, HostLimits, Instant, Module, OpenError, RoomKey,
-    abi::AbiVersion,
     driver::tokio::{OwnedEvent, TokioClock, Wake, wait},
 };
 use core::time::Duration;
@@ -20,121 +20,13 @@ use std::{
     boxed::Box,
     collections::{BTreeSet, VecDeque},
     format,
-    hash::{BuildHasher, RandomState},
-    string::{String, ToString},
+    string::ToString,
     sync::Arc,
     vec::Vec,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// The workers of a server.
-pub(super) struct Workers {
-    commands: Vec<mpsc::Sender<Command>>,
-    /// The ABI that the rooms speak; none where they run elsewhere.
-    abi: Option<AbiVersion>,
-    hasher: RandomState,
-}
-
-/// What a worker is told.
-pub(super) enum Command {
-    Join {
-        room: Box<str>,
-        token: Option<Box<str>>,
-        connection: Connection,
-        reply: oneshot::Sender<Result<(RoomKey, ClientId), Refusal>>,
-    },
-    Message {
-        room: RoomKey,
-        event: OwnedEvent,
-        /// What the connection may have on its way; given back when the room is done with it.
-        permit: OwnedSemaphorePermit,
-    },
-    Leave {
-        room: RoomKey,
-        client: ClientId,
-        connection: u64,
-    },
-    List(oneshot::Sender<Vec<RoomFigures>>),
-    Stop(oneshot::Sender<()>),
-}
-
-/// Why a client does not get into a room, as a close code and a reason.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) code: u16,
-    pub(super) reason: String,
-}
-
-/// Commands that wait for a worker.
-const COMMANDS: usize = 1024;
-
-impl Workers {
-    pub(super) fn start(config: &ServerConfig) -> Result<Self, ServeError> {
-        let seed = config.seed()?;
-        // Shared by the workers, since rooms are spread by their names and not evenly.
-        let places = Arc::new(Semaphore::new(config.rooms.min(Semaphore::MAX_PERMITS)));
-        let mut commands = Vec::new();
-        let mut abi = None;
-        for number in 0..config.workers.max(1) {
-            let module = config.load()?;
-            abi = Some(module.abi());
-            let (sender, receiver) = mpsc::channel(COMMANDS);
-            let (config, places) = (config.clone(), places.clone());
-            let seed = seed.wrapping_add((number as u64) << 32);
-            tokio::spawn(Worker::new(&config, module, places, seed).run(receiver));
-            commands.push(sender);
-        }
-        Ok(Self { commands, abi, hasher: RandomState::new() })
-    }
-
-    /// A board in the place of workers.
-    #[cfg(feature = "attach")]
-    pub(super) fn of_board(address: super::BoardAddress, max_tokens: usize) -> Self {
-        let (sender, receiver) = mpsc::channel(COMMANDS);
-        tokio::spawn(super::board::run(address, max_tokens, receiver));
-        Self { commands: Vec::from([sender]), abi: None, hasher: RandomState::new() }
-    }
-
-    /// The ABI that the rooms speak, as a text.
-    pub(super) fn abi(&self) -> String {
-        self.abi.map_or_else(|| "unknown".into(), |abi| abi.to_string())
-    }
-
-    /// The worker that has, or would have, the room of this id.
-    pub(super) fn of_room(&self, id: &str) -> mpsc::Sender<Command> {
-        let place = self.hasher.hash_one(id) % self.commands.len() as u64;
-        self.commands[place as usize].clone()
-    }
-
-    /// All rooms, by their ids.
-    pub(super) async fn list(&self) -> Vec<RoomFigures> {
-        let mut rooms = Vec::new();
-        for worker in &self.commands {
-            let (reply, answer) = oneshot::channel();
-            if worker.send(Command::List(reply)).await.is_ok() {
-                rooms.extend(answer.await.unwrap_or_default());
-            }
-        }
-        rooms.sort_unstable_by(|a: &RoomFigures, b| a.id.cmp(&b.id));
-        rooms
-    }
-
-    /// Lets each worker handle what it was given, and close its clients.
-    pub(super) async fn stop(&self) {
-        let mut answers = Vec::new();
-        for worker in &self.commands {
-            let (reply, answer) = oneshot::channel();
-            if worker.send(Command::Stop(reply)).await.is_ok() {
-                answers.push(answer);
-            }
-        }
-        for answer in answers {
-            let _ = answer.await;
-        }
-    }
-}
-
-struct Worker {
+pub(super) struct Worker {
     host: Host<TokioClock, Members>,
     module: Module,
     rooms: HashMap<RoomKey, OpenRoom>,
@@ -186,7 +78,7 @@ const LAST_WORK: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_secs(2);
 
 impl Worker {
-    fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
+    pub(super) fn new(config: &ServerConfig, module: Module, places: Arc<Semaphore>, seed: u64) -> Self {
         let limits = HostLimits { rooms: config.rooms };
         Self {
             host: Host::with_limits(TokioClock::new(), Members::new(config.tokens), limits)
@@ -205,7 +97,7 @@ impl Worker {
         }
     }
 
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let wake_at = self.work();
             let now = self.host.clock().now();

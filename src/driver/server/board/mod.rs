@@ -13,7 +13,7 @@ use self::{
     address::Line,
     rooms::{Clients, LostLine},
 };
-use super::worker::Command;
+use super::command::Command;
 use crate::{
     Clock, Instant,
     driver::{

@@ -1,9 +1,9 @@
 //! The rooms of a board as the bridge knows them, and their clients.
 
 use super::super::{
+    command::{Command, Refusal},
     members::{Connection, Members},
     rooms::RoomFigures,
-    worker::{Command, Refusal},
 };
 use crate::{
     ClientId, RoomKey, Transport,
