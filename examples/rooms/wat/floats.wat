@@ -11,6 +11,11 @@
   (import "env" "send_binary" (func $send_binary (param $to i32) (param $ptr i32) (param $len i32)))
   (memory (export "memory") 1 1)
 
+  ;; Which interface this is for: globals that hold the addresses of the numbers.
+  (data (i32.const 40) "\01\00\00\00\00\00\00\00")
+  (global (export "JAMSOCKET_API_VERSION") i32 (i32.const 40))
+  (global (export "JAMSOCKET_API_PROTOCOL") i32 (i32.const 44))
+
   (global $a (mut f64) (f64.const 1.5))
   (global $b (mut f64) (f64.const -0.7))
   (global $c (mut f64) (f64.const 1e-300))

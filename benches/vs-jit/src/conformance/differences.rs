@@ -257,6 +257,22 @@ pub fn all() -> Vec<Difference> {
             ours: Expected::Says(vec![to_1("one"), to_1("two")]),
         },
         Difference {
+            title: "A guest divides zero by zero, and tells the sign of what comes out.",
+            jit: jit_0_2,
+            wat: guest(
+                "(local $zero f64)
+                 (i32.store8 (i32.const 64) (select (i32.const 45) (i32.const 43)
+                   (i64.lt_s (i64.reinterpret_f64 (f64.div (local.get $zero) (local.get $zero))) (i64.const 0))))
+                 (call $send_message (i32.const 1) (i32.const 64) (i32.const 1))",
+            ),
+            // What the processor leaves; those of Arm leave no sign.
+            theirs: match cfg!(target_arch = "x86_64") {
+                true => Expected::Says(vec![to_1("-"), to_1("-")]),
+                false => Expected::Says(vec![to_1("+"), to_1("+")]),
+            },
+            ours: Expected::Says(vec![to_1("+"), to_1("+")]),
+        },
+        Difference {
             title: "A guest counts how often its allocator is called (this crate keeps one buffer).",
             jit: jit_0_2,
             wat: guest_with(
