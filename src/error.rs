@@ -31,6 +31,13 @@ pub enum LoadError {
         /// At least one problem, and all of them.
         problems: Vec<AbiProblem>,
     },
+    /// The module has an instruction that the interpreter is known to get wrong: one that stores a
+    /// lane of a vector at an offset of 65,536 or more.
+    #[cfg(feature = "simd")]
+    Misread {
+        /// Its name.
+        instruction: &'static str,
+    },
     /// The module was to be loaded for rollback, but its guests have state that cannot be restored.
     #[cfg(feature = "rollback")]
     HiddenState {
@@ -48,6 +55,12 @@ impl fmt::Display for LoadError {
             Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
             #[cfg(feature = "wat")]
             Self::Text(_) => f.write_str("not valid WebAssembly text"),
+            #[cfg(feature = "simd")]
+            Self::Misread { instruction } => write!(
+                f,
+                "the module uses {instruction} with an offset of 65536 or more, which the interpreter \
+                 gets wrong"
+            ),
             #[cfg(feature = "rollback")]
             Self::HiddenState { what } => {
                 write!(f, "the module cannot be rolled back, since it uses {what}")

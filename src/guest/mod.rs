@@ -11,6 +11,8 @@ mod exports;
 mod expose;
 mod imports;
 mod meter;
+#[cfg(feature = "simd")]
+mod misread;
 mod printed;
 mod random;
 mod state;
@@ -64,6 +66,10 @@ impl Compiled {
     }
 
     pub(crate) fn new(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+        #[cfg(feature = "simd")]
+        if let Some(instruction) = misread::find_misread(wasm) {
+            return Err(LoadError::Misread { instruction });
+        }
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, compilation);
         let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;

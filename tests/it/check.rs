@@ -445,6 +445,40 @@ fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
     assert_eq!(room.fault(), Some(&Fault { during: "timer", cause }));
 }
 
+#[cfg(feature = "simd")]
+#[test]
+fn lane_stores_that_the_interpreter_misreads_are_refused() {
+    for width in [8, 16] {
+        let guest = |offset: u32| {
+            let store = format!("local.get 0 local.get 1 nop v128.store{width}_lane offset={offset} 1");
+            let connect = format!("(local v128) (local.set 1 (i8x16.splat (i32.const 7))) {store}");
+            let text = guest_0_2("", &[("connect", &connect)], "");
+            assemble(&text.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 3)"))
+        };
+        let refused = |wasm: &[u8]| match Module::load(wasm, &Limits::default()) {
+            Err(LoadError::Misread { instruction }) => instruction == format!("v128.store{width}_lane"),
+            _ => false,
+        };
+        let mut room = room(&Module::load(&guest(65_535), &Limits::default()).expect("it is read well"));
+        connect(&mut room, 1);
+        assert_eq!(room.fault(), None);
+        assert!(refused(&guest(65_536)) && refused(&guest(u32::MAX)));
+        // The same instruction, its number written in two bytes, and a `nop` less.
+        let mut longer = guest(65_536);
+        let number = if width == 8 { 0x58 } else { 0x59 };
+        let at = longer.windows(3).position(|bytes| bytes == [0x01, 0xfd, number]).expect("it is there");
+        longer[at..at + 3].copy_from_slice(&[0xfd, 0x80 | number, 0]);
+        assert!(refused(&longer));
+        for compilation in [Compilation::Eager, Compilation::OnDemand] {
+            let loaded = Module::load_with(&guest(65_536), &Limits::default(), compilation);
+            assert!(matches!(loaded, Err(LoadError::Misread { .. })));
+        }
+    }
+    // Bytes that look like it, in a constant.
+    let constant = "(drop (f64.const nan:0x858fd58fd59fd))";
+    assert!(Module::load(&assemble(&guest_0_2("", &[("timer", constant)], "")), &Limits::default()).is_ok());
+}
+
 #[test]
 fn data_that_does_not_fit_into_memory_is_found_when_a_room_is_opened() {
     let module = module(&guest_0_2("", &[], r#"(data (i32.const 65535) "ab")"#));
