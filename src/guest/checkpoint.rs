@@ -1,6 +1,6 @@
 //! The state of a guest between two events, to go back to.
 
-use super::{Buffer, Guest, random::Random};
+use super::{Buffer, Guest, random::Random, zero::is_zero};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::mem;
@@ -105,11 +105,4 @@ impl Image {
             }
         }
     }
-}
-
-fn is_zero(chunk: &[u8]) -> bool {
-    let (words, rest) = chunk.as_chunks::<16>();
-    // Without a way out on the way, so that the compiler makes vectors of it.
-    let bits = words.iter().fold(0, |bits, word| bits | u128::from_ne_bytes(*word));
-    bits == 0 && rest.iter().all(|byte| *byte == 0)
 }

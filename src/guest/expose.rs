@@ -3,7 +3,7 @@
 //! Memory is exported anyway. The mutable globals (a compiler's stack pointer is one) mostly are
 //! not, and an interpreter reaches only what is exported; so they are added to the exports.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use wasm_encoder::{Encode, ExportKind, ExportSection, SectionId};
 use wasmparser::{BinaryReaderError, ExternalKind, Operator, Parser, Payload, SectionLimited, ValType};
 
@@ -118,7 +118,7 @@ fn with_globals(
     for global in globals {
         let name = format!("{PREFIX}{global}");
         section.export(&name, ExportKind::Global, *global);
-        names.push(name.to_owned());
+        names.push(name);
     }
     Ok(section)
 }

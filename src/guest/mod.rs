@@ -19,6 +19,8 @@ mod state;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
 mod wasi;
+#[cfg(any(feature = "rollback", all(feature = "trim", target_os = "linux")))]
+mod zero;
 
 #[cfg(feature = "rollback")]
 pub(crate) use self::checkpoint::Checkpoint;

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "madvise has no safe form")]
 
+use super::zero::is_zero;
 use core::ffi::c_void;
 use rustix::mm::{Advice, madvise};
 
@@ -31,11 +32,6 @@ pub(super) fn give_back_zero_pages(memory: &mut [u8]) -> usize {
         rest = others.get_mut(page..).unwrap_or_default();
     }
     given_back
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    // Whole words; a page is a multiple of them, and memory that is aligned to a page is to them.
-    page.chunks_exact(16).all(|chunk| chunk == [0; 16])
 }
 
 fn give_back(zero_pages: &mut [u8]) -> bool {
