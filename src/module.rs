@@ -17,7 +17,6 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Module {
     pub(crate) compiled: Arc<Compiled>,
-    limits: Limits,
 }
 
 /// How a module is loaded.
@@ -76,10 +75,10 @@ impl Module {
         #[cfg(feature = "rollback")]
         if options.rollback {
             let compiled = Compiled::exposed(wasm, limits, options.compilation)?;
-            return Ok(Self { compiled: Arc::new(compiled), limits: *limits });
+            return Ok(Self { compiled: Arc::new(compiled) });
         }
         let compiled = Compiled::new(wasm, limits, options.compilation)?;
-        Ok(Self { compiled: Arc::new(compiled), limits: *limits })
+        Ok(Self { compiled: Arc::new(compiled) })
     }
 
     /// Compiles a module in the text format, and checks it.
@@ -101,8 +100,8 @@ impl Module {
 
     /// The limits that it was loaded with.
     #[must_use]
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> &Limits {
+        &self.compiled.limits
     }
 
     /// What the module imports: module, name and kind of each import, in order.

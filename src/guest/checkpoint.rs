@@ -30,9 +30,9 @@ impl Checkpoint {
     }
 
     fn within(mut memory: Image, mut globals: Vec<Val>, guest: &Guest) -> Self {
-        memory.take(guest.exports.memory.data(&guest.store));
+        memory.take(guest.exports.memory.data(&*guest.store));
         globals.clear();
-        globals.extend(guest.globals.iter().map(|global| global.get(&guest.store)));
+        globals.extend(guest.globals.iter().map(|global| global.get(&*guest.store)));
         let state = guest.store.data();
         Self {
             memory,
@@ -51,11 +51,11 @@ impl Checkpoint {
         let more = self.memory.len.checked_sub(guest.memory_bytes())?;
         if more > 0 {
             let pages = more as u64 / u64::from(guest.page_bytes());
-            memory.grow(&mut guest.store, pages).ok()?;
+            memory.grow(&mut *guest.store, pages).ok()?;
         }
-        self.memory.put(memory.data_mut(&mut guest.store));
+        self.memory.put(memory.data_mut(&mut *guest.store));
         for (global, value) in guest.globals.iter().zip(&self.globals) {
-            global.set(&mut guest.store, value.clone()).ok()?;
+            global.set(&mut *guest.store, value.clone()).ok()?;
         }
         let state = guest.store.data_mut();
         state.deadline = self.deadline;

@@ -38,6 +38,7 @@ use crate::{
     limits::Limits,
     time::Instant,
 };
+use alloc::boxed::Box;
 #[cfg(feature = "rollback")]
 use alloc::{string::String, vec::Vec};
 use core::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) struct Compiled {
     module: wasmi::Module,
     linker: Linker<State>,
     pub(crate) abi: AbiVersion,
+    pub(crate) limits: Limits,
     /// The exports that were added for the state of a guest, if it can be saved.
     #[cfg(feature = "rollback")]
     globals: Option<Vec<String>>,
@@ -82,6 +84,7 @@ impl Compiled {
             module,
             linker,
             abi,
+            limits: *limits,
             #[cfg(feature = "rollback")]
             globals: None,
         })
@@ -102,7 +105,9 @@ impl Compiled {
 /// One instance of a module. A call may be paused when its slice of fuel is used up; until it was
 /// resumed to its end, there is no other.
 pub(crate) struct Guest {
-    store: Store<State>,
+    /// Boxed: it is most of a guest, and would be moved with it through the stack when a room is
+    /// opened, which on a microcontroller is what the stack is needed for most.
+    store: Box<Store<State>>,
     exports: Exports,
     /// Its mutable globals, if its state can be saved.
     #[cfg(feature = "rollback")]
@@ -162,19 +167,17 @@ impl Guest {
     /// Instantiates the module; its start function runs, within the fuel of one event.
     pub(crate) fn new(
         compiled: &Compiled,
-        limits: &Limits,
         seed: u64,
         unix_time_at_zero: Duration,
     ) -> Result<Self, OpenError> {
+        let limits = &compiled.limits;
         let mut meter = Meter::new(limits);
-        let state = State::new(limits, seed, unix_time_at_zero);
-        let mut store = Store::new(compiled.module.engine(), state);
-        store.limiter(|state| &mut state.growth);
+        let mut store = new_store(compiled, State::new(limits, seed, unix_time_at_zero));
         meter.begin_event();
         meter.grant(&mut store, u64::MAX);
         let instance = compiled
             .linker
-            .instantiate_and_start(&mut store, &compiled.module)
+            .instantiate_and_start(&mut *store, &compiled.module)
             .map_err(|error| open_error(error, &store, &meter))?;
         let settled = meter.settle(&mut store);
         let fault = |cause| OpenError::Fault(Fault { during: "start", cause });
@@ -188,7 +191,7 @@ impl Guest {
         let globals = compiled.globals.iter().flatten();
         Ok(Self {
             #[cfg(feature = "rollback")]
-            globals: globals.filter_map(|name| exports.instance.get_global(&store, name)).collect(),
+            globals: globals.filter_map(|name| exports.instance.get_global(&*store, name)).collect(),
             store,
             exports,
             buffer: Buffer::default(),
@@ -257,14 +260,14 @@ impl Guest {
 
     /// Bytes of linear memory that the guest has now.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.exports.memory.data(&self.store).len()
+        self.exports.memory.data(&*self.store).len()
     }
 
     /// Gives memory that is all zero back to the operating system; answers how many bytes.
     #[cfg(feature = "trim")]
     pub(crate) fn trim(&mut self) -> usize {
         #[cfg(target_os = "linux")]
-        return trim::give_back_zero_pages(self.exports.memory.data_mut(&mut self.store));
+        return trim::give_back_zero_pages(self.exports.memory.data_mut(&mut *self.store));
         #[cfg(not(target_os = "linux"))]
         return 0;
     }
@@ -339,7 +342,7 @@ impl Guest {
 
     /// Takes one of the steps before the event itself.
     fn prepare(&mut self, needed: u32) -> Result<(), Stop> {
-        let store = &mut self.store;
+        let store = &mut *self.store;
         match self.step {
             Step::Construct => {
                 if let Some(construct) = self.exports.construct {
@@ -369,7 +372,7 @@ impl Guest {
             self.check_versions().map_err(Stop::Fault)?;
         }
         let Buffer { ptr, len, .. } = self.buffer;
-        let memory = self.exports.memory.data_mut(&mut self.store);
+        let memory = self.exports.memory.data_mut(&mut *self.store);
         // A memory never shrinks, so that what was within it is within it still.
         let buffer = &mut memory[ptr as usize..][..len as usize];
         self.exports.handlers.write_payload(call, &mut buffer[..needed as usize]);
@@ -380,11 +383,11 @@ impl Guest {
     fn resume_step(&mut self, needed: u32) -> Result<(), Stop> {
         match self.paused.take() {
             Some(PausedStep::Unit(paused)) => {
-                let result = paused.resume(&mut self.store);
+                let result = paused.resume(&mut *self.store);
                 self.finish(result, PausedStep::Unit)?;
             }
             Some(PausedStep::Pointer(paused)) => {
-                let result = paused.resume(&mut self.store);
+                let result = paused.resume(&mut *self.store);
                 let ptr = self.finish(result, PausedStep::Pointer)?;
                 self.allocated(ptr, needed)?;
             }
@@ -418,13 +421,13 @@ impl Guest {
     /// optimisation. The JIT host then writes to address zero, over whatever the guest has there.
     fn buffer_beyond(&mut self, needed: u32) -> Result<Buffer, Stop> {
         let memory = self.exports.memory;
-        let pages_before = memory.size(&self.store);
+        let pages_before = memory.size(&*self.store);
         let page_bytes = self.page_bytes();
         // At least as much again, so that ever longer messages do not each leave a buffer behind.
         let len = needed.max(self.buffer.len.saturating_mul(2)).max(1);
         let pages = len.div_ceil(page_bytes);
         let none = Stop::Fault(FaultCause::BadAllocation { ptr: 0, len: needed });
-        if memory.grow(&mut self.store, pages.into()).is_err() {
+        if memory.grow(&mut *self.store, pages.into()).is_err() {
             return Err(none);
         }
         let ptr = pages_before * u64::from(page_bytes);
@@ -436,7 +439,7 @@ impl Guest {
 
     /// The size of the memory's pages; a module may choose it.
     fn page_bytes(&self) -> u32 {
-        match self.exports.memory.size(&self.store) {
+        match self.exports.memory.size(&*self.store) {
             0 => DEFAULT_PAGE_BYTES,
             pages => (self.memory_bytes() as u64 / pages) as u32,
         }
@@ -444,10 +447,10 @@ impl Guest {
 
     /// Before the first call, since a start function may have put the numbers there.
     fn check_versions(&self) -> Result<(), FaultCause> {
-        let memory = self.exports.memory.data(&self.store);
+        let memory = self.exports.memory.data(&*self.store);
         for (name, expected) in abi::versions(self.exports.handlers.abi()) {
-            let Some(global) = self.exports.instance.get_global(&self.store, name) else { continue };
-            let address = global.get(&self.store).i32().unwrap_or_default().cast_unsigned();
+            let Some(global) = self.exports.instance.get_global(&*self.store, name) else { continue };
+            let address = global.get(&*self.store).i32().unwrap_or_default().cast_unsigned();
             let number = memory.get(address as usize..).and_then(|rest| rest.first_chunk());
             let Some(number) = number else {
                 return Err(FaultCause::BadPointer { function: name, ptr: address, len: 4 });
@@ -482,6 +485,14 @@ impl Guest {
     fn failed(&self, error: &Error) -> Stop {
         Stop::Fault(cause(error, &self.store))
     }
+}
+
+/// Apart from [`Guest::new`], so that it is on the stack for no longer than it takes.
+#[inline(never)]
+fn new_store(compiled: &Compiled, state: State) -> Box<Store<State>> {
+    let mut store = Box::new(Store::new(compiled.module.engine(), state));
+    store.limiter(|state| &mut state.growth);
+    store
 }
 
 /// The size of a page unless a module asks for another.

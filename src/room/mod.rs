@@ -119,7 +119,7 @@ impl Room {
         if options.on_fault == FaultPolicy::Rollback && !module.compiled.is_exposed() {
             return Err(OpenError::NoRollback);
         }
-        let guest = Guest::new(&module.compiled, limits, options.seed, options.unix_time_at_zero)?;
+        let guest = Guest::new(&module.compiled, options.seed, options.unix_time_at_zero)?;
         let mut inbox = PayloadQueue::new();
         inbox.push(Waiting::Init, MessagePayload::Bytes(&[]));
         Ok(Self {

@@ -128,13 +128,11 @@ impl Room {
     fn fresh_guest(&self) -> Result<Guest, Fault> {
         // An odd number with its bits well spread, so that no other room of a host draws the same.
         let seed = self.options.seed.wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, self.module.limits(), seed, self.options.unix_time_at_zero).map_err(
-            |error| match error {
-                OpenError::Fault(fault) => fault,
-                // It was possible before, with the same limits.
-                _ => Fault { during: "start", cause: FaultCause::Trap(Trap::OutOfSystemMemory) },
-            },
-        )
+        Guest::new(&self.module.compiled, seed, self.options.unix_time_at_zero).map_err(|error| match error {
+            OpenError::Fault(fault) => fault,
+            // It was possible before, with the same limits.
+            _ => Fault { during: "start", cause: FaultCause::Trap(Trap::OutOfSystemMemory) },
+        })
     }
 
     /// Who was connected before the events that wait.
