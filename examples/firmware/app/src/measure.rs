@@ -7,6 +7,7 @@ use crate::{
     serve::Server,
     stack,
 };
+use alloc::boxed::Box;
 use core::{fmt, fmt::Write};
 use stateroom_wasmi_host::{
     ClientId, Clock, Compilation, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
@@ -53,15 +54,10 @@ fn room<C: Clock>(lab: &mut Lab<'_, C>, name: &str, wasm: &[u8]) -> fmt::Result 
     figure(lab, name, "open-stack", open_stack)?;
 
     let now = lab.clock.now();
-    room.handle_event(now, Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
-    while room.poll_output().is_some() {}
-    for _ in 0..4 {
-        event(&mut room, now)?;
-    }
+    warm(&mut room, now)?;
     lab.heap.reset_peak();
     let live = lab.heap.live();
     figure(lab, name, "running-heap", live - start)?;
-    figure(lab, name, "room-heap-beyond-memory", live - loaded - room.stats().memory_bytes)?;
 
     let allocations = lab.heap.allocations();
     let top = stack::paint();
@@ -74,7 +70,30 @@ fn room<C: Clock>(lab: &mut Lab<'_, C>, name: &str, wasm: &[u8]) -> fmt::Result 
     figure(lab, name, "event-stack", event_stack)?;
     figure(lab, name, "event-heap-peak", lab.heap.peak() - live)?;
     figure(lab, name, "event-allocations-of-1000", lab.heap.allocations() - allocations)?;
-    figure(lab, name, "event-nanos", nanos / EVENTS as usize)
+    figure(lab, name, "event-nanos", nanos / EVENTS as usize)?;
+
+    // A board has not always the memory for two.
+    if lab.heap.free() < 2 * (live - loaded) {
+        return Ok(());
+    }
+    let mut further = open(&module, now)?;
+    warm(&mut further, now)?;
+    figure(
+        lab,
+        name,
+        "further-room-heap-beyond-memory",
+        lab.heap.live() - live - further.stats().memory_bytes,
+    )
+}
+
+/// Lets the room see a client, and what makes it take all that it will need.
+fn warm(room: &mut Room, now: Instant) -> fmt::Result {
+    room.handle_event(now, Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
+    while room.poll_output().is_some() {}
+    for _ in 0..4 {
+        event(room, now)?;
+    }
+    Ok(())
 }
 
 /// A guest that runs until its fuel is used up: the host's stack must not grow with it.
@@ -136,8 +155,9 @@ impl Port for Silent {
     fn send(&mut self, _: u8) {}
 }
 
-fn open(module: &Module, now: Instant) -> Result<Room, fmt::Error> {
-    Room::new(module, "lab", now, RoomOptions::default()).map_err(|_| fmt::Error)
+/// A room on the heap, where a host has it.
+fn open(module: &Module, now: Instant) -> Result<Box<Room>, fmt::Error> {
+    Room::new(module, "lab", now, RoomOptions::default()).map(Box::new).map_err(|_| fmt::Error)
 }
 
 /// A text of 16 bytes, and what the room says to it.
