@@ -23,9 +23,18 @@ pub struct HeapEstimate {
     /// For each room: the guest's memory as it starts, its stack at its limit, buffers for a few short
     /// messages.
     pub room: usize,
+    /// Of `room`, the guest's memory as it starts, which the interpreter allocates in one piece.
+    pub memory: usize,
 }
 
 impl HeapEstimate {
+    /// The same for a room whose guest's memory does not lie in this heap: an allocator may give
+    /// large pieces a region of their own, such as external RAM.
+    #[must_use]
+    pub const fn without_memory(self) -> Self {
+        Self { room: self.room - self.memory, memory: 0, ..self }
+    }
+
     /// What must be free for the module and one room of it.
     #[must_use]
     pub const fn with_one_room(&self) -> usize {
@@ -61,6 +70,7 @@ impl Module {
             load: module.saturating_add(PARSER_BYTES),
             module,
             room: ROOM_BYTES.saturating_add(stack).saturating_add(memory),
+            memory,
         }
     }
 }

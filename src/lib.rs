@@ -66,7 +66,8 @@
 //!   timer fires once; time that runs backwards stands still; all arithmetic saturates.
 //! - **A guest's failure is a value.** Traps, wild pointers, endless loops, memory bombs, stack
 //!   overflows and everything else that a guest may do become a [`Fault`] that closes its room (or
-//!   restarts it, or is undone: [`FaultPolicy`]), and no other. Panics of this crate are for its own broken invariants.
+//!   restarts it, or is undone: [`FaultPolicy`]), and no other. Panics of this crate are for its own
+//!   broken invariants.
 //! - **Everything has a limit**, see [`Limits`] and [`HostLimits`]. A guest that uses up its slice
 //!   of fuel is paused in the middle of whatever it does, and resumed after the others had theirs.
 //! - **Same in, same out.** A module that is given the same events at the same times, with the same
@@ -76,10 +77,12 @@
 //!
 //! # Features
 //!
-//! All are off by default, and each adds something without changing the rest.
+//! All but the first are off by default, and each adds something without changing the rest.
 //!
 //! | feature | what it brings |
 //! | --- | --- |
+//! | `validate` (default) | `Module::load`: modules are validated |
+//! | `unchecked` | `Module::load_unchecked` (unsafe): for firmware that has no place for the validator, with modules that were validated when it was built |
 //! | `std` | `SystemClock` |
 //! | `log` | what guests print, and what becomes of rooms, through the `log` crate |
 //! | `simd` | guests may use SIMD instructions, as the JIT host lets them |
@@ -96,7 +99,7 @@
 //! | `cli` | the whole tool |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
-#![cfg_attr(not(feature = "trim"), forbid(unsafe_code))]
+#![cfg_attr(not(any(feature = "trim", feature = "unchecked")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -105,6 +108,9 @@ compile_error!(
     "stateroom-wasmi-host needs a target with atomic pointers, since the interpreter counts \
      references with them; thumbv6m and riscv32imc have none, thumbv7m and riscv32imac do"
 );
+
+#[cfg(not(any(feature = "validate", feature = "unchecked")))]
+compile_error!("modules are loaded by the features `validate`, which is on by default, and `unchecked`");
 
 extern crate alloc;
 #[cfg(feature = "std")]

@@ -3,7 +3,7 @@
 use crate::{
     abi::{AbiVersion, ExternKind},
     error::LoadError,
-    guest::{Compilation, Compiled},
+    guest::{self, Compilation, Compiled, Parse},
     limits::Limits,
 };
 use alloc::sync::Arc;
@@ -47,6 +47,7 @@ impl Module {
     ///
     /// If the bytes are too many, no valid WebAssembly, or not a room. Then
     /// [`LoadError::Abi`] lists all that is wrong.
+    #[cfg(feature = "validate")]
     pub fn load(wasm: &[u8], limits: &Limits) -> Result<Self, LoadError> {
         Self::load_with(wasm, limits, Compilation::default())
     }
@@ -63,21 +64,55 @@ impl Module {
     /// # Errors
     ///
     /// As [`Module::load`].
+    #[cfg(feature = "validate")]
     pub fn load_with(
         wasm: &[u8],
         limits: &Limits,
         options: impl Into<LoadOptions>,
     ) -> Result<Self, LoadError> {
+        Self::load_by(wasm, limits, options.into(), guest::validated)
+    }
+
+    /// The same, but the module is not validated. Everything else is checked: its length, that its
+    /// imports and exports fit the ABI, and all that its rooms do.
+    ///
+    /// For firmware whose modules are part of its image, and were validated when that was built.
+    /// Without the feature `validate`, which is on by default, the validator is left out of the
+    /// program: on a Cortex-M that is a quarter of its flash, and half of its stack while it loads.
+    ///
+    /// # Safety
+    ///
+    /// The module must be one that [`Module::load`] accepts with the same features of this crate,
+    /// such as in a test or a build script; where it is not valid, what the interpreter does is
+    /// undefined.
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load`], but for what only validation finds.
+    #[cfg(feature = "unchecked")]
+    #[allow(unsafe_code, reason = "see the module that this calls")]
+    pub unsafe fn load_unchecked(
+        wasm: &[u8],
+        limits: &Limits,
+        options: impl Into<LoadOptions>,
+    ) -> Result<Self, LoadError> {
+        Self::load_by(wasm, limits, options.into(), |engine, wasm| {
+            // SAFETY: the caller says that the module is valid. What rollback changes of it is valid
+            // if the module is.
+            unsafe { guest::unchecked(engine, wasm) }
+        })
+    }
+
+    fn load_by(wasm: &[u8], limits: &Limits, options: LoadOptions, parse: Parse) -> Result<Self, LoadError> {
         if wasm.len() > limits.module_bytes {
             return Err(LoadError::TooLarge { bytes: wasm.len(), limit: limits.module_bytes });
         }
-        let options = options.into();
         #[cfg(feature = "rollback")]
         if options.rollback {
-            let compiled = Compiled::exposed(wasm, limits, options.compilation)?;
+            let compiled = Compiled::exposed(wasm, limits, options.compilation, parse)?;
             return Ok(Self { compiled: Arc::new(compiled) });
         }
-        let compiled = Compiled::new(wasm, limits, options.compilation)?;
+        let compiled = Compiled::new(wasm, limits, options.compilation, parse)?;
         Ok(Self { compiled: Arc::new(compiled) })
     }
 

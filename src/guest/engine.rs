@@ -5,7 +5,7 @@ use crate::{
     limits::Limits,
 };
 use alloc::vec::Vec;
-use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, ExternType, FuncType, ValType};
+use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType};
 
 /// When the functions of a module are validated, and translated to the interpreter's instructions.
 /// What they do is the same.
@@ -39,8 +39,6 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
         })
         // Debug information would cost megabytes.
         .ignore_custom_sections(true)
-        .wasm_multi_memory(false)
-        .wasm_custom_page_sizes(true)
         .set_max_recursion_depth(limits.recursion_depth)
         .set_min_stack_height(limits.stack_bytes.min(1024))
         .set_max_stack_height(limits.stack_bytes)
@@ -49,7 +47,19 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
             Compilation::Lazy => CompilationMode::LazyTranslation,
             Compilation::OnDemand => CompilationMode::Lazy,
         });
+    // The validator's matter: without it, there is nobody to refuse what is no room's language.
+    #[cfg(feature = "validate")]
+    config.wasm_multi_memory(false).wasm_custom_page_sizes(true);
     Engine::new(&config)
+}
+
+/// How the bytes of a module are parsed.
+pub(crate) type Parse = fn(&Engine, &[u8]) -> Result<wasmi::Module, Error>;
+
+/// Parses a module, and validates it.
+#[cfg(feature = "validate")]
+pub(crate) fn validated(engine: &Engine, wasm: &[u8]) -> Result<wasmi::Module, Error> {
+    wasmi::Module::new(engine, wasm)
 }
 
 /// What the module imports and exports, in the words of the ABI.

@@ -18,6 +18,8 @@ mod random;
 mod state;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
+#[cfg(feature = "unchecked")]
+mod unchecked;
 mod wasi;
 #[cfg(any(feature = "rollback", all(feature = "trim", target_os = "linux")))]
 mod zero;
@@ -25,7 +27,11 @@ mod zero;
 #[cfg(feature = "rollback")]
 pub(crate) use self::checkpoint::Checkpoint;
 pub use self::engine::Compilation;
-pub(crate) use self::state::Outbox;
+#[cfg(feature = "validate")]
+pub(crate) use self::engine::validated;
+#[cfg(feature = "unchecked")]
+pub(crate) use self::unchecked::unchecked;
+pub(crate) use self::{engine::Parse, state::Outbox};
 
 use self::{
     exports::Exports,
@@ -60,23 +66,33 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// Compiles a module so that the state of its guests can be saved.
     #[cfg(feature = "rollback")]
-    pub(crate) fn exposed(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+    pub(crate) fn exposed(
+        wasm: &[u8],
+        limits: &Limits,
+        compilation: Compilation,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
         let exposed = expose::expose(wasm).map_err(|error| match error {
             expose::ExposeError::Hidden(what) => LoadError::HiddenState { what },
             expose::ExposeError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
         })?;
-        let compiled = Self::new(&exposed.wasm, limits, compilation)?;
+        let compiled = Self::new(&exposed.wasm, limits, compilation, parse)?;
         Ok(Self { globals: Some(exposed.globals), ..compiled })
     }
 
-    pub(crate) fn new(wasm: &[u8], limits: &Limits, compilation: Compilation) -> Result<Self, LoadError> {
+    pub(crate) fn new(
+        wasm: &[u8],
+        limits: &Limits,
+        compilation: Compilation,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
         #[cfg(feature = "simd")]
         if let Some(instruction) = misread::find_misread(wasm) {
             return Err(LoadError::Misread { instruction });
         }
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, compilation);
-        let module = wasmi::Module::new(&engine, wasm).map_err(invalid)?;
+        let module = parse(&engine, wasm).map_err(invalid)?;
         let abi = check(&engine::shape(&module, wasm))
             .map_err(|(abi, problems)| LoadError::Abi { abi, problems })?;
         let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;

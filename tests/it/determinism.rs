@@ -1,8 +1,8 @@
 //! Same in, same out: whatever the compilation, the slices, and the floats.
 
-use crate::support::{ENV, Said, connect, guest_0_2, module, outputs, room, send};
+use crate::support::{ENV, Said, connect, guest_0_2, limits, module, outputs, room, send};
 use stateroom_wasmi_host::{
-    ClientId, Compilation, Event, Instant, Limits, MessageRecipient, Module, Room, RoomOptions,
+    ClientId, Compilation, Event, Instant, MessageRecipient, Module, Room, RoomOptions,
 };
 use std::{fs, path::Path, time::Duration};
 
@@ -22,33 +22,39 @@ fn a_nan_has_the_same_bits_on_every_processor() {
 
 #[test]
 fn bundled_rooms_say_the_same_however_they_are_compiled_and_sliced() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
-    for file in fs::read_dir(folder).expect("the rooms are there") {
-        let path = file.expect("a file").path();
-        let wasm = fs::read(&path).expect("it can be read");
-        let expected = play(&wasm, Compilation::Lazy, u64::MAX);
-        assert!(!expected.0.is_empty(), "{} says nothing", path.display());
+    for (name, wasm) in bundled() {
+        let expected = play(&load(&wasm, Compilation::Lazy, u64::MAX));
+        assert!(!expected.0.is_empty(), "{name} says nothing");
         for (compilation, slice) in [
             (Compilation::Lazy, u64::MAX),
             (Compilation::Eager, u64::MAX),
             (Compilation::Lazy, 500),
             (Compilation::OnDemand, 700),
         ] {
-            let again = play(&wasm, compilation, slice);
-            assert_eq!(again, expected, "{}, {compilation:?}, {slice}", path.display());
+            let again = play(&load(&wasm, compilation, slice));
+            assert_eq!(again, expected, "{name}, {compilation:?}, {slice}");
         }
     }
 }
 
+/// The bundled rooms, by their names.
+pub fn bundled() -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
+    let files = fs::read_dir(folder).expect("the rooms are there");
+    let paths = files.map(|file| file.expect("a file").path());
+    paths.map(|path| (path.display().to_string(), fs::read(&path).expect("it can be read"))).collect()
+}
+
+fn load(wasm: &[u8], compilation: Compilation, slice: u64) -> Module {
+    Module::load_with(wasm, &limits(|limits| limits.fuel_per_slice = slice), compilation).expect("it loads")
+}
+
 /// Everything that a room says to a day's worth of events, and the fuel that it used.
-fn play(wasm: &[u8], compilation: Compilation, slice: u64) -> (Vec<Said>, u64) {
-    let mut limits = Limits::default();
-    limits.fuel_per_slice = slice;
-    let module = Module::load_with(wasm, &limits, compilation).expect("it loads");
+pub fn play(module: &Module) -> (Vec<Said>, u64) {
     let mut options = RoomOptions::default();
     options.seed = 42;
     let mut now = Instant::from_millis(5);
-    let mut room = Room::new(&module, "day", now, options).expect("it opens");
+    let mut room = Room::new(module, "day", now, options).expect("it opens");
     let mut said = outputs(&mut room, now);
     let (a, b) = (ClientId(1), ClientId(2));
     let events = [

@@ -14,6 +14,12 @@ fn the_memory_that_a_room_starts_with_counts_and_no_more_than_it_may_have() {
     assert_eq!(room("(module (memory 1))"), none + 65_536);
     assert_eq!(room("(module (memory 3000 (pagesize 1)))"), none + 3000);
     assert_eq!(room("(module (memory 100))"), none + limits.memory_bytes);
+
+    let estimate = Module::heap_estimate(&wasm("(module (memory 3000 (pagesize 1)))"), &limits);
+    assert_eq!(estimate.memory, 3000);
+    let elsewhere = estimate.without_memory();
+    assert_eq!((elsewhere.room, elsewhere.memory), (none, 0));
+    assert_eq!((elsewhere.load, elsewhere.module), (estimate.load, estimate.module));
 }
 
 #[test]

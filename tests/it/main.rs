@@ -29,4 +29,6 @@ mod timers;
 mod tokio_driver;
 #[cfg(feature = "trim")]
 mod trim;
+#[cfg(feature = "unchecked")]
+mod unchecked;
 mod wasi;
