@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs a board's self-test in QEMU, prints what the firmware costs, and compares with the budget.
 
-    check.py BOARD --programs DIR [--replay FILE] [--budget FILE]
+    check.py BOARD --programs DIR [--build NAME] [--replay FILE] [--budget FILE]
 
 BOARD is a package of this folder; DIR is where cargo has put its two programs, such as
-target/thumbv7em-none-eabihf/release. FILE of --replay is what `cargo run -p app --example replay`
+target/thumbv7em-none-eabihf/release. NAME is that of another build than the usual
+one, such as `unchecked`, which has budgets of its own. FILE of --replay is what `cargo run -p app --example replay`
 prints on the desktop: the board must have said and used the same. Needs QEMU and binutils.
 """
 
@@ -29,17 +30,19 @@ def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("board", choices=QEMU)
     args.add_argument("--programs", type=Path, required=True)
+    args.add_argument("--build")
     args.add_argument("--replay", type=Path)
     args.add_argument("--budget", type=Path, default=HERE / "budget.txt")
     args = args.parse_args()
 
     printed = self_test(args.board, args.programs / f"{args.board}-selftest")
     figures = sizes(args.programs / args.board) | measured(printed)
-    problems = over_budget(args.board, figures, args.budget)
+    name = "-".join(filter(None, [args.board, args.build]))
+    problems = over_budget(name, figures, args.budget)
     if args.replay:
         problems += differences(transcripts(printed), transcripts(args.replay.read_text()))
     for problem in problems:
-        print(f"{args.board}: {problem}", file=sys.stderr)
+        print(f"{name}: {problem}", file=sys.stderr)
     sys.exit(bool(problems))
 
 
@@ -73,15 +76,15 @@ def measured(printed):
     return figures
 
 
-def over_budget(board, figures, file):
+def over_budget(build, figures, file):
     """Prints the figures beside their budgets; answers those that are over it, and those that are missing."""
     budget = {}
     for line in file.read_text().splitlines():
         words = line.split("#")[0].split()
-        if words and words[0] == board:
+        if words and words[0] == build:
             budget[words[1]] = int(words[2])
     for name, number in figures.items():
-        print(f"{board:12} {name:54} {number:9}  of {budget.get(name, '-'):>9}")
+        print(f"{build:19} {name:54} {number:9}  of {budget.get(name, '-'):>9}")
     over = [f"{name} is {figures[name]}, more than {budget[name]}" for name in budget if figures.get(name, 0) > budget[name]]
     return over + [f"{name} was not measured" for name in budget if name not in figures]
 

@@ -1,14 +1,24 @@
-//! A heap that counts, to see what rooms take of it.
+//! A heap that counts, to see what rooms take of it, and that may have a second region for what is
+//! large: the memories of guests, in external RAM.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 use embedded_alloc::LlffHeap;
+use stateroom_wasmi_host::HeapEstimate;
 
-/// The first-fit heap of `embedded-alloc`, with counters.
+/// What is as large as this has a region of its own, if the board has one: a page of a guest's
+/// memory, and nothing else that small rooms need.
+pub const LARGE_BYTES: usize = 64 << 10;
+
+/// First-fit heaps of `embedded-alloc`, with counters.
 pub struct Heap {
     inner: LlffHeap,
+    /// Empty, if the board has no second region.
+    large: LlffHeap,
+    /// Where that starts, and ends.
+    large_region: (AtomicUsize, AtomicUsize),
     live: AtomicUsize,
     peak: AtomicUsize,
     allocations: AtomicUsize,
@@ -18,6 +28,8 @@ impl Heap {
     pub const fn empty() -> Self {
         Self {
             inner: LlffHeap::empty(),
+            large: LlffHeap::empty(),
+            large_region: (AtomicUsize::new(0), AtomicUsize::new(0)),
             live: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             allocations: AtomicUsize::new(0),
@@ -32,9 +44,25 @@ impl Heap {
         unsafe { self.inner.init(start, bytes) }
     }
 
+    /// Gives it a region for what is large.
+    ///
+    /// # Safety
+    ///
+    /// As [`init`](Self::init).
+    pub unsafe fn init_large(&self, start: usize, bytes: usize) {
+        self.large_region.0.store(start, Relaxed);
+        self.large_region.1.store(start + bytes, Relaxed);
+        // SAFETY: the same is asked of the caller.
+        unsafe { self.large.init(start, bytes) }
+    }
+
     /// Bytes that are free, maybe not in one piece.
-    pub fn free(&self) -> usize {
-        self.inner.free()
+    pub fn free(&self) -> Free {
+        Free { heap: self.inner.free(), large: self.large.free() }
+    }
+
+    fn is_large(&self, block: *mut u8) -> bool {
+        (self.large_region.0.load(Relaxed)..self.large_region.1.load(Relaxed)).contains(&block.addr())
     }
 
     /// Bytes that are in use, as they were asked for.
@@ -62,7 +90,14 @@ impl Heap {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps to the contract, which is the same.
-        let block = unsafe { self.inner.alloc(layout) };
+        let mut block = match layout.size() {
+            LARGE_BYTES.. => unsafe { self.large.alloc(layout) },
+            _ => core::ptr::null_mut(),
+        };
+        if block.is_null() {
+            // SAFETY: as above.
+            block = unsafe { self.inner.alloc(layout) };
+        }
         if !block.is_null() {
             let live = self.live() + layout.size();
             self.live.store(live, Relaxed);
@@ -74,7 +109,37 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         self.live.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { self.inner.dealloc(block, layout) }
+        let heap = if self.is_large(block) { &self.large } else { &self.inner };
+        // SAFETY: the block came from there, and for the rest as above.
+        unsafe { heap.dealloc(block, layout) }
+    }
+}
+
+/// What is free, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Free {
+    pub heap: usize,
+    /// In the region for what is large.
+    pub large: usize,
+}
+
+impl Free {
+    /// Whatever is asked for.
+    pub const UNLIMITED: Self = Self { heap: usize::MAX, large: 0 };
+
+    /// What is left when a module and a room of it have taken what they may.
+    ///
+    /// # Errors
+    ///
+    /// If that does not fit: what it takes of the heap.
+    pub fn less(self, needed: HeapEstimate) -> Result<Self, usize> {
+        let is_apart = (LARGE_BYTES..=self.large).contains(&needed.memory);
+        let (large, needed) = match is_apart {
+            true => (self.large - needed.memory, needed.without_memory()),
+            false => (self.large, needed),
+        };
+        let needed = needed.with_one_room();
+        let heap = self.heap.checked_sub(needed).ok_or(needed)?;
+        Ok(Self { heap, large })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     heap::Heap,
-    rooms,
+    rooms::{self, Bundled},
     serial::{Port, Received},
     serve::Server,
     stack,
@@ -10,7 +10,7 @@ use crate::{
 use alloc::boxed::Box;
 use core::{fmt, fmt::Write};
 use stateroom_wasmi_host::{
-    ClientId, Clock, Compilation, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
+    ClientId, Clock, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
 };
 
 /// What a self-test has: where it prints, the time, and the heap that it looks at.
@@ -26,20 +26,20 @@ const EVENTS: u32 = 1000;
 
 /// Measures the rooms that a board of any size has memory for.
 pub fn rooms<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    for (name, wasm) in [rooms::ECHO, rooms::ECHO_C, rooms::ECHO_WAT, rooms::CHAT, rooms::CLOCK] {
-        room(lab, name, wasm)?;
+    for bundled in [rooms::ECHO, rooms::ECHO_C, rooms::ECHO_WAT, rooms::CHAT, rooms::CLOCK] {
+        room(lab, bundled)?;
     }
     long_loop(lab)
 }
 
 #[inline(never)]
-fn room<C: Clock>(lab: &mut Lab<'_, C>, name: &str, wasm: &[u8]) -> fmt::Result {
-    let limits = Limits::small();
+fn room<C: Clock>(lab: &mut Lab<'_, C>, bundled: Bundled) -> fmt::Result {
+    let (name, limits) = (bundled.name, Limits::small());
     let start = lab.heap.live();
 
     lab.heap.reset_peak();
     let top = stack::paint();
-    let Ok(module) = Module::load_with(wasm, &limits, Compilation::Eager) else { return Err(fmt::Error) };
+    let module = bundled.load(&limits).map_err(|_| fmt::Error)?;
     let load_stack = stack::used_below(top);
     let loaded = lab.heap.live();
     figure(lab, name, "load-heap-peak", lab.heap.peak() - start)?;
@@ -73,7 +73,7 @@ fn room<C: Clock>(lab: &mut Lab<'_, C>, name: &str, wasm: &[u8]) -> fmt::Result 
     figure(lab, name, "event-nanos", nanos / EVENTS as usize)?;
 
     // A board has not always the memory for two.
-    if lab.heap.free() < 2 * (live - loaded) {
+    if lab.heap.free().less(bundled.estimate(&limits)).is_err() {
         return Ok(());
     }
     let mut further = open(&module, now)?;
@@ -99,8 +99,7 @@ fn warm(room: &mut Room, now: Instant) -> fmt::Result {
 /// A guest that runs until its fuel is used up: the host's stack must not grow with it.
 #[inline(never)]
 fn long_loop<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    let (name, wasm) = rooms::HOSTILE;
-    let module = Module::load_with(wasm, &Limits::small(), Compilation::Eager).map_err(|_| fmt::Error)?;
+    let module = rooms::HOSTILE.load(&Limits::small()).map_err(|_| fmt::Error)?;
     let now = lab.clock.now();
     let mut room = open(&module, now)?;
     room.handle_event(now, Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
@@ -113,7 +112,7 @@ fn long_loop<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
     if room.fault().is_none() || room.fuel_used() < 1_000_000 {
         return Err(fmt::Error);
     }
-    figure(lab, name, "million-steps-stack", stack)
+    figure(lab, rooms::HOSTILE.name, "million-steps-stack", stack)
 }
 
 /// What the application itself takes when its rooms are open and nobody is there.
@@ -132,7 +131,7 @@ pub fn application<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
 /// that each has its locals for itself.
 #[inline(never)]
 fn serve<C: Clock>(lab: &Lab<'_, C>) -> Result<usize, fmt::Error> {
-    let mut server = Server::open(lab.clock, Silent, || lab.heap.free()).map_err(|_| fmt::Error)?;
+    let mut server = Server::open(lab.clock, Silent, lab.heap.free()).map_err(|_| fmt::Error)?;
     for _ in 0..8 {
         server.turn().map_err(|_| fmt::Error)?;
     }

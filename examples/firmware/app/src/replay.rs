@@ -1,7 +1,10 @@
 //! A script of events, played to a room: what the room says and the fuel that it uses, to be
 //! compared between machines.
 
-use crate::rooms::Refused;
+use crate::{
+    heap::Free,
+    rooms::{Bundled, Refused},
+};
 use alloc::vec::Vec;
 use core::{fmt, num::ParseIntError, str::FromStr};
 use stateroom_wasmi_host::{
@@ -23,9 +26,10 @@ pub fn limits() -> Limits {
 }
 
 /// Plays the script to a room of this module and writes down all that is to be seen of it.
-pub fn play(name: &str, wasm: &[u8], free: usize, out: &mut dyn fmt::Write) -> fmt::Result {
-    match crate::rooms::load(wasm, &limits(), free) {
-        Ok(module) => transcript(name, &module, out),
+pub fn play(bundled: Bundled, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
+    let name = bundled.name;
+    match bundled.load_within(&limits(), free) {
+        Ok((module, _)) => transcript(name, &module, out),
         Err(Refused::NoMemory { .. }) => Ok(()),
         Err(refused) => writeln!(out, "room {name}\ndoes not load: {refused}"),
     }

@@ -1,14 +1,54 @@
 //! The modules, and how one is loaded if there is memory for it.
 
+use crate::heap::Free;
 use core::fmt;
-use stateroom_wasmi_host::{Compilation, Limits, LoadError, Module, OpenError, driver::link::CarryError};
+use stateroom_wasmi_host::{
+    Compilation, HeapEstimate, Limits, LoadError, Module, OpenError, driver::link::CarryError,
+};
 
-/// The name of a bundled room, and its module.
-pub type Bundled = (&'static str, &'static [u8]);
+/// A bundled room. There are no others than those below.
+#[derive(Clone, Copy)]
+pub struct Bundled {
+    pub name: &'static str,
+    wasm: &'static [u8],
+}
+
+impl Bundled {
+    /// How much heap it will take.
+    pub fn estimate(self, limits: &Limits) -> HeapEstimate {
+        Module::heap_estimate(self.wasm, limits)
+    }
+
+    /// Loads the module whether there is memory for it or not.
+    ///
+    /// # Errors
+    ///
+    /// If it does not load, which is no question of what the clients do.
+    pub fn load(self, limits: &Limits) -> Result<Module, LoadError> {
+        #[cfg(feature = "validate")]
+        return Module::load_with(self.wasm, limits, Compilation::Eager);
+        // SAFETY: it is part of this program, and `examples/replay.rs` loads and validates all that
+        // there are.
+        #[cfg(not(feature = "validate"))]
+        return unsafe { Module::load_unchecked(self.wasm, limits, Compilation::Eager) };
+    }
+
+    /// Loads the module if it and one room of it fit into what is free; answers what is left then.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit, or does not load.
+    pub fn load_within(self, limits: &Limits, free: Free) -> Result<(Module, Free), Refused> {
+        let left = free
+            .less(self.estimate(limits))
+            .map_err(|needed| Refused::NoMemory { needed, free: free.heap })?;
+        Ok((self.load(limits).map_err(Refused::Load)?, left))
+    }
+}
 
 macro_rules! bundled {
     ($name:literal) => {
-        ($name, include_bytes!(concat!("../../../rooms/wasm/", $name, ".wasm")))
+        Bundled { name: $name, wasm: include_bytes!(concat!("../../../rooms/wasm/", $name, ".wasm")) }
     };
 }
 
@@ -51,15 +91,6 @@ pub const SDK: [Bundled; 14] = [
     bundled!("echo-rust-0.4-wasi"),
     bundled!("dice-rust-0.4-wasi"),
 ];
-
-/// Loads a module if it and one room of it fit into so many bytes of the heap.
-pub fn load(wasm: &[u8], limits: &Limits, free: usize) -> Result<Module, Refused> {
-    let needed = Module::heap_estimate(wasm, limits).with_one_room();
-    if needed > free {
-        return Err(Refused::NoMemory { needed, free });
-    }
-    Module::load_with(wasm, limits, Compilation::Eager).map_err(Refused::Load)
-}
 
 /// Why a room is not there.
 pub enum Refused {

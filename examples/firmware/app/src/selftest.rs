@@ -19,8 +19,8 @@ pub fn run<C: Clock>(lab: &mut Lab<'_, C>, rooms: &[&[Bundled]]) -> fmt::Result 
     trouble::too_small_for_a_room(lab)?;
     writeln!(lab.out, "recursion without memory")?;
     trouble::recursion_without_memory(lab)?;
-    for (name, wasm) in rooms.iter().copied().flatten() {
-        replay::play(name, wasm, lab.heap.free(), lab.out)?;
+    for bundled in rooms.iter().copied().flatten() {
+        replay::play(*bundled, lab.heap.free(), lab.out)?;
     }
     writeln!(lab.out, "end of replay")
 }

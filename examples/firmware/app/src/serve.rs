@@ -2,6 +2,7 @@
 //! there is nothing to do.
 
 use crate::{
+    heap::Free,
     rooms::{self, Bundled, Refused},
     serial::{Port, RECEIVED_BYTES, Serial},
 };
@@ -21,8 +22,8 @@ const BUFFER_BYTES: usize = buffer_bytes(MESSAGE_BYTES);
 /// Fuel that is used before the UART is looked at again.
 const POLL_FUEL: u64 = 20_000;
 
-/// Opens the rooms and serves them for ever. `free` tells what is left of the heap; `sleep` stops
-/// the processor until a time, or until the function that it is given answers true.
+/// Opens the rooms and serves them for ever. `free` is what is left of the heap; `sleep`
+/// stops the processor until a time, or until the function that it is given answers true.
 ///
 /// # Errors
 ///
@@ -30,7 +31,7 @@ const POLL_FUEL: u64 = 20_000;
 pub fn run<C: Clock, P: Port>(
     clock: &C,
     port: P,
-    free: impl Fn() -> usize,
+    free: Free,
     sleep: impl Fn(Option<Instant>, &mut dyn FnMut() -> bool),
 ) -> Result<Infallible, Refused> {
     let received = port.received();
@@ -56,7 +57,7 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     /// # Errors
     ///
     /// As [`run`].
-    pub fn open(clock: &'a C, port: P, free: impl Fn() -> usize) -> Result<Self, Refused> {
+    pub fn open(clock: &'a C, port: P, free: Free) -> Result<Self, Refused> {
         let mut options = LinkOptions::default();
         options.receive_bytes = RECEIVED_BYTES as u32;
         let mut server = Self {
@@ -65,11 +66,12 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
             modules: Vec::new(),
         };
         // What is promised to a room counts, also what it does not take yet.
-        let mut left = free();
-        for (i, (_, (_, wasm))) in ROOMS.iter().enumerate() {
-            server.modules.push(rooms::load(wasm, &limits(), left)?);
+        let mut left = free;
+        for (i, (_, bundled)) in ROOMS.iter().enumerate() {
+            let (module, rest) = bundled.load_within(&limits(), left)?;
+            left = rest;
+            server.modules.push(module);
             server.open_room(i)?;
-            left -= Module::heap_estimate(wasm, &limits()).with_one_room();
         }
         Ok(server)
     }

@@ -1,9 +1,13 @@
 //! Too little memory is an answer and not a panic: tried with all sizes of a nearly full heap.
 
-use crate::{heap::Heap, measure::Lab, rooms};
+use crate::{
+    heap::{Free, Heap, LARGE_BYTES},
+    measure::Lab,
+    rooms,
+};
 use alloc::vec::Vec;
 use core::fmt;
-use stateroom_wasmi_host::{ClientId, Clock, Event, FaultCause, Limits, Module, Room, RoomOptions, Trap};
+use stateroom_wasmi_host::{ClientId, Clock, Event, FaultCause, Limits, Room, RoomOptions, Trap};
 
 const CLIENT: ClientId = ClientId(1);
 
@@ -11,13 +15,13 @@ const CLIENT: ClientId = ClientId(1);
 /// and works.
 #[inline(never)]
 pub fn too_small_for_a_room<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    for (name, wasm) in [rooms::ECHO, rooms::CHAT, rooms::ECHO_WAT] {
+    for bundled in [rooms::ECHO, rooms::CHAT, rooms::ECHO_WAT] {
         let mut least = None;
-        for left in (0..lab.heap.free()).step_by(512) {
+        for left in (0..lab.heap.free().heap).step_by(512) {
             let Some(_ballast) = leave(lab.heap, left) else { break };
             let allocations = lab.heap.allocations();
-            match rooms::load(wasm, &Limits::small(), lab.heap.free()) {
-                Ok(module) => {
+            match bundled.load_within(&Limits::small(), lab.heap.free()) {
+                Ok((module, _)) => {
                     let room = Room::new(&module, "tight", lab.clock.now(), RoomOptions::default());
                     let mut room = room.map_err(|_| fmt::Error)?;
                     converse(&mut room, lab.clock)?;
@@ -37,7 +41,7 @@ pub fn too_small_for_a_room<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
             }
         }
         if let Some(least) = least {
-            writeln!(lab.out, "figure {name}.smallest-heap {least}")?;
+            writeln!(lab.out, "figure {}.smallest-heap {least}", bundled.name)?;
         }
     }
     Ok(())
@@ -46,15 +50,15 @@ pub fn too_small_for_a_room<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
 /// A guest that calls itself without end, in heaps that are no larger than the room was promised.
 #[inline(never)]
 pub fn recursion_without_memory<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    let (_, wasm) = rooms::HOSTILE;
     let mut limits = Limits::small();
     // Where the guest's own stack of 1.5 KiB is not yet used up.
     for depth in [16, 32, 80] {
         limits.recursion_depth = depth;
-        let needed = Module::heap_estimate(wasm, &limits).with_one_room();
+        let needed = rooms::HOSTILE.estimate(&limits).with_one_room();
         for more in (0..2 << 10).step_by(64) {
             let Some(_ballast) = leave(lab.heap, needed + more) else { return Err(fmt::Error) };
-            let module = rooms::load(wasm, &limits, needed).map_err(|_| fmt::Error)?;
+            let promised = Free { heap: needed, large: 0 };
+            let (module, _) = rooms::HOSTILE.load_within(&limits, promised).map_err(|_| fmt::Error)?;
             let room = Room::new(&module, "deep", lab.clock.now(), RoomOptions::default());
             let mut room = room.map_err(|_| fmt::Error)?;
             converse(&mut room, lab.clock)?;
@@ -70,13 +74,14 @@ pub fn recursion_without_memory<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
 
 /// Takes all of the heap but about so many bytes; none if there is less than that.
 fn leave(heap: &Heap, bytes: usize) -> Option<Vec<Vec<u8>>> {
-    let mut ballast: Vec<Vec<u8>> = Vec::with_capacity(64);
-    let mut piece = heap.free().checked_sub(bytes)?;
-    // The free memory may be in pieces, so it is taken in halves of what was too much.
+    let mut ballast: Vec<Vec<u8>> = Vec::with_capacity(128);
+    let mut piece = heap.free().heap.checked_sub(bytes)?;
+    // The free memory may be in pieces, so it is taken in halves of what was too much; and none of
+    // them is so large that it would have a region of its own.
     while piece > 16 && ballast.len() < ballast.capacity() {
         let mut block = Vec::new();
-        let rest = heap.free().saturating_sub(bytes);
-        piece = piece.min(rest);
+        let rest = heap.free().heap.saturating_sub(bytes);
+        piece = piece.min(rest).min(LARGE_BYTES - 1);
         match block.try_reserve_exact(piece) {
             Ok(()) => ballast.push(block),
             Err(_) => piece /= 2,

@@ -13,6 +13,10 @@ pub const HZ: u32 = 20_000_000;
 /// Of the 4 MB that are not stack.
 pub const HEAP_BYTES: usize = 3 << 20;
 
+/// The external RAM, where guests have their memories.
+pub const PSRAM: usize = 0x8000_0000;
+pub const PSRAM_BYTES: usize = 16 << 20;
+
 /// UART 0 at its secure address; the registers that are used, and their bits.
 const DATA: *mut u32 = 0x5020_0000 as *mut u32;
 const STATE: *mut u32 = 0x5020_0004 as *mut u32;

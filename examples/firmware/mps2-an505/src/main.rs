@@ -4,11 +4,11 @@
 
 use mps2_an505 as board;
 
+use app::heap::Heap;
 use core::panic::PanicInfo;
-use embedded_alloc::LlffHeap;
 
 #[global_allocator]
-static HEAP: LlffHeap = LlffHeap::empty();
+static HEAP: Heap = Heap::empty();
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
@@ -16,9 +16,10 @@ fn main() -> ! {
     // SAFETY: this is the first and only time.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
+        HEAP.init_large(board::PSRAM, board::PSRAM_BYTES);
     }
     let sleep = |until, awaited: &mut dyn FnMut() -> bool| timer.sleep(until, awaited);
-    let Err(refused) = app::serve::run(&timer, uart, || HEAP.free(), sleep);
+    let Err(refused) = app::serve::run(&timer, uart, HEAP.free(), sleep);
     panic!("{refused}")
 }
 

@@ -4,11 +4,11 @@
 
 use stm32f405 as board;
 
+use app::heap::Heap;
 use core::panic::PanicInfo;
-use embedded_alloc::LlffHeap;
 
 #[global_allocator]
-static HEAP: LlffHeap = LlffHeap::empty();
+static HEAP: Heap = Heap::empty();
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
@@ -18,7 +18,7 @@ fn main() -> ! {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
     let sleep = |until, awaited: &mut dyn FnMut() -> bool| timer.sleep(until, awaited);
-    let Err(refused) = app::serve::run(&timer, uart, || HEAP.free(), sleep);
+    let Err(refused) = app::serve::run(&timer, uart, HEAP.free(), sleep);
     panic!("{refused}")
 }
 

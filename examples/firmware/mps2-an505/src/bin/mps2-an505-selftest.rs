@@ -16,6 +16,7 @@ fn main() -> ! {
     // SAFETY: this is the first and only time.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
+        HEAP.init_large(board::PSRAM, board::PSRAM_BYTES);
     }
     let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
     semihosted::exit(selftest::run(&mut lab, &[&rooms::SMALL, &rooms::SDK]))
