@@ -2,12 +2,19 @@
 //! must be the same.
 
 use app::{heap::Free, replay, rooms};
+use stateroom_wasmi_host::Limits;
 use std::fmt::Write;
 
 fn main() {
     let mut transcript = String::new();
-    for bundled in rooms::SMALL.into_iter().chain(rooms::SDK) {
-        replay::play(bundled, Free::UNLIMITED, &mut transcript).expect("a string takes it all");
+    let mut play = |bundled, limits: &Limits| {
+        replay::play(bundled, limits, Free::UNLIMITED, &mut transcript).expect("a string takes it all");
+    };
+    for bundled in rooms::SMALL {
+        play(bundled, &replay::small_limits());
+    }
+    for bundled in rooms::SDK {
+        play(bundled, &replay::sdk_limits());
     }
     writeln!(transcript, "end of replay").expect("a string takes it all");
     print!("{transcript}");

@@ -14,21 +14,27 @@ use stateroom_wasmi_host::{
 /// The script: see its first line.
 const EVENTS: &str = include_str!("events.txt");
 
-/// The same on each machine. Enough for the SDKs' rooms, and short slices, so that many events are
+/// For rooms of a page at most, and the same on each machine. Short slices, so that many events are
 /// paused.
-pub fn limits() -> Limits {
+pub fn small_limits() -> Limits {
     let mut limits = Limits::small();
-    limits.memory_bytes = 1 << 20;
-    limits.stack_bytes = 16 << 10;
-    limits.recursion_depth = 200;
     limits.fuel_per_slice = 500;
     limits
 }
 
+/// For rooms that are made with the SDKs.
+pub fn sdk_limits() -> Limits {
+    let mut limits = small_limits();
+    limits.memory_bytes = 1 << 20;
+    limits.stack_bytes = 16 << 10;
+    limits.recursion_depth = 200;
+    limits
+}
+
 /// Plays the script to a room of this module and writes down all that is to be seen of it.
-pub fn play(bundled: Bundled, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
+pub fn play(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
     let name = bundled.name;
-    match bundled.load_within(&limits(), free) {
+    match bundled.load_within(limits, free) {
         Ok((module, _)) => transcript(name, &module, out),
         Err(Refused::NoMemory { .. }) => Ok(()),
         Err(refused) => writeln!(out, "room {name}\ndoes not load: {refused}"),
@@ -75,7 +81,8 @@ fn transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Res
     }
 }
 
-/// Lets the room go on until it has nothing left to do, and writes down what it says.
+/// Lets the room go on until it has nothing left to do, and writes down what it says. Nothing is
+/// printed by `Debug`, which a firmware may be built without.
 fn say(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
     loop {
         while let Some(output) = room.poll_output() {
@@ -85,8 +92,11 @@ fn say(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
                 MessageRecipient::EveryoneExcept(client) => write!(out, "  to all but {client}: ")?,
             }
             match output.payload {
-                MessagePayload::Text(text) => writeln!(out, "{text:?}")?,
-                MessagePayload::Bytes(bytes) => writeln!(out, "{bytes:02x?}")?,
+                MessagePayload::Text(text) => writeln!(out, "\"{}\"", text.escape_debug())?,
+                MessagePayload::Bytes(bytes) => {
+                    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x} "))?;
+                    writeln!(out)?;
+                }
             }
         }
         if !room.has_work(now) {

@@ -3,15 +3,16 @@
 use crate::{
     measure::{self, Lab},
     replay,
-    rooms::Bundled,
+    rooms::{self, Bundled},
     trouble,
 };
 use core::fmt;
 use stateroom_wasmi_host::Clock;
 
-/// Runs everything, and replays those of these rooms that there is memory for. An error is a
+/// Runs everything, and replays the rooms that there is memory for, those made with the SDKs only if
+/// there is flash for them. An error is a
 /// failure, and so is a panic.
-pub fn run<C: Clock>(lab: &mut Lab<'_, C>, rooms: &[&[Bundled]]) -> fmt::Result {
+pub fn run<C: Clock>(lab: &mut Lab<'_, C>, sdk: &[Bundled]) -> fmt::Result {
     writeln!(lab.out, "figures")?;
     measure::application(lab)?;
     measure::rooms(lab)?;
@@ -19,8 +20,11 @@ pub fn run<C: Clock>(lab: &mut Lab<'_, C>, rooms: &[&[Bundled]]) -> fmt::Result 
     trouble::too_small_for_a_room(lab)?;
     writeln!(lab.out, "recursion without memory")?;
     trouble::recursion_without_memory(lab)?;
-    for bundled in rooms.iter().copied().flatten() {
-        replay::play(*bundled, lab.heap.free(), lab.out)?;
+    for bundled in rooms::SMALL {
+        replay::play(bundled, &replay::small_limits(), lab.heap.free(), lab.out)?;
+    }
+    for bundled in sdk {
+        replay::play(*bundled, &replay::sdk_limits(), lab.heap.free(), lab.out)?;
     }
     writeln!(lab.out, "end of replay")
 }

@@ -19,5 +19,5 @@ fn main() -> ! {
         HEAP.init_large(board::PSRAM, board::PSRAM_BYTES);
     }
     let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
-    semihosted::exit(selftest::run(&mut lab, &[&rooms::SMALL, &rooms::SDK]))
+    semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
 }

@@ -18,5 +18,5 @@ fn main() -> ! {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
     let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
-    semihosted::exit(selftest::run(&mut lab, &[&rooms::SMALL, &rooms::SDK]))
+    semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
 }

@@ -4,7 +4,7 @@
 
 use stm32f405 as board;
 
-use app::{heap::Heap, measure::Lab, rooms, selftest};
+use app::{heap::Heap, measure::Lab, selftest};
 use semihosted::Terminal;
 
 #[global_allocator]
@@ -18,5 +18,5 @@ fn main() -> ! {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
     let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
-    semihosted::exit(selftest::run(&mut lab, &[&rooms::SMALL]))
+    semihosted::exit(selftest::run(&mut lab, &[]))
 }
