@@ -4,7 +4,7 @@ use crate::{
     heap::Heap,
     rooms::{self, Bundled},
     serial::{Port, Received},
-    serve::Server,
+    serve::{self, Server},
     stack,
 };
 use alloc::boxed::Box;
@@ -120,7 +120,7 @@ pub fn application<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
     let start = lab.heap.live();
     lab.heap.reset_peak();
     let top = stack::paint();
-    let live = serve(lab)?;
+    let live = serve_for_a_moment(lab)?;
     let stack = stack::used_below(top);
     figure(lab, "application", "heap-peak", lab.heap.peak() - start)?;
     figure(lab, "application", "running-heap", live - start)?;
@@ -130,8 +130,10 @@ pub fn application<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
 /// Serves for a moment, and answers what is on the heap then. Never inlined, nor are those below, so
 /// that each has its locals for itself.
 #[inline(never)]
-fn serve<C: Clock>(lab: &Lab<'_, C>) -> Result<usize, fmt::Error> {
-    let mut server = Server::open(lab.clock, Silent, lab.heap.free()).map_err(|_| fmt::Error)?;
+fn serve_for_a_moment<C: Clock>(lab: &Lab<'_, C>) -> Result<usize, fmt::Error> {
+    let modules = serve::load(lab.heap.free()).map_err(|_| fmt::Error)?;
+    let mut server = Server::new(lab.clock, Silent, modules);
+    server.open_rooms().map_err(|_| fmt::Error)?;
     for _ in 0..8 {
         server.turn().map_err(|_| fmt::Error)?;
     }

@@ -35,13 +35,34 @@ pub fn run<C: Clock, P: Port>(
     sleep: impl Fn(Option<Instant>, &mut dyn FnMut() -> bool),
 ) -> Result<Infallible, Refused> {
     let received = port.received();
-    let mut server = Server::open(clock, port, free)?;
+    let modules = load(free)?;
+    let mut server = Server::new(clock, port, modules);
+    server.open_rooms()?;
     loop {
         let wake_at = server.turn()?;
         if !server.link.is_writing(&mut server.host) {
             sleep(wake_at, &mut || !received.is_empty());
         }
     }
+}
+
+/// Loads the modules. This is what needs the most of the stack, so it comes before there is a server
+/// on it.
+///
+/// # Errors
+///
+/// As [`run`].
+#[inline(never)]
+pub fn load(free: Free) -> Result<Vec<Module>, Refused> {
+    // What is promised to a room counts, also what it does not take yet.
+    let mut left = free;
+    let mut modules = Vec::new();
+    for (_, bundled) in ROOMS {
+        let (module, rest) = bundled.load_within(&limits(), left)?;
+        left = rest;
+        modules.push(module);
+    }
+    Ok(modules)
 }
 
 /// The host with its rooms, and the link that their clients come by.
@@ -52,28 +73,25 @@ pub struct Server<'a, C, P> {
 }
 
 impl<'a, C: Clock, P: Port> Server<'a, C, P> {
-    /// Opens the rooms.
+    /// A server without rooms.
+    pub fn new(clock: &'a C, port: P, modules: Vec<Module>) -> Self {
+        let mut options = LinkOptions::default();
+        options.receive_bytes = RECEIVED_BYTES as u32;
+        Self {
+            host: Host::new(clock, LinkTransport::new()),
+            link: Link::with_options(Ready(Serial(port)), options),
+            modules,
+        }
+    }
+
+    /// Opens the rooms. Not in [`new`](Self::new), so that the server has not to be moved out of a
+    /// `Result`: it is large for a stack like this.
     ///
     /// # Errors
     ///
     /// As [`run`].
-    pub fn open(clock: &'a C, port: P, free: Free) -> Result<Self, Refused> {
-        let mut options = LinkOptions::default();
-        options.receive_bytes = RECEIVED_BYTES as u32;
-        let mut server = Self {
-            host: Host::new(clock, LinkTransport::new()),
-            link: Link::with_options(Ready(Serial(port)), options),
-            modules: Vec::new(),
-        };
-        // What is promised to a room counts, also what it does not take yet.
-        let mut left = free;
-        for (i, (_, bundled)) in ROOMS.iter().enumerate() {
-            let (module, rest) = bundled.load_within(&limits(), left)?;
-            left = rest;
-            server.modules.push(module);
-            server.open_room(i)?;
-        }
-        Ok(server)
+    pub fn open_rooms(&mut self) -> Result<(), Refused> {
+        (0..ROOMS.len()).try_for_each(|i| self.open_room(i))
     }
 
     /// Reads, works and writes as much as there is, within bounds; answers when to come again.
