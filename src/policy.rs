@@ -83,7 +83,8 @@ impl Backoff {
         if faults > self.restarts {
             return None;
         }
-        let factor = 1_u32.checked_shl(faults.saturating_sub(1)).unwrap_or(u32::MAX);
-        Some(self.first.saturating_mul(factor).min(self.longest))
+        // A hundred doublings make the shortest wait longer than time can be.
+        let doubled = (1..faults).take(100).fold(self.first, |wait, _| wait.saturating_mul(2));
+        Some(doubled.min(self.longest))
     }
 }

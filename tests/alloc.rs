@@ -151,6 +151,55 @@ fn once_warm_an_event_allocates_nothing() {
     assert_eq!(ALLOCATIONS.get() - before.0, 0);
 }
 
+/// What becomes of rooms that can undo their events.
+#[cfg(feature = "rollback")]
+mod rollback {
+    use super::*;
+    use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
+
+    /// A host with one room of a guest with so many pages of memory.
+    fn host_of(pages: usize, on_fault: FaultPolicy) -> (TestHost, Vec<RoomKey>) {
+        let text =
+            ECHO.replace("(memory (export \"memory\") 1)", &format!("(memory (export \"memory\") {pages})"));
+        assert!(pages == 1 || text != ECHO);
+        let mut options = LoadOptions::default();
+        options.compilation = Compilation::Eager;
+        options.rollback = true;
+        let wasm = wat::parse_str(text).expect("the guest is valid text");
+        let module = Module::load_with(&wasm, &Limits::default(), options).expect("the guest fits the ABI");
+        let mut host = Host::new(ManualClock::new(), Sink::default()).with_fault_policy(on_fault);
+        let keys = vec![host.open("room", &module).expect("it opens")];
+        host.handle_event(keys[0], Event::Connect(CLIENT)).expect("the client may connect");
+        host.poll(Budget::UNLIMITED);
+        (host, keys)
+    }
+
+    #[test]
+    fn what_is_kept_to_go_back_to_is_what_is_not_zero() {
+        let [more, less] = [FaultPolicy::Rollback, FaultPolicy::Close].map(|policy| {
+            let before = LIVE_BYTES.get();
+            let _host = host_of(100, policy);
+            LIVE_BYTES.get() - before
+        });
+        assert!(more - less < 10_000, "{more} and {less} bytes");
+    }
+
+    #[test]
+    fn once_warm_an_event_allocates_nothing_either() {
+        let (mut host, keys) = host_of(1, FaultPolicy::Rollback);
+        let mut rounds = || {
+            let before = ALLOCATIONS.get();
+            let fuel = host.room(keys[0]).map_or(0, |room| room.fuel_used());
+            while host.room(keys[0]).is_some_and(|room| room.fuel_used() - fuel < 10 * 65_536) {
+                round(&mut host, &keys);
+            }
+            ALLOCATIONS.get() - before
+        };
+        rounds();
+        assert_eq!(rounds(), 0, "though the state was kept ten times");
+    }
+}
+
 #[test]
 fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
     let (mut host, keys) = host_of(3);

@@ -14,11 +14,10 @@ pub(crate) struct Checkpoint {
     random: Random,
     memory_refused: bool,
     buffer: Buffer,
-    constructed: bool,
 }
 
 impl Checkpoint {
-    /// The state of a guest that is not in the middle of an event.
+    /// The state of a guest that has had an event and is not in the middle of another.
     pub(crate) fn of(guest: &Guest) -> Self {
         Self::within(Image::default(), Vec::new(), guest)
     }
@@ -41,7 +40,6 @@ impl Checkpoint {
             random: state.random.fork(),
             memory_refused: state.growth.memory_refused,
             buffer: guest.buffer,
-            constructed: guest.constructed,
         }
     }
 
@@ -49,10 +47,8 @@ impl Checkpoint {
     pub(crate) fn restore(&self, guest: &mut Guest) -> Option<()> {
         let memory = guest.exports.memory;
         let more = self.memory.len.checked_sub(guest.memory_bytes())?;
-        if more > 0 {
-            let pages = more as u64 / u64::from(guest.page_bytes());
-            memory.grow(&mut *guest.store, pages).ok()?;
-        }
+        let pages = more as u64 / u64::from(guest.page_bytes());
+        memory.grow(&mut *guest.store, pages).ok()?;
         self.memory.put(memory.data_mut(&mut *guest.store));
         for (global, value) in guest.globals.iter().zip(&self.globals) {
             global.set(&mut *guest.store, value.clone()).ok()?;
@@ -62,7 +58,8 @@ impl Checkpoint {
         state.random = self.random.fork();
         state.growth.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;
-        guest.constructed = self.constructed;
+        // It was before the first event, and the state is that after one.
+        guest.constructed = true;
         Some(())
     }
 }

@@ -358,10 +358,10 @@ impl Room {
     }
 
     /// Whether one more event with so many bytes may wait. The one that the guest is in the middle
-    /// of does not wait.
+    /// of does not wait; while it is running events again, all that is in the inbox does.
     fn has_place(&self, bytes: usize) -> bool {
         let limits = self.module.limits();
-        let running = match self.guest.as_ref().is_some_and(Guest::is_paused) {
+        let running = match self.is_paused() && !self.recovery.is_replaying() {
             true => self.inbox.front().map_or((0, 0), |(_, payload)| (1, payload.len())),
             false => (0, 0),
         };

@@ -41,7 +41,7 @@ impl Recovery {
         }
     }
 
-    /// When the next guest is to be started, if there is none but there will be.
+    /// If there is no guest: when the next is to be started, if it is.
     pub(super) const fn restart_at(&self) -> Option<Instant> {
         match self {
             Self::Restart(restarts) => restarts.at,
@@ -113,6 +113,7 @@ impl Room {
         match self.fresh_guest() {
             Ok(guest) => {
                 self.guest = Some(guest);
+                // They were all taken; what is left is the memory that they were in.
                 self.last_words = None;
                 for client in self.clients_of_guest().into_iter().rev() {
                     self.inbox.push_first(Waiting::Connect(client), MessagePayload::Bytes(&[]));
@@ -180,6 +181,7 @@ pub(super) struct Restarts {
     faults: u32,
     /// When the guest was started last.
     started: Instant,
+    /// When the next is, while there is none; never, if it is not to be tried any more.
     at: Option<Instant>,
 }
 
@@ -202,6 +204,5 @@ impl Restarts {
     /// A fresh guest is about to be started.
     pub(super) const fn start(&mut self, now: Instant) {
         self.started = now;
-        self.at = None;
     }
 }

@@ -56,6 +56,7 @@ impl Undo {
     /// Begins to bring a fresh guest to where another was before this event. None if there is
     /// nothing to go back to, or no memory for it.
     pub(super) fn begin(&mut self, guest: &mut Guest, event: Waiting) -> Option<()> {
+        // What went well before can only fail for want of the host's memory, and would again.
         if self.is_replaying() {
             return None;
         }
@@ -73,9 +74,7 @@ impl Undo {
     pub(super) fn replay(&mut self, guest: &mut Guest, room_id: &str, slice: u64) -> Result<(), Fault> {
         let before = guest.fuel_used();
         while let Some((Logged { event, now }, payload)) = self.log.front() {
-            let Some(left) = slice.checked_sub(guest.fuel_used() - before).filter(|left| *left > 0) else {
-                return Ok(());
-            };
+            let Some(left) = slice.checked_sub(guest.fuel_used() - before) else { return Ok(()) };
             let call = event.call(room_id, payload);
             let progress = if guest.is_paused() {
                 guest.resume(&call, left)

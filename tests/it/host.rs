@@ -387,6 +387,25 @@ fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
     assert_eq!(sent(&mut host), texts([(b, "1"), (a, "3"), (c, "4"), (b, "2"), (a, "5"), (b, "6")]));
 }
 
+#[test]
+fn a_room_that_is_closed_more_than_once_hides_no_other() {
+    for polled_before in [false, true] {
+        let (mut host, module) = (host(), module(&echo()));
+        let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
+        // It waits for its turn when it is closed, and that comes later or never.
+        say(&mut host, keys[0], "waits");
+        host.close(keys[0]);
+        if polled_before {
+            host.poll(Budget::UNLIMITED);
+        } else {
+            host.close(keys[0]);
+        }
+        host.close(keys[1]);
+        let order: Vec<_> = std::iter::from_fn(|| host.poll_closed()).map(|closed| closed.key).collect();
+        assert_eq!(order, keys, "polled before: {polled_before}");
+    }
+}
+
 /// Runs a room on a host with whatever clock and transport.
 fn echoes<C: Clock, T: Transport>(mut host: Host<C, T>) -> Host<C, T> {
     let room = host.open("room", &module(&echo())).unwrap();

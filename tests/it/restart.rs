@@ -145,6 +145,46 @@ fn faults_are_in_a_row_until_a_guest_has_run_for_the_longest_wait() {
 }
 
 #[test]
+fn waits_double_however_short_the_first_is() {
+    let backoff =
+        Backoff { first: Duration::from_nanos(1), longest: Duration::from_secs(1 << 60), restarts: u32::MAX };
+    let nanos = |fault| backoff.wait(fault).map(|wait| wait.as_nanos());
+    assert_eq!([1, 2, 33, 34, 64, 80].map(nanos), [0, 1, 32, 33, 63, 79].map(|doubled| Some(1 << doubled)));
+    assert_eq!([95, 1000, u32::MAX].map(|fault| backoff.wait(fault)), [Some(backoff.longest); 3]);
+}
+
+#[test]
+fn a_start_function_that_fails_later_is_one_more_fault() {
+    // It fails when it draws an odd number. The first must go well, or there is no room.
+    let text = format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (func $start
+            (drop (call $random (i32.const 0) (i32.const 1)))
+            (if (i32.and (i32.load8_u (i32.const 0)) (i32.const 1)) (then (unreachable))))
+        (start $start) {}"#,
+        &guest_0_2("", &[("message", "(unreachable)")], "")["(module".len()..]
+    );
+    let module = module(&text);
+    let mut again = 0;
+    for seed in 0..100 {
+        let mut options = options(backoff(1, 1, 1));
+        options.seed = seed;
+        let Ok(mut room) = Room::new(&module, "test", NOW, options) else { continue };
+        give(&mut room, NOW, Event::Connect(ClientId(1)));
+        give(&mut room, NOW, Event::message(ClientId(1), "go"));
+        room.handle_timeout(at(1));
+        if room.is_closed() {
+            assert_eq!((room.fault(), room.stats().faults), (Some(&unreachable("start")), 2));
+        } else {
+            assert_eq!((room.stats().faults, room.is_restarting()), (1, false));
+            again += 1;
+        }
+    }
+    assert!((10..40).contains(&again), "a half of a half: {again}");
+}
+
+#[test]
 fn no_restart_at_all_is_to_close() {
     let mut room = open(&module(&diary()), backoff(10, 10, 0));
     give(&mut room, NOW, Event::Connect(ClientId(1)));

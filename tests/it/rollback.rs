@@ -2,8 +2,8 @@
 
 use crate::support::{Random, Said, assemble, guest_0_2, limits, module, numbers, outputs, speaker};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Fault, FaultCause, FaultPolicy, Host, Instant, Limits, LoadError, LoadOptions,
-    ManualClock, Module, OpenError, RecordingTransport, Room, RoomOptions, Trap,
+    Budget, ClientId, Event, EventError, Fault, FaultCause, FaultPolicy, Host, Instant, Limits, LoadError,
+    LoadOptions, ManualClock, Module, OpenError, RecordingTransport, Room, RoomOptions, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
@@ -233,6 +233,81 @@ fn to_run_events_again_takes_slices_as_well() {
     assert_eq!(numbers(&mut room, NOW), [11_000]);
 }
 
+/// The fuel of one such text, and of undoing an event after so many of them.
+fn cost_of_undoing(guest: &str, limits: &Limits, text: &str, texts: usize) -> (u64, u64) {
+    let text_guest = guest_0_2("", &[("message", guest), ("binary", "(unreachable)")], "");
+    let mut room = open(&load_wat(&text_guest, limits));
+    let mut cost = |event| {
+        let before = room.fuel_used();
+        give(&mut room, NOW, event);
+        room.fuel_used() - before
+    };
+    // The first also makes the buffer.
+    cost(Event::message(CLIENT, text));
+    let one = cost(Event::message(CLIENT, text));
+    for _ in 2..texts {
+        assert_eq!(cost(Event::message(CLIENT, text)), one);
+    }
+    (one, cost(Event::message(CLIENT, b"")))
+}
+
+#[test]
+fn what_is_run_again_is_bounded() {
+    let memory = 65_536;
+    let count = "(loop $again
+        (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get 0) (i32.const 2000))))";
+    let (one, undoing) = cost_of_undoing(count, &Limits::default(), "", 100);
+    assert!(undoing <= memory + one, "fuel ends it: {undoing}, of {one} each");
+
+    let long = "x".repeat(30_000);
+    let (one, undoing) = cost_of_undoing("", &Limits::default(), &long, 300);
+    assert!(undoing <= 3 * one, "bytes that are kept end it: {undoing}, of {one} each");
+
+    let (one, undoing) = cost_of_undoing("", &Limits::default(), "", 10_000);
+    assert!(undoing <= 1025 * one, "so does their number: {undoing}, of {one} each");
+}
+
+#[test]
+fn slices_of_nothing_are_slow_but_come_to_an_end() {
+    let limits = limits(|limits| limits.fuel_per_slice = 0);
+    let text = speaker(&[("message", "(call $say (i32.const 1))"), ("binary", "(unreachable)")], "");
+    let mut room = open(&load_wat(&text, &limits));
+    for event in [Event::message(CLIENT, "good"), Event::message(CLIENT, b"bad")] {
+        room.handle_event(NOW, event).unwrap();
+        for _ in 0..1000 {
+            room.resume(NOW);
+        }
+        numbers(&mut room, NOW);
+    }
+    assert!(!room.has_work(NOW));
+    assert_eq!(room.stats().faults, 1);
+}
+
+#[test]
+fn the_inbox_takes_no_more_while_an_event_is_undone() {
+    let count = "(loop $again
+        (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get 0) (i32.const 2000))))";
+    let limits =
+        limits(|limits| (limits.fuel_per_slice, limits.inbox_events, limits.inbox_bytes) = (1000, 3, 20));
+    let text = guest_0_2("", &[("message", count), ("binary", "(unreachable)")], "");
+    for (message, waiting) in [("", 3), ("7 bytes", 2)] {
+        let mut room = open(&load_wat(&text, &limits));
+        give(&mut room, NOW, Event::message(CLIENT, "first"));
+        room.handle_event(NOW, Event::message(CLIENT, b"bad")).unwrap();
+        room.resume(NOW);
+        assert!(room.has_work(NOW), "the first is run again, and paused");
+        for _ in 0..waiting {
+            room.handle_event(NOW, Event::message(CLIENT, message)).unwrap();
+        }
+        let one_more = room.handle_event(NOW, Event::message(CLIENT, message));
+        assert_eq!(one_more, Err(EventError::InboxFull), "{waiting} wait");
+        outputs(&mut room, NOW);
+        assert_eq!((room.stats().waiting_events, room.stats().faults), (0, 1));
+    }
+}
+
 #[test]
 fn events_that_come_meanwhile_wait() {
     let text = speaker(
@@ -271,6 +346,63 @@ fn a_timer_that_fails_is_not_set_any_more_and_one_that_waits_still_is() {
     assert!(outputs(&mut room, deadline).is_empty());
     assert_eq!((room.poll_timeout(), room.stats().faults), (None, 2));
     assert!(!room.is_closed());
+}
+
+/// What a guest says to a text after two events were undone, and the last fault.
+fn after_undoing(text: &str) -> (Vec<i32>, Option<Fault>) {
+    let mut room = open(&load_wat(text, &Limits::default()));
+    // What is saved after the first is what the second goes back to.
+    for _ in 0..2 {
+        give(&mut room, NOW, Event::message(CLIENT, b"bad"));
+    }
+    room.handle_event(NOW, Event::message(CLIENT, "good")).unwrap();
+    (numbers(&mut room, NOW), room.last_fault().cloned())
+}
+
+#[test]
+fn what_was_made_zero_is_zero_again() {
+    let text = speaker(
+        &[
+            ("initialize", "(memory.fill (i32.const 512) (i32.const 0) (i32.const 512))"),
+            ("message", "(call $say (i32.load (i32.const 600))) (call $say (i32.load (i32.const 1100)))"),
+            ("binary", "(i32.store (i32.const 600) (i32.const 5)) (unreachable)"),
+        ],
+        "(data (i32.const 600) \"\\01\") (data (i32.const 1100) \"\\02\")",
+    );
+    assert_eq!(after_undoing(&text).0, [0, 2]);
+}
+
+#[test]
+fn a_constructor_runs_once() {
+    let text = speaker(
+        &[("message", "(call $say (global.get $runs))"), ("binary", "(unreachable)")],
+        "(global $runs (mut i32) (i32.const 0))
+        (func (export \"_initialize\")
+            (global.set $runs (i32.add (global.get $runs) (i32.const 1))))",
+    );
+    assert_eq!(after_undoing(&text).0, [1]);
+}
+
+#[test]
+fn pages_of_any_size_grow_again() {
+    let text = speaker(
+        &[
+            ("connect", "(drop (memory.grow (i32.const 100)))"),
+            ("message", "(call $say (memory.size))"),
+            ("binary", "(drop (memory.grow (i32.const 1))) (unreachable)"),
+        ],
+        "",
+    )
+    .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 5000 (pagesize 1))");
+    assert_eq!(after_undoing(&text).0, [5100]);
+}
+
+#[test]
+fn that_memory_was_refused_is_not_forgotten() {
+    let text =
+        speaker(&[("connect", "(drop (memory.grow (i32.const 60000)))"), ("binary", "(unreachable)")], "");
+    let fault = Fault { during: "binary", cause: FaultCause::Trap(Trap::UnreachableOutOfMemory) };
+    assert_eq!(after_undoing(&text).1, Some(fault));
 }
 
 #[test]

@@ -312,6 +312,21 @@ fn a_host_forgets_timers_that_were_cancelled_or_replaced() {
 }
 
 #[test]
+fn a_timer_that_was_put_off_wakes_nobody() {
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &alarm(), 3);
+    for delay in [10, 100] {
+        for key in &keys {
+            set_in(&mut host, *key, delay);
+        }
+        host.poll(Budget::UNLIMITED);
+    }
+    clock.set(ms(10));
+    // The least that can be asked for is one turn.
+    assert_eq!(host.poll(Budget::fuel(0)), Some(ms(100)), "there is nothing to do");
+}
+
+#[test]
 fn a_room_that_sets_the_same_timer_again_fires_again() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 1);

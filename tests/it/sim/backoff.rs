@@ -1,12 +1,14 @@
 //! When a room is to start again.
 
 use stateroom_wasmi_host::{Backoff, Instant};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Faults in a row, as the documentation of [`Backoff`] has them.
 pub struct Row {
     backoff: Backoff,
-    faults: u32,
+    /// How many there may have been: more than one number where nobody knows at what time a fault
+    /// was.
+    faults: BTreeSet<u32>,
 }
 
 /// What is known of a fault from outside.
@@ -18,20 +20,19 @@ pub struct Failed {
     pub restart_at: Option<Instant>,
 }
 
-/// What is to be known of a fault.
+/// Where a fault stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Place {
-    First,
-    /// The first after others, since the guest had run for long.
+    InRow,
+    /// The first of another row, since the guest had run for long.
     FirstAgain,
-    Later,
     /// There was one too many before it.
     Last,
 }
 
 impl Row {
-    pub const fn new(backoff: Backoff) -> Self {
-        Self { backoff, faults: 0 }
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff, faults: BTreeSet::from([0]) }
     }
 
     /// Checks what a room says that it does about the fault of a guest that was started then.
@@ -40,30 +41,30 @@ impl Row {
         // From here on it begins a new row.
         let enough = started + self.backoff.longest;
         let just_before = Instant::from_nanos(enough.as_nanos() - 1);
-        let later = (self.faults + 1, from, to.min(just_before));
-        let first = (1, from.max(enough), to);
-        let is_right = |(faults, from, to): &(u32, Instant, Instant)| {
-            from <= to
-                && match (self.wait(*faults), failed.restart_at) {
-                    (Some(wait), Some(at)) => (*from + wait..=*to + wait).contains(&at),
-                    (None, None) => true,
-                    _ => false,
-                }
-        };
-        let Some((faults, ..)) = [later, first].into_iter().find(is_right) else {
-            panic!(
-                "{failed:?} of a guest that started at {started}, {} before: {:?}",
-                self.faults, self.backoff
-            )
-        };
-        let place = match failed.restart_at {
+        let is_later =
+            |before: &u32| self.is_right(before + 1, (from, to.min(just_before)), failed.restart_at);
+        let mut faults: BTreeSet<_> = self.faults.iter().filter(|it| is_later(it)).map(|it| it + 1).collect();
+        let is_later = !faults.is_empty();
+        if self.is_right(1, (from.max(enough), to), failed.restart_at) {
+            faults.insert(1);
+        }
+        let before = std::mem::replace(&mut self.faults, faults);
+        assert!(!self.faults.is_empty(), "{failed:?}, started at {started}, {before:?}: {:?}", self.backoff);
+        match failed.restart_at {
             None => Place::Last,
-            Some(_) if faults > 1 => Place::Later,
-            Some(_) if self.faults > 0 => Place::FirstAgain,
-            Some(_) => Place::First,
-        };
-        self.faults = faults;
-        place
+            Some(_) if is_later || before.contains(&0) => Place::InRow,
+            Some(_) => Place::FirstAgain,
+        }
+    }
+
+    /// Whether a room that has failed so many times, last between these times, starts again then.
+    fn is_right(&self, faults: u32, (from, to): (Instant, Instant), restart_at: Option<Instant>) -> bool {
+        from <= to
+            && match (self.wait(faults), restart_at) {
+                (Some(wait), Some(at)) => (from + wait..=to + wait).contains(&at),
+                (None, None) => true,
+                _ => false,
+            }
     }
 
     fn wait(&self, faults: u32) -> Option<Duration> {

@@ -213,7 +213,7 @@ impl Model {
             _ => Place::Last,
         };
         match place {
-            Place::First | Place::Later => {}
+            Place::InRow => {}
             Place::FirstAgain => self.happened.count(Happening::NewRow),
             Place::Last => assert_eq!(failed.restart_at, None),
         }
