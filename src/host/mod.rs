@@ -261,8 +261,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
     pub fn close(&mut self, key: RoomKey) {
         if let Some(slot) = self.rooms.get_mut(&key) {
             slot.room.close();
-            let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
-            self.note_deadline(key, deadline);
+            // A closed room has no deadline to note.
+            slot.settle(key, &mut self.transport, &mut self.queues);
         }
     }
 

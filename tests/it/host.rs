@@ -174,7 +174,8 @@ fn what_the_transport_refuses_is_sent_later_and_in_order() {
     assert!(host.is_blocked());
     // What comes now waits behind it.
     say(&mut host, slow, "6");
-    assert_eq!(host.poll(Budget::UNLIMITED), None, "the transport is waited for, not the clock");
+    assert_eq!(host.poll_timeout(), None, "the transport is waited for, not the clock");
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
     assert_eq!(sent(&mut host), []);
     host.transport_mut().capacity = Some(1);
     host.poll(Budget::UNLIMITED);
@@ -388,6 +389,43 @@ fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
 }
 
 #[test]
+fn a_poll_ends_when_its_budget_is_used_to_the_last() {
+    let module = module(&echo());
+    let mut host = host();
+    let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
+    let fuel = |host: &TestHost, key: RoomKey| host.room(key).map_or(0, |room| room.fuel_used());
+    let before = fuel(&host, keys[0]);
+    say(&mut host, keys[0], "x");
+    host.poll(Budget::UNLIMITED);
+    let one = fuel(&host, keys[0]) - before;
+    let now = Instant::from_millis(5);
+    host.clock().set(now);
+    for (budget, turns) in [
+        (Budget::fuel(one), 1),
+        (Budget::fuel(one + 1), 2),
+        (Budget::until(now), 1),
+        (Budget::until(now + Duration::from_nanos(1)), 2),
+        (Budget::fuel(one + 1).and_until(now), 1),
+    ] {
+        sent(&mut host);
+        for key in keys {
+            say(&mut host, key, "x");
+        }
+        host.poll(budget);
+        assert_eq!(sent(&mut host).len(), turns, "{budget:?}");
+        host.poll(Budget::UNLIMITED);
+    }
+    // Without an end there is none, whatever the clock shows.
+    host.clock().set(Instant::MAX);
+    sent(&mut host);
+    for key in keys {
+        say(&mut host, key, "x");
+    }
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    assert_eq!(sent(&mut host).len(), 2);
+}
+
+#[test]
 fn a_room_that_is_closed_more_than_once_hides_no_other() {
     for polled_before in [false, true] {
         let (mut host, module) = (host(), module(&echo()));
@@ -481,6 +519,28 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
         assert!(!first[i + 1..].contains(numbers), "two rooms draw the same");
         assert!(!second.contains(numbers), "two seeds draw the same");
     }
+}
+
+#[test]
+fn rooms_are_told_the_wall_time_of_the_clock() {
+    struct Wall;
+
+    impl Clock for Wall {
+        fn now(&self) -> Instant {
+            Instant::from_millis(7)
+        }
+
+        fn unix_time_at_zero(&self) -> Option<Duration> {
+            Some(Duration::from_secs(9))
+        }
+    }
+
+    let mut host = Host::new(Wall, RecordingTransport::new());
+    let room = host.open("room", &curious()).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    let SentPayload::Bytes(said) = &host.transport().sent[0].payload else { panic!("it says bytes") };
+    assert_eq!(said[8..], 9_007_000_000_u64.to_le_bytes());
 }
 
 #[test]

@@ -89,6 +89,22 @@ fn a_fresh_guest_hears_of_the_clients_that_are_there() {
 }
 
 #[test]
+fn clients_that_come_and_go_meanwhile_do_so_in_order() {
+    let mut room = open(&module(&diary()), backoff(10, 10, 1));
+    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    numbers(&mut room, NOW);
+    for event in [Event::Disconnect, Event::Connect, Event::Disconnect].map(|event| event(ClientId(1))) {
+        give(&mut room, NOW, event);
+    }
+    for event in [Event::Connect, Event::Disconnect, Event::Connect].map(|event| event(ClientId(2))) {
+        give(&mut room, NOW, event);
+    }
+    assert_eq!(numbers(&mut room, at(10)), [1000, 101, 201, 101, 201, 102, 202, 102]);
+    assert_eq!(room.clients(), [ClientId(2)]);
+}
+
+#[test]
 fn the_event_that_failed_is_over_whatever_it_was() {
     let fails_for_2 = "(if (i32.eq (local.get 0) (i32.const 2)) (then (unreachable)))
         (call $say (local.get 0))";
