@@ -313,6 +313,7 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         }
         let closed = host.poll_closed().unwrap_or_else(|| panic!("{state}"));
         assert_eq!((closed.key, closed.fault), (room, None), "{state}");
+        assert_eq!(closed.stats.waiting_events, 0, "what waited is dropped: {state}");
         for _ in 0..3 {
             assert_eq!(host.poll(Budget::UNLIMITED), None, "{state}");
             assert_eq!(host.poll_closed(), None, "{state}");
@@ -426,22 +427,40 @@ fn a_poll_ends_when_its_budget_is_used_to_the_last() {
 }
 
 #[test]
-fn a_room_that_is_closed_more_than_once_hides_no_other() {
-    for polled_before in [false, true] {
+fn a_room_that_is_closed_where_it_waits_hides_no_other() {
+    for state in ["closed twice", "waits for its turn", "waits for the transport"] {
         let (mut host, module) = (host(), module(&echo()));
         let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
-        // It waits for its turn when it is closed, and that comes later or never.
         say(&mut host, keys[0], "waits");
-        host.close(keys[0]);
-        if polled_before {
+        if state == "waits for the transport" {
+            host.transport_mut().capacity = Some(0);
             host.poll(Budget::UNLIMITED);
-        } else {
+            host.transport_mut().capacity = None;
+        }
+        host.close(keys[0]);
+        if state == "closed twice" {
             host.close(keys[0]);
+        } else {
+            host.poll(Budget::UNLIMITED);
         }
         host.close(keys[1]);
         let order: Vec<_> = std::iter::from_fn(|| host.poll_closed()).map(|closed| closed.key).collect();
-        assert_eq!(order, keys, "polled before: {polled_before}");
+        assert_eq!(order, keys, "{state}");
     }
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn the_clock_of_the_system_goes_on_and_knows_the_date() {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let date = || SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let before = date();
+    let clock = stateroom_wasmi_host::SystemClock::new();
+    let at_zero = clock.unix_time_at_zero().expect("it knows");
+    assert!((before..=date()).contains(&at_zero));
+    let start = clock.now();
+    while clock.now() == start {}
+    assert!(clock.now() > start);
 }
 
 /// Runs a room on a host with whatever clock and transport.

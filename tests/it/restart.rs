@@ -140,7 +140,7 @@ fn waits_double_up_to_the_longest_and_end_after_so_many() {
         assert_eq!(room.poll_timeout(), Some(now));
         room.handle_timeout(now);
     }
-    assert!(room.is_closed());
+    assert!(room.is_closed() && !room.is_restarting());
     assert_eq!(room.fault(), Some(&unreachable("initialize")));
     assert_eq!((room.stats().faults, room.poll_timeout()), (5, None));
     assert_eq!(room.handle_event(now, Event::Connect(ClientId(1))), Err(EventError::Closed));

@@ -233,6 +233,27 @@ fn to_run_events_again_takes_slices_as_well() {
     assert_eq!(numbers(&mut room, NOW), [11_000]);
 }
 
+#[test]
+fn a_timer_of_what_is_run_again_does_not_fire_meanwhile() {
+    let text = speaker(
+        &[
+            ("initialize", "(call $set_timer (i32.const 5))"),
+            ("message", "(call $set_timer (i32.const 0))"),
+            ("binary", "(unreachable)"),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        "",
+    );
+    let mut room = open(&load_wat(&text, &Limits::default()));
+    give(&mut room, NOW, Event::message(CLIENT, "cancel"));
+    let later = Instant::from_millis(10);
+    room.handle_event(later, Event::message(CLIENT, b"bad")).unwrap();
+    assert_eq!(room.poll_timeout(), None, "the text is to be run again yet");
+    room.handle_timeout(later);
+    assert!(outputs(&mut room, later).is_empty());
+    assert_eq!((room.poll_timeout(), room.stats().faults), (None, 1));
+}
+
 /// The fuel of one such text, and of undoing an event after so many of them.
 fn cost_of_undoing(guest: &str, limits: &Limits, text: &str, texts: usize) -> (u64, u64) {
     let text_guest = guest_0_2("", &[("message", guest), ("binary", "(unreachable)")], "");

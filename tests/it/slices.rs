@@ -1,11 +1,12 @@
 //! Pausing in the middle of an event, and going on later.
 
 use crate::support::{
-    ENV, SAY, Said, connect, guest_0_2, limits, module, module_with, numbers, outputs, room, send, speaker,
+    ENV, SAY, Said, connect, echo, guest_0_2, limits, module, module_with, numbers, outputs, room,
+    room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
-    Budget, ClientId, Compilation, Event, Fault, FaultCause, Host, Instant, Limits, ManualClock, Module,
-    RecordingTransport, Room, RoomKey, SentPayload, Trap,
+    Budget, ClientId, Compilation, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
+    Module, RecordingTransport, Room, RoomKey, SentPayload, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
@@ -234,6 +235,33 @@ fn slow() -> String {
         ],
         "",
     )
+}
+
+#[test]
+fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
+    let limits = limits(|limits| (limits.inbox_events, limits.inbox_bytes) = (2, 20));
+    let mut room = room_of_one(&guest_0_2("", &[("message", "(loop (br 0))")], ""), &limits);
+    send(&mut room, "ten bytes.");
+    assert!(room.has_work(NOW), "it is paused");
+    for (text, expected) in [("ten bytes.", Ok(())), ("one too many", Err(EventError::InboxFull))] {
+        assert_eq!(room.handle_event(NOW, Event::message(ClientId(1), text)), expected);
+    }
+    send(&mut room, "ten bytes.");
+    let empty = room.handle_event(NOW, Event::message(ClientId(1), ""));
+    assert_eq!(empty, Err(EventError::InboxFull), "two wait");
+}
+
+#[test]
+fn an_event_does_not_overtake_those_that_wait() {
+    let mut room = room_of_one(&echo(), &Limits::default());
+    for text in ["1", "2"] {
+        send(&mut room, text);
+    }
+    assert!(room.poll_output().is_some());
+    assert_eq!(room.peek_output(), None, "the second waits still, and nothing else is to be done");
+    send(&mut room, "3");
+    let said: Vec<_> = outputs(&mut room, Instant::ZERO).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(said, ["2", "3"]);
 }
 
 #[test]
