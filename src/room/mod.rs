@@ -413,10 +413,12 @@ impl Room {
         self.poll_timeout().is_some_and(|deadline| deadline <= now)
     }
 
+    /// Whether what the guest has sent may yet come to nothing. What it runs again sends nothing.
     fn is_holding_back(&self) -> bool {
-        self.recovery.holds_back() && self.is_busy()
+        self.recovery.holds_back() && self.is_paused()
     }
 
+    /// What can be taken.
     fn outbox(&self) -> Option<&Outbox> {
         if self.is_holding_back() {
             return None;
@@ -424,10 +426,8 @@ impl Room {
         self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
     }
 
+    /// The same, where [`outbox`](Self::outbox) has shown that there is something.
     fn outbox_mut(&mut self) -> Option<&mut Outbox> {
-        if self.is_holding_back() {
-            return None;
-        }
         self.guest.as_mut().map(Guest::outbox_mut).or(self.last_words.as_mut())
     }
 

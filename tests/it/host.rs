@@ -162,6 +162,15 @@ fn nothing_happens_before_the_host_is_polled() {
 }
 
 #[test]
+fn all_that_an_event_sends_goes_out_in_one_poll() {
+    let text = speaker(&[("connect", "(call $say (i32.const 1)) (call $say (i32.const 2))")], "");
+    let mut host = host();
+    open(&mut host, "room", &module(&text));
+    let said: Vec<_> = host.transport().sent.iter().map(|sent| sent.payload.clone()).collect();
+    assert_eq!(said, [1_i32, 2].map(|number| SentPayload::Bytes(number.to_le_bytes().into())));
+}
+
+#[test]
 fn what_the_transport_refuses_is_sent_later_and_in_order() {
     let (mut host, module) = (host(), module(&echo()));
     let slow = open(&mut host, "slow", &module);

@@ -234,6 +234,25 @@ fn to_run_events_again_takes_slices_as_well() {
 }
 
 #[test]
+fn an_event_that_comes_at_once_waits_until_all_was_run_again() {
+    let text = speaker(
+        &[
+            (
+                "message",
+                "(global.set $n (i32.add (global.get $n) (i32.const 1))) (call $say (global.get $n))",
+            ),
+            ("binary", "(unreachable)"),
+        ],
+        "(global $n (mut i32) (i32.const 0))",
+    );
+    let mut room = open(&load_wat(&text, &Limits::default()));
+    give(&mut room, NOW, Event::message(CLIENT, "one"));
+    room.handle_event(NOW, Event::message(CLIENT, b"bad")).unwrap();
+    room.handle_event(NOW, Event::message(CLIENT, "two")).unwrap();
+    assert_eq!(numbers(&mut room, NOW), [2]);
+}
+
+#[test]
 fn a_timer_of_what_is_run_again_does_not_fire_meanwhile() {
     let text = speaker(
         &[
