@@ -50,7 +50,8 @@ impl fmt::Display for FaultPolicy {
 
 /// How long a room waits before it starts again.
 ///
-/// Faults are in a row until a guest has run for the longest wait without one.
+/// Faults are in a row until a guest has run for the longest wait without one. A wait of zero ends
+/// when time has gone on by a nanosecond.
 ///
 /// ```
 /// use stateroom_wasmi_host::Backoff;

@@ -279,11 +279,13 @@ impl Model {
 
     /// The same for the timer, if it was due.
     fn drop_undone_timer(&mut self, now: Instant) {
-        if self.undoes() && self.guest.deadline.is_some_and(|deadline| deadline <= now) {
-            if let Some(fault) = self.guest.fails(&Told::Timer, now) {
-                self.guest.deadline = None;
-                self.undone(fault);
-            }
+        let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
+        if self.undoes()
+            && is_due
+            && let Some(fault) = self.guest.fails(&Told::Timer, now)
+        {
+            self.guest.deadline = None;
+            self.undone(fault);
         }
     }
 
