@@ -388,11 +388,11 @@ fn a_timer_that_fails_is_not_set_any_more_and_one_that_waits_still_is() {
     assert!(!room.is_closed());
 }
 
-/// What a guest says to a text after two events were undone, and the last fault.
+/// What a guest says to a text after three events were undone, and the last fault.
 fn after_undoing(text: &str) -> (Vec<i32>, Option<Fault>) {
     let mut room = open(&load_wat(text, &Limits::default()));
-    // What is saved after the first is what the second goes back to.
-    for _ in 0..2 {
+    // What is saved after the first is what the second goes back to, and the third fails from.
+    for _ in 0..3 {
         give(&mut room, NOW, Event::message(CLIENT, b"bad"));
     }
     room.handle_event(NOW, Event::message(CLIENT, "good")).unwrap();
