@@ -217,6 +217,27 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
 }
 
 #[test]
+fn nor_does_a_timer_that_stays_set_through_5_000_events() {
+    let (mut host, keys) = host_of(1);
+    let give = |host: &mut TestHost, event: Event<'_>| {
+        host.handle_event(keys[0], event).expect("the room takes it");
+        host.poll(Budget::UNLIMITED);
+    };
+    let come_and_go = |host: &mut TestHost, times: usize| {
+        for _ in 0..times {
+            give(host, Event::Disconnect(CLIENT));
+            give(host, Event::Connect(CLIENT));
+        }
+    };
+    give(&mut host, Event::message(CLIENT, "set it"));
+    come_and_go(&mut host, 100);
+    let before = LIVE_BYTES.get();
+    come_and_go(&mut host, 2_500);
+    assert_eq!(LIVE_BYTES.get(), before);
+    assert!(host.poll_timeout().is_some_and(|deadline| deadline > Instant::ZERO));
+}
+
+#[test]
 fn memory_returns_to_what_it_was_when_rooms_are_closed() {
     let (mut host, keys) = host_of(1);
     let module = echo(&Limits::default());
