@@ -328,6 +328,29 @@ fn a_timer_that_was_put_off_wakes_nobody() {
 }
 
 #[test]
+fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
+    let text = speaker(
+        &[
+            ("message", "(call $set_timer (i32.const 10)) (call $say (i32.const 7))"),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        "",
+    );
+    let clock = ManualClock::new();
+    let (mut host, keys) = host_of(&clock, &module(&text), 1);
+    host.transport_mut().capacity = Some(0);
+    host.handle_event(keys[0], Event::message(ClientId(1), "go")).unwrap();
+    for now in [0, 10, 11] {
+        clock.set(ms(now));
+        host.poll(Budget::UNLIMITED);
+        assert!(host.is_blocked());
+    }
+    host.transport_mut().capacity = None;
+    while host.poll(Budget::UNLIMITED).is_some() {}
+    assert_eq!(fired(&mut host).len(), 2);
+}
+
+#[test]
 fn a_room_that_sets_the_same_timer_again_fires_again() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 1);
