@@ -247,6 +247,22 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
 }
 
 #[test]
+fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_timer_does() {
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, Picky::default());
+    let text = speaker(&[("message", "(call $set_timer (i32.const 10)) (call $say (i32.const 1))")], "");
+    let room = host.open("refused", &module(&text)).unwrap();
+    host.transport_mut().refused = Some(room);
+    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+    for (polls, now) in [0, 5, 10, 15].into_iter().enumerate() {
+        clock.set(Instant::from_millis(now));
+        host.poll(Budget::UNLIMITED);
+        assert_eq!(host.transport().refusals, polls + 1, "at {now} ms");
+    }
+}
+
+#[test]
 fn a_message_that_is_lost_keeps_nothing_else() {
     let mut host = Host::new(ManualClock::new(), Picky::default());
     let module = module(&echo());

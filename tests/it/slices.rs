@@ -450,6 +450,30 @@ fn rooms_that_spin_get_turns_alternately() {
 }
 
 #[test]
+fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_one() {
+    let text = speaker(
+        &[
+            ("connect", "(if (i32.eq (local.get 0) (i32.const 2)) (then (call $set_timer (i32.const 10))))"),
+            ("message", "(loop (br 0))"),
+            ("timer", "(loop (br 0))"),
+        ],
+        "",
+    );
+    let (mut host, keys) = host_of(&module_with(&text, &sliced(2_000)), 2);
+    host.handle_event(keys[0], Event::Connect(ClientId(2))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    keys.iter().for_each(|key| tell(&mut host, *key));
+    host.clock().set(Instant::from_millis(10));
+    let fuel = |host: &TestHost| [0, 1].map(|i| host.room(keys[i]).unwrap().fuel_used());
+    let before = fuel(&host);
+    for _ in 0..40 {
+        host.poll(Budget::fuel(1));
+    }
+    let used = [0, 1].map(|i| fuel(&host)[i] - before[i]);
+    assert!(used[0] > 30_000 && used[0].abs_diff(used[1]) <= 2_000, "{used:?}");
+}
+
+#[test]
 fn a_room_that_spins_does_not_keep_another_from_answering() {
     let spinning = module_with(&spinning(), &sliced(2_000));
     let (mut host, keys) = host_of(&spinning, 1);
