@@ -446,11 +446,10 @@ impl Room {
     fn begin(&mut self, call: &Call<'_>) {
         let slice = self.module.limits().fuel_per_slice;
         let Some(guest) = &mut self.guest else { return };
-        let (event, payload) = (Waiting::of(call), payload(call));
         match guest.begin(self.now, call, slice) {
-            Ok(Progress::Done) => self.recovery.event_ended(guest, event, payload),
-            Ok(Progress::Paused) => self.inbox.push_first(event, payload),
-            Err(fault) => self.fail(event, fault),
+            Ok(Progress::Done) => self.recovery.event_ended(guest, call),
+            Ok(Progress::Paused) => self.inbox.push_first(Waiting::of(call), payload(call)),
+            Err(fault) => self.fail(Waiting::of(call), fault),
         }
     }
 
@@ -471,7 +470,7 @@ impl Room {
         };
         match progress {
             Ok(Progress::Done) => {
-                self.recovery.event_ended(guest, event, payload);
+                self.recovery.event_ended(guest, &call);
                 self.inbox.drop_front();
             }
             Ok(Progress::Paused) => {}

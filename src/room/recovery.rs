@@ -1,9 +1,10 @@
 //! What a room does about the faults of its guest.
 
-#[cfg(feature = "rollback")]
-use super::undo::Undo;
 use super::{Room, waiting::Waiting};
+#[cfg(feature = "rollback")]
+use super::{undo::Undo, waiting::payload};
 use crate::{
+    abi::Call,
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, MessagePayload},
     guest::Guest,
@@ -34,10 +35,10 @@ impl Recovery {
 
     /// An event has ended well. The guest is as it left it.
     #[cfg_attr(not(feature = "rollback"), expect(unused_variables, clippy::unused_self))]
-    pub(super) fn event_ended(&mut self, guest: &Guest, event: Waiting, payload: MessagePayload<'_>) {
+    pub(super) fn event_ended(&mut self, guest: &Guest, call: &Call<'_>) {
         #[cfg(feature = "rollback")]
         if let Self::Rollback(undo) = self {
-            undo.event_ended(guest, event, payload);
+            undo.event_ended(guest, Waiting::of(call), payload(call));
         }
     }
 
