@@ -50,7 +50,7 @@ step_tools() {
 step_tests() {
   cargo test --features cli
   # What firmware uses; `cli` has the rest of it.
-  cargo test --features embedded-io,embedded-hal --test it -- link delay
+  cargo test --features embedded-io,embedded-hal,unchecked,rollback --test it -- link delay unchecked
   # The same core without any feature, and optimised: another way through the interpreter.
   cargo test --lib --test it
   cargo test --release --features simd --test it
@@ -66,9 +66,10 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim rollback embedded-hal link embedded-io tokio server attach tool cli; do
+  for features in "" log std simd wat trim rollback unchecked embedded-hal link embedded-io tokio server attach tool cli; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
+  cargo clippy -q --lib --no-default-features --features unchecked -- -D warnings
 }
 
 step_docs() {
@@ -182,6 +183,13 @@ step_firmware() {
     examples/firmware/check.py "$board" --programs "$programs" --replay "$replay"
     .ci/firmware/talk "$board" "$programs/$board" "$tool"
   done
+  # The same without the validator.
+  board=stm32f405 target=thumbv7em-none-eabihf
+  programs=$(dir_for "$target")/$target/release
+  cargo_for "$target" build --release --locked -p "$board" --no-default-features --features unchecked \
+    --manifest-path examples/firmware/Cargo.toml
+  examples/firmware/check.py "$board" --build unchecked --programs "$programs" --replay "$replay"
+  .ci/firmware/talk "$board" "$programs/$board" "$tool"
 }
 
 install_qemu() {
