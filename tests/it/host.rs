@@ -509,20 +509,21 @@ fn clocks_and_transports_may_be_borrowed_and_boxed() {
     assert_eq!(transport.sent.len(), 3);
 }
 
-#[test]
-fn a_borrowed_clock_shows_the_same_time() {
-    struct Wall;
+/// A clock that stands still, and knows the wall time.
+struct Wall;
 
-    impl Clock for Wall {
-        fn now(&self) -> Instant {
-            Instant::from_millis(7)
-        }
-
-        fn unix_time_at_zero(&self) -> Option<Duration> {
-            Some(Duration::from_secs(9))
-        }
+impl Clock for Wall {
+    fn now(&self) -> Instant {
+        Instant::from_millis(7)
     }
 
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        Some(Duration::from_secs(9))
+    }
+}
+
+#[test]
+fn a_borrowed_clock_shows_the_same_time() {
     fn shows(clock: impl Clock) {
         assert_eq!(clock.now(), Instant::from_millis(7));
         assert_eq!(clock.unix_time_at_zero(), Some(Duration::from_secs(9)));
@@ -567,18 +568,6 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
 
 #[test]
 fn rooms_are_told_the_wall_time_of_the_clock() {
-    struct Wall;
-
-    impl Clock for Wall {
-        fn now(&self) -> Instant {
-            Instant::from_millis(7)
-        }
-
-        fn unix_time_at_zero(&self) -> Option<Duration> {
-            Some(Duration::from_secs(9))
-        }
-    }
-
     let mut host = Host::new(Wall, RecordingTransport::new());
     let room = host.open("room", &curious()).unwrap();
     host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
