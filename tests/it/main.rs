@@ -27,6 +27,7 @@ mod support;
 mod timers;
 #[cfg(feature = "tokio")]
 mod tokio_driver;
+mod transport;
 #[cfg(feature = "trim")]
 mod trim;
 #[cfg(feature = "unchecked")]
