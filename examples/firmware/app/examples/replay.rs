@@ -8,7 +8,8 @@ use std::fmt::Write;
 fn main() {
     let mut transcript = String::new();
     let mut play = |bundled, limits: &Limits| {
-        replay::play(bundled, limits, Free::UNLIMITED, &mut transcript).expect("a string takes it all");
+        replay::play(bundled, limits, Free::UNLIMITED, &mut transcript)
+            .expect("it loads, and a string takes it all");
     };
     for bundled in rooms::SMALL {
         play(bundled, &replay::small_limits());
