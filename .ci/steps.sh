@@ -46,13 +46,13 @@ step_tools() {
   rustc --version
 }
 
-# The README's command.
+# The README's command; then the core alone, by its own features.
 step_tests() {
-  cargo test --features cli
-  # What firmware uses; `cli` has the rest of it.
-  cargo test --features embedded-io,embedded-hal,unchecked,rollback --test it -- link delay unchecked
-  # The same core without any feature, and optimised: another way through the interpreter.
-  cargo test --lib --test it
+  cargo test --workspace
+  cargo test -p stateroom-wasmi-link --features bridge,embedded-io
+  cargo test --lib --test it --test alloc
+  cargo test --features embedded-hal,rollback,unchecked --test it
+  # Optimised: another way through the interpreter.
   cargo test --release --features simd --test it
   # What a user's release profile may be: without link-time optimisation, in many units.
   cargo test --profile plain-release --features simd --test it -- what_runs_long stack::
@@ -66,15 +66,29 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim rollback unchecked embedded-hal link embedded-io tokio server attach tool cli; do
+  for features in "" log std simd wat trim rollback unchecked embedded-hal tokio; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
   cargo clippy -q --lib --no-default-features --features unchecked -- -D warnings
+  for features in "" bridge embedded-io log; do
+    cargo clippy -q -p stateroom-wasmi-link --all-targets --features "$features" -- -D warnings
+  done
+  for features in "" board; do
+    cargo clippy -q -p stateroom-wasmi-server --all-targets --features "$features" -- -D warnings
+  done
+  cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings
+  cargo clippy -q --workspace --all-targets --all-features -- -D warnings
+}
+
+# The core stands alone: nothing of it names a crate that stands above it.
+step_layers() {
+  ! grep -rnE 'stateroom[-_]wasmi[-_](link|server|capi|service|testkit|store|cluster)|crates/' src
+  ! cargo tree -e normal,build --all-features --prefix none | grep -E '^stateroom-wasmi-(link|server)'
 }
 
 step_docs() {
-  RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps --all-features
-  RUSTDOCFLAGS="-D warnings" cargo doc -q --no-deps
+  RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps --all-features
+  RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
 }
 
 # clippy refuses what is newer than the version that Cargo.toml states; here, what the
@@ -85,8 +99,8 @@ import json, sys
 version = lambda text: tuple(int(part) for part in (text or "0").split("."))[:2]
 metadata = json.load(sys.stdin)
 nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-ours = metadata["resolve"]["root"]
-seen, todo = set(), [ours]
+ours = metadata["workspace_members"]
+seen, todo = set(), list(ours)
 while todo:
     node = todo.pop()
     if node in seen:
@@ -96,18 +110,18 @@ while todo:
         if any(kind["kind"] != "dev" for kind in dep["dep_kinds"]):
             todo.append(dep["pkg"])
 packages = {package["id"]: package for package in metadata["packages"]}
-stated = version(packages[ours]["rust_version"])
+stated = version(packages[ours[0]]["rust_version"])
 newer = [packages[p]["name"] for p in seen if version(packages[p]["rust_version"]) > stated]
-print("Rust", packages[ours]["rust_version"], "is stated;", len(seen) - 1, "dependencies ask for no newer one" if not newer else "too new: " + ", ".join(newer))
+print("Rust", packages[ours[0]]["rust_version"], "is stated;", len(seen) - len(ours), "dependencies ask for no newer one" if not newer else "too new: " + ", ".join(newer))
 sys.exit(bool(newer))
 '
 }
 
 step_bare_metal() {
-  local target tree
+  local target tree features=stateroom-wasmi-host/log,stateroom-wasmi-host/embedded-hal,stateroom-wasmi-link/embedded-io
   for target in thumbv7em-none-eabihf riscv32imac-unknown-none-elf; do
-    cargo_for "$target" build --release --lib --features log,embedded-hal,embedded-io
-    tree=$(cargo tree -e normal --target "$target" --features log,embedded-hal,embedded-io --prefix none | sort -u)
+    cargo_for "$target" build --release -p stateroom-wasmi-host -p stateroom-wasmi-link --features "$features"
+    tree=$(cargo tree -e normal --target "$target" -p stateroom-wasmi-host -p stateroom-wasmi-link --features "$features" --prefix none | sort -u)
     if grep -E '^(tokio|axum|clap|serde|std-|futures|getrandom) ' <<<"$tree"; then
       echo "the crates above have no place on $target"
       exit 1
@@ -122,7 +136,7 @@ step_bare_metal() {
 
 step_package() {
   cargo package --list --allow-dirty >"$cache/package.list"
-  if grep -E '^(benches/vs-jit|fuzz|\.ci)/' "$cache/package.list"; then
+  if grep -E '^(benches/vs-jit|crates|fuzz|\.ci)/' "$cache/package.list"; then
     echo "the files above are not for the registry"
     exit 1
   fi
@@ -140,14 +154,14 @@ step_rooms() {
   fi
   rm -rf examples/rooms/assemblyscript/node_modules
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
-  ROOMS_DIR=$cache/rooms cargo test --features cli --test it -- serve::bundled
+  ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
 }
 
 step_browser() {
-  cargo build --features cli
-  (cd .ci/browser && npm install --no-audit --no-fund --loglevel=error &&
+  cargo build -p stateroom-wasmi
+  (cd crates/cli/tests/browser && npm install --no-audit --no-fund --loglevel=error &&
     STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
-  rm -rf .ci/browser/node_modules
+  rm -rf crates/cli/tests/browser/node_modules
 }
 
 # The same answers as the JIT host gives.
@@ -171,7 +185,7 @@ step_fuzz() {
 step_firmware() {
   local board target programs tool replay=$cache/replay.txt
   install_qemu
-  cargo build --features cli
+  cargo build -p stateroom-wasmi
   tool=$CARGO_TARGET_DIR/debug/stateroom-wasmi
   (cd examples/firmware && cargo fmt --all -- --check && cargo clippy -q -p app --all-targets -- -D warnings &&
     cargo run -q --release -p app --example replay >"$replay")

@@ -4,8 +4,8 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey, RoomOptions,
-    SendError, Transport,
+    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey,
+    RoomOptions, SendError, Transport,
 };
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
@@ -34,8 +34,10 @@ fn module_with(wasm: &[u8], limits: &Limits) -> Module {
 }
 
 fn room(module: &Module) -> Room {
-    let mut room = Room::new(module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens");
-    room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("it takes a client");
+    let mut room =
+        Room::new(module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
+        .expect("it takes a client");
     while room.poll_output().is_some() {}
     room
 }
@@ -47,9 +49,12 @@ fn host(
     rooms: usize,
 ) -> (Host<&'static ManualClock, Nowhere>, Vec<RoomKey>) {
     let mut host = Host::new(clock, Nowhere);
-    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).expect("it opens")).collect();
+    let keys: Vec<_> = (0..rooms)
+        .map(|i| host.open(&i.to_string(), module).expect("it opens"))
+        .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(CLIENT)).expect("it takes a client");
+        host.handle_event(*key, Event::Connect(CLIENT))
+            .expect("it takes a client");
     }
     host.poll(Budget::UNLIMITED);
     (host, keys)
@@ -66,7 +71,10 @@ fn start(c: &mut Criterion) {
         group.bench_function(format!("load, {name}"), |b| b.iter(|| module(wasm)));
         let module = module(wasm);
         group.bench_function(format!("open, {name}"), |b| {
-            b.iter(|| Room::new(&module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens"));
+            b.iter(|| {
+                Room::new(&module, "bench", Instant::ZERO, RoomOptions::default())
+                    .expect("it opens")
+            });
         });
     }
 }
@@ -91,7 +99,8 @@ fn events(c: &mut Criterion) {
             let (mut host, keys) = host(&module, clock(), 1);
             group.bench_function(format!("host, {name}, {len} B"), |b| {
                 b.iter(|| {
-                    host.handle_event(keys[0], Event::message(CLIENT, text.as_str())).expect("it is idle");
+                    host.handle_event(keys[0], Event::message(CLIENT, text.as_str()))
+                        .expect("it is idle");
                     host.poll(Budget::UNLIMITED)
                 });
             });
@@ -109,12 +118,13 @@ fn fuel(c: &mut Criterion) {
         ("on, slices of 1,000", Some(u64::MAX), 1_000),
     ] {
         let mut limits = Limits::default();
-        limits.fuel_per_event = fuel_per_event;
+        limits.max_fuel_per_event = fuel_per_event;
         limits.fuel_per_slice = fuel_per_slice;
         let (mut host, keys) = host(&module_with(ECHO_RUST, &limits), clock(), 1);
         group.bench_function(name, |b| {
             b.iter(|| {
-                host.handle_event(keys[0], Event::message(CLIENT, text.as_str())).expect("it is idle");
+                host.handle_event(keys[0], Event::message(CLIENT, text.as_str()))
+                    .expect("it is idle");
                 host.poll(Budget::UNLIMITED)
             });
         });
@@ -127,7 +137,7 @@ fn rollback(c: &mut Criterion) {
     use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
     let mut group = c.benchmark_group("rollback");
     let mut limits = Limits::default();
-    limits.fuel_per_event = Some(20_000);
+    limits.max_fuel_per_event = Some(20_000);
     let mut load = LoadOptions::default();
     load.rollback = true;
     let module = Module::load_with(ECHO_RUST, &limits, load).expect("the room loads");
@@ -135,9 +145,11 @@ fn rollback(c: &mut Criterion) {
         let mut options = RoomOptions::default();
         options.on_fault = on_fault;
         let mut room = Room::new(&module, "bench", Instant::ZERO, options).expect("it opens");
-        room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("it takes a client");
+        room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
+            .expect("it takes a client");
         let mut say = move |text: &str| {
-            room.handle_event(Instant::ZERO, Event::message(CLIENT, text)).expect("it is open");
+            room.handle_event(Instant::ZERO, Event::message(CLIENT, text))
+                .expect("it is open");
             while room.has_work(Instant::ZERO) || room.peek_output().is_some() {
                 while let Some(output) = room.poll_output() {
                     black_box(output);
@@ -145,7 +157,9 @@ fn rollback(c: &mut Criterion) {
                 room.resume(Instant::ZERO);
             }
         };
-        group.bench_function(format!("an event, {on_fault}"), |b| b.iter(|| say("0123456789abcdef")));
+        group.bench_function(format!("an event, {on_fault}"), |b| {
+            b.iter(|| say("0123456789abcdef"))
+        });
         if on_fault == FaultPolicy::Rollback {
             // It takes more than the fuel of an event.
             let long = "x".repeat(100_000);
@@ -164,7 +178,9 @@ fn many_rooms(c: &mut Criterion) {
     group.bench_function("an event each", |b| {
         b.iter(|| {
             for key in &keys {
-                echoes.handle_event(*key, Event::message(CLIENT, "hello")).expect("it is idle");
+                echoes
+                    .handle_event(*key, Event::message(CLIENT, "hello"))
+                    .expect("it is idle");
             }
             echoes.poll(Budget::UNLIMITED)
         });
@@ -179,7 +195,11 @@ fn many_rooms(c: &mut Criterion) {
     });
     group.bench_function("opened and closed", |b| {
         let module = module(ECHO_C);
-        b.iter_batched(|| host(&module, clock(), 1000), |(host, _)| drop(host), BatchSize::PerIteration);
+        b.iter_batched(
+            || host(&module, clock(), 1000),
+            |(host, _)| drop(host),
+            BatchSize::PerIteration,
+        );
     });
 }
 

@@ -31,7 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     options.rollback = true;
     let module = Module::load_with(&wat::parse_str(COUNTER)?, &Limits::default(), options)?;
 
-    for policy in [FaultPolicy::Close, FaultPolicy::Restart(Backoff::default()), FaultPolicy::Rollback] {
+    for policy in [
+        FaultPolicy::Close,
+        FaultPolicy::Restart(Backoff::default()),
+        FaultPolicy::Rollback,
+    ] {
         let clock = ManualClock::new();
         let mut host = Host::new(&clock, RecordingTransport::new());
         let mut options = RoomOptions::default();
@@ -40,7 +44,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         host.handle_event(room, Event::Connect(ClientId(1)))?;
         for _ in 0..5 {
             // A room that has closed takes no more.
-            if host.handle_event(room, Event::message(ClientId(1), "count")).is_err() {
+            if host
+                .handle_event(room, Event::message(ClientId(1), "count"))
+                .is_err()
+            {
                 break;
             }
             // A room that is to start again says when.
@@ -48,11 +55,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 clock.set(wake_at);
             }
         }
-        let said: Vec<_> = host.transport().sent.iter().map(|sent| &sent.payload).collect();
+        let said: Vec<_> = host
+            .transport()
+            .sent
+            .iter()
+            .map(|sent| &sent.payload)
+            .collect();
         println!("{policy}: {said:?}");
         match host.poll_closed().and_then(|closed| closed.fault) {
             Some(fault) => println!("  closed: {fault}"),
-            None => println!("  open; faults: {}", host.room(room).map_or(0, |room| room.stats().faults)),
+            None => println!(
+                "  open; faults: {}",
+                host.room(room).map_or(0, |room| room.stats().faults)
+            ),
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 //! `cargo run --release --features std --example many_rooms`.
 
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Limits, Module, Output, RoomKey, SendError, SystemClock, Transport,
+    Budget, ClientId, Event, Host, Limits, Module, Output, RoomKey, SendError, SystemClock,
+    Transport,
 };
 use std::{convert::Infallible, error::Error, time::Instant};
 
@@ -42,7 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     host.poll(Budget::UNLIMITED);
 
     let Counter { messages, bytes } = host.transport();
-    println!("{} rooms said {messages} messages of {bytes} bytes in {:?}", rooms.len(), started.elapsed());
+    println!(
+        "{} rooms said {messages} messages of {bytes} bytes in {:?}",
+        rooms.len(),
+        started.elapsed()
+    );
     while let Some(closed) = host.poll_closed() {
         println!("room {:?} has failed: {:?}", closed.id, closed.fault);
     }

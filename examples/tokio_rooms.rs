@@ -15,15 +15,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (rooms, mut said) = spawn(Options::default());
 
     let tower = rooms.open("tower", &module).await?;
-    rooms.handle_event(tower, OwnedEvent::Connect(ClientId(1))).await?;
+    rooms
+        .handle_event(tower, OwnedEvent::Connect(ClientId(1)))
+        .await?;
     for _ in 0..3 {
-        if let Some(Said::Text { recipient, text, .. }) = said.recv().await {
+        if let Some(Said::Text {
+            recipient, text, ..
+        }) = said.recv().await
+        {
             println!("to {recipient:?}: {text}");
         }
     }
     rooms.close(tower).await;
     if let Some(Said::Closed(room)) = said.recv().await {
-        println!("room {:?} is closed; it used {} units of fuel", room.id, room.stats.fuel_used);
+        println!(
+            "room {:?} is closed; it used {} units of fuel",
+            room.id, room.stats.fuel_used
+        );
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 //! The clock room ticks every second while somebody is there. Here no second passes: the driver
 //! tells the room what time it is, and jumps from one deadline to the next.
 
-use stateroom_wasmi_host::{ClientId, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions};
+use stateroom_wasmi_host::{
+    ClientId, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
+};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -12,7 +12,7 @@ use core::{error::Error, fmt};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The module is longer than [`Limits::module_bytes`](crate::Limits::module_bytes).
+    /// The module is longer than [`Limits::max_module_bytes`](crate::Limits::max_module_bytes).
     TooLarge {
         /// Its length in bytes.
         bytes: usize,
@@ -50,7 +50,10 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { bytes, limit } => {
-                write!(f, "the module is {bytes} bytes long, more than the limit of {limit}")
+                write!(
+                    f,
+                    "the module is {bytes} bytes long, more than the limit of {limit}"
+                )
             }
             Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
             #[cfg(feature = "wat")]
@@ -70,7 +73,9 @@ impl fmt::Display for LoadError {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
                     None => f.write_str("the module cannot be a room:")?,
                 }
-                problems.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+                problems
+                    .iter()
+                    .try_for_each(|problem| write!(f, "\n  - {problem}"))
             }
         }
     }
@@ -109,7 +114,7 @@ impl Error for EngineError {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The id is longer than [`Limits::room_id_bytes`](crate::Limits::room_id_bytes).
+    /// The id is longer than [`Limits::max_room_id_bytes`](crate::Limits::max_room_id_bytes).
     IdTooLong {
         /// Its length in bytes.
         bytes: usize,
@@ -118,7 +123,7 @@ pub enum OpenError {
     },
     /// The host has a room of this id.
     IdTaken,
-    /// The host has as many rooms as [`HostLimits::rooms`](crate::HostLimits::rooms) allows.
+    /// The host has as many rooms as [`HostLimits::max_rooms`](crate::HostLimits::max_rooms) allows.
     TooManyRooms {
         /// The limit.
         limit: usize,
@@ -137,7 +142,10 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IdTooLong { bytes, limit } => {
-                write!(f, "the room's id is {bytes} bytes long, more than the limit of {limit}")
+                write!(
+                    f,
+                    "the room's id is {bytes} bytes long, more than the limit of {limit}"
+                )
             }
             Self::IdTaken => f.write_str("a room of this id is open already"),
             Self::TooManyRooms { limit } => write!(f, "the host has its limit of {limit} rooms"),
@@ -174,12 +182,12 @@ pub enum EventError {
     AlreadyConnected(ClientId),
     /// The client is not connected.
     NotConnected(ClientId),
-    /// The room has as many clients as [`Limits::clients`](crate::Limits::clients) allows.
+    /// The room has as many clients as [`Limits::max_clients`](crate::Limits::max_clients) allows.
     RoomFull {
         /// The limit.
         limit: usize,
     },
-    /// The message is longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    /// The message is longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
     MessageTooLong {
         /// Its length in bytes.
         bytes: usize,
@@ -195,12 +203,17 @@ impl fmt::Display for EventError {
         match self {
             Self::UnknownRoom => f.write_str("there is no such room"),
             Self::Closed => f.write_str("the room is closed"),
-            Self::InvalidClientId(id) => write!(f, "{id} is no client id; they go from 1 to 2147483647"),
+            Self::InvalidClientId(id) => {
+                write!(f, "{id} is no client id; they go from 1 to 2147483647")
+            }
             Self::AlreadyConnected(id) => write!(f, "client {id} is connected already"),
             Self::NotConnected(id) => write!(f, "client {id} is not connected"),
             Self::RoomFull { limit } => write!(f, "the room has its limit of {limit} clients"),
             Self::MessageTooLong { bytes, limit } => {
-                write!(f, "the message is {bytes} bytes long, more than the limit of {limit}")
+                write!(
+                    f,
+                    "the message is {bytes} bytes long, more than the limit of {limit}"
+                )
             }
             Self::InboxFull => f.write_str("the room is busy and its inbox is full"),
         }
@@ -240,7 +253,7 @@ impl Error for Fault {
 pub enum FaultCause {
     /// An instruction trapped; a panic of a Rust guest is an `unreachable`.
     Trap(Trap),
-    /// One event used more than [`Limits::fuel_per_event`](crate::Limits::fuel_per_event).
+    /// One event used more than [`Limits::max_fuel_per_event`](crate::Limits::max_fuel_per_event).
     OutOfFuel {
         /// The limit.
         limit: u64,
@@ -260,7 +273,7 @@ pub enum FaultCause {
     BadRecipient(i32),
     /// The guest gave `stateroom_send` bytes that are no message.
     Undecodable(DecodeError),
-    /// The guest sent a message longer than [`Limits::message_bytes`](crate::Limits::message_bytes).
+    /// The guest sent a message longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
     MessageTooLong {
         /// Its length in bytes.
         bytes: usize,
@@ -268,13 +281,13 @@ pub enum FaultCause {
         limit: usize,
     },
     /// The guest sent more messages within one event than
-    /// [`Limits::outbox_messages`](crate::Limits::outbox_messages).
+    /// [`Limits::max_outbox_messages`](crate::Limits::max_outbox_messages).
     TooManyMessages {
         /// The limit.
         limit: usize,
     },
     /// The guest sent more bytes within one event than
-    /// [`Limits::outbox_bytes`](crate::Limits::outbox_bytes).
+    /// [`Limits::max_outbox_bytes`](crate::Limits::max_outbox_bytes).
     TooManyBytes {
         /// The limit in bytes.
         limit: usize,
@@ -310,26 +323,45 @@ impl fmt::Display for FaultCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trap(trap) => trap.fmt(f),
-            Self::OutOfFuel { limit } => write!(f, "one event used more than {limit} units of fuel"),
+            Self::OutOfFuel { limit } => {
+                write!(f, "one event used more than {limit} units of fuel")
+            }
             Self::BadPointer { function, ptr, len } => {
-                write!(f, "{len} bytes at {ptr:#x}, given to `{function}`, are not within its memory")
+                write!(
+                    f,
+                    "{len} bytes at {ptr:#x}, given to `{function}`, are not within its memory"
+                )
             }
             Self::NotUtf8 => f.write_str("it sent a text that is not UTF-8"),
-            Self::BadRecipient(n) => write!(f, "it sent to the recipient {n}, which there cannot be"),
+            Self::BadRecipient(n) => {
+                write!(f, "it sent to the recipient {n}, which there cannot be")
+            }
             Self::Undecodable(_) => f.write_str("it sent bytes that are no message"),
             Self::MessageTooLong { bytes, limit } => {
-                write!(f, "it sent a message of {bytes} bytes, more than the limit of {limit}")
+                write!(
+                    f,
+                    "it sent a message of {bytes} bytes, more than the limit of {limit}"
+                )
             }
             Self::TooManyMessages { limit } => {
                 write!(f, "it sent more than {limit} messages within one event")
             }
-            Self::TooManyBytes { limit } => write!(f, "it sent more than {limit} bytes within one event"),
+            Self::TooManyBytes { limit } => {
+                write!(f, "it sent more than {limit} bytes within one event")
+            }
             Self::BadAllocation { ptr, len } => {
-                write!(f, "its allocator answered {ptr:#x} when asked for {len} bytes")
+                write!(
+                    f,
+                    "its allocator answered {ptr:#x} when asked for {len} bytes"
+                )
             }
             Self::InvalidFunction => f.write_str("one of its functions is not valid WebAssembly"),
             Self::Exit { code } => write!(f, "it exited with code {code}"),
-            Self::WrongVersion { name, expected, found } => {
+            Self::WrongVersion {
+                name,
+                expected,
+                found,
+            } => {
                 write!(f, "`{name}` is {found}, but this host speaks {expected}")
             }
         }
@@ -343,7 +375,7 @@ pub enum Trap {
     /// `unreachable` was reached: a panic or an abort of the guest.
     Unreachable,
     /// The same, after the guest was refused memory beyond
-    /// [`Limits::memory_bytes`](crate::Limits::memory_bytes).
+    /// [`Limits::max_memory_bytes`](crate::Limits::max_memory_bytes).
     UnreachableOutOfMemory,
     /// An access outside of the linear memory.
     MemoryOutOfBounds,
@@ -359,8 +391,8 @@ pub enum Trap {
     IntegerOverflow,
     /// A conversion of a NaN to an integer.
     BadConversion,
-    /// The limits of [`Limits::stack_bytes`](crate::Limits::stack_bytes) or
-    /// [`Limits::recursion_depth`](crate::Limits::recursion_depth).
+    /// The limits of [`Limits::max_stack_bytes`](crate::Limits::max_stack_bytes) or
+    /// [`Limits::max_recursion_depth`](crate::Limits::max_recursion_depth).
     StackOverflow,
     /// The host has no more memory to give.
     OutOfSystemMemory,

@@ -89,7 +89,7 @@
 //! | `wat` | modules in the text format |
 //! | `trim` | `Room::trim`: memory that a guest does not use goes back to the operating system (Linux) |
 //! | `rollback` | `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
-//! | `embedded-hal` | `driver::delay`: time and sleep by a `DelayNs` |
+//! | `embedded-hal` | `driver::embedded_hal`: time and sleep by a `DelayNs` |
 //! | `link` | `driver::link`: rooms on a board, their clients at the other end of a line |
 //! | `embedded-io` | the same over what implements the traits of `embedded-io` |
 //! | `tokio` | `driver::tokio`: a host in a task |
@@ -101,16 +101,20 @@
 #![no_std]
 #![cfg_attr(not(any(feature = "trim", feature = "unchecked")), forbid(unsafe_code))]
 #![deny(unsafe_code)]
-#![deny(missing_docs)]
+#![cfg_attr(
+    not(any(feature = "validate", feature = "unchecked")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "a library may leave it to the program how modules are loaded"
+    )
+)]
 
 #[cfg(not(target_has_atomic = "ptr"))]
 compile_error!(
     "stateroom-wasmi-host needs a target with atomic pointers, since the interpreter counts \
      references with them; thumbv6m and riscv32imc have none, thumbv7m and riscv32imac do"
 );
-
-#[cfg(not(any(feature = "validate", feature = "unchecked")))]
-compile_error!("modules are loaded by the features `validate`, which is on by default, and `unchecked`");
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -124,36 +128,37 @@ macro_rules! log {
     };
 }
 
+#[macro_use]
+mod setters;
+
 pub mod abi;
-#[cfg(any(feature = "embedded-hal", feature = "link", feature = "tokio"))]
 pub mod driver;
 mod error;
-mod estimate;
 mod event;
-pub mod fixed;
+mod fault_policy;
 mod guest;
+mod heap_estimate;
 mod host;
 mod limits;
 mod module;
-mod policy;
-mod queue;
 mod room;
+mod storage;
 mod time;
 
 #[cfg(feature = "std")]
 pub use self::host::SystemClock;
 pub use self::{
     error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap},
-    estimate::HeapEstimate,
     event::{ClientId, Event, MessagePayload, MessageRecipient, Output},
+    fault_policy::{Backoff, FaultPolicy},
     guest::Compilation,
+    heap_estimate::HeapEstimate,
     host::{
-        Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey, SendError,
-        Sent, SentPayload, Transport,
+        Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey,
+        SendError, Sent, SentPayload, Transport,
     },
     limits::Limits,
     module::{LoadOptions, Module},
-    policy::{Backoff, FaultPolicy},
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };

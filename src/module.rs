@@ -32,9 +32,29 @@ pub struct LoadOptions {
     pub rollback: bool,
 }
 
+impl LoadOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            compilation: Compilation::Lazy,
+            #[cfg(feature = "rollback")]
+            rollback: false,
+        }
+    }
+
+    setters! { compilation: Compilation }
+
+    #[cfg(feature = "rollback")]
+    setters! { rollback: bool }
+}
+
 impl From<Compilation> for LoadOptions {
     fn from(compilation: Compilation) -> Self {
-        Self { compilation, ..Self::default() }
+        Self {
+            compilation,
+            ..Self::default()
+        }
     }
 }
 
@@ -103,17 +123,29 @@ impl Module {
         })
     }
 
-    fn load_by(wasm: &[u8], limits: &Limits, options: LoadOptions, parse: Parse) -> Result<Self, LoadError> {
-        if wasm.len() > limits.module_bytes {
-            return Err(LoadError::TooLarge { bytes: wasm.len(), limit: limits.module_bytes });
+    fn load_by(
+        wasm: &[u8],
+        limits: &Limits,
+        options: LoadOptions,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
+        if wasm.len() > limits.max_module_bytes {
+            return Err(LoadError::TooLarge {
+                bytes: wasm.len(),
+                limit: limits.max_module_bytes,
+            });
         }
         #[cfg(feature = "rollback")]
         if options.rollback {
             let compiled = Compiled::exposed(wasm, limits, options.compilation, parse)?;
-            return Ok(Self { compiled: Arc::new(compiled) });
+            return Ok(Self {
+                compiled: Arc::new(compiled),
+            });
         }
         let compiled = Compiled::new(wasm, limits, options.compilation, parse)?;
-        Ok(Self { compiled: Arc::new(compiled) })
+        Ok(Self {
+            compiled: Arc::new(compiled),
+        })
     }
 
     /// Compiles a module in the text format, and checks it.
@@ -152,6 +184,8 @@ impl Module {
 
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Module").field("abi", &self.abi()).finish_non_exhaustive()
+        f.debug_struct("Module")
+            .field("abi", &self.abi())
+            .finish_non_exhaustive()
     }
 }

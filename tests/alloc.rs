@@ -2,54 +2,18 @@
 //!
 //! A test target of its own, since it counts with an allocator of its own. The counts are of the
 //! thread, so that tests do not count each other.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod support {
+    pub mod counting_allocator;
+}
 
 use stateroom_wasmi_host::{
-    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey,
-    RoomOptions, SendError, Transport,
+    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, Room,
+    RoomKey, RoomOptions, SendError, Transport,
 };
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    convert::Infallible,
-    time::Duration,
-};
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    static LIVE_BYTES: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn count(allocations: usize, bytes: isize) {
-    // At the end of a thread there is nothing to count with, and nothing to count.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
-    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
-        // SAFETY: the caller keeps to the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(0, -(layout.size() as isize));
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count(1, new_size as isize - layout.size() as isize);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
+use std::{convert::Infallible, time::Duration};
+use support::counting_allocator::{ALLOCATIONS, LIVE_BYTES};
 
 /// Counts what it is given.
 #[derive(Default)]
@@ -106,9 +70,12 @@ type TestHost = Host<ManualClock, Sink>;
 fn host_of(rooms: usize) -> (TestHost, Vec<RoomKey>) {
     let mut host = Host::new(ManualClock::new(), Sink::default());
     let module = echo(&Limits::default());
-    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), &module).expect("it opens")).collect();
+    let keys: Vec<_> = (0..rooms)
+        .map(|i| host.open(&i.to_string(), &module).expect("it opens"))
+        .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(CLIENT)).expect("the client may connect");
+        host.handle_event(*key, Event::Connect(CLIENT))
+            .expect("the client may connect");
     }
     host.poll(Budget::UNLIMITED);
     (host, keys)
@@ -159,17 +126,21 @@ mod rollback {
 
     /// A host with one room of a guest with so many pages of memory.
     fn host_of(pages: usize, on_fault: FaultPolicy) -> (TestHost, Vec<RoomKey>) {
-        let text =
-            ECHO.replace("(memory (export \"memory\") 1)", &format!("(memory (export \"memory\") {pages})"));
+        let text = ECHO.replace(
+            "(memory (export \"memory\") 1)",
+            &format!("(memory (export \"memory\") {pages})"),
+        );
         assert!(pages == 1 || text != ECHO);
         let mut options = LoadOptions::default();
         options.compilation = Compilation::Eager;
         options.rollback = true;
         let wasm = wat::parse_str(text).expect("the guest is valid text");
-        let module = Module::load_with(&wasm, &Limits::default(), options).expect("the guest fits the ABI");
+        let module =
+            Module::load_with(&wasm, &Limits::default(), options).expect("the guest fits the ABI");
         let mut host = Host::new(ManualClock::new(), Sink::default()).with_fault_policy(on_fault);
         let keys = vec![host.open("room", &module).expect("it opens")];
-        host.handle_event(keys[0], Event::Connect(CLIENT)).expect("the client may connect");
+        host.handle_event(keys[0], Event::Connect(CLIENT))
+            .expect("the client may connect");
         host.poll(Budget::UNLIMITED);
         (host, keys)
     }
@@ -190,7 +161,10 @@ mod rollback {
         let mut rounds = || {
             let before = ALLOCATIONS.get();
             let fuel = host.room(keys[0]).map_or(0, |room| room.fuel_used());
-            while host.room(keys[0]).is_some_and(|room| room.fuel_used() - fuel < 10 * 65_536) {
+            while host
+                .room(keys[0])
+                .is_some_and(|room| room.fuel_used() - fuel < 10 * 65_536)
+            {
                 round(&mut host, &keys);
             }
             ALLOCATIONS.get() - before
@@ -205,7 +179,8 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
     let (mut host, keys) = host_of(3);
     let set = |host: &mut TestHost, times: usize| {
         for i in 0..times {
-            host.handle_event(keys[i % 3], Event::message(CLIENT, "again")).expect("the room takes it");
+            host.handle_event(keys[i % 3], Event::message(CLIENT, "again"))
+                .expect("the room takes it");
             host.poll(Budget::UNLIMITED);
         }
     };
@@ -213,14 +188,18 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
     let before = LIVE_BYTES.get();
     set(&mut host, 100_000);
     assert_eq!(LIVE_BYTES.get(), before);
-    assert!(host.poll_timeout().is_some_and(|deadline| deadline <= Instant::from_millis(16)));
+    assert!(
+        host.poll_timeout()
+            .is_some_and(|deadline| deadline <= Instant::from_millis(16))
+    );
 }
 
 #[test]
 fn nor_does_a_timer_that_stays_set_through_5_000_events() {
     let (mut host, keys) = host_of(1);
     let give = |host: &mut TestHost, event: Event<'_>| {
-        host.handle_event(keys[0], event).expect("the room takes it");
+        host.handle_event(keys[0], event)
+            .expect("the room takes it");
         host.poll(Budget::UNLIMITED);
     };
     let come_and_go = |host: &mut TestHost, times: usize| {
@@ -234,7 +213,10 @@ fn nor_does_a_timer_that_stays_set_through_5_000_events() {
     let before = LIVE_BYTES.get();
     come_and_go(&mut host, 2_500);
     assert_eq!(LIVE_BYTES.get(), before);
-    assert!(host.poll_timeout().is_some_and(|deadline| deadline > Instant::ZERO));
+    assert!(
+        host.poll_timeout()
+            .is_some_and(|deadline| deadline > Instant::ZERO)
+    );
 }
 
 #[test]
@@ -242,10 +224,12 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
     let (mut host, keys) = host_of(1);
     let module = echo(&Limits::default());
     let flood = |host: &mut TestHost| {
-        let many: Vec<_> =
-            (0..200).map(|i| host.open(&format!("more {i}"), &module).expect("it opens")).collect();
+        let many: Vec<_> = (0..200)
+            .map(|i| host.open(&format!("more {i}"), &module).expect("it opens"))
+            .collect();
         for key in &many {
-            host.handle_event(*key, Event::Connect(CLIENT)).expect("the client may connect");
+            host.handle_event(*key, Event::Connect(CLIENT))
+                .expect("the client may connect");
         }
         round(host, &many);
         many.iter().for_each(|key| host.close(*key));
@@ -270,8 +254,10 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
 #[test]
 fn a_queue_that_is_never_empty_takes_no_more_memory() {
     let module = echo(&Limits::default());
-    let mut room = Room::new(&module, "busy", Instant::ZERO, RoomOptions::default()).expect("it opens");
-    room.handle_event(Instant::ZERO, Event::Connect(CLIENT)).expect("the client may connect");
+    let mut room =
+        Room::new(&module, "busy", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
+        .expect("the client may connect");
     let mut give = |times: usize| {
         for i in 0..times {
             // One of the two always waits.
@@ -279,7 +265,8 @@ fn a_queue_that_is_never_empty_takes_no_more_memory() {
                 0 => Event::message(CLIENT, "a text"),
                 _ => Event::message(CLIENT, b"and bytes"),
             };
-            room.handle_event(Instant::ZERO, event).expect("the room takes it");
+            room.handle_event(Instant::ZERO, event)
+                .expect("the room takes it");
             if i >= 4 {
                 while room.poll_output().is_some() {}
                 room.resume(Instant::ZERO);
@@ -310,15 +297,18 @@ const HOSTILE: [&str; 9] = [
 ];
 
 /// The same, of a guest that fails when it is opened.
-const HOSTILE_STARTS: [&str; 3] =
-    ["(func $start (unreachable))", "(func $start (loop (br 0)))", "(func $start (call $forever))"];
+const HOSTILE_STARTS: [&str; 3] = [
+    "(func $start (unreachable))",
+    "(func $start (loop (br 0)))",
+    "(func $start (call $forever))",
+];
 
 /// Opens rooms of hostile guests, of each some that fail, some that are closed in the middle of what
 /// they do, and some whose messages nobody takes.
 fn attack() {
     let mut limits = Limits::default();
-    limits.fuel_per_event = Some(100_000);
-    limits.memory_bytes = 1 << 20;
+    limits.max_fuel_per_event = Some(100_000);
+    limits.max_memory_bytes = 1 << 20;
     let mut host = Host::new(ManualClock::new(), Sink::default());
     let mut refused = 0;
     for (i, text) in hostile().iter().enumerate() {
@@ -330,8 +320,12 @@ fn attack() {
         let open = |host: &mut TestHost, n: usize| host.open(&format!("{i} {n}"), &module);
         let keys: Vec<_> = (0..10).map_while(|n| open(&mut host, n).ok()).collect();
         for key in keys {
-            host.handle_event(key, Event::Connect(CLIENT)).expect("the client may connect");
-            while host.handle_event(key, Event::message(CLIENT, &[0xff; 1000])).is_ok() {}
+            host.handle_event(key, Event::Connect(CLIENT))
+                .expect("the client may connect");
+            while host
+                .handle_event(key, Event::message(CLIENT, &[0xff; 1000]))
+                .is_ok()
+            {}
         }
         host.transport_mut().full = true;
         host.poll(Budget::fuel(500_000));
@@ -352,8 +346,13 @@ fn hostile() -> Vec<String> {
         ECHO.replace("(func (export \"connect\") (param i32))", &doing)
     };
     let mut all: Vec<String> = HOSTILE.iter().map(connect).collect();
-    let start =
-        |text: &&str| ECHO.replacen("(func $set\n", &format!("{more} {text} (start $start) (func $set\n"), 1);
+    let start = |text: &&str| {
+        ECHO.replacen(
+            "(func $set\n",
+            &format!("{more} {text} (start $start) (func $set\n"),
+            1,
+        )
+    };
     all.extend(HOSTILE_STARTS.iter().map(start));
     all.push(ECHO.replace("(i32.const 4096)", "(i32.const 0)"));
     all.push(ECHO.replace("(i32.const 4096)", "(i32.const -1)"));
@@ -368,87 +367,4 @@ fn memory_returns_to_what_it_was_after_an_attack() {
     let before = LIVE_BYTES.get();
     attack();
     assert_eq!(LIVE_BYTES.get() - before, 0);
-}
-
-/// A board's link is no exception: neither what comes in by frames nor what goes out.
-#[cfg(feature = "link")]
-mod link {
-    use super::*;
-    use stateroom_wasmi_host::driver::link::{Link, LinkTransport, Wire};
-
-    const BUFFER: usize = 2048;
-
-    /// Gives the link what is to come, and forgets what it writes.
-    struct Script {
-        to_come: std::rc::Rc<[u8]>,
-        read: usize,
-        written: usize,
-    }
-
-    impl Wire for Script {
-        type Error = Infallible;
-
-        fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-            let left = &self.to_come[self.read..];
-            let len = bytes.len().min(left.len());
-            bytes[..len].copy_from_slice(&left[..len]);
-            self.read += len;
-            Ok(len)
-        }
-
-        fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-            self.written += bytes.len();
-            Ok(bytes.len())
-        }
-    }
-
-    fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
-        let mut frame = [&[kind, number], body].concat();
-        frame.extend(crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&frame).to_le_bytes());
-        [&[0], cobs::encode_vec(&frame).as_slice(), &[0]].concat()
-    }
-
-    /// A greeting; and, when it was answered, a client that connects, speaks and leaves.
-    fn session(session: u8) -> [std::rc::Rc<[u8]>; 2] {
-        let to = |rest: &[u8]| [&[0, 1, 0, 0, 0], rest].concat();
-        let hello = encode(0x01, 0, &[1, session, 0, 0, 0, 0, 16, 0, 0, 0, 16, 0, 0]);
-        let events = [
-            encode(0x10, 0, &to(&[])),
-            encode(0x12, 1, &to(b"some text of a client")),
-            encode(0x13, 2, &to(&[0xff; 500])),
-            vec![0x55; 30],
-            encode(0x11, 3, &to(&[])),
-        ];
-        [hello.into(), events.concat().into()]
-    }
-
-    #[test]
-    fn once_warm_frames_allocate_nothing() {
-        let mut host = Host::new(ManualClock::new(), LinkTransport::<BUFFER>::new());
-        let script = [session(1), session(2)].concat();
-        let mut link = Link::<_, BUFFER>::new(Script { to_come: script[0].clone(), read: 0, written: 0 });
-        let room = host.open("", &echo(&Limits::default())).expect("it opens");
-        link.carry(&mut host, room).expect("it is carried");
-        let mut round = || {
-            for to_come in &script {
-                link.wire_mut().to_come = to_come.clone();
-                link.wire_mut().read = 0;
-                // Also what is sent again.
-                for _ in 0..10 {
-                    let Ok(_) = link.poll(&mut host, Budget::UNLIMITED);
-                    host.clock().advance(Duration::from_millis(500));
-                }
-            }
-            std::mem::take(&mut link.wire_mut().written)
-        };
-        for _ in 0..50 {
-            round();
-        }
-        let before = ALLOCATIONS.get();
-        for _ in 0..100 {
-            let written = round();
-            assert!(written > 4 * 500, "{written} bytes");
-        }
-        assert_eq!(ALLOCATIONS.get() - before, 0);
-    }
 }

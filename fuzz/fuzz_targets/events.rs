@@ -145,7 +145,7 @@ fn settle(tried: &mut Side, calm: &mut Side) {
         let look = |side: &Side, key: RoomKey| {
             let room = side.host.room(key)?;
             let mut stats = room.stats();
-            assert!(stats.memory_bytes <= limits(0).memory_bytes);
+            assert!(stats.memory_bytes <= limits(0).max_memory_bytes);
             assert_eq!(stats.waiting_events, 0);
             // What a room that has failed did not take is another matter.
             stats.messages_in = 0;
@@ -236,13 +236,13 @@ const SLICES: [u64; 5] = [100, 777, 5_000, 30_000, u64::MAX];
 
 fn limits(slice: u64) -> Limits {
     let mut limits = Limits::default();
-    limits.memory_bytes = 4 << 20;
+    limits.max_memory_bytes = 4 << 20;
     limits.fuel_per_slice = slice;
-    limits.fuel_per_event = Some(2_000_000);
-    limits.message_bytes = 4 << 10;
+    limits.max_fuel_per_event = Some(2_000_000);
+    limits.max_message_bytes = 4 << 10;
     // So that both take the same.
-    limits.inbox_events = usize::MAX;
-    limits.inbox_bytes = usize::MAX;
+    limits.max_inbox_events = usize::MAX;
+    limits.max_inbox_bytes = usize::MAX;
     limits
 }
 

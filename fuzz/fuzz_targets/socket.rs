@@ -5,7 +5,7 @@
 use arbitrary::Arbitrary;
 use futures_util::{SinkExt, StreamExt};
 use libfuzzer_sys::fuzz_target;
-use stateroom_wasmi_host::driver::server::{Server, ServerConfig};
+use stateroom_wasmi_server::{Server, ServerConfig};
 use std::{cell::OnceCell, future::pending, net::SocketAddr, thread, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -130,10 +130,10 @@ impl Served {
         let mut config = ServerConfig::new(std::fs::read(wasm).expect("the room is there"));
         config.port = 0;
         config.workers = 1;
-        config.rooms = 300;
+        config.max_rooms = 300;
         config.room_idle = Duration::from_millis(5);
-        config.limits.message_bytes = 4 << 10;
-        config.limits.memory_bytes = 1 << 20;
+        config.limits.max_message_bytes = 4 << 10;
+        config.limits.max_memory_bytes = 1 << 20;
         let (tell, told) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let runtime = runtime();

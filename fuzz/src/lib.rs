@@ -8,16 +8,16 @@ use stateroom_wasmi_host::{
 /// So small that each of them is met, and that no input takes long.
 pub fn limits(fuel_per_slice: u64) -> Limits {
     let mut limits = Limits::default();
-    limits.module_bytes = 1 << 20;
-    limits.memory_bytes = 4 << 20;
-    limits.table_elements = 1_000;
-    limits.stack_bytes = 64 << 10;
-    limits.recursion_depth = 200;
-    limits.fuel_per_event = Some(200_000);
+    limits.max_module_bytes = 1 << 20;
+    limits.max_memory_bytes = 4 << 20;
+    limits.max_table_elements = 1_000;
+    limits.max_stack_bytes = 64 << 10;
+    limits.max_recursion_depth = 200;
+    limits.max_fuel_per_event = Some(200_000);
     limits.fuel_per_slice = fuel_per_slice;
-    limits.message_bytes = 4 << 10;
-    limits.outbox_messages = 64;
-    limits.outbox_bytes = 16 << 10;
+    limits.max_message_bytes = 4 << 10;
+    limits.max_outbox_messages = 64;
+    limits.max_outbox_bytes = 16 << 10;
     limits
 }
 
@@ -151,14 +151,14 @@ fn see(room: &mut Room, now: Instant) -> Seen {
     let mut said = Vec::new();
     loop {
         while let Some(output) = room.poll_output() {
-            assert!(output.payload.len() <= limits.message_bytes);
+            assert!(output.payload.len() <= limits.max_message_bytes);
             let is_text = output.payload.text().is_some();
             said.push((output.recipient, is_text, output.payload.as_bytes().to_vec()));
         }
-        assert!(room.stats().memory_bytes <= limits.memory_bytes);
+        assert!(room.stats().memory_bytes <= limits.max_memory_bytes);
         // It may have a timer that is due, besides the event.
-        assert!(said.len() <= 2 * limits.outbox_messages);
-        assert!(said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() <= 2 * limits.outbox_bytes);
+        assert!(said.len() <= 2 * limits.max_outbox_messages);
+        assert!(said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() <= 2 * limits.max_outbox_bytes);
         if !room.has_work(now) {
             break;
         }

@@ -78,16 +78,39 @@ impl fmt::Display for AbiProblem {
             Self::MissingExport { name, expected } => {
                 write!(f, "export `{name}` is missing; it must be {expected}")
             }
-            Self::WrongExport { name, expected, found } => {
+            Self::WrongExport {
+                name,
+                expected,
+                found,
+            } => {
                 write!(f, "export `{name}` must be {expected}, but is {found}")
             }
-            Self::UnknownImport { module, name, found } => {
-                write!(f, "import `{module}.{name}` ({found}) is unknown to this ABI")
+            Self::UnknownImport {
+                module,
+                name,
+                found,
+            } => {
+                write!(
+                    f,
+                    "import `{module}.{name}` ({found}) is unknown to this ABI"
+                )
             }
-            Self::WrongImport { module, name, expected, found } => {
-                write!(f, "import `{module}.{name}` is {expected}, but the module wants {found}")
+            Self::WrongImport {
+                module,
+                name,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "import `{module}.{name}` is {expected}, but the module wants {found}"
+                )
             }
-            Self::WrongVersion { name, expected, found } => {
+            Self::WrongVersion {
+                name,
+                expected,
+                found,
+            } => {
                 write!(f, "`{name}` is {found}, but this host speaks {expected}")
             }
         }
@@ -95,7 +118,9 @@ impl fmt::Display for AbiProblem {
 }
 
 /// Finds out which ABI a module speaks and all that is wrong with it.
-pub(crate) fn check(shape: &ModuleShape<'_>) -> Result<AbiVersion, (Option<AbiVersion>, Vec<AbiProblem>)> {
+pub(crate) fn check(
+    shape: &ModuleShape<'_>,
+) -> Result<AbiVersion, (Option<AbiVersion>, Vec<AbiProblem>)> {
     let Some(abi) = detect(shape) else {
         return Err((None, Vec::from([AbiProblem::NotARoom])));
     };
@@ -106,41 +131,72 @@ pub(crate) fn check(shape: &ModuleShape<'_>) -> Result<AbiVersion, (Option<AbiVe
         // A later data segment writes over an earlier one.
         match shape.versions.iter().rfind(|(global, _)| *global == name) {
             Some(&(_, found)) if found != expected => {
-                problems.push(AbiProblem::WrongVersion { name, expected, found });
+                problems.push(AbiProblem::WrongVersion {
+                    name,
+                    expected,
+                    found,
+                });
             }
             _ => {}
         }
     }
-    if problems.is_empty() { Ok(abi) } else { Err((Some(abi), problems)) }
+    if problems.is_empty() {
+        Ok(abi)
+    } else {
+        Err((Some(abi), problems))
+    }
 }
 
 /// The ABI is seen from the exports: the one of `stateroom_recv` first, then the one of which
 /// there is anything at all, so that a module that is nearly a room is told what it lacks.
 fn detect(shape: &ModuleShape<'_>) -> Option<AbiVersion> {
     let exports_any = |names: &[tables::Named]| {
-        shape.exports.iter().any(|(name, _)| names.iter().any(|(known, _)| known == name))
+        shape
+            .exports
+            .iter()
+            .any(|(name, _)| names.iter().any(|(known, _)| known == name))
     };
     if exports_any(&[("stateroom_recv", "")]) {
         return Some(AbiVersion::V0_4);
     }
-    [AbiVersion::V0_2, AbiVersion::V0_4].into_iter().find(|abi| exports_any(tables::exports(*abi)))
+    [AbiVersion::V0_2, AbiVersion::V0_4]
+        .into_iter()
+        .find(|abi| exports_any(tables::exports(*abi)))
 }
 
 fn check_exports(abi: AbiVersion, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
-    let found = |name: &str| shape.exports.iter().find(|(n, _)| *n == name).map(|(_, kind)| kind);
+    let found = |name: &str| {
+        shape
+            .exports
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, kind)| kind)
+    };
     let mut expect = |name: &'static str, expected: ExternKind, required: bool| match found(name) {
         None if required => problems.push(AbiProblem::MissingExport { name, expected }),
         Some(found) if *found != expected => {
-            problems.push(AbiProblem::WrongExport { name, expected, found: found.clone() });
+            problems.push(AbiProblem::WrongExport {
+                name,
+                expected,
+                found: found.clone(),
+            });
         }
         _ => {}
     };
     expect(tables::MEMORY, ExternKind::Memory, true);
     for (name, shorthand) in tables::exports(abi) {
-        expect(name, ExternKind::Func(Signature::from_shorthand(shorthand)), true);
+        expect(
+            name,
+            ExternKind::Func(Signature::from_shorthand(shorthand)),
+            true,
+        );
     }
     let (name, shorthand) = tables::REACTOR;
-    expect(name, ExternKind::Func(Signature::from_shorthand(shorthand)), false);
+    expect(
+        name,
+        ExternKind::Func(Signature::from_shorthand(shorthand)),
+        false,
+    );
     for (name, _) in tables::versions(abi) {
         expect(name, ExternKind::Global(super::ValueType::I32), false);
     }
@@ -151,13 +207,22 @@ fn check_imports(abi: AbiVersion, shape: &ModuleShape<'_>, problems: &mut Vec<Ab
         let names = || ((*module).to_owned(), (*name).to_owned());
         let Some(signature) = tables::import_signature(abi, module, name) else {
             let (module, name) = names();
-            problems.push(AbiProblem::UnknownImport { module, name, found: found.clone() });
+            problems.push(AbiProblem::UnknownImport {
+                module,
+                name,
+                found: found.clone(),
+            });
             continue;
         };
         let expected = ExternKind::Func(signature);
         if *found != expected {
             let (module, name) = names();
-            problems.push(AbiProblem::WrongImport { module, name, expected, found: found.clone() });
+            problems.push(AbiProblem::WrongImport {
+                module,
+                name,
+                expected,
+                found: found.clone(),
+            });
         }
     }
 }

@@ -110,19 +110,34 @@ pub fn decode(bytes: &[u8]) -> Result<Request<'_>, DecodeError> {
                 0 => MessageRecipient::Broadcast,
                 1 => MessageRecipient::Client(ClientId(reader.u32()?)),
                 2 => MessageRecipient::EveryoneExcept(ClientId(reader.u32()?)),
-                tag => return Err(DecodeError::UnknownTag { of: "MessageRecipient", tag }),
+                tag => {
+                    return Err(DecodeError::UnknownTag {
+                        of: "MessageRecipient",
+                        tag,
+                    });
+                }
             };
             let payload = match reader.u32()? {
                 0 => MessagePayload::Bytes(reader.bytes()?),
                 1 => MessagePayload::Text(
                     core::str::from_utf8(reader.bytes()?).map_err(|_| DecodeError::NotUtf8)?,
                 ),
-                tag => return Err(DecodeError::UnknownTag { of: "MessagePayload", tag }),
+                tag => {
+                    return Err(DecodeError::UnknownTag {
+                        of: "MessagePayload",
+                        tag,
+                    });
+                }
             };
             Ok(Request::Message { recipient, payload })
         }
-        1 => Ok(Request::SetTimer { ms_delay: reader.u32()? }),
-        tag => Err(DecodeError::UnknownTag { of: "MessageFromProcess", tag }),
+        1 => Ok(Request::SetTimer {
+            ms_delay: reader.u32()?,
+        }),
+        tag => Err(DecodeError::UnknownTag {
+            of: "MessageFromProcess",
+            tag,
+        }),
     }
 }
 

@@ -72,6 +72,8 @@ pub fn decode_recipient(recipient: i32) -> Option<MessageRecipient> {
         0 => Some(MessageRecipient::Broadcast),
         i32::MIN => None,
         1.. => Some(MessageRecipient::Client(ClientId(recipient.unsigned_abs()))),
-        _ => Some(MessageRecipient::EveryoneExcept(ClientId(recipient.unsigned_abs()))),
+        _ => Some(MessageRecipient::EveryoneExcept(ClientId(
+            recipient.unsigned_abs(),
+        ))),
     }
 }

@@ -5,7 +5,10 @@ use core::fmt;
 
 /// The type of a WebAssembly value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the WebAssembly standard")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the WebAssembly standard"
+)]
 pub enum ValueType {
     I32,
     I64,
@@ -45,9 +48,21 @@ impl Signature {
     pub(crate) fn from_shorthand(shorthand: &str) -> Self {
         let (params, results) = shorthand.split_once(':').unwrap_or((shorthand, ""));
         let types = |letters: &str| {
-            letters.chars().map(|c| if c == 'I' { ValueType::I64 } else { ValueType::I32 }).collect()
+            letters
+                .chars()
+                .map(|c| {
+                    if c == 'I' {
+                        ValueType::I64
+                    } else {
+                        ValueType::I32
+                    }
+                })
+                .collect()
         };
-        Self { params: types(params), results: types(results) }
+        Self {
+            params: types(params),
+            results: types(results),
+        }
     }
 }
 

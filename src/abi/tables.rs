@@ -24,9 +24,11 @@ pub(crate) const fn exports(abi: AbiVersion) -> &'static [Named] {
             ("message", "iii:"),
             ("binary", "iii:"),
         ],
-        AbiVersion::V0_4 => {
-            &[("stateroom_malloc", "i:i"), ("stateroom_free", "ii:"), ("stateroom_recv", "ii:")]
-        }
+        AbiVersion::V0_4 => &[
+            ("stateroom_malloc", "i:i"),
+            ("stateroom_free", "ii:"),
+            ("stateroom_recv", "ii:"),
+        ],
     }
 }
 
@@ -46,7 +48,11 @@ pub(crate) const fn versions(abi: AbiVersion) -> [(&'static str, i32); 2] {
 /// What a module of this ABI may import from `env`.
 const fn env_imports(abi: AbiVersion) -> &'static [Named] {
     match abi {
-        AbiVersion::V0_2 => &[("send_message", "iii:"), ("send_binary", "iii:"), ("set_timer", "i:")],
+        AbiVersion::V0_2 => &[
+            ("send_message", "iii:"),
+            ("send_binary", "iii:"),
+            ("set_timer", "i:"),
+        ],
         AbiVersion::V0_4 => &[("stateroom_send", "ii:")],
     }
 }

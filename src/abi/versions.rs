@@ -17,12 +17,17 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
     for payload in Parser::new(0).parse_all(wasm) {
         match payload {
             Ok(Payload::ImportSection(imports)) => {
-                let is_global =
-                    |import: &wasmparser::Import<'_>| matches!(import.ty, wasmparser::TypeRef::Global(_));
+                let is_global = |import: &wasmparser::Import<'_>| {
+                    matches!(import.ty, wasmparser::TypeRef::Global(_))
+                };
                 imported_globals = imports.into_iter().flatten().filter(is_global).count();
             }
             Ok(Payload::GlobalSection(section)) => {
-                globals = section.into_iter().flatten().map(|g| constant(&g.init_expr)).collect();
+                globals = section
+                    .into_iter()
+                    .flatten()
+                    .map(|g| constant(&g.init_expr))
+                    .collect();
             }
             Ok(Payload::ExportSection(exports)) => {
                 let is_version = |export: &wasmparser::Export<'_>| {
@@ -37,10 +42,16 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
             }
             Ok(Payload::DataSection(segments)) => {
                 for segment in segments.into_iter().flatten() {
-                    let DataKind::Active { memory_index: 0, offset_expr } = segment.kind else {
+                    let DataKind::Active {
+                        memory_index: 0,
+                        offset_expr,
+                    } = segment.kind
+                    else {
                         continue;
                     };
-                    let Some(offset) = constant(&offset_expr) else { continue };
+                    let Some(offset) = constant(&offset_expr) else {
+                        continue;
+                    };
                     for (name, address) in &wanted {
                         if let Some(number) = read(segment.data, offset, *address) {
                             found.push((*name, number));
@@ -57,9 +68,11 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
 }
 
 fn is_version_name(name: &str) -> bool {
-    [AbiVersion::V0_2, AbiVersion::V0_4]
-        .into_iter()
-        .any(|abi| tables::versions(abi).iter().any(|(known, _)| *known == name))
+    [AbiVersion::V0_2, AbiVersion::V0_4].into_iter().any(|abi| {
+        tables::versions(abi)
+            .iter()
+            .any(|(known, _)| *known == name)
+    })
 }
 
 /// The value of an expression that is one `i32.const`.

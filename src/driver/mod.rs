@@ -1,10 +1,7 @@
 //! What feeds a host on a given platform.
 
 #[cfg(feature = "embedded-hal")]
-pub mod delay;
-#[cfg(feature = "link")]
-pub mod link;
-#[cfg(feature = "server")]
-pub mod server;
+pub mod embedded_hal;
+pub mod fixed_capacity;
 #[cfg(feature = "tokio")]
 pub mod tokio;

@@ -46,7 +46,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: HostLimits::default(), seed: 0, channel_capacity: 256 }
+        Self {
+            limits: HostLimits::default(),
+            seed: 0,
+            channel_capacity: 256,
+        }
     }
 }
 
@@ -111,9 +115,19 @@ pub struct Rooms {
 }
 
 enum Command {
-    Open { id: Box<str>, module: Module, reply: oneshot::Sender<Result<RoomKey, OpenError>> },
-    Event { room: RoomKey, event: OwnedEvent, reply: oneshot::Sender<Result<(), EventError>> },
-    Close { room: RoomKey },
+    Open {
+        id: Box<str>,
+        module: Module,
+        reply: oneshot::Sender<Result<RoomKey, OpenError>>,
+    },
+    Event {
+        room: RoomKey,
+        event: OwnedEvent,
+        reply: oneshot::Sender<Result<(), EventError>>,
+    },
+    Close {
+        room: RoomKey,
+    },
 }
 
 /// Starts a task that runs rooms, in the current runtime. What they send waits in the second half
@@ -141,7 +155,12 @@ impl Rooms {
     /// If the runtime of the task was shut down, as all methods of this type.
     pub async fn open(&self, id: &str, module: &Module) -> Result<RoomKey, OpenError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Open { id: id.into(), module: module.clone(), reply }).await;
+        self.send(Command::Open {
+            id: id.into(),
+            module: module.clone(),
+            reply,
+        })
+        .await;
         answer.await.expect(GONE)
     }
 
@@ -255,8 +274,16 @@ impl Transport for ChannelTransport {
         })?;
         let recipient = output.recipient;
         place.send(match output.payload {
-            MessagePayload::Text(text) => Said::Text { room, recipient, text: text.to_owned() },
-            MessagePayload::Bytes(bytes) => Said::Bytes { room, recipient, bytes: bytes.to_owned() },
+            MessagePayload::Text(text) => Said::Text {
+                room,
+                recipient,
+                text: text.to_owned(),
+            },
+            MessagePayload::Bytes(bytes) => Said::Bytes {
+                room,
+                recipient,
+                bytes: bytes.to_owned(),
+            },
         });
         Ok(())
     }
@@ -309,14 +336,19 @@ impl TokioClock {
     #[must_use]
     pub fn new() -> Self {
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Self { origin: tokio::time::Instant::now(), unix_time_at_origin: unix_time.unwrap_or_default() }
+        Self {
+            origin: tokio::time::Instant::now(),
+            unix_time_at_origin: unix_time.unwrap_or_default(),
+        }
     }
 
     /// A point of this clock as tokio has it; far away ones are brought within its range.
     #[must_use]
     pub fn at(&self, at: Instant) -> tokio::time::Instant {
         const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        self.origin + at.saturating_duration_since(Instant::ZERO).min(self.origin.elapsed() + FAR)
+        self.origin
+            + at.saturating_duration_since(Instant::ZERO)
+                .min(self.origin.elapsed() + FAR)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The state of a guest between two events, to go back to.
 
-use super::{Buffer, Guest, random::Random, zero::is_zero};
+use super::{Buffer, Guest, memory::is_zero, rng::Random};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::mem;

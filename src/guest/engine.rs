@@ -5,7 +5,9 @@ use crate::{
     limits::Limits,
 };
 use alloc::vec::Vec;
-use wasmi::{CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType};
+use wasmi::{
+    CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType,
+};
 
 /// When the functions of a module are validated, and translated to the interpreter's instructions.
 /// What they do is the same.
@@ -29,7 +31,7 @@ pub enum Compilation {
 pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
     let mut config = Config::default();
     config
-        .consume_fuel(limits.fuel_per_event.is_some())
+        .consume_fuel(limits.max_fuel_per_event.is_some())
         // Translation must cost nothing: the first room would pay for all others, and a callee
         // that is translated when it is first called would end a call that could be paused.
         .fuel_cost(CustomFuelCosts {
@@ -39,9 +41,9 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
         })
         // Debug information would cost megabytes.
         .ignore_custom_sections(true)
-        .set_max_recursion_depth(limits.recursion_depth)
-        .set_min_stack_height(limits.stack_bytes.min(1024))
-        .set_max_stack_height(limits.stack_bytes)
+        .set_max_recursion_depth(limits.max_recursion_depth)
+        .set_min_stack_height(limits.max_stack_bytes.min(1024))
+        .set_max_stack_height(limits.max_stack_bytes)
         .compilation_mode(match compilation {
             Compilation::Eager => CompilationMode::Eager,
             Compilation::Lazy => CompilationMode::LazyTranslation,
@@ -66,9 +68,12 @@ pub(crate) fn validated(engine: &Engine, wasm: &[u8]) -> Result<wasmi::Module, E
 pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShape<'a> {
     let exports = module.exports();
     #[cfg(feature = "rollback")]
-    let exports = exports.filter(|export| !super::expose::is_exposed(export.name()));
+    let exports = exports.filter(|export| !super::instrument::is_exposed(export.name()));
     ModuleShape {
-        imports: module.imports().map(|i| (i.module(), i.name(), extern_kind(i.ty()))).collect(),
+        imports: module
+            .imports()
+            .map(|i| (i.module(), i.name(), extern_kind(i.ty())))
+            .collect(),
         exports: exports.map(|e| (e.name(), extern_kind(e.ty()))).collect(),
         versions: find_versions(wasm),
     }

@@ -1,6 +1,6 @@
 //! The typed exports of a guest, and how each ABI writes what they are called with.
 
-use super::state::State;
+use super::host_state::State;
 use crate::{
     abi::{self, AbiVersion, Call},
     event::MessagePayload,
@@ -34,8 +34,14 @@ pub(super) enum Handlers {
 
 impl Exports {
     /// The check at load has seen that all of them are there.
-    pub(super) fn new(abi: AbiVersion, store: &Store<State>, instance: Instance) -> Result<Self, Error> {
-        let memory = instance.get_memory(store, "memory").ok_or_else(|| Error::new("no memory"))?;
+    pub(super) fn new(
+        abi: AbiVersion,
+        store: &Store<State>,
+        instance: Instance,
+    ) -> Result<Self, Error> {
+        let memory = instance
+            .get_memory(store, "memory")
+            .ok_or_else(|| Error::new("no memory"))?;
         let construct = instance.get_typed_func(store, "_initialize").ok();
         let (malloc, free) = match abi {
             AbiVersion::V0_2 => ("jam_malloc", "jam_free"),
@@ -52,9 +58,18 @@ impl Exports {
                 message: instance.get_typed_func(store, "message")?,
                 binary: instance.get_typed_func(store, "binary")?,
             },
-            AbiVersion::V0_4 => Handlers::V0_4 { recv: instance.get_typed_func(store, "stateroom_recv")? },
+            AbiVersion::V0_4 => Handlers::V0_4 {
+                recv: instance.get_typed_func(store, "stateroom_recv")?,
+            },
         };
-        Ok(Self { instance, memory, construct, malloc, free, handlers })
+        Ok(Self {
+            instance,
+            memory,
+            construct,
+            malloc,
+            free,
+            handlers,
+        })
     }
 }
 
@@ -92,7 +107,9 @@ impl Handlers {
             (Self::V0_2 { initialize, .. }, Call::Init { .. }) => {
                 initialize.call_resumable(store, (ptr, len))
             }
-            (Self::V0_2 { connect, .. }, Call::Connect(client)) => connect.call_resumable(store, client.0),
+            (Self::V0_2 { connect, .. }, Call::Connect(client)) => {
+                connect.call_resumable(store, client.0)
+            }
             (Self::V0_2 { disconnect, .. }, Call::Disconnect(client)) => {
                 disconnect.call_resumable(store, client.0)
             }

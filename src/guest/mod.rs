@@ -1,28 +1,25 @@
 //! A guest: one instance of a module, called through its exports. Only the files of this folder
 //! know the interpreter.
 
-mod caller;
 #[cfg(feature = "rollback")]
 mod checkpoint;
 mod engine;
-mod env;
 mod exports;
-#[cfg(feature = "rollback")]
-mod expose;
+mod fuel;
+mod host_state;
 mod imports;
-mod meter;
-#[cfg(feature = "simd")]
-mod misread;
-mod printed;
-mod random;
-mod state;
+#[cfg(feature = "rollback")]
+mod instrument;
+#[cfg(any(feature = "rollback", all(feature = "trim", target_os = "linux")))]
+mod memory;
+mod rng;
+mod stdio;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
 #[cfg(feature = "unchecked")]
 mod unchecked;
-mod wasi;
-#[cfg(any(feature = "rollback", all(feature = "trim", target_os = "linux")))]
-mod zero;
+#[cfg(feature = "simd")]
+mod wasmi_bugs;
 
 #[cfg(feature = "rollback")]
 pub(crate) use self::checkpoint::Checkpoint;
@@ -31,12 +28,12 @@ pub use self::engine::Compilation;
 pub(crate) use self::engine::validated;
 #[cfg(feature = "unchecked")]
 pub(crate) use self::unchecked::unchecked;
-pub(crate) use self::{engine::Parse, state::Outbox};
+pub(crate) use self::{engine::Parse, host_state::Outbox};
 
 use self::{
     exports::Exports,
-    meter::Meter,
-    state::{FaultCauseError, State},
+    fuel::FuelMeter,
+    host_state::{FaultCauseError, State},
 };
 use crate::{
     abi::{self, AbiVersion, Call, check},
@@ -49,7 +46,8 @@ use alloc::boxed::Box;
 use alloc::{string::String, vec::Vec};
 use core::time::Duration;
 use wasmi::{
-    Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel, errors::ErrorKind,
+    Error, Linker, Store, TrapCode, TypedResumableCall, TypedResumableCallOutOfFuel,
+    errors::ErrorKind,
 };
 
 /// A module that was compiled and fits the ABI, with what its imports link to.
@@ -72,12 +70,15 @@ impl Compiled {
         compilation: Compilation,
         parse: Parse,
     ) -> Result<Self, LoadError> {
-        let exposed = expose::expose(wasm).map_err(|error| match error {
-            expose::ExposeError::Hidden(what) => LoadError::HiddenState { what },
-            expose::ExposeError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
+        let exposed = instrument::expose(wasm).map_err(|error| match error {
+            instrument::ExposeError::Hidden(what) => LoadError::HiddenState { what },
+            instrument::ExposeError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
         })?;
         let compiled = Self::new(&exposed.wasm, limits, compilation, parse)?;
-        Ok(Self { globals: Some(exposed.globals), ..compiled })
+        Ok(Self {
+            globals: Some(exposed.globals),
+            ..compiled
+        })
     }
 
     pub(crate) fn new(
@@ -87,7 +88,7 @@ impl Compiled {
         parse: Parse,
     ) -> Result<Self, LoadError> {
         #[cfg(feature = "simd")]
-        if let Some(instruction) = misread::find_misread(wasm) {
+        if let Some(instruction) = wasmi_bugs::find_misread(wasm) {
             return Err(LoadError::Misread { instruction });
         }
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
@@ -138,7 +139,7 @@ pub(crate) struct Guest {
     step: Step,
     /// That step, when it ran out of fuel.
     paused: Option<PausedStep>,
-    meter: Meter,
+    meter: FuelMeter,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -187,7 +188,7 @@ impl Guest {
         unix_time_at_zero: Duration,
     ) -> Result<Self, OpenError> {
         let limits = &compiled.limits;
-        let mut meter = Meter::new(limits);
+        let mut meter = FuelMeter::new(limits);
         let mut store = new_store(compiled, State::new(limits, seed, unix_time_at_zero));
         meter.begin_event();
         meter.grant(&mut store, u64::MAX);
@@ -196,7 +197,12 @@ impl Guest {
             .instantiate_and_start(&mut *store, &compiled.module)
             .map_err(|error| open_error(error, &store, &meter))?;
         let settled = meter.settle(&mut store);
-        let fault = |cause| OpenError::Fault(Fault { during: "start", cause });
+        let fault = |cause| {
+            OpenError::Fault(Fault {
+                during: "start",
+                cause,
+            })
+        };
         settled.map_err(fault)?;
         let exports = Exports::new(compiled.abi, &store, instance)
             .map_err(|error| OpenError::Instantiate(EngineError::new(error)))?;
@@ -207,7 +213,9 @@ impl Guest {
         let globals = compiled.globals.iter().flatten();
         Ok(Self {
             #[cfg(feature = "rollback")]
-            globals: globals.filter_map(|name| exports.instance.get_global(&*store, name)).collect(),
+            globals: globals
+                .filter_map(|name| exports.instance.get_global(&*store, name))
+                .collect(),
             store,
             exports,
             buffer: Buffer::default(),
@@ -219,8 +227,16 @@ impl Guest {
     }
 
     /// Begins a call. The guest must not be in the middle of another.
-    pub(crate) fn begin(&mut self, now: Instant, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
-        debug_assert!(self.paused.is_none(), "a guest that is paused is never re-entered");
+    pub(crate) fn begin(
+        &mut self,
+        now: Instant,
+        call: &Call<'_>,
+        slice: u64,
+    ) -> Result<Progress, Fault> {
+        debug_assert!(
+            self.paused.is_none(),
+            "a guest that is paused is never re-entered"
+        );
         self.store.data_mut().begin_event(now);
         self.meter.begin_event();
         self.run(call, slice)
@@ -312,7 +328,10 @@ impl Guest {
                 self.meter.require(required).map(|()| Progress::Paused)
             }
         };
-        outcome.map_err(|cause| Fault { during: self.step_name(call), cause })
+        outcome.map_err(|cause| Fault {
+            during: self.step_name(call),
+            cause,
+        })
     }
 
     /// Takes the steps of a call, from wherever it was paused.
@@ -368,7 +387,10 @@ impl Guest {
                 self.constructed = true;
             }
             Step::Free => {
-                let result = self.exports.free.call_resumable(store, (self.buffer.ptr, self.buffer.len));
+                let result = self
+                    .exports
+                    .free
+                    .call_resumable(store, (self.buffer.ptr, self.buffer.len));
                 self.finish(result, PausedStep::Unit)?;
                 self.buffer = Buffer::default();
             }
@@ -391,8 +413,13 @@ impl Guest {
         let memory = self.exports.memory.data_mut(&mut *self.store);
         // A memory never shrinks, so that what was within it is within it still.
         let buffer = &mut memory[ptr as usize..][..len as usize];
-        self.exports.handlers.write_payload(call, &mut buffer[..needed as usize]);
-        let result = self.exports.handlers.call(&mut self.store, call, ptr, needed);
+        self.exports
+            .handlers
+            .write_payload(call, &mut buffer[..needed as usize]);
+        let result = self
+            .exports
+            .handlers
+            .call(&mut self.store, call, ptr, needed);
         self.finish(result, PausedStep::Unit)
     }
 
@@ -425,7 +452,11 @@ impl Guest {
             _ if end > self.memory_bytes() as u64 => {
                 return Err(Stop::Fault(FaultCause::BadAllocation { ptr, len }));
             }
-            _ => Buffer { ptr, len, of_guest: true },
+            _ => Buffer {
+                ptr,
+                len,
+                of_guest: true,
+            },
         };
         Ok(())
     }
@@ -442,7 +473,10 @@ impl Guest {
         // At least as much again, so that ever longer messages do not each leave a buffer behind.
         let len = needed.max(self.buffer.len.saturating_mul(2)).max(1);
         let pages = len.div_ceil(page_bytes);
-        let none = Stop::Fault(FaultCause::BadAllocation { ptr: 0, len: needed });
+        let none = Stop::Fault(FaultCause::BadAllocation {
+            ptr: 0,
+            len: needed,
+        });
         if memory.grow(&mut *self.store, pages.into()).is_err() {
             return Err(none);
         }
@@ -450,7 +484,11 @@ impl Guest {
         let (Ok(ptr), Some(len)) = (u32::try_from(ptr), pages.checked_mul(page_bytes)) else {
             return Err(none);
         };
-        Ok(Buffer { ptr, len, of_guest: false })
+        Ok(Buffer {
+            ptr,
+            len,
+            of_guest: false,
+        })
     }
 
     /// The size of the memory's pages; a module may choose it.
@@ -465,15 +503,31 @@ impl Guest {
     fn check_versions(&self) -> Result<(), FaultCause> {
         let memory = self.exports.memory.data(&*self.store);
         for (name, expected) in abi::versions(self.exports.handlers.abi()) {
-            let Some(global) = self.exports.instance.get_global(&*self.store, name) else { continue };
-            let address = global.get(&*self.store).i32().unwrap_or_default().cast_unsigned();
-            let number = memory.get(address as usize..).and_then(|rest| rest.first_chunk());
+            let Some(global) = self.exports.instance.get_global(&*self.store, name) else {
+                continue;
+            };
+            let address = global
+                .get(&*self.store)
+                .i32()
+                .unwrap_or_default()
+                .cast_unsigned();
+            let number = memory
+                .get(address as usize..)
+                .and_then(|rest| rest.first_chunk());
             let Some(number) = number else {
-                return Err(FaultCause::BadPointer { function: name, ptr: address, len: 4 });
+                return Err(FaultCause::BadPointer {
+                    function: name,
+                    ptr: address,
+                    len: 4,
+                });
             };
             let found = i32::from_le_bytes(*number);
             if found != expected {
-                return Err(FaultCause::WrongVersion { name, expected, found });
+                return Err(FaultCause::WrongVersion {
+                    name,
+                    expected,
+                    found,
+                });
             }
         }
         Ok(())
@@ -524,13 +578,16 @@ impl PausedStep {
 }
 
 /// Why an instantiation failed: because of what the start function did, or before it.
-fn open_error(error: Error, store: &Store<State>, meter: &Meter) -> OpenError {
+fn open_error(error: Error, store: &Store<State>, meter: &FuelMeter) -> OpenError {
     let cause = match error.kind() {
         ErrorKind::TrapCode(TrapCode::OutOfFuel) => meter.exhausted(),
         ErrorKind::TrapCode(_) | ErrorKind::Host(_) => cause(&error, store),
         _ => return OpenError::Instantiate(EngineError::new(error)),
     };
-    OpenError::Fault(Fault { during: "start", cause })
+    OpenError::Fault(Fault {
+        during: "start",
+        cause,
+    })
 }
 
 fn cause(error: &Error, store: &Store<State>) -> FaultCause {

@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code, reason = "madvise has no safe form")]
 
-use super::zero::is_zero;
+use super::memory::is_zero;
 use core::ffi::c_void;
 use rustix::mm::{Advice, madvise};
 
@@ -18,11 +18,17 @@ use rustix::mm::{Advice, madvise};
 pub(super) fn give_back_zero_pages(memory: &mut [u8]) -> usize {
     let page = rustix::param::page_size();
     let first = memory.as_ptr().align_offset(page);
-    let Some(mut rest) = memory.get_mut(first..) else { return 0 };
+    let Some(mut rest) = memory.get_mut(first..) else {
+        return 0;
+    };
     let mut given_back = 0;
     while rest.len() >= page {
         // Neighbours go together: one call for many pages.
-        let zeros = page * rest.chunks_exact(page).take_while(|page| is_zero(page)).count();
+        let zeros = page
+            * rest
+                .chunks_exact(page)
+                .take_while(|page| is_zero(page))
+                .count();
         let (zero_pages, others) = rest.split_at_mut(zeros);
         if !zero_pages.is_empty() && !give_back(zero_pages) {
             break;

@@ -1,5 +1,8 @@
 //! Modules that are not validated.
-#![allow(unsafe_code, reason = "the interpreter trusts what it is not to validate")]
+#![allow(
+    unsafe_code,
+    reason = "the interpreter trusts what it is not to validate"
+)]
 
 use wasmi::{Engine, Error, Module};
 

@@ -70,7 +70,9 @@ impl ManualClock {
     /// A clock that shows [`Instant::ZERO`].
     #[must_use]
     pub const fn new() -> Self {
-        Self { now: Cell::new(Instant::ZERO) }
+        Self {
+            now: Cell::new(Instant::ZERO),
+        }
     }
 
     /// Sets the time, also back.
@@ -104,7 +106,10 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         let unix_time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self { origin: std::time::Instant::now(), unix_time_at_origin: unix_time.unwrap_or_default() }
+        Self {
+            origin: std::time::Instant::now(),
+            unix_time_at_origin: unix_time.unwrap_or_default(),
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use self::timers::Timers;
 use crate::{
     error::{EventError, Fault, OpenError},
     event::{ClientId, Event},
+    fault_policy::FaultPolicy,
     module::Module,
-    policy::FaultPolicy,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };
@@ -26,7 +26,22 @@ use hashbrown::HashMap;
 
 /// Names a room of a host. A key is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomKey(pub(crate) u64);
+pub struct RoomKey(u64);
+
+impl RoomKey {
+    /// The key as a number, for a language or a protocol that has no type for it.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The key of this number: what [`to_bits`](Self::to_bits) returned, or, for a transport that
+    /// names rooms which no [`Host`] of this process runs, a number of its own.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
 
 impl fmt::Display for RoomKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,12 +54,22 @@ impl fmt::Display for RoomKey {
 #[non_exhaustive]
 pub struct HostLimits {
     /// Rooms that are open at a time. Default 10,000.
-    pub rooms: usize,
+    pub max_rooms: usize,
+}
+
+impl HostLimits {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { max_rooms: 10_000 }
+    }
+
+    setters! { max_rooms: usize }
 }
 
 impl Default for HostLimits {
     fn default() -> Self {
-        Self { rooms: 10_000 }
+        Self::new()
     }
 }
 
@@ -57,24 +82,36 @@ pub struct Budget {
 
 impl Budget {
     /// Whatever there is to do.
-    pub const UNLIMITED: Self = Self { fuel: u64::MAX, until: Instant::MAX };
+    pub const UNLIMITED: Self = Self {
+        fuel: u64::MAX,
+        until: Instant::MAX,
+    };
 
     /// Until this much fuel was used; the last slice may pass it.
     #[must_use]
     pub const fn fuel(fuel: u64) -> Self {
-        Self { fuel, until: Instant::MAX }
+        Self {
+            fuel,
+            until: Instant::MAX,
+        }
     }
 
     /// Until this time; the last slice may pass it.
     #[must_use]
     pub const fn until(deadline: Instant) -> Self {
-        Self { fuel: u64::MAX, until: deadline }
+        Self {
+            fuel: u64::MAX,
+            until: deadline,
+        }
     }
 
     /// Until this time at the latest, within the fuel that it has.
     #[must_use]
     pub const fn and_until(self, deadline: Instant) -> Self {
-        Self { fuel: self.fuel, until: deadline }
+        Self {
+            fuel: self.fuel,
+            until: deadline,
+        }
     }
 }
 
@@ -228,13 +265,22 @@ impl<C: Clock, T: Transport> Host<C, T> {
         if self.keys.contains_key(id) {
             return Err(OpenError::IdTaken);
         }
-        if self.rooms.len() >= self.limits.rooms {
-            return Err(OpenError::TooManyRooms { limit: self.limits.rooms });
+        if self.rooms.len() >= self.limits.max_rooms {
+            return Err(OpenError::TooManyRooms {
+                limit: self.limits.max_rooms,
+            });
         }
         let room = Box::new(Room::suspended(module, id, options)?);
         let key = RoomKey(self.next_key);
         self.next_key += 1;
-        self.rooms.insert(key, Slot { room, place: Place::Ready, deadline: None });
+        self.rooms.insert(
+            key,
+            Slot {
+                room,
+                place: Place::Ready,
+                deadline: None,
+            },
+        );
         self.keys.insert(id.to_owned().into_boxed_str(), key);
         self.queues.ready.push_back(key);
         log!(debug, "room {id:?} is open as {key}");
@@ -281,7 +327,9 @@ impl<C: Clock, T: Transport> Host<C, T> {
         // `now` stands still; so this ends when the events that wait do.
         while let Some(key) = self.queues.ready.pop_front() {
             used = used.saturating_add(self.turn(key, now));
-            if used >= budget.fuel || (budget.until < Instant::MAX && self.clock.now() >= budget.until) {
+            if used >= budget.fuel
+                || (budget.until < Instant::MAX && self.clock.now() >= budget.until)
+            {
                 break;
             }
         }
@@ -294,7 +342,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
             return Some(Instant::ZERO);
         }
         let rooms = &self.rooms;
-        self.timers.first(|deadline, key| holds(rooms, deadline, key))
+        self.timers
+            .first(|deadline, key| holds(rooms, deadline, key))
     }
 
     /// Whether the transport refused a message that is kept: then poll when it has room again.
@@ -358,7 +407,9 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     fn wake_due(&mut self, now: Instant) {
         while let Some((deadline, key)) = self.timers.pop_due(now) {
-            let Some(slot) = self.rooms.get_mut(&key) else { continue };
+            let Some(slot) = self.rooms.get_mut(&key) else {
+                continue;
+            };
             if slot.deadline != Some(deadline) {
                 continue;
             }
@@ -372,9 +423,15 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     fn retry_blocked(&mut self) {
         for _ in 0..self.queues.blocked.len() {
-            let Some(key) = self.queues.blocked.pop_front() else { return };
+            let Some(key) = self.queues.blocked.pop_front() else {
+                return;
+            };
             // It may have been closed, and have sent its last, while it waited.
-            if let Some(slot) = self.rooms.get_mut(&key).filter(|slot| slot.place == Place::Blocked) {
+            if let Some(slot) = self
+                .rooms
+                .get_mut(&key)
+                .filter(|slot| slot.place == Place::Blocked)
+            {
                 slot.place = Place::Idle;
                 let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
                 self.note_deadline(key, deadline);
@@ -385,7 +442,11 @@ impl<C: Clock, T: Transport> Host<C, T> {
     /// Gives a room that is first in line its slice; answers the fuel that it used.
     fn turn(&mut self, key: RoomKey, now: Instant) -> u64 {
         // A room that was closed while it waited for its turn has another place now.
-        let Some(slot) = self.rooms.get_mut(&key).filter(|slot| slot.place == Place::Ready) else {
+        let Some(slot) = self
+            .rooms
+            .get_mut(&key)
+            .filter(|slot| slot.place == Place::Ready)
+        else {
             return 0;
         };
         let before = slot.room.fuel_used();
@@ -404,7 +465,10 @@ impl<C: Clock, T: Transport> Host<C, T> {
     fn note_deadline(&mut self, key: RoomKey, deadline: Option<Instant>) {
         if let Some(deadline) = deadline {
             let rooms = &self.rooms;
-            self.timers.insert(deadline, key, rooms.len(), |deadline, key| holds(rooms, deadline, key));
+            self.timers
+                .insert(deadline, key, rooms.len(), |deadline, key| {
+                    holds(rooms, deadline, key)
+                });
         }
     }
 }
@@ -445,7 +509,9 @@ impl Slot {
 
 /// Whether an entry of the timer queue is still what its room wants.
 fn holds(rooms: &HashMap<RoomKey, Slot>, deadline: Instant, key: RoomKey) -> bool {
-    rooms.get(&key).is_some_and(|slot| slot.deadline == Some(deadline))
+    rooms
+        .get(&key)
+        .is_some_and(|slot| slot.deadline == Some(deadline))
 }
 
 /// Hands the outputs of a room to the transport; answers whether it took them all.
@@ -466,6 +532,8 @@ fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> bool 
 
 impl<C, T> fmt::Debug for Host<C, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("rooms", &self.rooms.len()).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("rooms", &self.rooms.len())
+            .finish_non_exhaustive()
     }
 }

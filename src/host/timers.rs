@@ -25,7 +25,8 @@ impl Timers {
     ) {
         self.heap.push(Reverse((deadline, room)));
         if self.heap.len() > 2 * rooms + 16 {
-            self.heap.retain(|Reverse((deadline, room))| holds(*deadline, *room));
+            self.heap
+                .retain(|Reverse((deadline, room))| holds(*deadline, *room));
         }
     }
 

@@ -98,7 +98,11 @@ impl RecordingTransport {
     /// A transport that takes everything.
     #[must_use]
     pub const fn new() -> Self {
-        Self { sent: Vec::new(), capacity: None, fails: false }
+        Self {
+            sent: Vec::new(),
+            capacity: None,
+            fails: false,
+        }
     }
 }
 
@@ -116,7 +120,11 @@ impl Transport for RecordingTransport {
             MessagePayload::Text(text) => SentPayload::Text(text.to_owned()),
             MessagePayload::Bytes(bytes) => SentPayload::Bytes(bytes.to_owned()),
         };
-        self.sent.push(Sent { room, recipient: output.recipient, payload });
+        self.sent.push(Sent {
+            room,
+            recipient: output.recipient,
+            payload,
+        });
         Ok(())
     }
 }

@@ -1,22 +1,22 @@
 //! One room: a state machine over a guest, without a clock, a socket or a thread.
 
+mod event_kind;
 mod recovery;
 #[cfg(feature = "rollback")]
-mod undo;
-mod waiting;
+mod rollback;
 
 use self::{
+    event_kind::{EventKind, call, payload},
     recovery::Recovery,
-    waiting::{Waiting, call, payload},
 };
 use crate::{
     abi::Call,
     error::{EventError, Fault, OpenError},
     event::{ClientId, Event, MessagePayload, Output},
+    fault_policy::FaultPolicy,
     guest::{Guest, Outbox, Progress},
     module::Module,
-    policy::FaultPolicy,
-    queue::PayloadQueue,
+    storage::PayloadQueue,
     time::Instant,
 };
 use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
@@ -34,6 +34,20 @@ pub struct RoomOptions {
     pub unix_time_at_zero: Duration,
     /// What follows when the guest fails. Default [`FaultPolicy::Close`].
     pub on_fault: FaultPolicy,
+}
+
+impl RoomOptions {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            seed: 0,
+            unix_time_at_zero: Duration::ZERO,
+            on_fault: FaultPolicy::Close,
+        }
+    }
+
+    setters! { seed: u64, unix_time_at_zero: Duration, on_fault: FaultPolicy }
 }
 
 /// A room: one instance of a module, with its clients.
@@ -66,7 +80,7 @@ pub struct Room {
     /// Who is connected when all that waits has happened; sorted.
     clients: Vec<ClientId>,
     /// While the guest is paused, the first entry is the event that it is in the middle of.
-    inbox: PayloadQueue<Waiting>,
+    inbox: PayloadQueue<EventKind>,
     /// A client whose connect the guest was called with, until the host has asked for it.
     joined: Option<ClientId>,
     /// The latest time it was told; time does not go backwards in a room.
@@ -103,17 +117,29 @@ impl Room {
     ///
     /// If the id is too long, or the module cannot be instantiated within its limits. A guest that
     /// fails when it is initialised makes a room that is closed from the start.
-    pub fn new(module: &Module, id: &str, now: Instant, options: RoomOptions) -> Result<Self, OpenError> {
+    pub fn new(
+        module: &Module,
+        id: &str,
+        now: Instant,
+        options: RoomOptions,
+    ) -> Result<Self, OpenError> {
         let mut room = Self::suspended(module, id, options)?;
         room.resume(now);
         Ok(room)
     }
 
     /// The same, but the guest is first called when the room is resumed.
-    pub(crate) fn suspended(module: &Module, id: &str, options: RoomOptions) -> Result<Self, OpenError> {
+    pub(crate) fn suspended(
+        module: &Module,
+        id: &str,
+        options: RoomOptions,
+    ) -> Result<Self, OpenError> {
         let limits = module.limits();
-        if id.len() > limits.room_id_bytes {
-            return Err(OpenError::IdTooLong { bytes: id.len(), limit: limits.room_id_bytes });
+        if id.len() > limits.max_room_id_bytes {
+            return Err(OpenError::IdTooLong {
+                bytes: id.len(),
+                limit: limits.max_room_id_bytes,
+            });
         }
         #[cfg(feature = "rollback")]
         if options.on_fault == FaultPolicy::Rollback && !module.compiled.is_exposed() {
@@ -121,7 +147,7 @@ impl Room {
         }
         let guest = Guest::new(&module.compiled, options.seed, options.unix_time_at_zero)?;
         let mut inbox = PayloadQueue::new();
-        inbox.push(Waiting::Init, MessagePayload::Bytes(&[]));
+        inbox.push(EventKind::Init, MessagePayload::Bytes(&[]));
         Ok(Self {
             id: id.to_owned().into_boxed_str(),
             module: module.clone(),
@@ -258,7 +284,8 @@ impl Room {
     #[must_use]
     pub fn has_work(&self, now: Instant) -> bool {
         self.is_busy()
-            || (self.is_quiet() && (self.is_due(now) || (self.guest.is_some() && !self.inbox.is_empty())))
+            || (self.is_quiet()
+                && (self.is_due(now) || (self.guest.is_some() && !self.inbox.is_empty())))
     }
 
     /// When the timer runs off, or the room is started again. None if nothing is set, or may yet be
@@ -333,13 +360,18 @@ impl Room {
         match event {
             Event::Connect(_) if !client.is_valid() => Err(EventError::InvalidClientId(client)),
             Event::Connect(_) if is_connected => Err(EventError::AlreadyConnected(client)),
-            Event::Connect(_) if self.clients.len() >= limits.clients => {
-                Err(EventError::RoomFull { limit: limits.clients })
+            Event::Connect(_) if self.clients.len() >= limits.max_clients => {
+                Err(EventError::RoomFull {
+                    limit: limits.max_clients,
+                })
             }
             Event::Connect(_) => Ok(()),
             _ if !is_connected => Err(EventError::NotConnected(client)),
-            Event::Message(_, payload) if payload.len() > limits.message_bytes => {
-                Err(EventError::MessageTooLong { bytes: payload.len(), limit: limits.message_bytes })
+            Event::Message(_, payload) if payload.len() > limits.max_message_bytes => {
+                Err(EventError::MessageTooLong {
+                    bytes: payload.len(),
+                    limit: limits.max_message_bytes,
+                })
             }
             Event::Message(..) | Event::Disconnect(_) => Ok(()),
         }
@@ -352,7 +384,7 @@ impl Room {
         if is_bounded && !self.has_place(event.payload_len()) {
             return Err(EventError::InboxFull);
         }
-        self.inbox.push(Waiting::of(&call), payload(&call));
+        self.inbox.push(EventKind::of(&call), payload(&call));
         self.note(&event);
         Ok(())
     }
@@ -362,11 +394,18 @@ impl Room {
     fn has_place(&self, bytes: usize) -> bool {
         let limits = self.module.limits();
         let running = match self.is_paused() && !self.recovery.is_replaying() {
-            true => self.inbox.front().map_or((0, 0), |(_, payload)| (1, payload.len())),
+            true => self
+                .inbox
+                .front()
+                .map_or((0, 0), |(_, payload)| (1, payload.len())),
             false => (0, 0),
         };
-        let (events, waiting_bytes) = (self.inbox.len() - running.0, self.inbox.payload_bytes() - running.1);
-        events < limits.inbox_events && waiting_bytes.saturating_add(bytes) <= limits.inbox_bytes
+        let (events, waiting_bytes) = (
+            self.inbox.len() - running.0,
+            self.inbox.payload_bytes() - running.1,
+        );
+        events < limits.max_inbox_events
+            && waiting_bytes.saturating_add(bytes) <= limits.max_inbox_bytes
     }
 
     /// Keeps count of an event that was taken.
@@ -423,12 +462,18 @@ impl Room {
         if self.is_holding_back() {
             return None;
         }
-        self.guest.as_ref().map(Guest::outbox).or(self.last_words.as_ref())
+        self.guest
+            .as_ref()
+            .map(Guest::outbox)
+            .or(self.last_words.as_ref())
     }
 
     /// The same, where [`outbox`](Self::outbox) has shown that there is something.
     fn outbox_mut(&mut self) -> Option<&mut Outbox> {
-        self.guest.as_mut().map(Guest::outbox_mut).or(self.last_words.as_mut())
+        self.guest
+            .as_mut()
+            .map(Guest::outbox_mut)
+            .or(self.last_words.as_mut())
     }
 
     fn fire(&mut self) {
@@ -448,8 +493,8 @@ impl Room {
         let Some(guest) = &mut self.guest else { return };
         match guest.begin(self.now, call, slice) {
             Ok(Progress::Done) => self.recovery.event_ended(guest, call),
-            Ok(Progress::Paused) => self.inbox.push_first(Waiting::of(call), payload(call)),
-            Err(fault) => self.fail(Waiting::of(call), fault),
+            Ok(Progress::Paused) => self.inbox.push_first(EventKind::of(call), payload(call)),
+            Err(fault) => self.fail(EventKind::of(call), fault),
         }
     }
 
@@ -463,7 +508,7 @@ impl Room {
         let progress = if guest.is_paused() {
             guest.resume(&call, slice)
         } else {
-            if let Waiting::Connect(client) = event {
+            if let EventKind::Connect(client) = event {
                 self.joined = Some(client);
             }
             guest.begin(self.now, &call, slice)

@@ -1,14 +1,14 @@
 //! What a room does about the faults of its guest.
 
-use super::{Room, waiting::Waiting};
+use super::{Room, event_kind::EventKind};
 #[cfg(feature = "rollback")]
-use super::{undo::Undo, waiting::payload};
+use super::{event_kind::payload, rollback::History};
 use crate::{
     abi::Call,
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, MessagePayload},
+    fault_policy::{Backoff, FaultPolicy},
     guest::Guest,
-    policy::{Backoff, FaultPolicy},
     time::Instant,
 };
 #[cfg(feature = "rollback")]
@@ -20,7 +20,7 @@ pub(super) enum Recovery {
     Close,
     Restart(Restarts),
     #[cfg(feature = "rollback")]
-    Rollback(Box<Undo>),
+    Rollback(Box<History>),
 }
 
 impl Recovery {
@@ -34,11 +34,14 @@ impl Recovery {
     }
 
     /// An event has ended well. The guest is as it left it.
-    #[cfg_attr(not(feature = "rollback"), expect(unused_variables, clippy::unused_self))]
+    #[cfg_attr(
+        not(feature = "rollback"),
+        expect(unused_variables, clippy::unused_self)
+    )]
     pub(super) fn event_ended(&mut self, guest: &Guest, call: &Call<'_>) {
         #[cfg(feature = "rollback")]
         if let Self::Rollback(undo) = self {
-            undo.event_ended(guest, Waiting::of(call), payload(call));
+            undo.event_ended(guest, EventKind::of(call), payload(call));
         }
     }
 
@@ -72,7 +75,7 @@ impl Recovery {
 impl Room {
     /// Does what the policy says about a fault. The event that was its cause waits no more.
     #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
-    pub(super) fn fail(&mut self, event: Waiting, fault: Fault) {
+    pub(super) fn fail(&mut self, event: EventKind, fault: Fault) {
         self.stats.faults += 1;
         match &mut self.recovery {
             Recovery::Close => {}
@@ -80,7 +83,11 @@ impl Room {
             #[cfg(feature = "rollback")]
             Recovery::Rollback(_) => {
                 if self.roll_back(event).is_some() {
-                    log!(warn, "room {:?} goes back to before an event: {fault}", self.id);
+                    log!(
+                        warn,
+                        "room {:?} goes back to before an event: {fault}",
+                        self.id
+                    );
                     self.last_fault = Some(fault);
                     return;
                 }
@@ -117,23 +124,33 @@ impl Room {
                 // They were all taken; what is left is the memory that they were in.
                 self.last_words = None;
                 for client in self.clients_of_guest().into_iter().rev() {
-                    self.inbox.push_first(Waiting::Connect(client), MessagePayload::Bytes(&[]));
+                    self.inbox
+                        .push_first(EventKind::Connect(client), MessagePayload::Bytes(&[]));
                 }
-                self.inbox.push_first(Waiting::Init, MessagePayload::Bytes(&[]));
+                self.inbox
+                    .push_first(EventKind::Init, MessagePayload::Bytes(&[]));
                 self.go_on();
             }
-            Err(fault) => self.fail(Waiting::Init, fault),
+            Err(fault) => self.fail(EventKind::Init, fault),
         }
     }
 
     /// Another guest of the same module, with other random numbers.
     fn fresh_guest(&self) -> Result<Guest, Fault> {
         // An odd number with its bits well spread, so that no other room of a host draws the same.
-        let seed = self.options.seed.wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, seed, self.options.unix_time_at_zero).map_err(|error| match error {
-            OpenError::Fault(fault) => fault,
-            // It was possible before, with the same limits.
-            _ => Fault { during: "start", cause: FaultCause::Trap(Trap::OutOfSystemMemory) },
+        let seed = self
+            .options
+            .seed
+            .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Guest::new(&self.module.compiled, seed, self.options.unix_time_at_zero).map_err(|error| {
+            match error {
+                OpenError::Fault(fault) => fault,
+                // It was possible before, with the same limits.
+                _ => Fault {
+                    during: "start",
+                    cause: FaultCause::Trap(Trap::OutOfSystemMemory),
+                },
+            }
         })
     }
 
@@ -141,11 +158,14 @@ impl Room {
     fn clients_of_guest(&self) -> Vec<ClientId> {
         let mut clients = self.clients.clone();
         for event in self.inbox.headers().rev() {
-            match (event, event.client().map(|client| clients.binary_search(&client))) {
-                (Waiting::Connect(_), Some(Ok(place))) => {
+            match (
+                event,
+                event.client().map(|client| clients.binary_search(&client)),
+            ) {
+                (EventKind::Connect(_), Some(Ok(place))) => {
                     clients.remove(place);
                 }
-                (Waiting::Disconnect(client), Some(Err(place))) => clients.insert(place, client),
+                (EventKind::Disconnect(client), Some(Err(place))) => clients.insert(place, client),
                 _ => {}
             }
         }
@@ -154,11 +174,13 @@ impl Room {
 
     /// Begins to undo an event. None if that cannot be.
     #[cfg(feature = "rollback")]
-    fn roll_back(&mut self, event: Waiting) -> Option<()> {
+    fn roll_back(&mut self, event: EventKind) -> Option<()> {
         // Its memory is what the next one gets.
         self.retire_guest(false);
         let mut guest = self.fresh_guest().ok()?;
-        let Recovery::Rollback(undo) = &mut self.recovery else { return None };
+        let Recovery::Rollback(undo) = &mut self.recovery else {
+            return None;
+        };
         undo.begin(&mut guest, event)?;
         self.guest = Some(guest);
         Some(())
@@ -170,7 +192,7 @@ impl Room {
         if let (Recovery::Rollback(undo), Some(guest)) = (&mut self.recovery, &mut self.guest) {
             let slice = self.module.limits().fuel_per_slice;
             if let Err(fault) = undo.replay(guest, &self.id, slice) {
-                self.fail(Waiting::Init, fault);
+                self.fail(EventKind::Init, fault);
             }
         }
     }
@@ -188,7 +210,12 @@ pub(super) struct Restarts {
 
 impl Restarts {
     const fn new(backoff: Backoff) -> Self {
-        Self { backoff, faults: 0, started: Instant::ZERO, at: None }
+        Self {
+            backoff,
+            faults: 0,
+            started: Instant::ZERO,
+            at: None,
+        }
     }
 
     /// Sets when to start again, unless it is not to be tried any more.
@@ -199,7 +226,10 @@ impl Restarts {
         self.faults = self.faults.saturating_add(1);
         // Never at once: a host would go on for ever at what is one moment to it.
         let soonest = Duration::from_nanos(1);
-        self.at = self.backoff.wait(self.faults).map(|wait| now + wait.max(soonest));
+        self.at = self
+            .backoff
+            .wait(self.faults)
+            .map(|wait| now + wait.max(soonest));
     }
 
     /// A fresh guest is about to be started.

@@ -1,13 +1,13 @@
 //! ABI 0.2: what each export is called with, what each import does, and the guest's buffer.
 
 use crate::support::{
-    ENV, assemble, connect, echo, guest_0_2, hex, limits, module, numbers, outputs, room, room_of_one, send,
-    speaker,
+    ENV, assemble, connect, echo, guest_0_2, hex, limits, module, numbers, outputs, room,
+    room_of_one, send, speaker,
 };
 use MessageRecipient::{Broadcast, Client, EveryoneExcept};
 use stateroom_wasmi_host::{
-    ClientId, Event, Fault, FaultCause, Instant, Limits, MessageRecipient, Module, Room, RoomOptions,
-    abi::AbiVersion,
+    ClientId, Event, Fault, FaultCause, Instant, Limits, MessageRecipient, Module, Room,
+    RoomOptions, abi::AbiVersion,
 };
 
 /// A guest that tells of each call: the number of the export, the numbers that it was given (but
@@ -15,16 +15,23 @@ use stateroom_wasmi_host::{
 fn spy() -> String {
     let number = |n: i32| format!("(call $say (i32.const {n}))");
     let argument = |i: i32| format!("(call $say (local.get {i}))");
-    let payload =
-        |ptr: i32, len: i32| format!("(call $send_binary (i32.const 0) (local.get {ptr}) (local.get {len}))");
+    let payload = |ptr: i32, len: i32| {
+        format!("(call $send_binary (i32.const 0) (local.get {ptr}) (local.get {len}))")
+    };
     speaker(
         &[
             ("initialize", &(number(1) + &argument(1) + &payload(0, 1))),
             ("connect", &(number(2) + &argument(0))),
             ("disconnect", &(number(3) + &argument(0))),
             ("timer", &number(4)),
-            ("message", &(number(5) + &argument(0) + &argument(2) + &payload(1, 2))),
-            ("binary", &(number(6) + &argument(0) + &argument(2) + &payload(1, 2))),
+            (
+                "message",
+                &(number(5) + &argument(0) + &argument(2) + &payload(1, 2)),
+            ),
+            (
+                "binary",
+                &(number(6) + &argument(0) + &argument(2) + &payload(1, 2)),
+            ),
         ],
         "",
     )
@@ -32,12 +39,19 @@ fn spy() -> String {
 
 /// What the spy says.
 fn said(room: &mut Room) -> Vec<String> {
-    outputs(room, Instant::ZERO).into_iter().map(|(_, said)| said).collect()
+    outputs(room, Instant::ZERO)
+        .into_iter()
+        .map(|(_, said)| said)
+        .collect()
 }
 
 /// How the spy says numbers and a payload.
 fn told(numbers: &[u32], payload: Option<&[u8]>) -> Vec<String> {
-    numbers.iter().map(|n| hex(&n.to_le_bytes())).chain(payload.map(hex)).collect()
+    numbers
+        .iter()
+        .map(|n| hex(&n.to_le_bytes()))
+        .chain(payload.map(hex))
+        .collect()
 }
 
 #[test]
@@ -45,7 +59,11 @@ fn initialize_is_given_the_id_of_the_room() {
     let module = module(&spy());
     for id in ["", "lobby", "Zürich 🚢", "\0", &"x".repeat(256)] {
         let mut room = Room::new(&module, id, Instant::ZERO, RoomOptions::default()).unwrap();
-        assert_eq!(said(&mut room), told(&[1, id.len() as u32], Some(id.as_bytes())), "{id:?}");
+        assert_eq!(
+            said(&mut room),
+            told(&[1, id.len() as u32], Some(id.as_bytes())),
+            "{id:?}"
+        );
         assert_eq!(room.id(), id);
     }
 }
@@ -57,7 +75,8 @@ fn connect_and_disconnect_are_given_the_client() {
     for client in [1, 2, 0x0102_0304, i32::MAX as u32] {
         connect(&mut room, client);
         assert_eq!(said(&mut room), told(&[2, client], None));
-        room.handle_event(Instant::ZERO, Event::Disconnect(ClientId(client))).unwrap();
+        room.handle_event(Instant::ZERO, Event::Disconnect(ClientId(client)))
+            .unwrap();
         assert_eq!(said(&mut room), told(&[3, client], None));
     }
 }
@@ -69,19 +88,30 @@ fn message_and_binary_are_given_the_client_and_the_payload() {
         connect(&mut room, client);
         said(&mut room);
         for text in ["", "a", "Grüße, 世界", "\0\0", &"long ".repeat(1000)] {
-            room.handle_event(Instant::ZERO, Event::message(ClientId(client), text)).unwrap();
-            assert_eq!(said(&mut room), told(&[5, client, text.len() as u32], Some(text.as_bytes())));
+            room.handle_event(Instant::ZERO, Event::message(ClientId(client), text))
+                .unwrap();
+            assert_eq!(
+                said(&mut room),
+                told(&[5, client, text.len() as u32], Some(text.as_bytes()))
+            );
         }
         for bytes in [&[][..], &[0], &[0xff, 0xfe], &[7; 5000]] {
-            room.handle_event(Instant::ZERO, Event::message(ClientId(client), bytes)).unwrap();
-            assert_eq!(said(&mut room), told(&[6, client, bytes.len() as u32], Some(bytes)));
+            room.handle_event(Instant::ZERO, Event::message(ClientId(client), bytes))
+                .unwrap();
+            assert_eq!(
+                said(&mut room),
+                told(&[6, client, bytes.len() as u32], Some(bytes))
+            );
         }
     }
 }
 
 #[test]
 fn timer_is_given_nothing() {
-    let text = spy().replace("(call $say (i32.const 2))", "(call $set_timer (i32.const 5))");
+    let text = spy().replace(
+        "(call $say (i32.const 2))",
+        "(call $set_timer (i32.const 5))",
+    );
     let mut room = room_of_one(&text, &Limits::default());
     room.handle_timeout(Instant::from_millis(5));
     assert_eq!(said(&mut room), told(&[4], None));
@@ -119,7 +149,10 @@ fn each_form_of_recipient_is_handed_on() {
         (-i32::MAX, EveryoneExcept(ClientId(2_147_483_647))),
     ] {
         send(&mut room, &number.to_le_bytes());
-        let expected = [(recipient, "hi".to_owned()), (recipient, "0x6869".to_owned())];
+        let expected = [
+            (recipient, "hi".to_owned()),
+            (recipient, "0x6869".to_owned()),
+        ];
         assert_eq!(outputs(&mut room, Instant::ZERO), expected, "{number}");
     }
 }
@@ -128,9 +161,15 @@ fn each_form_of_recipient_is_handed_on() {
 fn the_smallest_number_is_no_recipient() {
     for import in ["$send_message", "$send_binary"] {
         let body = format!("(call {import} (i32.const 0x80000000) (i32.const 0) (i32.const 0))");
-        let mut room = room_of_one(&guest_0_2(ENV, &[("message", &body)], ""), &Limits::default());
+        let mut room = room_of_one(
+            &guest_0_2(ENV, &[("message", &body)], ""),
+            &Limits::default(),
+        );
         send(&mut room, "go");
-        let fault = Fault { during: "message", cause: FaultCause::BadRecipient(i32::MIN) };
+        let fault = Fault {
+            during: "message",
+            cause: FaultCause::BadRecipient(i32::MIN),
+        };
         assert_eq!(room.fault(), Some(&fault));
         assert_eq!(
             fault.to_string(),
@@ -143,9 +182,14 @@ fn the_smallest_number_is_no_recipient() {
 fn empty_and_largest_payloads_can_be_sent_from_the_edges_of_memory() {
     // A page has 65,536 bytes.
     for (ptr, len) in [(0, 0), (65_536, 0), (65_535, 1), (0, 65_536)] {
-        let body = format!("(call $send_message (i32.const 0) (i32.const {ptr}) (i32.const {len}))");
-        let mut room = room_of_one(&guest_0_2(ENV, &[("message", &body)], ""), &Limits::default());
-        room.handle_event(Instant::ZERO, Event::message(ClientId(1), "")).unwrap();
+        let body =
+            format!("(call $send_message (i32.const 0) (i32.const {ptr}) (i32.const {len}))");
+        let mut room = room_of_one(
+            &guest_0_2(ENV, &[("message", &body)], ""),
+            &Limits::default(),
+        );
+        room.handle_event(Instant::ZERO, Event::message(ClientId(1), ""))
+            .unwrap();
         let said = outputs(&mut room, Instant::ZERO);
         assert_eq!(said.len(), 1, "{ptr} {len}: {:?}", room.fault());
         assert_eq!(said[0].1.len(), len);
@@ -170,14 +214,21 @@ fn outputs_come_in_the_order_in_which_they_were_sent() {
         (Broadcast, ""),
         (Client(ClientId(5)), "0x616263"),
     ];
-    assert_eq!(outputs(&mut room, Instant::ZERO), expected.map(|(to, said)| (to, said.to_owned())));
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        expected.map(|(to, said)| (to, said.to_owned()))
+    );
 }
 
 #[test]
 fn every_import_is_optional() {
     let imports: Vec<&str> = ENV.trim().lines().collect();
     for chosen in 0..8 {
-        let some = imports.iter().enumerate().filter(|(i, _)| chosen >> i & 1 == 1).map(|(_, line)| *line);
+        let some = imports
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| chosen >> i & 1 == 1)
+            .map(|(_, line)| *line);
         let module = module(&guest_0_2(&some.collect::<String>(), &[], ""));
         assert_eq!(module.imports().count() as u32, u32::count_ones(chosen));
         assert!(!room(&module).is_closed());
@@ -189,8 +240,11 @@ fn an_import_may_be_imported_twice_and_exported_again() {
     // The host's own functions as the guest's: everything that comes is sent to whom it came from.
     let text = format!("{}{}", ENV.replace('$', "$other_"), ENV);
     let mut text = guest_0_2(&text, &[], "");
-    for (export, import) in [("message", "send_message"), ("binary", "send_binary"), ("connect", "set_timer")]
-    {
+    for (export, import) in [
+        ("message", "send_message"),
+        ("binary", "send_binary"),
+        ("connect", "set_timer"),
+    ] {
         text = text.replace(
             &format!("(func (export \"{export}\")"),
             &format!("(export \"{export}\" (func ${import})) (func (export \"_{export}\")"),
@@ -198,11 +252,23 @@ fn an_import_may_be_imported_twice_and_exported_again() {
     }
     let mut room = room(&module(&text));
     connect(&mut room, 3);
-    assert_eq!(room.poll_timeout(), Some(Instant::from_millis(3)), "connect(3) is set_timer(3)");
-    room.handle_event(Instant::ZERO, Event::message(ClientId(3), "back")).unwrap();
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(Client(ClientId(3)), "back".to_owned())]);
-    room.handle_event(Instant::ZERO, Event::message(ClientId(3), &[1, 2])).unwrap();
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(Client(ClientId(3)), "0x0102".to_owned())]);
+    assert_eq!(
+        room.poll_timeout(),
+        Some(Instant::from_millis(3)),
+        "connect(3) is set_timer(3)"
+    );
+    room.handle_event(Instant::ZERO, Event::message(ClientId(3), "back"))
+        .unwrap();
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(Client(ClientId(3)), "back".to_owned())]
+    );
+    room.handle_event(Instant::ZERO, Event::message(ClientId(3), &[1, 2]))
+        .unwrap();
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(Client(ClientId(3)), "0x0102".to_owned())]
+    );
 }
 
 /// A guest that exports where its version numbers are.
@@ -246,10 +312,24 @@ fn a_guest_without_version_numbers_is_accepted() {
 #[test]
 fn versions_whose_address_is_outside_of_the_memory_are_a_fault() {
     for address in [65_533, 65_536, -4, -1, i32::MIN] {
-        let room = room(&module(&versioned((r"\01\00\00\00", 32), ("", address), "")));
+        let room = room(&module(&versioned(
+            (r"\01\00\00\00", 32),
+            ("", address),
+            "",
+        )));
         let (function, ptr) = ("JAMSOCKET_API_PROTOCOL", address.cast_unsigned());
-        let cause = FaultCause::BadPointer { function, ptr, len: 4 };
-        assert_eq!(room.fault(), Some(&Fault { during: "initialize", cause }));
+        let cause = FaultCause::BadPointer {
+            function,
+            ptr,
+            len: 4,
+        };
+        assert_eq!(
+            room.fault(),
+            Some(&Fault {
+                during: "initialize",
+                cause
+            })
+        );
     }
 }
 
@@ -259,8 +339,18 @@ fn versions_are_checked_before_the_guest_is_first_called() {
     let global = r#"(global (export "JAMSOCKET_API_VERSION") i32 (i32.const 32))"#;
     let mut room = room(&module(&speaker(&[("initialize", initialize)], global)));
     assert_eq!(numbers(&mut room, Instant::ZERO), [0_i32; 0]);
-    let cause = FaultCause::WrongVersion { name: "JAMSOCKET_API_VERSION", expected: 1, found: 0 };
-    assert_eq!(room.fault(), Some(&Fault { during: "initialize", cause }));
+    let cause = FaultCause::WrongVersion {
+        name: "JAMSOCKET_API_VERSION",
+        expected: 1,
+        found: 0,
+    };
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "initialize",
+            cause
+        })
+    );
 }
 
 /// A guest that tells of its allocator: each malloc as its length, each free as minus the pointer
@@ -304,7 +394,13 @@ fn the_buffer_grows_to_exactly_what_a_message_needs() {
 
 #[test]
 fn the_guest_is_never_asked_for_nothing() {
-    let mut room = Room::new(&module(&allocating()), "", Instant::ZERO, RoomOptions::default()).unwrap();
+    let mut room = Room::new(
+        &module(&allocating()),
+        "",
+        Instant::ZERO,
+        RoomOptions::default(),
+    )
+    .unwrap();
     connect(&mut room, 1);
     let mut calls = numbers(&mut room, Instant::ZERO);
     for _ in 0..2 {
@@ -323,16 +419,31 @@ fn a_message_may_be_as_long_as_the_memory_above_the_buffer() {
     let mut room = room_of_one(&echo(), &Limits::default());
     let longest = vec![0x61; 65_536 - 4096];
     send(&mut room, longest.as_slice());
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(Client(ClientId(1)), hex(&longest))]);
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(Client(ClientId(1)), hex(&longest))]
+    );
     send(&mut room, vec![0x61; 65_536 - 4096 + 1].as_slice());
-    let cause = FaultCause::BadAllocation { ptr: 4096, len: 65_536 - 4096 + 1 };
-    assert_eq!(room.fault(), Some(&Fault { during: "jam_malloc", cause }));
+    let cause = FaultCause::BadAllocation {
+        ptr: 4096,
+        len: 65_536 - 4096 + 1,
+    };
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "jam_malloc",
+            cause
+        })
+    );
 }
 
 #[test]
 fn the_bundled_rust_room_of_the_published_sdk_answers() {
     // Its source: examples/rooms/rust-0.2, an echo.
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rooms/wasm/echo-rust-0.2.wasm");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/rooms/wasm/echo-rust-0.2.wasm"
+    );
     let module = Module::load(&std::fs::read(path).unwrap(), &limits(|_| {})).unwrap();
     let mut room = room(&module);
     connect(&mut room, 1);
@@ -346,8 +457,10 @@ fn the_bundled_rust_room_of_the_published_sdk_answers() {
 #[test]
 fn a_module_lists_what_it_imports_and_exports() {
     let module = Module::load(&assemble(&echo()), &Limits::default()).unwrap();
-    let imports: Vec<String> =
-        module.imports().map(|(module, name, kind)| format!("{module}.{name} {kind}")).collect();
+    let imports: Vec<String> = module
+        .imports()
+        .map(|(module, name, kind)| format!("{module}.{name} {kind}"))
+        .collect();
     assert_eq!(
         imports,
         [
@@ -356,7 +469,10 @@ fn a_module_lists_what_it_imports_and_exports() {
             "env.set_timer a function (i32) -> ()",
         ]
     );
-    let exports: Vec<String> = module.exports().map(|(name, kind)| format!("{name} {kind}")).collect();
+    let exports: Vec<String> = module
+        .exports()
+        .map(|(name, kind)| format!("{name} {kind}"))
+        .collect();
     assert_eq!(exports.len(), 9);
     assert!(exports.contains(&"memory a memory".to_owned()));
     assert!(exports.contains(&"jam_malloc a function (i32) -> i32".to_owned()));

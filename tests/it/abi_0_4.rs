@@ -1,7 +1,9 @@
 //! ABI 0.4: its messages, against `bincode` with the enums of the published SDK.
 
 use crate::published::{self, MessageFromProcess, MessageToProcess, as_published, as_request};
-use crate::support::{Random, Said, connect, guest_0_4, hex, module, outputs, room, room_of_one, send};
+use crate::support::{
+    Random, Said, connect, guest_0_4, hex, module, outputs, room, room_of_one, send,
+};
 use stateroom_wasmi_host::{
     ClientId, Event, Fault, FaultCause, Instant, Limits, MessagePayload, MessageRecipient, Room,
     abi::{AbiVersion, Call, DecodeError, Request, decode, encode_into, encoded_len},
@@ -14,7 +16,12 @@ fn encode(call: &Call<'_>) -> Vec<u8> {
 }
 
 fn calls() -> Vec<Call<'static>> {
-    let mut calls = vec![Call::Init { room_id: "the id is not sent" }, Call::Timer];
+    let mut calls = vec![
+        Call::Init {
+            room_id: "the id is not sent",
+        },
+        Call::Timer,
+    ];
     for client in [0, 1, 0x0102_0304, i32::MAX as u32, u32::MAX].map(ClientId) {
         calls.extend([Call::Connect(client), Call::Disconnect(client)]);
         for text in ["", "a", "Grüße, 世界", "\0"] {
@@ -28,8 +35,9 @@ fn calls() -> Vec<Call<'static>> {
 }
 
 fn requests() -> Vec<MessageFromProcess> {
-    let mut requests: Vec<_> =
-        [0, 1, 1000, u32::MAX].map(|ms_delay| MessageFromProcess::SetTimer { ms_delay }).into();
+    let mut requests: Vec<_> = [0, 1, 1000, u32::MAX]
+        .map(|ms_delay| MessageFromProcess::SetTimer { ms_delay })
+        .into();
     let mut recipients = vec![published::MessageRecipient::Broadcast];
     for client in [0, 1, i32::MAX as u32, u32::MAX].map(published::ClientId) {
         recipients.push(published::MessageRecipient::Client(client.clone()));
@@ -42,7 +50,10 @@ fn requests() -> Vec<MessageFromProcess> {
             published::MessagePayload::Bytes(Vec::new()),
             published::MessagePayload::Bytes((0..=255).collect()),
         ] {
-            requests.push(MessageFromProcess::Message { recipient: recipient.clone(), message });
+            requests.push(MessageFromProcess::Message {
+                recipient: recipient.clone(),
+                message,
+            });
         }
     }
     requests
@@ -51,7 +62,11 @@ fn requests() -> Vec<MessageFromProcess> {
 #[test]
 fn calls_are_encoded_as_bincode_does() {
     for call in calls() {
-        assert_eq!(encode(&call), bincode::serialize(&as_published(&call)).unwrap(), "{call:?}");
+        assert_eq!(
+            encode(&call),
+            bincode::serialize(&as_published(&call)).unwrap(),
+            "{call:?}"
+        );
     }
 }
 
@@ -73,9 +88,16 @@ fn random_messages_go_both_ways() {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let is_text = random.below(2) == 0;
 
-        let payload = if is_text { MessagePayload::Text(&text) } else { MessagePayload::Bytes(&bytes) };
+        let payload = if is_text {
+            MessagePayload::Text(&text)
+        } else {
+            MessagePayload::Bytes(&bytes)
+        };
         let call = Call::Message(ClientId(client), payload);
-        assert_eq!(encode(&call), bincode::serialize(&as_published(&call)).unwrap());
+        assert_eq!(
+            encode(&call),
+            bincode::serialize(&as_published(&call)).unwrap()
+        );
 
         let request = MessageFromProcess::Message {
             recipient: match random.below(3) {
@@ -88,7 +110,10 @@ fn random_messages_go_both_ways() {
                 false => published::MessagePayload::Bytes(bytes.clone()),
             },
         };
-        assert_eq!(decode(&bincode::serialize(&request).unwrap()), Ok(as_request(&request)));
+        assert_eq!(
+            decode(&bincode::serialize(&request).unwrap()),
+            Ok(as_request(&request))
+        );
     }
 }
 
@@ -106,7 +131,12 @@ fn random_bytes_are_read_as_bincode_reads_them() {
             }
         }
         let published: Option<MessageFromProcess> = bincode::deserialize(&bytes).ok();
-        assert_eq!(decode(&bytes).ok(), published.as_ref().map(as_request), "{}", hex(&bytes));
+        assert_eq!(
+            decode(&bytes).ok(),
+            published.as_ref().map(as_request),
+            "{}",
+            hex(&bytes)
+        );
         read += usize::from(published.is_some());
     }
     assert!(read > 100, "only {read} were messages");
@@ -117,7 +147,11 @@ fn a_message_that_is_cut_off_anywhere_is_refused() {
     for request in requests() {
         let bytes = bincode::serialize(&request).unwrap();
         for len in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..len]), Err(DecodeError::Truncated), "{request:?} cut to {len}");
+            assert_eq!(
+                decode(&bytes[..len]),
+                Err(DecodeError::Truncated),
+                "{request:?} cut to {len}"
+            );
         }
     }
 }
@@ -127,7 +161,10 @@ fn bytes_after_a_message_are_ignored_as_the_published_host_does() {
     for request in requests() {
         let mut bytes = bincode::serialize(&request).unwrap();
         bytes.extend([0xff; 9]);
-        assert_eq!(bincode::deserialize::<MessageFromProcess>(&bytes).unwrap(), request);
+        assert_eq!(
+            bincode::deserialize::<MessageFromProcess>(&bytes).unwrap(),
+            request
+        );
         assert_eq!(decode(&bytes), Ok(as_request(&request)));
     }
 }
@@ -146,8 +183,21 @@ fn broadcast(payload_tag: u32, len: u64, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn lengths_beyond_the_message_are_refused() {
     for tag in [0, 1] {
-        for len in [5, 1 << 31, 1 << 32, (1 << 32) + 4, 1 << 63, u64::MAX - 20, u64::MAX - 3, u64::MAX] {
-            assert_eq!(decode(&broadcast(tag, len, b"four")), Err(DecodeError::Truncated), "{len}");
+        for len in [
+            5,
+            1 << 31,
+            1 << 32,
+            (1 << 32) + 4,
+            1 << 63,
+            u64::MAX - 20,
+            u64::MAX - 3,
+            u64::MAX,
+        ] {
+            assert_eq!(
+                decode(&broadcast(tag, len, b"four")),
+                Err(DecodeError::Truncated),
+                "{len}"
+            );
         }
         assert!(decode(&broadcast(tag, 4, b"four")).is_ok());
     }
@@ -155,22 +205,46 @@ fn lengths_beyond_the_message_are_refused() {
 
 #[test]
 fn unknown_tags_are_refused_by_name() {
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let words = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
     for tag in [2, 3, 256, u32::MAX] {
         let unknown = |of| Err(DecodeError::UnknownTag { of, tag });
-        assert_eq!(decode(&words(&[tag, 0, 0, 0, 0])), unknown("MessageFromProcess"));
-        assert_eq!(decode(&words(&[0, 0, tag, 0, 0])), unknown("MessagePayload"));
+        assert_eq!(
+            decode(&words(&[tag, 0, 0, 0, 0])),
+            unknown("MessageFromProcess")
+        );
+        assert_eq!(
+            decode(&words(&[0, 0, tag, 0, 0])),
+            unknown("MessagePayload")
+        );
     }
-    let unknown = DecodeError::UnknownTag { of: "MessageRecipient", tag: 3 };
+    let unknown = DecodeError::UnknownTag {
+        of: "MessageRecipient",
+        tag: 3,
+    };
     assert_eq!(decode(&words(&[0, 3, 0, 0, 0])), Err(unknown));
     assert_eq!(unknown.to_string(), "3 is no variant of MessageRecipient");
 }
 
 #[test]
 fn text_must_be_utf_8_and_bytes_may_be_anything() {
-    for wrong in [&[0xff][..], &[0xc3], &[0xed, 0xa0, 0x80], &[0xc0, 0x80], &[0xf4, 0x90, 0x80, 0x80]] {
+    for wrong in [
+        &[0xff][..],
+        &[0xc3],
+        &[0xed, 0xa0, 0x80],
+        &[0xc0, 0x80],
+        &[0xf4, 0x90, 0x80, 0x80],
+    ] {
         let len = wrong.len() as u64;
-        assert_eq!(decode(&broadcast(1, len, wrong)), Err(DecodeError::NotUtf8), "{wrong:x?}");
+        assert_eq!(
+            decode(&broadcast(1, len, wrong)),
+            Err(DecodeError::NotUtf8),
+            "{wrong:x?}"
+        );
         assert!(decode(&broadcast(0, len, wrong)).is_ok());
     }
 }
@@ -191,23 +265,39 @@ fn a_guest_is_given_each_event_as_bincode_encodes_it() {
     let mut room = room(&module(&spy()));
     assert_eq!(room.module().abi(), AbiVersion::V0_4);
     let client = || published::ClientId(7);
-    let message = |message| MessageToProcess::Message { sender: client(), message };
+    let message = |message| MessageToProcess::Message {
+        sender: client(),
+        message,
+    };
     let expect = |room: &mut Room, expected: MessageToProcess| {
         let payload = hex(&bincode::serialize(&expected).unwrap());
-        assert_eq!(outputs(room, Instant::ZERO), [(MessageRecipient::Broadcast, payload)], "{expected:?}");
+        assert_eq!(
+            outputs(room, Instant::ZERO),
+            [(MessageRecipient::Broadcast, payload)],
+            "{expected:?}"
+        );
     };
     expect(&mut room, MessageToProcess::Init);
     connect(&mut room, 7);
     expect(&mut room, MessageToProcess::Connect { client: client() });
     for text in ["", "a", "Grüße, 世界"] {
-        room.handle_event(Instant::ZERO, Event::message(ClientId(7), text)).unwrap();
-        expect(&mut room, message(published::MessagePayload::Text(text.to_owned())));
+        room.handle_event(Instant::ZERO, Event::message(ClientId(7), text))
+            .unwrap();
+        expect(
+            &mut room,
+            message(published::MessagePayload::Text(text.to_owned())),
+        );
     }
     for bytes in [&[][..], &[0xff; 1000]] {
-        room.handle_event(Instant::ZERO, Event::message(ClientId(7), bytes)).unwrap();
-        expect(&mut room, message(published::MessagePayload::Bytes(bytes.to_owned())));
+        room.handle_event(Instant::ZERO, Event::message(ClientId(7), bytes))
+            .unwrap();
+        expect(
+            &mut room,
+            message(published::MessagePayload::Bytes(bytes.to_owned())),
+        );
     }
-    room.handle_event(Instant::ZERO, Event::Disconnect(ClientId(7))).unwrap();
+    room.handle_event(Instant::ZERO, Event::Disconnect(ClientId(7)))
+        .unwrap();
     expect(&mut room, MessageToProcess::Disconnect { client: client() });
 }
 
@@ -224,8 +314,15 @@ fn a_guest_is_told_of_its_timer() {
     .unwrap();
     let timer = bincode::serialize(&MessageFromProcess::SetTimer { ms_delay: 20 }).unwrap();
     assert_eq!((timer.len(), said.len()), (8, 21));
-    let data: String = timer.iter().chain(&said).map(|byte| format!("\\{byte:02x}")).collect();
-    let mut room = room(&module(&guest_0_4(recv, &format!("(data (i32.const 0) \"{data}\")"))));
+    let data: String = timer
+        .iter()
+        .chain(&said)
+        .map(|byte| format!("\\{byte:02x}"))
+        .collect();
+    let mut room = room(&module(&guest_0_4(
+        recv,
+        &format!("(data (i32.const 0) \"{data}\")"),
+    )));
     assert_eq!(room.poll_timeout(), Some(Instant::from_millis(20)));
     room.handle_timeout(Instant::from_millis(20));
     let expected: [Said; 1] = [(MessageRecipient::Broadcast, "!".to_owned())];
@@ -266,22 +363,37 @@ fn messages_can_be_sent_from_the_edges_of_memory() {
     for ptr in [0, 1, 65_536 - 20] {
         let recv = format!("(call $send (i32.const {ptr}) (i32.const 20))");
         let mut room = room(&module(&guest_0_4(&recv, "")));
-        assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Broadcast, "0x".to_owned())]);
+        assert_eq!(
+            outputs(&mut room, Instant::ZERO),
+            [(MessageRecipient::Broadcast, "0x".to_owned())]
+        );
     }
 }
 
 #[test]
 fn whoever_is_meant_is_handed_on_also_if_there_is_nobody() {
     let mut room = mouthpiece();
-    for (tag, client) in [(1, 0), (1, 77), (1, u32::MAX), (2, 0), (2, 0x8000_0000), (2, u32::MAX)] {
-        let bytes: Vec<u8> =
-            [0, tag, client, 0, 0, 0].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+    for (tag, client) in [
+        (1, 0),
+        (1, 77),
+        (1, u32::MAX),
+        (2, 0),
+        (2, 0x8000_0000),
+        (2, u32::MAX),
+    ] {
+        let bytes: Vec<u8> = [0, tag, client, 0, 0, 0]
+            .iter()
+            .flat_map(|word: &u32| word.to_le_bytes())
+            .collect();
         send(&mut room, bytes.as_slice());
         let recipient = match tag {
             1 => MessageRecipient::Client(ClientId(client)),
             _ => MessageRecipient::EveryoneExcept(ClientId(client)),
         };
-        assert_eq!(outputs(&mut room, Instant::ZERO), [(recipient, "0x".to_owned())]);
+        assert_eq!(
+            outputs(&mut room, Instant::ZERO),
+            [(recipient, "0x".to_owned())]
+        );
     }
 }
 
@@ -294,8 +406,17 @@ fn a_guest_that_sends_a_message_cut_off_anywhere_fails() {
             let mut room = mouthpiece();
             send(&mut room, &bytes[..len]);
             let cause = FaultCause::Undecodable(DecodeError::Truncated);
-            assert_eq!(room.fault(), Some(&Fault { during: "stateroom_recv", cause }));
-            assert_eq!((outputs(&mut room, Instant::ZERO), room.poll_timeout()), (vec![], None));
+            assert_eq!(
+                room.fault(),
+                Some(&Fault {
+                    during: "stateroom_recv",
+                    cause
+                })
+            );
+            assert_eq!(
+                (outputs(&mut room, Instant::ZERO), room.poll_timeout()),
+                (vec![], None)
+            );
         }
     }
 }
@@ -303,18 +424,36 @@ fn a_guest_that_sends_a_message_cut_off_anywhere_fails() {
 #[test]
 fn bytes_that_are_no_message_are_a_fault_with_its_reason() {
     for (bytes, error, text) in [
-        (vec![], DecodeError::Truncated, "the encoded message is cut off"),
-        (broadcast(0, u64::MAX, b""), DecodeError::Truncated, "the encoded message is cut off"),
-        (broadcast(1, 1, &[0xff]), DecodeError::NotUtf8, "the encoded text is not UTF-8"),
+        (
+            vec![],
+            DecodeError::Truncated,
+            "the encoded message is cut off",
+        ),
+        (
+            broadcast(0, u64::MAX, b""),
+            DecodeError::Truncated,
+            "the encoded message is cut off",
+        ),
+        (
+            broadcast(1, 1, &[0xff]),
+            DecodeError::NotUtf8,
+            "the encoded text is not UTF-8",
+        ),
         (
             broadcast(2, 0, b""),
-            DecodeError::UnknownTag { of: "MessagePayload", tag: 2 },
+            DecodeError::UnknownTag {
+                of: "MessagePayload",
+                tag: 2,
+            },
             "2 is no variant of MessagePayload",
         ),
     ] {
         let mut room = mouthpiece();
         send(&mut room, bytes.as_slice());
-        let fault = Fault { during: "stateroom_recv", cause: FaultCause::Undecodable(error) };
+        let fault = Fault {
+            during: "stateroom_recv",
+            cause: FaultCause::Undecodable(error),
+        };
         assert_eq!(room.fault(), Some(&fault));
         let source = std::error::Error::source(&fault).expect("the reason is kept");
         assert_eq!(source.to_string(), text);

@@ -5,7 +5,8 @@ use crate::support::{
 };
 use ValueType::{I32, I64};
 use stateroom_wasmi_host::{
-    Compilation, Fault, FaultCause, Instant, Limits, LoadError, Module, OpenError, Room, RoomOptions,
+    Compilation, Fault, FaultCause, Instant, Limits, LoadError, Module, OpenError, Room,
+    RoomOptions,
     abi::{AbiProblem, AbiVersion, ExternKind, Signature, ValueType},
 };
 
@@ -28,7 +29,10 @@ fn problem(text: &str) -> AbiProblem {
 }
 
 fn func(params: &[ValueType], results: &[ValueType]) -> ExternKind {
-    ExternKind::Func(Signature { params: params.to_vec(), results: results.to_vec() })
+    ExternKind::Func(Signature {
+        params: params.to_vec(),
+        results: results.to_vec(),
+    })
 }
 
 fn without(text: &str, export: &str) -> String {
@@ -70,22 +74,42 @@ fn a_minimal_module_of_each_abi_is_accepted() {
     for abi in [AbiVersion::V0_2, AbiVersion::V0_4] {
         assert_eq!(module(&minimal(abi)).abi(), abi);
     }
-    assert_eq!([AbiVersion::V0_2, AbiVersion::V0_4].map(|abi| abi.to_string()), ["0.2", "0.4"]);
+    assert_eq!(
+        [AbiVersion::V0_2, AbiVersion::V0_4].map(|abi| abi.to_string()),
+        ["0.2", "0.4"]
+    );
 }
 
 #[test]
 fn each_export_that_is_missing_is_named() {
     for abi in [AbiVersion::V0_2, AbiVersion::V0_4] {
-        let wanted = wanted_exports(abi).into_iter().chain([("memory", ExternKind::Memory)]);
+        let wanted = wanted_exports(abi)
+            .into_iter()
+            .chain([("memory", ExternKind::Memory)]);
         for (name, expected) in wanted {
             if name == "stateroom_recv" {
                 // Its malloc and free still tell the ABI.
                 let text = without(&minimal(abi), name);
-                assert!(matches!(load(&text), Err(LoadError::Abi { abi: Some(AbiVersion::V0_4), .. })));
+                assert!(matches!(
+                    load(&text),
+                    Err(LoadError::Abi {
+                        abi: Some(AbiVersion::V0_4),
+                        ..
+                    })
+                ));
             }
             let found = problem(&without(&minimal(abi), name));
-            assert_eq!(found, AbiProblem::MissingExport { name, expected: expected.clone() });
-            assert_eq!(found.to_string(), format!("export `{name}` is missing; it must be {expected}"));
+            assert_eq!(
+                found,
+                AbiProblem::MissingExport {
+                    name,
+                    expected: expected.clone()
+                }
+            );
+            assert_eq!(
+                found.to_string(),
+                format!("export `{name}` is missing; it must be {expected}")
+            );
         }
     }
 }
@@ -98,7 +122,14 @@ fn each_export_of_a_wrong_type_is_named_with_both_types() {
             let other = format!("(func (export \"{name}\") (result f64) (f64.const 0)))");
             let text = text.strip_suffix(')').expect("a module ends").to_owned() + &other;
             let found = func(&[], &[ValueType::F64]);
-            assert_eq!(problem(&text), AbiProblem::WrongExport { name, expected, found });
+            assert_eq!(
+                problem(&text),
+                AbiProblem::WrongExport {
+                    name,
+                    expected,
+                    found
+                }
+            );
         }
     }
 }
@@ -110,7 +141,11 @@ fn exports_of_another_kind_are_wrong_exports() {
         r#"(memory 1) (global (export "memory") i64 (i64.const 0)) (table (export "timer") 1 funcref)"#,
         1,
     );
-    let wrong = |name, expected, found| AbiProblem::WrongExport { name, expected, found };
+    let wrong = |name, expected, found| AbiProblem::WrongExport {
+        name,
+        expected,
+        found,
+    };
     assert_eq!(
         problems(&text),
         [
@@ -118,28 +153,62 @@ fn exports_of_another_kind_are_wrong_exports() {
             wrong("timer", func(&[], &[]), ExternKind::Table),
         ]
     );
-    assert_eq!(problems(&text)[1].to_string(), "export `timer` must be a function () -> (), but is a table");
+    assert_eq!(
+        problems(&text)[1].to_string(),
+        "export `timer` must be a function () -> (), but is a table"
+    );
 }
 
 #[test]
 fn what_a_module_may_export_must_have_the_right_type_if_it_does() {
-    let text = guest_0_2("", &[], r#"(func (export "_initialize") (result i32) (i32.const 0))"#);
+    let text = guest_0_2(
+        "",
+        &[],
+        r#"(func (export "_initialize") (result i32) (i32.const 0))"#,
+    );
     let (name, expected, found) = ("_initialize", func(&[], &[]), func(&[], &[I32]));
-    assert_eq!(problem(&text), AbiProblem::WrongExport { name, expected, found });
+    assert_eq!(
+        problem(&text),
+        AbiProblem::WrongExport {
+            name,
+            expected,
+            found
+        }
+    );
 
     for name in ["JAMSOCKET_API_VERSION", "JAMSOCKET_API_PROTOCOL"] {
-        let text = guest_0_2("", &[], &format!(r#"(global (export "{name}") i64 (i64.const 0))"#));
+        let text = guest_0_2(
+            "",
+            &[],
+            &format!(r#"(global (export "{name}") i64 (i64.const 0))"#),
+        );
         let (expected, found) = (ExternKind::Global(I32), ExternKind::Global(I64));
-        assert_eq!(problem(&text), AbiProblem::WrongExport { name, expected, found });
+        assert_eq!(
+            problem(&text),
+            AbiProblem::WrongExport {
+                name,
+                expected,
+                found
+            }
+        );
     }
     // The names of the other ABI mean nothing.
-    module(&guest_0_2("", &[], r#"(global (export "STATEROOM_API_VERSION") i64 (i64.const 0))"#));
+    module(&guest_0_2(
+        "",
+        &[],
+        r#"(global (export "STATEROOM_API_VERSION") i64 (i64.const 0))"#,
+    ));
 }
 
 #[test]
 fn imports_that_no_host_has_are_unknown() {
     for (imports, module, name, found) in [
-        (r#"(import "env" "fly" (func (param i64) (result i32)))"#, "env", "fly", func(&[I64], &[I32])),
+        (
+            r#"(import "env" "fly" (func (param i64) (result i32)))"#,
+            "env",
+            "fly",
+            func(&[I64], &[I32]),
+        ),
         (
             r#"(import "env" "stateroom_send" (func (param i32 i32)))"#,
             "env",
@@ -159,7 +228,12 @@ fn imports_that_no_host_has_are_unknown() {
             "fd_dup",
             func(&[], &[]),
         ),
-        (r#"(import "env" "table" (table 1 funcref))"#, "env", "table", ExternKind::Table),
+        (
+            r#"(import "env" "table" (table 1 funcref))"#,
+            "env",
+            "table",
+            ExternKind::Table,
+        ),
         (
             r#"(import "env" "__stack_pointer" (global (mut i32)))"#,
             "env",
@@ -167,10 +241,18 @@ fn imports_that_no_host_has_are_unknown() {
             ExternKind::Global(I32),
         ),
     ] {
-        let found = AbiProblem::UnknownImport { module: module.to_owned(), name: name.to_owned(), found };
+        let found = AbiProblem::UnknownImport {
+            module: module.to_owned(),
+            name: name.to_owned(),
+            found,
+        };
         assert_eq!(problem(&guest_0_2(imports, &[], "")), found);
     }
-    let text = guest_0_2(r#"(import "env" "fly" (func (param i64 f32) (result i32 i32)))"#, &[], "");
+    let text = guest_0_2(
+        r#"(import "env" "fly" (func (param i64 f32) (result i32 i32)))"#,
+        &[],
+        "",
+    );
     assert_eq!(
         problem(&text).to_string(),
         "import `env.fly` (a function (i64, f32) -> (i32, i32)) is unknown to this ABI"
@@ -179,10 +261,19 @@ fn imports_that_no_host_has_are_unknown() {
 
 #[test]
 fn a_memory_cannot_be_imported() {
-    let text = guest_0_2(r#"(import "env" "memory" (memory 1))"#, &[], "")
-        .replace("(memory (export \"memory\") 1)", r#"(export "memory" (memory 0))"#);
+    let text = guest_0_2(r#"(import "env" "memory" (memory 1))"#, &[], "").replace(
+        "(memory (export \"memory\") 1)",
+        r#"(export "memory" (memory 0))"#,
+    );
     let (module, name) = ("env".to_owned(), "memory".to_owned());
-    assert_eq!(problem(&text), AbiProblem::UnknownImport { module, name, found: ExternKind::Memory });
+    assert_eq!(
+        problem(&text),
+        AbiProblem::UnknownImport {
+            module,
+            name,
+            found: ExternKind::Memory
+        }
+    );
 }
 
 #[test]
@@ -190,7 +281,10 @@ fn the_functions_of_the_other_abi_are_unknown() {
     let text = guest_0_4("", "").replace("(module", &format!("(module {ENV}"));
     let problems = problems(&text);
     assert_eq!(problems.len(), 3);
-    for (problem, name) in problems.iter().zip(["send_message", "send_binary", "set_timer"]) {
+    for (problem, name) in problems
+        .iter()
+        .zip(["send_message", "send_binary", "set_timer"])
+    {
         assert!(matches!(problem, AbiProblem::UnknownImport { name: n, .. } if n == name));
     }
 }
@@ -202,14 +296,34 @@ fn imports_of_a_wrong_type_are_named_with_both_types() {
         ("env", "send_message", i32s(3)),
         ("env", "send_binary", i32s(3)),
         ("env", "set_timer", i32s(1)),
-        ("wasi_snapshot_preview1", "random_get", func(&[I32, I32], &[I32])),
-        ("wasi_snapshot_preview1", "clock_time_get", func(&[I32, I64, I32], &[I32])),
+        (
+            "wasi_snapshot_preview1",
+            "random_get",
+            func(&[I32, I32], &[I32]),
+        ),
+        (
+            "wasi_snapshot_preview1",
+            "clock_time_get",
+            func(&[I32, I64, I32], &[I32]),
+        ),
         ("wasi_snapshot_preview1", "proc_exit", i32s(1)),
     ] {
-        let text = guest_0_2(&format!(r#"(import "{module}" "{name}" (func (param i64)))"#), &[], "");
+        let text = guest_0_2(
+            &format!(r#"(import "{module}" "{name}" (func (param i64)))"#),
+            &[],
+            "",
+        );
         let found = func(&[I64], &[]);
         let (module, name) = (module.to_owned(), name.to_owned());
-        assert_eq!(problem(&text), AbiProblem::WrongImport { module, name, expected, found });
+        assert_eq!(
+            problem(&text),
+            AbiProblem::WrongImport {
+                module,
+                name,
+                expected,
+                found
+            }
+        );
     }
     let text = guest_0_2(r#"(import "env" "set_timer" (global i32))"#, &[], "");
     assert_eq!(
@@ -222,8 +336,10 @@ fn imports_of_a_wrong_type_are_named_with_both_types() {
 fn all_problems_are_reported_at_once() {
     let text = guest_0_2(r#"(import "env" "fly" (func))"#, &[], "");
     let text = without(&without(&text, "timer"), "binary");
-    let text =
-        text.replace(r#"(func (export "connect") (param i32)"#, r#"(func (export "connect") (param i64)"#);
+    let text = text.replace(
+        r#"(func (export "connect") (param i32)"#,
+        r#"(func (export "connect") (param i64)"#,
+    );
     let error = load(&text).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -233,7 +349,9 @@ fn all_problems_are_reported_at_once() {
          \n  - export `binary` is missing; it must be a function (i32, i32, i32) -> ()\
          \n  - import `env.fly` (a function () -> ()) is unknown to this ABI"
     );
-    assert!(matches!(error, LoadError::Abi { abi: Some(AbiVersion::V0_2), problems } if problems.len() == 4));
+    assert!(
+        matches!(error, LoadError::Abi { abi: Some(AbiVersion::V0_2), problems } if problems.len() == 4)
+    );
 }
 
 #[test]
@@ -246,12 +364,20 @@ fn the_abi_is_seen_from_the_exports() {
     for (name, _) in wanted_exports(AbiVersion::V0_2) {
         assert_eq!(abi_of(&export(name)).0, Some(AbiVersion::V0_2), "{name}");
         let both = export(name) + &export("stateroom_recv");
-        assert_eq!(abi_of(&both).0, Some(AbiVersion::V0_4), "{name} beside stateroom_recv");
+        assert_eq!(
+            abi_of(&both).0,
+            Some(AbiVersion::V0_4),
+            "{name} beside stateroom_recv"
+        );
     }
     for (name, _) in wanted_exports(AbiVersion::V0_4) {
         assert_eq!(abi_of(&export(name)).0, Some(AbiVersion::V0_4), "{name}");
     }
-    for exports in ["", "(export \"memory\" (memory 0))", "(export \"main\" (func $f))"] {
+    for exports in [
+        "",
+        "(export \"memory\" (memory 0))",
+        "(export \"main\" (func $f))",
+    ] {
         assert_eq!(abi_of(exports), (None, vec![AbiProblem::NotARoom]));
     }
     assert_eq!(
@@ -263,7 +389,11 @@ fn the_abi_is_seen_from_the_exports() {
 
 /// A guest with version globals at 32 and 36, whose numbers are written as the test says.
 fn versioned(abi: AbiVersion, more: &str) -> String {
-    let prefix = if abi == AbiVersion::V0_2 { "JAMSOCKET" } else { "STATEROOM" };
+    let prefix = if abi == AbiVersion::V0_2 {
+        "JAMSOCKET"
+    } else {
+        "STATEROOM"
+    };
     let globals = format!(
         r#"(global (export "{prefix}_API_VERSION") i32 (i32.const 32))
            (global (export "{prefix}_API_PROTOCOL") i32 (i32.const 36))"#
@@ -277,18 +407,34 @@ fn versioned(abi: AbiVersion, more: &str) -> String {
 #[test]
 fn wrong_versions_in_the_data_are_found_when_the_module_is_loaded() {
     for (abi, names) in [
-        (AbiVersion::V0_2, ["JAMSOCKET_API_VERSION", "JAMSOCKET_API_PROTOCOL"]),
-        (AbiVersion::V0_4, ["STATEROOM_API_VERSION", "STATEROOM_API_PROTOCOL"]),
+        (
+            AbiVersion::V0_2,
+            ["JAMSOCKET_API_VERSION", "JAMSOCKET_API_PROTOCOL"],
+        ),
+        (
+            AbiVersion::V0_4,
+            ["STATEROOM_API_VERSION", "STATEROOM_API_PROTOCOL"],
+        ),
     ] {
         let data = r#"(data (i32.const 30) "\00\00\02\00\00\00\ff\ff\ff\ff")"#;
-        let wrong = |name, expected, found| AbiProblem::WrongVersion { name, expected, found };
-        assert_eq!(problems(&versioned(abi, data)), [wrong(names[0], 1, 2), wrong(names[1], 0, -1)]);
+        let wrong = |name, expected, found| AbiProblem::WrongVersion {
+            name,
+            expected,
+            found,
+        };
+        assert_eq!(
+            problems(&versioned(abi, data)),
+            [wrong(names[0], 1, 2), wrong(names[1], 0, -1)]
+        );
         let data = r#"(data (i32.const 32) "\00\01\00\00") (data (i32.const 36) "\00\00\00\00")"#;
         assert_eq!(
             problem(&versioned(abi, data)).to_string(),
             format!("`{}` is 256, but this host speaks 1", names[0])
         );
-        module(&versioned(abi, r#"(data (i32.const 32) "\01\00\00\00\00\00\00\00")"#));
+        module(&versioned(
+            abi,
+            r#"(data (i32.const 32) "\01\00\00\00\00\00\00\00")"#,
+        ));
     }
 }
 
@@ -312,37 +458,55 @@ fn wrong_versions_that_the_guest_writes_itself_are_found_when_a_room_is_opened()
         for more in [passive, store, offset, ""] {
             let found = if more.is_empty() { 0 } else { 3 };
             let room = room(&module(&versioned(abi, more)));
-            let cause = FaultCause::WrongVersion { name, expected: 1, found };
+            let cause = FaultCause::WrongVersion {
+                name,
+                expected: 1,
+                found,
+            };
             assert_eq!(room.fault(), Some(&Fault { during, cause }), "{more}");
         }
     }
     let right = store.replace("(i32.const 3)", "(i32.const 1)");
-    assert_eq!(room(&module(&versioned(AbiVersion::V0_2, &right))).fault(), None);
+    assert_eq!(
+        room(&module(&versioned(AbiVersion::V0_2, &right))).fault(),
+        None
+    );
 }
 
 #[test]
 fn a_module_may_be_as_long_as_the_limit_and_no_longer() {
     let wasm = assemble(&echo());
     let bytes = wasm.len();
-    Module::load(&wasm, &limits(|limits| limits.module_bytes = bytes)).unwrap();
+    Module::load(&wasm, &limits(|limits| limits.max_module_bytes = bytes)).unwrap();
     let limit = bytes - 1;
-    let error = Module::load(&wasm, &limits(|limits| limits.module_bytes = limit)).unwrap_err();
+    let error = Module::load(&wasm, &limits(|limits| limits.max_module_bytes = limit)).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("the module is {bytes} bytes long, more than the limit of {limit}")
     );
     let huge = vec![0; 100 << 20];
-    assert!(matches!(Module::load(&huge, &Limits::default()), Err(LoadError::TooLarge { .. })));
+    assert!(matches!(
+        Module::load(&huge, &Limits::default()),
+        Err(LoadError::TooLarge { .. })
+    ));
 }
 
 #[test]
 fn a_module_that_is_cut_off_anywhere_is_refused() {
-    let wasm = assemble(&guest_0_2(r#"(import "env" "set_timer" (func (param i32)))"#, &[], ""));
+    let wasm = assemble(&guest_0_2(
+        r#"(import "env" "set_timer" (func (param i32)))"#,
+        &[],
+        "",
+    ));
     for len in 0..wasm.len() {
         for compilation in [Compilation::Lazy, Compilation::Eager] {
-            let error = Module::load_with(&wasm[..len], &Limits::default(), compilation).unwrap_err();
+            let error =
+                Module::load_with(&wasm[..len], &Limits::default(), compilation).unwrap_err();
             // Eight bytes are an empty module.
-            assert!(matches!(error, LoadError::Invalid(_)) || len >= 8, "{len}: {error}");
+            assert!(
+                matches!(error, LoadError::Invalid(_)) || len >= 8,
+                "{len}: {error}"
+            );
         }
     }
 }
@@ -374,8 +538,8 @@ fn a_module_with_any_byte_changed_does_not_panic() {
     let wasm = assemble(&echo());
     // Little fuel, as a changed guest may loop.
     let limits = limits(|limits| {
-        limits.fuel_per_event = Some(10_000);
-        limits.memory_bytes = 1 << 20;
+        limits.max_fuel_per_event = Some(10_000);
+        limits.max_memory_bytes = 1 << 20;
     });
     let mut opened = 0;
     for at in 0..wasm.len() {
@@ -383,11 +547,16 @@ fn a_module_with_any_byte_changed_does_not_panic() {
             let mut changed = wasm.clone();
             changed[at] ^= change;
             for compilation in [Compilation::Lazy, Compilation::OnDemand] {
-                let Ok(module) = Module::load_with(&changed, &limits, compilation) else { continue };
+                let Ok(module) = Module::load_with(&changed, &limits, compilation) else {
+                    continue;
+                };
                 let opened_room = Room::new(&module, "id", Instant::ZERO, RoomOptions::default());
                 let Ok(mut room) = opened_room else { continue };
                 opened += 1;
-                let _ = room.handle_event(Instant::ZERO, stateroom_wasmi_host::Event::Connect(1.into()));
+                let _ = room.handle_event(
+                    Instant::ZERO,
+                    stateroom_wasmi_host::Event::Connect(1.into()),
+                );
                 outputs(&mut room, Instant::ZERO);
             }
         }
@@ -407,7 +576,9 @@ fn deep_nesting_is_no_harm() {
     let wasm = assemble(&guest_0_2("", &[("connect", &deep)], ""));
     for compilation in [Compilation::Lazy, Compilation::Eager] {
         // A limit of the interpreter's may refuse it.
-        let Ok(module) = Module::load_with(&wasm, &Limits::default(), compilation) else { continue };
+        let Ok(module) = Module::load_with(&wasm, &Limits::default(), compilation) else {
+            continue;
+        };
         let mut room = room(&module);
         connect(&mut room, 1);
         send(&mut room, "still there");
@@ -420,29 +591,50 @@ fn both_ways_of_compiling_find_the_same_invalid_code() {
     // The body of a function that nobody calls answers nothing where it must answer a number.
     let mut wasm = assemble(&guest_0_2("", &[], "(func (result i32) (i32.const 7))"));
     let body = [0x41, 7, 0x0b];
-    let at = wasm.windows(3).position(|window| window == body).expect("the body is there");
+    let at = wasm
+        .windows(3)
+        .position(|window| window == body)
+        .expect("the body is there");
     wasm[at..at + 2].copy_from_slice(&[0x01, 0x01]);
     for compilation in [Compilation::Lazy, Compilation::Eager] {
         let loaded = Module::load_with(&wasm, &Limits::default(), compilation);
-        assert!(matches!(loaded, Err(LoadError::Invalid(_))), "{compilation:?}");
+        assert!(
+            matches!(loaded, Err(LoadError::Invalid(_))),
+            "{compilation:?}"
+        );
     }
 }
 
 #[test]
 fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
     let invalid = "(drop (i32.add (i32.const 1)))";
-    let wasm =
-        assemble(&guest_0_2(ENV, &[("timer", invalid), ("binary", "(call $set_timer (i32.const 1))")], ""));
-    assert!(matches!(Module::load(&wasm, &Limits::default()), Err(LoadError::Invalid(_))));
-    let module =
-        Module::load_with(&wasm, &Limits::default(), Compilation::OnDemand).expect("it is not looked at");
+    let wasm = assemble(&guest_0_2(
+        ENV,
+        &[
+            ("timer", invalid),
+            ("binary", "(call $set_timer (i32.const 1))"),
+        ],
+        "",
+    ));
+    assert!(matches!(
+        Module::load(&wasm, &Limits::default()),
+        Err(LoadError::Invalid(_))
+    ));
+    let module = Module::load_with(&wasm, &Limits::default(), Compilation::OnDemand)
+        .expect("it is not looked at");
     let mut room = room(&module);
     connect(&mut room, 1);
     send(&mut room, b"set the timer");
     assert_eq!(room.fault(), None);
     room.handle_timeout(Instant::from_millis(1));
     let cause = FaultCause::InvalidFunction;
-    assert_eq!(room.fault(), Some(&Fault { during: "timer", cause }));
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "timer",
+            cause
+        })
+    );
 }
 
 #[cfg(feature = "simd")]
@@ -450,23 +642,33 @@ fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
 fn lane_stores_that_the_interpreter_misreads_are_refused() {
     for width in [8, 16] {
         let guest = |offset: u32| {
-            let store = format!("local.get 0 local.get 1 nop v128.store{width}_lane offset={offset} 1");
+            let store =
+                format!("local.get 0 local.get 1 nop v128.store{width}_lane offset={offset} 1");
             let connect = format!("(local v128) (local.set 1 (i8x16.splat (i32.const 7))) {store}");
             let text = guest_0_2("", &[("connect", &connect)], "");
-            assemble(&text.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 3)"))
+            assemble(&text.replace(
+                "(memory (export \"memory\") 1)",
+                "(memory (export \"memory\") 3)",
+            ))
         };
         let refused = |wasm: &[u8]| match Module::load(wasm, &Limits::default()) {
-            Err(LoadError::Misread { instruction }) => instruction == format!("v128.store{width}_lane"),
+            Err(LoadError::Misread { instruction }) => {
+                instruction == format!("v128.store{width}_lane")
+            }
             _ => false,
         };
-        let mut room = room(&Module::load(&guest(65_535), &Limits::default()).expect("it is read well"));
+        let mut room =
+            room(&Module::load(&guest(65_535), &Limits::default()).expect("it is read well"));
         connect(&mut room, 1);
         assert_eq!(room.fault(), None);
         assert!(refused(&guest(65_536)) && refused(&guest(u32::MAX)));
         // The same instruction, its number written in two bytes, and a `nop` less.
         let mut longer = guest(65_536);
         let number = if width == 8 { 0x58 } else { 0x59 };
-        let at = longer.windows(3).position(|bytes| bytes == [0x01, 0xfd, number]).expect("it is there");
+        let at = longer
+            .windows(3)
+            .position(|bytes| bytes == [0x01, 0xfd, number])
+            .expect("it is there");
         longer[at..at + 3].copy_from_slice(&[0xfd, 0x80 | number, 0]);
         assert!(refused(&longer));
         for compilation in [Compilation::Eager, Compilation::OnDemand] {
@@ -476,7 +678,13 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
     }
     // Bytes that look like it, in a constant.
     let constant = "(drop (f64.const nan:0x858fd58fd59fd))";
-    assert!(Module::load(&assemble(&guest_0_2("", &[("timer", constant)], "")), &Limits::default()).is_ok());
+    assert!(
+        Module::load(
+            &assemble(&guest_0_2("", &[("timer", constant)], "")),
+            &Limits::default()
+        )
+        .is_ok()
+    );
 }
 
 #[test]

@@ -17,7 +17,10 @@ fn a_nan_has_the_same_bits_on_every_processor() {
     connect(&mut room, 1);
     send(&mut room, "go");
     let canonical = "0x000000000000f87f0000c07f00000000000000000000f87f".to_owned();
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Broadcast, canonical)]);
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(MessageRecipient::Broadcast, canonical)]
+    );
 }
 
 #[test]
@@ -42,11 +45,23 @@ pub fn bundled() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
     let files = fs::read_dir(folder).expect("the rooms are there");
     let paths = files.map(|file| file.expect("a file").path());
-    paths.map(|path| (path.display().to_string(), fs::read(&path).expect("it can be read"))).collect()
+    paths
+        .map(|path| {
+            (
+                path.display().to_string(),
+                fs::read(&path).expect("it can be read"),
+            )
+        })
+        .collect()
 }
 
 fn load(wasm: &[u8], compilation: Compilation, slice: u64) -> Module {
-    Module::load_with(wasm, &limits(|limits| limits.fuel_per_slice = slice), compilation).expect("it loads")
+    Module::load_with(
+        wasm,
+        &limits(|limits| limits.fuel_per_slice = slice),
+        compilation,
+    )
+    .expect("it loads")
 }
 
 /// Everything that a room says to a day's worth of events, and the fuel that it used.

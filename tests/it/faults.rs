@@ -5,7 +5,8 @@ use crate::support::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
-    MessageRecipient, OpenError, RecordingTransport, Room, RoomOptions, SentPayload, Trap, abi::DecodeError,
+    MessageRecipient, OpenError, RecordingTransport, Room, RoomOptions, SentPayload, Trap,
+    abi::DecodeError,
 };
 
 const CLIENT: ClientId = ClientId(1);
@@ -13,9 +14,9 @@ const CLIENT: ClientId = ClientId(1);
 /// Little fuel, so that what never ends ends soon.
 fn little() -> Limits {
     limits(|limits| {
-        limits.fuel_per_event = Some(200_000);
+        limits.max_fuel_per_event = Some(200_000);
         limits.fuel_per_slice = 10_000;
-        limits.memory_bytes = 1 << 20;
+        limits.max_memory_bytes = 1 << 20;
     })
 }
 
@@ -32,11 +33,18 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     let first = host.open("first", &good).unwrap();
     let bad = host.open("bad", &module_with(text, &little())).unwrap();
     let last = host.open("last", &good).unwrap();
-    for event in [Event::Connect(CLIENT), Event::message(CLIENT, "go"), Event::message(CLIENT, "again")] {
+    for event in [
+        Event::Connect(CLIENT),
+        Event::message(CLIENT, "go"),
+        Event::message(CLIENT, "again"),
+    ] {
         for room in [first, bad, last] {
             // The hostile room may be closed by now.
             let taken = host.handle_event(room, event);
-            assert!(taken.is_ok() || (room == bad && taken == Err(EventError::Closed)), "{taken:?}");
+            assert!(
+                taken.is_ok() || (room == bad && taken == Err(EventError::Closed)),
+                "{taken:?}"
+            );
         }
         host.poll(Budget::UNLIMITED);
     }
@@ -45,15 +53,24 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
         expected.extend([first, last].map(|room| (room, SentPayload::Text(said.into()))));
     }
     let sent = host.transport_mut().sent.drain(..);
-    let sent: Vec<_> = sent.filter(|sent| sent.room != bad).map(|sent| (sent.room, sent.payload)).collect();
+    let sent: Vec<_> = sent
+        .filter(|sent| sent.room != bad)
+        .map(|sent| (sent.room, sent.payload))
+        .collect();
     assert_eq!(sent, expected, "the other rooms go on undisturbed");
 
-    assert_eq!(host.handle_event(bad, Event::message(CLIENT, "late")), Err(EventError::Closed));
+    assert_eq!(
+        host.handle_event(bad, Event::message(CLIENT, "late")),
+        Err(EventError::Closed)
+    );
     let closed = host.poll_closed().expect("the room is closed");
     assert_eq!(closed.key, bad);
     assert_eq!(closed.fault, Some(Fault { during, cause }), "{text}");
     assert_eq!(host.poll_closed(), None);
-    assert_eq!(host.handle_event(bad, Event::message(CLIENT, "late")), Err(EventError::UnknownRoom));
+    assert_eq!(
+        host.handle_event(bad, Event::message(CLIENT, "late")),
+        Err(EventError::UnknownRoom)
+    );
 }
 
 /// The same for a guest that does something when it is sent a text.
@@ -64,7 +81,11 @@ fn message_fails(body: &str, cause: FaultCause) {
         (func $call (param i32)) (func $spin (return_call $spin))
         (func $spin_indirect (return_call_indirect $t (type $none) (i32.const 2)))
         (elem (i32.const 2) $spin_indirect)";
-    fails(&guest_0_2(ENV, &[("message", body)], more), "message", cause);
+    fails(
+        &guest_0_2(ENV, &[("message", body)], more),
+        "message",
+        cause,
+    );
 }
 
 fn trap(trap: Trap) -> FaultCause {
@@ -75,19 +96,58 @@ fn trap(trap: Trap) -> FaultCause {
 fn every_trap_is_told_apart() {
     for (body, expected) in [
         ("(unreachable)", Trap::Unreachable),
-        ("(drop (i32.load (i32.const 65533)))", Trap::MemoryOutOfBounds),
-        ("(i64.store offset=0xffffffff (i32.const -1) (i64.const 0))", Trap::MemoryOutOfBounds),
-        ("(memory.fill (i32.const 65535) (i32.const 0) (i32.const 2))", Trap::MemoryOutOfBounds),
-        ("(memory.copy (i32.const 0) (i32.const 65536) (i32.const 1))", Trap::MemoryOutOfBounds),
-        ("(drop (table.get $t (i32.const 4)))", Trap::TableOutOfBounds),
-        ("(call_indirect $t (type $none) (i32.const 4))", Trap::TableOutOfBounds),
-        ("(call_indirect $t (type $none) (i32.const 1))", Trap::IndirectCallToNull),
-        ("(call_indirect $t (type $one) (i32.const 7) (i32.const 0))", Trap::BadSignature),
-        ("(drop (i32.div_s (local.get 2) (i32.const 0)))", Trap::DivisionByZero),
-        ("(drop (i64.rem_u (i64.const 1) (i64.const 0)))", Trap::DivisionByZero),
-        ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", Trap::IntegerOverflow),
-        ("(drop (i32.trunc_f32_s (f32.const 1e30)))", Trap::IntegerOverflow),
-        ("(drop (i32.trunc_f64_u (f64.const nan)))", Trap::BadConversion),
+        (
+            "(drop (i32.load (i32.const 65533)))",
+            Trap::MemoryOutOfBounds,
+        ),
+        (
+            "(i64.store offset=0xffffffff (i32.const -1) (i64.const 0))",
+            Trap::MemoryOutOfBounds,
+        ),
+        (
+            "(memory.fill (i32.const 65535) (i32.const 0) (i32.const 2))",
+            Trap::MemoryOutOfBounds,
+        ),
+        (
+            "(memory.copy (i32.const 0) (i32.const 65536) (i32.const 1))",
+            Trap::MemoryOutOfBounds,
+        ),
+        (
+            "(drop (table.get $t (i32.const 4)))",
+            Trap::TableOutOfBounds,
+        ),
+        (
+            "(call_indirect $t (type $none) (i32.const 4))",
+            Trap::TableOutOfBounds,
+        ),
+        (
+            "(call_indirect $t (type $none) (i32.const 1))",
+            Trap::IndirectCallToNull,
+        ),
+        (
+            "(call_indirect $t (type $one) (i32.const 7) (i32.const 0))",
+            Trap::BadSignature,
+        ),
+        (
+            "(drop (i32.div_s (local.get 2) (i32.const 0)))",
+            Trap::DivisionByZero,
+        ),
+        (
+            "(drop (i64.rem_u (i64.const 1) (i64.const 0)))",
+            Trap::DivisionByZero,
+        ),
+        (
+            "(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))",
+            Trap::IntegerOverflow,
+        ),
+        (
+            "(drop (i32.trunc_f32_s (f32.const 1e30)))",
+            Trap::IntegerOverflow,
+        ),
+        (
+            "(drop (i32.trunc_f64_u (f64.const nan)))",
+            Trap::BadConversion,
+        ),
         ("(call $forever)", Trap::StackOverflow),
     ] {
         message_fails(body, trap(expected));
@@ -135,16 +195,25 @@ const OUTSIDE: [(u32, u32); 10] = [
 fn pointers_outside_of_memory_are_a_fault() {
     for (ptr, len) in OUTSIDE {
         for function in ["send_message", "send_binary"] {
-            let body = format!("(call ${function} (i32.const 0) (i32.const {ptr}) (i32.const {len}))");
+            let body =
+                format!("(call ${function} (i32.const 0) (i32.const {ptr}) (i32.const {len}))");
             message_fails(&body, FaultCause::BadPointer { function, ptr, len });
         }
         let recv = format!("(call $send (i32.const {ptr}) (i32.const {len}))");
-        let cause = FaultCause::BadPointer { function: "stateroom_send", ptr, len };
+        let cause = FaultCause::BadPointer {
+            function: "stateroom_send",
+            ptr,
+            len,
+        };
         fails(&guest_0_4(&recv, ""), "stateroom_recv", cause);
     }
     let fault = Fault {
         during: "message",
-        cause: FaultCause::BadPointer { function: "send_message", ptr: 65_536, len: 1 },
+        cause: FaultCause::BadPointer {
+            function: "send_message",
+            ptr: 65_536,
+            len: 1,
+        },
     };
     assert_eq!(
         fault.to_string(),
@@ -154,22 +223,40 @@ fn pointers_outside_of_memory_are_a_fault() {
 
 #[test]
 fn text_that_is_not_utf_8_is_a_fault() {
-    for wrong in [r"\ff", r"\c3", r"ab\80", r"\ed\a0\80", r"\c0\80", r"\f4\90\80\80"] {
+    for wrong in [
+        r"\ff",
+        r"\c3",
+        r"ab\80",
+        r"\ed\a0\80",
+        r"\c0\80",
+        r"\f4\90\80\80",
+    ] {
         let store = format!("(data (i32.const 0) \"{wrong}\")");
         let len = wrong.matches('\\').count() + wrong.matches("ab").count() * 2;
         let body = format!("(call $send_message (i32.const 0) (i32.const 0) (i32.const {len}))");
-        fails(&guest_0_2(ENV, &[("message", &body)], &store), "message", FaultCause::NotUtf8);
+        fails(
+            &guest_0_2(ENV, &[("message", &body)], &store),
+            "message",
+            FaultCause::NotUtf8,
+        );
     }
     let recv = "(call $send (i32.const 0) (i32.const 21))";
     // Message, Broadcast, Text, one byte, 0xff.
     let data = r#"(data (i32.const 8) "\01\00\00\00\01\00\00\00\00\00\00\00\ff")"#;
-    fails(&guest_0_4(recv, data), "stateroom_recv", FaultCause::Undecodable(DecodeError::NotUtf8));
+    fails(
+        &guest_0_4(recv, data),
+        "stateroom_recv",
+        FaultCause::Undecodable(DecodeError::NotUtf8),
+    );
 }
 
 #[test]
 fn a_recipient_that_there_cannot_be_is_a_fault() {
     for import in ["$send_message", "$send_binary"] {
-        let body = format!("(call {import} (i32.const {}) (i32.const 0) (i32.const 0))", i32::MIN);
+        let body = format!(
+            "(call {import} (i32.const {}) (i32.const 0) (i32.const 0))",
+            i32::MIN
+        );
         message_fails(&body, FaultCause::BadRecipient(i32::MIN));
     }
 }
@@ -196,20 +283,41 @@ fn what_never_ends_runs_out_of_fuel() {
 #[test]
 fn calling_wasi_for_ever_runs_out_of_fuel() {
     for (name, params, arguments) in [
-        ("fd_write", "i32 i32 i32 i32", "(i32.const 1) (i32.const 0) (i32.const 1024) (i32.const 8192)"),
+        (
+            "fd_write",
+            "i32 i32 i32 i32",
+            "(i32.const 1) (i32.const 0) (i32.const 1024) (i32.const 8192)",
+        ),
         ("random_get", "i32 i32", "(i32.const 0) (i32.const 65536)"),
         ("random_get", "i32 i32", "(i32.const 0) (i32.const 0)"),
         ("random_get", "i32 i32", "(i32.const -1) (i32.const -1)"),
-        ("clock_time_get", "i32 i64 i32", "(i32.const 0) (i64.const 0) (i32.const 0)"),
-        ("environ_sizes_get", "i32 i32", "(i32.const 0) (i32.const 0)"),
+        (
+            "clock_time_get",
+            "i32 i64 i32",
+            "(i32.const 0) (i64.const 0) (i32.const 0)",
+        ),
+        (
+            "environ_sizes_get",
+            "i32 i32",
+            "(i32.const 0) (i32.const 0)",
+        ),
         ("fd_fdstat_get", "i32 i32", "(i32.const 1) (i32.const 0)"),
-        ("fd_read", "i32 i32 i32 i32", "(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)"),
+        (
+            "fd_read",
+            "i32 i32 i32 i32",
+            "(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)",
+        ),
         ("sched_yield", "", ""),
     ] {
-        let import =
-            format!(r#"(import "wasi_snapshot_preview1" "{name}" (func $f (param {params}) (result i32)))"#);
+        let import = format!(
+            r#"(import "wasi_snapshot_preview1" "{name}" (func $f (param {params}) (result i32)))"#
+        );
         let body = format!("(loop (drop (call $f {arguments})) (br 0))");
-        fails(&guest_0_2(&import, &[("message", &body)], ""), "message", out_of_fuel());
+        fails(
+            &guest_0_2(&import, &[("message", &body)], ""),
+            "message",
+            out_of_fuel(),
+        );
     }
 }
 
@@ -218,7 +326,7 @@ fn what_runs_long_takes_no_stack_of_the_host() {
     // The interpreter goes from one instruction to the next by calls that must be jumps; with a
     // profile under which they are not, this overflows the stack of the thread.
     let limits = limits(|limits| {
-        limits.fuel_per_event = Some(1_000_000);
+        limits.max_fuel_per_event = Some(1_000_000);
         limits.fuel_per_slice = u64::MAX;
     });
     let more = r#"(table $t 4 funcref) (type $none (func)) (func $f) (elem (i32.const 0) $f)
@@ -244,15 +352,23 @@ fn what_runs_long_takes_no_stack_of_the_host() {
         connect(&mut room, 1);
         send(&mut room, "go");
         let cause = FaultCause::OutOfFuel { limit: 1_000_000 };
-        assert_eq!(room.fault(), Some(&Fault { during: "message", cause }), "{body}");
+        assert_eq!(
+            room.fault(),
+            Some(&Fault {
+                during: "message",
+                cause
+            }),
+            "{body}"
+        );
     }
 }
 
 #[test]
 fn a_flood_of_messages_is_a_fault() {
-    let flood =
-        |len: u32| format!("(loop (call $send_binary (i32.const 0) (i32.const 0) (i32.const {len})) (br 0))");
-    let limits = limits(|limits| limits.outbox_bytes = 100_000);
+    let flood = |len: u32| {
+        format!("(loop (call $send_binary (i32.const 0) (i32.const 0) (i32.const {len})) (br 0))")
+    };
+    let limits = limits(|limits| limits.max_outbox_bytes = 100_000);
     for (len, sent, cause) in [
         (0, 4096, FaultCause::TooManyMessages { limit: 4096 }),
         (60_000, 1, FaultCause::TooManyBytes { limit: 100_000 }),
@@ -262,7 +378,13 @@ fn a_flood_of_messages_is_a_fault() {
         connect(&mut room, 1);
         send(&mut room, "go");
         assert_eq!(outputs(&mut room, Instant::ZERO).len(), sent);
-        assert_eq!(room.fault(), Some(&Fault { during: "message", cause }));
+        assert_eq!(
+            room.fault(),
+            Some(&Fault {
+                during: "message",
+                cause
+            })
+        );
     }
 }
 
@@ -285,27 +407,63 @@ fn a_guest_that_exits_is_closed() {
 fn an_allocator_that_fails_is_a_fault() {
     // The first payload is the id `bad`.
     for (malloc, cause) in [
-        ("(i32.const 65534)", FaultCause::BadAllocation { ptr: 65_534, len: 3 }),
-        ("(i32.const 65536)", FaultCause::BadAllocation { ptr: 65_536, len: 3 }),
-        ("(i32.const -1)", FaultCause::BadAllocation { ptr: u32::MAX, len: 3 }),
-        ("(i32.const -3)", FaultCause::BadAllocation { ptr: u32::MAX - 2, len: 3 }),
+        (
+            "(i32.const 65534)",
+            FaultCause::BadAllocation {
+                ptr: 65_534,
+                len: 3,
+            },
+        ),
+        (
+            "(i32.const 65536)",
+            FaultCause::BadAllocation {
+                ptr: 65_536,
+                len: 3,
+            },
+        ),
+        (
+            "(i32.const -1)",
+            FaultCause::BadAllocation {
+                ptr: u32::MAX,
+                len: 3,
+            },
+        ),
+        (
+            "(i32.const -3)",
+            FaultCause::BadAllocation {
+                ptr: u32::MAX - 2,
+                len: 3,
+            },
+        ),
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0)) (unreachable)", out_of_fuel()),
         ("(call $forever) (unreachable)", trap(Trap::StackOverflow)),
         (
             "(call $send_binary (i32.const 0) (i32.const -1) (i32.const 1)) (i32.const 4096)",
-            FaultCause::BadPointer { function: "send_binary", ptr: u32::MAX, len: 1 },
+            FaultCause::BadPointer {
+                function: "send_binary",
+                ptr: u32::MAX,
+                len: 1,
+            },
         ),
         (
             "(loop (call $send_binary (i32.const 0) (i32.const 0) (i32.const 0)) (br 0)) (unreachable)",
             FaultCause::TooManyMessages { limit: 4096 },
         ),
     ] {
-        let text = guest_0_2(ENV, &[("jam_malloc", malloc)], "(func $forever (call $forever))");
+        let text = guest_0_2(
+            ENV,
+            &[("jam_malloc", malloc)],
+            "(func $forever (call $forever))",
+        );
         fails(&text, "jam_malloc", cause);
     }
     assert_eq!(
-        FaultCause::BadAllocation { ptr: 65_536, len: 3 }.to_string(),
+        FaultCause::BadAllocation {
+            ptr: 65_536,
+            len: 3
+        }
+        .to_string(),
         "its allocator answered 0x10000 when asked for 3 bytes"
     );
 }
@@ -314,9 +472,27 @@ fn an_allocator_that_fails_is_a_fault() {
 fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
     // The first payload is the tag of `Init`.
     for (malloc, cause) in [
-        ("(i32.const 65533)", FaultCause::BadAllocation { ptr: 65_533, len: 4 }),
-        ("(i32.const -1)", FaultCause::BadAllocation { ptr: u32::MAX, len: 4 }),
-        ("(i32.const -4)", FaultCause::BadAllocation { ptr: u32::MAX - 3, len: 4 }),
+        (
+            "(i32.const 65533)",
+            FaultCause::BadAllocation {
+                ptr: 65_533,
+                len: 4,
+            },
+        ),
+        (
+            "(i32.const -1)",
+            FaultCause::BadAllocation {
+                ptr: u32::MAX,
+                len: 4,
+            },
+        ),
+        (
+            "(i32.const -4)",
+            FaultCause::BadAllocation {
+                ptr: u32::MAX - 3,
+                len: 4,
+            },
+        ),
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0)) (unreachable)", out_of_fuel()),
     ] {
@@ -324,7 +500,10 @@ fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
         fails(&text, "stateroom_malloc", cause);
     }
     // A connect has 8 bytes, more than `Init`, so that the buffer is given back.
-    for (free, cause) in [("(unreachable)", trap(Trap::Unreachable)), ("(loop (br 0))", out_of_fuel())] {
+    for (free, cause) in [
+        ("(unreachable)", trap(Trap::Unreachable)),
+        ("(loop (br 0))", out_of_fuel()),
+    ] {
         let export = "(func (export \"stateroom_free\") (param i32 i32)";
         let text = guest_0_4("", "").replace(export, &format!("{export} {free}"));
         fails(&text, "stateroom_free", cause);
@@ -336,7 +515,11 @@ fn an_allocator_may_answer_the_last_bytes_of_memory() {
     // The id is `test`.
     for (malloc, is_within) in [("(i32.const 65532)", true), ("(i32.const 65533)", false)] {
         let text = guest_0_2(ENV, &[("jam_malloc", malloc)], "");
-        assert_eq!(room(&module(&text)).fault().is_none(), is_within, "{malloc}");
+        assert_eq!(
+            room(&module(&text)).fault().is_none(),
+            is_within,
+            "{malloc}"
+        );
     }
 }
 
@@ -347,7 +530,10 @@ fn an_allocator_may_grow_the_memory_and_answer_from_there() {
     let mut room = room(&module(&echo().replace("(i32.const 4096)", malloc)));
     connect(&mut room, 1);
     send(&mut room, "hi");
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Client(CLIENT), "hi".to_owned())]);
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(MessageRecipient::Client(CLIENT), "hi".to_owned())]
+    );
 }
 
 #[test]
@@ -359,8 +545,10 @@ fn an_allocator_may_send_and_set_the_timer_once_for_each_buffer() {
     connect(&mut room, 1);
     send(&mut room, "longer than the id");
     send(&mut room, "shorter");
-    let all =
-        [(MessageRecipient::Broadcast, "0x00".to_owned()), (MessageRecipient::Broadcast, "0x00".to_owned())];
+    let all = [
+        (MessageRecipient::Broadcast, "0x00".to_owned()),
+        (MessageRecipient::Broadcast, "0x00".to_owned()),
+    ];
     assert_eq!(outputs(&mut room, Instant::ZERO), all);
     assert_eq!(room.poll_timeout(), Some(Instant::from_millis(9)));
 }
@@ -388,16 +576,23 @@ fn an_allocator_that_answers_null_is_given_a_buffer_beyond_its_memory() {
 #[test]
 fn an_allocator_that_answers_null_has_no_more_than_its_memory() {
     let text = guest_0_2("", &[("jam_malloc", "(i32.const 0)")], "");
-    let limits = limits(|limits| limits.memory_bytes = 65_536);
+    let limits = limits(|limits| limits.max_memory_bytes = 65_536);
     let room = room(&module_with(&text, &limits));
     // The id is `test`.
     let cause = FaultCause::BadAllocation { ptr: 0, len: 4 };
-    assert_eq!(room.fault(), Some(&Fault { during: "jam_malloc", cause }));
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "jam_malloc",
+            cause
+        })
+    );
 }
 
 #[test]
 fn an_allocator_may_fail_only_later() {
-    let malloc = "(if (i32.gt_u (local.get 0) (i32.const 4)) (then (unreachable))) (i32.const 4096)";
+    let malloc =
+        "(if (i32.gt_u (local.get 0) (i32.const 4)) (then (unreachable))) (i32.const 4096)";
     let text = guest_0_2("", &[("jam_malloc", malloc)], "");
     let mut room = room(&module(&text));
     connect(&mut room, 1);
@@ -405,7 +600,13 @@ fn an_allocator_may_fail_only_later() {
     assert_eq!(room.fault(), None);
     send(&mut room, "five!");
     let cause = trap(Trap::Unreachable);
-    assert_eq!(room.fault(), Some(&Fault { during: "jam_malloc", cause }));
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "jam_malloc",
+            cause
+        })
+    );
 }
 
 #[test]
@@ -415,7 +616,11 @@ fn freeing_that_fails_is_a_fault() {
         ("(loop (br 0))", out_of_fuel()),
         (
             "(call $send_message (i32.const 0) (i32.const -1) (i32.const 1))",
-            FaultCause::BadPointer { function: "send_message", ptr: u32::MAX, len: 1 },
+            FaultCause::BadPointer {
+                function: "send_message",
+                ptr: u32::MAX,
+                len: 1,
+            },
         ),
     ] {
         // The message is longer than the id, so that the buffer is given back.
@@ -424,7 +629,13 @@ fn freeing_that_fails_is_a_fault() {
         connect(&mut room, 1);
         send(&mut room, "longer than the id");
         outputs(&mut room, Instant::ZERO);
-        assert_eq!(room.fault(), Some(&Fault { during: "jam_free", cause }));
+        assert_eq!(
+            room.fault(),
+            Some(&Fault {
+                during: "jam_free",
+                cause
+            })
+        );
     }
 }
 
@@ -432,46 +643,101 @@ fn freeing_that_fails_is_a_fault() {
 fn an_allocator_that_hands_out_what_is_in_use_harms_its_guest_alone() {
     // The buffer lies over the text that the guest sends: it sends what it was sent.
     let body = "(call $send_message (i32.const 0) (i32.const 4096) (i32.const 3))";
-    let text = guest_0_2(ENV, &[("message", body)], r#"(data (i32.const 4096) "abc")"#);
+    let text = guest_0_2(
+        ENV,
+        &[("message", body)],
+        r#"(data (i32.const 4096) "abc")"#,
+    );
     let mut room = room(&module(&text));
     connect(&mut room, 1);
     send(&mut room, "xyz");
-    assert_eq!(outputs(&mut room, Instant::ZERO), [(MessageRecipient::Broadcast, "xyz".to_owned())]);
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [(MessageRecipient::Broadcast, "xyz".to_owned())]
+    );
 }
 
 #[test]
 fn failing_at_once_makes_a_room_that_is_closed_from_the_start() {
     let unreachable = "(unreachable)";
-    fails(&guest_0_2("", &[("initialize", unreachable)], ""), "initialize", trap(Trap::Unreachable));
+    fails(
+        &guest_0_2("", &[("initialize", unreachable)], ""),
+        "initialize",
+        trap(Trap::Unreachable),
+    );
     let reactor = r#"(func (export "_initialize") (unreachable))"#;
-    fails(&guest_0_2("", &[], reactor), "_initialize", trap(Trap::Unreachable));
+    fails(
+        &guest_0_2("", &[], reactor),
+        "_initialize",
+        trap(Trap::Unreachable),
+    );
     let reactor = r#"(func (export "_initialize") (loop (br 0)))"#;
     fails(&guest_0_2("", &[], reactor), "_initialize", out_of_fuel());
     let recv = "(unreachable)";
-    fails(&guest_0_4(recv, ""), "stateroom_recv", trap(Trap::Unreachable));
+    fails(
+        &guest_0_4(recv, ""),
+        "stateroom_recv",
+        trap(Trap::Unreachable),
+    );
 }
 
 #[test]
 fn connecting_leaving_and_the_timer_may_fail() {
-    fails(&guest_0_2("", &[("connect", "(unreachable)")], ""), "connect", trap(Trap::Unreachable));
-    let mut bad = room(&module(&guest_0_2("", &[("disconnect", "(unreachable)")], "")));
+    fails(
+        &guest_0_2("", &[("connect", "(unreachable)")], ""),
+        "connect",
+        trap(Trap::Unreachable),
+    );
+    let mut bad = room(&module(&guest_0_2(
+        "",
+        &[("disconnect", "(unreachable)")],
+        "",
+    )));
     connect(&mut bad, 1);
-    bad.handle_event(Instant::ZERO, Event::Disconnect(CLIENT)).unwrap();
-    assert_eq!(bad.fault(), Some(&Fault { during: "disconnect", cause: trap(Trap::Unreachable) }));
+    bad.handle_event(Instant::ZERO, Event::Disconnect(CLIENT))
+        .unwrap();
+    assert_eq!(
+        bad.fault(),
+        Some(&Fault {
+            during: "disconnect",
+            cause: trap(Trap::Unreachable)
+        })
+    );
 
-    let text =
-        guest_0_2(ENV, &[("connect", "(call $set_timer (i32.const 1))"), ("timer", "(unreachable)")], "");
+    let text = guest_0_2(
+        ENV,
+        &[
+            ("connect", "(call $set_timer (i32.const 1))"),
+            ("timer", "(unreachable)"),
+        ],
+        "",
+    );
     let mut bad = room(&module(&text));
     connect(&mut bad, 1);
     bad.handle_timeout(Instant::from_millis(1));
-    assert_eq!(bad.fault(), Some(&Fault { during: "timer", cause: trap(Trap::Unreachable) }));
+    assert_eq!(
+        bad.fault(),
+        Some(&Fault {
+            during: "timer",
+            cause: trap(Trap::Unreachable)
+        })
+    );
     assert_eq!(bad.poll_timeout(), None);
 }
 
 /// Opens a room of a guest whose start function does this.
 fn start(body: &str) -> Result<Room, OpenError> {
-    let text = guest_0_2(ENV, &[], &format!("(func $f (call $f)) (func $start {body}) (start $start)"));
-    Room::new(&module_with(&text, &little()), "test", Instant::ZERO, RoomOptions::default())
+    let text = guest_0_2(
+        ENV,
+        &[],
+        &format!("(func $f (call $f)) (func $start {body}) (start $start)"),
+    );
+    Room::new(
+        &module_with(&text, &little()),
+        "test",
+        Instant::ZERO,
+        RoomOptions::default(),
+    )
 }
 
 #[test]
@@ -480,10 +746,17 @@ fn a_start_function_that_fails_makes_no_room() {
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
         ("(call $f)", trap(Trap::StackOverflow)),
-        ("(loop (call $set_timer (i32.const 1)) (br 0))", out_of_fuel()),
+        (
+            "(loop (call $set_timer (i32.const 1)) (br 0))",
+            out_of_fuel(),
+        ),
         (
             "(call $send_binary (i32.const 0) (i32.const -1) (i32.const 1))",
-            FaultCause::BadPointer { function: "send_binary", ptr: u32::MAX, len: 1 },
+            FaultCause::BadPointer {
+                function: "send_binary",
+                ptr: u32::MAX,
+                len: 1,
+            },
         ),
         (
             "(call $send_binary (i32.const 0x80000000) (i32.const 0) (i32.const 0))",
@@ -491,7 +764,13 @@ fn a_start_function_that_fails_makes_no_room() {
         ),
     ] {
         match start(body) {
-            Err(OpenError::Fault(fault)) => assert_eq!(fault, Fault { during: "start", cause }),
+            Err(OpenError::Fault(fault)) => assert_eq!(
+                fault,
+                Fault {
+                    during: "start",
+                    cause
+                }
+            ),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -502,7 +781,10 @@ fn a_start_function_that_fails_makes_no_room() {
 fn a_module_whose_start_function_fails_leaves_the_host_as_it_was() {
     let text = guest_0_2("", &[], "(func $start (unreachable)) (start $start)");
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
-    assert!(matches!(host.open("room", &module(&text)), Err(OpenError::Fault(_))));
+    assert!(matches!(
+        host.open("room", &module(&text)),
+        Err(OpenError::Fault(_))
+    ));
     assert_eq!(host.rooms().len(), 0);
     assert_eq!(host.find("room"), None);
     host.open("room", &module(&echo())).expect("the id is free");
@@ -516,8 +798,10 @@ fn what_was_sent_before_a_fault_still_goes_out() {
     connect(&mut room, 1);
     send(&mut room, "go");
     assert!(room.is_closed());
-    let expected =
-        [(MessageRecipient::Broadcast, "0x00".to_owned()), (MessageRecipient::Client(CLIENT), String::new())];
+    let expected = [
+        (MessageRecipient::Broadcast, "0x00".to_owned()),
+        (MessageRecipient::Client(CLIENT), String::new()),
+    ];
     assert_eq!(outputs(&mut room, Instant::ZERO), expected);
     assert_eq!(room.stats().messages_out, 2);
 }
@@ -529,8 +813,15 @@ fn a_closed_room_takes_no_events_and_says_no_more() {
     send(&mut room, "go");
     let fault = room.fault().cloned();
     assert!(fault.is_some());
-    for event in [Event::Connect(ClientId(2)), Event::Disconnect(CLIENT), Event::message(CLIENT, "hi")] {
-        assert_eq!(room.handle_event(Instant::ZERO, event), Err(EventError::Closed));
+    for event in [
+        Event::Connect(ClientId(2)),
+        Event::Disconnect(CLIENT),
+        Event::message(CLIENT, "hi"),
+    ] {
+        assert_eq!(
+            room.handle_event(Instant::ZERO, event),
+            Err(EventError::Closed)
+        );
     }
     assert_eq!(EventError::Closed.to_string(), "the room is closed");
     room.handle_timeout(Instant::MAX);
@@ -540,7 +831,11 @@ fn a_closed_room_takes_no_events_and_says_no_more() {
     assert_eq!(room.poll_timeout(), None);
     assert_eq!(room.poll_output(), None);
     assert_eq!(room.fault(), fault.as_ref());
-    assert_eq!(room.clients(), [CLIENT], "for the driver to close their connections");
+    assert_eq!(
+        room.clients(),
+        [CLIENT],
+        "for the driver to close their connections"
+    );
     assert!(room.fuel_used() > 0, "its figures stay");
 }
 
@@ -557,7 +852,10 @@ fn a_room_that_its_driver_closes_has_no_fault() {
         outputs(&mut room, Instant::ZERO),
         [(MessageRecipient::Client(CLIENT), "last words".to_owned())]
     );
-    assert_eq!(room.handle_event(Instant::ZERO, Event::Disconnect(CLIENT)), Err(EventError::Closed));
+    assert_eq!(
+        room.handle_event(Instant::ZERO, Event::Disconnect(CLIENT)),
+        Err(EventError::Closed)
+    );
 }
 
 #[test]
@@ -573,14 +871,26 @@ fn exports_that_are_the_hosts_own_functions_may_fail() {
         format!(r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param i32) {result}))"#)
     };
     let text = guest_0_2(&wasi("proc_exit", ""), &[], "");
-    fails(&export(text, "connect", "proc_exit"), "connect", FaultCause::Exit { code: 1 });
+    fails(
+        &export(text, "connect", "proc_exit"),
+        "connect",
+        FaultCause::Exit { code: 1 },
+    );
     // It answers EBADF, which is 8, for a buffer that is wherever it pleases.
-    let text = export(guest_0_2(&wasi("fd_sync", "(result i32)"), &[], ""), "jam_malloc", "fd_sync");
+    let text = export(
+        guest_0_2(&wasi("fd_sync", "(result i32)"), &[], ""),
+        "jam_malloc",
+        "fd_sync",
+    );
     assert_eq!(room(&module(&text)).fault(), None);
     // It is given the bytes of `Init`, whose tag means Message, and then there is no more.
     let text = guest_0_4("", "").replace(
         "(func (export \"stateroom_recv\")",
         "(export \"stateroom_recv\" (func $send)) (func (export \"_recv\")",
     );
-    fails(&text, "stateroom_recv", FaultCause::Undecodable(DecodeError::Truncated));
+    fails(
+        &text,
+        "stateroom_recv",
+        FaultCause::Undecodable(DecodeError::Truncated),
+    );
 }

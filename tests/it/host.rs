@@ -2,8 +2,8 @@
 
 use crate::support::{ENV, echo, guest_0_2, limits, module, module_with};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessageRecipient, Module,
-    OpenError, RecordingTransport, RoomKey, SentPayload, Transport,
+    Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessageRecipient,
+    Module, OpenError, RecordingTransport, RoomKey, SentPayload, Transport,
 };
 use std::time::Duration;
 
@@ -16,13 +16,15 @@ pub fn host() -> TestHost {
 /// Opens a room of this id with client 1.
 pub fn open(host: &mut TestHost, id: &str, module: &Module) -> RoomKey {
     let key = host.open(id, module).expect("the room opens");
-    host.handle_event(key, Event::Connect(ClientId(1))).expect("the client may connect");
+    host.handle_event(key, Event::Connect(ClientId(1)))
+        .expect("the client may connect");
     host.poll(Budget::UNLIMITED);
     key
 }
 
 pub fn say(host: &mut TestHost, room: RoomKey, text: &str) {
-    host.handle_event(room, Event::message(ClientId(1), text)).expect("the room takes it");
+    host.handle_event(room, Event::message(ClientId(1), text))
+        .expect("the room takes it");
 }
 
 /// What was sent since this was asked last.
@@ -48,7 +50,10 @@ fn rooms_are_found_by_their_ids_until_they_were_reported_closed() {
     let b = open(&mut host, "", &module);
     assert_ne!(a, b);
     assert_eq!([host.find("a"), host.find("")], [Some(a), Some(b)]);
-    let mut rooms: Vec<_> = host.rooms().map(|(key, room)| (key, room.id().to_owned())).collect();
+    let mut rooms: Vec<_> = host
+        .rooms()
+        .map(|(key, room)| (key, room.id().to_owned()))
+        .collect();
     rooms.sort();
     assert_eq!(rooms, texts([(a, "a"), (b, "")]));
 
@@ -72,7 +77,10 @@ fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
         assert!(matches!(error, OpenError::IdTaken));
         assert_eq!(error.to_string(), "a room of this id is open already");
         host.close(keys[keys.len() - 1]);
-        assert!(matches!(host.open("id", &module), Err(OpenError::IdTaken)), "it was not reported yet");
+        assert!(
+            matches!(host.open("id", &module), Err(OpenError::IdTaken)),
+            "it was not reported yet"
+        );
         host.poll_closed().expect("the room has ended");
     }
     let count = keys.len();
@@ -107,9 +115,21 @@ fn events_for_what_is_not_there_are_refused() {
             EventError::AlreadyConnected(ClientId(1)),
             "client 1 is connected already",
         ),
-        (message(2), EventError::NotConnected(ClientId(2)), "client 2 is not connected"),
-        (message(0), EventError::NotConnected(ClientId(0)), "client 0 is not connected"),
-        (Event::Disconnect(ClientId(2)), EventError::NotConnected(ClientId(2)), "client 2 is not connected"),
+        (
+            message(2),
+            EventError::NotConnected(ClientId(2)),
+            "client 2 is not connected",
+        ),
+        (
+            message(0),
+            EventError::NotConnected(ClientId(0)),
+            "client 0 is not connected",
+        ),
+        (
+            Event::Disconnect(ClientId(2)),
+            EventError::NotConnected(ClientId(2)),
+            "client 2 is not connected",
+        ),
     ] {
         assert_eq!(host.handle_event(room, event), Err(error));
         assert_eq!(error.to_string(), text);
@@ -118,7 +138,10 @@ fn events_for_what_is_not_there_are_refused() {
     host.close(room);
     assert_eq!(host.handle_event(room, message(1)), Err(EventError::Closed));
     host.poll_closed().expect("the room has ended");
-    assert_eq!(host.handle_event(room, message(1)), Err(EventError::UnknownRoom));
+    assert_eq!(
+        host.handle_event(room, message(1)),
+        Err(EventError::UnknownRoom)
+    );
     assert_eq!(EventError::UnknownRoom.to_string(), "there is no such room");
     host.close(room);
     assert_eq!(host.poll_closed(), None);
@@ -129,10 +152,15 @@ fn the_largest_client_id_is_valid() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     assert_eq!(ClientId::MAX, ClientId(2_147_483_647));
-    host.handle_event(room, Event::Connect(ClientId::MAX)).unwrap();
-    host.handle_event(room, Event::message(ClientId::MAX, "hi")).unwrap();
+    host.handle_event(room, Event::Connect(ClientId::MAX))
+        .unwrap();
+    host.handle_event(room, Event::message(ClientId::MAX, "hi"))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
-    assert_eq!(host.transport().sent[0].recipient, MessageRecipient::Client(ClientId::MAX));
+    assert_eq!(
+        host.transport().sent[0].recipient,
+        MessageRecipient::Client(ClientId::MAX)
+    );
 }
 
 #[test]
@@ -140,10 +168,12 @@ fn a_client_that_left_may_come_again_and_cannot_leave_twice() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     for _ in 0..3 {
-        host.handle_event(room, Event::Disconnect(ClientId(1))).unwrap();
+        host.handle_event(room, Event::Disconnect(ClientId(1)))
+            .unwrap();
         let again = host.handle_event(room, Event::Disconnect(ClientId(1)));
         assert_eq!(again, Err(EventError::NotConnected(ClientId(1))));
-        host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+        host.handle_event(room, Event::Connect(ClientId(1)))
+            .unwrap();
     }
     assert_eq!(host.room(room).unwrap().clients(), [ClientId(1)]);
 }
@@ -166,7 +196,13 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
     let busy = "(loop (br 0))";
     let text = guest_0_2(
         ENV,
-        &[("message", "(call $send_message (local.get 0) (local.get 1) (local.get 2))"), ("binary", busy)],
+        &[
+            (
+                "message",
+                "(call $send_message (local.get 0) (local.get 1) (local.get 2))",
+            ),
+            ("binary", busy),
+        ],
         "",
     );
     let module = module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000));
@@ -175,13 +211,15 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         let other = open(&mut host, "other", &module);
         let room = host.open("room", &module).unwrap();
         if state != "new" {
-            host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+            host.handle_event(room, Event::Connect(ClientId(1)))
+                .unwrap();
             host.poll(Budget::UNLIMITED);
         }
         match state {
             "ready" => say(&mut host, room, "waits"),
             "paused" => {
-                host.handle_event(room, Event::message(ClientId(1), b"")).unwrap();
+                host.handle_event(room, Event::message(ClientId(1), b""))
+                    .unwrap();
                 host.poll(Budget::fuel(1));
             }
             "blocked" => {
@@ -204,7 +242,10 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         }
         let closed = host.poll_closed().unwrap_or_else(|| panic!("{state}"));
         assert_eq!((closed.key, closed.fault), (room, None), "{state}");
-        assert_eq!(closed.stats.waiting_events, 0, "what waited is dropped: {state}");
+        assert_eq!(
+            closed.stats.waiting_events, 0,
+            "what waited is dropped: {state}"
+        );
         for _ in 0..3 {
             assert_eq!(host.poll(Budget::UNLIMITED), None, "{state}");
             assert_eq!(host.poll_closed(), None, "{state}");
@@ -223,7 +264,9 @@ fn rooms_are_reported_in_the_order_in_which_they_ended() {
     for i in [2, 0, 1] {
         host.close(keys[i]);
     }
-    let order: Vec<_> = std::iter::from_fn(|| host.poll_closed()).map(|closed| closed.key).collect();
+    let order: Vec<_> = std::iter::from_fn(|| host.poll_closed())
+        .map(|closed| closed.key)
+        .collect();
     assert_eq!(order, [2, 0, 1].map(|i| keys[i]));
     assert_eq!(host.rooms().len(), 0);
 }
@@ -232,19 +275,34 @@ fn rooms_are_reported_in_the_order_in_which_they_ended() {
 fn the_figures_of_a_room_count_what_happened() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
-    host.handle_event(room, Event::Connect(ClientId(2))).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(2)))
+        .unwrap();
     say(&mut host, room, "1");
     say(&mut host, room, "2");
     let stats = host.room(room).unwrap().stats();
-    assert_eq!((stats.clients, stats.waiting_events, stats.messages_in, stats.messages_out), (2, 3, 2, 0));
+    assert_eq!(
+        (
+            stats.clients,
+            stats.waiting_events,
+            stats.messages_in,
+            stats.messages_out
+        ),
+        (2, 3, 2, 0)
+    );
     assert_eq!(stats.memory_bytes, 65_536);
     host.poll(Budget::UNLIMITED);
     let after = host.room(room).unwrap().stats();
-    assert_eq!((after.waiting_events, after.messages_in, after.messages_out), (0, 2, 2));
+    assert_eq!(
+        (after.waiting_events, after.messages_in, after.messages_out),
+        (0, 2, 2)
+    );
     assert!(after.fuel_used > stats.fuel_used);
     host.close(room);
     let closed = host.poll_closed().expect("the room has ended");
-    assert_eq!((closed.stats.fuel_used, closed.stats.messages_out), (after.fuel_used, 2));
+    assert_eq!(
+        (closed.stats.fuel_used, closed.stats.messages_out),
+        (after.fuel_used, 2)
+    );
 }
 
 #[test]
@@ -257,7 +315,10 @@ fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
     host.poll(Budget::UNLIMITED);
     // One event each, and then the next round.
     let [a, b, c] = keys;
-    assert_eq!(sent(&mut host), texts([(b, "1"), (a, "3"), (c, "4"), (b, "2"), (a, "5"), (b, "6")]));
+    assert_eq!(
+        sent(&mut host),
+        texts([(b, "1"), (a, "3"), (c, "4"), (b, "2"), (a, "5"), (b, "6")])
+    );
 }
 
 #[test]
@@ -299,7 +360,11 @@ fn a_poll_ends_when_its_budget_is_used_to_the_last() {
 
 #[test]
 fn a_room_that_is_closed_where_it_waits_hides_no_other() {
-    for state in ["closed twice", "waits for its turn", "waits for the transport"] {
+    for state in [
+        "closed twice",
+        "waits for its turn",
+        "waits for the transport",
+    ] {
         let (mut host, module) = (host(), module(&echo()));
         let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
         say(&mut host, keys[0], "waits");
@@ -315,7 +380,9 @@ fn a_room_that_is_closed_where_it_waits_hides_no_other() {
             host.poll(Budget::UNLIMITED);
         }
         host.close(keys[1]);
-        let order: Vec<_> = std::iter::from_fn(|| host.poll_closed()).map(|closed| closed.key).collect();
+        let order: Vec<_> = std::iter::from_fn(|| host.poll_closed())
+            .map(|closed| closed.key)
+            .collect();
         assert_eq!(order, keys, "{state}");
     }
 }
@@ -324,7 +391,11 @@ fn a_room_that_is_closed_where_it_waits_hides_no_other() {
 #[test]
 fn the_clock_of_the_system_goes_on_and_knows_the_date() {
     use std::time::{SystemTime, UNIX_EPOCH};
-    let date = || SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let date = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("it is after 1970")
+    };
     let before = date();
     let clock = stateroom_wasmi_host::SystemClock::new();
     let at_zero = clock.unix_time_at_zero().expect("it knows");
@@ -337,8 +408,10 @@ fn the_clock_of_the_system_goes_on_and_knows_the_date() {
 /// Runs a room on a host with whatever clock and transport.
 fn echoes<C: Clock, T: Transport>(mut host: Host<C, T>) -> Host<C, T> {
     let room = host.open("room", &module(&echo())).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
-    host.handle_event(room, Event::message(ClientId(1), "hi")).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1)))
+        .unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "hi"))
+        .unwrap();
     assert_eq!(host.poll(Budget::UNLIMITED), None);
     host
 }
@@ -401,7 +474,11 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
         for id in ["a", "b", "c"] {
             open(&mut host, id, &curious());
         }
-        host.transport().sent.iter().map(|sent| sent.payload.clone()).collect::<Vec<_>>()
+        host.transport()
+            .sent
+            .iter()
+            .map(|sent| sent.payload.clone())
+            .collect::<Vec<_>>()
     };
     let first = draw(1);
     assert_eq!(first, draw(1));
@@ -416,8 +493,11 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
 fn rooms_are_told_the_wall_time_of_the_clock() {
     let mut host = Host::new(Wall, RecordingTransport::new());
     let room = host.open("room", &curious()).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1)))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
-    let SentPayload::Bytes(said) = &host.transport().sent[0].payload else { panic!("it says bytes") };
+    let SentPayload::Bytes(said) = &host.transport().sent[0].payload else {
+        panic!("it says bytes")
+    };
     assert_eq!(said[8..], 9_007_000_000_u64.to_le_bytes());
 }

@@ -2,19 +2,25 @@
 //! a module's length is in `check.rs`.
 
 use crate::support::{
-    ENV, SAY, Said, assemble, connect, echo, guest_0_2, guest_0_4, limits, module, module_with, numbers,
-    outputs, room, room_of_one, send, speaker,
+    ENV, SAY, Said, assemble, connect, echo, guest_0_2, guest_0_4, limits, module, module_with,
+    numbers, outputs, room, room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, EventError, Fault, FaultCause, Host, HostLimits, Instant, Limits, LoadError,
-    ManualClock, MessageRecipient, Module, OpenError, RecordingTransport, Room, RoomOptions, Trap,
+    Budget, ClientId, Event, EventError, Fault, FaultCause, Host, HostLimits, Instant, Limits,
+    LoadError, ManualClock, MessageRecipient, Module, OpenError, RecordingTransport, Room,
+    RoomOptions, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
 const PAGE: usize = 65_536;
 
 fn open(text: &str, limits: &Limits) -> Result<Room, OpenError> {
-    Room::new(&module_with(text, limits), "test", NOW, RoomOptions::default())
+    Room::new(
+        &module_with(text, limits),
+        "test",
+        NOW,
+        RoomOptions::default(),
+    )
 }
 
 fn faulted(during: &'static str, cause: FaultCause) -> Option<Fault> {
@@ -31,13 +37,16 @@ fn memory_can_grow_to_the_limit_and_no_further() {
     // It begins with one page.
     let grow = "(call $say (memory.grow (i32.const 2))) (call $say (memory.grow (i32.const 1)))
         (call $say (memory.grow (i32.const 0x10000))) (call $say (memory.size))";
-    let mut room = doing(grow, &limits(|limits| limits.memory_bytes = 3 * PAGE));
+    let mut room = doing(grow, &limits(|limits| limits.max_memory_bytes = 3 * PAGE));
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [1, -1, -1, 3]);
     assert_eq!(room.fault(), None);
     assert_eq!(room.stats().memory_bytes, 3 * PAGE);
 
-    let mut room = doing(grow, &limits(|limits| limits.memory_bytes = 3 * PAGE - 1));
+    let mut room = doing(
+        grow,
+        &limits(|limits| limits.max_memory_bytes = 3 * PAGE - 1),
+    );
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [-1, 1, -1, 2]);
 }
@@ -45,11 +54,14 @@ fn memory_can_grow_to_the_limit_and_no_further() {
 #[test]
 fn a_guest_that_begins_with_more_memory_than_the_limit_cannot_be_opened() {
     let text = guest_0_2("", &[], "");
-    assert!(open(&text, &limits(|limits| limits.memory_bytes = PAGE)).is_ok());
-    let error = open(&text, &limits(|limits| limits.memory_bytes = PAGE - 1)).unwrap_err();
+    assert!(open(&text, &limits(|limits| limits.max_memory_bytes = PAGE)).is_ok());
+    let error = open(&text, &limits(|limits| limits.max_memory_bytes = PAGE - 1)).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
     let text = text.replace("\"memory\") 1", "\"memory\") 65536");
-    assert!(matches!(open(&text, &Limits::default()), Err(OpenError::Instantiate(_))));
+    assert!(matches!(
+        open(&text, &Limits::default()),
+        Err(OpenError::Instantiate(_))
+    ));
 }
 
 #[test]
@@ -64,9 +76,12 @@ fn a_memory_is_also_bound_by_its_own_maximum() {
 #[test]
 fn an_abort_after_memory_was_refused_says_so() {
     let abort = "(if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (unreachable)))";
-    let mut room = doing(abort, &limits(|limits| limits.memory_bytes = PAGE));
+    let mut room = doing(abort, &limits(|limits| limits.max_memory_bytes = PAGE));
     send(&mut room, "go");
-    assert_eq!(room.fault(), faulted("message", FaultCause::Trap(Trap::UnreachableOutOfMemory)).as_ref());
+    assert_eq!(
+        room.fault(),
+        faulted("message", FaultCause::Trap(Trap::UnreachableOutOfMemory)).as_ref()
+    );
     assert_eq!(
         room.fault().unwrap().to_string(),
         "the guest failed in `message`: it aborted (`unreachable` was executed) after it was refused more \
@@ -77,20 +92,27 @@ fn an_abort_after_memory_was_refused_says_so() {
 #[test]
 fn tables_together_have_as_many_elements_as_the_limit() {
     let text = guest_0_2("", &[], "(table 60 funcref) (table 40 externref)");
-    assert!(open(&text, &limits(|limits| limits.table_elements = 100)).is_ok());
-    let error = open(&text, &limits(|limits| limits.table_elements = 99)).unwrap_err();
+    assert!(open(&text, &limits(|limits| limits.max_table_elements = 100)).is_ok());
+    let error = open(&text, &limits(|limits| limits.max_table_elements = 99)).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
 }
 
 #[test]
 fn a_module_may_have_64_tables_and_one_memory() {
-    let tables =
-        |count: usize| open(&guest_0_2("", &[], &"(table 1 funcref)".repeat(count)), &Limits::default());
+    let tables = |count: usize| {
+        open(
+            &guest_0_2("", &[], &"(table 1 funcref)".repeat(count)),
+            &Limits::default(),
+        )
+    };
     assert!(tables(64).is_ok());
     let error = tables(65).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
     let wasm = assemble(&guest_0_2("", &[], "(memory 1)"));
-    assert!(matches!(Module::load(&wasm, &Limits::default()), Err(LoadError::Invalid(_))));
+    assert!(matches!(
+        Module::load(&wasm, &Limits::default()),
+        Err(LoadError::Invalid(_))
+    ));
 }
 
 #[test]
@@ -104,9 +126,12 @@ fn tables_grow_to_the_limit_in_steps_of_at_most_seven() {
         + &grow(1)
         + &grow(0)
         + "(call $say (table.size $t))";
-    let text = speaker(&[("message", &body)], "(table 5 externref) (table $t 10 funcref)");
+    let text = speaker(
+        &[("message", &body)],
+        "(table 5 externref) (table $t 10 funcref)",
+    );
     // 15 elements at first, and 10 more.
-    let mut room = room_of_one(&text, &limits(|limits| limits.table_elements = 25));
+    let mut room = room_of_one(&text, &limits(|limits| limits.max_table_elements = 25));
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [-1, -1, 10, -1, 17, -1, 20, 20]);
     assert_eq!(room.fault(), None);
@@ -123,7 +148,7 @@ fn a_table_is_also_bound_by_its_own_maximum() {
     let again = "(call $say (table.grow $t (ref.null func) (i32.const 2)))
         (call $say (table.grow $t (ref.null func) (i32.const 1)))";
     let text = speaker(&[("message", again)], "(table $t 2 3 funcref)");
-    let mut room = room_of_one(&text, &limits(|limits| limits.table_elements = 3));
+    let mut room = room_of_one(&text, &limits(|limits| limits.max_table_elements = 3));
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [-1, 2]);
 }
@@ -134,13 +159,23 @@ fn a_call_may_use_as_much_stack_as_the_limit() {
         let body = format!("(local {})", "i64 ".repeat(locals - 1));
         // The parameter is a local, too.
         let text = guest_0_2("", &[("connect", &body)], "");
-        room_of_one(&text, &limits(|limits| limits.stack_bytes = limit)).fault().cloned()
+        room_of_one(&text, &limits(|limits| limits.max_stack_bytes = limit))
+            .fault()
+            .cloned()
     };
     // Each local takes eight bytes at least; how many more is the interpreter's affair.
-    let most = |limit: usize| (1..=limit / 8).rev().find(|locals| fault(*locals, limit).is_none());
+    let most = |limit: usize| {
+        (1..=limit / 8)
+            .rev()
+            .find(|locals| fault(*locals, limit).is_none())
+    };
     let locals = most(2048).expect("some fit");
     assert!(locals >= 2048 / 8 / 4, "only {locals} fit");
-    assert_eq!(most(4096), Some(2 * locals), "twice as much stack holds twice as many");
+    assert_eq!(
+        most(4096),
+        Some(2 * locals),
+        "twice as much stack holds twice as many"
+    );
     let overflow = faulted("connect", FaultCause::Trap(Trap::StackOverflow));
     assert_eq!(fault(2 * locals + 1, 4096), overflow);
     assert_eq!(fault(4096 / 8 + 1, 4096), overflow);
@@ -154,18 +189,30 @@ fn calls_nest_as_deep_as_the_limit() {
     let depth = |depth: u32| {
         let body = format!("(call $down (i32.const {}))", depth - 2);
         let text = guest_0_2("", &[("connect", &body)], down);
-        room_of_one(&text, &limits(|limits| limits.recursion_depth = 100)).fault().cloned()
+        room_of_one(&text, &limits(|limits| limits.max_recursion_depth = 100))
+            .fault()
+            .cloned()
     };
     assert_eq!(depth(100), None);
-    assert_eq!(depth(101), faulted("connect", FaultCause::Trap(Trap::StackOverflow)));
+    assert_eq!(
+        depth(101),
+        faulted("connect", FaultCause::Trap(Trap::StackOverflow))
+    );
 }
 
 #[test]
 fn endless_recursion_is_a_stack_overflow_under_any_limits() {
-    let text = guest_0_2("", &[("connect", "(call $f)")], "(func $f (call $f) (call $f))");
+    let text = guest_0_2(
+        "",
+        &[("connect", "(call $f)")],
+        "(func $f (call $f) (call $f))",
+    );
     for limits in [Limits::default(), Limits::small()] {
         let room = room_of_one(&text, &limits);
-        assert_eq!(room.fault(), faulted("connect", FaultCause::Trap(Trap::StackOverflow)).as_ref());
+        assert_eq!(
+            room.fault(),
+            faulted("connect", FaultCause::Trap(Trap::StackOverflow)).as_ref()
+        );
     }
 }
 
@@ -190,7 +237,10 @@ fn fuel_for(count: u32) -> u64 {
 fn an_event_may_use_as_much_fuel_as_the_limit() {
     let fuel = fuel_for(1000);
     let run = |limit: u64| {
-        let mut room = room_of_one(&counting_down(), &limits(|limits| limits.fuel_per_event = Some(limit)));
+        let mut room = room_of_one(
+            &counting_down(),
+            &limits(|limits| limits.max_fuel_per_event = Some(limit)),
+        );
         for _ in 0..3 {
             // Each event has the whole of it.
             if !room.is_closed() {
@@ -212,7 +262,10 @@ fn an_event_may_use_as_much_fuel_as_the_limit() {
 
 #[test]
 fn without_a_limit_of_fuel_nothing_is_metered() {
-    let mut room = room_of_one(&counting_down(), &limits(|limits| limits.fuel_per_event = None));
+    let mut room = room_of_one(
+        &counting_down(),
+        &limits(|limits| limits.max_fuel_per_event = None),
+    );
     send(&mut room, &100_000_u32.to_le_bytes());
     assert!(!room.has_work(NOW));
     assert_eq!(room.fault(), None);
@@ -223,7 +276,10 @@ fn without_a_limit_of_fuel_nothing_is_metered() {
 fn a_slice_ends_when_its_fuel_is_used_up() {
     let fuel = fuel_for(1000);
     let paused = |slice: u64| {
-        let mut room = room_of_one(&counting_down(), &limits(|limits| limits.fuel_per_slice = slice));
+        let mut room = room_of_one(
+            &counting_down(),
+            &limits(|limits| limits.fuel_per_slice = slice),
+        );
         send(&mut room, &1000_u32.to_le_bytes());
         room.has_work(NOW)
     };
@@ -233,15 +289,27 @@ fn a_slice_ends_when_its_fuel_is_used_up() {
 
 #[test]
 fn a_client_may_send_as_many_bytes_as_the_limit() {
-    let limits = limits(|limits| limits.message_bytes = 10);
+    let limits = limits(|limits| limits.max_message_bytes = 10);
     let mut room = room_of_one(&echo(), &limits);
     send(&mut room, "exactly 10");
     send(&mut room, &[0; 10]);
     assert_eq!(outputs(&mut room, NOW).len(), 2);
-    for message in [Event::message(ClientId(1), "exactly 11."), Event::message(ClientId(1), &[0; 11])] {
+    for message in [
+        Event::message(ClientId(1), "exactly 11."),
+        Event::message(ClientId(1), &[0; 11]),
+    ] {
         let error = room.handle_event(NOW, message).unwrap_err();
-        assert_eq!(error, EventError::MessageTooLong { bytes: 11, limit: 10 });
-        assert_eq!(error.to_string(), "the message is 11 bytes long, more than the limit of 10");
+        assert_eq!(
+            error,
+            EventError::MessageTooLong {
+                bytes: 11,
+                limit: 10
+            }
+        );
+        assert_eq!(
+            error.to_string(),
+            "the message is 11 bytes long, more than the limit of 10"
+        );
     }
     assert_eq!(room.stats().messages_in, 2);
     assert_eq!(room.fault(), None);
@@ -249,7 +317,7 @@ fn a_client_may_send_as_many_bytes_as_the_limit() {
 
 #[test]
 fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
-    let limits = limits(|limits| limits.message_bytes = 10);
+    let limits = limits(|limits| limits.max_message_bytes = 10);
     for import in ["$send_message", "$send_binary"] {
         let sending = |len: u32| {
             let body = format!("(call {import} (i32.const 0) (i32.const 0) (i32.const {len}))");
@@ -260,7 +328,16 @@ fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
         assert_eq!(sending(10), (1, None));
         let (sent, fault) = sending(11);
         assert_eq!(sent, 0);
-        assert_eq!(fault, faulted("message", FaultCause::MessageTooLong { bytes: 11, limit: 10 }));
+        assert_eq!(
+            fault,
+            faulted(
+                "message",
+                FaultCause::MessageTooLong {
+                    bytes: 11,
+                    limit: 10
+                }
+            )
+        );
         assert_eq!(
             fault.unwrap().to_string(),
             "the guest failed in `message`: it sent a message of 11 bytes, more than the limit of 10"
@@ -270,21 +347,36 @@ fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
 
 #[test]
 fn as_many_events_wait_for_a_room_as_the_limit() {
-    let mut room = room_of_one(&echo(), &limits(|limits| limits.inbox_events = 3));
-    send(&mut room, "happens at once, and its answer keeps the room busy");
+    let mut room = room_of_one(&echo(), &limits(|limits| limits.max_inbox_events = 3));
+    send(
+        &mut room,
+        "happens at once, and its answer keeps the room busy",
+    );
     for text in ["1", "2", "3"] {
         send(&mut room, text);
     }
     let refused = room.handle_event(NOW, Event::message(ClientId(1), "4"));
     assert_eq!(refused, Err(EventError::InboxFull));
-    assert_eq!(refused.unwrap_err().to_string(), "the room is busy and its inbox is full");
-    assert_eq!(room.handle_event(NOW, Event::Connect(ClientId(2))), Err(EventError::InboxFull));
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the room is busy and its inbox is full"
+    );
+    assert_eq!(
+        room.handle_event(NOW, Event::Connect(ClientId(2))),
+        Err(EventError::InboxFull)
+    );
     assert_eq!(room.clients(), [ClientId(1)], "nothing of it has happened");
     assert_eq!(room.stats().waiting_events, 3);
     assert_eq!(room.stats().messages_in, 4);
     // A client that leaves is never refused.
-    assert_eq!(room.handle_event(NOW, Event::Disconnect(ClientId(1))), Ok(()));
-    let said: Vec<_> = outputs(&mut room, NOW).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(
+        room.handle_event(NOW, Event::Disconnect(ClientId(1))),
+        Ok(())
+    );
+    let said: Vec<_> = outputs(&mut room, NOW)
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
     assert_eq!(said[1..], ["1", "2", "3"]);
 }
 
@@ -292,23 +384,36 @@ fn as_many_events_wait_for_a_room_as_the_limit() {
 fn the_event_that_a_paused_room_is_in_does_not_wait() {
     let mut room = room_of_one(
         &counting_down(),
-        &limits(|limits| (limits.inbox_events, limits.fuel_per_slice) = (2, 100)),
+        &limits(|limits| (limits.max_inbox_events, limits.fuel_per_slice) = (2, 100)),
     );
     send(&mut room, &1000_u32.to_le_bytes());
     assert!(room.has_work(NOW), "it is paused");
     send(&mut room, "1");
     send(&mut room, "2");
-    assert_eq!(room.handle_event(NOW, Event::message(ClientId(1), "3")), Err(EventError::InboxFull));
+    assert_eq!(
+        room.handle_event(NOW, Event::message(ClientId(1), "3")),
+        Err(EventError::InboxFull)
+    );
 }
 
 #[test]
 fn as_many_bytes_wait_for_a_room_as_the_limit() {
-    let mut room = room_of_one(&echo(), &limits(|limits| limits.inbox_bytes = 10));
-    send(&mut room, "happens at once, and its answer keeps the room busy");
+    let mut room = room_of_one(&echo(), &limits(|limits| limits.max_inbox_bytes = 10));
+    send(
+        &mut room,
+        "happens at once, and its answer keeps the room busy",
+    );
     send(&mut room, "four");
     send(&mut room, &[6; 6]);
-    assert_eq!(room.handle_event(NOW, Event::message(ClientId(1), "x")), Err(EventError::InboxFull));
-    assert_eq!(room.handle_event(NOW, Event::message(ClientId(1), "")), Ok(()), "nothing fits");
+    assert_eq!(
+        room.handle_event(NOW, Event::message(ClientId(1), "x")),
+        Err(EventError::InboxFull)
+    );
+    assert_eq!(
+        room.handle_event(NOW, Event::message(ClientId(1), "")),
+        Ok(()),
+        "nothing fits"
+    );
     assert_eq!(outputs(&mut room, NOW).len(), 4);
     send(&mut room, "there is room again");
 }
@@ -326,7 +431,7 @@ fn flooding(len: u32, limits: &Limits) -> Room {
 
 #[test]
 fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
-    let limits = limits(|limits| limits.outbox_messages = 5);
+    let limits = limits(|limits| limits.max_outbox_messages = 5);
     let mut room = flooding(0, &limits);
     for _ in 0..3 {
         send(&mut room, &5_u32.to_le_bytes());
@@ -334,8 +439,15 @@ fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
     }
     assert_eq!(room.fault(), None);
     send(&mut room, &6_u32.to_le_bytes());
-    assert_eq!(outputs(&mut room, NOW).len(), 5, "what it sent before still goes out");
-    assert_eq!(room.fault(), faulted("binary", FaultCause::TooManyMessages { limit: 5 }).as_ref());
+    assert_eq!(
+        outputs(&mut room, NOW).len(),
+        5,
+        "what it sent before still goes out"
+    );
+    assert_eq!(
+        room.fault(),
+        faulted("binary", FaultCause::TooManyMessages { limit: 5 }).as_ref()
+    );
     assert_eq!(
         room.fault().unwrap().to_string(),
         "the guest failed in `binary`: it sent more than 5 messages within one event"
@@ -346,24 +458,30 @@ fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
 fn the_limits_of_an_event_hold_across_its_slices() {
     // The outputs are taken whenever the room is paused, so that the outbox is empty again.
     let limits = limits(|limits| {
-        limits.outbox_messages = 5;
+        limits.max_outbox_messages = 5;
         limits.fuel_per_slice = 1;
     });
     let mut room = flooding(0, &limits);
     send(&mut room, &6_u32.to_le_bytes());
     assert_eq!(outputs(&mut room, NOW).len(), 5);
-    assert_eq!(room.fault(), faulted("binary", FaultCause::TooManyMessages { limit: 5 }).as_ref());
+    assert_eq!(
+        room.fault(),
+        faulted("binary", FaultCause::TooManyMessages { limit: 5 }).as_ref()
+    );
 }
 
 #[test]
 fn a_guest_may_send_as_many_bytes_in_an_event_as_the_limit() {
-    let limits = limits(|limits| limits.outbox_bytes = 100);
+    let limits = limits(|limits| limits.max_outbox_bytes = 100);
     let mut room = flooding(20, &limits);
     send(&mut room, &5_u32.to_le_bytes());
     assert_eq!(outputs(&mut room, NOW).len(), 5);
     send(&mut room, &6_u32.to_le_bytes());
     assert_eq!(outputs(&mut room, NOW).len(), 5);
-    assert_eq!(room.fault(), faulted("binary", FaultCause::TooManyBytes { limit: 100 }).as_ref());
+    assert_eq!(
+        room.fault(),
+        faulted("binary", FaultCause::TooManyBytes { limit: 100 }).as_ref()
+    );
     assert_eq!(
         room.fault().unwrap().to_string(),
         "the guest failed in `binary`: it sent more than 100 bytes within one event"
@@ -372,33 +490,46 @@ fn a_guest_may_send_as_many_bytes_in_an_event_as_the_limit() {
 
 #[test]
 fn a_room_takes_as_many_clients_as_the_limit() {
-    let mut room = room(&module_with(&echo(), &limits(|limits| limits.clients = 2)));
+    let mut room = room(&module_with(
+        &echo(),
+        &limits(|limits| limits.max_clients = 2),
+    ));
     connect(&mut room, 1);
     connect(&mut room, 2);
     let refused = room.handle_event(NOW, Event::Connect(ClientId(3)));
     assert_eq!(refused, Err(EventError::RoomFull { limit: 2 }));
-    assert_eq!(refused.unwrap_err().to_string(), "the room has its limit of 2 clients");
-    room.handle_event(NOW, Event::Disconnect(ClientId(1))).unwrap();
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "the room has its limit of 2 clients"
+    );
+    room.handle_event(NOW, Event::Disconnect(ClientId(1)))
+        .unwrap();
     connect(&mut room, 3);
     assert_eq!(room.clients(), [ClientId(2), ClientId(3)]);
 }
 
 #[test]
 fn the_id_of_a_room_may_be_as_long_as_the_limit() {
-    let module = module_with(&echo(), &limits(|limits| limits.room_id_bytes = 6));
+    let module = module_with(&echo(), &limits(|limits| limits.max_room_id_bytes = 6));
     let open = |id: &str| Room::new(&module, id, NOW, RoomOptions::default());
     assert!(open("sixsix").is_ok());
     // Bytes count, not characters.
     let error = open("Züürich").unwrap_err();
     assert!(matches!(error, OpenError::IdTooLong { bytes: 9, limit: 6 }));
-    assert_eq!(error.to_string(), "the room's id is 9 bytes long, more than the limit of 6");
-    assert!(matches!(open("seven77"), Err(OpenError::IdTooLong { bytes: 7, limit: 6 })));
+    assert_eq!(
+        error.to_string(),
+        "the room's id is 9 bytes long, more than the limit of 6"
+    );
+    assert!(matches!(
+        open("seven77"),
+        Err(OpenError::IdTooLong { bytes: 7, limit: 6 })
+    ));
 }
 
 #[test]
 fn a_host_opens_as_many_rooms_as_the_limit() {
     let mut host_limits = HostLimits::default();
-    host_limits.rooms = 2;
+    host_limits.max_rooms = 2;
     let mut host = Host::with_limits(ManualClock::new(), RecordingTransport::new(), host_limits);
     let module = module(&echo());
     let first = host.open("1", &module).unwrap();
@@ -416,7 +547,7 @@ fn a_host_opens_as_many_rooms_as_the_limit() {
 fn an_echo_runs_within_the_small_limits() {
     let limits = Limits::small();
     let mut room = room_of_one(&echo(), &limits);
-    let longest = "x".repeat(limits.message_bytes);
+    let longest = "x".repeat(limits.max_message_bytes);
     send(&mut room, longest.as_str());
     let expected: Said = (MessageRecipient::Client(ClientId(1)), longest);
     assert_eq!(outputs(&mut room, NOW), [expected]);
@@ -424,8 +555,13 @@ fn an_echo_runs_within_the_small_limits() {
 
 #[test]
 fn a_published_guest_runs_within_the_small_limits_if_its_memory_does() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rooms/wasm/echo-rust-no-std.wasm");
-    let module = stateroom_wasmi_host::Module::load(&std::fs::read(path).unwrap(), &Limits::small()).unwrap();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/rooms/wasm/echo-rust-no-std.wasm"
+    );
+    let module =
+        stateroom_wasmi_host::Module::load(&std::fs::read(path).unwrap(), &Limits::small())
+            .unwrap();
     let mut room = room(&module);
     connect(&mut room, 1);
     outputs(&mut room, NOW);
@@ -446,12 +582,21 @@ fn fuel_is_charged_for_what_imports_copy() {
     };
     let at_least = 60_000 / 64;
     for import in ["send_binary", "send_message"] {
-        let call = |len: u32| format!("(call ${import} (i32.const 0) (i32.const 0) (i32.const {len}))");
+        let call =
+            |len: u32| format!("(call ${import} (i32.const 0) (i32.const 0) (i32.const {len}))");
         let of = |len: u32| fuel(speaker(&[("message", &call(len))], ""));
-        assert!(of(60_000) >= of(0) + at_least, "as much as the guest's own copies at least");
+        assert!(
+            of(60_000) >= of(0) + at_least,
+            "as much as the guest's own copies at least"
+        );
     }
     // An empty broadcast; what follows it is looked at as well.
-    let of = |len: u32| fuel(guest_0_4(&format!("(call $send (i32.const 8192) (i32.const {len}))"), ""));
+    let of = |len: u32| {
+        fuel(guest_0_4(
+            &format!("(call $send (i32.const 8192) (i32.const {len}))"),
+            "",
+        ))
+    };
     assert!(of(50_000) >= of(20) + 50_000 / 64);
 }
 
@@ -471,14 +616,21 @@ fn fuel_is_charged_for_what_a_guest_copies() {
 
 #[test]
 fn a_start_function_cannot_outrun_its_fuel_by_what_it_calls_last() {
-    let start =
-        "(func $start (call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000))) (start $start)";
+    let start = "(func $start (call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000))) (start $start)";
     let text = guest_0_2(ENV, &[], start);
-    let limit = |fuel: u64| open(&text, &limits(|limits| limits.fuel_per_event = Some(fuel)));
+    let limit = |fuel: u64| {
+        open(
+            &text,
+            &limits(|limits| limits.max_fuel_per_event = Some(fuel)),
+        )
+    };
     assert!(limit(60_000).is_ok());
     match limit(200) {
         Err(OpenError::Fault(fault)) => {
-            assert_eq!(Some(fault), faulted("start", FaultCause::OutOfFuel { limit: 200 }));
+            assert_eq!(
+                Some(fault),
+                faulted("start", FaultCause::OutOfFuel { limit: 200 })
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -487,10 +639,14 @@ fn a_start_function_cannot_outrun_its_fuel_by_what_it_calls_last() {
 #[test]
 fn the_smallest_stacks_are_no_harm() {
     for bytes in [0, 1, 100, 1023] {
-        let opened = open(&echo(), &limits(|limits| limits.stack_bytes = bytes));
+        let opened = open(&echo(), &limits(|limits| limits.max_stack_bytes = bytes));
         let room = opened.expect("it has no start function");
         let overflow = faulted("jam_malloc", FaultCause::Trap(Trap::StackOverflow));
-        assert!(room.fault().is_none() || room.fault() == overflow.as_ref(), "{bytes}: {:?}", room.fault());
+        assert!(
+            room.fault().is_none() || room.fault() == overflow.as_ref(),
+            "{bytes}: {:?}",
+            room.fault()
+        );
     }
 }
 
@@ -505,7 +661,11 @@ fn ever_longer_messages_do_not_each_leave_a_buffer_behind() {
     }
     assert_eq!(room.fault(), None);
     let used = room.stats().memory_bytes;
-    assert!(used <= longest, "{used} bytes for messages of at most {}", longest / 4);
+    assert!(
+        used <= longest,
+        "{used} bytes for messages of at most {}",
+        longest / 4
+    );
 }
 
 #[test]
@@ -518,10 +678,13 @@ fn fuel_is_charged_for_what_a_guest_prints_also_when_it_fails() {
         .flat_map(u32::to_le_bytes)
         .map(|byte| format!("\\{byte:02x}"))
         .collect();
-    let body = "(call $say (call $fd_write (i32.const 1) (i32.const 1024) (i32.const 9) (i32.const 0)))";
+    let body =
+        "(call $say (call $fd_write (i32.const 1) (i32.const 1024) (i32.const 9) (i32.const 0)))";
     let more = format!("{SAY} (data (i32.const 1024) \"{buffers}\")");
-    let mut room =
-        room_of_one(&guest_0_2(&(ENV.to_owned() + import), &[("message", body)], &more), &Limits::default());
+    let mut room = room_of_one(
+        &guest_0_2(&(ENV.to_owned() + import), &[("message", body)], &more),
+        &Limits::default(),
+    );
     let before = room.fuel_used();
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [21], "EFAULT");

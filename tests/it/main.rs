@@ -1,28 +1,26 @@
 //! All integration tests in one binary; one file for each subject. They go through the public API
 //! alone, in virtual time.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod abi_0_2;
 mod abi_0_4;
 mod check;
-#[cfg(feature = "embedded-hal")]
-mod delay;
 mod determinism;
-mod estimate;
+#[cfg(feature = "embedded-hal")]
+mod embedded_hal;
 mod faults;
-mod fixed;
+mod fixed_capacity;
+mod heap_estimate;
 mod host;
 mod limits;
-#[cfg(feature = "link")]
-mod link;
 mod published;
 mod restart;
 #[cfg(feature = "rollback")]
 mod rollback;
-#[cfg(feature = "cli")]
-mod serve;
 mod sim;
 mod slices;
 mod stack;
+#[path = "../support/mod.rs"]
 mod support;
 mod timers;
 #[cfg(feature = "tokio")]

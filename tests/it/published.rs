@@ -26,24 +26,40 @@ pub enum MessageRecipient {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum MessageToProcess {
     Init,
-    Connect { client: ClientId },
-    Disconnect { client: ClientId },
-    Message { sender: ClientId, message: MessagePayload },
+    Connect {
+        client: ClientId,
+    },
+    Disconnect {
+        client: ClientId,
+    },
+    Message {
+        sender: ClientId,
+        message: MessagePayload,
+    },
     Timer,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum MessageFromProcess {
-    Message { recipient: MessageRecipient, message: MessagePayload },
-    SetTimer { ms_delay: u32 },
+    Message {
+        recipient: MessageRecipient,
+        message: MessagePayload,
+    },
+    SetTimer {
+        ms_delay: u32,
+    },
 }
 
 /// The call as the published host has it.
 pub fn as_published(call: &Call<'_>) -> MessageToProcess {
     match *call {
         Call::Init { .. } => MessageToProcess::Init,
-        Call::Connect(client) => MessageToProcess::Connect { client: ClientId(client.0) },
-        Call::Disconnect(client) => MessageToProcess::Disconnect { client: ClientId(client.0) },
+        Call::Connect(client) => MessageToProcess::Connect {
+            client: ClientId(client.0),
+        },
+        Call::Disconnect(client) => MessageToProcess::Disconnect {
+            client: ClientId(client.0),
+        },
         Call::Message(sender, message) => MessageToProcess::Message {
             sender: ClientId(sender.0),
             message: match message {
@@ -72,6 +88,8 @@ pub fn as_request(message: &MessageFromProcess) -> Request<'_> {
                 MessagePayload::Text(text) => ours::MessagePayload::Text(text),
             },
         },
-        MessageFromProcess::SetTimer { ms_delay } => Request::SetTimer { ms_delay: *ms_delay },
+        MessageFromProcess::SetTimer { ms_delay } => Request::SetTimer {
+            ms_delay: *ms_delay,
+        },
     }
 }

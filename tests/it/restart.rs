@@ -2,9 +2,9 @@
 
 use crate::support::{guest_0_2, limits, module, module_with, numbers, outputs, speaker};
 use stateroom_wasmi_host::{
-    Backoff, Budget, ClientId, Clock as _, Event, EventError, Fault, FaultCause, FaultPolicy, Host, Instant,
-    ManualClock, Module, Output, RecordingTransport, Room, RoomKey, RoomOptions, SendError, SentPayload,
-    Transport, Trap,
+    Backoff, Budget, ClientId, Clock as _, Event, EventError, Fault, FaultCause, FaultPolicy, Host,
+    Instant, ManualClock, Module, Output, RecordingTransport, Room, RoomKey, RoomOptions,
+    SendError, SentPayload, Transport, Trap,
 };
 use std::{convert::Infallible, time::Duration};
 
@@ -37,7 +37,10 @@ fn give(room: &mut Room, now: Instant, event: Event<'_>) {
 }
 
 fn unreachable(during: &'static str) -> Fault {
-    Fault { during, cause: FaultCause::Trap(Trap::Unreachable) }
+    Fault {
+        during,
+        cause: FaultCause::Trap(Trap::Unreachable),
+    }
 }
 
 /// Says 1000 when it is initialised, 100 + n for a connect, 200 + n for a disconnect, 300 + n for
@@ -47,15 +50,24 @@ fn diary() -> String {
     speaker(
         &[
             ("initialize", "(call $say (i32.const 1000))"),
-            ("connect", "(call $say (i32.add (i32.const 100) (local.get 0)))"),
-            ("disconnect", "(call $say (i32.add (i32.const 200) (local.get 0)))"),
+            (
+                "connect",
+                "(call $say (i32.add (i32.const 100) (local.get 0)))",
+            ),
+            (
+                "disconnect",
+                "(call $say (i32.add (i32.const 200) (local.get 0)))",
+            ),
             (
                 "message",
                 "(global.set $texts (i32.add (global.get $texts) (i32.const 1)))
                 (call $say (i32.add (i32.const 300) (global.get $texts)))",
             ),
             ("timer", "(call $say (i32.const 400))"),
-            ("binary", "(call $set_timer (i32.const 5)) (call $say (i32.const 7)) (unreachable)"),
+            (
+                "binary",
+                "(call $set_timer (i32.const 5)) (call $say (i32.const 7)) (unreachable)",
+            ),
         ],
         "(global $texts (mut i32) (i32.const 0))",
     )
@@ -72,18 +84,36 @@ fn a_fresh_guest_hears_of_the_clients_that_are_there() {
     assert_eq!(numbers(&mut room, NOW), [301]);
 
     give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
-    assert_eq!(room.stats().memory_bytes, 0, "a guest that failed is gone at once");
-    assert_eq!(numbers(&mut room, NOW), [7], "what it had sent before goes out");
+    assert_eq!(
+        room.stats().memory_bytes,
+        0,
+        "a guest that failed is gone at once"
+    );
+    assert_eq!(
+        numbers(&mut room, NOW),
+        [7],
+        "what it had sent before goes out"
+    );
     assert!(!room.is_closed());
-    assert_eq!((room.fault(), room.last_fault()), (None, Some(&unreachable("binary"))));
-    assert_eq!(room.poll_timeout(), Some(at(100)), "the timer of the old guest is not set any more");
+    assert_eq!(
+        (room.fault(), room.last_fault()),
+        (None, Some(&unreachable("binary")))
+    );
+    assert_eq!(
+        room.poll_timeout(),
+        Some(at(100)),
+        "the timer of the old guest is not set any more"
+    );
 
     // What happens meanwhile waits.
     give(&mut room, at(50), Event::message(ClientId(2), "two"));
     give(&mut room, at(50), Event::Disconnect(ClientId(3)));
     give(&mut room, at(50), Event::Connect(ClientId(4)));
     assert!(numbers(&mut room, at(99)).is_empty());
-    assert_eq!(numbers(&mut room, at(100)), [1000, 101, 102, 103, 301, 203, 104]);
+    assert_eq!(
+        numbers(&mut room, at(100)),
+        [1000, 101, 102, 103, 301, 203, 104]
+    );
     assert_eq!(room.clients(), [1, 2, 4].map(ClientId));
     assert_eq!((room.poll_timeout(), room.stats().faults), (None, 1));
 }
@@ -94,13 +124,19 @@ fn clients_that_come_and_go_meanwhile_do_so_in_order() {
     give(&mut room, NOW, Event::Connect(ClientId(1)));
     give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
     numbers(&mut room, NOW);
-    for event in [Event::Disconnect, Event::Connect, Event::Disconnect].map(|event| event(ClientId(1))) {
+    for event in
+        [Event::Disconnect, Event::Connect, Event::Disconnect].map(|event| event(ClientId(1)))
+    {
         give(&mut room, NOW, event);
     }
-    for event in [Event::Connect, Event::Disconnect, Event::Connect].map(|event| event(ClientId(2))) {
+    for event in [Event::Connect, Event::Disconnect, Event::Connect].map(|event| event(ClientId(2)))
+    {
         give(&mut room, NOW, event);
     }
-    assert_eq!(numbers(&mut room, at(10)), [1000, 101, 201, 101, 201, 102, 202, 102]);
+    assert_eq!(
+        numbers(&mut room, at(10)),
+        [1000, 101, 201, 101, 201, 102, 202, 102]
+    );
     assert_eq!(room.clients(), [ClientId(2)]);
 }
 
@@ -117,8 +153,13 @@ fn the_event_that_failed_is_over_whatever_it_was() {
     assert_eq!(room.clients(), [1, 2].map(ClientId));
 
     // A client whose disconnect fails has left, and the fresh guest does not hear of it.
-    let disconnect =
-        speaker(&[("disconnect", "(unreachable)"), ("connect", "(call $say (local.get 0))")], "");
+    let disconnect = speaker(
+        &[
+            ("disconnect", "(unreachable)"),
+            ("connect", "(call $say (local.get 0))"),
+        ],
+        "",
+    );
     let mut room = open(&module(&disconnect), backoff(1, 1, 1));
     give(&mut room, NOW, Event::Connect(ClientId(1)));
     numbers(&mut room, NOW);
@@ -143,7 +184,10 @@ fn waits_double_up_to_the_longest_and_end_after_so_many() {
     assert!(room.is_closed() && !room.is_restarting());
     assert_eq!(room.fault(), Some(&unreachable("initialize")));
     assert_eq!((room.stats().faults, room.poll_timeout()), (5, None));
-    assert_eq!(room.handle_event(now, Event::Connect(ClientId(1))), Err(EventError::Closed));
+    assert_eq!(
+        room.handle_event(now, Event::Connect(ClientId(1))),
+        Err(EventError::Closed)
+    );
 }
 
 #[test]
@@ -156,16 +200,30 @@ fn faults_are_in_a_row_until_a_guest_has_run_for_the_longest_wait() {
         numbers(&mut room, at(10));
         let again = at(10 + pause);
         give(&mut room, again, Event::message(ClientId(1), b"bad"));
-        assert_eq!(!room.is_closed(), goes_on, "{pause} ms after it started again");
+        assert_eq!(
+            !room.is_closed(),
+            goes_on,
+            "{pause} ms after it started again"
+        );
     }
 }
 
 #[test]
 fn waits_double_however_short_the_first_is() {
-    let backoff = Backoff { first: Duration::from_nanos(1), longest: Duration::MAX, restarts: u32::MAX };
+    let backoff = Backoff {
+        first: Duration::from_nanos(1),
+        longest: Duration::MAX,
+        restarts: u32::MAX,
+    };
     let nanos = |fault| backoff.wait(fault).map(|wait| wait.as_nanos());
-    assert_eq!([1, 2, 33, 34, 64, 80].map(nanos), [0, 1, 32, 33, 63, 79].map(|doubled| Some(1 << doubled)));
-    assert_eq!([95, 1000, u32::MAX].map(|fault| backoff.wait(fault)), [Some(backoff.longest); 3]);
+    assert_eq!(
+        [1, 2, 33, 34, 64, 80].map(nanos),
+        [0, 1, 32, 33, 63, 79].map(|doubled| Some(1 << doubled))
+    );
+    assert_eq!(
+        [95, 1000, u32::MAX].map(|fault| backoff.wait(fault)),
+        [Some(backoff.longest); 3]
+    );
 }
 
 #[test]
@@ -185,12 +243,17 @@ fn a_start_function_that_fails_later_is_one_more_fault() {
     for seed in 0..100 {
         let mut options = options(backoff(1, 1, 1));
         options.seed = seed;
-        let Ok(mut room) = Room::new(&module, "test", NOW, options) else { continue };
+        let Ok(mut room) = Room::new(&module, "test", NOW, options) else {
+            continue;
+        };
         give(&mut room, NOW, Event::Connect(ClientId(1)));
         give(&mut room, NOW, Event::message(ClientId(1), "go"));
         room.handle_timeout(at(1));
         if room.is_closed() {
-            assert_eq!((room.fault(), room.stats().faults), (Some(&unreachable("start")), 2));
+            assert_eq!(
+                (room.fault(), room.stats().faults),
+                (Some(&unreachable("start")), 2)
+            );
         } else {
             assert_eq!((room.stats().faults, room.is_restarting()), (1, false));
             again += 1;
@@ -213,15 +276,20 @@ fn no_restart_at_all_is_to_close() {
 fn a_fault_in_a_later_slice_is_no_other() {
     let text = speaker(
         &[
-            ("message", "(loop (br_if 0 (i32.lt_u (call $count) (i32.const 50000)))) (unreachable)"),
+            (
+                "message",
+                "(loop (br_if 0 (i32.lt_u (call $count) (i32.const 50000)))) (unreachable)",
+            ),
             ("initialize", "(call $say (i32.const 1000))"),
         ],
         "(global $n (mut i32) (i32.const 0))
         (func $count (result i32)
             (global.set $n (i32.add (global.get $n) (i32.const 1))) (global.get $n))",
     );
-    let mut room =
-        open(&module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000)), backoff(1, 1, 1));
+    let mut room = open(
+        &module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000)),
+        backoff(1, 1, 1),
+    );
     give(&mut room, NOW, Event::Connect(ClientId(1)));
     outputs(&mut room, NOW);
     give(&mut room, NOW, Event::message(ClientId(1), "go"));
@@ -243,7 +311,10 @@ fn outputs_of_the_old_guest_are_taken_before_the_next_one_starts() {
     room.handle_timeout(at(5));
     room.resume(at(5));
     assert!(!room.has_work(at(5)), "there is an output to take");
-    assert_eq!(room.poll_output().map(|output| output.payload.len()), Some(4));
+    assert_eq!(
+        room.poll_output().map(|output| output.payload.len()),
+        Some(4)
+    );
     assert_eq!(room.poll_output(), None);
     assert!(room.has_work(at(5)));
     assert_eq!(numbers(&mut room, at(5)), [1000, 101]);
@@ -255,7 +326,11 @@ fn a_fresh_guest_draws_other_numbers() {
         (import "env" "send_binary" (func $send (param i32 i32 i32)))"#;
     let draw = "(drop (call $random (i32.const 16) (i32.const 8)))
         (call $send (i32.const 0) (i32.const 16) (i32.const 8))";
-    let text = guest_0_2(imports, &[("initialize", draw), ("binary", "(unreachable)")], "");
+    let text = guest_0_2(
+        imports,
+        &[("initialize", draw), ("binary", "(unreachable)")],
+        "",
+    );
     let mut room = open(&module(&text), backoff(1, 1, 9));
     let mut drawn = outputs(&mut room, NOW);
     give(&mut room, NOW, Event::Connect(ClientId(1)));
@@ -293,7 +368,10 @@ fn a_host_wakes_for_it_and_tells_the_transport_again() {
     let clock = ManualClock::new();
     let mut host = Host::new(&clock, Doorman::default()).with_fault_policy(backoff(100, 100, 1));
     let key = host.open("room", &module(&diary())).unwrap();
-    for event in [Event::Connect(ClientId(1)), Event::message(ClientId(1), b"bad")] {
+    for event in [
+        Event::Connect(ClientId(1)),
+        Event::message(ClientId(1), b"bad"),
+    ] {
         host.handle_event(key, event).unwrap();
     }
     assert_eq!(host.poll(Budget::UNLIMITED), Some(at(100)));
@@ -304,17 +382,22 @@ fn a_host_wakes_for_it_and_tells_the_transport_again() {
     assert_eq!(host.transport().connected, [1, 1]);
 
     // The second fault in a row closes it.
-    host.handle_event(key, Event::message(ClientId(1), b"bad")).unwrap();
+    host.handle_event(key, Event::message(ClientId(1), b"bad"))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
     let closed = host.poll_closed().expect("it is closed");
-    assert_eq!((closed.fault, closed.stats.faults), (Some(unreachable("binary")), 2));
+    assert_eq!(
+        (closed.fault, closed.stats.faults),
+        (Some(unreachable("binary")), 2)
+    );
 }
 
 #[test]
 fn a_host_comes_back_though_a_room_starts_again_at_once_for_ever() {
     let always = guest_0_2("", &[("initialize", "(unreachable)")], "");
     let clock = ManualClock::new();
-    let mut host = Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(0, 0, u32::MAX));
+    let mut host =
+        Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(0, 0, u32::MAX));
     let key = host.open("room", &module(&always)).unwrap();
     for faults in 1..100 {
         let wake_at = host.poll(Budget::UNLIMITED).expect("it is to start again");
@@ -326,27 +409,40 @@ fn a_host_comes_back_though_a_room_starts_again_at_once_for_ever() {
 
 #[test]
 fn a_room_may_have_another_policy_than_its_host() {
-    let mut host =
-        Host::new(ManualClock::new(), RecordingTransport::new()).with_fault_policy(backoff(1, 1, 1));
+    let mut host = Host::new(ManualClock::new(), RecordingTransport::new())
+        .with_fault_policy(backoff(1, 1, 1));
     let module = module(&diary());
     let restarts = host.open("restarts", &module).unwrap();
-    let closes = host.open_with("closes", &module, options(FaultPolicy::Close)).unwrap();
+    let closes = host
+        .open_with("closes", &module, options(FaultPolicy::Close))
+        .unwrap();
     for room in [restarts, closes] {
-        host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
-        host.handle_event(room, Event::message(ClientId(1), b"bad")).unwrap();
+        host.handle_event(room, Event::Connect(ClientId(1)))
+            .unwrap();
+        host.handle_event(room, Event::message(ClientId(1), b"bad"))
+            .unwrap();
     }
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.poll_closed().map(|closed| closed.key), Some(closes));
     assert_eq!(host.poll_closed(), None);
-    assert_eq!(host.room(restarts).map(|room| room.on_fault().to_string()).as_deref(), Some("restart"));
+    assert_eq!(
+        host.room(restarts)
+            .map(|room| room.on_fault().to_string())
+            .as_deref(),
+        Some("restart")
+    );
 }
 
 #[test]
 fn closing_a_room_that_waits_to_start_again_is_no_fault() {
     let clock = ManualClock::new();
-    let mut host = Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(10, 10, 1));
+    let mut host =
+        Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(10, 10, 1));
     let key = host.open("room", &module(&diary())).unwrap();
-    for event in [Event::Connect(ClientId(1)), Event::message(ClientId(1), b"bad")] {
+    for event in [
+        Event::Connect(ClientId(1)),
+        Event::message(ClientId(1), b"bad"),
+    ] {
         host.handle_event(key, event).unwrap();
     }
     host.poll(Budget::UNLIMITED);
@@ -355,6 +451,10 @@ fn closing_a_room_that_waits_to_start_again_is_no_fault() {
     assert_eq!((closed.fault, closed.stats.faults), (None, 1));
     clock.set(at(1000));
     assert_eq!(host.poll(Budget::UNLIMITED), None);
-    let said = host.transport().sent.last().map(|sent| sent.payload.clone());
+    let said = host
+        .transport()
+        .sent
+        .last()
+        .map(|sent| sent.payload.clone());
     assert_eq!(said, Some(SentPayload::Bytes(7_i32.to_le_bytes().into())));
 }

@@ -5,8 +5,8 @@ use crate::support::{
     room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
-    Budget, ClientId, Compilation, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
-    Module, RecordingTransport, Room, RoomKey, SentPayload, Trap,
+    Budget, ClientId, Compilation, Event, EventError, Fault, FaultCause, Host, Instant, Limits,
+    ManualClock, Module, RecordingTransport, Room, RoomKey, SentPayload, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
@@ -15,7 +15,7 @@ const SLICES: [u64; 8] = [1, 2, 7, 50, 333, 5_000, 100_000, u64::MAX];
 fn sliced(slice: u64) -> Limits {
     limits(|limits| {
         limits.fuel_per_slice = slice;
-        limits.fuel_per_event = Some(1_000_000);
+        limits.max_fuel_per_event = Some(1_000_000);
     })
 }
 
@@ -36,7 +36,10 @@ fn workers() -> Vec<(&'static str, String)> {
         )
     };
     vec![
-        ("loop", worker(&(count_to(1000, "") + "(call $say (local.get $i))"), "")),
+        (
+            "loop",
+            worker(&(count_to(1000, "") + "(call $say (local.get $i))"), ""),
+        ),
         (
             "recursion",
             worker(
@@ -65,8 +68,17 @@ fn workers() -> Vec<(&'static str, String)> {
                 sum,
             ),
         ),
-        ("memory.grow", worker("(call $say (memory.grow (i32.const 5))) (call $say (memory.size))", "")),
-        ("sends", worker(&count_to(200, "(call $say (local.get $i))"), "")),
+        (
+            "memory.grow",
+            worker(
+                "(call $say (memory.grow (i32.const 5))) (call $say (memory.size))",
+                "",
+            ),
+        ),
+        (
+            "sends",
+            worker(&count_to(200, "(call $say (local.get $i))"), ""),
+        ),
         (
             "large sends",
             worker(
@@ -78,7 +90,10 @@ fn workers() -> Vec<(&'static str, String)> {
                 "",
             ),
         ),
-        ("timers", worker(&count_to(200, "(call $set_timer (local.get $i))"), "")),
+        (
+            "timers",
+            worker(&count_to(200, "(call $set_timer (local.get $i))"), ""),
+        ),
         (
             "slow malloc",
             speaker(
@@ -90,7 +105,13 @@ fn workers() -> Vec<(&'static str, String)> {
                 "",
             ),
         ),
-        ("trap", worker(&(count_to(100, "") + "(call $say (local.get $i)) (unreachable)"), "")),
+        (
+            "trap",
+            worker(
+                &(count_to(100, "") + "(call $say (local.get $i)) (unreachable)"),
+                "",
+            ),
+        ),
     ]
 }
 
@@ -104,7 +125,12 @@ fn outcome(module: &Module) -> Outcome {
     said.extend(outputs(&mut room, NOW));
     send(&mut room, "go on, and on");
     said.extend(outputs(&mut room, NOW));
-    (said, room.fuel_used(), room.fault().cloned(), room.poll_timeout())
+    (
+        said,
+        room.fuel_used(),
+        room.fault().cloned(),
+        room.poll_timeout(),
+    )
 }
 
 #[test]
@@ -116,7 +142,11 @@ fn slices_of_any_length_give_the_same_outputs_and_fuel() {
             assert_eq!(whole.2, None, "{name}");
         }
         for slice in SLICES {
-            assert_eq!(outcome(&module_with(&text, &sliced(slice))), whole, "{name} in slices of {slice}");
+            assert_eq!(
+                outcome(&module_with(&text, &sliced(slice))),
+                whole,
+                "{name} in slices of {slice}"
+            );
         }
     }
 }
@@ -133,7 +163,9 @@ fn what_the_guests_say_is_right() {
         ("slow malloc", &["go on, and on".len() as i32]),
     ];
     for (name, text) in workers() {
-        let Some((_, expected)) = expected.iter().find(|(known, _)| *known == name) else { continue };
+        let Some((_, expected)) = expected.iter().find(|(known, _)| *known == name) else {
+            continue;
+        };
         let mut room = room(&module_with(&text, &sliced(100)));
         outputs(&mut room, NOW);
         connect(&mut room, 1);
@@ -148,9 +180,15 @@ fn all_ways_of_compiling_use_the_same_fuel() {
     for (name, text) in workers() {
         let wasm = crate::support::assemble(&text);
         for slice in [1, 100, u64::MAX] {
-            let [lazy, eager, on_demand] = [Compilation::Lazy, Compilation::Eager, Compilation::OnDemand]
-                .map(|compilation| outcome(&Module::load_with(&wasm, &sliced(slice), compilation).unwrap()));
-            assert_eq!((&lazy, &lazy), (&eager, &on_demand), "{name} in slices of {slice}");
+            let [lazy, eager, on_demand] =
+                [Compilation::Lazy, Compilation::Eager, Compilation::OnDemand].map(|compilation| {
+                    outcome(&Module::load_with(&wasm, &sliced(slice), compilation).unwrap())
+                });
+            assert_eq!(
+                (&lazy, &lazy),
+                (&eager, &on_demand),
+                "{name} in slices of {slice}"
+            );
         }
     }
 }
@@ -167,7 +205,12 @@ fn the_second_room_of_a_module_uses_as_much_fuel_as_the_first() {
 fn a_callee_that_is_first_called_at_the_end_of_a_slice_is_called() {
     // Each function is compiled when it is first called; somewhere a slice ends just there.
     let functions: String = (0..40)
-        .map(|i| format!("(func $f{i} (result i32) (i32.add (call $f{}) (i32.const 1)))", i + 1))
+        .map(|i| {
+            format!(
+                "(func $f{i} (result i32) (i32.add (call $f{}) (i32.const 1)))",
+                i + 1
+            )
+        })
         .collect();
     let text = speaker(
         &[("message", "(call $say (call $f0))")],
@@ -178,7 +221,12 @@ fn a_callee_that_is_first_called_at_the_end_of_a_slice_is_called() {
         outputs(&mut room, NOW);
         connect(&mut room, 1);
         send(&mut room, "go");
-        assert_eq!(numbers(&mut room, NOW), [40], "slices of {slice}: {:?}", room.fault());
+        assert_eq!(
+            numbers(&mut room, NOW),
+            [40],
+            "slices of {slice}: {:?}",
+            room.fault()
+        );
     }
 }
 
@@ -204,7 +252,10 @@ fn growing_memory_at_the_end_of_a_slice_happens_once() {
     let step = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
         (drop (memory.grow (i32.const 1)))";
     let body = step.repeat(10) + "(call $say (global.get $count)) (call $say (memory.size))";
-    let text = speaker(&[("message", &body)], "(global $count (mut i32) (i32.const 0))");
+    let text = speaker(
+        &[("message", &body)],
+        "(global $count (mut i32) (i32.const 0))",
+    );
     for slice in (1..120).chain([500, 1000, 1024, 1025, 3000]) {
         let mut room = room(&module_with(&text, &sliced(slice)));
         outputs(&mut room, NOW);
@@ -227,7 +278,10 @@ fn slow() -> String {
     };
     speaker(
         &[
-            ("connect", "(call $say (i32.const 5)) (call $set_timer (i32.const 10))"),
+            (
+                "connect",
+                "(call $say (i32.const 5)) (call $set_timer (i32.const 10))",
+            ),
             ("disconnect", "(call $say (i32.const 6))"),
             ("timer", &work(30)),
             ("message", &work(10)),
@@ -239,12 +293,18 @@ fn slow() -> String {
 
 #[test]
 fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
-    let limits = limits(|limits| (limits.inbox_events, limits.inbox_bytes) = (2, 20));
+    let limits = limits(|limits| (limits.max_inbox_events, limits.max_inbox_bytes) = (2, 20));
     let mut room = room_of_one(&guest_0_2("", &[("message", "(loop (br 0))")], ""), &limits);
     send(&mut room, "ten bytes.");
     assert!(room.has_work(NOW), "it is paused");
-    for (text, expected) in [("ten bytes.", Ok(())), ("one too many", Err(EventError::InboxFull))] {
-        assert_eq!(room.handle_event(NOW, Event::message(ClientId(1), text)), expected);
+    for (text, expected) in [
+        ("ten bytes.", Ok(())),
+        ("one too many", Err(EventError::InboxFull)),
+    ] {
+        assert_eq!(
+            room.handle_event(NOW, Event::message(ClientId(1), text)),
+            expected
+        );
     }
     send(&mut room, "ten bytes.");
     let empty = room.handle_event(NOW, Event::message(ClientId(1), ""));
@@ -258,9 +318,16 @@ fn an_event_does_not_overtake_those_that_wait() {
         send(&mut room, text);
     }
     assert!(room.poll_output().is_some());
-    assert_eq!(room.peek_output(), None, "the second waits still, and nothing else is to be done");
+    assert_eq!(
+        room.peek_output(),
+        None,
+        "the second waits still, and nothing else is to be done"
+    );
     send(&mut room, "3");
-    let said: Vec<_> = outputs(&mut room, Instant::ZERO).into_iter().map(|(_, text)| text).collect();
+    let said: Vec<_> = outputs(&mut room, Instant::ZERO)
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
     assert_eq!(said, ["2", "3"]);
 }
 
@@ -273,9 +340,11 @@ fn a_paused_room_is_not_entered_again_and_its_events_wait_in_order() {
     assert!(room.has_work(NOW));
     send(&mut room, b"waits");
     connect(&mut room, 2);
-    room.handle_event(NOW, Event::Disconnect(ClientId(1))).unwrap();
+    room.handle_event(NOW, Event::Disconnect(ClientId(1)))
+        .unwrap();
     assert_eq!(room.clients(), [ClientId(2)]);
-    room.handle_event(NOW, Event::message(ClientId(2), "waits, too")).unwrap();
+    room.handle_event(NOW, Event::message(ClientId(2), "waits, too"))
+        .unwrap();
     assert_eq!(numbers(&mut room, NOW), [10, 11, 20, 21, 5, 6, 10, 11]);
 }
 
@@ -285,7 +354,8 @@ fn a_client_that_leaves_while_its_message_is_handled_leaves_after_it() {
     connect(&mut room, 1);
     outputs(&mut room, NOW);
     send(&mut room, "begins");
-    room.handle_event(NOW, Event::Disconnect(ClientId(1))).unwrap();
+    room.handle_event(NOW, Event::Disconnect(ClientId(1)))
+        .unwrap();
     connect(&mut room, 1);
     assert_eq!(numbers(&mut room, NOW), [10, 11, 6, 5], "and may come back");
 }
@@ -299,7 +369,8 @@ fn a_timer_that_is_due_while_the_room_is_paused_fires_after_the_event() {
     send(&mut room, "begins");
     let late = Instant::from_millis(50);
     room.handle_timeout(late);
-    room.handle_event(late, Event::message(ClientId(1), b"waits")).unwrap();
+    room.handle_event(late, Event::message(ClientId(1), b"waits"))
+        .unwrap();
     assert_eq!(numbers(&mut room, late), [10, 11, 30, 31, 20, 21]);
 }
 
@@ -332,7 +403,12 @@ fn what_a_paused_room_has_said_can_be_taken_already() {
     connect(&mut room, 1);
     outputs(&mut room, NOW);
     send(&mut room, "begins");
-    let first = room.poll_output().expect("it has said something").payload.as_bytes().to_owned();
+    let first = room
+        .poll_output()
+        .expect("it has said something")
+        .payload
+        .as_bytes()
+        .to_owned();
     assert_eq!(first, 10_u32.to_le_bytes());
     assert_eq!(room.poll_output(), None);
     assert_eq!(numbers(&mut room, NOW), [11]);
@@ -347,7 +423,10 @@ fn initialising_may_be_paused() {
     let constructor = "(func (export \"_initialize\") (call $say (i32.const 1)))";
     let text = guest_0_2(
         ENV,
-        &[("initialize", body), ("connect", "(call $say (i32.const 2))")],
+        &[
+            ("initialize", body),
+            ("connect", "(call $say (i32.const 2))"),
+        ],
         &format!("{SAY} {constructor}"),
     );
     let mut room = room(&module_with(&text, &sliced(20)));
@@ -375,7 +454,7 @@ fn an_event_has_one_budget_for_all_of_its_slices() {
     let text = speaker(&[("message", "(loop (br 0))")], "");
     for slice in [100, 3_333, 10_000, u64::MAX] {
         let limits = limits(|limits| {
-            limits.fuel_per_event = Some(10_000);
+            limits.max_fuel_per_event = Some(10_000);
             limits.fuel_per_slice = slice;
         });
         let mut room = room(&module_with(&text, &limits));
@@ -384,7 +463,13 @@ fn an_event_has_one_budget_for_all_of_its_slices() {
         send(&mut room, "go");
         outputs(&mut room, NOW);
         let cause = FaultCause::OutOfFuel { limit: 10_000 };
-        assert_eq!(room.fault(), Some(&Fault { during: "message", cause }));
+        assert_eq!(
+            room.fault(),
+            Some(&Fault {
+                during: "message",
+                cause
+            })
+        );
         assert!(room.fuel_used() - before <= 10_000);
     }
 }
@@ -392,13 +477,19 @@ fn an_event_has_one_budget_for_all_of_its_slices() {
 #[test]
 fn deep_recursion_that_is_paused_still_overflows_its_stack() {
     let text = guest_0_2(ENV, &[("message", "(call $f)")], "(func $f (call $f))");
-    let limits = limits(|limits| (limits.fuel_per_slice, limits.recursion_depth) = (10, 500));
+    let limits = limits(|limits| (limits.fuel_per_slice, limits.max_recursion_depth) = (10, 500));
     let mut room = room(&module_with(&text, &limits));
     connect(&mut room, 1);
     send(&mut room, "go");
     outputs(&mut room, NOW);
     let cause = FaultCause::Trap(Trap::StackOverflow);
-    assert_eq!(room.fault(), Some(&Fault { during: "message", cause }));
+    assert_eq!(
+        room.fault(),
+        Some(&Fault {
+            during: "message",
+            cause
+        })
+    );
 }
 
 type TestHost = Host<ManualClock, RecordingTransport>;
@@ -406,16 +497,20 @@ type TestHost = Host<ManualClock, RecordingTransport>;
 /// A host with rooms of a guest that has client 1.
 fn host_of(module: &Module, rooms: usize) -> (TestHost, Vec<RoomKey>) {
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
-    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).unwrap()).collect();
+    let keys: Vec<_> = (0..rooms)
+        .map(|i| host.open(&i.to_string(), module).unwrap())
+        .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
+        host.handle_event(*key, Event::Connect(ClientId(1)))
+            .unwrap();
     }
     host.poll(Budget::UNLIMITED);
     (host, keys)
 }
 
 fn tell(host: &mut TestHost, room: RoomKey) {
-    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "go"))
+        .unwrap();
 }
 
 /// A guest that says a number now and then, for ever.
@@ -440,10 +535,17 @@ fn rooms_that_spin_get_turns_alternately() {
     let mut last = fuel(&host);
     for turn in 0..40 {
         // One slice and no more.
-        assert_eq!(host.poll(Budget::fuel(1)), Some(Instant::ZERO), "there is work left");
+        assert_eq!(
+            host.poll(Budget::fuel(1)),
+            Some(Instant::ZERO),
+            "there is work left"
+        );
         let now = fuel(&host);
         let used = [0, 1].map(|i| now[i] - last[i]);
-        assert!(used[turn % 2] > 1_500 && used[turn % 2] < 2_500, "{used:?} in turn {turn}");
+        assert!(
+            used[turn % 2] > 1_500 && used[turn % 2] < 2_500,
+            "{used:?} in turn {turn}"
+        );
         assert_eq!(used[1 - turn % 2], 0, "in turn {turn}");
         last = now;
     }
@@ -453,14 +555,18 @@ fn rooms_that_spin_get_turns_alternately() {
 fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_one() {
     let text = speaker(
         &[
-            ("connect", "(if (i32.eq (local.get 0) (i32.const 2)) (then (call $set_timer (i32.const 10))))"),
+            (
+                "connect",
+                "(if (i32.eq (local.get 0) (i32.const 2)) (then (call $set_timer (i32.const 10))))",
+            ),
             ("message", "(loop (br 0))"),
             ("timer", "(loop (br 0))"),
         ],
         "",
     );
     let (mut host, keys) = host_of(&module_with(&text, &sliced(2_000)), 2);
-    host.handle_event(keys[0], Event::Connect(ClientId(2))).unwrap();
+    host.handle_event(keys[0], Event::Connect(ClientId(2)))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
     keys.iter().for_each(|key| tell(&mut host, *key));
     host.clock().set(Instant::from_millis(10));
@@ -470,7 +576,10 @@ fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_on
         host.poll(Budget::fuel(1));
     }
     let used = [0, 1].map(|i| fuel(&host)[i] - before[i]);
-    assert!(used[0] > 30_000 && used[0].abs_diff(used[1]) <= 2_000, "{used:?}");
+    assert!(
+        used[0] > 30_000 && used[0].abs_diff(used[1]) <= 2_000,
+        "{used:?}"
+    );
 }
 
 #[test]
@@ -478,7 +587,8 @@ fn a_room_that_spins_does_not_keep_another_from_answering() {
     let spinning = module_with(&spinning(), &sliced(2_000));
     let (mut host, keys) = host_of(&spinning, 1);
     let echo = host.open("echo", &module(&crate::support::echo())).unwrap();
-    host.handle_event(echo, Event::Connect(ClientId(1))).unwrap();
+    host.handle_event(echo, Event::Connect(ClientId(1)))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
     tell(&mut host, keys[0]);
     for _ in 0..20 {
@@ -486,8 +596,15 @@ fn a_room_that_spins_does_not_keep_another_from_answering() {
         host.transport_mut().sent.clear();
         // Both have a slice of it.
         host.poll(Budget::fuel(4_000));
-        let answers = host.transport().sent.iter().filter(|sent| sent.room == echo);
-        assert_eq!(answers.map(|sent| &sent.payload).collect::<Vec<_>>(), [&SentPayload::Text("go".into())]);
+        let answers = host
+            .transport()
+            .sent
+            .iter()
+            .filter(|sent| sent.room == echo);
+        assert_eq!(
+            answers.map(|sent| &sent.payload).collect::<Vec<_>>(),
+            [&SentPayload::Text("go".into())]
+        );
         assert!(!host.room(keys[0]).unwrap().is_closed());
     }
 }
@@ -502,7 +619,10 @@ fn a_budget_of_fuel_gives_control_back() {
         assert_eq!(host.poll(Budget::fuel(budget)), Some(Instant::ZERO));
         let used = total(&host) - before;
         assert!(used >= budget, "{used} of {budget}");
-        assert!(used <= budget + 1_100, "only the last slice may pass it: {used} of {budget}");
+        assert!(
+            used <= budget + 1_100,
+            "only the last slice may pass it: {used} of {budget}"
+        );
     }
 }
 
@@ -520,10 +640,14 @@ fn a_budget_of_time_gives_control_back() {
     }
 
     let mut host = Host::new(Ticking::default(), RecordingTransport::new());
-    let room = host.open("room", &module_with(&spinning(), &sliced(1_000))).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    let room = host
+        .open("room", &module_with(&spinning(), &sliced(1_000)))
+        .unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1)))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
-    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "go"))
+        .unwrap();
     let before = host.clock().0.get();
     let until = Instant::from_millis(before + 20);
     assert_eq!(host.poll(Budget::until(until)), Some(Instant::ZERO));
@@ -544,7 +668,10 @@ fn a_budget_is_kept_by_long_copies_and_chains_of_calls() {
         (call $fib (i32.sub (local.get 0) (i32.const 1)))
         (call $fib (i32.sub (local.get 0) (i32.const 2))))))";
     for body in [fill, calls, recursion, "(loop (br 0))"] {
-        let (mut host, keys) = host_of(&module_with(&speaker(&[("message", body)], fib), &sliced(5_000)), 1);
+        let (mut host, keys) = host_of(
+            &module_with(&speaker(&[("message", body)], fib), &sliced(5_000)),
+            1,
+        );
         tell(&mut host, keys[0]);
         let fuel = |host: &TestHost| host.room(keys[0]).unwrap().fuel_used();
         for _ in 0..10 {
@@ -579,7 +706,9 @@ fn a_room_is_unaffected_by_when_it_is_resumed() {
 fn said_so_far(room: &mut Room) -> Vec<u32> {
     std::iter::from_fn(|| {
         let output = room.poll_output()?;
-        Some(u32::from_le_bytes(output.payload.as_bytes().try_into().expect("four bytes")))
+        Some(u32::from_le_bytes(
+            output.payload.as_bytes().try_into().expect("four bytes"),
+        ))
     })
     .collect()
 }

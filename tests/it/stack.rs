@@ -10,7 +10,11 @@ use std::thread;
 
 /// As many times as would fill the stack with return addresses and what goes with them. Where the
 /// interpreter is not optimised, it goes on in a loop, and all of this is only to be seen to run.
-const TIMES: u32 = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
+const TIMES: u32 = if cfg!(debug_assertions) {
+    1_000
+} else {
+    20_000
+};
 const STACK_BYTES: usize = 256 << 10;
 
 const NUMBERS: [&str; 4] = ["i32", "i64", "f32", "f64"];
@@ -23,7 +27,11 @@ struct Instruction {
 }
 
 fn instruction(text: impl Into<String>, takes: &[&'static str], answers: bool) -> Instruction {
-    Instruction { text: text.into(), takes: takes.to_vec(), answers }
+    Instruction {
+        text: text.into(),
+        takes: takes.to_vec(),
+        answers,
+    }
 }
 
 #[test]
@@ -50,13 +58,20 @@ fn no_vector_instruction_takes_stack() {
 fn repeat(instructions: &[Instruction]) {
     let guests: Vec<String> = instructions.iter().flat_map(guests).collect();
     let run = move || guests.iter().for_each(|guest| run(guest));
-    let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(run).expect("a thread starts");
+    let thread = thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(run)
+        .expect("a thread starts");
     thread.join().expect("nothing fails");
 }
 
 fn run(guest: &str) {
     let limits = limits(|limits| limits.fuel_per_slice = u64::MAX);
-    let v128 = if cfg!(feature = "simd") { "(global $v128 (mut v128) (v128.const i64x2 1 2))" } else { "" };
+    let v128 = if cfg!(feature = "simd") {
+        "(global $v128 (mut v128) (v128.const i64x2 1 2))"
+    } else {
+        ""
+    };
     let text = guest_0_2("", &[("connect", guest)], &format!("{MORE} {v128}"));
     println!("{guest}");
     let mut room = room(&module_with(&text, &limits));
@@ -89,15 +104,27 @@ fn guests(instruction: &Instruction) -> Vec<String> {
         "i32" | "i64" => format!("({ty}.or (local.get ${ty}) (local.get ${ty}))"),
         ty => format!("({ty}.abs (local.get ${ty}))"),
     };
-    let ways = [[local, local], [local, constant], [constant, local], [result, local], [local, result]];
+    let ways = [
+        [local, local],
+        [local, constant],
+        [constant, local],
+        [result, local],
+        [local, result],
+    ];
     let mut guests: Vec<String> = ways
         .iter()
         .map(|[first, others]| {
             let mut operands = instruction.takes.iter().enumerate();
-            let operands: String =
-                operands.by_ref().map(|(i, ty)| if i == 0 { first(ty) } else { others(ty) }).collect();
+            let operands: String = operands
+                .by_ref()
+                .map(|(i, ty)| if i == 0 { first(ty) } else { others(ty) })
+                .collect();
             let call = format!("({} {operands})", instruction.text);
-            repeated(&if instruction.answers { format!("(drop {call})") } else { call })
+            repeated(&if instruction.answers {
+                format!("(drop {call})")
+            } else {
+                call
+            })
         })
         .collect();
     guests.dedup();
@@ -105,7 +132,11 @@ fn guests(instruction: &Instruction) -> Vec<String> {
 }
 
 fn repeated(body: &str) -> String {
-    let v128 = if cfg!(feature = "simd") { "(local $v128 v128)" } else { "" };
+    let v128 = if cfg!(feature = "simd") {
+        "(local $v128 v128)"
+    } else {
+        ""
+    };
     format!(
         "(local $n i32) (local $i32 i32) (local $i64 i64) (local $f32 f32) (local $f64 f64) {v128}
         (local.set $i32 (i32.const 8)) (local.set $i64 (i64.const 8)) (local.set $f32 (f32.const 8))
@@ -130,8 +161,16 @@ fn numbers() -> Vec<Instruction> {
         for from in ["f32", "f64"] {
             for name in ["trunc", "trunc_sat"] {
                 for sign in ["s", "u"] {
-                    all.push(instruction(format!("{ty}.{name}_{from}_{sign}"), &[from], true));
-                    all.push(instruction(format!("{from}.convert_{ty}_{sign}"), &[ty], true));
+                    all.push(instruction(
+                        format!("{ty}.{name}_{from}_{sign}"),
+                        &[from],
+                        true,
+                    ));
+                    all.push(instruction(
+                        format!("{from}.convert_{ty}_{sign}"),
+                        &[ty],
+                        true,
+                    ));
                 }
             }
         }
@@ -173,14 +212,22 @@ fn memory() -> Vec<Instruction> {
     for ty in NUMBERS {
         for offset in ["", " offset=40000"] {
             all.push(instruction(format!("{ty}.load{offset}"), &["i32"], true));
-            all.push(instruction(format!("{ty}.store{offset}"), &["i32", ty], false));
+            all.push(instruction(
+                format!("{ty}.store{offset}"),
+                &["i32", ty],
+                false,
+            ));
         }
     }
     for (ty, widths) in [("i32", &["8", "16"][..]), ("i64", &["8", "16", "32"])] {
         for width in widths {
             all.push(instruction(format!("{ty}.load{width}_s"), &["i32"], true));
             all.push(instruction(format!("{ty}.load{width}_u"), &["i32"], true));
-            all.push(instruction(format!("{ty}.store{width}"), &["i32", ty], false));
+            all.push(instruction(
+                format!("{ty}.store{width}"),
+                &["i32", ty],
+                false,
+            ));
         }
     }
     let three = ["i32", "i32", "i32"];
@@ -189,16 +236,32 @@ fn memory() -> Vec<Instruction> {
         instruction("memory.grow (i32.const 0)", &[], true),
         instruction("memory.fill", &three, false),
         instruction("memory.copy", &three, false),
-        instruction("memory.init $d (i32.const 0) (i32.const 0) (i32.const 1)", &[], false),
+        instruction(
+            "memory.init $d (i32.const 0) (i32.const 0) (i32.const 1)",
+            &[],
+            false,
+        ),
         instruction("data.drop $d", &[], false),
         instruction("elem.drop $e", &[], false),
         instruction("table.get $t (i32.const 1)", &[], true),
         instruction("table.set $t (i32.const 1) (ref.null func)", &[], false),
         instruction("table.size $t", &[], true),
         instruction("table.grow $t (ref.null func) (i32.const 0)", &[], true),
-        instruction("table.fill $t (i32.const 1) (ref.null func) (i32.const 2)", &[], false),
-        instruction("table.copy $t $t (i32.const 1) (i32.const 2) (i32.const 2)", &[], false),
-        instruction("table.init $t $e (i32.const 1) (i32.const 0) (i32.const 1)", &[], false),
+        instruction(
+            "table.fill $t (i32.const 1) (ref.null func) (i32.const 2)",
+            &[],
+            false,
+        ),
+        instruction(
+            "table.copy $t $t (i32.const 1) (i32.const 2) (i32.const 2)",
+            &[],
+            false,
+        ),
+        instruction(
+            "table.init $t $e (i32.const 1) (i32.const 0) (i32.const 1)",
+            &[],
+            false,
+        ),
         instruction("ref.func $none", &[], true),
         instruction("ref.is_null (ref.null func)", &[], true),
     ]);
@@ -211,11 +274,27 @@ fn control() -> Vec<Instruction> {
         instruction("block (br 0)", &[], false),
         instruction("block (br_if 0 (local.get $n))", &[], false),
         instruction("block (br_if 0 (i32.eqz (local.get $n)))", &[], false),
-        instruction("block (br_if 0 (i64.lt_s (local.get $i64) (i64.const 5)))", &[], false),
-        instruction("block (br_if 0 (f32.lt (local.get $f32) (local.get $f32)))", &[], false),
-        instruction("block (br_if 0 (f64.ge (local.get $f64) (local.get $f64)))", &[], false),
+        instruction(
+            "block (br_if 0 (i64.lt_s (local.get $i64) (i64.const 5)))",
+            &[],
+            false,
+        ),
+        instruction(
+            "block (br_if 0 (f32.lt (local.get $f32) (local.get $f32)))",
+            &[],
+            false,
+        ),
+        instruction(
+            "block (br_if 0 (f64.ge (local.get $f64) (local.get $f64)))",
+            &[],
+            false,
+        ),
         instruction("block (block (br_table 0 1 (local.get $n)))", &[], false),
-        instruction("block (result i32) (br_table 0 0 (local.get $i32) (local.get $n))", &[], true),
+        instruction(
+            "block (result i32) (br_table 0 0 (local.get $i32) (local.get $n))",
+            &[],
+            true,
+        ),
         instruction(
             "block (result i32 i64) (br_table 0 0 (local.get $i32) (local.get $i64) (local.get $n))) (drop",
             &[],
@@ -237,42 +316,137 @@ fn vectors() -> Vec<Instruction> {
     push(&mut all, "v128", "not any_true", &[V]);
     push(&mut all, "v128", "and andnot or xor", &[V, V]);
     push(&mut all, "v128", "bitselect", &[V, V, V]);
-    push(&mut all, "i8x16 i16x8 i32x4 i64x2", "abs neg all_true bitmask", &[V]);
-    push(&mut all, "i8x16 i16x8 i32x4 i64x2", "eq ne lt_s gt_s le_s ge_s add sub", &[V, V]);
-    push(&mut all, "i8x16 i16x8 i32x4", "lt_u gt_u le_u ge_u min_s min_u max_s max_u", &[V, V]);
-    push(&mut all, "i8x16 i16x8", "add_sat_s add_sat_u sub_sat_s sub_sat_u avgr_u", &[V, V]);
+    push(
+        &mut all,
+        "i8x16 i16x8 i32x4 i64x2",
+        "abs neg all_true bitmask",
+        &[V],
+    );
+    push(
+        &mut all,
+        "i8x16 i16x8 i32x4 i64x2",
+        "eq ne lt_s gt_s le_s ge_s add sub",
+        &[V, V],
+    );
+    push(
+        &mut all,
+        "i8x16 i16x8 i32x4",
+        "lt_u gt_u le_u ge_u min_s min_u max_s max_u",
+        &[V, V],
+    );
+    push(
+        &mut all,
+        "i8x16 i16x8",
+        "add_sat_s add_sat_u sub_sat_s sub_sat_u avgr_u",
+        &[V, V],
+    );
     push(&mut all, "i16x8 i32x4 i64x2", "mul", &[V, V]);
-    push(&mut all, "i8x16 i16x8 i32x4 i64x2", "shl shr_s shr_u", &[V, "i32"]);
-    push(&mut all, "i8x16 i16x8 i32x4 i64x2", "relaxed_laneselect", &[V, V, V]);
+    push(
+        &mut all,
+        "i8x16 i16x8 i32x4 i64x2",
+        "shl shr_s shr_u",
+        &[V, "i32"],
+    );
+    push(
+        &mut all,
+        "i8x16 i16x8 i32x4 i64x2",
+        "relaxed_laneselect",
+        &[V, V, V],
+    );
     push(&mut all, "i8x16", "popcnt", &[V]);
-    push(&mut all, "i8x16", "narrow_i16x8_s narrow_i16x8_u swizzle relaxed_swizzle", &[V, V]);
+    push(
+        &mut all,
+        "i8x16",
+        "narrow_i16x8_s narrow_i16x8_u swizzle relaxed_swizzle",
+        &[V, V],
+    );
     for (to, from) in [("i16x8", "i8x16"), ("i32x4", "i16x8"), ("i64x2", "i32x4")] {
         for sign in ["s", "u"] {
             for half in ["low", "high"] {
                 push(&mut all, to, &format!("extend_{half}_{from}_{sign}"), &[V]);
-                push(&mut all, to, &format!("extmul_{half}_{from}_{sign}"), &[V, V]);
+                push(
+                    &mut all,
+                    to,
+                    &format!("extmul_{half}_{from}_{sign}"),
+                    &[V, V],
+                );
             }
         }
     }
     for sign in ["s", "u"] {
-        push(&mut all, "i16x8", &format!("extadd_pairwise_i8x16_{sign}"), &[V]);
+        push(
+            &mut all,
+            "i16x8",
+            &format!("extadd_pairwise_i8x16_{sign}"),
+            &[V],
+        );
         push(&mut all, "i16x8", &format!("narrow_i32x4_{sign}"), &[V, V]);
-        push(&mut all, "i32x4", &format!("extadd_pairwise_i16x8_{sign}"), &[V]);
-        push(&mut all, "i32x4", &format!("trunc_sat_f32x4_{sign} trunc_sat_f64x2_{sign}_zero"), &[V]);
-        push(&mut all, "i32x4", &format!("relaxed_trunc_f32x4_{sign} relaxed_trunc_f64x2_{sign}_zero"), &[V]);
+        push(
+            &mut all,
+            "i32x4",
+            &format!("extadd_pairwise_i16x8_{sign}"),
+            &[V],
+        );
+        push(
+            &mut all,
+            "i32x4",
+            &format!("trunc_sat_f32x4_{sign} trunc_sat_f64x2_{sign}_zero"),
+            &[V],
+        );
+        push(
+            &mut all,
+            "i32x4",
+            &format!("relaxed_trunc_f32x4_{sign} relaxed_trunc_f64x2_{sign}_zero"),
+            &[V],
+        );
         push(&mut all, "f32x4", &format!("convert_i32x4_{sign}"), &[V]);
-        push(&mut all, "f64x2", &format!("convert_low_i32x4_{sign}"), &[V]);
+        push(
+            &mut all,
+            "f64x2",
+            &format!("convert_low_i32x4_{sign}"),
+            &[V],
+        );
     }
-    push(&mut all, "i16x8", "q15mulr_sat_s relaxed_q15mulr_s relaxed_dot_i8x16_i7x16_s", &[V, V]);
+    push(
+        &mut all,
+        "i16x8",
+        "q15mulr_sat_s relaxed_q15mulr_s relaxed_dot_i8x16_i7x16_s",
+        &[V, V],
+    );
     push(&mut all, "i32x4", "dot_i16x8_s", &[V, V]);
-    push(&mut all, "i32x4", "relaxed_dot_i8x16_i7x16_add_s", &[V, V, V]);
-    push(&mut all, "f32x4 f64x2", "abs neg sqrt ceil floor trunc nearest", &[V]);
-    push(&mut all, "f32x4 f64x2", "eq ne lt gt le ge add sub mul div min max pmin pmax", &[V, V]);
+    push(
+        &mut all,
+        "i32x4",
+        "relaxed_dot_i8x16_i7x16_add_s",
+        &[V, V, V],
+    );
+    push(
+        &mut all,
+        "f32x4 f64x2",
+        "abs neg sqrt ceil floor trunc nearest",
+        &[V],
+    );
+    push(
+        &mut all,
+        "f32x4 f64x2",
+        "eq ne lt gt le ge add sub mul div min max pmin pmax",
+        &[V, V],
+    );
     push(&mut all, "f32x4 f64x2", "relaxed_min relaxed_max", &[V, V]);
-    push(&mut all, "f32x4 f64x2", "relaxed_madd relaxed_nmadd", &[V, V, V]);
+    push(
+        &mut all,
+        "f32x4 f64x2",
+        "relaxed_madd relaxed_nmadd",
+        &[V, V, V],
+    );
     push(&mut all, "f32x4", "demote_f64x2_zero", &[V]);
     push(&mut all, "f64x2", "promote_low_f32x4", &[V]);
-    push(&mut all, "v128", "load load8x8_s load8x8_u load16x4_s load16x4_u load32x2_s load32x2_u", &["i32"]);
+    push(
+        &mut all,
+        "v128",
+        "load load8x8_s load8x8_u load16x4_s load16x4_u load32x2_s load32x2_u",
+        &["i32"],
+    );
     push(
         &mut all,
         "v128",
@@ -288,19 +462,42 @@ fn vectors() -> Vec<Instruction> {
         ("f64x2", "f64"),
     ] {
         push(&mut all, shape, "splat", &[lane]);
-        all.push(instruction(format!("{shape}.replace_lane 1"), &[V, lane], true));
-        let signs: &[&str] =
-            if shape.starts_with("i8") || shape.starts_with("i16") { &["_s", "_u"] } else { &[""] };
-        all.extend(signs.iter().map(|sign| instruction(format!("{shape}.extract_lane{sign} 1"), &[V], true)));
+        all.push(instruction(
+            format!("{shape}.replace_lane 1"),
+            &[V, lane],
+            true,
+        ));
+        let signs: &[&str] = if shape.starts_with("i8") || shape.starts_with("i16") {
+            &["_s", "_u"]
+        } else {
+            &[""]
+        };
+        all.extend(
+            signs
+                .iter()
+                .map(|sign| instruction(format!("{shape}.extract_lane{sign} 1"), &[V], true)),
+        );
     }
     for width in [8, 16, 32, 64] {
-        all.push(instruction(format!("v128.load{width}_lane 1"), &["i32", V], true));
-        all.push(instruction(format!("v128.store{width}_lane 1"), &["i32", V], false));
+        all.push(instruction(
+            format!("v128.load{width}_lane 1"),
+            &["i32", V],
+            true,
+        ));
+        all.push(instruction(
+            format!("v128.store{width}_lane 1"),
+            &["i32", V],
+            false,
+        ));
     }
     for (name, takes) in [("const i32x4 1 2 3 4", &[][..]), ("store", &["i32", V])] {
         all.push(instruction(format!("v128.{name}"), takes, takes.is_empty()));
     }
-    all.push(instruction("i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 31", &[V, V], true));
+    all.push(instruction(
+        "i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 31",
+        &[V, V],
+        true,
+    ));
     for shape in ["local.set $v128", "global.set $v128"] {
         all.push(instruction(shape, &[V], false));
     }

@@ -19,7 +19,13 @@ fn ms(millis: u64) -> Instant {
 /// A guest that sets its timer to each of the numbers in a binary message, and says 7 when it runs
 /// off.
 fn alarm() -> Module {
-    module(&speaker(&[("binary", SET_TIMERS), ("timer", "(call $say (i32.const 7))")], ""))
+    module(&speaker(
+        &[
+            ("binary", SET_TIMERS),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        "",
+    ))
 }
 
 const SET_TIMERS: &str = r"
@@ -33,11 +39,15 @@ const SET_TIMERS: &str = r"
             (br $next)))";
 
 fn set(delays: &[u32]) -> Vec<u8> {
-    delays.iter().flat_map(|delay| delay.to_le_bytes()).collect()
+    delays
+        .iter()
+        .flat_map(|delay| delay.to_le_bytes())
+        .collect()
 }
 
 fn set_timers(room: &mut Room, now: Instant, delays: &[u32]) {
-    room.handle_event(now, Event::message(ClientId(1), set(delays).as_slice())).unwrap();
+    room.handle_event(now, Event::message(ClientId(1), set(delays).as_slice()))
+        .unwrap();
 }
 
 fn alarm_room() -> Room {
@@ -113,13 +123,22 @@ fn deadlines_count_from_the_now_of_the_event() {
     set_timers(&mut room, ms(1234), &[10]);
     assert_eq!(room.poll_timeout(), Some(ms(1244)));
     set_timers(&mut room, Instant::from_nanos(2_000_000_007), &[1]);
-    assert_eq!(room.poll_timeout(), Some(Instant::from_nanos(2_001_000_007)));
+    assert_eq!(
+        room.poll_timeout(),
+        Some(Instant::from_nanos(2_001_000_007))
+    );
 }
 
 #[test]
 fn a_timer_set_within_a_late_timer_counts_from_when_that_fired() {
     let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
-    let text = speaker(&[("connect", "(call $set_timer (i32.const 10))"), ("timer", timer)], "");
+    let text = speaker(
+        &[
+            ("connect", "(call $set_timer (i32.const 10))"),
+            ("timer", timer),
+        ],
+        "",
+    );
     let mut room = room_of_one(&text, &Limits::default());
     room.handle_timeout(ms(1005));
     assert_eq!(numbers(&mut room, ms(1005)), [7]);
@@ -131,7 +150,11 @@ fn a_timer_set_within_a_late_timer_counts_from_when_that_fired() {
 
 #[test]
 fn a_timer_set_when_the_room_begins_counts_from_then() {
-    let text = guest_0_2(ENV, &[("initialize", "(call $set_timer (i32.const 30))")], "");
+    let text = guest_0_2(
+        ENV,
+        &[("initialize", "(call $set_timer (i32.const 30))")],
+        "",
+    );
     let room = Room::new(&module(&text), "", ms(400), Default::default()).unwrap();
     assert_eq!(room.poll_timeout(), Some(ms(430)));
 }
@@ -164,7 +187,10 @@ fn the_farthest_timers_saturate() {
     set_timers(&mut room, Instant::MAX, &[1]);
     assert_eq!(room.poll_timeout(), Some(Instant::MAX));
     room.handle_timeout(Instant::MAX);
-    assert_eq!(room.poll_output().map(|output| output.recipient), Some(Broadcast));
+    assert_eq!(
+        room.poll_output().map(|output| output.recipient),
+        Some(Broadcast)
+    );
     assert_eq!(room.poll_timeout(), NEVER);
 }
 
@@ -175,7 +201,10 @@ fn arithmetic_on_time_saturates() {
     assert_eq!(Instant::from_millis(u64::MAX), Instant::MAX);
     assert_eq!(Instant::from_micros(u64::MAX), Instant::MAX);
     assert_eq!(ms(1).saturating_duration_since(ms(2)), Duration::ZERO);
-    assert_eq!(ms(5).saturating_duration_since(ms(2)), Duration::from_millis(3));
+    assert_eq!(
+        ms(5).saturating_duration_since(ms(2)),
+        Duration::from_millis(3)
+    );
 }
 
 #[test]
@@ -195,7 +224,10 @@ fn calls_that_are_not_called_for_do_nothing() {
 fn a_timer_waits_until_the_outputs_were_taken() {
     let text = speaker(
         &[
-            ("connect", "(call $set_timer (i32.const 5)) (call $say (i32.const 1))"),
+            (
+                "connect",
+                "(call $set_timer (i32.const 5)) (call $say (i32.const 1))",
+            ),
             ("timer", "(call $say (i32.const 7))"),
         ],
         "",
@@ -211,7 +243,10 @@ fn a_timer_waits_until_the_outputs_were_taken() {
 fn a_timer_that_is_due_comes_before_the_events_that_wait() {
     let text = speaker(
         &[
-            ("connect", "(call $set_timer (i32.const 5)) (call $say (i32.const 1))"),
+            (
+                "connect",
+                "(call $set_timer (i32.const 5)) (call $say (i32.const 1))",
+            ),
             ("timer", "(call $say (i32.const 7))"),
             ("message", "(call $say (i32.const 2))"),
         ],
@@ -230,9 +265,12 @@ fn host_of<'a>(
     rooms: usize,
 ) -> (Host<&'a ManualClock, RecordingTransport>, Vec<RoomKey>) {
     let mut host = Host::new(clock, RecordingTransport::new());
-    let keys: Vec<_> = (0..rooms).map(|i| host.open(&i.to_string(), module).unwrap()).collect();
+    let keys: Vec<_> = (0..rooms)
+        .map(|i| host.open(&i.to_string(), module).unwrap())
+        .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(ClientId(1))).unwrap();
+        host.handle_event(*key, Event::Connect(ClientId(1)))
+            .unwrap();
     }
     assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
     (host, keys)
@@ -251,7 +289,8 @@ fn fired(host: &mut Host<&ManualClock, RecordingTransport>) -> Vec<RoomKey> {
 }
 
 fn set_in(host: &mut Host<&ManualClock, RecordingTransport>, room: RoomKey, delay: u32) {
-    host.handle_event(room, Event::message(ClientId(1), set(&[delay]).as_slice())).unwrap();
+    host.handle_event(room, Event::message(ClientId(1), set(&[delay]).as_slice()))
+        .unwrap();
 }
 
 #[test]
@@ -331,7 +370,10 @@ fn a_timer_that_was_put_off_wakes_nobody() {
 fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
     let text = speaker(
         &[
-            ("message", "(call $set_timer (i32.const 10)) (call $say (i32.const 7))"),
+            (
+                "message",
+                "(call $set_timer (i32.const 10)) (call $say (i32.const 7))",
+            ),
             ("timer", "(call $say (i32.const 7))"),
         ],
         "",
@@ -339,7 +381,8 @@ fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &module(&text), 1);
     host.transport_mut().capacity = Some(0);
-    host.handle_event(keys[0], Event::message(ClientId(1), "go")).unwrap();
+    host.handle_event(keys[0], Event::message(ClientId(1), "go"))
+        .unwrap();
     for now in [0, 10, 11] {
         clock.set(ms(now));
         host.poll(Budget::UNLIMITED);
@@ -369,10 +412,17 @@ fn a_room_that_sets_the_same_timer_again_fires_again() {
 #[test]
 fn a_ticking_room_fires_once_in_each_poll() {
     let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
-    let module = module(&speaker(&[("message", "(call $set_timer (i32.const 10))"), ("timer", timer)], ""));
+    let module = module(&speaker(
+        &[
+            ("message", "(call $set_timer (i32.const 10))"),
+            ("timer", timer),
+        ],
+        "",
+    ));
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &module, 1);
-    host.handle_event(keys[0], Event::message(ClientId(1), "start")).unwrap();
+    host.handle_event(keys[0], Event::message(ClientId(1), "start"))
+        .unwrap();
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
     // Many ticks late: the missed ones are not made up for.
     clock.set(ms(1000));
@@ -380,7 +430,10 @@ fn a_ticking_room_fires_once_in_each_poll() {
     assert_eq!(fired(&mut host), [keys[0]]);
     for tick in 1..=100 {
         clock.advance(Duration::from_millis(10));
-        assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(1000 + 10 * tick + 10)));
+        assert_eq!(
+            host.poll(Budget::UNLIMITED),
+            Some(ms(1000 + 10 * tick + 10))
+        );
         assert_eq!(fired(&mut host), [keys[0]]);
     }
 }
@@ -395,7 +448,11 @@ fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
     clock.set(ms(50));
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(110)));
     set_in(&mut host, keys[0], 20);
-    assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(120)), "the room's time stood still at 100");
+    assert_eq!(
+        host.poll(Budget::UNLIMITED),
+        Some(ms(120)),
+        "the room's time stood still at 100"
+    );
     assert_eq!(fired(&mut host), [] as [RoomKey; 0]);
     clock.set(ms(120));
     host.poll(Budget::UNLIMITED);
@@ -410,10 +467,13 @@ fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
 #[test]
 fn a_flood_of_timers_within_one_event_is_bounded_by_its_fuel() {
     let flood = "(loop $next (call $set_timer (i32.const 5)) (br $next))";
-    let limits = limits(|limits| limits.fuel_per_event = Some(100_000));
+    let limits = limits(|limits| limits.max_fuel_per_event = Some(100_000));
     let mut room = room_of_one(&guest_0_2(ENV, &[("message", flood)], ""), &limits);
     send(&mut room, "go");
-    assert_eq!(outputs(&mut room, ms(0)), [] as [(MessageRecipient, String); 0]);
+    assert_eq!(
+        outputs(&mut room, ms(0)),
+        [] as [(MessageRecipient, String); 0]
+    );
     assert!(room.is_closed());
     assert_eq!(room.poll_timeout(), NEVER);
 }

@@ -22,7 +22,11 @@ fn clock() -> Module {
                  (call $set_timer (i32.const 1000))";
     let connect = "(call $set_timer (i32.const 1000))";
     let more = format!("{SAY} (global $ticks (mut i32) (i32.const 0))");
-    module(&guest_0_2(ENV, &[("connect", connect), ("timer", timer)], &more))
+    module(&guest_0_2(
+        ENV,
+        &[("connect", connect), ("timer", timer)],
+        &more,
+    ))
 }
 
 fn options(capacity: usize) -> Options {
@@ -37,7 +41,10 @@ fn text(client: ClientId, text: impl ToString) -> OwnedEvent {
 
 async fn open_with(rooms: &Rooms, module: &Module) -> RoomKey {
     let room = rooms.open("room", module).await.expect("it opens");
-    rooms.handle_event(room, OwnedEvent::Connect(ADA)).await.expect("it takes a client");
+    rooms
+        .handle_event(room, OwnedEvent::Connect(ADA))
+        .await
+        .expect("it takes a client");
     room
 }
 
@@ -60,7 +67,14 @@ async fn a_clock_ticks_when_its_time_has_come() {
     let start = Instant::now();
     let room = open_with(&rooms, &clock()).await;
     for tick in 1..=1000_u32 {
-        let Some(Said::Bytes { room: from, recipient, bytes }) = said.recv().await else { panic!("no tick") };
+        let Some(Said::Bytes {
+            room: from,
+            recipient,
+            bytes,
+        }) = said.recv().await
+        else {
+            panic!("no tick")
+        };
         assert_eq!((from, recipient), (room, MessageRecipient::Broadcast));
         assert_eq!(bytes, tick.to_le_bytes());
         assert_eq!(start.elapsed(), Duration::from_secs(tick.into()));
@@ -73,14 +87,23 @@ async fn rooms_wake_each_at_its_own_time() {
     let timer = |millis: u32| {
         let initialize = format!("(call $set_timer (i32.const {millis}))");
         let say = format!("(call $say (i32.const {millis}))");
-        module(&guest_0_2(ENV, &[("initialize", &initialize), ("timer", &say)], SAY))
+        module(&guest_0_2(
+            ENV,
+            &[("initialize", &initialize), ("timer", &say)],
+            SAY,
+        ))
     };
     let start = Instant::now();
     for millis in [300, 100, 200, 86_400_000] {
-        rooms.open(&millis.to_string(), &timer(millis)).await.expect("it opens");
+        rooms
+            .open(&millis.to_string(), &timer(millis))
+            .await
+            .expect("it opens");
     }
     for millis in [100, 200, 300, 86_400_000_u32] {
-        let Some(Said::Bytes { bytes, .. }) = said.recv().await else { panic!("no timer") };
+        let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+            panic!("no timer")
+        };
         assert_eq!(bytes, millis.to_le_bytes());
         assert_eq!(start.elapsed(), Duration::from_millis(millis.into()));
     }
@@ -90,15 +113,34 @@ async fn rooms_wake_each_at_its_own_time() {
 async fn events_go_in_and_messages_come_out() {
     let (rooms, mut said) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
-    rooms.handle_event(room, text(ADA, "hello")).await.expect("it is taken");
-    let Some(Said::Text { room: from, recipient, text: echoed }) = said.recv().await else {
+    rooms
+        .handle_event(room, text(ADA, "hello"))
+        .await
+        .expect("it is taken");
+    let Some(Said::Text {
+        room: from,
+        recipient,
+        text: echoed,
+    }) = said.recv().await
+    else {
         panic!("no echo")
     };
-    assert_eq!((from, recipient, echoed.as_str()), (room, MessageRecipient::Client(ADA), "hello"));
-    rooms.handle_event(room, OwnedEvent::Bytes(ADA, vec![0, 255])).await.expect("it is taken");
-    let Some(Said::Bytes { bytes, .. }) = said.recv().await else { panic!("no echo") };
+    assert_eq!(
+        (from, recipient, echoed.as_str()),
+        (room, MessageRecipient::Client(ADA), "hello")
+    );
+    rooms
+        .handle_event(room, OwnedEvent::Bytes(ADA, vec![0, 255]))
+        .await
+        .expect("it is taken");
+    let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+        panic!("no echo")
+    };
     assert_eq!(bytes, [0, 255]);
-    rooms.handle_event(room, OwnedEvent::Disconnect(ADA)).await.expect("it is taken");
+    rooms
+        .handle_event(room, OwnedEvent::Disconnect(ADA))
+        .await
+        .expect("it is taken");
     let refused = rooms.handle_event(room, text(ADA, "gone")).await;
     assert_eq!(refused, Err(EventError::NotConnected(ADA)));
 }
@@ -108,28 +150,45 @@ async fn what_is_refused_is_said_why() {
     let (rooms, mut said) = spawn(Options::default());
     let echo = module(&echo());
     let room = open_with(&rooms, &echo).await;
-    assert!(matches!(rooms.open("room", &echo).await, Err(OpenError::IdTaken)));
+    assert!(matches!(
+        rooms.open("room", &echo).await,
+        Err(OpenError::IdTaken)
+    ));
     let again = rooms.handle_event(room, OwnedEvent::Connect(ADA)).await;
     assert_eq!(again, Err(EventError::AlreadyConnected(ADA)));
     rooms.close(room).await;
     assert!(matches!(said.recv().await, Some(Said::Closed(closed)) if closed.key == room));
     let late = rooms.handle_event(room, text(ADA, "late")).await;
     assert_eq!(late, Err(EventError::UnknownRoom));
-    rooms.open("room", &echo).await.expect("the id is free again");
+    rooms
+        .open("room", &echo)
+        .await
+        .expect("the id is free again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_room_that_is_closed_is_told_of_after_its_last_words() {
     let (rooms, mut said) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
-    rooms.handle_event(room, text(ADA, "last words")).await.expect("it is taken");
+    rooms
+        .handle_event(room, text(ADA, "last words"))
+        .await
+        .expect("it is taken");
     idle().await;
     rooms.close(room).await;
     assert_eq!(heard(&mut said).await, "last words");
-    let Some(Said::Closed(closed)) = said.recv().await else { panic!("not closed") };
-    assert_eq!((closed.key, &*closed.id, closed.fault), (room, "room", None));
+    let Some(Said::Closed(closed)) = said.recv().await else {
+        panic!("not closed")
+    };
+    assert_eq!(
+        (closed.key, &*closed.id, closed.fault),
+        (room, "room", None)
+    );
     assert_eq!(closed.clients, [ADA]);
-    assert_eq!((closed.stats.messages_in, closed.stats.messages_out), (1, 1));
+    assert_eq!(
+        (closed.stats.messages_in, closed.stats.messages_out),
+        (1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,17 +196,25 @@ async fn a_guest_that_fails_is_told_of() {
     let (rooms, mut said) = spawn(Options::default());
     let fails = guest_0_2(ENV, &[("message", "unreachable")], "");
     let room = open_with(&rooms, &module(&fails)).await;
-    rooms.handle_event(room, text(ADA, "boom")).await.expect("it is taken");
-    let Some(Said::Closed(closed)) = said.recv().await else { panic!("not closed") };
+    rooms
+        .handle_event(room, text(ADA, "boom"))
+        .await
+        .expect("it is taken");
+    let Some(Said::Closed(closed)) = said.recv().await else {
+        panic!("not closed")
+    };
     let fault = closed.fault.expect("a fault");
-    assert_eq!((fault.during, fault.cause), ("message", FaultCause::Trap(Trap::Unreachable)));
+    assert_eq!(
+        (fault.during, fault.cause),
+        ("message", FaultCause::Trap(Trap::Unreachable))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_when_nobody_receives() {
     let (rooms, mut said) = spawn(options(4));
     let mut limits = Limits::default();
-    limits.inbox_events = 8;
+    limits.max_inbox_events = 8;
     let room = open_with(&rooms, &module_with(&echo(), &limits)).await;
     // Events are taken until the channel and the inbox are full: no more, whoever waits.
     let mut taken = 0;
@@ -170,7 +237,10 @@ async fn nothing_is_lost_when_nobody_receives() {
     for number in 0..taken {
         assert_eq!(heard(&mut said).await, number.to_string());
     }
-    rooms.handle_event(room, text(ADA, "more")).await.expect("there is room again");
+    rooms
+        .handle_event(room, text(ADA, "more"))
+        .await
+        .expect("there is room again");
     assert_eq!(heard(&mut said).await, "more");
 }
 
@@ -182,10 +252,15 @@ async fn timers_wait_for_a_receiver_and_fire_once() {
     sleep(Duration::from_millis(10_500)).await;
     let mut ticks = Vec::new();
     for _ in 0..3 {
-        let Some(Said::Bytes { bytes, .. }) = said.recv().await else { panic!("no tick") };
+        let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+            panic!("no tick")
+        };
         ticks.push((bytes[0], Instant::now()));
     }
-    assert_eq!(ticks.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(
+        ticks.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
     assert_eq!(ticks[0].1, ticks[1].1, "both had waited");
 }
 
@@ -196,7 +271,12 @@ async fn a_room_that_ends_while_nobody_receives_stops_nobody() {
     let echo = module(&echo());
     let mut keys = Vec::new();
     for number in 0..5 {
-        keys.push(rooms.open(&number.to_string(), &echo).await.expect("it opens"));
+        keys.push(
+            rooms
+                .open(&number.to_string(), &echo)
+                .await
+                .expect("it opens"),
+        );
     }
     for key in &keys {
         rooms.close(*key).await;
@@ -215,7 +295,10 @@ async fn the_task_ends_with_its_handles() {
     open_with(&rooms, &clock()).await;
     let other = rooms.clone();
     drop(rooms);
-    assert!(matches!(said.recv().await, Some(Said::Bytes { .. })), "a clone keeps it");
+    assert!(
+        matches!(said.recv().await, Some(Said::Bytes { .. })),
+        "a clone keeps it"
+    );
     drop(other);
     // Its timer is set, and is no reason to stay.
     let start = Instant::now();
@@ -228,9 +311,19 @@ async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
     let (rooms, mut said) = spawn(options(2));
     let room = open_with(&rooms, &module(&echo())).await;
     for number in 0..50 {
-        rooms.handle_event(room, text(ADA, number)).await.expect("the inbox holds more");
+        rooms
+            .handle_event(room, text(ADA, number))
+            .await
+            .expect("the inbox holds more");
     }
-    rooms.close(rooms.open("other", &module(&echo())).await.expect("it opens")).await;
+    rooms
+        .close(
+            rooms
+                .open("other", &module(&echo()))
+                .await
+                .expect("it opens"),
+        )
+        .await;
     drop(rooms);
     let mut texts = Vec::new();
     let mut closed = 0;
@@ -241,7 +334,10 @@ async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(texts, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        texts,
+        (0..50).map(|number| number.to_string()).collect::<Vec<_>>()
+    );
     assert_eq!(closed, 1);
 }
 
@@ -261,6 +357,9 @@ async fn rooms_go_on_when_nobody_receives_any_more() {
 async fn a_capacity_of_zero_is_one() {
     let (rooms, mut said) = spawn(options(0));
     let room = open_with(&rooms, &module(&echo())).await;
-    rooms.handle_event(room, text(ADA, "hello")).await.expect("it is taken");
+    rooms
+        .handle_event(room, text(ADA, "hello"))
+        .await
+        .expect("it is taken");
     assert_eq!(heard(&mut said).await, "hello");
 }

@@ -5,17 +5,31 @@ use crate::{
     support::{ENV, echo, guest_0_2, module, speaker},
 };
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, EventError, Host, Instant, ManualClock, MessagePayload, MessageRecipient,
-    Output, RoomKey, SendError, SentPayload, Transport,
+    Budget, ClientId, Event, EventError, Host, Instant, ManualClock, MessagePayload,
+    MessageRecipient, Output, RoomKey, SendError, SentPayload, Transport,
 };
 
 #[test]
 fn all_that_an_event_sends_goes_out_in_one_poll() {
-    let text = speaker(&[("connect", "(call $say (i32.const 1)) (call $say (i32.const 2))")], "");
+    let text = speaker(
+        &[(
+            "connect",
+            "(call $say (i32.const 1)) (call $say (i32.const 2))",
+        )],
+        "",
+    );
     let mut host = host();
     open(&mut host, "room", &module(&text));
-    let said: Vec<_> = host.transport().sent.iter().map(|sent| sent.payload.clone()).collect();
-    assert_eq!(said, [1_i32, 2].map(|number| SentPayload::Bytes(number.to_le_bytes().into())));
+    let said: Vec<_> = host
+        .transport()
+        .sent
+        .iter()
+        .map(|sent| sent.payload.clone())
+        .collect();
+    assert_eq!(
+        said,
+        [1_i32, 2].map(|number| SentPayload::Bytes(number.to_le_bytes().into()))
+    );
 }
 
 #[test]
@@ -31,7 +45,11 @@ fn what_the_transport_refuses_is_sent_later_and_in_order() {
     assert!(host.is_blocked());
     // What comes now waits behind it.
     say(&mut host, slow, "6");
-    assert_eq!(host.poll_timeout(), None, "the transport is waited for, not the clock");
+    assert_eq!(
+        host.poll_timeout(),
+        None,
+        "the transport is waited for, not the clock"
+    );
     assert_eq!(host.poll(Budget::UNLIMITED), None);
     assert_eq!(sent(&mut host), []);
     host.transport_mut().capacity = Some(1);
@@ -40,7 +58,10 @@ fn what_the_transport_refuses_is_sent_later_and_in_order() {
     assert!(host.is_blocked());
     host.transport_mut().capacity = None;
     host.poll(Budget::UNLIMITED);
-    assert_eq!(sent(&mut host), texts([(slow, "4"), (slow, "5"), (slow, "6")]));
+    assert_eq!(
+        sent(&mut host),
+        texts([(slow, "4"), (slow, "5"), (slow, "6")])
+    );
     assert!(!host.is_blocked());
 }
 
@@ -80,7 +101,8 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
     host.transport_mut().refused = Some(keys[0]);
     for i in 0..10_u8 {
         for key in keys {
-            host.handle_event(key, Event::message(ClientId(1), &[i])).unwrap();
+            host.handle_event(key, Event::message(ClientId(1), &[i]))
+                .unwrap();
         }
         host.poll(Budget::UNLIMITED);
         assert_eq!(host.transport().sent.last(), Some(&(keys[1], vec![i])));
@@ -98,11 +120,19 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
 fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_timer_does() {
     let clock = ManualClock::new();
     let mut host = Host::new(&clock, Picky::default());
-    let text = speaker(&[("message", "(call $set_timer (i32.const 10)) (call $say (i32.const 1))")], "");
+    let text = speaker(
+        &[(
+            "message",
+            "(call $set_timer (i32.const 10)) (call $say (i32.const 1))",
+        )],
+        "",
+    );
     let room = host.open("refused", &module(&text)).unwrap();
     host.transport_mut().refused = Some(room);
-    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
-    host.handle_event(room, Event::message(ClientId(1), "go")).unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1)))
+        .unwrap();
+    host.handle_event(room, Event::message(ClientId(1), "go"))
+        .unwrap();
     for (polls, now) in [0, 5, 10, 15].into_iter().enumerate() {
         clock.set(Instant::from_millis(now));
         host.poll(Budget::UNLIMITED);
@@ -118,14 +148,19 @@ fn a_message_that_is_lost_keeps_nothing_else() {
     host.transport_mut().lost = Some(keys[0]);
     for key in keys {
         host.handle_event(key, Event::Connect(ClientId(1))).unwrap();
-        host.handle_event(key, Event::message(ClientId(1), b"1")).unwrap();
+        host.handle_event(key, Event::message(ClientId(1), b"1"))
+            .unwrap();
     }
     host.poll(Budget::UNLIMITED);
     assert!(!host.is_blocked());
     host.transport_mut().lost = None;
-    host.handle_event(keys[0], Event::message(ClientId(1), b"2")).unwrap();
+    host.handle_event(keys[0], Event::message(ClientId(1), b"2"))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
-    assert_eq!(host.transport().sent, [(keys[1], vec![b'1']), (keys[0], vec![b'2'])]);
+    assert_eq!(
+        host.transport().sent,
+        [(keys[1], vec![b'1']), (keys[0], vec![b'2'])]
+    );
 }
 
 #[test]
@@ -147,7 +182,11 @@ fn the_recording_transport_can_be_set_to_fail() {
 fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
     let body = "(call $send_message (local.get 0) (local.get 1) (local.get 2)) (unreachable)";
     let mut host = host();
-    let room = open(&mut host, "room", &module(&guest_0_2(ENV, &[("message", body)], "")));
+    let room = open(
+        &mut host,
+        "room",
+        &module(&guest_0_2(ENV, &[("message", body)], "")),
+    );
     host.transport_mut().capacity = Some(0);
     say(&mut host, room, "last words");
     host.poll(Budget::UNLIMITED);
@@ -160,7 +199,10 @@ fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
     assert_eq!(sent(&mut host), texts([(room, "last words")]));
     let closed = host.poll_closed().expect("the room has ended");
     assert!(closed.fault.is_some());
-    assert_eq!((closed.stats.messages_in, closed.stats.messages_out), (1, 1));
+    assert_eq!(
+        (closed.stats.messages_in, closed.stats.messages_out),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -172,9 +214,14 @@ fn a_transport_sees_each_message_as_the_guest_sent_it() {
         type Error = &'static str;
 
         fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-            assert_eq!(output.recipient, MessageRecipient::EveryoneExcept(ClientId(1)));
+            assert_eq!(
+                output.recipient,
+                MessageRecipient::EveryoneExcept(ClientId(1))
+            );
             assert_eq!(output.payload, MessagePayload::Bytes(&[1, 0, 0, 0]));
-            assert!(output.recipient.includes(ClientId(2)) && !output.recipient.includes(ClientId(1)));
+            assert!(
+                output.recipient.includes(ClientId(2)) && !output.recipient.includes(ClientId(1))
+            );
             self.0 += 1;
             Ok(())
         }
@@ -183,8 +230,11 @@ fn a_transport_sees_each_message_as_the_guest_sent_it() {
     let body = "(i32.store (i32.const 0) (local.get 0))
         (call $send_binary (i32.sub (i32.const 0) (local.get 0)) (i32.const 0) (i32.const 4))";
     let mut host = Host::new(ManualClock::new(), Checking::default());
-    let room = host.open("room", &module(&speaker(&[("connect", body)], ""))).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+    let room = host
+        .open("room", &module(&speaker(&[("connect", body)], "")))
+        .unwrap();
+    host.handle_event(room, Event::Connect(ClientId(1)))
+        .unwrap();
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.transport().0, 1);
 }

@@ -20,7 +20,10 @@ fn counting_bytes() -> String {
         &[("binary", binary)],
         r#"(data (i32.const 100000) "abc") (data (i32.const 2097151) "z")"#,
     );
-    text.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 32)")
+    text.replace(
+        "(memory (export \"memory\") 1)",
+        "(memory (export \"memory\") 32)",
+    )
 }
 
 #[test]
@@ -34,11 +37,17 @@ fn a_room_that_was_trimmed_reads_what_it_wrote() {
         outputs(room, Instant::ZERO).pop().expect("it answers").1
     };
     let before = count(&mut room);
-    assert_eq!(before, "0x06000000", "abc, z, the byte that was set, and one of the address");
+    assert_eq!(
+        before, "0x06000000",
+        "abc, z, the byte that was set, and one of the address"
+    );
     let given_back = room.trim();
     if cfg!(target_os = "linux") {
         // All but the pages of the four places that are written to, and the ragged ends.
-        assert!(given_back > (2 << 20) - 10 * 65536, "{given_back} bytes were given back");
+        assert!(
+            given_back > (2 << 20) - 10 * 65536,
+            "{given_back} bytes were given back"
+        );
     }
     assert_eq!(count(&mut room), before);
 }
@@ -48,7 +57,10 @@ fn a_room_that_was_trimmed_reads_what_it_wrote() {
 fn memory_that_is_given_back_is_not_resident() {
     let resident = || {
         let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-        let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|pages| pages.parse::<usize>().ok());
         pages.expect("the second number") * 4096
     };
     let module = module(&counting_bytes());
@@ -58,5 +70,8 @@ fn memory_that_is_given_back_is_not_resident() {
     let given_back: usize = rooms.iter_mut().map(stateroom_wasmi_host::Room::trim).sum();
     let after = resident();
     assert!(given_back > 150 << 20, "{given_back} bytes were given back");
-    assert!(before.saturating_sub(after) > 100 << 20, "{before} bytes before, {after} after");
+    assert!(
+        before.saturating_sub(after) > 100 << 20,
+        "{before} bytes before, {after} after"
+    );
 }

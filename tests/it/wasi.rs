@@ -2,7 +2,9 @@
 //! those of `wasi_snapshot_preview1.witx`.
 
 use crate::support::{SAY, connect, guest_0_2, module, numbers, outputs, room, room_of_one, send};
-use stateroom_wasmi_host::{ClientId, Event, Fault, FaultCause, Instant, Limits, Room, RoomOptions};
+use stateroom_wasmi_host::{
+    ClientId, Event, Fault, FaultCause, Instant, Limits, Room, RoomOptions,
+};
 use std::time::Duration;
 
 const SUCCESS: i32 = 0;
@@ -81,20 +83,36 @@ const SERVED: [&str; 13] = [
 ];
 
 fn import(name: &str) -> String {
-    let (_, params) = FUNCTIONS.iter().find(|(known, _)| *known == name).expect("a WASI function");
-    let params: String = params.chars().map(|c| if c == 'I' { " i64" } else { " i32" }).collect();
-    let result = if name == "proc_exit" { "" } else { "(result i32)" };
+    let (_, params) = FUNCTIONS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a WASI function");
+    let params: String = params
+        .chars()
+        .map(|c| if c == 'I' { " i64" } else { " i32" })
+        .collect();
+    let result = if name == "proc_exit" {
+        ""
+    } else {
+        "(result i32)"
+    };
     format!(r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param{params}) {result}))"#)
 }
 
 /// A call of a function with these numbers.
 fn call(name: &str, arguments: &[i64]) -> String {
-    let (_, params) = FUNCTIONS.iter().find(|(known, _)| *known == name).expect("a WASI function");
+    let (_, params) = FUNCTIONS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a WASI function");
     assert_eq!(params.len(), arguments.len(), "{name}");
-    let arguments = params.chars().zip(arguments).map(|(ty, argument)| match ty {
-        'I' => format!("(i64.const {argument})"),
-        _ => format!("(i32.const {})", *argument as u32),
-    });
+    let arguments = params
+        .chars()
+        .zip(arguments)
+        .map(|(ty, argument)| match ty {
+            'I' => format!("(i64.const {argument})"),
+            _ => format!("(i32.const {})", *argument as u32),
+        });
     format!("(call ${name} {})", arguments.collect::<String>())
 }
 
@@ -102,13 +120,17 @@ const SEND_BINARY: &str = r#"(import "env" "send_binary" (func $send_binary (par
 
 /// A guest that does this when client 1 connects.
 fn guest(functions: &[&str], body: &str, more: &str) -> String {
-    let imports = functions.iter().fold(SEND_BINARY.to_owned(), |text, name| text + &import(name));
+    let imports = functions
+        .iter()
+        .fold(SEND_BINARY.to_owned(), |text, name| text + &import(name));
     guest_0_2(&imports, &[("connect", body)], &format!("{SAY} {more}"))
 }
 
 /// What a function answers to each list of arguments.
 fn answers(name: &str, arguments: &[&[i64]]) -> Vec<i32> {
-    let calls = arguments.iter().map(|arguments| format!("(call $say {})", call(name, arguments)));
+    let calls = arguments
+        .iter()
+        .map(|arguments| format!("(call $say {})", call(name, arguments)));
     let mut room = room(&module(&guest(&[name], &calls.collect::<String>(), "")));
     connect(&mut room, 1);
     let answers = numbers(&mut room, Instant::ZERO);
@@ -122,14 +144,24 @@ fn answer(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, Vec<u8>) {
     let body = format!("(call $say {}) {show}", call(name, arguments));
     // Memory is filled so that what is not written is seen.
     let fill = "(memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x10000))";
-    answer_at(&guest(&[name], &format!("{fill} {body}"), ""), Instant::ZERO, RoomOptions::default())
+    answer_at(
+        &guest(&[name], &format!("{fill} {body}"), ""),
+        Instant::ZERO,
+        RoomOptions::default(),
+    )
 }
 
 fn answer_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
     let mut room = Room::new(&module(text), "", Instant::ZERO, options).unwrap();
     room.handle_event(now, Event::Connect(ClientId(1))).unwrap();
     assert_eq!(room.fault(), None);
-    let errno = room.poll_output().unwrap().payload.as_bytes().try_into().unwrap();
+    let errno = room
+        .poll_output()
+        .unwrap()
+        .payload
+        .as_bytes()
+        .try_into()
+        .unwrap();
     let shown = room.poll_output().unwrap().payload.as_bytes().to_owned();
     (i32::from_le_bytes(errno), shown)
 }
@@ -137,7 +169,10 @@ fn answer_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
 #[test]
 fn all_functions_can_be_imported_at_once() {
     let names = FUNCTIONS.map(|(name, _)| name);
-    let mut room = room_of_one(&guest(&names, "(call $say (call $sched_yield))", ""), &Limits::default());
+    let mut room = room_of_one(
+        &guest(&names, "(call $say (call $sched_yield))", ""),
+        &Limits::default(),
+    );
     assert_eq!(room.fault(), None);
     assert_eq!(room.module().imports().count(), 46 + 1);
     send(&mut room, "still there");
@@ -147,11 +182,17 @@ fn all_functions_can_be_imported_at_once() {
 #[test]
 fn functions_that_are_not_served_say_so() {
     for (name, params) in FUNCTIONS.iter().filter(|(name, _)| !SERVED.contains(name)) {
-        let on_files = ["fd_", "path_", "sock_"].iter().any(|prefix| name.starts_with(prefix));
+        let on_files = ["fd_", "path_", "sock_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
         let expected = if on_files { EBADF } else { ENOSYS };
         for argument in [0, 3, 65_535, -1] {
             let arguments = vec![argument; params.len()];
-            assert_eq!(answers(name, &[&arguments]), [expected], "{name}({argument}, …)");
+            assert_eq!(
+                answers(name, &[&arguments]),
+                [expected],
+                "{name}({argument}, …)"
+            );
         }
     }
 }
@@ -161,7 +202,11 @@ fn there_are_no_arguments_and_no_environment() {
     for name in ["args_sizes_get", "environ_sizes_get"] {
         let (errno, memory) = answer(name, &[100, 104], 96, 16);
         assert_eq!(errno, SUCCESS);
-        assert_eq!(memory, [[0xaa; 4], [0; 4], [0; 4], [0xaa; 4]].concat(), "two numbers, both 0");
+        assert_eq!(
+            memory,
+            [[0xaa; 4], [0; 4], [0; 4], [0xaa; 4]].concat(),
+            "two numbers, both 0"
+        );
     }
     for name in ["args_get", "environ_get"] {
         let (errno, memory) = answer(name, &[100, 104], 96, 16);
@@ -175,11 +220,21 @@ fn the_clocks_show_the_now_of_the_event() {
     let mut options = RoomOptions::default();
     options.unix_time_at_zero = Duration::from_secs(1_700_000_000);
     let now = Instant::from_nanos(123_456_789_012);
-    for (clock, expected) in [(0, 1_700_000_000_000_000_000 + 123_456_789_012_u64), (1, 123_456_789_012)] {
+    for (clock, expected) in [
+        (0, 1_700_000_000_000_000_000 + 123_456_789_012_u64),
+        (1, 123_456_789_012),
+    ] {
         let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
-        let body = format!("(call $say {}) {show}", call("clock_time_get", &[clock, 1, 100]));
+        let body = format!(
+            "(call $say {}) {show}",
+            call("clock_time_get", &[clock, 1, 100])
+        );
         let (errno, time) = answer_at(&guest(&["clock_time_get"], &body, ""), now, options);
-        assert_eq!((errno, time), (SUCCESS, expected.to_le_bytes().to_vec()), "clock {clock}");
+        assert_eq!(
+            (errno, time),
+            (SUCCESS, expected.to_le_bytes().to_vec()),
+            "clock {clock}"
+        );
         let (errno, resolution) = answer("clock_res_get", &[clock, 100], 100, 8);
         assert_eq!(errno, SUCCESS);
         assert_ne!(resolution, [0; 8]);
@@ -189,7 +244,10 @@ fn the_clocks_show_the_now_of_the_event() {
 #[test]
 fn without_a_wall_clock_the_calendar_begins_in_1970() {
     let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
-    let body = format!("(call $say {}) {show}", call("clock_time_get", &[0, 0, 100]));
+    let body = format!(
+        "(call $say {}) {show}",
+        call("clock_time_get", &[0, 0, 100])
+    );
     let text = guest(&["clock_time_get"], &body, "");
     let (_, time) = answer_at(&text, Instant::from_millis(5), RoomOptions::default());
     assert_eq!(time, 5_000_000_u64.to_le_bytes());
@@ -219,7 +277,11 @@ fn the_standard_streams_are_there_and_no_other_files() {
         assert_eq!(stat[0], 2, "a character device");
         assert_eq!(stat[2..4], [0; 2], "no flags");
         let rights = u64::from_le_bytes(stat[8..16].try_into().unwrap());
-        assert_eq!(rights, if fd == 0 { 0 } else { 1 << 6 }, "the right to write");
+        assert_eq!(
+            rights,
+            if fd == 0 { 0 } else { 1 << 6 },
+            "the right to write"
+        );
         assert_eq!(stat[16..], [0; 8], "none to inherit");
     }
     for fd in [3, 4, 1000, i64::from(i32::MAX), -1] {
@@ -228,7 +290,11 @@ fn the_standard_streams_are_there_and_no_other_files() {
         assert_eq!(answers("fd_fdstat_get", &[&[fd, 100]]), [EBADF]);
         assert_eq!(answers("fd_write", &[&[fd, 0, 0, 100]]), [EBADF]);
     }
-    assert_eq!(answers("fd_write", &[&[0, 0, 0, 100]]), [EBADF], "nothing can be written to the input");
+    assert_eq!(
+        answers("fd_write", &[&[0, 0, 0, 100]]),
+        [EBADF],
+        "nothing can be written to the input"
+    );
 }
 
 #[test]
@@ -238,26 +304,45 @@ fn yielding_goes_on() {
 
 /// Where eight bytes (or as many as told) cannot be.
 fn bad_pointers(len: i64) -> [i64; 6] {
-    [65_536 - len + 1, 65_535, 65_536, i64::from(i32::MAX), 0x8000_0000, 0xffff_ffff]
+    [
+        65_536 - len + 1,
+        65_535,
+        65_536,
+        i64::from(i32::MAX),
+        0x8000_0000,
+        0xffff_ffff,
+    ]
 }
 
 #[test]
 fn pointers_outside_of_memory_are_answered_with_a_fault_code() {
     for ptr in bad_pointers(4) {
         for name in ["args_sizes_get", "environ_sizes_get"] {
-            assert_eq!(answers(name, &[&[ptr, 100], &[100, ptr]]), [EFAULT, EFAULT], "{name} {ptr}");
+            assert_eq!(
+                answers(name, &[&[ptr, 100], &[100, ptr]]),
+                [EFAULT, EFAULT],
+                "{name} {ptr}"
+            );
         }
         // The number of bytes written does not fit.
         assert_eq!(answers("fd_write", &[&[1, 0, 0, ptr]]), [EFAULT], "{ptr}");
     }
     for ptr in bad_pointers(8) {
-        assert_eq!(answers("clock_time_get", &[&[0, 0, ptr], &[1, 0, ptr]]), [EFAULT; 2], "{ptr}");
+        assert_eq!(
+            answers("clock_time_get", &[&[0, 0, ptr], &[1, 0, ptr]]),
+            [EFAULT; 2],
+            "{ptr}"
+        );
         assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [EFAULT], "{ptr}");
         // The list of buffers does not fit.
         assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [EFAULT], "{ptr}");
     }
     // The list begins within memory, or its end wraps.
-    let lists: [&[i64]; 3] = [&[1, 65_528, 2, 100], &[1, 0xffff_fff8, 2, 100], &[1, 0xffff_ffff, 1024, 100]];
+    let lists: [&[i64]; 3] = [
+        &[1, 65_528, 2, 100],
+        &[1, 0xffff_fff8, 2, 100],
+        &[1, 0xffff_ffff, 1024, 100],
+    ];
     assert_eq!(answers("fd_write", &lists), [EFAULT; 3]);
     for ptr in bad_pointers(24) {
         assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
@@ -266,16 +351,31 @@ fn pointers_outside_of_memory_are_answered_with_a_fault_code() {
         assert_eq!(answers("random_get", &[&[ptr, 16]]), [EFAULT]);
     }
     // Lengths that pass the end, or wrap.
-    let lengths: [&[i64]; 4] = [&[1, 65_536], &[65_535, 2], &[65_536, 1], &[0xffff_ffff, 65_536]];
+    let lengths: [&[i64]; 4] = [
+        &[1, 65_536],
+        &[65_535, 2],
+        &[65_536, 1],
+        &[0xffff_ffff, 65_536],
+    ];
     assert_eq!(answers("random_get", &lengths), [EFAULT; 4]);
 }
 
 #[test]
 fn pointers_at_the_edges_of_memory_are_good() {
     for ptr in [0, 65_536 - 4] {
-        assert_eq!(answers("args_sizes_get", &[&[ptr, 100], &[100, ptr]]), [SUCCESS; 2]);
-        assert_eq!(answers("environ_sizes_get", &[&[ptr, 100], &[100, ptr]]), [SUCCESS; 2]);
-        assert_eq!(answers("fd_write", &[&[1, 65_536, 0, ptr]]), [SUCCESS], "no buffers, no pointer");
+        assert_eq!(
+            answers("args_sizes_get", &[&[ptr, 100], &[100, ptr]]),
+            [SUCCESS; 2]
+        );
+        assert_eq!(
+            answers("environ_sizes_get", &[&[ptr, 100], &[100, ptr]]),
+            [SUCCESS; 2]
+        );
+        assert_eq!(
+            answers("fd_write", &[&[1, 65_536, 0, ptr]]),
+            [SUCCESS],
+            "no buffers, no pointer"
+        );
     }
     for ptr in [0, 65_536 - 8] {
         assert_eq!(answers("clock_time_get", &[&[0, 0, ptr]]), [SUCCESS]);
@@ -301,8 +401,15 @@ fn write(fd: i64, buffers: &[(u32, u32)]) -> (i32, u32) {
         .collect();
     let count = buffers.len() as i64;
     let show = "(call $send_binary (i32.const 0) (i32.const 32) (i32.const 4))";
-    let body = format!("(call $say {}) {show}", call("fd_write", &[fd, 1024, count, 32]));
-    let text = guest(&["fd_write"], &body, &format!("(data (i32.const 1024) \"{list}\")"));
+    let body = format!(
+        "(call $say {}) {show}",
+        call("fd_write", &[fd, 1024, count, 32])
+    );
+    let text = guest(
+        &["fd_write"],
+        &body,
+        &format!("(data (i32.const 1024) \"{list}\")"),
+    );
     let (errno, written) = answer_at(&text, Instant::ZERO, RoomOptions::default());
     (errno, u32::from_le_bytes(written.try_into().unwrap()))
 }
@@ -312,14 +419,23 @@ fn writing_answers_how_much_was_written() {
     for fd in [1, 2] {
         assert_eq!(write(fd, &[]), (SUCCESS, 0));
         assert_eq!(write(fd, &[(0, 0)]), (SUCCESS, 0));
-        assert_eq!(write(fd, &[(0, 10), (65_536, 0), (65_530, 6)]), (SUCCESS, 16));
+        assert_eq!(
+            write(fd, &[(0, 10), (65_536, 0), (65_530, 6)]),
+            (SUCCESS, 16)
+        );
     }
 }
 
 #[test]
 fn buffers_outside_of_memory_cannot_be_written() {
-    for buffer in [(65_536, 1), (65_535, 2), (0, 65_537), (u32::MAX, 1), (u32::MAX, u32::MAX), (1, u32::MAX)]
-    {
+    for buffer in [
+        (65_536, 1),
+        (65_535, 2),
+        (0, 65_537),
+        (u32::MAX, 1),
+        (u32::MAX, u32::MAX),
+        (1, u32::MAX),
+    ] {
         assert_eq!(write(1, &[buffer]).0, EFAULT, "{buffer:?}");
         assert_eq!(write(1, &[(0, 3), buffer]).0, EFAULT, "{buffer:?}");
     }
@@ -349,7 +465,10 @@ fn random(seed: u64) -> Vec<String> {
     options.seed = seed;
     let mut room = Room::new(&module, "", Instant::ZERO, options).unwrap();
     connect(&mut room, 1);
-    outputs(&mut room, Instant::ZERO).into_iter().map(|(_, bytes)| bytes).collect()
+    outputs(&mut room, Instant::ZERO)
+        .into_iter()
+        .map(|(_, bytes)| bytes)
+        .collect()
 }
 
 #[test]
@@ -377,9 +496,15 @@ fn exiting_is_a_fault_with_its_code() {
         let text = guest(&["proc_exit"], &call("proc_exit", &[i64::from(code)]), "");
         let mut room = room(&module(&text));
         connect(&mut room, 1);
-        let fault = Fault { during: "connect", cause: FaultCause::Exit { code } };
+        let fault = Fault {
+            during: "connect",
+            cause: FaultCause::Exit { code },
+        };
         assert_eq!(room.fault(), Some(&fault));
-        assert_eq!(fault.to_string(), format!("the guest failed in `connect`: it exited with code {code}"));
+        assert_eq!(
+            fault.to_string(),
+            format!("the guest failed in `connect`: it exited with code {code}")
+        );
     }
 }
 
@@ -433,7 +558,9 @@ mod printing {
 
         fn log(&self, record: &log::Record<'_>) {
             if record.target() == "guest" {
-                LINES.with_borrow_mut(|lines| lines.push((record.level(), record.args().to_string())));
+                LINES.with_borrow_mut(|lines| {
+                    lines.push((record.level(), record.args().to_string()))
+                });
             }
         }
 
@@ -458,7 +585,10 @@ mod printing {
     }
 
     fn lines(level: log::Level, lines: &[&str]) -> Vec<(log::Level, String)> {
-        lines.iter().map(|line| (level, (*line).to_owned())).collect()
+        lines
+            .iter()
+            .map(|line| (level, (*line).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -466,7 +596,10 @@ mod printing {
         use log::Level::{Info, Warn};
         assert_eq!(logged(1, &[b"hello\n"]), lines(Info, &["hello"]));
         assert_eq!(logged(2, &[b"oh no\n"]), lines(Warn, &["oh no"]));
-        assert_eq!(logged(1, &[b"no end of line"]), [] as [(log::Level, String); 0]);
+        assert_eq!(
+            logged(1, &[b"no end of line"]),
+            [] as [(log::Level, String); 0]
+        );
         assert_eq!(
             logged(1, &[b"one ", b"line\nand ", b"another\n\n"]),
             lines(Info, &["one line", "and another", ""])
@@ -486,6 +619,12 @@ mod printing {
         let long = "x".repeat(1000);
         let logged = logged(1, &[long.as_bytes(), b"\n"]);
         assert!(logged.len() > 1);
-        assert_eq!(logged.into_iter().map(|(_, piece)| piece).collect::<String>(), long);
+        assert_eq!(
+            logged
+                .into_iter()
+                .map(|(_, piece)| piece)
+                .collect::<String>(),
+            long
+        );
     }
 }

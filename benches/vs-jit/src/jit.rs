@@ -1,6 +1,6 @@
 //! The published hosts, `stateroom-wasm-host` 0.2.9 and 0.4.4, just as they are.
 
-use crate::words::{Ears, Event, Module, Payload, Recipient, Room, Runtime};
+use crate::runtime::{OutputSink, Event, Module, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ pub struct Jit04;
 
 /// What the hosts tell of.
 #[derive(Clone)]
-struct Context(Arc<dyn Ears>);
+struct Context(Arc<dyn OutputSink>);
 
 mod abi_0_2 {
-    use super::{Arc, Context, Ears, Event, Jit02, Module, Payload, Recipient, Room, Runtime};
+    use super::{Arc, Context, OutputSink, Event, Jit02, Module, Payload, Recipient, Room, Runtime};
     use stateroom_0_2::{
         ClientId, MessageRecipient, StateroomContext, StateroomService, StateroomServiceFactory,
     };
@@ -30,7 +30,7 @@ mod abi_0_2 {
     }
 
     impl Module for WasmHostFactory {
-        fn open(&self, id: &str, ears: Arc<dyn Ears>) -> anyhow::Result<Box<dyn Room>> {
+        fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
             Ok(Box::new(self.build(id, Context(ears))?))
         }
     }
@@ -73,7 +73,7 @@ mod abi_0_2 {
 }
 
 mod abi_0_4 {
-    use super::{Arc, Context, Ears, Event, Jit04, Module, Payload, Recipient, Room, Runtime, anyhow};
+    use super::{Arc, Context, OutputSink, Event, Jit04, Module, Payload, Recipient, Room, Runtime, anyhow};
     use stateroom_0_4::{
         ClientId, MessagePayload, MessageRecipient, StateroomContext, StateroomService,
         StateroomServiceFactory,
@@ -95,7 +95,7 @@ mod abi_0_4 {
     }
 
     impl Module for WasmHostFactory {
-        fn open(&self, id: &str, ears: Arc<dyn Ears>) -> anyhow::Result<Box<dyn Room>> {
+        fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
             let context = Arc::new(Context(ears));
             let mut host = self.build(id, context.clone()).map_err(|error| anyhow!(error))?;
             host.init(&*context);

@@ -4,8 +4,8 @@ mod bench;
 mod conformance;
 mod engines;
 mod jit;
-mod ours;
-mod words;
+mod wasmi_host;
+mod runtime;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

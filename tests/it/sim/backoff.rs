@@ -32,7 +32,10 @@ pub enum Place {
 
 impl Row {
     pub fn new(backoff: Backoff) -> Self {
-        Self { backoff, faults: BTreeSet::from([0]) }
+        Self {
+            backoff,
+            faults: BTreeSet::from([0]),
+        }
     }
 
     /// Checks what a room says that it does about the fault of a guest that was started then.
@@ -41,15 +44,25 @@ impl Row {
         // From here on it begins a new row.
         let enough = started + self.backoff.longest;
         let just_before = Instant::from_nanos(enough.as_nanos() - 1);
-        let is_later =
-            |before: &u32| self.is_right(before + 1, (from, to.min(just_before)), failed.restart_at);
-        let mut faults: BTreeSet<_> = self.faults.iter().filter(|it| is_later(it)).map(|it| it + 1).collect();
+        let is_later = |before: &u32| {
+            self.is_right(before + 1, (from, to.min(just_before)), failed.restart_at)
+        };
+        let mut faults: BTreeSet<_> = self
+            .faults
+            .iter()
+            .filter(|it| is_later(it))
+            .map(|it| it + 1)
+            .collect();
         let is_later = !faults.is_empty();
         if self.is_right(1, (from.max(enough), to), failed.restart_at) {
             faults.insert(1);
         }
         let before = std::mem::replace(&mut self.faults, faults);
-        assert!(!self.faults.is_empty(), "{failed:?}, started at {started}, {before:?}: {:?}", self.backoff);
+        assert!(
+            !self.faults.is_empty(),
+            "{failed:?}, started at {started}, {before:?}: {:?}",
+            self.backoff
+        );
         match failed.restart_at {
             None => Place::Last,
             Some(_) if is_later || before.contains(&0) => Place::InRow,
@@ -58,7 +71,12 @@ impl Row {
     }
 
     /// Whether a room that has failed so many times, last between these times, starts again then.
-    fn is_right(&self, faults: u32, (from, to): (Instant, Instant), restart_at: Option<Instant>) -> bool {
+    fn is_right(
+        &self,
+        faults: u32,
+        (from, to): (Instant, Instant),
+        restart_at: Option<Instant>,
+    ) -> bool {
         from <= to
             && match (self.wait(faults), restart_at) {
                 (Some(wait), Some(at)) => (from + wait..=to + wait).contains(&at),
@@ -68,7 +86,11 @@ impl Row {
     }
 
     fn wait(&self, faults: u32) -> Option<Duration> {
-        let Backoff { first, longest, restarts } = self.backoff;
+        let Backoff {
+            first,
+            longest,
+            restarts,
+        } = self.backoff;
         let doubled = (1..faults).fold(first, |wait, _| wait * 2);
         (faults <= restarts).then(|| doubled.min(longest))
     }

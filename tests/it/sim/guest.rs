@@ -67,14 +67,31 @@ impl Op {
             0..3 => Self::Trap,
             3 => Self::Forever,
             4 => Self::Overflow,
-            5..15 => Self::Arm { tags: any_tags(random) },
-            15..19 => Self::Flood { times: 1 + random.below(MAX_MESSAGES) as u32, number },
-            19..40 => Self::Grow { pages: random.below(3) as u32 },
-            40..100 => Self::Spin { rounds: random.below(200) as u32 },
-            100..200 => Self::SetTimer { ms: random.below(40) as u32 },
-            200..260 => Self::Swap { at: any_address(random), number: number * random.below(2) as u32 },
+            5..15 => Self::Arm {
+                tags: any_tags(random),
+            },
+            15..19 => Self::Flood {
+                times: 1 + random.below(MAX_MESSAGES) as u32,
+                number,
+            },
+            19..40 => Self::Grow {
+                pages: random.below(3) as u32,
+            },
+            40..100 => Self::Spin {
+                rounds: random.below(200) as u32,
+            },
+            100..200 => Self::SetTimer {
+                ms: random.below(40) as u32,
+            },
+            200..260 => Self::Swap {
+                at: any_address(random),
+                number: number * random.below(2) as u32,
+            },
             260..290 => Self::Draw,
-            _ => Self::Say { to: random.below(11) as i32 - 5, number },
+            _ => Self::Say {
+                to: random.below(11) as i32 - 5,
+                number,
+            },
         }
     }
 
@@ -99,7 +116,14 @@ impl Op {
 /// Mostly none, so that a guest that undoes its faults does not go on failing for long.
 fn any_tags(random: &mut Random) -> u32 {
     // Not that of what tells it of other tags.
-    let tags = [Tag::Connect, Tag::Connect, Tag::Disconnect, Tag::Text, Tag::Timer, Tag::Timer];
+    let tags = [
+        Tag::Connect,
+        Tag::Connect,
+        Tag::Disconnect,
+        Tag::Text,
+        Tag::Timer,
+        Tag::Timer,
+    ];
     tags.get(random.below(10)).map_or(0, |tag| 1 << *tag as u32)
 }
 
@@ -115,13 +139,13 @@ fn any_address(random: &mut Random) -> u32 {
 /// before, and then does what it is told.
 pub fn module(fuel_per_slice: u64) -> Module {
     let limits = limits(|limits| {
-        limits.fuel_per_event = Some(FUEL_PER_EVENT);
+        limits.max_fuel_per_event = Some(FUEL_PER_EVENT);
         limits.fuel_per_slice = fuel_per_slice;
-        limits.memory_bytes = MAX_PAGES as usize * PAGE;
-        limits.outbox_messages = MAX_MESSAGES;
-        limits.inbox_events = MAX_WAITING;
-        limits.clients = MAX_CLIENTS;
-        limits.recursion_depth = 50;
+        limits.max_memory_bytes = MAX_PAGES as usize * PAGE;
+        limits.max_outbox_messages = MAX_MESSAGES;
+        limits.max_inbox_events = MAX_WAITING;
+        limits.max_clients = MAX_CLIENTS;
+        limits.max_recursion_depth = 50;
     });
     #[cfg_attr(not(feature = "rollback"), expect(unused_mut))]
     let mut options = LoadOptions::default();
@@ -133,7 +157,8 @@ pub fn module(fuel_per_slice: u64) -> Module {
 }
 
 fn text() -> String {
-    let head = |tag: Tag, argument: &str| format!("(call $head (i32.const {}) {argument})", tag as u32);
+    let head =
+        |tag: Tag, argument: &str| format!("(call $head (i32.const {}) {argument})", tag as u32);
     let client = "(local.get 0)";
     let initialize = head(Tag::Init, "(local.get 1)")
         + &format!(
@@ -142,7 +167,8 @@ fn text() -> String {
                     (i32.wrap_i64 (i64.div_u (i64.load (i32.const 8)) (i64.const 1000000))))
                 (then (unreachable)))"
         );
-    let message = head(Tag::Text, client) + "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
+    let message =
+        head(Tag::Text, client) + "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
     let binary = "(local $end i32) (local.set $end (i32.add (local.get 1) (local.get 2)))".to_owned()
         + &head(Tag::Binary, client)
         + "

@@ -11,15 +11,15 @@
 //! `TEST_SEEDS=n` runs so many.
 
 mod backoff;
-mod dice;
+mod coverage;
+mod faulty_transport;
 mod guest;
-mod happened;
 mod model;
+mod reference_guest;
+mod rng_oracle;
 mod run;
-mod transport;
-mod twin;
 
-use self::{happened::Happened, run::Sim};
+use self::{coverage::Happened, run::Sim};
 use crate::support::Random;
 
 /// Runs, if not told otherwise.
@@ -31,7 +31,9 @@ fn what_happens_is_what_the_model_says() {
     let modules = [20, 100, 1_000, u64::MAX].map(guest::module);
     let seeds = match Random::given_seed() {
         Some(seed) => seed..=seed,
-        None => 1..=std::env::var("TEST_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number")),
+        None => {
+            1..=std::env::var("TEST_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"))
+        }
     };
     let mut all = Happened::default();
     for seed in seeds.clone() {
@@ -44,7 +46,10 @@ fn what_happens_is_what_the_model_says() {
     }
     // Else it would say nothing.
     let seldom = all.seldom(10);
-    assert!(seeds.count() == 1 || seldom.is_empty(), "{seldom:?} of {all:?}");
+    assert!(
+        seeds.count() == 1 || seldom.is_empty(),
+        "{seldom:?} of {all:?}"
+    );
 }
 
 /// Tells the seed of the run that failed.

@@ -2,15 +2,15 @@
 
 use super::{
     backoff::{Failed, Place, Row},
-    dice::Dice,
+    coverage::{Happened, Happening},
+    faulty_transport::Said,
     guest::{MAX_CLIENTS, MAX_PAGES, MAX_WAITING, PAGE, Tag},
-    happened::{Happened, Happening},
-    transport::Said,
-    twin::{Expected, Told, Twin},
+    reference_guest::{Expected, Told, Twin},
+    rng_oracle::Dice,
 };
 use stateroom_wasmi_host::{
-    ClientId, ClosedRoom, Event, EventError, Fault, FaultPolicy, Instant, MessageRecipient, Module, Room,
-    RoomOptions,
+    ClientId, ClosedRoom, Event, EventError, Fault, FaultPolicy, Instant, MessageRecipient, Module,
+    Room, RoomOptions,
 };
 use std::collections::{BTreeSet, VecDeque};
 
@@ -72,7 +72,9 @@ impl Model {
             guest: Twin::new(),
             started: Instant::ZERO,
             is_first_guest: true,
-            greeting: VecDeque::from([Told::Init { id_bytes: id.len() as u32 }]),
+            greeting: VecDeque::from([Told::Init {
+                id_bytes: id.len() as u32,
+            }]),
             taken: VecDeque::new(),
             announced: None,
             to_say: VecDeque::new(),
@@ -124,7 +126,11 @@ impl Model {
 
     /// The room begins to tell its guest of a client: nothing may be left of what came before.
     pub fn connected(&mut self, client: u32) {
-        assert_eq!(self.to_say, [], "an event begins when the one before has been sent");
+        assert_eq!(
+            self.to_say,
+            [],
+            "an event begins when the one before has been sent"
+        );
         self.drop_undone_events();
         assert_eq!(self.announced.replace(client), None);
         assert!(matches!(self.next_event(), Some(Told::Connect(next)) if *next == client));
@@ -143,7 +149,10 @@ impl Model {
             assert_eq!(stats.memory_bytes, 0, "a guest that failed is gone");
             assert!(room.is_restarting() || room.is_closed());
             let between = (self.now.max(now), latest);
-            self.failed.push_back(Failed { between, restart_at: room.poll_timeout() });
+            self.failed.push_back(Failed {
+                between,
+                restart_at: room.poll_timeout(),
+            });
             self.judge();
         }
         self.seen_faults = stats.faults;
@@ -158,16 +167,25 @@ impl Model {
             assert!(at.is_none_or(|at| now == at), "{now}, not {at:?}");
             self.begin(tag == Tag::Timer as u32, now);
         }
-        match self.to_say.pop_front().expect("the guest says something to each event") {
+        match self
+            .to_say
+            .pop_front()
+            .expect("the guest says something to each event")
+        {
             Expected::This(expected) => assert_eq!(*said, expected),
             Expected::Drawn(place) => self.check_number(said, place),
         }
     }
 
     fn check_number(&mut self, said: &Said, place: usize) {
-        let (MessageRecipient::Broadcast, false, bytes) = said else { panic!("no number: {said:?}") };
+        let (MessageRecipient::Broadcast, false, bytes) = said else {
+            panic!("no number: {said:?}")
+        };
         let number = bytes.as_slice().try_into().expect("a number has 8 bytes");
-        assert!(self.drawn.insert(number), "no guest draws what another has drawn");
+        assert!(
+            self.drawn.insert(number),
+            "no guest draws what another has drawn"
+        );
         // Nobody knows those of a guest that came later.
         if self.is_first_guest {
             assert_eq!(number, self.dice.number(place));
@@ -203,8 +221,12 @@ impl Model {
 
     /// Checks what follows a fault, once it is known when it was and in which event.
     fn judge(&mut self) {
-        let (Some(fault), None) = (&self.broken, self.waits) else { return };
-        let Some(failed) = self.failed.pop_front() else { return };
+        let (Some(fault), None) = (&self.broken, self.waits) else {
+            return;
+        };
+        let Some(failed) = self.failed.pop_front() else {
+            return;
+        };
         self.waits = Some(failed);
         self.faults += 1;
         self.last_faults = vec![fault.clone()];
@@ -230,10 +252,16 @@ impl Model {
     fn take_next_event(&mut self) -> Told {
         let greeting = self.greeting.pop_front();
         let is_greeting = greeting.is_some();
-        let event = greeting.or_else(|| self.taken.pop_front()).expect("an event is told of once");
+        let event = greeting
+            .or_else(|| self.taken.pop_front())
+            .expect("an event is told of once");
         match event {
             Told::Connect(client) => {
-                assert_eq!(self.announced.take(), Some(client), "the transport is told first");
+                assert_eq!(
+                    self.announced.take(),
+                    Some(client),
+                    "the transport is told first"
+                );
                 // Of whom a greeting tells was there before.
                 assert_eq!(self.there.insert(client), !is_greeting);
             }
@@ -246,15 +274,20 @@ impl Model {
     /// A fresh guest begins.
     fn restart(&mut self, now: Instant) {
         let waits = self.waits.take().expect("the guest has failed");
-        let at = waits.restart_at.expect("nothing comes after the last fault");
+        let at = waits
+            .restart_at
+            .expect("nothing comes after the last fault");
         assert!(now >= at, "it starts at {at}, not at {now}");
         self.happened.count(Happening::Restart);
         self.broken = None;
         self.is_first_guest = false;
         self.guest = Twin::new();
         self.started = now;
-        self.greeting = VecDeque::from([Told::Init { id_bytes: self.id.len() as u32 }]);
-        self.greeting.extend(self.there.iter().copied().map(Told::Connect));
+        self.greeting = VecDeque::from([Told::Init {
+            id_bytes: self.id.len() as u32,
+        }]);
+        self.greeting
+            .extend(self.there.iter().copied().map(Told::Connect));
     }
 
     const fn undoes(&self) -> bool {
@@ -268,10 +301,18 @@ impl Model {
     /// does not change which.
     fn drop_undone_events(&mut self) {
         while self.undoes() && self.greeting.is_empty() {
-            let Some(event) = self.taken.front() else { return };
-            let client = if let Told::Connect(client) = event { Some(*client) } else { None };
+            let Some(event) = self.taken.front() else {
+                return;
+            };
+            let client = if let Told::Connect(client) = event {
+                Some(*client)
+            } else {
+                None
+            };
             let is_before = client.is_none() || client == self.announced;
-            let Some(fault) = self.guest.fails(event, self.now).filter(|_| is_before) else { return };
+            let Some(fault) = self.guest.fails(event, self.now).filter(|_| is_before) else {
+                return;
+            };
             self.take_next_event();
             self.undone(fault);
         }
@@ -311,19 +352,38 @@ impl Model {
         assert_eq!(self.to_say, []);
         assert_eq!(self.announced, None);
         assert_eq!(room.poll_timeout(), self.wake_at());
-        assert!(room.clients().iter().map(|client| client.0).eq(self.clients.iter().copied()));
+        assert!(
+            room.clients()
+                .iter()
+                .map(|client| client.0)
+                .eq(self.clients.iter().copied())
+        );
         let stats = room.stats();
         let waiting = self.greeting.len() + self.taken.len();
         match &self.waits {
-            None => assert_eq!((waiting, stats.memory_bytes), (0, self.guest.pages as usize * PAGE)),
+            None => assert_eq!(
+                (waiting, stats.memory_bytes),
+                (0, self.guest.pages as usize * PAGE)
+            ),
             Some(_) => assert_eq!(stats.memory_bytes, 0),
         }
         assert_eq!(stats.waiting_events, waiting);
         assert_eq!(room.is_restarting(), self.waits.is_some());
-        assert_eq!(self.broken.is_some(), self.waits.is_some(), "what was to fail has failed");
-        assert!(!room.is_closed() && room.fault().is_none(), "it would have been told of");
-        self.last_faults.retain(|fault| room.last_fault() == Some(fault));
-        assert_eq!((stats.faults, room.last_fault()), (self.faults, self.last_faults.last()));
+        assert_eq!(
+            self.broken.is_some(),
+            self.waits.is_some(),
+            "what was to fail has failed"
+        );
+        assert!(
+            !room.is_closed() && room.fault().is_none(),
+            "it would have been told of"
+        );
+        self.last_faults
+            .retain(|fault| room.last_fault() == Some(fault));
+        assert_eq!(
+            (stats.faults, room.last_fault()),
+            (self.faults, self.last_faults.last())
+        );
     }
 
     /// When the room is next to do something without being told to.
@@ -337,14 +397,24 @@ impl Model {
     /// The room has ended.
     pub fn ended(&mut self, closed: &ClosedRoom) {
         assert_eq!(*closed.id, *self.id);
-        assert_eq!(closed.clients, self.clients.iter().copied().map(ClientId).collect::<Vec<_>>());
+        assert_eq!(
+            closed.clients,
+            self.clients
+                .iter()
+                .copied()
+                .map(ClientId)
+                .collect::<Vec<_>>()
+        );
         assert_eq!(closed.stats.messages_in, self.messages_in);
         assert_eq!(closed.stats.messages_out, self.messages_out);
         assert_eq!(self.closed_by_driver, closed.fault.is_none());
         if let Some(fault) = &closed.fault {
             self.broke(fault);
         } else if !self.to_say.is_empty() {
-            assert!(!self.undoes(), "an event is heard of as a whole or not at all");
+            assert!(
+                !self.undoes(),
+                "an event is heard of as a whole or not at all"
+            );
             self.happened.count(Happening::CutOff);
         }
         let is_right = if self.undoes() { u64::ge } else { u64::eq };
@@ -357,8 +427,13 @@ impl Model {
         if self.undoes() {
             // There is nothing to go back to, only when the first call fails.
             assert_eq!(self.messages_out, 0);
-            let first = self.next_event().expect("the guest has not been initialised");
-            assert_eq!(self.guest.fails(first, Instant::from_millis(1)).as_ref(), Some(fault));
+            let first = self
+                .next_event()
+                .expect("the guest has not been initialised");
+            assert_eq!(
+                self.guest.fails(first, Instant::from_millis(1)).as_ref(),
+                Some(fault)
+            );
         } else {
             assert_eq!(self.broken.as_ref(), Some(fault));
             assert_eq!(self.waits.map(|failed| failed.restart_at), Some(None));
@@ -373,7 +448,14 @@ impl Model {
 
 /// The tag and the `now` of what a guest says first of an event.
 fn head((recipient, is_text, bytes): &Said) -> (u32, Instant) {
-    assert_eq!((recipient, is_text, bytes.len()), (&MessageRecipient::Broadcast, &false, 24), "no head");
+    assert_eq!(
+        (recipient, is_text, bytes.len()),
+        (&MessageRecipient::Broadcast, &false, 24),
+        "no head"
+    );
     let tag = u32::from_le_bytes(bytes[..4].try_into().unwrap());
-    (tag, Instant::from_nanos(u64::from_le_bytes(bytes[8..16].try_into().unwrap())))
+    (
+        tag,
+        Instant::from_nanos(u64::from_le_bytes(bytes[8..16].try_into().unwrap())),
+    )
 }

@@ -1,16 +1,16 @@
 //! What happens: a host, its clock and its transport, and what is done with them.
 
 use super::{
+    coverage::{Happened, Happening},
+    faulty_transport::{Mood, Seen, Unsteady},
     guest::{MAX_CLIENTS, MAX_WAITING, Op},
-    happened::{Happened, Happening},
     model::Model,
-    transport::{Mood, Seen, Unsteady},
-    twin::Told,
+    reference_guest::Told,
 };
 use crate::support::Random;
 use stateroom_wasmi_host::{
-    Backoff, Budget, ClientId, Clock, Event, EventError, FaultPolicy, Host, HostLimits, Instant, ManualClock,
-    Module, OpenError, RoomKey, RoomOptions,
+    Backoff, Budget, ClientId, Clock, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
+    ManualClock, Module, OpenError, RoomKey, RoomOptions,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,7 +31,7 @@ pub struct Sim<'a> {
 impl<'a> Sim<'a> {
     pub fn new(seed: u64, modules: &'a [Module]) -> Self {
         let mut limits = HostLimits::default();
-        limits.rooms = ROOMS;
+        limits.max_rooms = ROOMS;
         let transport = Unsteady::new(Random::of_seed(!seed));
         Self {
             random: Random::of_seed(seed),
@@ -62,19 +62,24 @@ impl<'a> Sim<'a> {
     pub fn end(mut self) -> Happened {
         self.settle();
         for key in self.models.keys().copied().collect::<Vec<_>>() {
-            self.models.get_mut(&key).expect("there is such a room").closed_by_driver = true;
+            self.models
+                .get_mut(&key)
+                .expect("there is such a room")
+                .closed_by_driver = true;
             self.host.close(key);
         }
         self.look();
         assert!(self.models.is_empty(), "all have ended");
         assert_eq!(self.host.rooms().len(), 0);
         assert_eq!(self.host.poll(Budget::UNLIMITED), None);
-        self.happened.add(std::mem::take(&mut self.host.transport_mut().happened));
+        self.happened
+            .add(std::mem::take(&mut self.host.transport_mut().happened));
         self.happened
     }
 
     fn open(&mut self) {
-        let id = ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is moody"][self.random.below(8)];
+        let id =
+            ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is moody"][self.random.below(8)];
         let module = &self.modules[self.random.below(self.modules.len())];
         let mut options = RoomOptions::default();
         options.seed = self.random.next();
@@ -87,7 +92,9 @@ impl<'a> Sim<'a> {
                 assert!(before.is_none(), "keys are not used twice");
             }
             Err(OpenError::IdTaken) => assert!(self.models.values().any(|model| model.id == id)),
-            Err(OpenError::TooManyRooms { limit }) => assert_eq!((limit, self.models.len()), (ROOMS, ROOMS)),
+            Err(OpenError::TooManyRooms { limit }) => {
+                assert_eq!((limit, self.models.len()), (ROOMS, ROOMS))
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -108,20 +115,33 @@ impl<'a> Sim<'a> {
 
     fn let_go(&mut self) {
         let client = self.any_client();
-        self.hand_over(Event::Disconnect(ClientId(client)), Told::Disconnect(client));
+        self.hand_over(
+            Event::Disconnect(ClientId(client)),
+            Told::Disconnect(client),
+        );
     }
 
     fn tell(&mut self) {
         let client = self.any_client();
         if self.random.below(4) == 0 {
             let text = "text".repeat(self.random.below(5));
-            self.hand_over(Event::message(ClientId(client), text.as_str()), Told::Text(client, text.clone()));
+            self.hand_over(
+                Event::message(ClientId(client), text.as_str()),
+                Told::Text(client, text.clone()),
+            );
             return;
         }
         let count = self.random.below(7);
         let ops: Vec<Op> = (0..count).map(|_| Op::random(&mut self.random)).collect();
-        let bytes: Vec<u8> = ops.iter().flat_map(|op| op.words()).flat_map(u32::to_le_bytes).collect();
-        self.hand_over(Event::message(ClientId(client), bytes.as_slice()), Told::Ops(client, ops));
+        let bytes: Vec<u8> = ops
+            .iter()
+            .flat_map(|op| op.words())
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        self.hand_over(
+            Event::message(ClientId(client), bytes.as_slice()),
+            Told::Ops(client, ops),
+        );
     }
 
     /// Hands a room an event, which takes it if it must.
@@ -175,7 +195,10 @@ impl<'a> Sim<'a> {
         let now = self.host.clock().now();
         let at = (self.is_settled && now == self.latest).then_some(now);
         for (key, seen) in std::mem::take(&mut self.host.transport_mut().seen) {
-            let model = self.models.get_mut(&key).expect("nothing comes from a room that has ended");
+            let model = self
+                .models
+                .get_mut(&key)
+                .expect("nothing comes from a room that has ended");
             match seen {
                 Seen::Connected(client) => model.connected(client),
                 Seen::Said(said) => model.said(&said, at),
@@ -183,7 +206,11 @@ impl<'a> Sim<'a> {
         }
         assert_eq!(self.host.rooms().len(), self.models.len());
         for (key, model) in &mut self.models {
-            model.look(self.host.room(*key).expect("it was not reported closed"), now, self.latest);
+            model.look(
+                self.host.room(*key).expect("it was not reported closed"),
+                now,
+                self.latest,
+            );
         }
         while let Some(closed) = self.host.poll_closed() {
             let mut model = self.models.remove(&closed.key).expect("a room ends once");
@@ -195,7 +222,12 @@ impl<'a> Sim<'a> {
     fn change_the_time(&mut self) {
         let now = self.host.clock().now();
         let millis = |random: &mut Random| Duration::from_millis(random.below(60) as u64);
-        let next = self.host.rooms().filter_map(|(_, room)| room.poll_timeout()).min().unwrap_or(now);
+        let next = self
+            .host
+            .rooms()
+            .filter_map(|(_, room)| room.poll_timeout())
+            .min()
+            .unwrap_or(now);
         let new = match self.random.below(10) {
             0 => {
                 let back = millis(&mut self.random).as_nanos() as u64;
@@ -221,8 +253,16 @@ impl<'a> Sim<'a> {
     fn close(&mut self) {
         let Some(key) = self.any_room() else { return };
         // One that has failed has ended already, and is yet to be told of.
-        if !self.host.room(key).expect("it was not reported closed").is_closed() {
-            self.models.get_mut(&key).expect("there is such a room").closed_by_driver = true;
+        if !self
+            .host
+            .room(key)
+            .expect("it was not reported closed")
+            .is_closed()
+        {
+            self.models
+                .get_mut(&key)
+                .expect("there is such a room")
+                .closed_by_driver = true;
         }
         self.host.close(key);
         self.look();
@@ -241,9 +281,15 @@ impl<'a> Sim<'a> {
         assert!(!self.host.is_blocked());
         self.is_settled = true;
         for (key, model) in &mut self.models {
-            model.settled(self.host.room(*key).expect("it was not reported closed"), now);
+            model.settled(
+                self.host.room(*key).expect("it was not reported closed"),
+                now,
+            );
         }
-        assert_eq!(wake_at, self.models.values().filter_map(Model::wake_at).min());
+        assert_eq!(
+            wake_at,
+            self.models.values().filter_map(Model::wake_at).min()
+        );
     }
 }
 
@@ -254,6 +300,10 @@ fn any_policy(random: &mut Random) -> FaultPolicy {
         0 => FaultPolicy::Close,
         #[cfg(feature = "rollback")]
         1 | 2 => FaultPolicy::Rollback,
-        _ => FaultPolicy::Restart(Backoff { first, longest, restarts: random.below(7) as u32 }),
+        _ => FaultPolicy::Restart(Backoff {
+            first,
+            longest,
+            restarts: random.below(7) as u32,
+        }),
     }
 }

@@ -19,7 +19,7 @@ pub const SPIN: &str = "S";
 /// An event may take as long as it likes, and is metered all the same, so that it can be paused.
 pub fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.fuel_per_event = Some(u64::MAX);
+    limits.max_fuel_per_event = Some(u64::MAX);
     limits
 }
 

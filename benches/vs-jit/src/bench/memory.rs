@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     jit::{Jit02, Jit04},
-    ours::Ours,
-    words::{Event, Runtime, Tally},
+    wasmi_host::WasmiHost,
+    runtime::{Event, Runtime, Tally},
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -30,7 +30,7 @@ pub struct Child {
 impl Child {
     pub fn run(&self) -> Result<()> {
         let runtime: Box<dyn Runtime> = match self.runtime.as_str() {
-            "ours" | "trimmed" => Box::new(Ours::room()),
+            "ours" | "trimmed" => Box::new(WasmiHost::room()),
             "jit-0.2" => Box::new(Jit02),
             "jit-0.4" => Box::new(Jit04),
             other => bail!("there is no runtime {other:?}"),

@@ -7,8 +7,8 @@ use super::{
 use crate::{
     engines,
     jit::{Jit02, Jit04},
-    ours::Ours,
-    words::{Event, Module, Room, Runtime, Tally},
+    wasmi_host::WasmiHost,
+    runtime::{Event, Module, Room, Runtime, Tally},
 };
 use stateroom_wasmi_host::Compilation;
 use std::{
@@ -45,7 +45,7 @@ impl Guest {
 
     /// Who can run it, this crate first, its JIT host second.
     fn runtimes(self) -> Vec<(&'static str, Box<dyn Runtime>)> {
-        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> = vec![(OURS, Box::new(Ours::room()))];
+        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> = vec![(OURS, Box::new(WasmiHost::room()))];
         match self.is_0_4 {
             true => runtimes.push(("JIT 0.4.4", Box::new(Jit04))),
             false => runtimes.push(("JIT 0.2.9", Box::new(Jit02))),
@@ -155,7 +155,7 @@ const SELF_ROWS: &[(&str, Guest, &str, &str)] = &[
 fn load(guest: Guest, effort: Effort) -> Row {
     let wasm = guest.wasm();
     let mut runtimes = guest.runtimes();
-    runtimes.push(("this crate, eager", Box::new(Ours::room().with_compilation(Compilation::Eager))));
+    runtimes.push(("this crate, eager", Box::new(WasmiHost::room().with_compilation(Compilation::Eager))));
     runtimes.push(("this crate, on demand", Box::new(on_demand())));
     let figures = measure(runtimes, effort, |runtime| {
         black_box(runtime.load(&wasm).expect("the module loads"));
@@ -165,8 +165,8 @@ fn load(guest: Guest, effort: Effort) -> Row {
 }
 
 /// Functions are validated, too, when they are first called.
-fn on_demand() -> Ours {
-    Ours::room().with_compilation(Compilation::OnDemand)
+fn on_demand() -> WasmiHost {
+    WasmiHost::room().with_compilation(Compilation::OnDemand)
 }
 
 fn new_room(guest: Guest, effort: Effort) -> Row {
@@ -209,7 +209,7 @@ fn cold_start(guest: Guest, effort: Effort) -> Row {
 /// One event, over and over.
 fn event(guest: Guest, title: String, event: Event<'_>, effort: Effort) -> Row {
     let mut runtimes = guest.runtimes();
-    runtimes.push(("this crate's Host", Box::new(Ours::host())));
+    runtimes.push(("this crate's Host", Box::new(WasmiHost::host())));
     let figures = events(guest, runtimes, event, effort);
     Row { title, group: Group::Events, unit: Unit::PerSecond, figures }
 }
@@ -251,7 +251,7 @@ fn open(runtime: &dyn Runtime, wasm: &[u8], ears: Arc<Tally>) -> Box<dyn Room> {
 
 /// This crate against itself.
 fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -> Row {
-    let ours = Ours::room();
+    let ours = WasmiHost::room();
     let runtimes: Vec<(&'static str, Box<dyn Runtime>)> = match group {
         Group::Rollback => {
             vec![("close", Box::new(ours)), ("rollback", Box::new(ours.with_rollback()))]
@@ -277,7 +277,7 @@ fn workers(effort: Effort) -> Row {
             let threads: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut room = open(&Ours::room(), &wasm, Arc::new(Tally::default()));
+                        let mut room = open(&WasmiHost::room(), &wasm, Arc::new(Tally::default()));
                         barrier.wait();
                         let start = Instant::now();
                         for _ in 0..count {

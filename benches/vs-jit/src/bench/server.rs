@@ -7,7 +7,7 @@ use super::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
-use stateroom_wasmi_host::driver::server::{Rate, Server, ServerConfig};
+use stateroom_wasmi_server::{Rate, Server, ServerConfig};
 use std::{
     fmt::Display,
     io::{BufRead, BufReader},

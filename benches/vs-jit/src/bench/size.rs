@@ -25,7 +25,7 @@ pub fn rows() -> Result<Vec<Row>> {
             &[("this crate", ours), (name, example(program)?)],
         ));
     }
-    let tool = program(&["--features", "tool", "--bin", "stateroom-wasmi"], "stateroom-wasmi")?;
+    let tool = program(&["-p", "stateroom-wasmi", "--no-default-features"], "stateroom-wasmi")?;
     rows.push(row("the tool without the server, stripped".into(), Unit::Bytes, &[("this crate", tool)]));
     let root = Path::new(HERE).join("../..");
     let ours = crates(&root, "stateroom-wasmi-host")?;

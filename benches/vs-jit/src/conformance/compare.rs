@@ -1,6 +1,6 @@
 //! What is compared, and when two answers are the same.
 
-use crate::words::{Payload, Recipient, Said};
+use crate::runtime::{Payload, Recipient, Said};
 use std::fmt;
 
 /// What one event led to.

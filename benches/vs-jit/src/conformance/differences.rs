@@ -2,8 +2,8 @@
 
 use crate::{
     jit::{Jit02, Jit04},
-    ours::Ours,
-    words::{Event, Notebook, Recipient, Runtime, Said},
+    wasmi_host::WasmiHost,
+    runtime::{Event, Notebook, Recipient, Runtime, Said},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
@@ -44,7 +44,7 @@ impl Difference {
     pub fn show(&self) -> (String, bool) {
         let wasm = wat::parse_str(&self.wat).expect("the guests are valid");
         let theirs = outcome(self.jit.1, &wasm);
-        let ours = outcome(&Ours::room(), &wasm);
+        let ours = outcome(&WasmiHost::room(), &wasm);
         let is_expected = self.theirs.fits(&theirs) && self.ours.fits(&ours);
         let text = format!("- {}\n    {}: {theirs}\n    this crate: {ours}", self.title, self.jit.0);
         (text, is_expected)

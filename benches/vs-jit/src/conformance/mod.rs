@@ -6,8 +6,8 @@ mod script;
 
 use crate::{
     jit::{Jit02, Jit04},
-    ours::Ours,
-    words::{Notebook, Room, Runtime},
+    wasmi_host::WasmiHost,
+    runtime::{Notebook, Room, Runtime},
 };
 use anyhow::{Context, Result, bail};
 use compare::{Answer, Dice, TimerWatch};
@@ -88,13 +88,13 @@ enum Verdict {
 }
 
 /// How this crate runs each room: none of it may show.
-fn ways() -> Vec<(&'static str, Ours)> {
+fn ways() -> Vec<(&'static str, WasmiHost)> {
     vec![
-        ("lazily translated", Ours::room()),
-        ("eagerly translated", Ours::room().with_compilation(Compilation::Eager)),
-        ("in slices of 500 units of fuel", Ours::room().with_slices_of(500)),
-        ("without fuel", Ours::room().without_fuel()),
-        ("in a host", Ours::host()),
+        ("lazily translated", WasmiHost::room()),
+        ("eagerly translated", WasmiHost::room().with_compilation(Compilation::Eager)),
+        ("in slices of 500 units of fuel", WasmiHost::room().with_slices_of(500)),
+        ("without fuel", WasmiHost::room().without_fuel()),
+        ("in a host", WasmiHost::host()),
     ]
 }
 
@@ -276,7 +276,7 @@ mod tests {
         let doctored = Doctored(Jit02.load(echo).unwrap().open("lobby", notebook.clone()).unwrap());
         let mut theirs =
             Side { name: "doctored", room: Box::new(doctored), notebook, timer: TimerWatch::default() };
-        let mut ours = Side::open("ours", &Ours::room(), echo).unwrap();
+        let mut ours = Side::open("ours", &WasmiHost::room(), echo).unwrap();
         let mut script = Script::random(rooms, ChaCha8Rng::seed_from_u64(3), 200);
         let mut differing = 0;
         while let Some(happening) = script.next(false) {
@@ -289,7 +289,7 @@ mod tests {
     struct Doctored(Box<dyn Room>);
 
     impl Room for Doctored {
-        fn handle(&mut self, event: crate::words::Event<'_>) {
+        fn handle(&mut self, event: crate::runtime::Event<'_>) {
             use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
             static EVENTS: AtomicUsize = AtomicUsize::new(0);
             if EVENTS.fetch_add(1, Relaxed) % 10 != 9 {

@@ -1,6 +1,6 @@
 //! What happens to the rooms: by hand, and at random.
 
-use crate::words::Event;
+use crate::runtime::Event;
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
 use std::collections::VecDeque;
 

@@ -20,7 +20,7 @@ pub use self::tinywasm::TinyWasm;
 pub use self::wasm3::Wasm3;
 pub use self::wasmi::Wasmi;
 
-use crate::words::{Event, Payload, Recipient, Room};
+use crate::runtime::{Event, Payload, Recipient, Room};
 use anyhow::Result;
 
 /// One instance, as an engine sees it.

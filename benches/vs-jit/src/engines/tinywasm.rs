@@ -1,7 +1,7 @@
 //! tinywasm, without fuel.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::words::{Ears, Module, Room, Runtime};
+use crate::runtime::{OutputSink, Module, Room, Runtime};
 use anyhow::{Result, anyhow};
 use std::sync::Arc;
 use tinywasm::{FuncContext, FunctionTyped, HostFunction, Imports, Memory, ModuleInstance, Store};
@@ -28,7 +28,7 @@ impl Runtime for TinyWasm {
 }
 
 impl Module for tinywasm::Module {
-    fn open(&self, id: &str, ears: Arc<dyn Ears>) -> Result<Box<dyn Room>> {
+    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         let mut store = Store::default();
         let mut imports = Imports::new();
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
@@ -63,7 +63,7 @@ impl Module for tinywasm::Module {
 /// It lends no slice of a memory, so what is sent is copied.
 fn send(
     context: &FuncContext<'_>,
-    ears: &dyn Ears,
+    ears: &dyn OutputSink,
     (to, ptr, len): (i32, i32, i32),
     is_text: bool,
 ) -> tinywasm::Result<()> {

@@ -2,7 +2,7 @@
 //! first looked up or called.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::words::{Ears, Module, Room, Runtime};
+use crate::runtime::{OutputSink, Module, Room, Runtime};
 use anyhow::{Context, Result, anyhow};
 use std::{collections::HashMap, ptr::NonNull, sync::Arc};
 use wasm3::{CallContext, Environment, Function};
@@ -60,7 +60,7 @@ impl Runtime for Wasm3 {
 }
 
 impl Module for Loaded {
-    fn open(&self, id: &str, ears: Arc<dyn Ears>) -> Result<Box<dyn Room>> {
+    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         const STACK_SLOTS: u32 = 64 << 10;
         let environment = Environment::new().map_err(error)?;
         let owned = Box::new(environment.create_runtime(STACK_SLOTS).map_err(error)?);

@@ -1,7 +1,7 @@
 //! wasmi as it comes, without fuel, and without what this repository's crate puts around it.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::words::{Ears, Module, Room, Runtime};
+use crate::runtime::{OutputSink, Module, Room, Runtime};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use wasmi::{Caller, Engine, Linker, Memory, Store, TypedFunc};
@@ -14,7 +14,7 @@ struct Loaded {
 }
 
 struct State {
-    ears: Arc<dyn Ears>,
+    ears: Arc<dyn OutputSink>,
     memory: Option<Memory>,
 }
 
@@ -64,7 +64,7 @@ fn send(caller: &Caller<'_, State>, to: i32, ptr: u32, len: u32, is_text: bool) 
 }
 
 impl Module for Loaded {
-    fn open(&self, id: &str, ears: Arc<dyn Ears>) -> Result<Box<dyn Room>> {
+    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         let mut store = Store::new(self.module.engine(), State { ears, memory: None });
         let instance = self.linker.instantiate_and_start(&mut store, &self.module)?;
         let memory = instance.get_memory(&store, "memory").context("no memory")?;

@@ -12,4 +12,4 @@ pub mod selftest;
 pub mod serial;
 pub mod serve;
 pub mod stack;
-pub mod trouble;
+pub mod low_memory;

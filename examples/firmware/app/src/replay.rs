@@ -25,9 +25,9 @@ pub fn small_limits() -> Limits {
 /// For rooms that are made with the SDKs.
 pub fn sdk_limits() -> Limits {
     let mut limits = small_limits();
-    limits.memory_bytes = 1 << 20;
-    limits.stack_bytes = 16 << 10;
-    limits.recursion_depth = 200;
+    limits.max_memory_bytes = 1 << 20;
+    limits.max_stack_bytes = 16 << 10;
+    limits.max_recursion_depth = 200;
     limits
 }
 

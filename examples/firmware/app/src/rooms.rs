@@ -3,8 +3,9 @@
 use crate::heap::Free;
 use core::fmt;
 use stateroom_wasmi_host::{
-    Compilation, HeapEstimate, Limits, LoadError, Module, OpenError, driver::link::CarryError,
+    Compilation, HeapEstimate, Limits, LoadError, Module, OpenError, 
 };
+use stateroom_wasmi_link::CarryError;
 
 /// A bundled room. There are no others than those below.
 #[derive(Clone, Copy)]

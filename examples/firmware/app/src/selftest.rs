@@ -4,7 +4,7 @@ use crate::{
     measure::{self, Lab},
     replay,
     rooms::{self, Bundled},
-    trouble,
+    low_memory,
 };
 use core::fmt;
 use stateroom_wasmi_host::Clock;
@@ -17,9 +17,9 @@ pub fn run<C: Clock>(lab: &mut Lab<'_, C>, sdk: &[Bundled]) -> fmt::Result {
     measure::application(lab)?;
     measure::rooms(lab)?;
     writeln!(lab.out, "too small for a room")?;
-    trouble::too_small_for_a_room(lab)?;
+    low_memory::too_small_for_a_room(lab)?;
     writeln!(lab.out, "recursion without memory")?;
-    trouble::recursion_without_memory(lab)?;
+    low_memory::recursion_without_memory(lab)?;
     for bundled in rooms::SMALL {
         replay::play(bundled, &replay::small_limits(), lab.heap.free(), lab.out)?;
     }

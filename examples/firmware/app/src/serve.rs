@@ -10,8 +10,9 @@ use alloc::vec::Vec;
 use core::convert::Infallible;
 use stateroom_wasmi_host::{
     Budget, Clock, Host, Instant, Limits, Module,
-    driver::link::{Link, LinkOptions, LinkTransport, Ready, buffer_bytes},
+    
 };
+use stateroom_wasmi_link::{Link, LinkOptions, LinkTransport, Ready, buffer_bytes};
 
 /// The rooms' ids, and their modules.
 const ROOMS: [(&str, Bundled); 3] =
@@ -121,6 +122,6 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
 
 fn limits() -> Limits {
     let mut limits = Limits::small();
-    limits.message_bytes = MESSAGE_BYTES;
+    limits.max_message_bytes = MESSAGE_BYTES;
     limits
 }

@@ -1,0 +1,231 @@
+//! This repository's crate: a room by itself, and a room in a host.
+
+use crate::runtime::{OutputSink, Event, Module, Payload, Recipient, Room, Runtime};
+use anyhow::anyhow;
+use core::{convert::Infallible, time::Duration};
+use stateroom_wasmi_host::{
+    Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions, ManualClock,
+    MessagePayload, MessageRecipient, Output, RoomKey, RoomOptions, SendError, Transport,
+};
+use std::sync::Arc;
+
+/// The crate, with the limits of a server unless one says otherwise.
+#[derive(Clone, Copy)]
+pub struct WasmiHost {
+    pub limits: Limits,
+    pub compilation: Compilation,
+    pub on_fault: FaultPolicy,
+    /// Whether a [`Host`] with one room is driven, or a room by itself.
+    pub in_host: bool,
+}
+
+impl WasmiHost {
+    pub fn room() -> Self {
+        Self {
+            limits: Limits::default(),
+            compilation: Compilation::Lazy,
+            on_fault: FaultPolicy::Close,
+            in_host: false,
+        }
+    }
+
+    pub fn host() -> Self {
+        Self { in_host: true, ..Self::room() }
+    }
+
+    pub fn without_fuel(mut self) -> Self {
+        self.limits.max_fuel_per_event = None;
+        self
+    }
+
+    pub fn with_slices_of(mut self, fuel: u64) -> Self {
+        self.limits.fuel_per_slice = fuel;
+        self
+    }
+
+    pub fn with_rollback(mut self) -> Self {
+        self.on_fault = FaultPolicy::Rollback;
+        self
+    }
+
+    pub fn with_compilation(mut self, compilation: Compilation) -> Self {
+        self.compilation = compilation;
+        self
+    }
+}
+
+impl Runtime for WasmiHost {
+    fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
+        let mut options = LoadOptions::from(self.compilation);
+        options.rollback = self.on_fault == FaultPolicy::Rollback;
+        let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
+        Ok(match self.in_host {
+            true => Box::new(InHost(module)),
+            false => Box::new(ByItself(module, self.on_fault)),
+        })
+    }
+}
+
+struct ByItself(stateroom_wasmi_host::Module, FaultPolicy);
+
+impl Module for ByItself {
+    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+        let Self(module, on_fault) = self;
+        let mut options = RoomOptions::default();
+        options.on_fault = *on_fault;
+        let room = stateroom_wasmi_host::Room::new(module, id, Instant::ZERO, options)?;
+        let mut room = OurRoom { room, ears, now: Instant::ZERO, deadline: None };
+        room.settle();
+        match room.room.fault() {
+            Some(fault) => Err(anyhow!("{fault}")),
+            None => Ok(Box::new(room)),
+        }
+    }
+}
+
+/// A room by itself.
+///
+/// Its time stands still but for one nanosecond an event. So no timer runs off by itself, a timer
+/// that is set again has another deadline than before, and the milliseconds that the guest asked
+/// for are the deadline less now.
+struct OurRoom {
+    room: stateroom_wasmi_host::Room,
+    ears: Arc<dyn OutputSink>,
+    now: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Room for OurRoom {
+    fn handle(&mut self, event: Event<'_>) {
+        self.now = self.now + Duration::from_nanos(1);
+        // A room that is closed refuses events, and says nothing, which is what is compared.
+        match event {
+            Event::Connect(client) => {
+                let _ =
+                    self.room.handle_event(self.now, stateroom_wasmi_host::Event::Connect(ClientId(client)));
+            }
+            Event::Disconnect(client) => {
+                let event = stateroom_wasmi_host::Event::Disconnect(ClientId(client));
+                let _ = self.room.handle_event(self.now, event);
+            }
+            Event::Message(client, payload) => {
+                let event = stateroom_wasmi_host::Event::Message(ClientId(client), payload.into());
+                let _ = self.room.handle_event(self.now, event);
+            }
+            Event::Timer => {
+                if let Some(deadline) = self.deadline.take() {
+                    self.now = self.now.max(deadline);
+                    self.room.handle_timeout(self.now);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    fn trim(&mut self) {
+        self.room.trim();
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.room.fault().map(ToString::to_string)
+    }
+}
+
+impl OurRoom {
+    /// Lets the room come to the end of its event and passes on what it says.
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.room.poll_output() {
+                self.ears.message(output.recipient.into(), output.payload.into());
+            }
+            if !self.room.has_work(self.now) {
+                break;
+            }
+            self.room.resume(self.now);
+        }
+        let deadline = self.room.poll_timeout();
+        if deadline != self.deadline {
+            self.deadline = deadline;
+            let delay =
+                deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(self.now));
+            self.ears.timer(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// A module whose rooms each have a host of their own.
+struct InHost(stateroom_wasmi_host::Module);
+
+impl Module for InHost {
+    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+        let mut host = Host::new(ManualClock::new(), ToEars(ears));
+        let key = host.open(id, &self.0)?;
+        host.poll(Budget::UNLIMITED);
+        Ok(Box::new(OurHost { host, key }))
+    }
+}
+
+struct OurHost {
+    host: Host<ManualClock, ToEars>,
+    key: RoomKey,
+}
+
+impl Room for OurHost {
+    fn handle(&mut self, event: Event<'_>) {
+        let event = match event {
+            Event::Connect(client) => stateroom_wasmi_host::Event::Connect(ClientId(client)),
+            Event::Disconnect(client) => stateroom_wasmi_host::Event::Disconnect(ClientId(client)),
+            Event::Message(client, payload) => {
+                stateroom_wasmi_host::Event::Message(ClientId(client), payload.into())
+            }
+            Event::Timer => {
+                let deadline = self.host.poll_timeout().unwrap_or_default();
+                let clock = self.host.clock();
+                clock.set(clock.now().max(deadline));
+                self.host.poll(Budget::UNLIMITED);
+                return;
+            }
+        };
+        let _ = self.host.handle_event(self.key, event);
+        self.host.poll(Budget::UNLIMITED);
+    }
+}
+
+struct ToEars(Arc<dyn OutputSink>);
+
+impl Transport for ToEars {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+        self.0.message(output.recipient.into(), output.payload.into());
+        Ok(())
+    }
+}
+
+impl<'a> From<Payload<'a>> for MessagePayload<'a> {
+    fn from(payload: Payload<'a>) -> Self {
+        match payload {
+            Payload::Text(text) => Self::Text(text),
+            Payload::Binary(bytes) => Self::Bytes(bytes),
+        }
+    }
+}
+
+impl<'a> From<MessagePayload<'a>> for Payload<'a> {
+    fn from(payload: MessagePayload<'a>) -> Self {
+        match payload {
+            MessagePayload::Text(text) => Self::Text(text),
+            MessagePayload::Bytes(bytes) => Self::Binary(bytes),
+        }
+    }
+}
+
+impl From<MessageRecipient> for Recipient {
+    fn from(recipient: MessageRecipient) -> Self {
+        match recipient {
+            MessageRecipient::Broadcast => Self::Everybody,
+            MessageRecipient::Client(client) => Self::Client(client.0),
+            MessageRecipient::EveryoneExcept(client) => Self::EverybodyBut(client.0),
+        }
+    }
+}

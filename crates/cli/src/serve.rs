@@ -1,0 +1,261 @@
+//! `stateroom-wasmi serve`.
+
+use crate::{
+    listen::{ListenArgs, at_least_one},
+    module_file::ModuleFile,
+};
+use clap::Args;
+use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits};
+use stateroom_wasmi_server::{Rate, Server, ServerConfig};
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// Serve the rooms of a module over WebSockets.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// A .wasm, a .wat, or a folder with server.wasm (and static/)
+    module: PathBuf,
+    #[command(flatten)]
+    listen: ListenArgs,
+    /// Workers that run rooms, in parallel [default: one for each core]
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Seconds after which a room without clients is closed
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    room_idle: u64,
+    /// Keep a room without clients while its timer is set
+    #[arg(long)]
+    keep_timers: bool,
+    /// Seed of the rooms' random generators [default: from the operating system]
+    #[arg(long)]
+    seed: Option<u64>,
+    #[command(flatten)]
+    faults: FaultArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// What follows when a guest fails.
+#[derive(Args)]
+#[command(next_help_heading = "Faults")]
+struct FaultArgs {
+    /// What becomes of a room whose guest fails
+    #[arg(long, value_enum, default_value_t = OnFault::Close)]
+    on_fault: OnFault,
+    /// Milliseconds before the first restart; each further one waits twice as long
+    #[arg(long, default_value_t = 100, value_name = "MS")]
+    restart_wait: u64,
+    /// Seconds that a restart waits at the longest; a room that has run as long begins anew
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    restart_longest: u64,
+    /// Restarts in a row; then the room is closed
+    #[arg(long, default_value_t = 8)]
+    restarts: u32,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum OnFault {
+    /// The room is closed, with its clients
+    Close,
+    /// A fresh guest is started after a while, and told of the clients
+    Restart,
+    /// The event is undone, and the room goes on
+    Rollback,
+}
+
+impl FaultArgs {
+    fn policy(&self) -> FaultPolicy {
+        match self.on_fault {
+            OnFault::Close => FaultPolicy::Close,
+            OnFault::Restart => FaultPolicy::Restart(
+                Backoff::new()
+                    .first(Duration::from_millis(self.restart_wait))
+                    .longest(Duration::from_secs(self.restart_longest))
+                    .restarts(self.restarts),
+            ),
+            OnFault::Rollback => FaultPolicy::Rollback,
+        }
+    }
+}
+
+/// The limits that an operator would set.
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Open rooms
+    #[arg(long, default_value_t = defaults().max_rooms, value_name = "ROOMS")]
+    max_rooms: usize,
+    /// Clients of one room
+    #[arg(long, default_value_t = defaults().limits.max_clients, value_name = "CLIENTS")]
+    max_clients: usize,
+    /// Bytes of one message, in both directions
+    #[arg(long, default_value_t = defaults().limits.max_message_bytes, value_name = "BYTES")]
+    max_message_bytes: usize,
+    /// Bytes of memory of one room
+    #[arg(long, default_value_t = defaults().limits.max_memory_bytes, value_name = "BYTES")]
+    max_memory_bytes: usize,
+    /// Fuel of one event: about one unit for each instruction
+    #[arg(long, default_value_t = defaults().limits.max_fuel_per_event.unwrap_or(u64::MAX), value_name = "FUEL")]
+    max_fuel_per_event: u64,
+    /// Messages queued for one client; one more disconnects it
+    #[arg(long, default_value_t = defaults().max_queued_messages, value_name = "MESSAGES")]
+    max_queued_messages: usize,
+    /// Bytes of the messages queued for one client; more disconnect it
+    #[arg(long, default_value_t = defaults().max_queued_bytes, value_name = "BYTES")]
+    max_queued_bytes: usize,
+    /// Messages of one client per second; 0 for no limit
+    #[arg(long, default_value_t = defaults().message_rate.per_second, value_name = "MESSAGES")]
+    message_rate: u64,
+    /// Messages of one client at once, after a silence
+    #[arg(long, default_value_t = defaults().message_rate.burst, value_name = "MESSAGES")]
+    message_burst: u64,
+    /// Bytes read from one connection per second; 0 for no limit
+    #[arg(long, default_value_t = defaults().byte_rate.per_second, value_name = "BYTES")]
+    byte_rate: u64,
+    /// Bytes read from one connection at once, after a silence
+    #[arg(long, default_value_t = defaults().byte_rate.burst, value_name = "BYTES")]
+    byte_burst: u64,
+    /// Concurrent connections
+    #[arg(long, default_value_t = defaults().max_connections, value_name = "CONNECTIONS")]
+    max_connections: usize,
+    /// Concurrent connections from one address; raise it behind a proxy, whose address all clients have
+    #[arg(long, default_value_t = defaults().max_connections_per_address, value_name = "CONNECTIONS")]
+    max_connections_per_address: usize,
+    /// New connections from one address per second; 0 for no limit
+    #[arg(long, default_value_t = defaults().connect_rate.per_second, value_name = "CONNECTIONS")]
+    connect_rate: u64,
+    /// New connections from one address at once, after a silence
+    #[arg(long, default_value_t = defaults().connect_rate.burst, value_name = "CONNECTIONS")]
+    connect_burst: u64,
+    /// Seconds for the head of a request
+    #[arg(
+        long,
+        default_value_t = defaults().handshake_timeout.as_secs(),
+        value_name = "SECONDS",
+        value_parser = at_least_one(),
+    )]
+    handshake_timeout: u64,
+    /// Client tokens that a room remembers
+    #[arg(long, default_value_t = defaults().max_tokens, value_name = "TOKENS")]
+    max_tokens: usize,
+}
+
+/// The flags' defaults are the library's.
+fn defaults() -> ServerConfig {
+    ServerConfig::new([])
+}
+
+impl LimitArgs {
+    fn apply(&self, config: ServerConfig) -> ServerConfig {
+        config
+            .limits(self.limits())
+            .max_rooms(self.max_rooms)
+            .max_queued_messages(self.max_queued_messages)
+            .max_queued_bytes(self.max_queued_bytes)
+            .message_rate(Rate::new(self.message_rate, self.message_burst))
+            .byte_rate(Rate::new(self.byte_rate, self.byte_burst))
+            .max_connections(self.max_connections)
+            .max_connections_per_address(self.max_connections_per_address)
+            .connect_rate(Rate::new(self.connect_rate, self.connect_burst))
+            .handshake_timeout(Duration::from_secs(self.handshake_timeout))
+            .max_tokens(self.max_tokens)
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = Limits::new();
+        // A single message of the greatest length must fit into the queues.
+        let (inbox, outbox) = (limits.max_inbox_bytes, limits.max_outbox_bytes);
+        limits
+            .max_clients(self.max_clients)
+            .max_message_bytes(self.max_message_bytes)
+            .max_memory_bytes(self.max_memory_bytes)
+            .max_fuel_per_event(Some(self.max_fuel_per_event))
+            .max_inbox_bytes(inbox.max(self.max_message_bytes))
+            .max_outbox_bytes(outbox.max(self.max_message_bytes))
+    }
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let file = ModuleFile::read(&self.module)?;
+        let config = self.config(file);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(serve(config))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn config(self, file: ModuleFile) -> ServerConfig {
+        let mut config = ServerConfig::new(file.wasm);
+        config.module_name = file.name;
+        self.listen.set(&mut config);
+        config.static_dir = config.static_dir.or(file.static_dir);
+        config.workers = self.workers.unwrap_or(config.workers);
+        config.room_idle = Duration::from_secs(self.room_idle);
+        config.keep_timers = self.keep_timers;
+        config = self.limits.apply(config);
+        config.on_fault = self.faults.policy();
+        config.seed = self.seed;
+        config
+    }
+}
+
+/// Lets this process have as many files open as it may at all: each connection is one, and many
+/// systems begin with 1,024.
+fn allow_files() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        // Without it, the server takes fewer connections, and the others wait.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
+async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
+    let name = config.module_name.clone();
+    run_server(Server::bind(config).await?, &name).await
+}
+
+/// Says where a server listens, and runs it until the process is asked to end.
+pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
+    allow_files();
+    let stop = stop_signal()?;
+    // On a line of its own, so that scripts find it. Whoever closed our output does not want it.
+    let _ = writeln!(
+        io::stdout(),
+        "{name} is served at\nhttp://{}",
+        server.local_addr()
+    );
+    server.run(stop).await?;
+    Ok(())
+}
+
+/// Ready when the process is asked to end.
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        );
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

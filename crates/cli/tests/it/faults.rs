@@ -1,0 +1,141 @@
+//! What follows when a guest fails on a server: the flags, `/rooms`, and the close code.
+
+use super::{Server, tool};
+use crate::support::{ENV, guest_0_2};
+
+/// Says how many texts it has had, and that it was told of a client; fails at `bad` (three bytes),
+/// after it said `lost`.
+fn counter() -> String {
+    let message = r#"
+        (if (i32.eq (local.get 2) (i32.const 3))
+            (then (call $send_message (i32.const 0) (i32.const 32) (i32.const 4)) (unreachable)))
+        (global.set $texts (i32.add (global.get $texts) (i32.const 1)))
+        (i32.store8 (i32.const 16) (i32.add (i32.const 48) (global.get $texts)))
+        (call $send_message (i32.const 0) (i32.const 16) (i32.const 1))"#;
+    let connect = "(call $send_message (i32.const 0) (i32.const 48) (i32.const 5))";
+    let more = r#"(global $texts (mut i32) (i32.const 0)) (data (i32.const 32) "lost") (data (i32.const 48) "hello")"#;
+    guest_0_2(ENV, &[("message", message), ("connect", connect)], more)
+}
+
+#[tokio::test]
+async fn by_default_the_room_closes_and_begins_anew() {
+    let server = Server::guest(&counter(), &[]);
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    client.say("bad").await;
+    client.expect("lost").await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1011);
+    assert!(
+        reason.contains("`message`") && !reason.contains("after"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_room_that_starts_again_keeps_its_clients() {
+    let args = [
+        "--on-fault",
+        "restart",
+        "--restart-wait",
+        "10",
+        "--restart-longest",
+        "3600",
+        "--restarts",
+        "2",
+    ];
+    let server = Server::guest(&counter(), &args);
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    for _ in 0..2 {
+        client.say("count").await;
+        client.expect("1").await;
+        client.say("bad").await;
+        client.expect("lost").await;
+        client.expect("hello").await;
+    }
+    let room = server.room("r").await.expect("it is open");
+    assert_eq!(
+        (room["on_fault"].as_str(), room["faults"].as_u64()),
+        (Some("restart"), Some(2))
+    );
+    assert!(
+        room["last_fault"]
+            .as_str()
+            .is_some_and(|fault| fault.contains("`message`")),
+        "{room}"
+    );
+    client.say("bad").await;
+    client.expect("lost").await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1011);
+    assert!(reason.starts_with("after 3 faults: "), "{reason}");
+}
+
+#[tokio::test]
+async fn a_room_that_waits_to_start_again_says_so() {
+    let server = Server::guest(
+        &counter(),
+        &[
+            "--on-fault",
+            "restart",
+            "--restart-wait",
+            "3600000",
+            "--restart-longest",
+            "3600",
+        ],
+    );
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    client.say("bad").await;
+    client.expect("lost").await;
+    server
+        .until_room("r", "it is restarting", |room| {
+            room.is_some_and(|room| room["state"] == "restarting")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_room_that_rolls_back_goes_on_as_if_nothing_had_been() {
+    let server = Server::guest(&counter(), &["--on-fault", "rollback"]);
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    for n in 1..=9 {
+        client.say("bad").await;
+        client.say("count").await;
+        client.expect(&n.to_string()).await;
+    }
+    let room = server.room("r").await.expect("it is open");
+    assert_eq!(
+        (room["on_fault"].as_str(), room["faults"].as_u64()),
+        (Some("rollback"), Some(9))
+    );
+}
+
+#[tokio::test]
+async fn rollback_is_refused_for_a_module_with_hidden_state() {
+    let text = guest_0_2(
+        "",
+        &[("timer", "(table.set $t (i32.const 0) (ref.null func))")],
+        "(table $t 1 funcref)",
+    );
+    let folder = super::Folder::new();
+    let path = folder.write("tables.wat", text);
+    let path = path.to_str().expect("it is text");
+    let served = tool(&["serve", path, "--port", "0", "--on-fault", "rollback"]);
+    assert!(!served.status.success());
+    let said = String::from_utf8_lossy(&served.stderr);
+    assert!(
+        said.contains("cannot be rolled back, since it uses table.set"),
+        "{said}"
+    );
+
+    let checked = tool(&["check", path]);
+    assert!(checked.status.success());
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(
+        said.contains("rollback  the module cannot be rolled back"),
+        "{said}"
+    );
+}

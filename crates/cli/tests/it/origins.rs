@@ -1,0 +1,158 @@
+//! Which web pages may talk to the rooms.
+
+use super::Server;
+
+/// What the server answers to a request with these headers.
+async fn status(server: &Server, request: &str, host: &str, more: &str) -> u16 {
+    let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n");
+    let answer = server.ask_for_head(text.as_bytes()).await;
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// The same for a WebSocket; origins are separated by spaces.
+async fn upgrade(server: &Server, host: &str, origins: &str) -> u16 {
+    let origins: String = origins
+        .split_whitespace()
+        .map(|origin| format!("Origin: {origin}\r\n"))
+        .collect();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    status(server, "GET /ws", host, &format!("{upgrade}{origins}")).await
+}
+
+#[tokio::test]
+async fn only_pages_of_the_server_itself_may_connect() {
+    let server = Server::bundled("echo-c", &[]);
+    let own = server.address.as_str();
+    let port = own.rsplit(':').next().expect("a port");
+    let local = format!("localhost:{port}");
+    let rebound = format!("evil.example:{port}");
+    let cases = [
+        (own, String::new(), 101),
+        ("evil.example", String::new(), 101),
+        (own, format!("http://{own}"), 101),
+        (&local, format!("http://{local}"), 101),
+        (&local, format!("http://{own}"), 403),
+        (own, "http://evil.example".to_owned(), 403),
+        (own, format!("http://{rebound}"), 403),
+        (own, format!("http://{own}.evil.example"), 403),
+        (own, "http://127.0.0.1".to_owned(), 403),
+        (own, "null".to_owned(), 403),
+        (own, format!("http://{own} http://evil.example"), 403),
+        // A name that was made to point here is not ours.
+        (&rebound, format!("http://{rebound}"), 403),
+        (
+            "localhost.evil.example",
+            "http://localhost.evil.example".to_owned(),
+            403,
+        ),
+    ];
+    for (host, origin, expected) in cases {
+        assert_eq!(
+            upgrade(&server, host, &origin).await,
+            expected,
+            "{origin:?} at {host}"
+        );
+    }
+    assert_eq!(
+        server.rooms().await.len(),
+        1,
+        "who is refused opens no room"
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_page_changes_nothing_and_reads_nothing() {
+    let server = Server::bundled("echo-c", &[]);
+    let own = server.address.as_str();
+    let foreign = "Origin: http://evil.example\r\n";
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        assert_eq!(
+            status(&server, &format!("{method} /rooms"), own, foreign).await,
+            403,
+            "{method}"
+        );
+        assert_eq!(
+            status(&server, &format!("{method} /rooms"), own, "").await,
+            405,
+            "{method}"
+        );
+    }
+    // The browser keeps the answer from the page unless this header allows it.
+    let request = format!("GET /rooms HTTP/1.1\r\nHost: {own}\r\n{foreign}\r\n");
+    let head = server
+        .ask_for_head(request.as_bytes())
+        .await
+        .to_ascii_lowercase();
+    assert!(!head.contains("access-control-allow-origin"), "{head}");
+}
+
+#[tokio::test]
+async fn listed_origins_may_connect() {
+    let args = [
+        "--allow-origin",
+        "https://game.example",
+        "--allow-origin",
+        "http://dev.example:3000/",
+    ];
+    let server = Server::bundled("echo-c", &args);
+    let own = server.address.as_str();
+    let cases = [
+        ("https://game.example", 101),
+        ("http://dev.example:3000", 101),
+        ("http://game.example", 403),
+        ("https://game.example:8443", 403),
+        ("https://game.example.evil.example", 403),
+        ("null", 403),
+    ];
+    for (origin, expected) in cases {
+        assert_eq!(upgrade(&server, own, origin).await, expected, "{origin}");
+    }
+    let server = Server::bundled("echo-c", &["--allow-origin", "*"]);
+    for origin in ["http://evil.example", "null"] {
+        assert_eq!(
+            upgrade(&server, &server.address, origin).await,
+            101,
+            "{origin}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_often_is_logged_seldom() {
+    let server = Server::bundled("echo-c", &["--connect-rate", "1", "--connect-burst", "200"]);
+    for _ in 0..150 {
+        assert_eq!(
+            upgrade(&server, &server.address, "http://evil.example").await,
+            403
+        );
+    }
+    for _ in 0..150 {
+        server.get("/status").await;
+    }
+    let log = server.log.lock().expect("no panic").clone();
+    for line in ["was refused", "is turned away"] {
+        let count = log.matches(line).count();
+        assert!(
+            (1..100).contains(&count),
+            "{count} lines say that somebody {line}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_public_server_has_the_name_that_it_is_asked_by() {
+    let server = Server::bundled("echo-c", &["--host", "0.0.0.0"]);
+    assert_eq!(
+        upgrade(&server, "game.example", "https://game.example").await,
+        101
+    );
+    assert_eq!(
+        upgrade(&server, "game.example", "https://evil.example").await,
+        403
+    );
+}

@@ -1,0 +1,103 @@
+//! Once warm, a link allocates nothing: neither for frames that come in nor for those that go out.
+//!
+//! A test target of its own, since it replaces the allocator.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
+use counting_allocator::ALLOCATIONS;
+use stateroom_wasmi_host::{Budget, Host, Limits, ManualClock, Module};
+use stateroom_wasmi_link::{Link, LinkTransport, Wire};
+use std::{convert::Infallible, time::Duration};
+
+const ECHO: &[u8] = include_bytes!("../../../examples/rooms/wasm/echo-c.wasm");
+
+const BUFFER: usize = 2048;
+
+/// Gives the link what is to come, and forgets what it writes.
+struct Script {
+    to_come: std::rc::Rc<[u8]>,
+    read: usize,
+    written: usize,
+}
+
+impl Wire for Script {
+    type Error = Infallible;
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        let left = &self.to_come[self.read..];
+        let len = bytes.len().min(left.len());
+        bytes[..len].copy_from_slice(&left[..len]);
+        self.read += len;
+        Ok(len)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.written += bytes.len();
+        Ok(bytes.len())
+    }
+}
+
+fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = [&[kind, number], body].concat();
+    frame.extend(
+        crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC)
+            .checksum(&frame)
+            .to_le_bytes(),
+    );
+    [&[0], cobs::encode_vec(&frame).as_slice(), &[0]].concat()
+}
+
+/// A greeting; and, when it was answered, a client that connects, speaks and leaves.
+fn session(session: u8) -> [std::rc::Rc<[u8]>; 2] {
+    let to = |rest: &[u8]| [&[0, 1, 0, 0, 0], rest].concat();
+    let hello = encode(0x01, 0, &[1, session, 0, 0, 0, 0, 16, 0, 0, 0, 16, 0, 0]);
+    let events = [
+        encode(0x10, 0, &to(&[])),
+        encode(0x12, 1, &to(b"some text of a client")),
+        encode(0x13, 2, &to(&[0xff; 500])),
+        vec![0x55; 30],
+        encode(0x11, 3, &to(&[])),
+    ];
+    [hello.into(), events.concat().into()]
+}
+
+#[test]
+fn once_warm_frames_allocate_nothing() {
+    let mut host = Host::new(ManualClock::new(), LinkTransport::<BUFFER>::new());
+    let script = [session(1), session(2)].concat();
+    let mut link = Link::<_, BUFFER>::new(Script {
+        to_come: script[0].clone(),
+        read: 0,
+        written: 0,
+    });
+    let room = host
+        .open(
+            "",
+            &Module::load(ECHO, &Limits::default()).expect("it loads"),
+        )
+        .expect("it opens");
+    link.carry(&mut host, room).expect("it is carried");
+    let mut round = || {
+        for to_come in &script {
+            link.wire_mut().to_come = to_come.clone();
+            link.wire_mut().read = 0;
+            // Also what is sent again.
+            for _ in 0..10 {
+                let Ok(_) = link.poll(&mut host, Budget::UNLIMITED);
+                host.clock().advance(Duration::from_millis(500));
+            }
+        }
+        std::mem::take(&mut link.wire_mut().written)
+    };
+    for _ in 0..50 {
+        round();
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..100 {
+        let written = round();
+        assert!(written > 4 * 500, "{written} bytes");
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}

@@ -1,0 +1,62 @@
+//! The functions of `env`: sending, and the timer.
+
+use super::{
+    super::host_state::State,
+    context::{CALL, charge, copying, fault, slice},
+};
+use crate::{
+    abi::{self, Request},
+    error::FaultCause,
+    event::MessagePayload,
+};
+use wasmi::{Caller, Error};
+
+pub(super) fn send_message(
+    mut caller: Caller<'_, State>,
+    client: i32,
+    ptr: u32,
+    len: u32,
+) -> Result<(), Error> {
+    charge(&mut caller, copying(len));
+    let (bytes, state) = slice(&mut caller, "send_message", ptr, len)?;
+    let text = core::str::from_utf8(bytes).map_err(|_| fault(FaultCause::NotUtf8))?;
+    send(state, client, MessagePayload::Text(text))
+}
+
+pub(super) fn send_binary(
+    mut caller: Caller<'_, State>,
+    client: i32,
+    ptr: u32,
+    len: u32,
+) -> Result<(), Error> {
+    charge(&mut caller, copying(len));
+    let (bytes, state) = slice(&mut caller, "send_binary", ptr, len)?;
+    send(state, client, MessagePayload::Bytes(bytes))
+}
+
+fn send(state: &mut State, client: i32, payload: MessagePayload<'_>) -> Result<(), Error> {
+    let recipient =
+        abi::decode_recipient(client).ok_or_else(|| fault(FaultCause::BadRecipient(client)))?;
+    state.send(recipient, payload).map_err(fault)
+}
+
+pub(super) fn set_timer(mut caller: Caller<'_, State>, ms_delay: u32) {
+    charge(&mut caller, CALL);
+    caller.data_mut().set_timer(ms_delay);
+}
+
+pub(super) fn stateroom_send(
+    mut caller: Caller<'_, State>,
+    ptr: u32,
+    len: u32,
+) -> Result<(), Error> {
+    charge(&mut caller, copying(len));
+    let (bytes, state) = slice(&mut caller, "stateroom_send", ptr, len)?;
+    match abi::decode(bytes).map_err(|error| fault(FaultCause::Undecodable(error)))? {
+        Request::Message { recipient, payload } => state.send(recipient, payload).map_err(fault),
+        Request::SetTimer { ms_delay } => {
+            state.set_timer(ms_delay);
+            Ok(())
+        }
+    }
+}

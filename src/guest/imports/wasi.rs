@@ -1,0 +1,197 @@
+//! The part of WASI preview 1 that a room gets: it may print, tell the time, draw random numbers
+//! and exit. There are no files, no arguments and no environment.
+//!
+//! Pointers outside of the memory answer `EFAULT`, as they do in the JIT host.
+
+use super::{
+    super::host_state::State,
+    context::{CALL, charge, copying, fault, memory},
+};
+use crate::{
+    abi::{Signature, WASI},
+    error::FaultCause,
+};
+use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
+
+/// Defines one function of WASI by its name.
+pub(super) fn define<'a>(
+    linker: &'a mut Linker<State>,
+    name: &str,
+    signature: &Signature,
+) -> Result<&'a mut Linker<State>, LinkerError> {
+    match name {
+        "args_sizes_get" | "environ_sizes_get" => linker.func_wrap(WASI, name, sizes_get),
+        "args_get" | "environ_get" => linker.func_wrap(WASI, name, |_: u32, _: u32| SUCCESS),
+        "clock_res_get" => linker.func_wrap(WASI, name, clock_res_get),
+        "clock_time_get" => linker.func_wrap(WASI, name, clock_time_get),
+        "fd_close" => linker.func_wrap(WASI, name, |fd: u32| if fd < 3 { SUCCESS } else { EBADF }),
+        "fd_fdstat_get" => linker.func_wrap(WASI, name, fd_fdstat_get),
+        "fd_seek" => linker.func_wrap(
+            WASI,
+            name,
+            |fd: u32, _: i64, _: u32, _: u32| {
+                if fd < 3 { ESPIPE } else { EBADF }
+            },
+        ),
+        "fd_write" => linker.func_wrap(WASI, name, fd_write),
+        "proc_exit" => linker.func_wrap(WASI, name, |code: i32| -> Result<(), Error> {
+            Err(fault(FaultCause::Exit { code }))
+        }),
+        "random_get" => linker.func_wrap(WASI, name, random_get),
+        "sched_yield" => linker.func_wrap(WASI, name, || SUCCESS),
+        _ => refuse(linker, name, signature),
+    }
+}
+
+type Errno = u32;
+const SUCCESS: Errno = 0;
+const EBADF: Errno = 8;
+const EFAULT: Errno = 21;
+const EINVAL: Errno = 28;
+const ENOSYS: Errno = 52;
+const ESPIPE: Errno = 70;
+
+/// Functions on files say that there is no such file, all others that they are not there.
+fn refuse<'a>(
+    linker: &'a mut Linker<State>,
+    name: &str,
+    signature: &Signature,
+) -> Result<&'a mut Linker<State>, LinkerError> {
+    let on_files = ["fd_", "path_", "sock_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    let errno = if on_files { EBADF } else { ENOSYS };
+    let answer = move |_: Caller<'_, State>, _: &[Val], results: &mut [Val]| {
+        results[0] = Val::I32(errno.cast_signed());
+        Ok(())
+    };
+    linker.func_new(
+        WASI,
+        name,
+        crate::guest::engine::func_type(signature),
+        answer,
+    )
+}
+
+/// The number of arguments or variables, and the length of all of them.
+fn sizes_get(mut caller: Caller<'_, State>, count: u32, bytes: u32) -> Errno {
+    let (memory, _) = memory(&mut caller);
+    done(put(memory, count, &[0; 4]).and_then(|()| put(memory, bytes, &[0; 4])))
+}
+
+const REALTIME: u32 = 0;
+const MONOTONIC: u32 = 1;
+
+fn clock_res_get(mut caller: Caller<'_, State>, clock: u32, resolution: u32) -> Errno {
+    let (memory, _) = memory(&mut caller);
+    match clock {
+        REALTIME | MONOTONIC => done(put(memory, resolution, &1_u64.to_le_bytes())),
+        _ => EINVAL,
+    }
+}
+
+/// The time of the running event; it stands still while the guest runs.
+fn clock_time_get(mut caller: Caller<'_, State>, clock: u32, _precision: u64, time: u32) -> Errno {
+    let (memory, state) = memory(&mut caller);
+    let nanos = match clock {
+        REALTIME => (state.now + state.unix_time_at_zero).as_nanos(),
+        MONOTONIC => state.now.as_nanos(),
+        _ => return EINVAL,
+    };
+    done(put(memory, time, &nanos.to_le_bytes()))
+}
+
+/// The standard streams are character devices; the guest may write to two of them.
+fn fd_fdstat_get(mut caller: Caller<'_, State>, fd: u32, stat: u32) -> Errno {
+    const CHARACTER_DEVICE: u8 = 2;
+    const RIGHT_TO_WRITE: u8 = 1 << 6;
+    if fd > 2 {
+        return EBADF;
+    }
+    let mut bytes = [0; 24];
+    bytes[0] = CHARACTER_DEVICE;
+    bytes[8] = if fd == 0 { 0 } else { RIGHT_TO_WRITE };
+    let (memory, _) = memory(&mut caller);
+    done(put(memory, stat, &bytes))
+}
+
+/// As many buffers as POSIX lets a caller give at once.
+const MAX_BUFFERS: u32 = 1024;
+/// As many bytes as are taken at once; a caller goes on with the rest.
+const MAX_BYTES_AT_ONCE: u32 = 64 << 10;
+
+fn fd_write(
+    mut caller: Caller<'_, State>,
+    fd: u32,
+    buffers: u32,
+    count: u32,
+    written: u32,
+) -> Errno {
+    if !(1..=2).contains(&fd) {
+        return EBADF;
+    }
+    if count > MAX_BUFFERS {
+        return EINVAL;
+    }
+    let (memory, state) = memory(&mut caller);
+    let (total, whole) = print(memory, state, fd, buffers, count);
+    let errno = done(whole.and_then(|()| put(memory, written, &total.to_le_bytes())));
+    charge(&mut caller, copying(total) + u64::from(count) * CALL);
+    errno
+}
+
+/// Prints some buffers; answers how many bytes, and whether all buffers were within the memory.
+fn print(memory: &[u8], state: &mut State, fd: u32, buffers: u32, count: u32) -> (u32, Option<()>) {
+    let mut total = 0;
+    for i in 0..count {
+        let Some(buffer) = buffer_at(memory, buffers, i) else {
+            return (total, None);
+        };
+        let taken = buffer.len().min((MAX_BYTES_AT_ONCE - total) as usize);
+        state.print(fd, &buffer[..taken]);
+        // At most what was left.
+        total += taken as u32;
+    }
+    (total, Some(()))
+}
+
+/// The `i`th buffer of an array of pointers and lengths.
+fn buffer_at(memory: &[u8], buffers: u32, i: u32) -> Option<&[u8]> {
+    let at = (buffers as usize).checked_add(i as usize * 8)?;
+    let entry: &[u8; 8] = memory.get(at..)?.first_chunk()?;
+    let word =
+        |at: usize| u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]);
+    memory.get(word(0) as usize..)?.get(..word(4) as usize)
+}
+
+/// Random bytes, all of the seed. More than 64 KiB at once are refused, to bound one call.
+fn random_get(mut caller: Caller<'_, State>, ptr: u32, len: u32) -> Errno {
+    if len > MAX_BYTES_AT_ONCE {
+        return EINVAL;
+    }
+    charge(&mut caller, CALL + u64::from(len));
+    let (memory, state) = memory(&mut caller);
+    let Some(bytes) = memory
+        .get_mut(ptr as usize..)
+        .and_then(|rest| rest.get_mut(..len as usize))
+    else {
+        return EFAULT;
+    };
+    state.random.fill(bytes);
+    SUCCESS
+}
+
+fn put(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
+    memory
+        .get_mut(ptr as usize..)?
+        .get_mut(..bytes.len())?
+        .copy_from_slice(bytes);
+    Some(())
+}
+
+fn done(put: Option<()>) -> Errno {
+    match put {
+        Some(()) => SUCCESS,
+        None => EFAULT,
+    }
+}

@@ -1,0 +1,5 @@
+//! Queues of payloads.
+
+mod payload_queue;
+
+pub(crate) use self::payload_queue::PayloadQueue;

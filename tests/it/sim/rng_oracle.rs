@@ -1,0 +1,60 @@
+//! Random numbers of a guest, foretold.
+
+use super::guest::Op;
+use stateroom_wasmi_host::{ClientId, Event, Instant, Module, Room, RoomOptions};
+
+/// Another room with the same seed, which does nothing but draw.
+pub struct Dice {
+    module: Module,
+    seed: u64,
+    room: Option<Room>,
+    drawn: Vec<[u8; 8]>,
+}
+
+impl Dice {
+    pub const fn new(module: Module, seed: u64) -> Self {
+        Self {
+            module,
+            seed,
+            room: None,
+            drawn: Vec::new(),
+        }
+    }
+
+    /// What is drawn when so many were drawn before.
+    pub fn number(&mut self, at: usize) -> [u8; 8] {
+        while self.drawn.len() <= at {
+            let number = self.draw();
+            self.drawn.push(number);
+        }
+        self.drawn[at]
+    }
+
+    fn draw(&mut self) -> [u8; 8] {
+        let room = self.room.get_or_insert_with(|| {
+            let mut options = RoomOptions::default();
+            options.seed = self.seed;
+            let mut room =
+                Room::new(&self.module, "", Instant::ZERO, options).expect("the room opens");
+            room.handle_event(Instant::ZERO, Event::Connect(ClientId(1)))
+                .expect("the client may connect");
+            room
+        });
+        let bytes: Vec<u8> = Op::Draw
+            .words()
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        room.handle_event(Instant::ZERO, Event::message(ClientId(1), bytes.as_slice()))
+            .expect("the room takes it");
+        loop {
+            while let Some(output) = room.poll_output() {
+                // All else that it says are heads, which are longer.
+                if let Ok(number) = output.payload.as_bytes().try_into() {
+                    return number;
+                }
+            }
+            room.resume(Instant::ZERO);
+        }
+    }
+}
