@@ -1,17 +1,20 @@
-//! What can go wrong, by operation: loading a module, opening a room, handing it an event; and
-//! what a guest can do wrong.
+//! Errors by operation (loading a module, opening a room, giving it an event), and the faults of
+//! guests.
 
 use crate::{
     abi::{AbiProblem, AbiVersion, DecodeError},
     event::ClientId,
+    limits::LimitsError,
 };
 use alloc::{boxed::Box, vec::Vec};
 use core::{error::Error, fmt};
 
-/// Why bytes did not become a [`Module`](crate::Module).
+/// Why a [`Module`](crate::Module) could not be loaded.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LoadError {
+    /// The limits contradict each other.
+    Limits(LimitsError),
     /// The module is longer than [`Limits::max_module_bytes`](crate::Limits::max_module_bytes).
     TooLarge {
         /// Its length in bytes.
@@ -19,29 +22,29 @@ pub enum LoadError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The bytes are no valid WebAssembly, or use a feature that is off.
+    /// The bytes are not valid WebAssembly, or use a proposal that is not supported.
     Invalid(EngineError),
-    /// The text is no valid WebAssembly text.
+    /// The text is not valid WebAssembly text.
     #[cfg(feature = "wat")]
-    Text(wat::Error),
-    /// The module is valid, but is not a room: all that is wrong with it.
+    Text(EngineError),
+    /// The module is valid, but does not conform to the ABI.
     Abi {
-        /// The ABI it was checked against, if it speaks any.
+        /// The ABI that it was checked against; none if it exports nothing of either.
         abi: Option<AbiVersion>,
-        /// At least one problem, and all of them.
+        /// All problems; at least one.
         problems: Vec<AbiProblem>,
     },
-    /// The module has an instruction that the interpreter is known to get wrong: one that stores a
-    /// lane of a vector at an offset of 65,536 or more.
+    /// The module has an instruction that wasmi 2.0.0 executes incorrectly: a vector lane store at an
+    /// offset of 65,536 or more.
     #[cfg(feature = "simd")]
     Misread {
         /// Its name.
         instruction: &'static str,
     },
-    /// The module was to be loaded for rollback, but its guests have state that cannot be restored.
+    /// The module cannot be loaded for rollback: its guests have state that cannot be restored.
     #[cfg(feature = "rollback")]
     HiddenState {
-        /// What it uses: an instruction such as `table.set`.
+        /// What has that state: an instruction such as `table.set`.
         what: &'static str,
     },
 }
@@ -49,6 +52,7 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Limits(error) => error.fmt(f),
             Self::TooLarge { bytes, limit } => {
                 write!(
                     f,
@@ -62,7 +66,7 @@ impl fmt::Display for LoadError {
             Self::Misread { instruction } => write!(
                 f,
                 "the module uses {instruction} with an offset of 65536 or more, which the interpreter \
-                 gets wrong"
+                 executes incorrectly"
             ),
             #[cfg(feature = "rollback")]
             Self::HiddenState { what } => {
@@ -71,7 +75,7 @@ impl fmt::Display for LoadError {
             Self::Abi { abi, problems } => {
                 match abi {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
-                    None => f.write_str("the module cannot be a room:")?,
+                    None => f.write_str("the module is not a room:")?,
                 }
                 problems
                     .iter()
@@ -92,7 +96,7 @@ impl Error for LoadError {
     }
 }
 
-/// An error of the interpreter, which says what it is about in its message.
+/// An error of the interpreter or of its parser, whose message says what it is about.
 #[derive(Debug)]
 pub struct EngineError(Box<dyn Error + Send + Sync>);
 
@@ -121,19 +125,20 @@ pub enum OpenError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The host has a room of this id.
+    /// The host has a room of this id already.
     IdTaken,
     /// The host has as many rooms as [`HostLimits::max_rooms`](crate::HostLimits::max_rooms) allows.
     TooManyRooms {
         /// The limit.
         limit: usize,
     },
-    /// The guest asks for more memory or table elements than the limits allow, or its data does
-    /// not fit into it.
+    /// The module needs more memory or table elements than the limits allow, or its data segments do
+    /// not fit into its memory.
     Instantiate(EngineError),
     /// The guest failed in its start function.
     Fault(Fault),
-    /// The room is to roll back after a fault, but its module was not loaded for that.
+    /// The policy is [`Rollback`](crate::FaultPolicy::Rollback), but the module was not loaded for
+    /// it ([`LoadOptions::rollback`](crate::LoadOptions::rollback)).
     #[cfg(feature = "rollback")]
     NoRollback,
 }
@@ -152,7 +157,7 @@ impl fmt::Display for OpenError {
             Self::Instantiate(_) => f.write_str("the module could not be instantiated"),
             Self::Fault(fault) => fault.fmt(f),
             #[cfg(feature = "rollback")]
-            Self::NoRollback => f.write_str("the module was not loaded for rooms that roll back"),
+            Self::NoRollback => f.write_str("the module was not loaded for rollback"),
         }
     }
 }
@@ -168,15 +173,33 @@ impl Error for OpenError {
     }
 }
 
-/// Why a room did not take an event. Nothing of the event has happened.
+/// The host has no room of this key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownRoom;
+
+impl fmt::Display for UnknownRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no such room")
+    }
+}
+
+impl Error for UnknownRoom {}
+
+impl From<UnknownRoom> for EventError {
+    fn from(_: UnknownRoom) -> Self {
+        Self::UnknownRoom
+    }
+}
+
+/// Why a room refused an event. Nothing has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventError {
-    /// The host has no such room.
+    /// The host has no room of this key.
     UnknownRoom,
     /// The room is closed.
     Closed,
-    /// Not a number that a client may have: 1 to 2³¹ − 1.
+    /// The id is not from 1 to 2³¹ − 1.
     InvalidClientId(ClientId),
     /// The client is connected already.
     AlreadyConnected(ClientId),
@@ -187,24 +210,29 @@ pub enum EventError {
         /// The limit.
         limit: usize,
     },
-    /// The message is longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
+    /// The message is longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes): it
+    /// is never accepted.
     MessageTooLong {
         /// Its length in bytes.
         bytes: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The room is busy and its inbox is full; try again when it has made progress.
+    /// The room is busy and its inbox is full: it will be accepted when the room has made progress.
     InboxFull,
 }
 
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownRoom => f.write_str("there is no such room"),
+            Self::UnknownRoom => UnknownRoom.fmt(f),
             Self::Closed => f.write_str("the room is closed"),
             Self::InvalidClientId(id) => {
-                write!(f, "{id} is no client id; they go from 1 to 2147483647")
+                write!(
+                    f,
+                    "invalid client id {id}: must be between 1 and {}",
+                    ClientId::MAX
+                )
             }
             Self::AlreadyConnected(id) => write!(f, "client {id} is connected already"),
             Self::NotConnected(id) => write!(f, "client {id} is not connected"),
@@ -222,7 +250,7 @@ impl fmt::Display for EventError {
 
 impl Error for EventError {}
 
-/// A guest's failure: what it did wrong, and in which of its exports.
+/// A guest's failure: its cause, and the export in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The export that was running, such as `message` or `jam_malloc`; `start` for a module's
@@ -258,7 +286,7 @@ pub enum FaultCause {
         /// The limit.
         limit: u64,
     },
-    /// The guest gave a pointer and a length that are not within its memory.
+    /// The guest passed a pointer and a length that are not within its memory.
     BadPointer {
         /// The function that it called.
         function: &'static str,
@@ -269,9 +297,9 @@ pub enum FaultCause {
     },
     /// The guest sent a text that is not UTF-8.
     NotUtf8,
-    /// The guest sent to a recipient that the ABI does not have (`i32::MIN`).
+    /// The guest sent to a recipient that the ABI does not define (`i32::MIN`).
     BadRecipient(i32),
-    /// The guest gave `stateroom_send` bytes that are no message.
+    /// The guest passed bytes to `stateroom_send` that do not decode.
     Undecodable(DecodeError),
     /// The guest sent a message longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
     MessageTooLong {
@@ -292,29 +320,29 @@ pub enum FaultCause {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The guest's allocator answered a buffer that is not within its memory; or null, and the
-    /// memory cannot be grown for a buffer either.
+    /// The guest's allocator returned a buffer that is not within its memory; or null, and the memory
+    /// cannot be grown for a buffer either.
     BadAllocation {
-        /// The pointer it answered.
+        /// The pointer that it returned.
         ptr: u32,
-        /// The length in bytes that it was asked for.
+        /// The requested length in bytes.
         len: u32,
     },
-    /// A function that was to be called for the first time is not valid; only with
+    /// A function that was called for the first time is not valid; only with
     /// [`Compilation::OnDemand`](crate::Compilation::OnDemand).
     InvalidFunction,
     /// The guest called `proc_exit`.
     Exit {
-        /// The exit code it gave.
+        /// Its exit code.
         code: i32,
     },
-    /// The guest was made for another version of the interface.
+    /// The guest was made for another version of the ABI.
     WrongVersion {
         /// The exported global that holds the address of the number.
         name: &'static str,
-        /// What the number must be.
+        /// The supported number.
         expected: i32,
-        /// What it is.
+        /// The guest's number.
         found: i32,
     },
 }
@@ -334,9 +362,9 @@ impl fmt::Display for FaultCause {
             }
             Self::NotUtf8 => f.write_str("it sent a text that is not UTF-8"),
             Self::BadRecipient(n) => {
-                write!(f, "it sent to the recipient {n}, which there cannot be")
+                write!(f, "it used the invalid recipient {n}")
             }
-            Self::Undecodable(_) => f.write_str("it sent bytes that are no message"),
+            Self::Undecodable(_) => f.write_str("it sent bytes that do not decode"),
             Self::MessageTooLong { bytes, limit } => {
                 write!(
                     f,
@@ -350,10 +378,7 @@ impl fmt::Display for FaultCause {
                 write!(f, "it sent more than {limit} bytes within one event")
             }
             Self::BadAllocation { ptr, len } => {
-                write!(
-                    f,
-                    "its allocator answered {ptr:#x} when asked for {len} bytes"
-                )
+                write!(f, "its allocator returned {ptr:#x} for {len} bytes")
             }
             Self::InvalidFunction => f.write_str("one of its functions is not valid WebAssembly"),
             Self::Exit { code } => write!(f, "it exited with code {code}"),
@@ -362,7 +387,7 @@ impl fmt::Display for FaultCause {
                 expected,
                 found,
             } => {
-                write!(f, "`{name}` is {found}, but this host speaks {expected}")
+                write!(f, "`{name}` is {found}, but this host supports {expected}")
             }
         }
     }
@@ -391,12 +416,12 @@ pub enum Trap {
     IntegerOverflow,
     /// A conversion of a NaN to an integer.
     BadConversion,
-    /// The limits of [`Limits::max_stack_bytes`](crate::Limits::max_stack_bytes) or
+    /// More than [`Limits::max_stack_bytes`](crate::Limits::max_stack_bytes) or
     /// [`Limits::max_recursion_depth`](crate::Limits::max_recursion_depth).
     StackOverflow,
-    /// The host has no more memory to give.
+    /// The host is out of memory.
     OutOfSystemMemory,
-    /// Something that this crate has no name for.
+    /// A trap that this crate has no name for.
     Other,
 }
 
@@ -416,7 +441,7 @@ impl fmt::Display for Trap {
             Self::BadConversion => "invalid conversion to integer",
             Self::StackOverflow => "stack overflow",
             Self::OutOfSystemMemory => "the host is out of memory",
-            Self::Other => "the interpreter gave up",
+            Self::Other => "unknown trap",
         })
     }
 }

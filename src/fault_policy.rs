@@ -1,39 +1,55 @@
 //! What follows when a guest fails.
 
+use crate::{error::OpenError, module::Module};
 use core::{fmt, time::Duration};
 
-/// What becomes of a room whose guest has failed. Chosen for a host
-/// ([`Host::with_fault_policy`](crate::Host::with_fault_policy)) and for each room
+/// What follows when the guest of a room fails. Set for a host
+/// ([`Host::with_fault_policy`](crate::Host::with_fault_policy)) or for one room
 /// ([`RoomOptions::on_fault`](crate::RoomOptions::on_fault)).
 ///
-/// Whatever is chosen, the event that broke the guest is over, and no other room notices.
+/// With any policy, the event that caused the fault is over, and no other room is affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultPolicy {
-    /// The room closes, with what had been sent before still going out. The default.
+    /// The room closes. What the guest had sent is still delivered. The default.
     #[default]
     Close,
-    /// The room goes on with a fresh guest, after a while that grows with each fault.
+    /// The room continues with a fresh guest, after a delay that grows with each fault.
     ///
-    /// The fresh guest is initialised and told of the clients that are there, in the order of
-    /// their numbers; then of what had waited and what came meanwhile. Its memory and its timer are
-    /// lost, and its random numbers are others. The transport hears of each client
-    /// [once more](crate::Transport::connected). A guest that fails while it is opened (in its
-    /// start function) makes no room in the first place.
+    /// The fresh guest is initialised and handles a connect for each client that is connected, in
+    /// the order of their ids; then the events that waited. Memory and timer are lost, and random
+    /// numbers differ. The transport's [`connected`](crate::Transport::connected) is called again
+    /// for each client. A guest that fails in its start function while the room is opened makes no
+    /// room.
     Restart(Backoff),
     /// The event is undone: memory, globals and random numbers are as they were before it, and
-    /// nothing that it sent goes out. The room goes on as if the event had not been; a client whose
-    /// connect is undone stays connected without the guest having heard of it, and a timer that ran
-    /// off is not set any more. A guest that fails when it is initialised has nothing to go back to:
-    /// that closes the room.
+    /// nothing that it sent is delivered. The room continues as if the event had not happened,
+    /// except that a client whose connect is undone stays connected although the guest does not know
+    /// it, and that a timer which fired is not set any more. A guest that fails while it is
+    /// initialised has no earlier state: the room closes.
     ///
-    /// It needs a module that was loaded
-    /// [for it](crate::LoadOptions::rollback). What an event sends is held back until the event has
-    /// ended. The room keeps a copy of the guest's memory that is not zero, taken when the events
-    /// since the last copy have used a unit of fuel for each byte of memory, and those
-    /// events. To undo one is to fetch the copy and to run these again, slice by slice, unheard.
+    /// It needs a module that was loaded [for it](crate::LoadOptions::rollback). An event's outputs
+    /// are held until it ends. The room keeps a checkpoint (the parts of the guest's memory that are
+    /// not zero) and a log of the events since; the next checkpoint is taken when these have used a
+    /// unit of fuel for each byte of memory. Rolling back restores the checkpoint and replays the log
+    /// with output suppressed, slice by slice.
     #[cfg(feature = "rollback")]
     Rollback,
+}
+
+impl FaultPolicy {
+    /// Whether rooms of this module can have the policy.
+    #[cfg_attr(
+        not(feature = "rollback"),
+        expect(unused_variables, clippy::unused_self)
+    )]
+    pub(crate) fn check(self, module: &Module) -> Result<(), OpenError> {
+        #[cfg(feature = "rollback")]
+        if self == Self::Rollback && !module.compiled.is_exposed() {
+            return Err(OpenError::NoRollback);
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for FaultPolicy {
@@ -48,10 +64,10 @@ impl fmt::Display for FaultPolicy {
     }
 }
 
-/// How long a room waits before it starts again.
+/// Exponential backoff: how long a room waits before it restarts.
 ///
-/// Faults are in a row until a guest has run for the longest wait without one. A wait of zero ends
-/// when time has gone on by a nanosecond.
+/// Faults are consecutive until a guest has run for the longest wait without one. A wait of zero
+/// lasts a nanosecond, so that a clock which stands still does not restart a room without end.
 ///
 /// ```
 /// use stateroom_wasmi_host::Backoff;
@@ -66,8 +82,7 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest wait. Default 30 s.
     pub longest: Duration,
-    /// How many faults in a row are each followed by a restart; one more closes the room.
-    /// Default 8.
+    /// How many consecutive faults are followed by a restart; one more closes the room. Default 8.
     pub restarts: u32,
 }
 
@@ -90,13 +105,13 @@ impl Backoff {
 
     setters! { first: Duration, longest: Duration, restarts: u32 }
 
-    /// The wait after this many faults in a row, counted from 1; none if the room is to be closed.
+    /// The wait after this many consecutive faults, counted from 1; none if the room closes.
     #[must_use]
     pub fn wait(&self, faults: u32) -> Option<Duration> {
         if faults > self.restarts {
             return None;
         }
-        // A hundred doublings make the shortest wait longer than time can be.
+        // A hundred doublings exceed the range of `Duration`.
         let doubled = (1..faults)
             .take(100)
             .fold(self.first, |wait, _| wait.saturating_mul(2));

@@ -1,15 +1,15 @@
 //! Runs Stateroom rooms on the [wasmi](https://docs.rs/wasmi) interpreter.
 //!
-//! A *Stateroom room* is a small stateful WebAssembly module that serves a group of clients: it is
-//! told of connects, disconnects, messages and timers, and it sends messages back. The published
-//! host, `stateroom-wasm-host`, compiles such modules with a JIT. This crate is the host for places
-//! that allow none, or have no operating system: iOS, game consoles, microcontrollers. A module
-//! made for the JIT host runs here unchanged, whether it speaks ABI 0.2 or 0.4, with or without
-//! WASI. The crate is `no_std` and needs an allocator.
+//! A *Stateroom room* is a small stateful WebAssembly module that serves a group of clients: it
+//! handles connects, disconnects, messages and a timer, and sends messages back. The published host,
+//! `stateroom-wasm-host`, compiles such modules with a JIT. This crate is the host for places that
+//! allow no JIT, or have no operating system: iOS, game consoles, microcontrollers. A module made for
+//! the JIT host runs here unchanged, whether it uses ABI 0.2 or 0.4, with or without WASI. The crate
+//! is `no_std` and needs an allocator.
 //!
 //! # A room in twenty lines
 //!
-//! The core reads no clock and opens no socket: the driver gives it a [`Clock`] and a [`Transport`].
+//! The core reads no clock and opens no socket: the driver implements [`Clock`] and [`Transport`].
 //!
 //! ```
 //! use stateroom_wasmi_host::*;
@@ -19,8 +19,12 @@
 //! impl Transport for Print {
 //!     type Error = core::convert::Infallible;
 //!
-//!     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-//!         println!("room {room} says {:?} to {:?}", output.payload, output.recipient);
+//!     fn send(
+//!         &mut self,
+//!         room: RoomKey,
+//!         message: OutputMessage<'_>,
+//!     ) -> Result<(), SendError<Self::Error>> {
+//!         println!("room {room} sends {:?} to {:?}", message.payload, message.recipient);
 //!         Ok(())
 //!     }
 //! }
@@ -31,19 +35,19 @@
 //! let clock = ManualClock::new();
 //! let mut host = Host::new(&clock, Print);
 //! let room = host.open("lobby", &module)?;
-//! host.handle_event(room, Event::Connect(ClientId(1)))?;
-//! host.handle_event(room, Event::message(ClientId(1), "+"))?;
+//! host.enqueue(room, Event::Connect(ClientId(1)))?;
+//! host.enqueue(room, Event::message(ClientId(1), "+"))?;
 //! while let Some(wake_at) = host.poll(Budget::UNLIMITED) {
-//!     clock.set(wake_at); // A real driver sleeps until then, or until something comes in.
+//!     clock.set(wake_at); // A real driver sleeps until then, or until there is input.
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # The picture
+//! # Layers
 //!
 //! ```text
-//!     clients ──▶ driver (tokio server · firmware loop · game engine)
+//!     clients ──▶ driver (server · firmware loop · game engine)
 //!                    │ Event                      ▲ Transport::send
 //!                    ▼                            │
 //!     ┌──────────────── Host: many rooms, one timer queue, a slice for each in turn ────┐
@@ -53,50 +57,45 @@
 //! ```
 //!
 //! [`Module`] is the `.wasm`; [`Room`] is one instance of it with its clients; [`Host`] runs many
-//! rooms. Use a `Room` by itself to drive one from an event loop of your own. On a desktop,
-//! `driver::tokio` (feature `tokio`) runs a host in a task, and `driver::server` (feature `server`)
-//! is a WebSocket server.
+//! rooms. Use a `Room` by itself to drive one from your own event loop. `driver::tokio` (feature
+//! `tokio`) runs a host in a task; the crate `stateroom-wasmi-server` is a WebSocket server, and
+//! `stateroom-wasmi-link` connects rooms on a board to clients at the other end of a line.
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - **In through `handle_*`, out through `poll_*`.** A call that is not called for does nothing.
-//!   One event is one call of the guest. A room in the middle of an event is never entered again:
+//! - **In through `handle_*` or `enqueue`, out through `poll_*`.** Spurious calls are no-ops. One
+//!   event is one delivery to the guest. A room in the middle of an event is never re-entered:
 //!   further events wait in its inbox, in order.
 //! - **Time is an argument.** Deadlines count from the `now` of the event that sets them; a late
-//!   timer fires once; time that runs backwards stands still; all arithmetic saturates.
+//!   timer fires once; time that runs backwards stands still; all arithmetic saturates. A room's
+//!   time starts at its creation ([`Instant`]).
 //! - **A guest's failure is a value.** Traps, wild pointers, endless loops, memory bombs, stack
-//!   overflows and everything else that a guest may do become a [`Fault`] that closes its room (or
-//!   restarts it, or is undone: [`FaultPolicy`]), and no other. Panics of this crate are for its own
-//!   broken invariants.
-//! - **Everything has a limit**, see [`Limits`] and [`HostLimits`]. A guest that uses up its slice
-//!   of fuel is paused in the middle of whatever it does, and resumed after the others had theirs.
-//! - **Same in, same out.** A module that is given the same events at the same times, with the same
-//!   seed, sends the same bytes and uses the same fuel, however it was sliced, on every platform.
+//!   overflows and everything else that a guest may do become a [`Fault`] of its room, which closes,
+//!   restarts or undoes the event ([`FaultPolicy`]); no other room is affected. Panics of this crate
+//!   are for its own broken invariants.
+//! - **Everything has a limit**: see [`Limits`] and [`HostLimits`]. A guest that uses up its slice of
+//!   fuel is paused, whatever it does, and resumed after the others had theirs.
+//! - **Deterministic.** The same module, events, times and seed give the same outputs and the same
+//!   fuel, however sliced, on every platform.
 //! - **A module is checked when it is loaded**, and [`LoadError::Abi`] lists all that is wrong with
 //!   it. Nothing is found out at the first message.
 //!
 //! # Features
 //!
-//! All but the first are off by default, and each adds something without changing the rest.
+//! All but the first are off by default. Each adds something and changes nothing else.
 //!
-//! | feature | what it brings |
+//! | feature | adds |
 //! | --- | --- |
 //! | `validate` (default) | `Module::load`: modules are validated |
-//! | `unchecked` | `Module::load_unchecked` (unsafe): for firmware that has no place for the validator, with modules that were validated when it was built |
+//! | `unchecked` | `Module::load_unchecked` (unsafe): for firmware without space for the validator, with modules that were validated when it was built |
 //! | `std` | `SystemClock` |
-//! | `log` | what guests print, and what becomes of rooms, through the `log` crate |
-//! | `simd` | guests may use SIMD instructions, as the JIT host lets them |
+//! | `log` | what guests print, and what happens to rooms, goes to the `log` crate |
+//! | `simd` | `LoadOptions::simd`: modules may use SIMD instructions, as under the JIT host |
 //! | `wat` | modules in the text format |
-//! | `trim` | `Room::trim`: memory that a guest does not use goes back to the operating system (Linux) |
+//! | `trim` | `Room::trim`: memory that a guest does not use is returned to the operating system (Linux) |
 //! | `rollback` | `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
-//! | `embedded-hal` | `driver::embedded_hal`: time and sleep by a `DelayNs` |
-//! | `link` | `driver::link`: rooms on a board, their clients at the other end of a line |
-//! | `embedded-io` | the same over what implements the traits of `embedded-io` |
+//! | `embedded-hal` | `driver::embedded_hal`: a clock on a `DelayNs` |
 //! | `tokio` | `driver::tokio`: a host in a task |
-//! | `server` | `driver::server`: a WebSocket server with a page to play with the rooms |
-//! | `attach` | `driver::server::Server::attach`: the same for the rooms of a board |
-//! | `tool` | the tool `stateroom-wasmi` without `serve` and `attach` |
-//! | `cli` | the whole tool |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![cfg_attr(not(any(feature = "trim", feature = "unchecked")), forbid(unsafe_code))]
@@ -106,7 +105,7 @@
     allow(
         dead_code,
         unused_imports,
-        reason = "a library may leave it to the program how modules are loaded"
+        reason = "a library leaves it to the program how modules are loaded"
     )
 )]
 
@@ -148,22 +147,25 @@ mod time;
 #[cfg(feature = "std")]
 pub use self::host::SystemClock;
 pub use self::{
-    error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap},
-    event::{ClientId, Event, MessagePayload, MessageRecipient, Output},
+    error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap, UnknownRoom},
+    event::{
+        ClientId, Event, EventHeader, MessagePayload, MessageRecipient, Output, OutputMessage,
+        OwnedEvent, OwnedPayload,
+    },
     fault_policy::{Backoff, FaultPolicy},
     guest::Compilation,
     heap_estimate::HeapEstimate,
     host::{
         Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey,
-        SendError, Sent, SentPayload, Transport,
+        SendError, SentMessage, Transport,
     },
-    limits::Limits,
+    limits::{Limits, LimitsError},
     module::{LoadOptions, Module},
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };
 
-/// The code of the README is tested, too.
+/// The code of the README is tested as well.
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

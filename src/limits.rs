@@ -1,9 +1,11 @@
 //! A limit on everything.
 
-/// The bounds of a module and of each room made from it.
+use core::fmt;
+
+/// The limits of a module and of each of its rooms.
 ///
-/// A limit that a guest runs into is a [`Fault`](crate::Fault) of that guest (except memory and
-/// table growth, which answers −1 as WebAssembly defines it); a limit that a client runs into is an
+/// A guest that exceeds a limit fails with a [`Fault`](crate::Fault), except for memory and table
+/// growth, which returns −1 as WebAssembly defines it. A client that exceeds a limit gets an
 /// [`EventError`](crate::EventError). Neither harms another room.
 ///
 /// Start from [`Limits::new`] (a server) or [`Limits::small`] (a microcontroller) and change what
@@ -17,37 +19,38 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Length of a module. Default 16 MiB, small 128 KiB.
+    /// Length of a module in bytes. Default 16 MiB, small 128 KiB.
     pub max_module_bytes: usize,
-    /// Linear memory of one room. Default 64 MiB, small 64 KiB.
+    /// Linear memory of one room in bytes. Default 64 MiB, small 64 KiB.
     pub max_memory_bytes: usize,
-    /// Elements of all tables of one room together. Default 65,536, small 1,024.
+    /// Elements of all tables of one room in total. Default 65,536, small 1,024.
     pub max_table_elements: usize,
-    /// The guest's value stack: the interpreter's, where a parameter or a local takes 16 bytes. (A
+    /// The interpreter's value stack of one room in bytes; a parameter or a local takes 16. (A
     /// compiled language keeps its own shadow stack in linear memory.) Default 1 MiB, small 4 KiB.
     pub max_stack_bytes: usize,
-    /// Calls within calls; the call of an export is the first. Default 10,000, small 32.
+    /// Depth of nested calls; the call of an export is the first. Default 10,000, small 32.
     pub max_recursion_depth: usize,
-    /// Fuel that one event may use before it is a fault; one unit is about one simple instruction
-    /// of the interpreter. `None` turns metering off: then an endless loop in a guest hangs its
-    /// host, so it is for modules that are trusted. Default 100 million, small 1 million.
+    /// Fuel that one event may use; more is a fault. One unit is about one simple instruction of the
+    /// interpreter. `None` turns metering off: an endless loop in a guest then hangs its host, so
+    /// use it for trusted modules only. Default 100 million, small 1 million.
     pub max_fuel_per_event: Option<u64>,
-    /// Fuel after which a guest is paused, so that the host can serve others, to be resumed later.
+    /// Fuel after which a guest is paused and other rooms have their turn.
     /// Default 1 million, small 10,000.
     pub fuel_per_slice: u64,
-    /// Length of one message, to and from a room. Default 1 MiB, small 1 KiB.
+    /// Length of one message in bytes, to and from a room. Default 1 MiB, small 1 KiB.
     pub max_message_bytes: usize,
-    /// Events that wait for a busy room. Default 1,024, small 8.
+    /// Events that wait for a busy room; at least 2. Default 1,024, small 8.
     pub max_inbox_events: usize,
-    /// Bytes of the messages that wait for a busy room. Default 4 MiB, small 2 KiB.
+    /// Bytes of the messages that wait for a busy room; at least
+    /// [`max_message_bytes`](Self::max_message_bytes). Default 4 MiB, small 2 KiB.
     pub max_inbox_bytes: usize,
     /// Messages that a room may send within one event. Default 4,096, small 16.
     pub max_outbox_messages: usize,
     /// Bytes that a room may send within one event. Default 4 MiB, small 4 KiB.
     pub max_outbox_bytes: usize,
-    /// Clients of one room at a time. Default 1,024, small 8.
+    /// Connected clients of one room. Default 1,024, small 8.
     pub max_clients: usize,
-    /// Length of a room's id. Default 256, small 32.
+    /// Length of a room's id in bytes. Default 256, small 32.
     pub max_room_id_bytes: usize,
 }
 
@@ -94,6 +97,26 @@ impl Limits {
         }
     }
 
+    /// Whether the limits can be kept together. Loading a module checks this.
+    ///
+    /// # Errors
+    ///
+    /// If an event that one limit allows could never be accepted because of another.
+    pub const fn check(&self) -> Result<(), LimitsError> {
+        if self.max_inbox_bytes < self.max_message_bytes {
+            return Err(LimitsError::InboxBytes {
+                max_inbox_bytes: self.max_inbox_bytes,
+                max_message_bytes: self.max_message_bytes,
+            });
+        }
+        if self.max_inbox_events < LimitsError::MIN_INBOX_EVENTS {
+            return Err(LimitsError::InboxEvents {
+                max_inbox_events: self.max_inbox_events,
+            });
+        }
+        Ok(())
+    }
+
     setters! {
         max_module_bytes: usize,
         max_memory_bytes: usize,
@@ -117,3 +140,48 @@ impl Default for Limits {
         Self::new()
     }
 }
+
+/// Why [`Limits`] contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitsError {
+    /// A message of the greatest length would never fit into the inbox.
+    InboxBytes {
+        /// [`Limits::max_inbox_bytes`].
+        max_inbox_bytes: usize,
+        /// [`Limits::max_message_bytes`].
+        max_message_bytes: usize,
+    },
+    /// The inbox is too small for a client that reconnects, which is two events, or for a client
+    /// that connects to a room whose initialisation waits.
+    InboxEvents {
+        /// [`Limits::max_inbox_events`].
+        max_inbox_events: usize,
+    },
+}
+
+impl LimitsError {
+    const MIN_INBOX_EVENTS: usize = 2;
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InboxBytes {
+                max_inbox_bytes,
+                max_message_bytes,
+            } => write!(
+                f,
+                "max_inbox_bytes ({max_inbox_bytes}) must be at least max_message_bytes \
+                 ({max_message_bytes})"
+            ),
+            Self::InboxEvents { max_inbox_events } => write!(
+                f,
+                "max_inbox_events ({max_inbox_events}) must be at least {}",
+                Self::MIN_INBOX_EVENTS
+            ),
+        }
+    }
+}
+
+impl core::error::Error for LimitsError {}

@@ -129,6 +129,7 @@ impl Module {
         options: LoadOptions,
         parse: Parse,
     ) -> Result<Self, LoadError> {
+        limits.check().map_err(LoadError::Limits)?;
         if wasm.len() > limits.max_module_bytes {
             return Err(LoadError::TooLarge {
                 bytes: wasm.len(),
@@ -155,7 +156,8 @@ impl Module {
     /// As [`Module::load`], and if the text is not valid.
     #[cfg(feature = "wat")]
     pub fn load_wat(text: &str, limits: &Limits) -> Result<Self, LoadError> {
-        let wasm = wat::parse_str(text).map_err(LoadError::Text)?;
+        let wasm = wat::parse_str(text)
+            .map_err(|error| LoadError::Text(crate::error::EngineError::new(error)))?;
         Self::load(&wasm, limits)
     }
 

@@ -1,19 +1,23 @@
-//! Time as rooms see it: a point on a clock that the driver owns.
+//! Points in time.
 
 use core::{fmt, ops::Add, time::Duration};
 
-/// A point in time, in nanoseconds since an origin that the driver chooses (usually its start).
+/// A point in time, in nanoseconds since the origin of its clock.
 ///
-/// The core never reads a clock: every point in time is an argument, or comes from the driver's
-/// [`Clock`](crate::Clock). All arithmetic saturates, so that no time, however hostile or far
-/// away, panics or wraps. 64 bits of nanoseconds last for 584 years.
+/// There are two kinds of clocks. Each room has its own, *room time*, which starts at
+/// [`Instant::ZERO`] when the room is created; guests see nothing else, and a room that is driven
+/// by hand ([`Room`](crate::Room)) is given room time. A [`Host`](crate::Host) reads the driver's
+/// [`Clock`](crate::Clock), whose origin is the driver's choice (usually its start), and translates.
+///
+/// All arithmetic saturates, so that no time, however hostile or distant, panics or wraps. 64 bits
+/// of nanoseconds last for 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
     /// The origin of the clock.
     pub const ZERO: Self = Self(0);
-    /// The latest time there is.
+    /// The latest representable point.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The point `nanos` nanoseconds after the origin.
@@ -38,6 +42,12 @@ impl Instant {
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
+    }
+
+    /// Whole microseconds since the origin.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
     }
 
     /// Whole milliseconds since the origin.

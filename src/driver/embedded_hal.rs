@@ -1,4 +1,4 @@
-//! Time and sleep by the delay of an `embedded-hal` driver.
+//! A clock on the delay of an `embedded-hal` driver.
 
 use crate::{host::Clock, time::Instant};
 use core::{
@@ -7,13 +7,13 @@ use core::{
 };
 use embedded_hal::delay::DelayNs;
 
-/// A clock for boards whose only time is a delay: it counts what was slept through it.
+/// A clock for boards whose only time source is a delay: it counts the time slept through it.
 ///
-/// That is coarse. Between two sleeps it stands still, so the time that the rooms' work takes is not
-/// counted, and it goes slow by that; [`pass`](Self::pass) adds what is known by other means. A
-/// hardware timer is better, and takes five lines: see [`Clock`].
+/// It is coarse: between two sleeps it stands still, so it lags by the time that the rooms' work
+/// takes; [`pass`](Self::pass) adds time that is known by other means. A hardware timer is better,
+/// and takes five lines: see [`Clock`].
 ///
-/// Hand the host a reference, so that the clock stays at hand to sleep with:
+/// Give the host a reference, and sleep with the clock itself:
 ///
 /// ```
 /// use stateroom_wasmi_host::{driver::embedded_hal::DelayClock, *};
@@ -28,10 +28,10 @@ use embedded_hal::delay::DelayNs;
 /// let clock = DelayClock::new(delay);
 /// let mut host = Host::new(&clock, RecordingTransport::new());
 /// # let room = host.open("tower", &module).unwrap();
-/// # host.handle_event(room, Event::Connect(ClientId(1))).unwrap();
+/// # host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
 /// # for _ in 0..1000 {
 /// let wake_at = host.poll(Budget::UNLIMITED);
-/// // Look at what comes in every ten milliseconds.
+/// // Check for input every ten milliseconds.
 /// clock.sleep_until(wake_at, Duration::from_millis(10));
 /// # }
 /// # assert!(clock.now() > Instant::from_millis(9_900));
@@ -43,7 +43,7 @@ pub struct DelayClock<D> {
 }
 
 impl<D: DelayNs> DelayClock<D> {
-    /// A clock that shows [`Instant::ZERO`].
+    /// A clock at [`Instant::ZERO`].
     pub const fn new(delay: D) -> Self {
         Self {
             delay: RefCell::new(delay),
@@ -51,14 +51,14 @@ impl<D: DelayNs> DelayClock<D> {
         }
     }
 
-    /// Sleeps, and counts the time.
+    /// Sleeps and counts the time.
     ///
     /// # Panics
     ///
-    /// If the delay itself calls this.
+    /// If the delay itself calls this method.
     pub fn sleep(&self, time: Duration) {
         let mut delay = self.delay.borrow_mut();
-        // In milliseconds first, since the nanoseconds of a delay last for four seconds.
+        // Milliseconds first: a delay in nanoseconds is limited to four seconds.
         let mut millis = time.as_millis();
         while millis > 0 {
             let some = u32::try_from(millis).unwrap_or(u32::MAX);
@@ -73,8 +73,8 @@ impl<D: DelayNs> DelayClock<D> {
         self.pass(time);
     }
 
-    /// Sleeps until `wake_at` (what [`Host::poll`](crate::Host::poll) answered), but no longer than
-    /// `at_most`; answers for how long. If it is time already, it does not sleep.
+    /// Sleeps until `wake_at` (what [`Host::poll`](crate::Host::poll) returned), but no longer than
+    /// `at_most`, and returns for how long. It does not sleep if `wake_at` has passed.
     pub fn sleep_until(&self, wake_at: Option<Instant>, at_most: Duration) -> Duration {
         let time = wake_at.map_or(at_most, |at| {
             at.saturating_duration_since(self.now.get()).min(at_most)
@@ -83,12 +83,12 @@ impl<D: DelayNs> DelayClock<D> {
         time
     }
 
-    /// Counts time that passed otherwise.
+    /// Counts time that passed without a sleep.
     pub fn pass(&self, time: Duration) {
         self.now.set(self.now.get() + time);
     }
 
-    /// Gives the delay back.
+    /// Returns the delay.
     pub fn into_inner(self) -> D {
         self.delay.into_inner()
     }

@@ -1,4 +1,4 @@
-//! What feeds a host on a given platform.
+//! Adapters of a host to runtimes and HALs.
 
 #[cfg(feature = "embedded-hal")]
 pub mod embedded_hal;

@@ -1,116 +1,115 @@
-//! A host in a tokio task: events go in and messages come out through bounded channels.
+//! A host in a tokio task, with bounded channels for events and outputs.
 //!
 //! ```
-//! use stateroom_wasmi_host::{ClientId, Limits, Module, driver::tokio::*};
+//! use stateroom_wasmi_host::{ClientId, Limits, Module, OwnedEvent, OwnedPayload, driver::tokio::*};
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let wasm = include_bytes!("../../examples/rooms/wasm/echo-c.wasm");
 //! let module = Module::load(wasm, &Limits::default())?;
-//! let (rooms, mut said) = spawn(Options::default());
+//! let (host, mut outputs) = spawn(Options::new());
 //!
-//! let lobby = rooms.open("lobby", &module).await?;
-//! rooms.handle_event(lobby, OwnedEvent::Connect(ClientId(1))).await?;
-//! rooms.handle_event(lobby, OwnedEvent::Text(ClientId(1), "hello".into())).await?;
+//! let lobby = host.open("lobby", &module).await?;
+//! host.enqueue(lobby, OwnedEvent::Connect(ClientId(1))).await?;
+//! host.enqueue(lobby, OwnedEvent::message(ClientId(1), "hello")).await?;
 //!
-//! let Some(Said::Text { text, .. }) = said.recv().await else { panic!("an echo answers") };
-//! assert_eq!(text, "hello");
+//! while let Some(output) = outputs.recv().await {
+//!     if let RoomOutput::Message { payload, .. } = output {
+//!         assert_eq!(payload, OwnedPayload::Text("hello".into()));
+//!         break;
+//!     }
+//! }
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! For a driver of your own, with other commands or another transport, [`wait`] and [`TokioClock`]
-//! are what this one is made of.
+//! are the building blocks of this one.
 
 use crate::{
-    error::{EventError, OpenError},
-    event::{ClientId, Event, MessagePayload, MessageRecipient, Output},
+    error::{EventError, OpenError, UnknownRoom},
+    event::{ClientId, MessageRecipient, OutputMessage, OwnedEvent, OwnedPayload},
+    fault_policy::FaultPolicy,
     host::{Budget, Clock, ClosedRoom, Host, HostLimits, RoomKey, SendError, Transport},
     module::Module,
+    room::RoomOptions,
     time::Instant,
 };
 use core::{future::Future, time::Duration};
-use std::{borrow::ToOwned, boxed::Box, string::String, time::SystemTime, vec::Vec};
+use std::{boxed::Box, time::SystemTime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// What a task of rooms is started with.
+/// Options of a host task.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// The limits of the host.
     pub limits: HostLimits,
-    /// Seeds the random generators of the rooms.
+    /// Seeds the random generators of the rooms ([`Host::with_seed`]). Default 0.
     pub seed: u64,
-    /// Events, and messages, that wait in their channel at most; at least one of each. Default 256.
+    /// What follows when a guest fails ([`Host::with_fault_policy`]). Default
+    /// [`FaultPolicy::Close`].
+    pub on_fault: FaultPolicy,
+    /// The capacity of the channel of commands, and of that of outputs; at least 1. Default 256.
     pub channel_capacity: usize,
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            limits: HostLimits::new(),
+            seed: 0,
+            on_fault: FaultPolicy::Close,
+            channel_capacity: 256,
+        }
+    }
+
+    setters! { limits: HostLimits, seed: u64, on_fault: FaultPolicy, channel_capacity: usize }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            limits: HostLimits::default(),
-            seed: 0,
-            channel_capacity: 256,
-        }
+        Self::new()
     }
 }
 
-/// An event that owns its payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnedEvent {
-    /// A client joined.
-    Connect(ClientId),
-    /// A client left.
-    Disconnect(ClientId),
-    /// A client sent a text.
-    Text(ClientId, String),
-    /// A client sent bytes.
-    Bytes(ClientId, Vec<u8>),
-}
-
-impl OwnedEvent {
-    /// The event, borrowed.
-    #[must_use]
-    pub fn as_event(&self) -> Event<'_> {
-        match self {
-            Self::Connect(client) => Event::Connect(*client),
-            Self::Disconnect(client) => Event::Disconnect(*client),
-            Self::Text(client, text) => Event::message(*client, text.as_str()),
-            Self::Bytes(client, bytes) => Event::message(*client, bytes.as_slice()),
-        }
-    }
-}
-
-/// What comes from the rooms.
+/// An output of a room.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Said {
-    /// A room sends a text.
-    Text {
+pub enum RoomOutput {
+    /// The room handles the connect of this client: messages from here on may be for it.
+    Joined {
         /// The room.
         room: RoomKey,
-        /// To whom.
-        recipient: MessageRecipient,
-        /// What.
-        text: String,
+        /// The client.
+        client: ClientId,
     },
-    /// A room sends bytes.
-    Bytes {
+    /// The room handles the disconnect of this client: messages from here on are not for it.
+    Left {
         /// The room.
         room: RoomKey,
-        /// To whom.
-        recipient: MessageRecipient,
-        /// What.
-        bytes: Vec<u8>,
+        /// The client.
+        client: ClientId,
     },
-    /// A room has ended; nothing follows from it.
+    /// The room sends a message.
+    Message {
+        /// The room.
+        room: RoomKey,
+        /// The recipients.
+        recipient: MessageRecipient,
+        /// The payload.
+        payload: OwnedPayload,
+    },
+    /// The room has ended; it has no further outputs.
     Closed(ClosedRoom),
 }
 
-/// Speaks to the task that runs the rooms. When all clones of this are gone, the rooms still handle
-/// what they were given, and what they say to that is still to be received; then the task ends. Their
-/// timers do not keep it.
+/// A handle of the task that runs the rooms. When all clones of it are dropped, the rooms still
+/// handle the events that they accepted, and their outputs can still be received; then the task
+/// ends. Timers do not keep it alive.
 #[derive(Clone, Debug)]
-pub struct Rooms {
+pub struct HostHandle {
     commands: mpsc::Sender<Command>,
 }
 
@@ -118,103 +117,127 @@ enum Command {
     Open {
         id: Box<str>,
         module: Module,
+        options: RoomOptions,
         reply: oneshot::Sender<Result<RoomKey, OpenError>>,
     },
-    Event {
+    Enqueue {
         room: RoomKey,
         event: OwnedEvent,
         reply: oneshot::Sender<Result<(), EventError>>,
     },
     Close {
         room: RoomKey,
+        reply: oneshot::Sender<Result<(), UnknownRoom>>,
     },
 }
 
-/// Starts a task that runs rooms, in the current runtime. What they send waits in the second half
-/// until it is received; a full channel makes the rooms wait, too.
+/// Starts a task that runs rooms, in the current runtime. Their outputs wait in the returned channel;
+/// while it is full, the rooms wait as well.
 #[must_use]
-pub fn spawn(options: Options) -> (Rooms, mpsc::Receiver<Said>) {
+pub fn spawn(options: Options) -> (HostHandle, mpsc::Receiver<RoomOutput>) {
     let capacity = options.channel_capacity.clamp(1, Semaphore::MAX_PERMITS);
-    let (commands, received) = mpsc::channel(capacity);
-    let (said, receiver) = mpsc::channel(capacity);
-    let host = Host::with_limits(TokioClock::new(), ChannelTransport { said }, options.limits)
-        .with_seed(options.seed);
-    tokio::spawn(run(host, received));
-    (Rooms { commands }, receiver)
+    let (commands, receiver) = mpsc::channel(capacity);
+    let (outputs, output_receiver) = mpsc::channel(capacity);
+    let transport = ChannelTransport { outputs };
+    let host = Host::with_limits(TokioClock::new(), transport, options.limits)
+        .with_seed(options.seed)
+        .with_fault_policy(options.on_fault);
+    tokio::spawn(run(host, receiver));
+    (HostHandle { commands }, output_receiver)
 }
 
-impl Rooms {
-    /// Opens a room.
+/// # Panics
+///
+/// All methods panic if the runtime of the task was shut down.
+impl HostHandle {
+    /// Opens a room with the host's defaults.
     ///
     /// # Errors
     ///
     /// As [`Host::open`].
-    ///
-    /// # Panics
-    ///
-    /// If the runtime of the task was shut down, as all methods of this type.
     pub async fn open(&self, id: &str, module: &Module) -> Result<RoomKey, OpenError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Open {
-            id: id.into(),
-            module: module.clone(),
-            reply,
-        })
-        .await;
-        answer.await.expect(GONE)
+        self.open_with(id, module, RoomOptions::new()).await
     }
 
-    /// Gives a room an event.
+    /// Opens a room. Options that are not set are the host's.
     ///
     /// # Errors
     ///
-    /// As [`Host::handle_event`].
-    pub async fn handle_event(&self, room: RoomKey, event: OwnedEvent) -> Result<(), EventError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Event { room, event, reply }).await;
-        answer.await.expect(GONE)
+    /// As [`Host::open`].
+    pub async fn open_with(
+        &self,
+        id: &str,
+        module: &Module,
+        options: RoomOptions,
+    ) -> Result<RoomKey, OpenError> {
+        let (id, module) = (id.into(), module.clone());
+        self.call(|reply| Command::Open {
+            id,
+            module,
+            options,
+            reply,
+        })
+        .await
     }
 
-    /// Closes a room; [`Said::Closed`] follows the last that it sends.
-    pub async fn close(&self, room: RoomKey) {
-        self.send(Command::Close { room }).await;
+    /// Puts an event into a room's inbox.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::enqueue`].
+    pub async fn enqueue(&self, room: RoomKey, event: OwnedEvent) -> Result<(), EventError> {
+        self.call(|reply| Command::Enqueue { room, event, reply })
+            .await
     }
 
-    async fn send(&self, command: Command) {
-        assert!(self.commands.send(command).await.is_ok(), "{GONE}");
+    /// Closes a room; [`RoomOutput::Closed`] follows its last output.
+    ///
+    /// # Errors
+    ///
+    /// If the host has no such room.
+    pub async fn close(&self, room: RoomKey) -> Result<(), UnknownRoom> {
+        self.call(|reply| Command::Close { room, reply }).await
+    }
+
+    async fn call<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> R {
+        let (reply, response) = oneshot::channel();
+        assert!(
+            self.commands.send(command(reply)).await.is_ok(),
+            "{HOST_TASK_GONE}"
+        );
+        response.await.expect(HOST_TASK_GONE)
     }
 }
 
-const GONE: &str = "the task that runs the rooms is gone with its runtime";
+const HOST_TASK_GONE: &str = "the task that runs the rooms is gone with its runtime";
 
-/// Fuel between two looks at what has come in: about ten milliseconds of work.
+/// Fuel between two checks for commands: about ten milliseconds of work.
 const FUEL_PER_POLL: u64 = 8_000_000;
 
 async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::Receiver<Command>) {
-    // A room that has ended and is yet to be told of; nothing follows from the others before it.
+    // A room that has ended and did not fit into the channel. Others that end wait behind it.
     let mut closed = None;
-    // Whether nothing can come in any more.
-    let mut ended = false;
+    let mut has_ended = false;
     loop {
         let wake_at = host.poll(Budget::fuel(FUEL_PER_POLL));
-        tell_closed(&mut host, &mut closed);
+        send_closed(&mut host, &mut closed);
         let is_full = host.is_blocked() || closed.is_some();
         let has_work = wake_at.is_some_and(|at| at <= host.clock().now());
-        if ended && !is_full && !has_work {
+        if has_ended && !is_full && !has_work {
             return;
         }
         if has_work {
-            // Others in this thread want to go on, too.
+            // Other tasks of this thread get their turn.
             tokio::task::yield_now().await;
         }
-        let said = host.transport().said.clone();
+        let outputs = host.transport().outputs.clone();
         let writable = async {
             match is_full {
-                true => drop(said.reserve().await),
+                true => drop(outputs.reserve().await),
                 false => core::future::pending().await,
             }
         };
-        if ended {
+        if has_ended {
             if !has_work {
                 writable.await;
             }
@@ -223,21 +246,21 @@ async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::R
         match wait(&mut commands, wake_at, host.clock(), writable).await {
             Wake::Command(command) => command.apply(&mut host),
             Wake::Time | Wake::Writable => {}
-            Wake::Ended => ended = true,
+            Wake::Ended => has_ended = true,
         }
     }
 }
 
-/// Tells of rooms that have ended, as far as the channel has room.
-fn tell_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<ClosedRoom>) {
+/// Sends the rooms that have ended, as far as the channel has space.
+fn send_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<ClosedRoom>) {
     while let Some(closed) = next.take().or_else(|| host.poll_closed()) {
-        match host.transport().said.try_reserve() {
-            Ok(place) => place.send(Said::Closed(closed)),
+        match host.transport().outputs.try_reserve() {
+            Ok(permit) => permit.send(RoomOutput::Closed(closed)),
             Err(mpsc::error::TrySendError::Full(())) => {
                 *next = Some(closed);
                 return;
             }
-            // Whoever does not listen does not care.
+            // The receiver was dropped; discard.
             Err(mpsc::error::TrySendError::Closed(())) => {}
         }
     }
@@ -245,65 +268,87 @@ fn tell_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<
 
 impl Command {
     fn apply(self, host: &mut Host<TokioClock, ChannelTransport>) {
+        // A caller that was cancelled does not receive its reply.
         match self {
-            // Whoever does not wait for the answer does not care.
-            Self::Open { id, module, reply } => {
-                let _ = reply.send(host.open(&id, &module));
+            Self::Open {
+                id,
+                module,
+                options,
+                reply,
+            } => {
+                let _ = reply.send(host.open_with(&id, &module, options));
             }
-            Self::Event { room, event, reply } => {
-                let _ = reply.send(host.handle_event(room, event.as_event()));
+            Self::Enqueue { room, event, reply } => {
+                let _ = reply.send(host.enqueue(room, event.as_event()));
             }
-            Self::Close { room } => host.close(room),
+            Self::Close { room, reply } => {
+                let _ = reply.send(host.close(room));
+            }
         }
     }
 }
 
-/// Sends into a bounded channel, and refuses while that is full.
+/// Sends into a bounded channel, and applies backpressure while it is full.
 struct ChannelTransport {
-    said: mpsc::Sender<Said>,
+    outputs: mpsc::Sender<RoomOutput>,
+}
+
+impl ChannelTransport {
+    fn try_send(&self, output: impl FnOnce() -> RoomOutput) -> Result<(), SendError<&'static str>> {
+        // Reserve before copying the payload.
+        let permit = self.outputs.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => SendError::WouldBlock,
+            mpsc::error::TrySendError::Closed(()) => SendError::Failed("the receiver was dropped"),
+        })?;
+        permit.send(output());
+        Ok(())
+    }
 }
 
 impl Transport for ChannelTransport {
     type Error = &'static str;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-        // Look before copying the payload.
-        let place = self.said.try_reserve().map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => SendError::WouldBlock,
-            mpsc::error::TrySendError::Closed(()) => SendError::Failed("nobody receives any more"),
-        })?;
-        let recipient = output.recipient;
-        place.send(match output.payload {
-            MessagePayload::Text(text) => Said::Text {
-                room,
-                recipient,
-                text: text.to_owned(),
-            },
-            MessagePayload::Bytes(bytes) => Said::Bytes {
-                room,
-                recipient,
-                bytes: bytes.to_owned(),
-            },
-        });
-        Ok(())
+    fn send(
+        &mut self,
+        room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Self::Error>> {
+        let OutputMessage { recipient, payload } = message;
+        self.try_send(|| RoomOutput::Message {
+            room,
+            recipient,
+            payload: payload.to_owned(),
+        })
+    }
+
+    fn connected(&mut self, room: RoomKey, client: ClientId) -> Result<(), SendError<Self::Error>> {
+        self.try_send(|| RoomOutput::Joined { room, client })
+    }
+
+    fn disconnected(
+        &mut self,
+        room: RoomKey,
+        client: ClientId,
+    ) -> Result<(), SendError<Self::Error>> {
+        self.try_send(|| RoomOutput::Left { room, client })
     }
 }
 
-/// Why [`wait`] has returned.
+/// Why [`wait`] returned.
 #[derive(Debug)]
 pub enum Wake<M> {
-    /// Something came in.
+    /// A command was received.
     Command(M),
-    /// The time has come.
+    /// `wake_at` has come.
     Time,
-    /// The transport has room again.
+    /// The transport has space again.
     Writable,
-    /// Nothing can come in any more.
+    /// All senders are gone.
     Ended,
 }
 
-/// Waits until something comes in, until `wake_at` (what [`Host::poll`] answered), or until the
-/// transport is writable (a future that stays pending while nothing was refused).
+/// Waits for a command, for `wake_at` (what [`Host::poll`] returned), or for the transport to become
+/// writable (a future that stays pending unless an output was refused).
 pub async fn wait<M>(
     commands: &mut mpsc::Receiver<M>,
     wake_at: Option<Instant>,
@@ -324,7 +369,7 @@ pub async fn wait<M>(
     }
 }
 
-/// The clock of tokio, which tests can pause; its origin is when it was made.
+/// The clock of tokio, which tests can pause. Its origin is its creation.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     origin: tokio::time::Instant,
@@ -342,7 +387,7 @@ impl TokioClock {
         }
     }
 
-    /// A point of this clock as tokio has it; far away ones are brought within its range.
+    /// A point of this clock as tokio's type, clamped to its range.
     #[must_use]
     pub fn at(&self, at: Instant) -> tokio::time::Instant {
         const FAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -3,7 +3,7 @@
 use super::{rng::Random, stdio::LineBuffer};
 use crate::{
     error::FaultCause,
-    event::{MessagePayload, MessageRecipient},
+    event::{MessagePayload, MessageRecipient, OutputHeader},
     limits::Limits,
     storage::PayloadQueue,
     time::Instant,
@@ -13,7 +13,7 @@ use wasmi::{Memory, ResourceLimiter, errors::HostError};
 use wasmi_core::LimiterError;
 
 /// The messages that a room sends, until the host has taken them.
-pub(crate) type Outbox = PayloadQueue<MessageRecipient>;
+pub(crate) type Outbox = PayloadQueue<OutputHeader>;
 
 pub(super) struct State {
     /// The guest's memory; none while it is being instantiated.
@@ -116,7 +116,7 @@ impl State {
                     limit: max_outbox_bytes,
                 })?;
         if self.is_heard() {
-            self.outbox.push(recipient, payload);
+            self.outbox.push(OutputHeader::Message(recipient), payload);
         }
         Ok(())
     }

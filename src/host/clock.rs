@@ -1,9 +1,9 @@
-//! Where a host gets the time from.
+//! The clocks of hosts.
 
 use crate::time::Instant;
 use core::{cell::Cell, time::Duration};
 
-/// A clock that does not go backwards.
+/// A monotonic clock.
 ///
 /// On a microcontroller, read a hardware timer:
 ///
@@ -20,54 +20,42 @@ use core::{cell::Cell, time::Duration};
 /// }
 /// ```
 pub trait Clock {
-    /// The time now. If it is earlier than it was before, rooms see the time stand still.
+    /// The present time. If it is earlier than it was before, time stands still for the rooms.
     fn now(&self) -> Instant;
 
-    /// The wall time at [`Instant::ZERO`], since the Unix epoch, where there is one to tell.
+    /// The wall time at [`Instant::ZERO`] since the Unix epoch, if it is known.
     fn unix_time_at_zero(&self) -> Option<Duration> {
         None
     }
 }
 
-impl<C: Clock + ?Sized> Clock for &C {
-    fn now(&self) -> Instant {
-        (**self).now()
-    }
+macro_rules! forward_clock {
+    ($($pointer:ty),*) => {
+        $(
+            impl<C: Clock + ?Sized> Clock for $pointer {
+                fn now(&self) -> Instant {
+                    (**self).now()
+                }
 
-    fn unix_time_at_zero(&self) -> Option<Duration> {
-        (**self).unix_time_at_zero()
-    }
+                fn unix_time_at_zero(&self) -> Option<Duration> {
+                    (**self).unix_time_at_zero()
+                }
+            }
+        )*
+    };
 }
 
-impl<C: Clock + ?Sized> Clock for &mut C {
-    fn now(&self) -> Instant {
-        (**self).now()
-    }
+forward_clock!(&C, &mut C, alloc::boxed::Box<C>);
 
-    fn unix_time_at_zero(&self) -> Option<Duration> {
-        (**self).unix_time_at_zero()
-    }
-}
-
-impl<C: Clock + ?Sized> Clock for alloc::boxed::Box<C> {
-    fn now(&self) -> Instant {
-        (**self).now()
-    }
-
-    fn unix_time_at_zero(&self) -> Option<Duration> {
-        (**self).unix_time_at_zero()
-    }
-}
-
-/// A clock that stands still until it is told to go on: for tests, and for games that count time
-/// in ticks. Hand the host a reference to keep it at hand.
+/// A clock that is set by hand: for tests, and for games that count time in ticks. Give the host a
+/// reference to keep access to it.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     now: Cell<Instant>,
 }
 
 impl ManualClock {
-    /// A clock that shows [`Instant::ZERO`].
+    /// A clock at [`Instant::ZERO`].
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -75,12 +63,12 @@ impl ManualClock {
         }
     }
 
-    /// Sets the time, also back.
+    /// Sets the time, which may be in the past.
     pub fn set(&self, now: Instant) {
         self.now.set(now);
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub fn advance(&self, time: Duration) {
         self.now.set(self.now.get() + time);
     }
@@ -92,7 +80,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// The clock of the operating system; its origin is when it was made.
+/// The clock of the operating system. Its origin is its creation.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {

@@ -1,4 +1,4 @@
-//! Many rooms, served in turns.
+//! Many rooms, scheduled in turns.
 
 mod clock;
 mod timers;
@@ -8,13 +8,13 @@ mod transport;
 pub use self::clock::SystemClock;
 pub use self::{
     clock::{Clock, ManualClock},
-    transport::{RecordingTransport, SendError, Sent, SentPayload, Transport},
+    transport::{RecordingTransport, SendError, SentMessage, Transport},
 };
 
 use self::timers::Timers;
 use crate::{
-    error::{EventError, Fault, OpenError},
-    event::{ClientId, Event},
+    error::{EventError, Fault, OpenError, UnknownRoom},
+    event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
     module::Module,
     room::{Room, RoomOptions, RoomStats},
@@ -24,7 +24,7 @@ use alloc::{borrow::ToOwned, boxed::Box, collections::VecDeque, vec::Vec};
 use core::{fmt, mem, time::Duration};
 use hashbrown::HashMap;
 
-/// Names a room of a host. A key is never used twice.
+/// Identifies a room of a host. A key is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey(u64);
 
@@ -35,8 +35,8 @@ impl RoomKey {
         self.0
     }
 
-    /// The key of this number: what [`to_bits`](Self::to_bits) returned, or, for a transport that
-    /// names rooms which no [`Host`] of this process runs, a number of its own.
+    /// The key of this number: one that [`to_bits`](Self::to_bits) returned, or, for a transport of
+    /// rooms that no [`Host`] of this process runs, any number.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -49,11 +49,11 @@ impl fmt::Display for RoomKey {
     }
 }
 
-/// The bounds of a host. Those of each room are the [`Limits`](crate::Limits) of its module.
+/// The limits of a host. Those of each room are the [`Limits`](crate::Limits) of its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostLimits {
-    /// Rooms that are open at a time. Default 10,000.
+    /// Open rooms. Default 10,000.
     pub max_rooms: usize,
 }
 
@@ -81,13 +81,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whatever there is to do.
+    /// No limit.
     pub const UNLIMITED: Self = Self {
         fuel: u64::MAX,
         until: Instant::MAX,
     };
 
-    /// Until this much fuel was used; the last slice may pass it.
+    /// Until this much fuel was used. The last slice may exceed it.
     #[must_use]
     pub const fn fuel(fuel: u64) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Budget {
         }
     }
 
-    /// Until this time; the last slice may pass it.
+    /// Until this time of the host's clock. The last slice may exceed it.
     #[must_use]
     pub const fn until(deadline: Instant) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Budget {
         }
     }
 
-    /// Until this time at the latest, within the fuel that it has.
+    /// The same budget of fuel, but no longer than until this time of the host's clock.
     #[must_use]
     pub const fn and_until(self, deadline: Instant) -> Self {
         Self {
@@ -115,29 +115,31 @@ impl Budget {
     }
 }
 
-/// A room that has come to its end.
+/// A room that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClosedRoom {
-    /// Its key, which now names nothing.
+    /// Its key, which names no room any more.
     pub key: RoomKey,
-    /// Its id.
+    /// Its id, which is free again.
     pub id: Box<str>,
     /// Why its guest failed; none if the driver closed it.
     pub fault: Option<Fault>,
-    /// Who was connected.
+    /// The clients that were connected.
     pub clients: Vec<ClientId>,
-    /// Its last figures.
+    /// Its final counters and figures.
     pub stats: RoomStats,
 }
 
-/// Runs rooms: hands them their events and their time, one slice each in turn, and sends what they
-/// say.
+/// Runs rooms: delivers their events and timers, one slice each in turn, and sends their outputs.
 ///
-/// A driver puts in what happens ([`open`](Self::open), [`handle_event`](Self::handle_event),
-/// [`close`](Self::close)), lets the host work ([`poll`](Self::poll)) and sleeps until the time
-/// that this answers, or until something happens. A host starts nothing by itself, so that it fits
-/// into any loop.
+/// A driver puts in what happens ([`open`](Self::open), [`enqueue`](Self::enqueue),
+/// [`close`](Self::close)), lets the host work ([`poll`](Self::poll)) and sleeps until the time that
+/// `poll` returns, or until something happens. A host starts nothing by itself, so that it fits into
+/// any loop.
+///
+/// A host keeps the time of its [`Clock`] and translates it into each room's own
+/// ([room time](Instant)).
 ///
 /// ```
 /// use stateroom_wasmi_host::*;
@@ -148,12 +150,12 @@ pub struct ClosedRoom {
 /// let mut host = Host::new(&clock, RecordingTransport::new());
 ///
 /// let room = host.open("lobby", &module)?;
-/// host.handle_event(room, Event::Connect(ClientId(1)))?;
-/// host.handle_event(room, Event::message(ClientId(1), "hello"))?;
+/// host.enqueue(room, Event::Connect(ClientId(1)))?;
+/// host.enqueue(room, Event::message(ClientId(1), "hello"))?;
 /// let wake_at = host.poll(Budget::UNLIMITED);
 ///
 /// let sent = &host.transport().sent;
-/// assert_eq!(sent[0].payload, SentPayload::Text("hello".into()));
+/// assert_eq!(sent[0].payload, OwnedPayload::Text("hello".into()));
 /// assert_eq!(wake_at, None, "an echo sets no timer");
 /// # Ok(())
 /// # }
@@ -171,41 +173,45 @@ pub struct Host<C, T> {
     queues: Queues,
 }
 
+/// The scheduler's queues. Entries are removed lazily: one counts only while its room's slot is
+/// [`Queued`] there.
 #[derive(Default)]
 struct Queues {
-    /// Rooms that have work, in the order of their turns. A room is here once at most.
+    /// Rooms that have work, in the order of their turns.
     ready: VecDeque<RoomKey>,
-    /// Rooms whose next message the transport refused.
+    /// Rooms whose next output the transport refused.
     blocked: VecDeque<RoomKey>,
-    /// Rooms that have ended, with nothing left to send.
+    /// Rooms that are closed and have nothing left to send.
     closed: VecDeque<RoomKey>,
 }
 
 struct Slot {
     /// Boxed, since the table of rooms moves its slots when it grows.
     room: Box<Room>,
-    /// In which of the host's queues it is.
-    place: Place,
-    /// What the timer queue knows of it.
+    /// The host's time when the room was created: the origin of room time.
+    opened_at: Instant,
+    queued: Queued,
+    /// The room's deadline in the timer queue, in the host's time.
     deadline: Option<Instant>,
 }
 
+/// Which of the host's queues a room is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It has nothing to do before its timer.
-    Idle,
+enum Queued {
+    /// None: it has nothing to do before its timer.
+    Nowhere,
     Ready,
     Blocked,
     Closed,
 }
 
 impl<C: Clock, T: Transport> Host<C, T> {
-    /// A host without rooms.
+    /// A host without rooms, with default limits.
     pub fn new(clock: C, transport: T) -> Self {
-        Self::with_limits(clock, transport, HostLimits::default())
+        Self::with_limits(clock, transport, HostLimits::new())
     }
 
-    /// A host with limits of its own.
+    /// A host without rooms.
     pub fn with_limits(clock: C, transport: T, limits: HostLimits) -> Self {
         Self {
             clock,
@@ -221,37 +227,32 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
     }
 
-    /// Seeds the random generators of the rooms that are opened from now on, each another way.
-    /// Without, a host's rooms draw the same numbers each time it is started.
+    /// Derives the seeds of rooms that are opened from now on from this one, a different one for
+    /// each. The default is 0: a host's rooms then draw the same numbers each time it is started.
     #[must_use]
     pub const fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// What follows when the guest of a room fails, for the rooms that are opened from now on.
+    /// Sets what follows when a guest fails, for rooms that are opened from now on. The default is
+    /// [`FaultPolicy::Close`].
     #[must_use]
     pub const fn with_fault_policy(mut self, on_fault: FaultPolicy) -> Self {
         self.on_fault = on_fault;
         self
     }
 
-    /// Opens a room of this id. Its guest is first called when the host is polled.
+    /// Opens a room with the host's defaults. Its guest is first called when the host is polled.
     ///
     /// # Errors
     ///
     /// If the id is taken or too long, the host is full, or the module cannot be instantiated.
     pub fn open(&mut self, id: &str, module: &Module) -> Result<RoomKey, OpenError> {
-        let options = RoomOptions {
-            // Consecutive seeds give unrelated numbers.
-            seed: self.seed.wrapping_add(self.next_key),
-            unix_time_at_zero: self.clock.unix_time_at_zero().unwrap_or(Duration::ZERO),
-            on_fault: self.on_fault,
-        };
-        self.open_with(id, module, options)
+        self.open_with(id, module, RoomOptions::new())
     }
 
-    /// Opens a room with options of its own.
+    /// Opens a room. Options that are not set are the host's.
     ///
     /// # Errors
     ///
@@ -270,6 +271,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
                 limit: self.limits.max_rooms,
             });
         }
+        let opened_at = self.clock.now();
+        let options = self.with_defaults(options, opened_at);
         let room = Box::new(Room::suspended(module, id, options)?);
         let key = RoomKey(self.next_key);
         self.next_key += 1;
@@ -277,7 +280,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
             key,
             Slot {
                 room,
-                place: Place::Ready,
+                opened_at,
+                queued: Queued::Ready,
                 deadline: None,
             },
         );
@@ -287,49 +291,62 @@ impl<C: Clock, T: Transport> Host<C, T> {
         Ok(key)
     }
 
-    /// Gives a room an event, which happens when the host is polled.
+    /// Puts an event into a room's inbox. It is delivered when the host is polled.
     ///
     /// # Errors
     ///
-    /// If the room does not take it; then nothing has happened.
-    pub fn handle_event(&mut self, key: RoomKey, event: Event<'_>) -> Result<(), EventError> {
-        let slot = self.rooms.get_mut(&key).ok_or(EventError::UnknownRoom)?;
+    /// If the room refuses the event; then nothing has happened.
+    pub fn enqueue(&mut self, key: RoomKey, event: Event<'_>) -> Result<(), EventError> {
+        let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
         slot.room.enqueue(event)?;
-        if slot.place == Place::Idle {
-            slot.place = Place::Ready;
-            self.queues.ready.push_back(key);
-        }
+        slot.wake(key, &mut self.queues);
         Ok(())
     }
 
-    /// Closes a room: its guest is dropped without being told. What it had sent still goes out;
-    /// then [`poll_closed`](Self::poll_closed) tells of it.
-    pub fn close(&mut self, key: RoomKey) {
-        if let Some(slot) = self.rooms.get_mut(&key) {
-            slot.room.close();
-            // A closed room has no deadline to note.
-            slot.settle(key, &mut self.transport, &mut self.queues);
-        }
+    /// Closes a room: its guest is dropped without a call. What it had sent is still delivered; then
+    /// [`poll_closed`](Self::poll_closed) returns the room.
+    ///
+    /// # Errors
+    ///
+    /// If the host has no such room.
+    pub fn close(&mut self, key: RoomKey) -> Result<(), UnknownRoom> {
+        let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        slot.room.close();
+        // A closed room has no deadline to insert.
+        slot.reschedule(key, &mut self.transport, &mut self.queues);
+        Ok(())
     }
 
-    /// Does what there is to do, within a budget: sends what was refused before, fires the timers
-    /// that are due, and gives each room that has work a slice in turn.
+    /// Removes a room at once, whatever its state, and drops the outputs that the transport has not
+    /// taken: for a room whose transport does not recover, or when nobody is left to read them.
+    /// [`poll_closed`](Self::poll_closed) does not return it any more.
     ///
-    /// Answers when to poll again: at once if work is left (a time that is not after now), when a
-    /// timer is due, or never. Poll also when something was put in, and when a transport that
-    /// refused has room again.
+    /// # Errors
+    ///
+    /// If the host has no such room.
+    pub fn discard(&mut self, key: RoomKey) -> Result<ClosedRoom, UnknownRoom> {
+        let mut slot = self.rooms.remove(&key).ok_or(UnknownRoom)?;
+        slot.room.close();
+        Ok(self.forget(key, &slot.room))
+    }
+
+    /// Does what there is to do, within a budget: retries refused outputs, fires the timers that are
+    /// due, and gives each room that has work a slice in turn.
+    ///
+    /// Returns when to poll again, in the time of the host's clock: at once if work is left (a time
+    /// that is not after now), when a timer is due, or never. Poll also when something was put in,
+    /// and when a transport that refused has space again.
     pub fn poll(&mut self, budget: Budget) -> Option<Instant> {
         let now = self.clock.now();
         self.retry_blocked();
         self.wake_due(now);
         let mut used = 0_u64;
-        // A room that sets its timer while it has its turn is not due before the next poll, since
-        // `now` stands still; so this ends when the events that wait do.
+        // `now` stands still, so that a timer which a room sets in its turn is not due before the
+        // next poll; so this ends when the events that wait do.
         while let Some(key) = self.queues.ready.pop_front() {
             used = used.saturating_add(self.turn(key, now));
-            if used >= budget.fuel
-                || (budget.until < Instant::MAX && self.clock.now() >= budget.until)
-            {
+            let is_late = budget.until < Instant::MAX && self.clock.now() >= budget.until;
+            if used >= budget.fuel || is_late {
                 break;
             }
         }
@@ -343,28 +360,25 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
         let rooms = &self.rooms;
         self.timers
-            .first(|deadline, key| holds(rooms, deadline, key))
+            .first(|deadline, key| is_current(rooms, deadline, key))
     }
 
-    /// Whether the transport refused a message that is kept: then poll when it has room again.
+    /// Whether the transport refused an output that is kept: poll when it has space again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         !self.queues.blocked.is_empty()
     }
 
-    /// Takes a room that has ended, by a fault or because it was closed, and whose messages were
-    /// all sent.
+    /// Takes a room that has ended, by a fault or because it was closed, and whose outputs were all
+    /// sent.
     pub fn poll_closed(&mut self) -> Option<ClosedRoom> {
-        let key = self.queues.closed.pop_front()?;
-        let Slot { room, .. } = self.rooms.remove(&key)?;
-        self.keys.remove(room.id());
-        Some(ClosedRoom {
-            key,
-            id: room.id().into(),
-            fault: room.fault().cloned(),
-            clients: room.clients().to_owned(),
-            stats: room.stats(),
-        })
+        loop {
+            let key = self.queues.closed.pop_front()?;
+            // It may have been discarded meanwhile.
+            if let Some(slot) = self.rooms.remove(&key) {
+                return Some(self.forget(key, &slot.room));
+            }
+        }
     }
 
     /// The key of the room of this id.
@@ -373,19 +387,23 @@ impl<C: Clock, T: Transport> Host<C, T> {
         self.keys.get(id).copied()
     }
 
-    /// A room, to look at.
+    /// A room, to look at. Its times are room time.
     #[must_use]
     pub fn room(&self, key: RoomKey) -> Option<&Room> {
         Some(&self.rooms.get(&key)?.room)
     }
 
-    /// Gives memory that a room does not use back to the operating system; see [`Room::trim`].
+    /// Returns memory that a room does not use to the operating system; see [`Room::trim`].
+    ///
+    /// # Errors
+    ///
+    /// If the host has no such room.
     #[cfg(feature = "trim")]
-    pub fn trim(&mut self, key: RoomKey) -> usize {
-        self.rooms.get_mut(&key).map_or(0, |slot| slot.room.trim())
+    pub fn trim(&mut self, key: RoomKey) -> Result<usize, UnknownRoom> {
+        Ok(self.rooms.get_mut(&key).ok_or(UnknownRoom)?.room.trim())
     }
 
-    /// All rooms, in no order.
+    /// All rooms, in no particular order.
     pub fn rooms(&self) -> impl ExactSizeIterator<Item = (RoomKey, &Room)> {
         self.rooms.iter().map(|(key, slot)| (*key, &*slot.room))
     }
@@ -405,18 +423,28 @@ impl<C: Clock, T: Transport> Host<C, T> {
         &mut self.transport
     }
 
+    /// The options of a room that is opened at this time.
+    fn with_defaults(&self, options: RoomOptions, opened_at: Instant) -> RoomOptions {
+        let uptime = opened_at.saturating_duration_since(Instant::ZERO);
+        let unix_time = self.clock.unix_time_at_zero().unwrap_or(Duration::ZERO);
+        RoomOptions {
+            // Consecutive seeds give unrelated numbers.
+            seed: options.seed.or(Some(self.seed.wrapping_add(self.next_key))),
+            unix_time_at_zero: options
+                .unix_time_at_zero
+                .or(Some(unix_time.saturating_add(uptime))),
+            on_fault: options.on_fault.or(Some(self.on_fault)),
+        }
+    }
+
     fn wake_due(&mut self, now: Instant) {
         while let Some((deadline, key)) = self.timers.pop_due(now) {
             let Some(slot) = self.rooms.get_mut(&key) else {
                 continue;
             };
-            if slot.deadline != Some(deadline) {
-                continue;
-            }
-            slot.deadline = None;
-            if slot.place == Place::Idle {
-                slot.place = Place::Ready;
-                self.queues.ready.push_back(key);
+            if slot.deadline == Some(deadline) {
+                slot.deadline = None;
+                slot.wake(key, &mut self.queues);
             }
         }
     }
@@ -426,103 +454,132 @@ impl<C: Clock, T: Transport> Host<C, T> {
             let Some(key) = self.queues.blocked.pop_front() else {
                 return;
             };
-            // It may have been closed, and have sent its last, while it waited.
-            if let Some(slot) = self
-                .rooms
-                .get_mut(&key)
-                .filter(|slot| slot.place == Place::Blocked)
-            {
-                slot.place = Place::Idle;
-                let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
-                self.note_deadline(key, deadline);
+            // It may have been closed, and have sent its last output, while it was queued.
+            let slot = self.rooms.get_mut(&key);
+            if let Some(slot) = slot.filter(|slot| slot.queued == Queued::Blocked) {
+                slot.queued = Queued::Nowhere;
+                let deadline = slot.reschedule(key, &mut self.transport, &mut self.queues);
+                self.insert_deadline(key, deadline);
             }
         }
     }
 
-    /// Gives a room that is first in line its slice; answers the fuel that it used.
+    /// Gives a room a slice and returns the fuel that it used.
     fn turn(&mut self, key: RoomKey, now: Instant) -> u64 {
-        // A room that was closed while it waited for its turn has another place now.
-        let Some(slot) = self
-            .rooms
-            .get_mut(&key)
-            .filter(|slot| slot.place == Place::Ready)
-        else {
+        // A room that was closed while it waited for its turn is queued elsewhere now.
+        let slot = self.rooms.get_mut(&key);
+        let Some(slot) = slot.filter(|slot| slot.queued == Queued::Ready) else {
             return 0;
         };
         let before = slot.room.fuel_used();
-        slot.room.resume(now);
+        slot.room.resume(slot.room_time(now));
         let used = slot.room.fuel_used() - before;
-        slot.place = Place::Idle;
-        if let Some(client) = slot.room.take_joined() {
-            self.transport.connected(key, client);
-        }
-        let deadline = slot.settle(key, &mut self.transport, &mut self.queues);
-        self.note_deadline(key, deadline);
+        slot.queued = Queued::Nowhere;
+        let deadline = slot.reschedule(key, &mut self.transport, &mut self.queues);
+        self.insert_deadline(key, deadline);
         used
     }
 
-    /// Tells the timer queue of a deadline that it does not know.
-    fn note_deadline(&mut self, key: RoomKey, deadline: Option<Instant>) {
+    /// Inserts a deadline that is not in the timer queue.
+    fn insert_deadline(&mut self, key: RoomKey, deadline: Option<Instant>) {
         if let Some(deadline) = deadline {
             let rooms = &self.rooms;
             self.timers
                 .insert(deadline, key, rooms.len(), |deadline, key| {
-                    holds(rooms, deadline, key)
+                    is_current(rooms, deadline, key)
                 });
+        }
+    }
+
+    /// What is left of a room that was taken out of the table.
+    fn forget(&mut self, key: RoomKey, room: &Room) -> ClosedRoom {
+        self.keys.remove(room.id());
+        ClosedRoom {
+            key,
+            id: room.id().into(),
+            fault: room.fault().cloned(),
+            clients: room.clients().to_owned(),
+            stats: room.stats(),
         }
     }
 }
 
 impl Slot {
-    /// Sends what the room says and puts it where it belongs. It must be in no queue; only a room
-    /// that was closed from outside may still be in one, which its place then tells. Answers a
-    /// deadline that the timer queue does not know.
-    fn settle(
+    fn room_time(&self, now: Instant) -> Instant {
+        Instant::ZERO + now.saturating_duration_since(self.opened_at)
+    }
+
+    fn host_time(&self, room_time: Instant) -> Instant {
+        self.opened_at + room_time.saturating_duration_since(Instant::ZERO)
+    }
+
+    /// Queues a room that has something to do now.
+    fn wake(&mut self, key: RoomKey, queues: &mut Queues) {
+        if self.queued == Queued::Nowhere {
+            self.queued = Queued::Ready;
+            queues.ready.push_back(key);
+        }
+    }
+
+    /// Sends the room's outputs, queues the room where it belongs, and returns its deadline if the
+    /// timer queue does not have it.
+    ///
+    /// The room must not be in a queue, except when it was closed from outside: then `queued` says
+    /// where it is, and it is queued again only elsewhere.
+    fn reschedule(
         &mut self,
         key: RoomKey,
         transport: &mut impl Transport,
         queues: &mut Queues,
     ) -> Option<Instant> {
-        let place = if !flush(&mut self.room, key, transport) {
-            Place::Blocked
+        let queued = if !flush(&mut self.room, key, transport) {
+            Queued::Blocked
         } else if self.room.is_closed() {
-            Place::Closed
-        } else if self.room.has_work(Instant::ZERO) {
-            Place::Ready
+            Queued::Closed
+        } else if self.room.is_runnable() {
+            Queued::Ready
         } else {
-            Place::Idle
+            Queued::Nowhere
         };
-        if self.place != place {
-            self.place = place;
-            match place {
-                Place::Ready => queues.ready.push_back(key),
-                Place::Blocked => queues.blocked.push_back(key),
-                Place::Closed => queues.closed.push_back(key),
-                Place::Idle => {}
+        if self.queued != queued {
+            self.queued = queued;
+            match queued {
+                Queued::Ready => queues.ready.push_back(key),
+                Queued::Blocked => queues.blocked.push_back(key),
+                Queued::Closed => queues.closed.push_back(key),
+                Queued::Nowhere => {}
             }
         }
-        let deadline = self.room.poll_timeout();
-        let known = mem::replace(&mut self.deadline, deadline);
-        deadline.filter(|_| deadline != known)
+        let deadline = self
+            .room
+            .poll_timeout()
+            .map(|deadline| self.host_time(deadline));
+        let inserted = mem::replace(&mut self.deadline, deadline);
+        deadline.filter(|_| deadline != inserted)
     }
 }
 
-/// Whether an entry of the timer queue is still what its room wants.
-fn holds(rooms: &HashMap<RoomKey, Slot>, deadline: Instant, key: RoomKey) -> bool {
+/// Whether an entry of the timer queue is its room's present deadline.
+fn is_current(rooms: &HashMap<RoomKey, Slot>, deadline: Instant, key: RoomKey) -> bool {
     rooms
         .get(&key)
         .is_some_and(|slot| slot.deadline == Some(deadline))
 }
 
-/// Hands the outputs of a room to the transport; answers whether it took them all.
+/// Sends the outputs of a room and returns whether the transport accepted all of them.
 fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> bool {
     while let Some(output) = room.peek_output() {
-        match transport.send(key, output) {
+        let sent = match output {
+            Output::Joined(client) => transport.connected(key, client),
+            Output::Left(client) => transport.disconnected(key, client),
+            Output::Message(message) => transport.send(key, message),
+        };
+        match sent {
             Ok(()) => {}
             Err(SendError::WouldBlock) => return false,
             #[cfg_attr(not(feature = "log"), expect(unused_variables))]
             Err(SendError::Failed(error)) => {
-                log!(warn, "a message of room {:?} is lost: {error}", room.id());
+                log!(warn, "an output of room {:?} is lost: {error}", room.id());
             }
         }
         room.drop_output();

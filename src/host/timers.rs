@@ -5,11 +5,11 @@ use crate::time::Instant;
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
-/// The earliest deadline at hand, of rooms that each have at most one.
+/// A priority queue of deadlines; each room has at most one that is current.
 ///
-/// What a room sets is appended and what it had set before stays behind, to be skipped when its
-/// time comes: whoever asks tells which entries still hold. When those that do not may be the
-/// most, they are thrown out, so that a room which sets its timer again and again costs no memory.
+/// Deletion is lazy: a deadline that its room has replaced stays in the heap and is skipped when it
+/// comes up; the caller's `is_current` tells which entries those are. When they may outnumber the
+/// current ones they are removed, so that a room which sets its timer again and again costs no memory.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, RoomKey)>>,
@@ -21,20 +21,23 @@ impl Timers {
         deadline: Instant,
         room: RoomKey,
         rooms: usize,
-        holds: impl Fn(Instant, RoomKey) -> bool,
+        is_current: impl Fn(Instant, RoomKey) -> bool,
     ) {
         self.heap.push(Reverse((deadline, room)));
         if self.heap.len() > 2 * rooms + 16 {
             self.heap
-                .retain(|Reverse((deadline, room))| holds(*deadline, *room));
+                .retain(|Reverse((deadline, room))| is_current(*deadline, *room));
         }
     }
 
-    /// The earliest deadline that holds.
-    pub(super) fn first(&mut self, holds: impl Fn(Instant, RoomKey) -> bool) -> Option<Instant> {
+    /// The earliest current deadline.
+    pub(super) fn first(
+        &mut self,
+        is_current: impl Fn(Instant, RoomKey) -> bool,
+    ) -> Option<Instant> {
         loop {
             let Reverse((deadline, room)) = *self.heap.peek()?;
-            if holds(deadline, room) {
+            if is_current(deadline, room) {
                 return Some(deadline);
             }
             self.heap.pop();

@@ -1,101 +1,132 @@
-//! Where a host sends what its rooms say.
+//! Where a host sends what its rooms send.
 
 use super::RoomKey;
-use crate::event::{ClientId, MessagePayload, MessageRecipient, Output};
-use alloc::{borrow::ToOwned, boxed::Box, string::String, vec::Vec};
+use crate::event::{ClientId, MessageRecipient, OutputMessage, OwnedPayload};
+use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
-/// Takes the messages of rooms to their clients.
+/// Delivers the outputs of rooms to their clients.
+///
+/// A host calls it with each room's outputs in order. No method may block:
+/// [`SendError::WouldBlock`] keeps the output, which is tried again when the host is polled, and all
+/// other outputs of the room wait behind it; [`SendError::Failed`] drops it.
 pub trait Transport {
-    /// Why a message was lost.
+    /// Why an output was lost.
     type Error: fmt::Display;
 
-    /// Sends one message, or refuses it for now. It must not block.
+    /// Sends a message.
     ///
-    /// The recipient is as the guest gave it: it may be a client that has gone, or never was there.
+    /// The recipient is what the guest named: a client that has left or never existed is possible.
     ///
     /// # Errors
     ///
-    /// [`SendError::WouldBlock`] keeps the message: it is tried again when the host is polled, and
-    /// everything else that the room sends waits behind it. [`SendError::Failed`] loses it.
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>>;
+    /// If the message was not sent.
+    fn send(
+        &mut self,
+        room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Self::Error>>;
 
-    /// Tells that the room is being told of this client: what it sends from now on knows of it.
+    /// Called when the room starts to handle `client`'s connect: messages from here on may be sent
+    /// to it.
     ///
-    /// What a room sent before, while the connect waited for its turn, is not for the client, even
-    /// where it goes to everybody. A room that [starts again](crate::FaultPolicy::Restart) is told
-    /// of its clients anew, and so is this. The default does nothing.
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
+    /// What the room sent while the connect waited for its turn is not for the client, not even
+    /// broadcasts. A room that [restarts](crate::FaultPolicy::Restart) handles the connects of its
+    /// clients again, and this is called again. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    fn connected(&mut self, room: RoomKey, client: ClientId) -> Result<(), SendError<Self::Error>> {
         let _ = (room, client);
+        Ok(())
+    }
+
+    /// Called when the room starts to handle `client`'s disconnect: messages from here on are not for
+    /// it, even if it has connected again and that connect waits. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    fn disconnected(
+        &mut self,
+        room: RoomKey,
+        client: ClientId,
+    ) -> Result<(), SendError<Self::Error>> {
+        let _ = (room, client);
+        Ok(())
     }
 }
 
 /// Why a transport did not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError<E> {
-    /// It has no room now; the message is tried again later.
+    /// It has no space now; the output is tried again later.
     WouldBlock,
-    /// The message is lost.
+    /// The output is lost.
     Failed(E),
 }
 
-impl<T: Transport + ?Sized> Transport for &mut T {
-    type Error = T::Error;
+macro_rules! forward_transport {
+    ($($pointer:ty),*) => {
+        $(
+            impl<T: Transport + ?Sized> Transport for $pointer {
+                type Error = T::Error;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-        (**self).send(room, output)
-    }
+                fn send(
+                    &mut self,
+                    room: RoomKey,
+                    message: OutputMessage<'_>,
+                ) -> Result<(), SendError<Self::Error>> {
+                    (**self).send(room, message)
+                }
 
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
-        (**self).connected(room, client);
-    }
+                fn connected(
+                    &mut self,
+                    room: RoomKey,
+                    client: ClientId,
+                ) -> Result<(), SendError<Self::Error>> {
+                    (**self).connected(room, client)
+                }
+
+                fn disconnected(
+                    &mut self,
+                    room: RoomKey,
+                    client: ClientId,
+                ) -> Result<(), SendError<Self::Error>> {
+                    (**self).disconnected(room, client)
+                }
+            }
+        )*
+    };
 }
 
-impl<T: Transport + ?Sized> Transport for Box<T> {
-    type Error = T::Error;
+forward_transport!(&mut T, Box<T>);
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-        (**self).send(room, output)
-    }
-
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
-        (**self).connected(room, client);
-    }
-}
-
-/// A transport that writes down what it is given: for tests.
+/// A transport that records messages: for tests.
 #[derive(Debug, Default)]
 pub struct RecordingTransport {
-    /// What was sent, in order.
-    pub sent: Vec<Sent>,
-    /// How many more messages it takes before it refuses; no bound if there is none.
+    /// The messages, in order.
+    pub sent: Vec<SentMessage>,
+    /// How many more messages it accepts; `None` for no limit.
     pub capacity: Option<usize>,
-    /// Whether what is refused is lost instead of kept.
+    /// Whether messages beyond the capacity are lost instead of kept.
     pub fails: bool,
 }
 
-/// A message that was sent.
+/// A recorded message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// By which room.
+pub struct SentMessage {
+    /// The room that sent it.
     pub room: RoomKey,
-    /// To whom.
+    /// Its recipients.
     pub recipient: MessageRecipient,
-    /// What.
-    pub payload: SentPayload,
-}
-
-/// What a message said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SentPayload {
-    /// Text.
-    Text(String),
-    /// Bytes.
-    Bytes(Vec<u8>),
+    /// Its payload.
+    pub payload: OwnedPayload,
 }
 
 impl RecordingTransport {
-    /// A transport that takes everything.
+    /// A transport that accepts everything.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -109,21 +140,22 @@ impl RecordingTransport {
 impl Transport for RecordingTransport {
     type Error = &'static str;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
+    fn send(
+        &mut self,
+        room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Self::Error>> {
         match &mut self.capacity {
             Some(0) if self.fails => return Err(SendError::Failed("the transport is set to fail")),
             Some(0) => return Err(SendError::WouldBlock),
             Some(left) => *left -= 1,
             None => {}
         }
-        let payload = match output.payload {
-            MessagePayload::Text(text) => SentPayload::Text(text.to_owned()),
-            MessagePayload::Bytes(bytes) => SentPayload::Bytes(bytes.to_owned()),
-        };
-        self.sent.push(Sent {
+        let OutputMessage { recipient, payload } = message;
+        self.sent.push(SentMessage {
             room,
-            recipient: output.recipient,
-            payload,
+            recipient,
+            payload: payload.to_owned(),
         });
         Ok(())
     }

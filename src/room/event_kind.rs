@@ -1,64 +1,34 @@
-//! What a waiting event is, without its payload.
+//! An event without its payload.
 
 use crate::{
     abi::Call,
-    event::{ClientId, Event, MessagePayload},
+    event::{ClientId, EventHeader, MessagePayload},
 };
 
+/// What a guest is called with, without the payload, which is stored beside it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EventKind {
+    /// The guest is initialised.
     Init,
-    Connect(ClientId),
-    Disconnect(ClientId),
-    Message(ClientId),
+    /// A fresh guest is told of a client that was connected before it started.
+    Rejoin(ClientId),
+    /// An event that was given to the room. Only these are counted and bounded.
+    Outside(EventHeader),
+    /// The timer fires.
     Timer,
 }
 
 impl EventKind {
-    pub(super) const fn of(call: &Call<'_>) -> Self {
-        match *call {
-            Call::Init { .. } => Self::Init,
-            Call::Connect(client) => Self::Connect(client),
-            Call::Disconnect(client) => Self::Disconnect(client),
-            Call::Message(client, _) => Self::Message(client),
-            Call::Timer => Self::Timer,
-        }
-    }
-
-    /// The client that it is about, if there is one.
-    pub(super) const fn client(self) -> Option<ClientId> {
-        match self {
-            Self::Connect(client) | Self::Disconnect(client) | Self::Message(client) => {
-                Some(client)
-            }
-            Self::Init | Self::Timer => None,
-        }
-    }
-
-    /// The call of the guest that it is, with what was kept beside it.
+    /// The call of the guest that delivers it.
     pub(super) const fn call<'a>(self, room_id: &'a str, payload: MessagePayload<'a>) -> Call<'a> {
         match self {
             Self::Init => Call::Init { room_id },
-            Self::Connect(client) => Call::Connect(client),
-            Self::Disconnect(client) => Call::Disconnect(client),
-            Self::Message(client) => Call::Message(client, payload),
             Self::Timer => Call::Timer,
+            Self::Rejoin(client) | Self::Outside(EventHeader::Connect(client)) => {
+                Call::Connect(client)
+            }
+            Self::Outside(EventHeader::Disconnect(client)) => Call::Disconnect(client),
+            Self::Outside(EventHeader::Message(client)) => Call::Message(client, payload),
         }
-    }
-}
-
-pub(super) const fn call(event: Event<'_>) -> Call<'_> {
-    match event {
-        Event::Connect(client) => Call::Connect(client),
-        Event::Disconnect(client) => Call::Disconnect(client),
-        Event::Message(client, payload) => Call::Message(client, payload),
-    }
-}
-
-/// What is kept beside a [`EventKind`].
-pub(super) const fn payload<'a>(call: &Call<'a>) -> MessagePayload<'a> {
-    match *call {
-        Call::Message(_, payload) => payload,
-        _ => MessagePayload::Bytes(&[]),
     }
 }

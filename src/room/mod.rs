@@ -1,165 +1,211 @@
 //! One room: a state machine over a guest, without a clock, a socket or a thread.
 
 mod event_kind;
+mod inbox;
 mod recovery;
-#[cfg(feature = "rollback")]
+#[cfg_attr(not(feature = "rollback"), path = "no_rollback.rs")]
 mod rollback;
 
-use self::{
-    event_kind::{EventKind, call, payload},
-    recovery::Recovery,
-};
+use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
 use crate::{
-    abi::Call,
     error::{EventError, Fault, OpenError},
-    event::{ClientId, Event, MessagePayload, Output},
+    event::{ClientId, Event, MessagePayload, Output, OutputHeader},
     fault_policy::FaultPolicy,
     guest::{Guest, Outbox, Progress},
     module::Module,
-    storage::PayloadQueue,
     time::Instant,
 };
 use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
 use core::{fmt, time::Duration};
 
-/// What a room is opened with, besides its module.
-#[derive(Clone, Copy, Debug, Default)]
+/// Options of a room. What is not set comes from the [`Host`](crate::Host) that opens it, or, for a
+/// [`Room`] by itself, is the default that the field names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomOptions {
-    /// Seeds the random generator of the guest. The same seed gives the same numbers; a seed that
-    /// nobody can guess gives numbers that nobody can guess. Default 0.
-    pub seed: u64,
-    /// The wall time at [`Instant::ZERO`], since the Unix epoch, for guests that ask WASI for it.
-    /// Default 0: the guest's calendar begins in 1970 with the driver.
-    pub unix_time_at_zero: Duration,
-    /// What follows when the guest fails. Default [`FaultPolicy::Close`].
-    pub on_fault: FaultPolicy,
+    /// Seeds the guest's random generator. The same seed gives the same numbers; a secret seed gives
+    /// numbers that nobody can predict. Default: a different one for each room of a host
+    /// ([`Host::with_seed`](crate::Host::with_seed)); 0 without a host.
+    pub seed: Option<u64>,
+    /// The wall time when the room is created, since the Unix epoch, for guests that ask WASI for
+    /// it. Default: what the host's clock says; 0 (1970) without a host.
+    pub unix_time_at_zero: Option<Duration>,
+    /// What follows when the guest fails. Default: the host's policy
+    /// ([`Host::with_fault_policy`](crate::Host::with_fault_policy)); [`FaultPolicy::Close`] without
+    /// a host.
+    pub on_fault: Option<FaultPolicy>,
 }
 
 impl RoomOptions {
-    /// The defaults.
+    /// Options that set nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            seed: 0,
-            unix_time_at_zero: Duration::ZERO,
-            on_fault: FaultPolicy::Close,
+            seed: None,
+            unix_time_at_zero: None,
+            on_fault: None,
         }
     }
 
-    setters! { seed: u64, unix_time_at_zero: Duration, on_fault: FaultPolicy }
+    /// Sets [`seed`](#structfield.seed).
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Sets [`unix_time_at_zero`](#structfield.unix_time_at_zero).
+    #[must_use]
+    pub const fn unix_time_at_zero(mut self, since_epoch: Duration) -> Self {
+        self.unix_time_at_zero = Some(since_epoch);
+        self
+    }
+
+    /// Sets [`on_fault`](#structfield.on_fault).
+    #[must_use]
+    pub const fn on_fault(mut self, policy: FaultPolicy) -> Self {
+        self.on_fault = Some(policy);
+        self
+    }
 }
 
 /// A room: one instance of a module, with its clients.
 ///
-/// What goes in through `handle_*` comes out through `poll_*`; time is an argument. A room does
-/// nothing by itself, so whoever holds one keeps to this round:
+/// What goes in through `handle_*` comes out through `poll_*`. Time is an argument: room time, which
+/// starts at [`Instant::ZERO`] when the room is created. A room does nothing by itself; drive it with
+/// this loop:
 ///
-/// 1. hand it what happens ([`handle_event`](Self::handle_event)), and the time when
+/// 1. give it what happens ([`handle_event`](Self::handle_event)), and the time when
 ///    [`poll_timeout`](Self::poll_timeout) has come ([`handle_timeout`](Self::handle_timeout));
-/// 2. take and send what it says ([`poll_output`](Self::poll_output)) until there is no more;
-/// 3. while it [has work](Self::has_work), let it go on ([`resume`](Self::resume)), and take its
-///    outputs again.
+/// 2. take its outputs ([`poll_output`](Self::poll_output)) until there are none, and send them;
+/// 3. while it [has work](Self::has_work), [`resume`](Self::resume) it, and take its outputs again.
 ///
-/// A call that is not called for does nothing. While the guest is in the middle of an event, or
-/// its outputs have not been taken, further events wait in the inbox, in order. When the guest
-/// fails, the room is closed, unless it has another [`FaultPolicy`]: [`fault`](Self::fault) tells
-/// why, and what the guest had sent before can still be taken.
+/// Spurious calls are no-ops. While the guest is in the middle of an event, or its outputs have not
+/// been taken, further events wait in the inbox, in order. When the guest fails, the room closes,
+/// unless it has another [`FaultPolicy`]; [`fault`](Self::fault) returns the reason, and what the
+/// guest had sent before can still be taken.
 pub struct Room {
     id: Box<str>,
     module: Module,
-    options: RoomOptions,
-    /// Gone when the room is closed, and while it waits to be restarted.
-    guest: Option<Guest>,
-    /// What a guest that is gone had sent.
-    last_words: Option<Outbox>,
+    seed: u64,
+    unix_time_at_zero: Duration,
+    on_fault: FaultPolicy,
+    state: State,
     recovery: Recovery,
+    /// The last fault that the room survived.
     last_fault: Option<Fault>,
-    /// Whether that is why the room is closed.
-    is_broken: bool,
-    /// Who is connected when all that waits has happened; sorted.
+    /// The clients that will be connected when the inbox is empty; sorted.
     clients: Vec<ClientId>,
-    /// While the guest is paused, the first entry is the event that it is in the middle of.
-    inbox: PayloadQueue<EventKind>,
-    /// A client whose connect the guest was called with, until the host has asked for it.
-    joined: Option<ClientId>,
-    /// The latest time it was told; time does not go backwards in a room.
+    inbox: Inbox,
+    /// The latest time that was passed in; time does not run backwards in a room.
     now: Instant,
-    /// But for what the running guest has used.
+    /// Counters, without what the present guest has used.
     stats: RoomStats,
 }
 
-/// The figures of a room.
+/// Whether a room has a guest.
+enum State {
+    Live {
+        guest: Guest,
+        phase: Phase,
+    },
+    /// A fresh guest is started at this time.
+    Restarting {
+        at: Instant,
+        /// What the last guest had sent.
+        outbox: Outbox,
+    },
+    Closed {
+        /// Why the guest failed; none if the driver closed the room.
+        fault: Option<Fault>,
+        /// What the guest had sent.
+        outbox: Outbox,
+    },
+}
+
+/// What a guest is doing.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Nothing: the event boundary.
+    Idle,
+    /// It ran out of its slice in the middle of the event that is pinned in the inbox.
+    InEvent,
+    /// It replays the events before one that is undone.
+    Replaying { undone: EventKind },
+}
+
+/// Counters and figures of a room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomStats {
-    /// Clients that are connected.
+    /// Connected clients.
     pub clients: usize,
-    /// Events that wait.
+    /// Events that wait in the inbox. The one that the guest is in the middle of does not wait.
     pub waiting_events: usize,
-    /// Messages of clients that the room took.
+    /// Events that were accepted and are over: handled, failed, or dropped when the room closed.
+    /// Events end in the order in which they were accepted, so that a driver which counts what it
+    /// put in knows which are over.
+    pub events_handled: u64,
+    /// Messages of clients that the room accepted.
     pub messages_in: u64,
-    /// Messages that the room sent; one to many clients counts once.
+    /// Messages that the room sent; a broadcast counts once.
     pub messages_out: u64,
-    /// Fuel that the guest used, also for what was undone and run again.
+    /// Fuel that the guest used, including what was undone and replayed.
     pub fuel_used: u64,
-    /// Bytes of the guest's linear memory.
+    /// Bytes of the guest's linear memory; of a closed room, what its guest had last.
     pub memory_bytes: usize,
     /// How often the guest failed.
     pub faults: u64,
 }
 
 impl Room {
-    /// Makes an instance of the module and begins to initialise it. What that sends is the room's
-    /// first output, and it may take more than one slice, as any event.
+    /// Instantiates the module and starts to initialise the guest. What that sends is the room's
+    /// first output; like any event it may take more than one slice.
     ///
     /// # Errors
     ///
-    /// If the id is too long, or the module cannot be instantiated within its limits. A guest that
-    /// fails when it is initialised makes a room that is closed from the start.
-    pub fn new(
-        module: &Module,
-        id: &str,
-        now: Instant,
-        options: RoomOptions,
-    ) -> Result<Self, OpenError> {
+    /// If the id is too long, or the module cannot be instantiated within its limits. If the guest
+    /// fails while it is initialised, the room is closed from the start.
+    pub fn new(module: &Module, id: &str, options: RoomOptions) -> Result<Self, OpenError> {
         let mut room = Self::suspended(module, id, options)?;
-        room.resume(now);
+        room.resume(Instant::ZERO);
         Ok(room)
     }
 
-    /// The same, but the guest is first called when the room is resumed.
+    /// Like [`new`](Self::new), but the guest is first called when the room is resumed.
     pub(crate) fn suspended(
         module: &Module,
         id: &str,
         options: RoomOptions,
     ) -> Result<Self, OpenError> {
-        let limits = module.limits();
-        if id.len() > limits.max_room_id_bytes {
+        let max_bytes = module.limits().max_room_id_bytes;
+        if id.len() > max_bytes {
             return Err(OpenError::IdTooLong {
                 bytes: id.len(),
-                limit: limits.max_room_id_bytes,
+                limit: max_bytes,
             });
         }
-        #[cfg(feature = "rollback")]
-        if options.on_fault == FaultPolicy::Rollback && !module.compiled.is_exposed() {
-            return Err(OpenError::NoRollback);
-        }
-        let guest = Guest::new(&module.compiled, options.seed, options.unix_time_at_zero)?;
-        let mut inbox = PayloadQueue::new();
-        inbox.push(EventKind::Init, MessagePayload::Bytes(&[]));
+        let on_fault = options.on_fault.unwrap_or_default();
+        on_fault.check(module)?;
+        let seed = options.seed.unwrap_or(0);
+        let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
+        let guest = Guest::new(&module.compiled, seed, unix_time_at_zero)?;
+        let mut inbox = Inbox::default();
+        inbox.push(EventKind::Init, MessagePayload::EMPTY);
         Ok(Self {
             id: id.to_owned().into_boxed_str(),
             module: module.clone(),
-            options,
-            guest: Some(guest),
-            last_words: None,
-            recovery: Recovery::new(options.on_fault),
+            seed,
+            unix_time_at_zero,
+            on_fault,
+            state: State::Live {
+                guest,
+                phase: Phase::Idle,
+            },
+            recovery: Recovery::new(on_fault),
             last_fault: None,
-            is_broken: false,
             clients: Vec::new(),
             inbox,
-            joined: None,
             now: Instant::ZERO,
             stats: RoomStats::default(),
         })
@@ -171,185 +217,225 @@ impl Room {
         &self.id
     }
 
-    /// The module that it was made from.
+    /// The module that it is an instance of.
     #[must_use]
     pub const fn module(&self) -> &Module {
         &self.module
     }
 
-    /// Who is connected, in the order of their numbers.
+    /// The connected clients, in the order of their ids.
     #[must_use]
     pub fn clients(&self) -> &[ClientId] {
         &self.clients
     }
 
-    /// The figures of the room as they are now.
+    /// The present counters and figures.
     #[must_use]
     pub fn stats(&self) -> RoomStats {
         RoomStats {
             clients: self.clients.len(),
             waiting_events: self.inbox.len(),
             fuel_used: self.fuel_used(),
-            memory_bytes: self.guest.as_ref().map_or(0, Guest::memory_bytes),
+            memory_bytes: match &self.state {
+                State::Live { guest, .. } => guest.memory_bytes(),
+                State::Restarting { .. } => 0,
+                State::Closed { .. } => self.stats.memory_bytes,
+            },
             ..self.stats
         }
     }
 
-    /// Fuel that the guest used, also for what was undone and run again.
+    /// Fuel that the guest used, including what was undone and replayed.
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
-        self.stats.fuel_used + self.guest.as_ref().map_or(0, Guest::fuel_used)
+        let guest = match &self.state {
+            State::Live { guest, .. } => guest.fuel_used(),
+            State::Restarting { .. } | State::Closed { .. } => 0,
+        };
+        self.stats.fuel_used + guest
     }
 
     /// Why the room is closed, if its guest failed.
     #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
-        self.last_fault.as_ref().filter(|_| self.is_broken)
+    pub const fn fault(&self) -> Option<&Fault> {
+        match &self.state {
+            State::Closed { fault, .. } => fault.as_ref(),
+            State::Live { .. } | State::Restarting { .. } => None,
+        }
     }
 
-    /// Why the guest failed last, if it ever did; the room may have gone on.
+    /// The latest fault, if there was one; the room may have survived it.
     #[must_use]
     pub const fn last_fault(&self) -> Option<&Fault> {
-        self.last_fault.as_ref()
+        match self.fault() {
+            None => self.last_fault.as_ref(),
+            fault => fault,
+        }
     }
 
     /// What follows when the guest fails.
     #[must_use]
     pub const fn on_fault(&self) -> FaultPolicy {
-        self.options.on_fault
+        self.on_fault
     }
 
     /// Whether the room is closed. What it had sent before can still be taken.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
-        self.guest.is_none() && self.recovery.restart_at().is_none()
+        matches!(self.state, State::Closed { .. })
     }
 
-    /// Whether the room waits to start again after a fault; [`poll_timeout`](Self::poll_timeout)
-    /// says until when.
+    /// Whether the room waits to start a fresh guest after a fault;
+    /// [`poll_timeout`](Self::poll_timeout) returns when.
     #[must_use]
-    pub fn is_restarting(&self) -> bool {
-        self.guest.is_none() && self.recovery.restart_at().is_some()
+    pub const fn is_restarting(&self) -> bool {
+        matches!(self.state, State::Restarting { .. })
     }
 
-    /// Gives the room an event. It happens at once, or waits for the one before it to end.
+    /// Gives the room an event. It is delivered at once, or waits for the one before it to end.
     ///
     /// # Errors
     ///
-    /// If the room does not take it; then nothing has happened. A guest that fails is no error
-    /// here: look at [`fault`](Self::fault).
+    /// If the room refuses the event; then nothing has happened. A guest that fails is not an error
+    /// here: see [`fault`](Self::fault).
     pub fn handle_event(&mut self, now: Instant, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
-        if self.is_ready() && self.inbox.is_empty() {
-            self.note(&event);
-            self.set_now(now);
-            self.begin(&call(event));
+        let is_idle = matches!(
+            self.state,
+            State::Live {
+                phase: Phase::Idle,
+                ..
+            }
+        );
+        if is_idle && self.inbox.len() == 0 && self.are_outputs_taken() {
+            self.count_accepted(&event);
+            self.advance(now);
+            self.begin(EventKind::Outside(event.header()), event.payload());
             return Ok(());
         }
         self.enqueue_checked(event)
     }
 
-    /// Gives the room an event to wait until it is resumed.
+    /// Puts an event into the inbox, where it waits for the next call of [`resume`](Self::resume).
     pub(crate) fn enqueue(&mut self, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
         self.enqueue_checked(event)
     }
 
-    /// Fires the timer if its time has come and the room is not busy; or starts the room again, if
-    /// that is what it waits for.
+    /// Fires the timer if it is due and the room is not busy, or starts a fresh guest if that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.set_now(now);
-        if self.is_quiet() && self.is_due(self.now) {
+        self.advance(now);
+        if self.are_outputs_taken() && self.is_timer_due(self.now) {
             self.fire();
         }
     }
 
-    /// Lets the guest use one more slice: it goes on with the event it was in, or with the timer
-    /// if that is due, or else with the next event that waits. Does nothing while there are
-    /// outputs to take.
+    /// Lets the guest use one more slice: it continues its event, or handles the timer if that is
+    /// due, or else the next event that waits. A no-op while there are outputs to take, unless the
+    /// guest is in the middle of an event.
     pub fn resume(&mut self, now: Instant) {
-        self.set_now(now);
-        if self.recovery.is_replaying() {
-            self.replay();
-        } else if self.is_paused() {
-            self.go_on();
-        } else if self.is_quiet() && self.is_due(self.now) {
-            self.fire();
-        } else if self.is_quiet() {
-            self.go_on();
+        self.advance(now);
+        match self.state {
+            State::Live {
+                phase: Phase::InEvent,
+                ..
+            } => self.continue_event(),
+            State::Live {
+                phase: Phase::Replaying { .. },
+                ..
+            } => self.replay(),
+            _ if !self.are_outputs_taken() => {}
+            _ if self.is_timer_due(self.now) => self.fire(),
+            State::Live {
+                phase: Phase::Idle, ..
+            } => self.begin_next(),
+            State::Restarting { .. } | State::Closed { .. } => {}
         }
     }
 
     /// Whether [`resume`](Self::resume) would do something at this time.
     #[must_use]
     pub fn has_work(&self, now: Instant) -> bool {
-        self.is_busy()
-            || (self.is_quiet()
-                && (self.is_due(now) || (self.guest.is_some() && !self.inbox.is_empty())))
+        self.is_runnable() || (self.are_outputs_taken() && self.is_timer_due(now))
     }
 
-    /// When the timer runs off, or the room is started again. None if nothing is set, or may yet be
-    /// changed by the event that the guest is in the middle of.
+    /// Whether [`resume`](Self::resume) would do something whatever the time is: the guest is in the
+    /// middle of an event, or an event waits and the outputs were taken.
+    #[must_use]
+    pub fn is_runnable(&self) -> bool {
+        match self.state {
+            State::Live {
+                phase: Phase::Idle, ..
+            } => self.inbox.len() > 0 && self.are_outputs_taken(),
+            State::Live { .. } => true,
+            State::Restarting { .. } | State::Closed { .. } => false,
+        }
+    }
+
+    /// When the timer fires, or a fresh guest is started, in room time. None if neither is set, or
+    /// may yet be changed by the event that the guest is in the middle of.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.guest {
-            Some(guest) if !self.is_busy() => guest.deadline(),
-            Some(_) => None,
-            None => self.recovery.restart_at(),
+        match &self.state {
+            State::Live {
+                guest,
+                phase: Phase::Idle,
+            } => guest.deadline(),
+            State::Restarting { at, .. } => Some(*at),
+            State::Live { .. } | State::Closed { .. } => None,
         }
     }
 
-    /// The next message that the room sends, which stays.
+    /// The next output, which stays.
     #[must_use]
     pub fn peek_output(&self) -> Option<Output<'_>> {
-        let (recipient, payload) = self.outbox()?.front()?;
-        Some(Output { recipient, payload })
+        let (header, payload) = self.outbox()?.front()?;
+        Some(header.with_payload(payload))
     }
 
-    /// Takes the next message that the room sends.
+    /// Takes the next output.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        if self.outbox()?.is_empty() {
-            return None;
+        self.outbox().filter(|outbox| !outbox.is_empty())?;
+        // Not `self.outbox_mut`, which would borrow the counters too.
+        let (header, payload) = self.state.outbox_mut().pop()?;
+        if let OutputHeader::Message(_) = header {
+            self.stats.messages_out += 1;
         }
-        self.stats.messages_out += 1;
-        let (recipient, payload) = self.outbox_mut()?.pop()?;
-        Some(Output { recipient, payload })
+        Some(header.with_payload(payload))
     }
 
-    /// Drops the next message that the room sends, which was sent.
+    /// Drops the output that [`peek_output`](Self::peek_output) returned.
     pub(crate) fn drop_output(&mut self) {
-        if let Some(outbox) = self.outbox_mut() {
-            outbox.drop_front();
+        if let Some(OutputHeader::Message(_)) = self.state.outbox_mut().drop_front() {
             self.stats.messages_out += 1;
         }
     }
 
-    /// Closes the room: the guest is dropped without being told, and what waits with it. What it
-    /// had sent can still be taken.
+    /// Closes the room: the guest is dropped without a call, and the events that wait with it. What
+    /// it had sent can still be taken.
     pub fn close(&mut self) {
-        let is_unfinished = self.is_holding_back();
-        self.retire_guest(!is_unfinished);
-        self.recovery = Recovery::Close;
-        self.inbox.clear();
+        if self.is_closed() {
+            return;
+        }
+        let is_held = self.outbox().is_none();
+        let outbox = self.retire_guest();
+        self.close_with(None, if is_held { Outbox::new() } else { outbox });
     }
 
-    /// Gives the memory that the guest has but does not use (whole pages of zeros) back to the
-    /// operating system, and answers how many bytes. The guest does not notice; when it comes to
-    /// use them, they cost a page fault each.
+    /// Returns the memory that the guest has but does not use (whole pages of zeros) to the
+    /// operating system, and how many bytes that is. The guest does not notice; using them later
+    /// costs a page fault each.
     ///
-    /// Worth its while for rooms that stay: it looks through all of the memory once, in some tens
-    /// of microseconds for each MiB.
+    /// For rooms that stay: it reads all of the memory once, in some tens of microseconds per MiB.
     #[cfg(feature = "trim")]
     pub fn trim(&mut self) -> usize {
-        self.guest.as_mut().map_or(0, Guest::trim)
+        match &mut self.state {
+            State::Live { guest, .. } => guest.trim(),
+            State::Restarting { .. } | State::Closed { .. } => 0,
+        }
     }
 
-    /// The client whose connect the guest was called with in the last slice, if it was one.
-    pub(crate) fn take_joined(&mut self) -> Option<ClientId> {
-        self.joined.take()
-    }
-
-    /// Whether the room would take this event.
+    /// Whether the room would accept this event.
     fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
         if self.is_closed() {
             return Err(EventError::Closed);
@@ -378,152 +464,172 @@ impl Room {
     }
 
     fn enqueue_checked(&mut self, event: Event<'_>) -> Result<(), EventError> {
-        let call = call(event);
-        // There are no more of these than were let in, so they need no bound and are never lost.
+        // There are no more disconnects than accepted connects: they need no bound and are never
+        // refused.
         let is_bounded = !matches!(event, Event::Disconnect(_));
-        if is_bounded && !self.has_place(event.payload_len()) {
+        if is_bounded && !self.inbox.fits(event.payload_len(), self.module.limits()) {
             return Err(EventError::InboxFull);
         }
-        self.inbox.push(EventKind::of(&call), payload(&call));
-        self.note(&event);
+        self.inbox
+            .push(EventKind::Outside(event.header()), event.payload());
+        self.count_accepted(&event);
         Ok(())
     }
 
-    /// Whether one more event with so many bytes may wait. The one that the guest is in the middle
-    /// of does not wait; while it is running events again, all that is in the inbox does.
-    fn has_place(&self, bytes: usize) -> bool {
-        let limits = self.module.limits();
-        let running = match self.is_paused() && !self.recovery.is_replaying() {
-            true => self
-                .inbox
-                .front()
-                .map_or((0, 0), |(_, payload)| (1, payload.len())),
-            false => (0, 0),
-        };
-        let (events, waiting_bytes) = (
-            self.inbox.len() - running.0,
-            self.inbox.payload_bytes() - running.1,
-        );
-        events < limits.max_inbox_events
-            && waiting_bytes.saturating_add(bytes) <= limits.max_inbox_bytes
-    }
-
-    /// Keeps count of an event that was taken.
-    fn note(&mut self, event: &Event<'_>) {
+    fn count_accepted(&mut self, event: &Event<'_>) {
         match event {
             Event::Message(..) => self.stats.messages_in += 1,
             Event::Connect(client) => {
-                if let Err(place) = self.clients.binary_search(client) {
-                    self.clients.insert(place, *client);
+                if let Err(at) = self.clients.binary_search(client) {
+                    self.clients.insert(at, *client);
                 }
             }
             Event::Disconnect(client) => {
-                if let Ok(place) = self.clients.binary_search(client) {
-                    self.clients.remove(place);
+                if let Ok(at) = self.clients.binary_search(client) {
+                    self.clients.remove(at);
                 }
             }
         }
     }
 
-    fn set_now(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 
-    fn is_paused(&self) -> bool {
-        self.guest.as_ref().is_some_and(Guest::is_paused)
+    /// The outputs that can be taken; none while they are held until the event ends.
+    fn outbox(&self) -> Option<&Outbox> {
+        match &self.state {
+            State::Live {
+                guest,
+                phase: Phase::Idle,
+            } => Some(guest.outbox()),
+            State::Live { guest, .. } => {
+                Some(guest.outbox()).filter(|_| !self.recovery.holds_outputs())
+            }
+            State::Restarting { outbox, .. } | State::Closed { outbox, .. } => Some(outbox),
+        }
     }
 
-    /// Whether the guest is in the middle of something.
-    fn is_busy(&self) -> bool {
-        self.is_paused() || self.recovery.is_replaying()
-    }
-
-    /// Whether all outputs were taken, so that the guest may be called.
-    fn is_quiet(&self) -> bool {
+    /// Whether all outputs that can be taken were taken.
+    fn are_outputs_taken(&self) -> bool {
         self.outbox().is_none_or(Outbox::is_empty)
     }
 
-    /// Whether the guest can be called with something new.
-    fn is_ready(&self) -> bool {
-        self.guest.is_some() && !self.is_busy() && self.is_quiet()
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
+    fn is_timer_due(&self, now: Instant) -> bool {
         self.poll_timeout().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether what the guest has sent may yet come to nothing. What it runs again sends nothing.
-    fn is_holding_back(&self) -> bool {
-        self.recovery.holds_back() && self.is_paused()
-    }
-
-    /// What can be taken.
-    fn outbox(&self) -> Option<&Outbox> {
-        if self.is_holding_back() {
-            return None;
-        }
-        self.guest
-            .as_ref()
-            .map(Guest::outbox)
-            .or(self.last_words.as_ref())
-    }
-
-    /// The same, where [`outbox`](Self::outbox) has shown that there is something.
-    fn outbox_mut(&mut self) -> Option<&mut Outbox> {
-        self.guest
-            .as_mut()
-            .map(Guest::outbox_mut)
-            .or(self.last_words.as_mut())
-    }
-
     fn fire(&mut self) {
-        match &mut self.guest {
-            Some(guest) => {
+        match &mut self.state {
+            State::Live { guest, .. } => {
                 guest.clear_timer();
-                self.begin(&Call::Timer);
+                self.begin(EventKind::Timer, MessagePayload::EMPTY);
             }
-            None => self.restart(),
+            State::Restarting { .. } => self.restart(),
+            State::Closed { .. } => {}
         }
     }
 
-    /// Calls the guest with something that does not wait in the inbox. If it is paused, it does
-    /// from now on, before everything else.
-    fn begin(&mut self, call: &Call<'_>) {
+    /// Delivers an event that did not wait to an idle guest. If its slice ends, the event is pinned
+    /// before those that wait.
+    fn begin(&mut self, event: EventKind, payload: MessagePayload<'_>) {
         let slice = self.module.limits().fuel_per_slice;
-        let Some(guest) = &mut self.guest else { return };
-        match guest.begin(self.now, call, slice) {
-            Ok(Progress::Done) => self.recovery.event_ended(guest, call),
-            Ok(Progress::Paused) => self.inbox.push_first(EventKind::of(call), payload(call)),
-            Err(fault) => self.fail(EventKind::of(call), fault),
-        }
-    }
-
-    /// Begins with the first entry of the inbox, or goes on with it.
-    fn go_on(&mut self) {
-        let slice = self.module.limits().fuel_per_slice;
-        let (Some(guest), Some((event, payload))) = (&mut self.guest, self.inbox.front()) else {
+        let State::Live { guest, phase } = &mut self.state else {
             return;
         };
-        let call = event.call(&self.id, payload);
-        let progress = if guest.is_paused() {
-            guest.resume(&call, slice)
-        } else {
-            if let EventKind::Connect(client) = event {
-                self.joined = Some(client);
-            }
-            guest.begin(self.now, &call, slice)
-        };
-        match progress {
+        guest.outbox_mut().announce(event);
+        match guest.begin(self.now, &event.call(&self.id, payload), slice) {
             Ok(Progress::Done) => {
-                self.recovery.event_ended(guest, &call);
-                self.inbox.drop_front();
+                self.recovery.event_succeeded(guest, event, payload);
+                self.stats.count_handled(event);
             }
-            Ok(Progress::Paused) => {}
+            Ok(Progress::Paused) => {
+                *phase = Phase::InEvent;
+                self.inbox.push_pinned(event, payload);
+            }
             Err(fault) => {
-                self.inbox.drop_front();
+                self.stats.count_handled(event);
                 self.fail(event, fault);
             }
         }
+    }
+
+    /// Delivers the event that waits longest to an idle guest.
+    fn begin_next(&mut self) {
+        let slice = self.module.limits().fuel_per_slice;
+        let State::Live { guest, phase } = &mut self.state else {
+            return;
+        };
+        let Some((event, payload)) = self.inbox.next() else {
+            return;
+        };
+        guest.outbox_mut().announce(event);
+        match guest.begin(self.now, &event.call(&self.id, payload), slice) {
+            Ok(Progress::Done) => {
+                self.recovery.event_succeeded(guest, event, payload);
+                self.inbox.drop_first();
+                self.stats.count_handled(event);
+            }
+            Ok(Progress::Paused) => {
+                *phase = Phase::InEvent;
+                self.inbox.pin_next();
+            }
+            Err(fault) => {
+                self.inbox.drop_first();
+                self.stats.count_handled(event);
+                self.fail(event, fault);
+            }
+        }
+    }
+
+    /// Continues the event that is pinned in the inbox.
+    fn continue_event(&mut self) {
+        let slice = self.module.limits().fuel_per_slice;
+        let State::Live { guest, phase } = &mut self.state else {
+            return;
+        };
+        let Some((event, payload)) = self.inbox.running() else {
+            return;
+        };
+        match guest.resume(&event.call(&self.id, payload), slice) {
+            Ok(Progress::Done) => {
+                *phase = Phase::Idle;
+                self.recovery.event_succeeded(guest, event, payload);
+                self.inbox.drop_first();
+                self.stats.count_handled(event);
+            }
+            Ok(Progress::Paused) => {}
+            Err(fault) => {
+                self.inbox.drop_first();
+                self.stats.count_handled(event);
+                self.fail(event, fault);
+            }
+        }
+    }
+
+    /// Closes the room, which has no guest any more.
+    fn close_with(&mut self, fault: Option<Fault>, outbox: Outbox) {
+        self.inbox
+            .kinds()
+            .for_each(|event| self.stats.count_handled(event));
+        self.inbox.clear();
+        self.state = State::Closed { fault, outbox };
+    }
+}
+
+impl State {
+    fn outbox_mut(&mut self) -> &mut Outbox {
+        match self {
+            Self::Live { guest, .. } => guest.outbox_mut(),
+            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => outbox,
+        }
+    }
+}
+
+impl RoomStats {
+    /// Counts an event that is over, if it came from outside.
+    fn count_handled(&mut self, event: EventKind) {
+        self.events_handled += u64::from(matches!(event, EventKind::Outside(_)));
     }
 }
 
@@ -532,7 +638,7 @@ impl fmt::Debug for Room {
         f.debug_struct("Room")
             .field("id", &self.id)
             .field("clients", &self.clients)
-            .field("last_fault", &self.last_fault)
+            .field("last_fault", &self.last_fault())
             .finish_non_exhaustive()
     }
 }

@@ -1,25 +1,24 @@
 //! What a room does about the faults of its guest.
 
-use super::{Room, event_kind::EventKind};
-#[cfg(feature = "rollback")]
-use super::{event_kind::payload, rollback::History};
+use super::{Phase, Room, State, event_kind::EventKind, rollback::History};
 use crate::{
-    abi::Call,
     error::{Fault, FaultCause, OpenError, Trap},
-    event::{ClientId, MessagePayload},
+    event::{ClientId, EventHeader, MessagePayload, OutputHeader},
     fault_policy::{Backoff, FaultPolicy},
-    guest::Guest,
+    guest::{Guest, Outbox, Progress},
     time::Instant,
 };
-#[cfg(feature = "rollback")]
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-use core::time::Duration;
+use alloc::{boxed::Box, vec::Vec};
+use core::{mem, time::Duration};
 
+/// A room's fault policy with the state that it needs.
 pub(super) enum Recovery {
     Close,
     Restart(Restarts),
-    #[cfg(feature = "rollback")]
+    #[cfg_attr(
+        not(feature = "rollback"),
+        expect(dead_code, reason = "there is no history")
+    )]
     Rollback(Box<History>),
 }
 
@@ -33,86 +32,67 @@ impl Recovery {
         }
     }
 
-    /// An event has ended well. The guest is as it left it.
-    #[cfg_attr(
-        not(feature = "rollback"),
-        expect(unused_variables, clippy::unused_self)
-    )]
-    pub(super) fn event_ended(&mut self, guest: &Guest, call: &Call<'_>) {
-        #[cfg(feature = "rollback")]
-        if let Self::Rollback(undo) = self {
-            undo.event_ended(guest, EventKind::of(call), payload(call));
+    /// Records an event that ended well. The guest is as the event left it.
+    pub(super) fn event_succeeded(
+        &mut self,
+        guest: &Guest,
+        event: EventKind,
+        payload: MessagePayload<'_>,
+    ) {
+        if let Self::Rollback(history) = self {
+            history.record(guest, event, payload);
         }
     }
 
-    /// If there is no guest: when the next is to be started, if it is.
-    pub(super) const fn restart_at(&self) -> Option<Instant> {
-        match self {
-            Self::Restart(restarts) => restarts.at,
-            _ => None,
-        }
-    }
-
-    /// Whether what an event sends is to wait for the end of the event.
-    pub(super) const fn holds_back(&self) -> bool {
-        match self {
-            Self::Close | Self::Restart(_) => false,
-            #[cfg(feature = "rollback")]
-            Self::Rollback(_) => true,
-        }
-    }
-
-    /// Whether the guest is running events again that it has had already.
-    pub(super) const fn is_replaying(&self) -> bool {
-        match self {
-            Self::Close | Self::Restart(_) => false,
-            #[cfg(feature = "rollback")]
-            Self::Rollback(undo) => undo.is_replaying(),
-        }
+    /// Whether an event's outputs are held until it ends, since it may be undone.
+    pub(super) const fn holds_outputs(&self) -> bool {
+        matches!(self, Self::Rollback(_))
     }
 }
 
 impl Room {
-    /// Does what the policy says about a fault. The event that was its cause waits no more.
-    #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
+    /// Applies the fault policy. The event that caused the fault is over.
     pub(super) fn fail(&mut self, event: EventKind, fault: Fault) {
         self.stats.faults += 1;
         match &mut self.recovery {
-            Recovery::Close => {}
-            Recovery::Restart(restarts) => restarts.schedule(self.now),
-            #[cfg(feature = "rollback")]
-            Recovery::Rollback(_) => {
-                if self.roll_back(event).is_some() {
-                    log!(
-                        warn,
-                        "room {:?} goes back to before an event: {fault}",
-                        self.id
-                    );
+            Recovery::Close => self.end(Some(fault)),
+            Recovery::Restart(restarts) => match restarts.schedule(self.now) {
+                Some(at) => {
+                    log!(warn, "room {:?} restarts after a fault: {fault}", self.id);
+                    let outbox = self.retire_guest();
+                    self.state = State::Restarting { at, outbox };
                     self.last_fault = Some(fault);
-                    return;
                 }
+                None => self.end(Some(fault)),
+            },
+            Recovery::Rollback(_) => self.roll_back(event, fault),
+        }
+    }
+
+    /// Closes the room, with what its guest sent still to be taken.
+    fn end(&mut self, fault: Option<Fault>) {
+        let outbox = self.retire_guest();
+        self.close_with(fault, outbox);
+    }
+
+    /// Drops the guest and returns its outbox. The caller sets the state that follows.
+    pub(super) fn retire_guest(&mut self) -> Outbox {
+        let interim = State::Closed {
+            fault: None,
+            outbox: Outbox::new(),
+        };
+        match mem::replace(&mut self.state, interim) {
+            State::Live { guest, .. } => {
+                self.stats.fuel_used += guest.fuel_used();
+                self.stats.memory_bytes = guest.memory_bytes();
+                guest.into_outbox()
             }
-        }
-        if self.recovery.restart_at().is_some() {
-            log!(warn, "room {:?} is to start again: {fault}", self.id);
-            self.retire_guest(true);
-        } else {
-            self.is_broken = true;
-            self.close();
-        }
-        self.last_fault = Some(fault);
-    }
-
-    /// Drops the guest, and keeps what it had sent if that is to be heard.
-    pub(super) fn retire_guest(&mut self, is_heard: bool) {
-        if let Some(guest) = self.guest.take() {
-            self.stats.fuel_used += guest.fuel_used();
-            self.last_words = Some(guest.into_outbox()).filter(|_| is_heard);
+            State::Restarting { outbox, .. } | State::Closed { outbox, .. } => outbox,
         }
     }
 
-    /// Starts a fresh guest, which hears first of the clients that there were before all that
-    /// waits.
+    /// Starts a fresh guest. Before all that waits it is initialised and handles a connect for each
+    /// client that was connected before that.
     pub(super) fn restart(&mut self) {
         let now = self.now;
         if let Recovery::Restart(restarts) = &mut self.recovery {
@@ -120,16 +100,15 @@ impl Room {
         }
         match self.fresh_guest() {
             Ok(guest) => {
-                self.guest = Some(guest);
-                // They were all taken; what is left is the memory that they were in.
-                self.last_words = None;
-                for client in self.clients_of_guest().into_iter().rev() {
-                    self.inbox
-                        .push_first(EventKind::Connect(client), MessagePayload::Bytes(&[]));
+                self.state = State::Live {
+                    guest,
+                    phase: Phase::Idle,
+                };
+                for client in self.clients_before_inbox().into_iter().rev() {
+                    self.inbox.push_first(EventKind::Rejoin(client));
                 }
-                self.inbox
-                    .push_first(EventKind::Init, MessagePayload::Bytes(&[]));
-                self.go_on();
+                self.inbox.push_first(EventKind::Init);
+                self.begin_next();
             }
             Err(fault) => self.fail(EventKind::Init, fault),
         }
@@ -137,103 +116,153 @@ impl Room {
 
     /// Another guest of the same module, with other random numbers.
     fn fresh_guest(&self) -> Result<Guest, Fault> {
-        // An odd number with its bits well spread, so that no other room of a host draws the same.
+        // An odd multiplier with well-spread bits, so that no other room of a host has the same seed.
         let seed = self
-            .options
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, seed, self.options.unix_time_at_zero).map_err(|error| {
-            match error {
-                OpenError::Fault(fault) => fault,
-                // It was possible before, with the same limits.
-                _ => Fault {
-                    during: "start",
-                    cause: FaultCause::Trap(Trap::OutOfSystemMemory),
-                },
-            }
+        Guest::new(&self.module.compiled, seed, self.unix_time_at_zero).map_err(|error| match error
+        {
+            OpenError::Fault(fault) => fault,
+            // Instantiation succeeded before within the same limits, so the host's memory ran out.
+            _ => Fault {
+                during: "start",
+                cause: FaultCause::Trap(Trap::OutOfSystemMemory),
+            },
         })
     }
 
-    /// Who was connected before the events that wait.
-    fn clients_of_guest(&self) -> Vec<ClientId> {
+    /// The clients that were connected before the events in the inbox.
+    fn clients_before_inbox(&self) -> Vec<ClientId> {
         let mut clients = self.clients.clone();
-        for event in self.inbox.headers().rev() {
-            match (
-                event,
-                event.client().map(|client| clients.binary_search(&client)),
-            ) {
-                (EventKind::Connect(_), Some(Ok(place))) => {
-                    clients.remove(place);
+        for event in self.inbox.kinds().rev() {
+            match event {
+                EventKind::Rejoin(client) | EventKind::Outside(EventHeader::Connect(client)) => {
+                    if let Ok(at) = clients.binary_search(&client) {
+                        clients.remove(at);
+                    }
                 }
-                (EventKind::Disconnect(client), Some(Err(place))) => clients.insert(place, client),
-                _ => {}
+                EventKind::Outside(EventHeader::Disconnect(client)) => {
+                    if let Err(at) = clients.binary_search(&client) {
+                        clients.insert(at, client);
+                    }
+                }
+                EventKind::Init
+                | EventKind::Timer
+                | EventKind::Outside(EventHeader::Message(_)) => {}
             }
         }
         clients
     }
 
-    /// Begins to undo an event. None if that cannot be.
-    #[cfg(feature = "rollback")]
-    fn roll_back(&mut self, event: EventKind) -> Option<()> {
-        // Its memory is what the next one gets.
-        self.retire_guest(false);
-        let mut guest = self.fresh_guest().ok()?;
-        let Recovery::Rollback(undo) = &mut self.recovery else {
-            return None;
-        };
-        undo.begin(&mut guest, event)?;
-        self.guest = Some(guest);
-        Some(())
+    /// Starts to undo an event; the room closes if that is impossible.
+    fn roll_back(&mut self, event: EventKind, fault: Fault) {
+        // A replay repeats what went well before. If it fails the host lacks memory, and another
+        // attempt would fail as well.
+        let can_replay = !matches!(
+            self.state,
+            State::Live {
+                phase: Phase::Replaying { .. },
+                ..
+            }
+        );
+        // First, so that the next guest gets its memory. What the event sent is dropped with it.
+        drop(self.retire_guest());
+        match can_replay.then(|| self.restored_guest()).flatten() {
+            Some(mut guest) => {
+                log!(
+                    warn,
+                    "room {:?} undoes an event after a fault: {fault}",
+                    self.id
+                );
+                // That a client joined or left is not undone.
+                guest.outbox_mut().announce(event);
+                self.state = State::Live {
+                    guest,
+                    phase: Phase::Replaying { undone: event },
+                };
+                self.last_fault = Some(fault);
+            }
+            None => self.close_with(Some(fault), Outbox::new()),
+        }
     }
 
-    /// Goes on to undo an event.
+    /// A fresh guest in the state of the checkpoint.
+    fn restored_guest(&self) -> Option<Guest> {
+        let Recovery::Rollback(history) = &self.recovery else {
+            return None;
+        };
+        let mut guest = self.fresh_guest().ok()?;
+        history.restore(&mut guest)?;
+        Some(guest)
+    }
+
+    /// Continues to undo an event, for one slice.
     pub(super) fn replay(&mut self) {
-        #[cfg(feature = "rollback")]
-        if let (Recovery::Rollback(undo), Some(guest)) = (&mut self.recovery, &mut self.guest) {
-            let slice = self.module.limits().fuel_per_slice;
-            if let Err(fault) = undo.replay(guest, &self.id, slice) {
-                self.fail(EventKind::Init, fault);
-            }
+        let slice = self.module.limits().fuel_per_slice;
+        let State::Live { guest, phase } = &mut self.state else {
+            return;
+        };
+        let (Phase::Replaying { undone }, Recovery::Rollback(history)) =
+            (*phase, &mut self.recovery)
+        else {
+            return;
+        };
+        match history.replay(guest, &self.id, slice, undone) {
+            Ok(Progress::Done) => *phase = Phase::Idle,
+            Ok(Progress::Paused) => {}
+            Err(fault) => self.fail(EventKind::Init, fault),
         }
     }
 }
 
-/// Counts the faults in a row.
+impl Outbox {
+    /// Appends that a client joined or left, if the event is its connect or disconnect.
+    pub(super) fn announce(&mut self, event: EventKind) {
+        let header = match event {
+            EventKind::Rejoin(client) | EventKind::Outside(EventHeader::Connect(client)) => {
+                OutputHeader::Joined(client)
+            }
+            EventKind::Outside(EventHeader::Disconnect(client)) => OutputHeader::Left(client),
+            EventKind::Init | EventKind::Timer | EventKind::Outside(EventHeader::Message(_)) => {
+                return;
+            }
+        };
+        self.push(header, MessagePayload::EMPTY);
+    }
+}
+
+/// Counts consecutive faults.
 pub(super) struct Restarts {
     backoff: Backoff,
-    faults: u32,
+    consecutive_faults: u32,
     /// When the guest was started last.
     started: Instant,
-    /// When the next is, while there is none; never, if it is not to be tried any more.
-    at: Option<Instant>,
 }
 
 impl Restarts {
     const fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
-            faults: 0,
+            consecutive_faults: 0,
             started: Instant::ZERO,
-            at: None,
         }
     }
 
-    /// Sets when to start again, unless it is not to be tried any more.
-    pub(super) fn schedule(&mut self, now: Instant) {
+    /// When to restart after one more fault; none if the room is to close.
+    fn schedule(&mut self, now: Instant) -> Option<Instant> {
         if now >= self.started + self.backoff.longest {
-            self.faults = 0;
+            self.consecutive_faults = 0;
         }
-        self.faults = self.faults.saturating_add(1);
-        // Never at once: a host would go on for ever at what is one moment to it.
+        self.consecutive_faults = self.consecutive_faults.saturating_add(1);
+        // Never at the same time: a host whose clock stands still would restart it without end.
         let soonest = Duration::from_nanos(1);
-        self.at = self
-            .backoff
-            .wait(self.faults)
-            .map(|wait| now + wait.max(soonest));
+        self.backoff
+            .wait(self.consecutive_faults)
+            .map(|wait| now + wait.max(soonest))
     }
 
-    /// A fresh guest is about to be started.
-    pub(super) const fn start(&mut self, now: Instant) {
+    /// A fresh guest is about to start.
+    const fn start(&mut self, now: Instant) {
         self.started = now;
     }
 }

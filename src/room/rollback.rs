@@ -1,8 +1,8 @@
-//! How an event is undone.
+//! What a room needs to undo an event: a checkpoint and the events since.
 //!
-//! To copy a guest's memory before each event would cost more than most events. But a guest does
-//! the same when it is given the same; so a copy now and then, and the events since, are as good:
-//! the state before an event is the copy with those events run again.
+//! Copying a guest's memory before each event would cost more than most events do. But a guest is
+//! deterministic, so an occasional checkpoint and a log of the events since are as good: the state
+//! before an event is the checkpoint with the logged events replayed.
 
 use super::event_kind::EventKind;
 use crate::{
@@ -13,49 +13,38 @@ use crate::{
     time::Instant,
 };
 
-/// Events since the last copy of the guest's state at which the next is taken, whatever they cost.
-const LOG_EVENTS: usize = 1024;
+/// Logged events after which the next checkpoint is taken, whatever they cost.
+const MAX_LOG_EVENTS: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct History {
-    /// The guest's state when the log was begun; none before it is initialised.
+    /// The guest's state when the log was begun; none before the guest is initialised.
     checkpoint: Option<Checkpoint>,
-    /// What the guest has used when that was taken.
-    fuel: u64,
+    /// Fuel that the guest had used by then.
+    fuel_at_checkpoint: u64,
     /// The events since then, in order.
-    log: PayloadQueue<Logged>,
-    /// While the log is run again: whether it was a timer that is undone.
-    replaying: Option<bool>,
+    log: PayloadQueue<LogEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Logged {
+struct LogEntry {
     event: EventKind,
     now: Instant,
 }
 
 impl History {
-    pub(super) const fn is_replaying(&self) -> bool {
-        self.replaying.is_some()
-    }
-
-    /// Notes an event that the guest has had, so that it can be gone back to what follows it.
-    pub(super) fn event_ended(
-        &mut self,
-        guest: &Guest,
-        event: EventKind,
-        payload: MessagePayload<'_>,
-    ) {
-        // A copy looks at each byte; it is worth that when the events have cost many times as much.
-        let enough = guest.memory_bytes();
-        let is_enough = guest.fuel_used() - self.fuel >= enough as u64
-            || self.log.payload_bytes() + payload.len() > enough
-            || self.log.len() >= LOG_EVENTS;
-        if self.checkpoint.is_none() || is_enough {
-            self.save(guest);
+    /// Records an event that the guest has handled. The guest is as it left it.
+    pub(super) fn record(&mut self, guest: &Guest, event: EventKind, payload: MessagePayload<'_>) {
+        // A checkpoint reads each byte of memory; it pays when the log has cost many times as much.
+        let memory_bytes = guest.memory_bytes();
+        let is_due = guest.fuel_used() - self.fuel_at_checkpoint >= memory_bytes as u64
+            || self.log.payload_bytes() + payload.len() > memory_bytes
+            || self.log.len() >= MAX_LOG_EVENTS;
+        if self.checkpoint.is_none() || is_due {
+            self.take_checkpoint(guest);
         } else {
             self.log.push(
-                Logged {
+                LogEntry {
                     event,
                     now: guest.now(),
                 },
@@ -64,20 +53,16 @@ impl History {
         }
     }
 
-    /// Begins to bring a fresh guest to where another was before this event. None if there is
-    /// nothing to go back to, or no memory for it.
-    pub(super) fn begin(&mut self, guest: &mut Guest, event: EventKind) -> Option<()> {
-        // What went well before can only fail for want of the host's memory, and would again.
-        if self.is_replaying() {
-            return None;
-        }
+    /// Restores the checkpoint into a fresh guest, whose outputs are off until
+    /// [`replay`](Self::replay) is done. None if there is no checkpoint, or no memory for it.
+    pub(super) fn restore(&self, guest: &mut Guest) -> Option<()> {
         self.checkpoint.as_ref()?.restore(guest)?;
         guest.set_heard(false);
-        self.replaying = Some(matches!(event, EventKind::Timer));
         Some(())
     }
 
-    /// Goes on to do so, for one slice.
+    /// Replays the log, at most one slice of it; at its end the guest is where it was before the
+    /// event `undone`.
     ///
     /// # Errors
     ///
@@ -87,11 +72,12 @@ impl History {
         guest: &mut Guest,
         room_id: &str,
         slice: u64,
-    ) -> Result<(), Fault> {
+        undone: EventKind,
+    ) -> Result<Progress, Fault> {
         let before = guest.fuel_used();
-        while let Some((Logged { event, now }, payload)) = self.log.front() {
+        while let Some((LogEntry { event, now }, payload)) = self.log.front() {
             let Some(left) = slice.checked_sub(guest.fuel_used() - before) else {
-                return Ok(());
+                return Ok(Progress::Paused);
             };
             let call = event.call(room_id, payload);
             let progress = if guest.is_paused() {
@@ -103,24 +89,25 @@ impl History {
                 guest.begin(now, &call, left)
             };
             if progress? == Progress::Paused {
-                return Ok(());
+                return Ok(Progress::Paused);
             }
             self.log.drop_front();
         }
-        if self.replaying.take() == Some(true) {
+        // A timer that fired is not set any more, even if its event is undone.
+        if matches!(undone, EventKind::Timer) {
             guest.clear_timer();
         }
         guest.set_heard(true);
-        self.save(guest);
-        Ok(())
+        self.take_checkpoint(guest);
+        Ok(Progress::Done)
     }
 
-    fn save(&mut self, guest: &Guest) {
+    fn take_checkpoint(&mut self, guest: &Guest) {
         match &mut self.checkpoint {
             Some(checkpoint) => checkpoint.update(guest),
             None => self.checkpoint = Some(Checkpoint::of(guest)),
         }
-        self.fuel = guest.fuel_used();
+        self.fuel_at_checkpoint = guest.fuel_used();
         self.log.clear();
     }
 }

@@ -1,18 +1,18 @@
-//! A queue of headed payloads: the inbox and the outbox of a room.
+//! A payload queue that grows: the inbox and the outbox of a room.
 
 use crate::event::MessagePayload;
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 
-/// Headers with payloads, first in first out.
+/// A FIFO queue of payloads with headers.
 ///
-/// The payloads lie one behind the other in two buffers, one for texts and one for bytes (so that
-/// a text is checked to be UTF-8 once, when it comes in). The buffers are kept: once they have
-/// grown to what a room needs, nothing is allocated any more.
+/// Payloads are concatenated in two buffers, one for texts and one for bytes (so that a text is
+/// checked to be UTF-8 once, when it is pushed). The buffers are kept: once they have grown to what a
+/// room needs, nothing is allocated any more.
 #[derive(Debug)]
 pub(crate) struct PayloadQueue<H> {
     entries: VecDeque<Entry<H>>,
     texts: String,
-    /// Where the first waiting text starts; what lies before has been popped.
+    /// The offset of the first queued text; what lies before it was popped.
     texts_start: usize,
     bytes: Vec<u8>,
     /// The same for bytes.
@@ -59,12 +59,15 @@ impl<H: Copy> PayloadQueue<H> {
         });
     }
 
-    /// Puts an entry before all others. Only an empty queue takes a payload there.
+    /// Puts an entry before all others. Only an empty queue takes one with a payload.
     pub(crate) fn push_first(&mut self, header: H, payload: MessagePayload<'_>) {
         if self.is_empty() {
             self.push(header, payload);
         } else {
-            debug_assert!(payload.is_empty(), "a payload cannot be put before others");
+            debug_assert!(
+                payload.is_empty(),
+                "payloads are stored in the order of the entries"
+            );
             self.entries.push_front(Entry {
                 header,
                 is_text: false,
@@ -88,9 +91,9 @@ impl<H: Copy> PayloadQueue<H> {
         Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
     }
 
-    /// Drops the first entry, if there is one.
-    pub(crate) fn drop_front(&mut self) {
-        self.take_front();
+    /// Drops the first entry, if there is one, and returns its header.
+    pub(crate) fn drop_front(&mut self) -> Option<H> {
+        self.take_front().map(|entry| entry.header)
     }
 
     fn take_front(&mut self) -> Option<Entry<H>> {
@@ -111,7 +114,7 @@ impl<H: Copy> PayloadQueue<H> {
         self.entries.len()
     }
 
-    /// Length of all payloads.
+    /// The length of all payloads in bytes.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.texts.len() - self.texts_start + self.bytes.len() - self.bytes_start
     }
@@ -132,7 +135,7 @@ impl<H: Copy> PayloadQueue<H> {
         }
     }
 
-    /// Gives the room of popped payloads back to the buffers before `more` bytes come in.
+    /// Reclaims the space of popped payloads before `more` bytes are pushed.
     fn reclaim(&mut self, more: usize) {
         if self.entries.is_empty() {
             self.texts.clear();
@@ -140,7 +143,7 @@ impl<H: Copy> PayloadQueue<H> {
             (self.texts_start, self.bytes_start) = (0, 0);
             return;
         }
-        // Moving what waits to the front never costs more than what was popped before it.
+        // Moving the rest to the front is amortised: it never costs more than what was popped.
         if self.texts.len() + more > self.texts.capacity()
             && self.texts_start * 2 >= self.texts.len()
         {

@@ -68,10 +68,10 @@ mod messages;
 mod transport;
 mod wire;
 
-#[cfg(feature = "embedded-io")]
-pub use self::embedded_io::{NonBlocking, Ready, ReadyHalves, WireError};
 #[cfg(feature = "bridge")]
 pub use self::bridge::{BoardMessage, Bridge, SessionError};
+#[cfg(feature = "embedded-io")]
+pub use self::embedded_io::{NonBlocking, Ready, ReadyHalves, WireError};
 pub use self::{
     board::{CarryError, Link, LinkOptions},
     messages::{Reason, VERSION},

@@ -311,10 +311,7 @@ async fn a_board_that_starts_again_is_attached_again() {
     let server = attach(&address).await;
     let mut client = join_echo(&server).await;
     board.0.restart.store(true, Ordering::Relaxed);
-    assert_eq!(
-        client.closed().await,
-        (1012, "the board restarted".into())
-    );
+    assert_eq!(client.closed().await, (1012, "the board restarted".into()));
     all_rooms_are_there(&server).await;
     join_echo(&server).await;
 }
