@@ -4,8 +4,8 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, Module, Output, Room, RoomKey,
-    RoomOptions, SendError, Transport,
+    Budget, ClientId, Event, Host, Instant, Limits, ManualClock, Module, OutputMessage, Room,
+    RoomKey, RoomOptions, SendError, Transport,
 };
 use std::{convert::Infallible, hint::black_box, time::Duration};
 
@@ -19,8 +19,12 @@ struct Nowhere;
 impl Transport for Nowhere {
     type Error = Infallible;
 
-    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
-        black_box(output);
+    fn send(
+        &mut self,
+        _: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Infallible>> {
+        black_box(message);
         Ok(())
     }
 }
@@ -34,8 +38,7 @@ fn module_with(wasm: &[u8], limits: &Limits) -> Module {
 }
 
 fn room(module: &Module) -> Room {
-    let mut room =
-        Room::new(module, "bench", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    let mut room = Room::new(module, "bench", RoomOptions::default()).expect("it opens");
     room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
         .expect("it takes a client");
     while room.poll_output().is_some() {}
@@ -53,7 +56,7 @@ fn host(
         .map(|i| host.open(&i.to_string(), module).expect("it opens"))
         .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(CLIENT))
+        host.enqueue(*key, Event::Connect(CLIENT))
             .expect("it takes a client");
     }
     host.poll(Budget::UNLIMITED);
@@ -71,10 +74,7 @@ fn start(c: &mut Criterion) {
         group.bench_function(format!("load, {name}"), |b| b.iter(|| module(wasm)));
         let module = module(wasm);
         group.bench_function(format!("open, {name}"), |b| {
-            b.iter(|| {
-                Room::new(&module, "bench", Instant::ZERO, RoomOptions::default())
-                    .expect("it opens")
-            });
+            b.iter(|| Room::new(&module, "bench", RoomOptions::default()).expect("it opens"));
         });
     }
 }
@@ -92,14 +92,14 @@ fn events(c: &mut Criterion) {
                     let event = Event::message(CLIENT, text.as_str());
                     room.handle_event(Instant::ZERO, event).expect("it is idle");
                     while let Some(output) = room.poll_output() {
-                        black_box(output);
+                        black_box(message);
                     }
                 });
             });
             let (mut host, keys) = host(&module, clock(), 1);
             group.bench_function(format!("host, {name}, {len} B"), |b| {
                 b.iter(|| {
-                    host.handle_event(keys[0], Event::message(CLIENT, text.as_str()))
+                    host.enqueue(keys[0], Event::message(CLIENT, text.as_str()))
                         .expect("it is idle");
                     host.poll(Budget::UNLIMITED)
                 });
@@ -123,7 +123,7 @@ fn fuel(c: &mut Criterion) {
         let (mut host, keys) = host(&module_with(ECHO_RUST, &limits), clock(), 1);
         group.bench_function(name, |b| {
             b.iter(|| {
-                host.handle_event(keys[0], Event::message(CLIENT, text.as_str()))
+                host.enqueue(keys[0], Event::message(CLIENT, text.as_str()))
                     .expect("it is idle");
                 host.poll(Budget::UNLIMITED)
             });
@@ -142,9 +142,8 @@ fn rollback(c: &mut Criterion) {
     load.rollback = true;
     let module = Module::load_with(ECHO_RUST, &limits, load).expect("the room loads");
     for on_fault in [FaultPolicy::Close, FaultPolicy::Rollback] {
-        let mut options = RoomOptions::default();
-        options.on_fault = on_fault;
-        let mut room = Room::new(&module, "bench", Instant::ZERO, options).expect("it opens");
+        let options = RoomOptions::new().on_fault(on_fault);
+        let mut room = Room::new(&module, "bench", options).expect("it opens");
         room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
             .expect("it takes a client");
         let mut say = move |text: &str| {
@@ -152,7 +151,7 @@ fn rollback(c: &mut Criterion) {
                 .expect("it is open");
             while room.has_work(Instant::ZERO) || room.peek_output().is_some() {
                 while let Some(output) = room.poll_output() {
-                    black_box(output);
+                    black_box(message);
                 }
                 room.resume(Instant::ZERO);
             }
@@ -179,7 +178,7 @@ fn many_rooms(c: &mut Criterion) {
         b.iter(|| {
             for key in &keys {
                 echoes
-                    .handle_event(*key, Event::message(CLIENT, "hello"))
+                    .enqueue(*key, Event::message(CLIENT, "hello"))
                     .expect("it is idle");
             }
             echoes.poll(Budget::UNLIMITED)

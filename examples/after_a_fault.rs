@@ -38,14 +38,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ] {
         let clock = ManualClock::new();
         let mut host = Host::new(&clock, RecordingTransport::new());
-        let mut options = RoomOptions::default();
-        options.on_fault = policy;
+        let options = RoomOptions::new().on_fault(policy);
         let room = host.open_with("room", &module, options)?;
-        host.handle_event(room, Event::Connect(ClientId(1)))?;
+        host.enqueue(room, Event::Connect(ClientId(1)))?;
         for _ in 0..5 {
             // A room that has closed takes no more.
             if host
-                .handle_event(room, Event::message(ClientId(1), "count"))
+                .enqueue(room, Event::message(ClientId(1), "count"))
                 .is_err()
             {
                 break;

@@ -2,7 +2,7 @@
 //! `cargo run --release --features std --example many_rooms`.
 
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Limits, Module, Output, RoomKey, SendError, SystemClock,
+    Budget, ClientId, Event, Host, Limits, Module, OutputMessage, RoomKey, SendError, SystemClock,
     Transport,
 };
 use std::{convert::Infallible, error::Error, time::Instant};
@@ -17,9 +17,13 @@ struct Counter {
 impl Transport for Counter {
     type Error = Infallible;
 
-    fn send(&mut self, _room: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+    fn send(
+        &mut self,
+        _room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Infallible>> {
         self.messages += 1;
-        self.bytes += output.payload.len();
+        self.bytes += message.payload.len();
         Ok(())
     }
 }
@@ -36,15 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for room in &rooms {
         for client in 1..=3 {
-            host.handle_event(*room, Event::Connect(ClientId(client)))?;
-            host.handle_event(*room, Event::message(ClientId(client), "hello, everybody"))?;
+            host.enqueue(*room, Event::Connect(ClientId(client)))?;
+            host.enqueue(*room, Event::message(ClientId(client), "hello, everybody"))?;
         }
     }
     host.poll(Budget::UNLIMITED);
 
     let Counter { messages, bytes } = host.transport();
     println!(
-        "{} rooms said {messages} messages of {bytes} bytes in {:?}",
+        "{} rooms sent {messages} messages of {bytes} bytes in {:?}",
         rooms.len(),
         started.elapsed()
     );

@@ -3,8 +3,8 @@
 //! The task sleeps exactly until the room's next deadline, or until something comes in.
 
 use stateroom_wasmi_host::{
-    ClientId, Limits, Module,
-    driver::tokio::{Options, OwnedEvent, Said, spawn},
+    ClientId, Limits, Module, OwnedEvent,
+    driver::tokio::{Options, RoomOutput, spawn},
 };
 use std::error::Error;
 
@@ -12,26 +12,33 @@ use std::error::Error;
 async fn main() -> Result<(), Box<dyn Error>> {
     let wasm = include_bytes!("rooms/wasm/clock-rust-0.2.wasm");
     let module = Module::load(wasm, &Limits::default())?;
-    let (rooms, mut said) = spawn(Options::default());
+    let (host, mut outputs) = spawn(Options::new());
 
-    let tower = rooms.open("tower", &module).await?;
-    rooms
-        .handle_event(tower, OwnedEvent::Connect(ClientId(1)))
+    let tower = host.open("tower", &module).await?;
+    host.enqueue(tower, OwnedEvent::Connect(ClientId(1)))
         .await?;
-    for _ in 0..3 {
-        if let Some(Said::Text {
-            recipient, text, ..
-        }) = said.recv().await
-        {
-            println!("to {recipient:?}: {text}");
+    let mut messages = 0;
+    while let Some(output) = outputs.recv().await {
+        match output {
+            RoomOutput::Joined { client, .. } => println!("client {client} joined"),
+            RoomOutput::Message {
+                recipient, payload, ..
+            } => {
+                println!("to {recipient:?}: {payload:?}");
+                messages += 1;
+                if messages == 3 {
+                    host.close(tower).await?;
+                }
+            }
+            RoomOutput::Closed(room) => {
+                println!(
+                    "room {:?} is closed; it used {} units of fuel",
+                    room.id, room.stats.fuel_used
+                );
+                break;
+            }
+            _ => {}
         }
-    }
-    rooms.close(tower).await;
-    if let Some(Said::Closed(room)) = said.recv().await {
-        println!(
-            "room {:?} is closed; it used {} units of fuel",
-            room.id, room.stats.fuel_used
-        );
     }
     Ok(())
 }

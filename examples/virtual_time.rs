@@ -3,23 +3,21 @@
 //! The clock room ticks every second while somebody is there. Here no second passes: the driver
 //! tells the room what time it is, and jumps from one deadline to the next.
 
-use stateroom_wasmi_host::{
-    ClientId, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
-};
+use stateroom_wasmi_host::{ClientId, Event, Instant, Limits, Module, Room, RoomOptions};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let wasm = include_bytes!("rooms/wasm/clock-rust-0.4.wasm");
     let module = Module::load(wasm, &Limits::default())?;
     let mut now = Instant::ZERO;
-    let mut room = Room::new(&module, "tower", now, RoomOptions::default())?;
+    let mut room = Room::new(&module, "tower", RoomOptions::default())?;
     room.handle_event(now, Event::Connect(ClientId(1)))?;
     for _ in 0..5 {
         // Sleep until the deadline: a real driver waits, this one is there at once.
         now = room.poll_timeout().ok_or("the clock has set no timer")?;
         room.handle_timeout(now);
         while let Some(output) = room.poll_output() {
-            if let MessagePayload::Text(text) = output.payload {
+            if let Some(text) = output.message().and_then(|message| message.payload.text()) {
                 println!("{now}: {text}");
             }
         }

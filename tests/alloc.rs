@@ -9,8 +9,8 @@ mod support {
 }
 
 use stateroom_wasmi_host::{
-    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module, Output, Room,
-    RoomKey, RoomOptions, SendError, Transport,
+    Budget, ClientId, Compilation, Event, Host, Instant, Limits, ManualClock, Module,
+    OutputMessage, Room, RoomKey, RoomOptions, SendError, Transport,
 };
 use std::{convert::Infallible, time::Duration};
 use support::counting_allocator::{ALLOCATIONS, LIVE_BYTES};
@@ -26,12 +26,16 @@ struct Sink {
 impl Transport for Sink {
     type Error = Infallible;
 
-    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+    fn send(
+        &mut self,
+        _: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Infallible>> {
         if self.full {
             return Err(SendError::WouldBlock);
         }
         self.messages += 1;
-        self.bytes += output.payload.len();
+        self.bytes += message.payload.len();
         Ok(())
     }
 }
@@ -74,7 +78,7 @@ fn host_of(rooms: usize) -> (TestHost, Vec<RoomKey>) {
         .map(|i| host.open(&i.to_string(), &module).expect("it opens"))
         .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(CLIENT))
+        host.enqueue(*key, Event::Connect(CLIENT))
             .expect("the client may connect");
     }
     host.poll(Budget::UNLIMITED);
@@ -91,7 +95,7 @@ fn round(host: &mut TestHost, keys: &[RoomKey]) {
             Event::Disconnect(CLIENT),
             Event::Connect(CLIENT),
         ] {
-            host.handle_event(*key, event).expect("the room takes it");
+            host.enqueue(*key, event).expect("the room takes it");
         }
     }
     // Refused at first, so that the room's next events wait.
@@ -139,7 +143,7 @@ mod rollback {
             Module::load_with(&wasm, &Limits::default(), options).expect("the guest fits the ABI");
         let mut host = Host::new(ManualClock::new(), Sink::default()).with_fault_policy(on_fault);
         let keys = vec![host.open("room", &module).expect("it opens")];
-        host.handle_event(keys[0], Event::Connect(CLIENT))
+        host.enqueue(keys[0], Event::Connect(CLIENT))
             .expect("the client may connect");
         host.poll(Budget::UNLIMITED);
         (host, keys)
@@ -179,7 +183,7 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
     let (mut host, keys) = host_of(3);
     let set = |host: &mut TestHost, times: usize| {
         for i in 0..times {
-            host.handle_event(keys[i % 3], Event::message(CLIENT, "again"))
+            host.enqueue(keys[i % 3], Event::message(CLIENT, "again"))
                 .expect("the room takes it");
             host.poll(Budget::UNLIMITED);
         }
@@ -198,8 +202,7 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
 fn nor_does_a_timer_that_stays_set_through_5_000_events() {
     let (mut host, keys) = host_of(1);
     let give = |host: &mut TestHost, event: Event<'_>| {
-        host.handle_event(keys[0], event)
-            .expect("the room takes it");
+        host.enqueue(keys[0], event).expect("the room takes it");
         host.poll(Budget::UNLIMITED);
     };
     let come_and_go = |host: &mut TestHost, times: usize| {
@@ -228,11 +231,12 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
             .map(|i| host.open(&format!("more {i}"), &module).expect("it opens"))
             .collect();
         for key in &many {
-            host.handle_event(*key, Event::Connect(CLIENT))
+            host.enqueue(*key, Event::Connect(CLIENT))
                 .expect("the client may connect");
         }
         round(host, &many);
-        many.iter().for_each(|key| host.close(*key));
+        many.iter()
+            .for_each(|key| host.close(*key).expect("the room is open"));
         host.poll(Budget::UNLIMITED);
         assert_eq!(std::iter::from_fn(|| host.poll_closed()).count(), 200);
     };
@@ -254,8 +258,7 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
 #[test]
 fn a_queue_that_is_never_empty_takes_no_more_memory() {
     let module = echo(&Limits::default());
-    let mut room =
-        Room::new(&module, "busy", Instant::ZERO, RoomOptions::default()).expect("it opens");
+    let mut room = Room::new(&module, "busy", RoomOptions::default()).expect("it opens");
     room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
         .expect("the client may connect");
     let mut give = |times: usize| {
@@ -320,17 +323,19 @@ fn attack() {
         let open = |host: &mut TestHost, n: usize| host.open(&format!("{i} {n}"), &module);
         let keys: Vec<_> = (0..10).map_while(|n| open(&mut host, n).ok()).collect();
         for key in keys {
-            host.handle_event(key, Event::Connect(CLIENT))
+            host.enqueue(key, Event::Connect(CLIENT))
                 .expect("the client may connect");
             while host
-                .handle_event(key, Event::message(CLIENT, &[0xff; 1000]))
+                .enqueue(key, Event::message(CLIENT, &[0xff; 1000]))
                 .is_ok()
             {}
         }
         host.transport_mut().full = true;
         host.poll(Budget::fuel(500_000));
         let all: Vec<_> = host.rooms().map(|(key, _)| key).collect();
-        all.iter().step_by(2).for_each(|key| host.close(*key));
+        all.iter()
+            .step_by(2)
+            .for_each(|key| host.close(*key).expect("the room is open"));
         host.transport_mut().full = false;
         host.poll(Budget::fuel(500_000));
         while host.poll_closed().is_some() {}

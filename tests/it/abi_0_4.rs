@@ -2,7 +2,7 @@
 
 use crate::published::{self, MessageFromProcess, MessageToProcess, as_published, as_request};
 use crate::support::{
-    Random, Said, connect, guest_0_4, hex, module, outputs, room, room_of_one, send,
+    Random, Said, connect, guest_0_4, hex, module, next_message, outputs, room, room_of_one, send,
 };
 use stateroom_wasmi_host::{
     ClientId, Event, Fault, FaultCause, Instant, Limits, MessagePayload, MessageRecipient, Room,
@@ -344,8 +344,8 @@ fn what_a_guest_sends_goes_out_as_it_meant_it() {
         send(&mut room, bincode::serialize(&request).unwrap().as_slice());
         match as_request(&request) {
             Request::Message { recipient, payload } => {
-                let output = room.poll_output().expect("the message is sent");
-                assert_eq!((output.recipient, output.payload), (recipient, payload));
+                let sent = next_message(&mut room).expect("the message is sent");
+                assert_eq!((sent.0, sent.1.as_payload()), (recipient, payload));
             }
             Request::SetTimer { ms_delay } => {
                 let deadline = Instant::from_millis(ms_delay.into());

@@ -382,7 +382,7 @@ fn the_abi_is_seen_from_the_exports() {
     }
     assert_eq!(
         load("(module)").unwrap_err().to_string(),
-        "the module cannot be a room:\n  - the module exports neither `stateroom_recv` (ABI 0.4) nor \
+        "the module is not a room:\n  - the module exports neither `stateroom_recv` (ABI 0.4) nor \
          `jam_malloc`, `initialize`, `message` … (ABI 0.2): it is not a Stateroom room"
     );
 }
@@ -550,7 +550,7 @@ fn a_module_with_any_byte_changed_does_not_panic() {
                 let Ok(module) = Module::load_with(&changed, &limits, compilation) else {
                     continue;
                 };
-                let opened_room = Room::new(&module, "id", Instant::ZERO, RoomOptions::default());
+                let opened_room = Room::new(&module, "id", RoomOptions::default());
                 let Ok(mut room) = opened_room else { continue };
                 opened += 1;
                 let _ = room.handle_event(
@@ -690,7 +690,7 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
 #[test]
 fn data_that_does_not_fit_into_memory_is_found_when_a_room_is_opened() {
     let module = module(&guest_0_2("", &[], r#"(data (i32.const 65535) "ab")"#));
-    let error = Room::new(&module, "", Instant::ZERO, RoomOptions::default()).unwrap_err();
+    let error = Room::new(&module, "", RoomOptions::default()).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
     assert_eq!(error.to_string(), "the module could not be instantiated");
 }

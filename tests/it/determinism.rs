@@ -66,10 +66,9 @@ fn load(wasm: &[u8], compilation: Compilation, slice: u64) -> Module {
 
 /// Everything that a room says to a day's worth of events, and the fuel that it used.
 pub fn play(module: &Module) -> (Vec<Said>, u64) {
-    let mut options = RoomOptions::default();
-    options.seed = 42;
+    let options = RoomOptions::new().seed(42);
     let mut now = Instant::from_millis(5);
-    let mut room = Room::new(module, "day", now, options).expect("it opens");
+    let mut room = Room::new(module, "day", options).expect("it opens");
     let mut said = outputs(&mut room, now);
     let (a, b) = (ClientId(1), ClientId(2));
     let events = [

@@ -5,7 +5,7 @@ use crate::support::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
-    MessageRecipient, OpenError, RecordingTransport, Room, RoomOptions, SentPayload, Trap,
+    MessageRecipient, OpenError, OwnedPayload, RecordingTransport, Room, RoomOptions, Trap,
     abi::DecodeError,
 };
 
@@ -40,7 +40,7 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     ] {
         for room in [first, bad, last] {
             // The hostile room may be closed by now.
-            let taken = host.handle_event(room, event);
+            let taken = host.enqueue(room, event);
             assert!(
                 taken.is_ok() || (room == bad && taken == Err(EventError::Closed)),
                 "{taken:?}"
@@ -50,7 +50,7 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     }
     let mut expected = Vec::new();
     for said in ["go", "again"] {
-        expected.extend([first, last].map(|room| (room, SentPayload::Text(said.into()))));
+        expected.extend([first, last].map(|room| (room, OwnedPayload::Text(said.into()))));
     }
     let sent = host.transport_mut().sent.drain(..);
     let sent: Vec<_> = sent
@@ -60,7 +60,7 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     assert_eq!(sent, expected, "the other rooms go on undisturbed");
 
     assert_eq!(
-        host.handle_event(bad, Event::message(CLIENT, "late")),
+        host.enqueue(bad, Event::message(CLIENT, "late")),
         Err(EventError::Closed)
     );
     let closed = host.poll_closed().expect("the room is closed");
@@ -68,7 +68,7 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     assert_eq!(closed.fault, Some(Fault { during, cause }), "{text}");
     assert_eq!(host.poll_closed(), None);
     assert_eq!(
-        host.handle_event(bad, Event::message(CLIENT, "late")),
+        host.enqueue(bad, Event::message(CLIENT, "late")),
         Err(EventError::UnknownRoom)
     );
 }
@@ -464,7 +464,7 @@ fn an_allocator_that_fails_is_a_fault() {
             len: 3
         }
         .to_string(),
-        "its allocator answered 0x10000 when asked for 3 bytes"
+        "its allocator returned 0x10000 for 3 bytes"
     );
 }
 
@@ -735,7 +735,6 @@ fn start(body: &str) -> Result<Room, OpenError> {
     Room::new(
         &module_with(&text, &little()),
         "test",
-        Instant::ZERO,
         RoomOptions::default(),
     )
 }

@@ -3,14 +3,14 @@
 use crate::support::{Random, echo, limits, module, module_with};
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Host, ManualClock, MessagePayload, MessageRecipient,
-    driver::fixed_capacity::{FixedEvents, FixedQueue, FixedTransport, QueueError},
+    driver::fixed_capacity::{FixedEvents, FixedPayloadQueue, FixedTransport, QueueError},
 };
 use std::collections::VecDeque;
 
 #[test]
 fn what_goes_in_comes_out_in_order_and_nothing_goes_in_that_does_not_fit() {
     let mut random = Random::new();
-    let mut queue = FixedQueue::<u32, 5, 20>::new();
+    let mut queue = FixedPayloadQueue::<u32, 5, 20>::new();
     let mut model: VecDeque<(u32, Vec<u8>, bool)> = VecDeque::new();
     for i in 0..10_000 {
         if random.below(2) == 0 {
@@ -64,10 +64,10 @@ fn what_goes_in_comes_out_in_order_and_nothing_goes_in_that_does_not_fit() {
 fn a_full_transport_makes_the_room_wait_and_loses_nothing() {
     let mut host = Host::new(ManualClock::new(), FixedTransport::<2, 10>::new());
     let room = host.open("", &module(&echo())).expect("the room opens");
-    host.handle_event(room, Event::Connect(ClientId(1)))
+    host.enqueue(room, Event::Connect(ClientId(1)))
         .expect("the client may connect");
     for text in ["one", "two", "three", "longer than ten bytes", "four"] {
-        host.handle_event(room, Event::message(ClientId(1), text))
+        host.enqueue(room, Event::message(ClientId(1), text))
             .expect("the room takes it");
     }
     let mut said = Vec::new();
@@ -89,18 +89,19 @@ fn a_full_transport_makes_the_room_wait_and_loses_nothing() {
 #[test]
 fn events_wait_for_a_room_that_is_busy() {
     let limits = limits(|limits| {
-        limits.max_inbox_events = 1;
+        limits.max_inbox_events = 2;
         limits.max_inbox_bytes = 10;
+        limits.max_message_bytes = 10;
     });
     let mut host = Host::new(ManualClock::new(), FixedTransport::<8, 100>::new());
     let room = host
         .open("", &module_with(&echo(), &limits))
         .expect("the room opens");
-    let mut events = FixedEvents::<8, 100>::new();
+    let mut events = FixedEvents::<10, 100>::new();
     events
         .push(room, Event::Connect(ClientId(1)))
         .expect("there is a place");
-    for text in ["one", "two", "elevenbytes", "three"] {
+    for text in ["one", "two", "elevenbytes", "three", "four", "five"] {
         events
             .push(room, Event::message(ClientId(1), text))
             .expect("there is a place");
@@ -127,7 +128,13 @@ fn events_wait_for_a_room_that_is_busy() {
     assert_eq!(
         refused,
         [
-            (11, EventError::InboxFull),
+            (
+                11,
+                EventError::MessageTooLong {
+                    bytes: 11,
+                    limit: 10
+                }
+            ),
             (8, EventError::NotConnected(ClientId(1)))
         ]
     );
@@ -137,5 +144,5 @@ fn events_wait_for_a_room_that_is_busy() {
             .map(|(_, payload)| payload.text().expect("it is a text").to_owned())
     })
     .collect();
-    assert_eq!(said, ["one", "two", "three"]);
+    assert_eq!(said, ["one", "two", "three", "four", "five"]);
 }

@@ -3,7 +3,7 @@
 use crate::support::{ENV, echo, guest_0_2, limits, module, module_with};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessageRecipient,
-    Module, OpenError, RecordingTransport, RoomKey, SentPayload, Transport,
+    Module, OpenError, OwnedPayload, RecordingTransport, RoomKey, Transport, UnknownRoom,
 };
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub fn host() -> TestHost {
 /// Opens a room of this id with client 1.
 pub fn open(host: &mut TestHost, id: &str, module: &Module) -> RoomKey {
     let key = host.open(id, module).expect("the room opens");
-    host.handle_event(key, Event::Connect(ClientId(1)))
+    host.enqueue(key, Event::Connect(ClientId(1)))
         .expect("the client may connect");
     host.poll(Budget::UNLIMITED);
     key
 }
 
 pub fn say(host: &mut TestHost, room: RoomKey, text: &str) {
-    host.handle_event(room, Event::message(ClientId(1), text))
+    host.enqueue(room, Event::message(ClientId(1), text))
         .expect("the room takes it");
 }
 
@@ -32,8 +32,8 @@ pub fn sent(host: &mut TestHost) -> Vec<(RoomKey, String)> {
     let sent = std::mem::take(&mut host.transport_mut().sent);
     sent.into_iter()
         .map(|sent| match sent.payload {
-            SentPayload::Text(text) => (sent.room, text),
-            SentPayload::Bytes(bytes) => panic!("bytes were sent: {bytes:?}"),
+            OwnedPayload::Text(text) => (sent.room, text),
+            OwnedPayload::Bytes(bytes) => panic!("bytes were sent: {bytes:?}"),
         })
         .collect()
 }
@@ -57,7 +57,7 @@ fn rooms_are_found_by_their_ids_until_they_were_reported_closed() {
     rooms.sort();
     assert_eq!(rooms, texts([(a, "a"), (b, "")]));
 
-    host.close(a);
+    host.close(a).expect("the room is open");
     let closed = host.poll_closed().expect("the room has ended");
     assert_eq!((closed.key, &*closed.id, closed.fault), (a, "a", None));
     assert_eq!(closed.clients, [ClientId(1)]);
@@ -76,7 +76,7 @@ fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
         let error = host.open("id", &module).unwrap_err();
         assert!(matches!(error, OpenError::IdTaken));
         assert_eq!(error.to_string(), "a room of this id is open already");
-        host.close(keys[keys.len() - 1]);
+        host.close(keys[keys.len() - 1]).expect("the room is open");
         assert!(
             matches!(host.open("id", &module), Err(OpenError::IdTaken)),
             "it was not reported yet"
@@ -98,17 +98,17 @@ fn events_for_what_is_not_there_are_refused() {
         (
             Event::Connect(ClientId(0)),
             EventError::InvalidClientId(ClientId(0)),
-            "0 is no client id; they go from 1 to 2147483647",
+            "invalid client id 0: must be between 1 and 2147483647",
         ),
         (
             Event::Connect(ClientId(1 << 31)),
             EventError::InvalidClientId(ClientId(1 << 31)),
-            "2147483648 is no client id; they go from 1 to 2147483647",
+            "invalid client id 2147483648: must be between 1 and 2147483647",
         ),
         (
             Event::Connect(ClientId(u32::MAX)),
             EventError::InvalidClientId(ClientId(u32::MAX)),
-            "4294967295 is no client id; they go from 1 to 2147483647",
+            "invalid client id 4294967295: must be between 1 and 2147483647",
         ),
         (
             Event::Connect(ClientId(1)),
@@ -131,19 +131,16 @@ fn events_for_what_is_not_there_are_refused() {
             "client 2 is not connected",
         ),
     ] {
-        assert_eq!(host.handle_event(room, event), Err(error));
+        assert_eq!(host.enqueue(room, event), Err(error));
         assert_eq!(error.to_string(), text);
     }
     assert_eq!(host.room(room).unwrap().clients(), [ClientId(1)]);
-    host.close(room);
-    assert_eq!(host.handle_event(room, message(1)), Err(EventError::Closed));
+    host.close(room).expect("the room is open");
+    assert_eq!(host.enqueue(room, message(1)), Err(EventError::Closed));
     host.poll_closed().expect("the room has ended");
-    assert_eq!(
-        host.handle_event(room, message(1)),
-        Err(EventError::UnknownRoom)
-    );
+    assert_eq!(host.enqueue(room, message(1)), Err(EventError::UnknownRoom));
     assert_eq!(EventError::UnknownRoom.to_string(), "there is no such room");
-    host.close(room);
+    assert_eq!(host.close(room), Err(UnknownRoom));
     assert_eq!(host.poll_closed(), None);
 }
 
@@ -152,9 +149,8 @@ fn the_largest_client_id_is_valid() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     assert_eq!(ClientId::MAX, ClientId(2_147_483_647));
-    host.handle_event(room, Event::Connect(ClientId::MAX))
-        .unwrap();
-    host.handle_event(room, Event::message(ClientId::MAX, "hi"))
+    host.enqueue(room, Event::Connect(ClientId::MAX)).unwrap();
+    host.enqueue(room, Event::message(ClientId::MAX, "hi"))
         .unwrap();
     host.poll(Budget::UNLIMITED);
     assert_eq!(
@@ -168,12 +164,10 @@ fn a_client_that_left_may_come_again_and_cannot_leave_twice() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     for _ in 0..3 {
-        host.handle_event(room, Event::Disconnect(ClientId(1)))
-            .unwrap();
-        let again = host.handle_event(room, Event::Disconnect(ClientId(1)));
+        host.enqueue(room, Event::Disconnect(ClientId(1))).unwrap();
+        let again = host.enqueue(room, Event::Disconnect(ClientId(1)));
         assert_eq!(again, Err(EventError::NotConnected(ClientId(1))));
-        host.handle_event(room, Event::Connect(ClientId(1)))
-            .unwrap();
+        host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     }
     assert_eq!(host.room(room).unwrap().clients(), [ClientId(1)]);
 }
@@ -211,14 +205,13 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         let other = open(&mut host, "other", &module);
         let room = host.open("room", &module).unwrap();
         if state != "new" {
-            host.handle_event(room, Event::Connect(ClientId(1)))
-                .unwrap();
+            host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
             host.poll(Budget::UNLIMITED);
         }
         match state {
             "ready" => say(&mut host, room, "waits"),
             "paused" => {
-                host.handle_event(room, Event::message(ClientId(1), b""))
+                host.enqueue(room, Event::message(ClientId(1), b""))
                     .unwrap();
                 host.poll(Budget::fuel(1));
             }
@@ -230,8 +223,8 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
             }
             _ => {}
         }
-        host.close(room);
-        host.close(room);
+        host.close(room).expect("the room is open");
+        host.close(room).expect("the room is open");
         if state == "blocked" {
             assert_eq!(host.poll_closed(), None, "it has something to send yet");
             host.poll(Budget::UNLIMITED);
@@ -262,7 +255,7 @@ fn rooms_are_reported_in_the_order_in_which_they_ended() {
     let (mut host, module) = (host(), module(&echo()));
     let keys = ["a", "b", "c"].map(|id| open(&mut host, id, &module));
     for i in [2, 0, 1] {
-        host.close(keys[i]);
+        host.close(keys[i]).expect("the room is open");
     }
     let order: Vec<_> = std::iter::from_fn(|| host.poll_closed())
         .map(|closed| closed.key)
@@ -275,8 +268,7 @@ fn rooms_are_reported_in_the_order_in_which_they_ended() {
 fn the_figures_of_a_room_count_what_happened() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
-    host.handle_event(room, Event::Connect(ClientId(2)))
-        .unwrap();
+    host.enqueue(room, Event::Connect(ClientId(2))).unwrap();
     say(&mut host, room, "1");
     say(&mut host, room, "2");
     let stats = host.room(room).unwrap().stats();
@@ -297,7 +289,7 @@ fn the_figures_of_a_room_count_what_happened() {
         (0, 2, 2)
     );
     assert!(after.fuel_used > stats.fuel_used);
-    host.close(room);
+    host.close(room).expect("the room is open");
     let closed = host.poll_closed().expect("the room has ended");
     assert_eq!(
         (closed.stats.fuel_used, closed.stats.messages_out),
@@ -373,13 +365,13 @@ fn a_room_that_is_closed_where_it_waits_hides_no_other() {
             host.poll(Budget::UNLIMITED);
             host.transport_mut().capacity = None;
         }
-        host.close(keys[0]);
+        host.close(keys[0]).expect("the room is open");
         if state == "closed twice" {
-            host.close(keys[0]);
+            host.close(keys[0]).expect("the room is open");
         } else {
             host.poll(Budget::UNLIMITED);
         }
-        host.close(keys[1]);
+        host.close(keys[1]).expect("the room is open");
         let order: Vec<_> = std::iter::from_fn(|| host.poll_closed())
             .map(|closed| closed.key)
             .collect();
@@ -408,9 +400,8 @@ fn the_clock_of_the_system_goes_on_and_knows_the_date() {
 /// Runs a room on a host with whatever clock and transport.
 fn echoes<C: Clock, T: Transport>(mut host: Host<C, T>) -> Host<C, T> {
     let room = host.open("room", &module(&echo())).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1)))
-        .unwrap();
-    host.handle_event(room, Event::message(ClientId(1), "hi"))
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
+    host.enqueue(room, Event::message(ClientId(1), "hi"))
         .unwrap();
     assert_eq!(host.poll(Budget::UNLIMITED), None);
     host
@@ -493,10 +484,9 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
 fn rooms_are_told_the_wall_time_of_the_clock() {
     let mut host = Host::new(Wall, RecordingTransport::new());
     let room = host.open("room", &curious()).unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1)))
-        .unwrap();
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
-    let SentPayload::Bytes(said) = &host.transport().sent[0].payload else {
+    let OwnedPayload::Bytes(said) = &host.transport().sent[0].payload else {
         panic!("it says bytes")
     };
     assert_eq!(said[8..], 9_007_000_000_u64.to_le_bytes());

@@ -15,12 +15,7 @@ const NOW: Instant = Instant::ZERO;
 const PAGE: usize = 65_536;
 
 fn open(text: &str, limits: &Limits) -> Result<Room, OpenError> {
-    Room::new(
-        &module_with(text, limits),
-        "test",
-        NOW,
-        RoomOptions::default(),
-    )
+    Room::new(&module_with(text, limits), "test", RoomOptions::default())
 }
 
 fn faulted(during: &'static str, cause: FaultCause) -> Option<Fault> {
@@ -348,10 +343,8 @@ fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
 #[test]
 fn as_many_events_wait_for_a_room_as_the_limit() {
     let mut room = room_of_one(&echo(), &limits(|limits| limits.max_inbox_events = 3));
-    send(
-        &mut room,
-        "happens at once, and its answer keeps the room busy",
-    );
+    // Handled at once; its echo, which is not taken, keeps the room busy.
+    send(&mut room, "not taken");
     for text in ["1", "2", "3"] {
         send(&mut room, text);
     }
@@ -398,11 +391,15 @@ fn the_event_that_a_paused_room_is_in_does_not_wait() {
 
 #[test]
 fn as_many_bytes_wait_for_a_room_as_the_limit() {
-    let mut room = room_of_one(&echo(), &limits(|limits| limits.max_inbox_bytes = 10));
-    send(
-        &mut room,
-        "happens at once, and its answer keeps the room busy",
+    let mut room = room_of_one(
+        &echo(),
+        &limits(|limits| {
+            limits.max_inbox_bytes = 10;
+            limits.max_message_bytes = 10;
+        }),
     );
+    // Handled at once; its echo, which is not taken, keeps the room busy.
+    send(&mut room, "not taken");
     send(&mut room, "four");
     send(&mut room, &[6; 6]);
     assert_eq!(
@@ -415,7 +412,7 @@ fn as_many_bytes_wait_for_a_room_as_the_limit() {
         "nothing fits"
     );
     assert_eq!(outputs(&mut room, NOW).len(), 4);
-    send(&mut room, "there is room again");
+    send(&mut room, "fits again");
 }
 
 /// A guest that sends as many empty messages as the number that it is sent, at once.
@@ -511,7 +508,7 @@ fn a_room_takes_as_many_clients_as_the_limit() {
 #[test]
 fn the_id_of_a_room_may_be_as_long_as_the_limit() {
     let module = module_with(&echo(), &limits(|limits| limits.max_room_id_bytes = 6));
-    let open = |id: &str| Room::new(&module, id, NOW, RoomOptions::default());
+    let open = |id: &str| Room::new(&module, id, RoomOptions::default());
     assert!(open("sixsix").is_ok());
     // Bytes count, not characters.
     let error = open("Züürich").unwrap_err();
@@ -537,7 +534,7 @@ fn a_host_opens_as_many_rooms_as_the_limit() {
     let error = host.open("3", &module).unwrap_err();
     assert!(matches!(error, OpenError::TooManyRooms { limit: 2 }));
     assert_eq!(error.to_string(), "the host has its limit of 2 rooms");
-    host.close(first);
+    host.close(first).expect("the room is open");
     host.poll(Budget::UNLIMITED);
     host.poll_closed().expect("the room has ended");
     host.open("3", &module).unwrap();
@@ -689,4 +686,58 @@ fn fuel_is_charged_for_what_a_guest_prints_also_when_it_fails() {
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [21], "EFAULT");
     assert!(room.fuel_used() - before >= 65_536 / 64);
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused_when_a_module_is_loaded() {
+    let inbox = limits(|limits| (limits.max_message_bytes, limits.max_inbox_bytes) = (11, 10));
+    let events = limits(|limits| limits.max_inbox_events = 1);
+    for (limits, text) in [
+        (
+            inbox,
+            "max_inbox_bytes (10) must be at least max_message_bytes (11)",
+        ),
+        (events, "max_inbox_events (1) must be at least 2"),
+    ] {
+        let error = Module::load(&assemble(&echo()), &limits).unwrap_err();
+        assert!(matches!(error, LoadError::Limits(_)), "{error}");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(
+            limits.check().map_err(|error| error.to_string()),
+            Err(text.to_owned())
+        );
+    }
+    assert_eq!(
+        (Limits::new().check(), Limits::small().check()),
+        (Ok(()), Ok(()))
+    );
+}
+
+/// What never fits and what does not fit now are two errors.
+#[test]
+fn a_message_that_the_limits_allow_is_accepted_by_an_idle_room() {
+    let limits = limits(|limits| {
+        (limits.max_message_bytes, limits.max_inbox_bytes) = (100, 100);
+        limits.max_inbox_events = 2;
+    });
+    let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
+    let room = host
+        .open("", &module_with(&echo(), &limits))
+        .expect("the room opens");
+    // The initialisation waits, too.
+    host.enqueue(room, Event::Connect(ClientId(1)))
+        .expect("the client may connect");
+    host.poll(Budget::UNLIMITED);
+    host.enqueue(room, Event::message(ClientId(1), &[0; 100]))
+        .expect("the longest message fits");
+    let later = host.enqueue(room, Event::message(ClientId(1), &[0; 1]));
+    assert_eq!(later, Err(EventError::InboxFull));
+    let never = host.enqueue(room, Event::message(ClientId(1), &[0; 101]));
+    assert_eq!(
+        never,
+        Err(EventError::MessageTooLong {
+            bytes: 101,
+            limit: 100
+        })
+    );
 }

@@ -4,6 +4,7 @@
 
 mod abi_0_2;
 mod abi_0_4;
+mod api;
 mod check;
 mod determinism;
 #[cfg(feature = "embedded-hal")]
@@ -13,6 +14,7 @@ mod fixed_capacity;
 mod heap_estimate;
 mod host;
 mod limits;
+mod outputs;
 mod published;
 mod restart;
 #[cfg(feature = "rollback")]

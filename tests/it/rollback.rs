@@ -23,13 +23,11 @@ fn load_wat(text: &str, limits: &Limits) -> Module {
 }
 
 fn options() -> RoomOptions {
-    let mut options = RoomOptions::default();
-    options.on_fault = FaultPolicy::Rollback;
-    options
+    RoomOptions::new().on_fault(FaultPolicy::Rollback)
 }
 
 fn open(module: &Module) -> Room {
-    let mut room = Room::new(module, "test", NOW, options()).expect("the room opens");
+    let mut room = Room::new(module, "test", options()).expect("the room opens");
     outputs(&mut room, NOW);
     room.handle_event(NOW, Event::Connect(CLIENT))
         .expect("the client may connect");
@@ -389,7 +387,8 @@ fn the_inbox_takes_no_more_while_an_event_is_undone() {
             limits.fuel_per_slice,
             limits.max_inbox_events,
             limits.max_inbox_bytes,
-        ) = (1000, 3, 20)
+            limits.max_message_bytes,
+        ) = (1000, 3, 20, 20)
     });
     let text = guest_0_2("", &[("message", count), ("binary", "(unreachable)")], "");
     for (message, waiting) in [("", 3), ("7 bytes", 2)] {
@@ -550,7 +549,7 @@ fn a_guest_that_cannot_be_initialised_closes_its_room() {
         &[("initialize", "(call $say (i32.const 1)) (unreachable)")],
         "",
     );
-    let mut room = Room::new(&load_wat(&text, &Limits::default()), "test", NOW, options()).unwrap();
+    let mut room = Room::new(&load_wat(&text, &Limits::default()), "test", options()).unwrap();
     assert!(room.is_closed());
     assert!(room.fault().is_some());
     assert!(outputs(&mut room, NOW).is_empty());
@@ -588,10 +587,10 @@ fn closing_a_room_in_the_middle_of_an_event_sends_nothing_of_it() {
         .open("room", &load_wat(&text, &Limits::default()))
         .unwrap();
     for event in [Event::Connect(CLIENT), Event::message(CLIENT, "go")] {
-        host.handle_event(key, event).unwrap();
+        host.enqueue(key, event).unwrap();
     }
     host.poll(Budget::fuel(2_000_000));
-    host.close(key);
+    host.close(key).expect("the room is open");
     assert_eq!(host.transport().sent.len(), 0);
     assert_eq!(host.poll_closed().map(|closed| closed.fault), Some(None));
 }
@@ -681,7 +680,7 @@ fn loading_for_it_changes_nothing_that_can_be_seen() {
 fn a_module_must_be_loaded_for_it() {
     let plain = module(&ledger());
     assert!(matches!(
-        Room::new(&plain, "", NOW, options()),
+        Room::new(&plain, "", options()),
         Err(OpenError::NoRollback)
     ));
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new())

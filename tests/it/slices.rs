@@ -1,12 +1,12 @@
 //! Pausing in the middle of an event, and going on later.
 
 use crate::support::{
-    ENV, SAY, Said, connect, echo, guest_0_2, limits, module, module_with, numbers, outputs, room,
-    room_of_one, send, speaker,
+    ENV, SAY, Said, connect, echo, guest_0_2, limits, module, module_with, next_message, numbers,
+    outputs, room, room_of_one, send, speaker,
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Compilation, Event, EventError, Fault, FaultCause, Host, Instant, Limits,
-    ManualClock, Module, RecordingTransport, Room, RoomKey, SentPayload, Trap,
+    ManualClock, Module, OwnedPayload, RecordingTransport, Room, RoomKey, Trap,
 };
 
 const NOW: Instant = Instant::ZERO;
@@ -293,7 +293,13 @@ fn slow() -> String {
 
 #[test]
 fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
-    let limits = limits(|limits| (limits.max_inbox_events, limits.max_inbox_bytes) = (2, 20));
+    let limits = limits(|limits| {
+        (
+            limits.max_inbox_events,
+            limits.max_inbox_bytes,
+            limits.max_message_bytes,
+        ) = (2, 20, 20)
+    });
     let mut room = room_of_one(&guest_0_2("", &[("message", "(loop (br 0))")], ""), &limits);
     send(&mut room, "ten bytes.");
     assert!(room.has_work(NOW), "it is paused");
@@ -403,13 +409,8 @@ fn what_a_paused_room_has_said_can_be_taken_already() {
     connect(&mut room, 1);
     outputs(&mut room, NOW);
     send(&mut room, "begins");
-    let first = room
-        .poll_output()
-        .expect("it has said something")
-        .payload
-        .as_bytes()
-        .to_owned();
-    assert_eq!(first, 10_u32.to_le_bytes());
+    let (_, first) = next_message(&mut room).expect("it has said something");
+    assert_eq!(first, OwnedPayload::Bytes(10_u32.to_le_bytes().into()));
     assert_eq!(room.poll_output(), None);
     assert_eq!(numbers(&mut room, NOW), [11]);
 }
@@ -501,15 +502,14 @@ fn host_of(module: &Module, rooms: usize) -> (TestHost, Vec<RoomKey>) {
         .map(|i| host.open(&i.to_string(), module).unwrap())
         .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(ClientId(1)))
-            .unwrap();
+        host.enqueue(*key, Event::Connect(ClientId(1))).unwrap();
     }
     host.poll(Budget::UNLIMITED);
     (host, keys)
 }
 
 fn tell(host: &mut TestHost, room: RoomKey) {
-    host.handle_event(room, Event::message(ClientId(1), "go"))
+    host.enqueue(room, Event::message(ClientId(1), "go"))
         .unwrap();
 }
 
@@ -565,8 +565,7 @@ fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_on
         "",
     );
     let (mut host, keys) = host_of(&module_with(&text, &sliced(2_000)), 2);
-    host.handle_event(keys[0], Event::Connect(ClientId(2)))
-        .unwrap();
+    host.enqueue(keys[0], Event::Connect(ClientId(2))).unwrap();
     host.poll(Budget::UNLIMITED);
     keys.iter().for_each(|key| tell(&mut host, *key));
     host.clock().set(Instant::from_millis(10));
@@ -587,8 +586,7 @@ fn a_room_that_spins_does_not_keep_another_from_answering() {
     let spinning = module_with(&spinning(), &sliced(2_000));
     let (mut host, keys) = host_of(&spinning, 1);
     let echo = host.open("echo", &module(&crate::support::echo())).unwrap();
-    host.handle_event(echo, Event::Connect(ClientId(1)))
-        .unwrap();
+    host.enqueue(echo, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
     tell(&mut host, keys[0]);
     for _ in 0..20 {
@@ -603,7 +601,7 @@ fn a_room_that_spins_does_not_keep_another_from_answering() {
             .filter(|sent| sent.room == echo);
         assert_eq!(
             answers.map(|sent| &sent.payload).collect::<Vec<_>>(),
-            [&SentPayload::Text("go".into())]
+            [&OwnedPayload::Text("go".into())]
         );
         assert!(!host.room(keys[0]).unwrap().is_closed());
     }
@@ -643,10 +641,9 @@ fn a_budget_of_time_gives_control_back() {
     let room = host
         .open("room", &module_with(&spinning(), &sliced(1_000)))
         .unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1)))
-        .unwrap();
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
-    host.handle_event(room, Event::message(ClientId(1), "go"))
+    host.enqueue(room, Event::message(ClientId(1), "go"))
         .unwrap();
     let before = host.clock().0.get();
     let until = Instant::from_millis(before + 20);
@@ -705,10 +702,9 @@ fn a_room_is_unaffected_by_when_it_is_resumed() {
 /// What the room has said, without letting it go on.
 fn said_so_far(room: &mut Room) -> Vec<u32> {
     std::iter::from_fn(|| {
-        let output = room.poll_output()?;
-        Some(u32::from_le_bytes(
-            output.payload.as_bytes().try_into().expect("four bytes"),
-        ))
+        let (_, payload) = next_message(room)?;
+        let bytes = payload.as_payload().as_bytes();
+        Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
     })
     .collect()
 }

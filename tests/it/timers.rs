@@ -1,12 +1,13 @@
 //! The timer of a room, and the timers of a host.
 
 use crate::support::{
-    ENV, connect, guest_0_2, limits, module, numbers, outputs, room, room_of_one, send, speaker,
+    ENV, connect, guest_0_2, limits, module, next_message, numbers, outputs, room, room_of_one,
+    send, speaker,
 };
 use MessageRecipient::Broadcast;
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, Host, Instant, Limits, ManualClock, MessageRecipient, Module,
-    RecordingTransport, Room, RoomKey, Sent, SentPayload,
+    OwnedPayload, RecordingTransport, Room, RoomKey, SentMessage,
 };
 use std::time::Duration;
 
@@ -155,8 +156,8 @@ fn a_timer_set_when_the_room_begins_counts_from_then() {
         &[("initialize", "(call $set_timer (i32.const 30))")],
         "",
     );
-    let room = Room::new(&module(&text), "", ms(400), Default::default()).unwrap();
-    assert_eq!(room.poll_timeout(), Some(ms(430)));
+    let room = Room::new(&module(&text), "", Default::default()).unwrap();
+    assert_eq!(room.poll_timeout(), Some(ms(30)));
 }
 
 #[test]
@@ -188,7 +189,7 @@ fn the_farthest_timers_saturate() {
     assert_eq!(room.poll_timeout(), Some(Instant::MAX));
     room.handle_timeout(Instant::MAX);
     assert_eq!(
-        room.poll_output().map(|output| output.recipient),
+        next_message(&mut room).map(|(recipient, _)| recipient),
         Some(Broadcast)
     );
     assert_eq!(room.poll_timeout(), NEVER);
@@ -269,8 +270,7 @@ fn host_of<'a>(
         .map(|i| host.open(&i.to_string(), module).unwrap())
         .collect();
     for key in &keys {
-        host.handle_event(*key, Event::Connect(ClientId(1)))
-            .unwrap();
+        host.enqueue(*key, Event::Connect(ClientId(1))).unwrap();
     }
     assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
     (host, keys)
@@ -278,10 +278,10 @@ fn host_of<'a>(
 
 /// Which rooms have said 7 since this was asked last.
 fn fired(host: &mut Host<&ManualClock, RecordingTransport>) -> Vec<RoomKey> {
-    let seven = SentPayload::Bytes(7_u32.to_le_bytes().into());
+    let seven = OwnedPayload::Bytes(7_u32.to_le_bytes().into());
     let sent = std::mem::take(&mut host.transport_mut().sent);
     sent.into_iter()
-        .map(|Sent { room, payload, .. }| {
+        .map(|SentMessage { room, payload, .. }| {
             assert_eq!(payload, seven);
             room
         })
@@ -289,7 +289,7 @@ fn fired(host: &mut Host<&ManualClock, RecordingTransport>) -> Vec<RoomKey> {
 }
 
 fn set_in(host: &mut Host<&ManualClock, RecordingTransport>, room: RoomKey, delay: u32) {
-    host.handle_event(room, Event::message(ClientId(1), set(&[delay]).as_slice()))
+    host.enqueue(room, Event::message(ClientId(1), set(&[delay]).as_slice()))
         .unwrap();
 }
 
@@ -345,7 +345,7 @@ fn a_host_forgets_timers_that_were_cancelled_or_replaced() {
     clock.set(ms(49));
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(50)));
     assert_eq!(fired(&mut host), [keys[1]]);
-    host.close(keys[0]);
+    host.close(keys[0]).expect("the room is open");
     host.poll_closed().expect("the room is closed");
     assert_eq!(host.poll(Budget::UNLIMITED), NEVER);
 }
@@ -381,7 +381,7 @@ fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &module(&text), 1);
     host.transport_mut().capacity = Some(0);
-    host.handle_event(keys[0], Event::message(ClientId(1), "go"))
+    host.enqueue(keys[0], Event::message(ClientId(1), "go"))
         .unwrap();
     for now in [0, 10, 11] {
         clock.set(ms(now));
@@ -421,7 +421,7 @@ fn a_ticking_room_fires_once_in_each_poll() {
     ));
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &module, 1);
-    host.handle_event(keys[0], Event::message(ClientId(1), "start"))
+    host.enqueue(keys[0], Event::message(ClientId(1), "start"))
         .unwrap();
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
     // Many ticks late: the missed ones are not made up for.

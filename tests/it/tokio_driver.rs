@@ -3,8 +3,9 @@
 use crate::support::{ENV, SAY, echo, guest_0_2, module, module_with};
 use core::time::Duration;
 use stateroom_wasmi_host::{
-    ClientId, EventError, FaultCause, Limits, MessageRecipient, Module, OpenError, RoomKey, Trap,
-    driver::tokio::{Options, OwnedEvent, Rooms, Said, spawn},
+    ClientId, EventError, FaultCause, Limits, MessageRecipient, Module, OpenError, OwnedEvent,
+    OwnedPayload, RoomKey, Trap,
+    driver::tokio::{HostHandle, Options, RoomOutput, spawn},
 };
 use tokio::{
     sync::mpsc::Receiver,
@@ -36,22 +37,35 @@ fn options(capacity: usize) -> Options {
 }
 
 fn text(client: ClientId, text: impl ToString) -> OwnedEvent {
-    OwnedEvent::Text(client, text.to_string())
+    OwnedEvent::message(client, text.to_string())
 }
 
-async fn open_with(rooms: &Rooms, module: &Module) -> RoomKey {
+async fn open_with(rooms: &HostHandle, module: &Module) -> RoomKey {
     let room = rooms.open("room", module).await.expect("it opens");
     rooms
-        .handle_event(room, OwnedEvent::Connect(ADA))
+        .enqueue(room, OwnedEvent::Connect(ADA))
         .await
         .expect("it takes a client");
     room
 }
 
+/// The next output that is not a client's joining or leaving.
+async fn next(outputs: &mut Receiver<RoomOutput>) -> Option<RoomOutput> {
+    loop {
+        match outputs.recv().await? {
+            RoomOutput::Joined { .. } | RoomOutput::Left { .. } => {}
+            output => return Some(output),
+        }
+    }
+}
+
 /// A text that is said next.
-async fn heard(said: &mut Receiver<Said>) -> String {
-    match said.recv().await.expect("the task runs") {
-        Said::Text { text, .. } => text,
+async fn heard(said: &mut Receiver<RoomOutput>) -> String {
+    match next(said).await.expect("the task runs") {
+        RoomOutput::Message {
+            payload: OwnedPayload::Text(text),
+            ..
+        } => text,
         other => panic!("not a text: {other:?}"),
     }
 }
@@ -67,11 +81,11 @@ async fn a_clock_ticks_when_its_time_has_come() {
     let start = Instant::now();
     let room = open_with(&rooms, &clock()).await;
     for tick in 1..=1000_u32 {
-        let Some(Said::Bytes {
+        let Some(RoomOutput::Message {
             room: from,
             recipient,
-            bytes,
-        }) = said.recv().await
+            payload: OwnedPayload::Bytes(bytes),
+        }) = next(&mut said).await
         else {
             panic!("no tick")
         };
@@ -101,7 +115,11 @@ async fn rooms_wake_each_at_its_own_time() {
             .expect("it opens");
     }
     for millis in [100, 200, 300, 86_400_000_u32] {
-        let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+        let Some(RoomOutput::Message {
+            payload: OwnedPayload::Bytes(bytes),
+            ..
+        }) = next(&mut said).await
+        else {
             panic!("no timer")
         };
         assert_eq!(bytes, millis.to_le_bytes());
@@ -114,14 +132,14 @@ async fn events_go_in_and_messages_come_out() {
     let (rooms, mut said) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
-        .handle_event(room, text(ADA, "hello"))
+        .enqueue(room, text(ADA, "hello"))
         .await
         .expect("it is taken");
-    let Some(Said::Text {
+    let Some(RoomOutput::Message {
         room: from,
         recipient,
-        text: echoed,
-    }) = said.recv().await
+        payload: OwnedPayload::Text(echoed),
+    }) = next(&mut said).await
     else {
         panic!("no echo")
     };
@@ -130,18 +148,22 @@ async fn events_go_in_and_messages_come_out() {
         (room, MessageRecipient::Client(ADA), "hello")
     );
     rooms
-        .handle_event(room, OwnedEvent::Bytes(ADA, vec![0, 255]))
+        .enqueue(room, OwnedEvent::message(ADA, vec![0, 255]))
         .await
         .expect("it is taken");
-    let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+    let Some(RoomOutput::Message {
+        payload: OwnedPayload::Bytes(bytes),
+        ..
+    }) = next(&mut said).await
+    else {
         panic!("no echo")
     };
     assert_eq!(bytes, [0, 255]);
     rooms
-        .handle_event(room, OwnedEvent::Disconnect(ADA))
+        .enqueue(room, OwnedEvent::Disconnect(ADA))
         .await
         .expect("it is taken");
-    let refused = rooms.handle_event(room, text(ADA, "gone")).await;
+    let refused = rooms.enqueue(room, text(ADA, "gone")).await;
     assert_eq!(refused, Err(EventError::NotConnected(ADA)));
 }
 
@@ -154,11 +176,13 @@ async fn what_is_refused_is_said_why() {
         rooms.open("room", &echo).await,
         Err(OpenError::IdTaken)
     ));
-    let again = rooms.handle_event(room, OwnedEvent::Connect(ADA)).await;
+    let again = rooms.enqueue(room, OwnedEvent::Connect(ADA)).await;
     assert_eq!(again, Err(EventError::AlreadyConnected(ADA)));
-    rooms.close(room).await;
-    assert!(matches!(said.recv().await, Some(Said::Closed(closed)) if closed.key == room));
-    let late = rooms.handle_event(room, text(ADA, "late")).await;
+    rooms.close(room).await.expect("the room is open");
+    assert!(
+        matches!(next(&mut said).await, Some(RoomOutput::Closed(closed)) if closed.key == room)
+    );
+    let late = rooms.enqueue(room, text(ADA, "late")).await;
     assert_eq!(late, Err(EventError::UnknownRoom));
     rooms
         .open("room", &echo)
@@ -171,13 +195,13 @@ async fn a_room_that_is_closed_is_told_of_after_its_last_words() {
     let (rooms, mut said) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
-        .handle_event(room, text(ADA, "last words"))
+        .enqueue(room, text(ADA, "last words"))
         .await
         .expect("it is taken");
     idle().await;
-    rooms.close(room).await;
+    rooms.close(room).await.expect("the room is open");
     assert_eq!(heard(&mut said).await, "last words");
-    let Some(Said::Closed(closed)) = said.recv().await else {
+    let Some(RoomOutput::Closed(closed)) = next(&mut said).await else {
         panic!("not closed")
     };
     assert_eq!(
@@ -197,10 +221,10 @@ async fn a_guest_that_fails_is_told_of() {
     let fails = guest_0_2(ENV, &[("message", "unreachable")], "");
     let room = open_with(&rooms, &module(&fails)).await;
     rooms
-        .handle_event(room, text(ADA, "boom"))
+        .enqueue(room, text(ADA, "boom"))
         .await
         .expect("it is taken");
-    let Some(Said::Closed(closed)) = said.recv().await else {
+    let Some(RoomOutput::Closed(closed)) = next(&mut said).await else {
         panic!("not closed")
     };
     let fault = closed.fault.expect("a fault");
@@ -219,11 +243,11 @@ async fn nothing_is_lost_when_nobody_receives() {
     // Events are taken until the channel and the inbox are full: no more, whoever waits.
     let mut taken = 0;
     loop {
-        match rooms.handle_event(room, text(ADA, taken)).await {
+        match rooms.enqueue(room, text(ADA, taken)).await {
             Ok(()) => taken += 1,
             Err(EventError::InboxFull) => {
                 idle().await;
-                if rooms.handle_event(room, text(ADA, taken)).await.is_err() {
+                if rooms.enqueue(room, text(ADA, taken)).await.is_err() {
                     break;
                 }
                 taken += 1;
@@ -238,7 +262,7 @@ async fn nothing_is_lost_when_nobody_receives() {
         assert_eq!(heard(&mut said).await, number.to_string());
     }
     rooms
-        .handle_event(room, text(ADA, "more"))
+        .enqueue(room, text(ADA, "more"))
         .await
         .expect("there is room again");
     assert_eq!(heard(&mut said).await, "more");
@@ -252,7 +276,11 @@ async fn timers_wait_for_a_receiver_and_fire_once() {
     sleep(Duration::from_millis(10_500)).await;
     let mut ticks = Vec::new();
     for _ in 0..3 {
-        let Some(Said::Bytes { bytes, .. }) = said.recv().await else {
+        let Some(RoomOutput::Message {
+            payload: OwnedPayload::Bytes(bytes),
+            ..
+        }) = next(&mut said).await
+        else {
             panic!("no tick")
         };
         ticks.push((bytes[0], Instant::now()));
@@ -279,13 +307,15 @@ async fn a_room_that_ends_while_nobody_receives_stops_nobody() {
         );
     }
     for key in &keys {
-        rooms.close(*key).await;
+        rooms.close(*key).await.expect("the room is open");
     }
     idle().await;
     let last = timeout(Duration::from_secs(1), rooms.open("last", &echo)).await;
     last.expect("commands are still taken").expect("it opens");
     for key in keys {
-        assert!(matches!(said.recv().await, Some(Said::Closed(closed)) if closed.key == key));
+        assert!(
+            matches!(next(&mut said).await, Some(RoomOutput::Closed(closed)) if closed.key == key)
+        );
     }
 }
 
@@ -296,13 +326,13 @@ async fn the_task_ends_with_its_handles() {
     let other = rooms.clone();
     drop(rooms);
     assert!(
-        matches!(said.recv().await, Some(Said::Bytes { .. })),
+        matches!(next(&mut said).await, Some(RoomOutput::Message { .. })),
         "a clone keeps it"
     );
     drop(other);
     // Its timer is set, and is no reason to stay.
     let start = Instant::now();
-    assert!(said.recv().await.is_none());
+    assert!(next(&mut said).await.is_none());
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
@@ -312,7 +342,7 @@ async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
     let room = open_with(&rooms, &module(&echo())).await;
     for number in 0..50 {
         rooms
-            .handle_event(room, text(ADA, number))
+            .enqueue(room, text(ADA, number))
             .await
             .expect("the inbox holds more");
     }
@@ -323,14 +353,18 @@ async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
                 .await
                 .expect("it opens"),
         )
-        .await;
+        .await
+        .expect("the room is open");
     drop(rooms);
     let mut texts = Vec::new();
     let mut closed = 0;
-    while let Some(said) = said.recv().await {
+    while let Some(said) = next(&mut said).await {
         match said {
-            Said::Text { text, .. } => texts.push(text),
-            Said::Closed(_) => closed += 1,
+            RoomOutput::Message {
+                payload: OwnedPayload::Text(text),
+                ..
+            } => texts.push(text),
+            RoomOutput::Closed(_) => closed += 1,
             other => panic!("{other:?}"),
         }
     }
@@ -347,7 +381,7 @@ async fn rooms_go_on_when_nobody_receives_any_more() {
     let room = open_with(&rooms, &module(&echo())).await;
     drop(said);
     for number in 0..5000 {
-        while rooms.handle_event(room, text(ADA, number)).await == Err(EventError::InboxFull) {
+        while rooms.enqueue(room, text(ADA, number)).await == Err(EventError::InboxFull) {
             yield_now().await;
         }
     }
@@ -358,7 +392,7 @@ async fn a_capacity_of_zero_is_one() {
     let (rooms, mut said) = spawn(options(0));
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
-        .handle_event(room, text(ADA, "hello"))
+        .enqueue(room, text(ADA, "hello"))
         .await
         .expect("it is taken");
     assert_eq!(heard(&mut said).await, "hello");

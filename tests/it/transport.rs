@@ -6,7 +6,7 @@ use crate::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Host, Instant, ManualClock, MessagePayload,
-    MessageRecipient, Output, RoomKey, SendError, SentPayload, Transport,
+    MessageRecipient, OutputMessage, OwnedPayload, RoomKey, SendError, Transport,
 };
 
 #[test]
@@ -28,7 +28,7 @@ fn all_that_an_event_sends_goes_out_in_one_poll() {
         .collect();
     assert_eq!(
         said,
-        [1_i32, 2].map(|number| SentPayload::Bytes(number.to_le_bytes().into()))
+        [1_i32, 2].map(|number| OwnedPayload::Bytes(number.to_le_bytes().into()))
     );
 }
 
@@ -77,7 +77,7 @@ struct Picky {
 impl Transport for Picky {
     type Error = String;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<String>> {
+    fn send(&mut self, room: RoomKey, message: OutputMessage<'_>) -> Result<(), SendError<String>> {
         if self.refused == Some(room) {
             self.refusals += 1;
             return Err(SendError::WouldBlock);
@@ -85,7 +85,8 @@ impl Transport for Picky {
         if self.lost == Some(room) {
             return Err(SendError::Failed("lost".to_owned()));
         }
-        self.sent.push((room, output.payload.as_bytes().to_owned()));
+        self.sent
+            .push((room, message.payload.as_bytes().to_owned()));
         Ok(())
     }
 }
@@ -96,12 +97,12 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
     let module = module(&echo());
     let keys = ["refused", "good"].map(|id| host.open(id, &module).unwrap());
     for key in keys {
-        host.handle_event(key, Event::Connect(ClientId(1))).unwrap();
+        host.enqueue(key, Event::Connect(ClientId(1))).unwrap();
     }
     host.transport_mut().refused = Some(keys[0]);
     for i in 0..10_u8 {
         for key in keys {
-            host.handle_event(key, Event::message(ClientId(1), &[i]))
+            host.enqueue(key, Event::message(ClientId(1), &[i]))
                 .unwrap();
         }
         host.poll(Budget::UNLIMITED);
@@ -129,9 +130,8 @@ fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_tim
     );
     let room = host.open("refused", &module(&text)).unwrap();
     host.transport_mut().refused = Some(room);
-    host.handle_event(room, Event::Connect(ClientId(1)))
-        .unwrap();
-    host.handle_event(room, Event::message(ClientId(1), "go"))
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
+    host.enqueue(room, Event::message(ClientId(1), "go"))
         .unwrap();
     for (polls, now) in [0, 5, 10, 15].into_iter().enumerate() {
         clock.set(Instant::from_millis(now));
@@ -147,14 +147,14 @@ fn a_message_that_is_lost_keeps_nothing_else() {
     let keys = ["unlucky", "good"].map(|id| host.open(id, &module).unwrap());
     host.transport_mut().lost = Some(keys[0]);
     for key in keys {
-        host.handle_event(key, Event::Connect(ClientId(1))).unwrap();
-        host.handle_event(key, Event::message(ClientId(1), b"1"))
+        host.enqueue(key, Event::Connect(ClientId(1))).unwrap();
+        host.enqueue(key, Event::message(ClientId(1), b"1"))
             .unwrap();
     }
     host.poll(Budget::UNLIMITED);
     assert!(!host.is_blocked());
     host.transport_mut().lost = None;
-    host.handle_event(keys[0], Event::message(ClientId(1), b"2"))
+    host.enqueue(keys[0], Event::message(ClientId(1), b"2"))
         .unwrap();
     host.poll(Budget::UNLIMITED);
     assert_eq!(
@@ -192,7 +192,7 @@ fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.poll_closed(), None);
     assert!(host.room(room).unwrap().is_closed());
-    let refused = host.handle_event(room, Event::message(ClientId(1), "late"));
+    let refused = host.enqueue(room, Event::message(ClientId(1), "late"));
     assert_eq!(refused, Err(EventError::Closed));
     host.transport_mut().capacity = None;
     host.poll(Budget::UNLIMITED);
@@ -213,14 +213,18 @@ fn a_transport_sees_each_message_as_the_guest_sent_it() {
     impl Transport for Checking {
         type Error = &'static str;
 
-        fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
+        fn send(
+            &mut self,
+            _: RoomKey,
+            message: OutputMessage<'_>,
+        ) -> Result<(), SendError<Self::Error>> {
             assert_eq!(
-                output.recipient,
+                message.recipient,
                 MessageRecipient::EveryoneExcept(ClientId(1))
             );
-            assert_eq!(output.payload, MessagePayload::Bytes(&[1, 0, 0, 0]));
+            assert_eq!(message.payload, MessagePayload::Bytes(&[1, 0, 0, 0]));
             assert!(
-                output.recipient.includes(ClientId(2)) && !output.recipient.includes(ClientId(1))
+                message.recipient.includes(ClientId(2)) && !message.recipient.includes(ClientId(1))
             );
             self.0 += 1;
             Ok(())
@@ -233,8 +237,7 @@ fn a_transport_sees_each_message_as_the_guest_sent_it() {
     let room = host
         .open("room", &module(&speaker(&[("connect", body)], "")))
         .unwrap();
-    host.handle_event(room, Event::Connect(ClientId(1)))
-        .unwrap();
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.transport().0, 1);
 }

@@ -1,7 +1,9 @@
 //! The part of WASI preview 1 that a room gets. Numbers of errors and layouts of structures are
 //! those of `wasi_snapshot_preview1.witx`.
 
-use crate::support::{SAY, connect, guest_0_2, module, numbers, outputs, room, room_of_one, send};
+use crate::support::{
+    SAY, connect, guest_0_2, module, next_message, numbers, outputs, room, room_of_one, send,
+};
 use stateroom_wasmi_host::{
     ClientId, Event, Fault, FaultCause, Instant, Limits, Room, RoomOptions,
 };
@@ -152,17 +154,18 @@ fn answer(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, Vec<u8>) {
 }
 
 fn answer_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
-    let mut room = Room::new(&module(text), "", Instant::ZERO, options).unwrap();
+    let mut room = Room::new(&module(text), "", options).unwrap();
     room.handle_event(now, Event::Connect(ClientId(1))).unwrap();
     assert_eq!(room.fault(), None);
-    let errno = room
-        .poll_output()
-        .unwrap()
-        .payload
-        .as_bytes()
-        .try_into()
-        .unwrap();
-    let shown = room.poll_output().unwrap().payload.as_bytes().to_owned();
+    let mut next = || {
+        next_message(&mut room)
+            .unwrap()
+            .1
+            .as_payload()
+            .as_bytes()
+            .to_owned()
+    };
+    let (errno, shown) = (next().try_into().unwrap(), next());
     (i32::from_le_bytes(errno), shown)
 }
 
@@ -217,8 +220,7 @@ fn there_are_no_arguments_and_no_environment() {
 
 #[test]
 fn the_clocks_show_the_now_of_the_event() {
-    let mut options = RoomOptions::default();
-    options.unix_time_at_zero = Duration::from_secs(1_700_000_000);
+    let options = RoomOptions::new().unix_time_at_zero(Duration::from_secs(1_700_000_000));
     let now = Instant::from_nanos(123_456_789_012);
     for (clock, expected) in [
         (0, 1_700_000_000_000_000_000 + 123_456_789_012_u64),
@@ -252,8 +254,7 @@ fn without_a_wall_clock_the_calendar_begins_in_1970() {
     let (_, time) = answer_at(&text, Instant::from_millis(5), RoomOptions::default());
     assert_eq!(time, 5_000_000_u64.to_le_bytes());
     // At the end of time it stands still.
-    let mut options = RoomOptions::default();
-    options.unix_time_at_zero = Duration::MAX;
+    let options = RoomOptions::new().unix_time_at_zero(Duration::MAX);
     let (_, time) = answer_at(&text, Instant::MAX, options);
     assert_eq!(time, u64::MAX.to_le_bytes());
 }
@@ -461,9 +462,8 @@ fn random(seed: u64) -> Vec<String> {
         call("random_get", &[100, 8])
     );
     let module = module(&guest(&["random_get"], &draw.repeat(3), ""));
-    let mut options = RoomOptions::default();
-    options.seed = seed;
-    let mut room = Room::new(&module, "", Instant::ZERO, options).unwrap();
+    let options = RoomOptions::new().seed(seed);
+    let mut room = Room::new(&module, "", options).unwrap();
     connect(&mut room, 1);
     outputs(&mut room, Instant::ZERO)
         .into_iter()

@@ -1,8 +1,8 @@
 //! What the tests share: guests in WebAssembly text, and short ways to talk to a room.
 
 use stateroom_wasmi_host::{
-    ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Output, Room,
-    RoomOptions,
+    ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Output,
+    OutputMessage, OwnedPayload, Room, RoomOptions,
 };
 
 /// All imports of ABI 0.2, by their names.
@@ -92,7 +92,7 @@ pub fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 
 /// A room of a module, called `test`, at time zero.
 pub fn room(module: &Module) -> Room {
-    Room::new(module, "test", Instant::ZERO, RoomOptions::default()).expect("the room opens")
+    Room::new(module, "test", RoomOptions::default()).expect("the room opens")
 }
 
 /// A room of a guest under limits, with client 1 connected and nothing left to say.
@@ -104,10 +104,18 @@ pub fn room_of_one(text: &str, limits: &Limits) -> Room {
     room
 }
 
-/// Connects a client at time zero.
+/// Connects a client at time zero, and takes the output that says that it joined.
 pub fn connect(room: &mut Room, client: u32) {
-    room.handle_event(Instant::ZERO, Event::Connect(ClientId(client)))
+    connect_at(room, Instant::ZERO, client);
+}
+
+/// The same at any time.
+pub fn connect_at(room: &mut Room, now: Instant, client: u32) {
+    room.handle_event(now, Event::Connect(ClientId(client)))
         .expect("the client may connect");
+    if let Some(Output::Joined(_)) = room.peek_output() {
+        room.poll_output();
+    }
 }
 
 /// Sends text or bytes as client 1 at time zero.
@@ -148,11 +156,20 @@ pub fn hex(bytes: &[u8]) -> String {
         .fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-fn take<R>(room: &mut Room, now: Instant, mut read: impl FnMut(Output<'_>) -> R) -> Vec<R> {
+/// The next message that the room sends; clients that join or leave are skipped.
+pub fn next_message(room: &mut Room) -> Option<(MessageRecipient, OwnedPayload)> {
+    loop {
+        if let Some(message) = room.poll_output()?.message() {
+            return Some((message.recipient, message.payload.to_owned()));
+        }
+    }
+}
+
+fn take<R>(room: &mut Room, now: Instant, mut read: impl FnMut(OutputMessage<'_>) -> R) -> Vec<R> {
     let mut said = Vec::new();
     loop {
         while let Some(output) = room.poll_output() {
-            said.push(read(output));
+            said.extend(output.message().map(&mut read));
         }
         if !room.has_work(now) {
             return said;

@@ -3,7 +3,7 @@
 use super::coverage::{Happened, Happening};
 use crate::support::Random;
 use stateroom_wasmi_host::{
-    ClientId, MessagePayload, MessageRecipient, Output, RoomKey, SendError, Transport,
+    ClientId, MessagePayload, MessageRecipient, OutputMessage, RoomKey, SendError, Transport,
 };
 
 /// An output: to whom, whether it is text, and the bytes.
@@ -39,24 +39,36 @@ impl Unsteady {
     }
 }
 
-impl Transport for Unsteady {
-    type Error = &'static str;
-
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<&'static str>> {
-        let is_refused = match self.mood {
+impl Unsteady {
+    fn refuses(&mut self) -> bool {
+        let refuses = match self.mood {
             Mood::Steady => false,
             Mood::Unsteady => self.random.below(3) == 0,
             Mood::Refusing => true,
         };
-        if is_refused {
+        if refuses {
             self.happened.count(Happening::Refusal);
+        }
+        refuses
+    }
+}
+
+impl Transport for Unsteady {
+    type Error = &'static str;
+
+    fn send(
+        &mut self,
+        room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<&'static str>> {
+        if self.refuses() {
             return Err(SendError::WouldBlock);
         }
-        let is_text = matches!(output.payload, MessagePayload::Text(_));
+        let is_text = matches!(message.payload, MessagePayload::Text(_));
         let said = (
-            output.recipient,
+            message.recipient,
             is_text,
-            output.payload.as_bytes().to_owned(),
+            message.payload.as_bytes().to_owned(),
         );
         self.seen.push((room, Seen::Said(said)));
         // What is lost was handed over once, too.
@@ -66,7 +78,15 @@ impl Transport for Unsteady {
         Ok(())
     }
 
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
+    fn connected(
+        &mut self,
+        room: RoomKey,
+        client: ClientId,
+    ) -> Result<(), SendError<&'static str>> {
+        if self.refuses() {
+            return Err(SendError::WouldBlock);
+        }
         self.seen.push((room, Seen::Connected(client.0)));
+        Ok(())
     }
 }

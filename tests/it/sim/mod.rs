@@ -23,7 +23,7 @@ use self::{coverage::Happened, run::Sim};
 use crate::support::Random;
 
 /// Runs, if not told otherwise.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 450;
 const STEPS: usize = 300;
 
 #[test]

@@ -32,10 +32,8 @@ impl Dice {
 
     fn draw(&mut self) -> [u8; 8] {
         let room = self.room.get_or_insert_with(|| {
-            let mut options = RoomOptions::default();
-            options.seed = self.seed;
-            let mut room =
-                Room::new(&self.module, "", Instant::ZERO, options).expect("the room opens");
+            let options = RoomOptions::new().seed(self.seed);
+            let mut room = Room::new(&self.module, "", options).expect("the room opens");
             room.handle_event(Instant::ZERO, Event::Connect(ClientId(1)))
                 .expect("the client may connect");
             room
@@ -50,7 +48,11 @@ impl Dice {
         loop {
             while let Some(output) = room.poll_output() {
                 // All else that it says are heads, which are longer.
-                if let Ok(number) = output.payload.as_bytes().try_into() {
+                if let Ok(number) = output
+                    .message()
+                    .map_or(&[][..], |message| message.payload.as_bytes())
+                    .try_into()
+                {
                     return number;
                 }
             }

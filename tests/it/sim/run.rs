@@ -66,7 +66,7 @@ impl<'a> Sim<'a> {
                 .get_mut(&key)
                 .expect("there is such a room")
                 .closed_by_driver = true;
-            self.host.close(key);
+            self.host.close(key).expect("the room is open");
         }
         self.look();
         assert!(self.models.is_empty(), "all have ended");
@@ -81,14 +81,17 @@ impl<'a> Sim<'a> {
         let id =
             ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is moody"][self.random.below(8)];
         let module = &self.modules[self.random.below(self.modules.len())];
-        let mut options = RoomOptions::default();
-        options.seed = self.random.next();
-        options.on_fault = any_policy(&mut self.random);
+        let opened_at = self.host.clock().now();
+        let options = RoomOptions::new()
+            .seed(self.random.next())
+            .on_fault(any_policy(&mut self.random));
         match self.host.open_with(id, module, options) {
             Ok(key) => {
                 assert!(self.models.len() < ROOMS);
                 assert!(self.models.values().all(|model| model.id != id));
-                let before = self.models.insert(key, Model::new(id, module, options));
+                let before = self
+                    .models
+                    .insert(key, Model::new(id, module, options, opened_at));
                 assert!(before.is_none(), "keys are not used twice");
             }
             Err(OpenError::IdTaken) => assert!(self.models.values().any(|model| model.id == id)),
@@ -157,7 +160,7 @@ impl<'a> Sim<'a> {
             false => model.expected(&event),
         };
         let is_bounded = !matches!(event, Event::Disconnect(_));
-        let answer = self.host.handle_event(key, event);
+        let answer = self.host.enqueue(key, event);
         if answer == Err(EventError::InboxFull) {
             assert_eq!(expected, Ok(()));
             assert!(waiting >= MAX_WAITING, "only {waiting} wait");
@@ -201,16 +204,13 @@ impl<'a> Sim<'a> {
                 .expect("nothing comes from a room that has ended");
             match seen {
                 Seen::Connected(client) => model.connected(client),
-                Seen::Said(said) => model.said(&said, at),
+                Seen::Said(said) => model.said(&said, at.map(|at| model.room_time(at))),
             }
         }
         assert_eq!(self.host.rooms().len(), self.models.len());
         for (key, model) in &mut self.models {
-            model.look(
-                self.host.room(*key).expect("it was not reported closed"),
-                now,
-                self.latest,
-            );
+            let room = self.host.room(*key).expect("it was not reported closed");
+            model.look(room, model.room_time(now), model.room_time(self.latest));
         }
         while let Some(closed) = self.host.poll_closed() {
             let mut model = self.models.remove(&closed.key).expect("a room ends once");
@@ -225,7 +225,7 @@ impl<'a> Sim<'a> {
         let next = self
             .host
             .rooms()
-            .filter_map(|(_, room)| room.poll_timeout())
+            .filter_map(|(key, room)| Some(self.models[&key].host_time(room.poll_timeout()?)))
             .min()
             .unwrap_or(now);
         let new = match self.random.below(10) {
@@ -264,7 +264,7 @@ impl<'a> Sim<'a> {
                 .expect("there is such a room")
                 .closed_by_driver = true;
         }
-        self.host.close(key);
+        self.host.close(key).expect("the room is open");
         self.look();
     }
 
@@ -281,14 +281,15 @@ impl<'a> Sim<'a> {
         assert!(!self.host.is_blocked());
         self.is_settled = true;
         for (key, model) in &mut self.models {
-            model.settled(
-                self.host.room(*key).expect("it was not reported closed"),
-                now,
-            );
+            let room = self.host.room(*key).expect("it was not reported closed");
+            model.settled(room, model.room_time(now));
         }
         assert_eq!(
             wake_at,
-            self.models.values().filter_map(Model::wake_at).min()
+            self.models
+                .values()
+                .filter_map(|model| Some(model.host_time(model.wake_at()?)))
+                .min()
         );
     }
 }

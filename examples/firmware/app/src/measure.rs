@@ -158,7 +158,7 @@ impl Port for Silent {
 
 /// A room on the heap, where a host has it.
 fn open(module: &Module, now: Instant) -> Result<Box<Room>, fmt::Error> {
-    Room::new(module, "lab", now, RoomOptions::default()).map(Box::new).map_err(|_| fmt::Error)
+    Room::new(module, "lab", RoomOptions::default()).map(Box::new).map_err(|_| fmt::Error)
 }
 
 /// A text of 16 bytes, and what the room says to it.

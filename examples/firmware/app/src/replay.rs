@@ -45,9 +45,8 @@ pub fn play(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Wr
 #[inline(never)]
 fn transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Result {
     writeln!(out, "room {name}")?;
-    let mut options = RoomOptions::default();
-    options.seed = 42;
-    let mut room = match Room::new(module, "replay", Instant::ZERO, options) {
+    let options = RoomOptions::new().seed(42);
+    let mut room = match Room::new(module, "replay", options) {
         Ok(room) => room,
         Err(error) => return writeln!(out, "does not open: {error}"),
     };
