@@ -314,6 +314,10 @@ pub(crate) enum OutputHeader {
 }
 
 impl OutputHeader {
+    pub(crate) const fn is_message(self) -> bool {
+        matches!(self, Self::Message(_))
+    }
+
     pub(crate) const fn with_payload(self, payload: MessagePayload<'_>) -> Output<'_> {
         match self {
             Self::Joined(client) => Output::Joined(client),

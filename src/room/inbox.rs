@@ -18,6 +18,11 @@ impl Inbox {
         self.queue.len() - usize::from(self.is_first_pinned)
     }
 
+    /// Whether there is no event at all, not even a pinned one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Whether one more event with a payload of this length may wait.
     pub(super) fn fits(&self, payload_len: usize, limits: &Limits) -> bool {
         let pinned = self.running().map_or(0, |(_, payload)| payload.len());

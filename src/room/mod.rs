@@ -8,8 +8,9 @@ mod rollback;
 
 use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
 use crate::{
+    abi::Call,
     error::{EventError, Fault, OpenError},
-    event::{ClientId, Event, MessagePayload, Output, OutputHeader},
+    event::{ClientId, Event, MessagePayload, Output},
     fault_policy::FaultPolicy,
     guest::{Guest, Outbox, Progress},
     module::Module,
@@ -310,7 +311,7 @@ impl Room {
         if is_idle && self.inbox.len() == 0 && self.are_outputs_taken() {
             self.count_accepted(&event);
             self.advance(now);
-            self.begin(EventKind::Outside(event.header()), event.payload());
+            self.begin(&Call::from(event));
             return Ok(());
         }
         self.enqueue_checked(event)
@@ -395,19 +396,18 @@ impl Room {
 
     /// Takes the next output.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        self.outbox().filter(|outbox| !outbox.is_empty())?;
-        // Not `self.outbox_mut`, which would borrow the counters too.
-        let (header, payload) = self.state.outbox_mut().pop()?;
-        if let OutputHeader::Message(_) = header {
-            self.stats.messages_out += 1;
-        }
+        let holds_outputs = self.recovery.holds_outputs();
+        let (header, payload) = self.state.outbox_mut(holds_outputs)?.pop()?;
+        self.stats.messages_out += u64::from(header.is_message());
         Some(header.with_payload(payload))
     }
 
     /// Drops the output that [`peek_output`](Self::peek_output) returned.
     pub(crate) fn drop_output(&mut self) {
-        if let Some(OutputHeader::Message(_)) = self.state.outbox_mut().drop_front() {
-            self.stats.messages_out += 1;
+        let holds_outputs = self.recovery.holds_outputs();
+        let outbox = self.state.outbox_mut(holds_outputs);
+        if let Some(header) = outbox.and_then(Outbox::drop_front) {
+            self.stats.messages_out += u64::from(header.is_message());
         }
     }
 
@@ -496,18 +496,8 @@ impl Room {
         self.now = self.now.max(now);
     }
 
-    /// The outputs that can be taken; none while they are held until the event ends.
     fn outbox(&self) -> Option<&Outbox> {
-        match &self.state {
-            State::Live {
-                guest,
-                phase: Phase::Idle,
-            } => Some(guest.outbox()),
-            State::Live { guest, .. } => {
-                Some(guest.outbox()).filter(|_| !self.recovery.holds_outputs())
-            }
-            State::Restarting { outbox, .. } | State::Closed { outbox, .. } => Some(outbox),
-        }
+        self.state.outbox(self.recovery.holds_outputs())
     }
 
     /// Whether all outputs that can be taken were taken.
@@ -523,7 +513,7 @@ impl Room {
         match &mut self.state {
             State::Live { guest, .. } => {
                 guest.clear_timer();
-                self.begin(EventKind::Timer, MessagePayload::EMPTY);
+                self.begin(&Call::Timer);
             }
             State::Restarting { .. } => self.restart(),
             State::Closed { .. } => {}
@@ -532,20 +522,24 @@ impl Room {
 
     /// Delivers an event that did not wait to an idle guest. If its slice ends, the event is pinned
     /// before those that wait.
-    fn begin(&mut self, event: EventKind, payload: MessagePayload<'_>) {
+    fn begin(&mut self, call: &Call<'_>) {
         let slice = self.module.limits().fuel_per_slice;
         let State::Live { guest, phase } = &mut self.state else {
             return;
         };
-        guest.outbox_mut().announce(event);
-        match guest.begin(self.now, &event.call(&self.id, payload), slice) {
+        let event = EventKind::of(call);
+        // Most events are messages, which announce nothing.
+        if !matches!(call, Call::Message(..)) {
+            guest.outbox_mut().announce(event);
+        }
+        match guest.begin(self.now, call, slice) {
             Ok(Progress::Done) => {
-                self.recovery.event_succeeded(guest, event, payload);
+                self.recovery.event_succeeded(guest, event, call.payload());
                 self.stats.count_handled(event);
             }
             Ok(Progress::Paused) => {
                 *phase = Phase::InEvent;
-                self.inbox.push_pinned(event, payload);
+                self.inbox.push_pinned(event, call.payload());
             }
             Err(fault) => {
                 self.stats.count_handled(event);
@@ -618,10 +612,24 @@ impl Room {
 }
 
 impl State {
-    fn outbox_mut(&mut self) -> &mut Outbox {
+    /// The outputs that can be taken. If the policy holds them, there are none until an event ends.
+    fn outbox(&self, holds_outputs: bool) -> Option<&Outbox> {
         match self {
-            Self::Live { guest, .. } => guest.outbox_mut(),
-            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => outbox,
+            Self::Live { guest, phase } => {
+                let is_held = holds_outputs && !matches!(phase, Phase::Idle);
+                Some(guest.outbox()).filter(|_| !is_held)
+            }
+            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
+        }
+    }
+
+    fn outbox_mut(&mut self, holds_outputs: bool) -> Option<&mut Outbox> {
+        match self {
+            Self::Live { guest, phase } => {
+                let is_held = holds_outputs && !matches!(phase, Phase::Idle);
+                Some(guest.outbox_mut()).filter(|_| !is_held)
+            }
+            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
         }
     }
 }

@@ -217,17 +217,17 @@ impl Room {
 
 impl Outbox {
     /// Appends that a client joined or left, if the event is its connect or disconnect.
+    #[cold]
     pub(super) fn announce(&mut self, event: EventKind) {
-        let header = match event {
+        match event {
             EventKind::Rejoin(client) | EventKind::Outside(EventHeader::Connect(client)) => {
-                OutputHeader::Joined(client)
+                self.push(OutputHeader::Joined(client), MessagePayload::EMPTY);
             }
-            EventKind::Outside(EventHeader::Disconnect(client)) => OutputHeader::Left(client),
-            EventKind::Init | EventKind::Timer | EventKind::Outside(EventHeader::Message(_)) => {
-                return;
+            EventKind::Outside(EventHeader::Disconnect(client)) => {
+                self.push(OutputHeader::Left(client), MessagePayload::EMPTY);
             }
-        };
-        self.push(header, MessagePayload::EMPTY);
+            EventKind::Init | EventKind::Timer | EventKind::Outside(EventHeader::Message(_)) => {}
+        }
     }
 }
 

@@ -86,9 +86,20 @@ impl<H: Copy> PayloadQueue<H> {
 
     /// Takes the first entry. Its payload is readable until the next push.
     pub(crate) fn pop(&mut self) -> Option<(H, MessagePayload<'_>)> {
-        let (texts_start, bytes_start) = (self.texts_start, self.bytes_start);
-        let entry = self.take_front()?;
-        Some((entry.header, self.payload(&entry, texts_start, bytes_start)))
+        let entry = self.entries.pop_front()?;
+        let payload = match entry.is_text {
+            true => {
+                let start = self.texts_start;
+                self.texts_start += entry.len;
+                MessagePayload::Text(&self.texts[start..self.texts_start])
+            }
+            false => {
+                let start = self.bytes_start;
+                self.bytes_start += entry.len;
+                MessagePayload::Bytes(&self.bytes[start..self.bytes_start])
+            }
+        };
+        Some((entry.header, payload))
     }
 
     /// Drops the first entry, if there is one, and returns its header.
