@@ -301,14 +301,13 @@ impl Room {
     /// here: see [`fault`](Self::fault).
     pub fn handle_event(&mut self, now: Instant, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
-        let is_idle = matches!(
-            self.state,
-            State::Live {
-                phase: Phase::Idle,
-                ..
-            }
-        );
-        if is_idle && self.inbox.len() == 0 && self.are_outputs_taken() {
+        if let State::Live {
+            guest,
+            phase: Phase::Idle,
+        } = &self.state
+            && guest.outbox().is_empty()
+            && self.inbox.is_empty()
+        {
             self.count_accepted(&event);
             self.advance(now);
             self.begin(&Call::from(event));
