@@ -1,36 +1,35 @@
-//! When a room is to start again.
+//! Oracle for when a room with backoff restarts.
 
 use stateroom_wasmi_host::{Backoff, Instant};
 use std::{collections::BTreeSet, time::Duration};
 
-/// Faults in a row, as the documentation of [`Backoff`] has them.
-pub struct Row {
+/// The current streak of faults, as documented on [`Backoff`].
+pub struct FaultStreak {
     backoff: Backoff,
-    /// How many there may have been: more than one number where nobody knows at what time a fault
-    /// was.
+    /// The possible lengths of the streak: more than one while the exact time of a fault is unknown.
     faults: BTreeSet<u32>,
 }
 
-/// What is known of a fault from outside.
+/// What can be observed of a fault from outside.
 #[derive(Clone, Copy, Debug)]
-pub struct Failed {
-    /// The earliest and the latest time at which it may have been.
+pub struct Failure {
+    /// Its earliest and latest possible time.
     pub between: (Instant, Instant),
-    /// When the room says that it starts again; never, if it has closed.
+    /// The restart time that the room reports; none if it has closed.
     pub restart_at: Option<Instant>,
 }
 
-/// Where a fault stands.
+/// What a fault does to the streak.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Place {
-    InRow,
-    /// The first of another row, since the guest had run for long.
-    FirstAgain,
-    /// There was one too many before it.
-    Last,
+pub enum StreakChange {
+    Continued,
+    /// It starts a new streak, since the guest had run for long enough.
+    Reset,
+    /// It is over the limit of restarts.
+    Exhausted,
 }
 
-impl Row {
+impl FaultStreak {
     pub fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
@@ -38,14 +37,14 @@ impl Row {
         }
     }
 
-    /// Checks what a room says that it does about the fault of a guest that was started then.
-    pub fn check(&mut self, started: Instant, failed: Failed) -> Place {
-        let (from, to) = failed.between;
-        // From here on it begins a new row.
+    /// Checks the reported restart time after a fault of a guest started at `started`.
+    pub fn check(&mut self, started: Instant, failure: Failure) -> StreakChange {
+        let (from, to) = failure.between;
+        // From here on a fault starts a new streak.
         let enough = started + self.backoff.longest;
         let just_before = Instant::from_nanos(enough.as_nanos() - 1);
         let is_later = |before: &u32| {
-            self.is_right(before + 1, (from, to.min(just_before)), failed.restart_at)
+            self.is_right(before + 1, (from, to.min(just_before)), failure.restart_at)
         };
         let mut faults: BTreeSet<_> = self
             .faults
@@ -54,23 +53,23 @@ impl Row {
             .map(|it| it + 1)
             .collect();
         let is_later = !faults.is_empty();
-        if self.is_right(1, (from.max(enough), to), failed.restart_at) {
+        if self.is_right(1, (from.max(enough), to), failure.restart_at) {
             faults.insert(1);
         }
         let before = std::mem::replace(&mut self.faults, faults);
         assert!(
             !self.faults.is_empty(),
-            "{failed:?}, started at {started}, {before:?}: {:?}",
+            "{failure:?}, started at {started}, {before:?}: {:?}",
             self.backoff
         );
-        match failed.restart_at {
-            None => Place::Last,
-            Some(_) if is_later || before.contains(&0) => Place::InRow,
-            Some(_) => Place::FirstAgain,
+        match failure.restart_at {
+            None => StreakChange::Exhausted,
+            Some(_) if is_later || before.contains(&0) => StreakChange::Continued,
+            Some(_) => StreakChange::Reset,
         }
     }
 
-    /// Whether a room that has failed so many times, last between these times, starts again then.
+    /// Whether `restart_at` is right for the last of `faults` faults, which was in this interval.
     fn is_right(
         &self,
         faults: u32,

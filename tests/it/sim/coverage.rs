@@ -1,77 +1,77 @@
-//! What the simulation is about, counted.
+//! Coverage counters: a simulation that never reaches these situations proves nothing.
 
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Happening {
+pub enum CoverPoint {
     Timer,
-    Refusal,
-    FullInbox,
-    JumpBackwards,
-    /// A room was closed in the middle of an event.
-    CutOff,
-    /// A fault that closed its room, at once.
-    Closed,
-    /// The same of a guest that was being initialised.
-    NeverOpened,
+    SendRefused,
+    InboxFull,
+    ClockWentBackwards,
+    /// The driver closed a room in the middle of an event.
+    ClosedMidEvent,
+    /// A fault that closed its room, under `FaultPolicy::Close`.
+    ClosedByFault,
+    /// The same during `initialize`.
+    FailedInitialize,
     Restart,
-    /// A guest that failed before it had heard of all clients that were there.
-    FailedEarly,
-    /// A fault that began a new row, since the guest had run for long.
-    NewRow,
-    /// One fault too many in a row.
-    Exhausted,
+    /// A restarted guest that failed before the connects of all present clients were delivered.
+    FailedDuringStartup,
+    /// A fault that started a new streak, since the guest had run for long enough.
+    NewStreak,
+    /// A fault over the limit of restarts.
+    RestartsExhausted,
     #[cfg(feature = "rollback")]
-    Undone,
+    RolledBack,
     #[cfg(feature = "rollback")]
-    TimerUndone,
+    TimerRolledBack,
     #[cfg(feature = "rollback")]
-    ConnectUndone,
+    ConnectRolledBack,
 }
 
-impl Happening {
+impl CoverPoint {
     const ALL: &[Self] = &[
         Self::Timer,
-        Self::Refusal,
-        Self::FullInbox,
-        Self::JumpBackwards,
-        Self::CutOff,
-        Self::Closed,
-        Self::NeverOpened,
+        Self::SendRefused,
+        Self::InboxFull,
+        Self::ClockWentBackwards,
+        Self::ClosedMidEvent,
+        Self::ClosedByFault,
+        Self::FailedInitialize,
         Self::Restart,
-        Self::FailedEarly,
-        Self::NewRow,
-        Self::Exhausted,
+        Self::FailedDuringStartup,
+        Self::NewStreak,
+        Self::RestartsExhausted,
         #[cfg(feature = "rollback")]
-        Self::Undone,
+        Self::RolledBack,
         #[cfg(feature = "rollback")]
-        Self::TimerUndone,
+        Self::TimerRolledBack,
         #[cfg(feature = "rollback")]
-        Self::ConnectUndone,
+        Self::ConnectRolledBack,
     ];
 }
 
-/// How often each has happened.
+/// Hits of each cover point.
 #[derive(Debug, Default)]
-pub struct Happened(BTreeMap<Happening, usize>);
+pub struct Coverage(BTreeMap<CoverPoint, usize>);
 
-impl Happened {
-    pub fn count(&mut self, what: Happening) {
-        *self.0.entry(what).or_default() += 1;
+impl Coverage {
+    pub fn count(&mut self, point: CoverPoint) {
+        *self.0.entry(point).or_default() += 1;
     }
 
     pub fn add(&mut self, other: Self) {
-        for (what, times) in other.0 {
-            *self.0.entry(what).or_default() += times;
+        for (point, hits) in other.0 {
+            *self.0.entry(point).or_default() += hits;
         }
     }
 
-    /// What has happened less often than it should.
-    pub fn seldom(&self, least: usize) -> Vec<Happening> {
-        let times = |what: &&Happening| self.0.get(what).copied().unwrap_or_default();
-        Happening::ALL
+    /// The cover points with fewer hits than `min_hits`.
+    pub fn rarely_hit(&self, min_hits: usize) -> Vec<CoverPoint> {
+        let hits = |point: &&CoverPoint| self.0.get(point).copied().unwrap_or_default();
+        CoverPoint::ALL
             .iter()
-            .filter(|what| times(what) < least)
+            .filter(|point| hits(point) < min_hits)
             .copied()
             .collect()
     }

@@ -1,59 +1,59 @@
-//! A transport that refuses, loses, and writes down what it takes.
+//! A transport that refuses, loses and records outputs.
 
-use super::coverage::{Happened, Happening};
+use super::coverage::{CoverPoint, Coverage};
 use crate::support::Random;
 use stateroom_wasmi_host::{
     ClientId, MessagePayload, MessageRecipient, OutputMessage, RoomKey, SendError, Transport,
 };
 
-/// An output: to whom, whether it is text, and the bytes.
-pub type Said = (MessageRecipient, bool, Vec<u8>);
+/// An output: the recipient, whether it is text, and the bytes.
+pub type SentOutput = (MessageRecipient, bool, Vec<u8>);
 
-pub struct Unsteady {
+pub struct FaultyTransport {
     random: Random,
-    pub mood: Mood,
-    pub seen: Vec<(RoomKey, Seen)>,
-    pub happened: Happened,
+    pub fault_mode: FaultMode,
+    pub observed: Vec<(RoomKey, Observation)>,
+    pub coverage: Coverage,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Mood {
-    Steady,
-    Unsteady,
+pub enum FaultMode {
+    Reliable,
+    Flaky,
     Refusing,
 }
 
-pub enum Seen {
+pub enum Observation {
     Connected(u32),
-    Said(Said),
+    Output(SentOutput),
 }
 
-impl Unsteady {
+impl FaultyTransport {
     pub fn new(random: Random) -> Self {
         Self {
             random,
-            mood: Mood::Steady,
-            seen: Vec::new(),
-            happened: Happened::default(),
+            fault_mode: FaultMode::Reliable,
+            observed: Vec::new(),
+            coverage: Coverage::default(),
         }
     }
 }
 
-impl Unsteady {
+impl FaultyTransport {
     fn refuses(&mut self) -> bool {
-        let refuses = match self.mood {
-            Mood::Steady => false,
-            Mood::Unsteady => self.random.below(3) == 0,
-            Mood::Refusing => true,
+        let refuses = match self.fault_mode {
+            FaultMode::Reliable => false,
+            FaultMode::Flaky => self.random.below(3) == 0,
+            FaultMode::Refusing => true,
         };
         if refuses {
-            self.happened.count(Happening::Refusal);
+            self.coverage.count(CoverPoint::SendRefused);
         }
         refuses
     }
 }
 
-impl Transport for Unsteady {
+impl Transport for FaultyTransport {
     type Error = &'static str;
 
     fn send(
@@ -65,14 +65,14 @@ impl Transport for Unsteady {
             return Err(SendError::WouldBlock);
         }
         let is_text = matches!(message.payload, MessagePayload::Text(_));
-        let said = (
+        let sent = (
             message.recipient,
             is_text,
             message.payload.as_bytes().to_owned(),
         );
-        self.seen.push((room, Seen::Said(said)));
-        // What is lost was handed over once, too.
-        if self.mood == Mood::Unsteady && self.random.below(8) == 0 {
+        self.observed.push((room, Observation::Output(sent)));
+        // Recorded even if lost: the host handed it over.
+        if self.fault_mode == FaultMode::Flaky && self.random.below(8) == 0 {
             return Err(SendError::Failed("lost"));
         }
         Ok(())
@@ -86,7 +86,7 @@ impl Transport for Unsteady {
         if self.refuses() {
             return Err(SendError::WouldBlock);
         }
-        self.seen.push((room, Seen::Connected(client.0)));
+        self.observed.push((room, Observation::Connected(client.0)));
         Ok(())
     }
 }

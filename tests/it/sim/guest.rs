@@ -1,4 +1,4 @@
-//! The guest of the simulation: what it can be told to do, and its module.
+//! The simulated guest: its operations and its module.
 
 use crate::support::{ENV, Random, assemble, guest_0_2, limits};
 use stateroom_wasmi_host::{LoadOptions, Module};
@@ -9,13 +9,13 @@ pub const MAX_MESSAGES: usize = 40;
 pub const MAX_WAITING: usize = 6;
 pub const MAX_CLIENTS: usize = 5;
 pub const FUEL_PER_EVENT: u64 = 40_000;
-/// A room whose id has so many bytes fails to initialise in each odd millisecond.
-pub const MOODY_ID_BYTES: u32 = 8;
+/// A room with an id of this length fails to initialise in odd milliseconds.
+pub const FLAKY_ID_BYTES: u32 = 8;
 
-/// What a guest can be told to do in a binary message, as it stands there.
+/// An operation in a binary message.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    Say {
+    Send {
         to: i32,
         number: u32,
     },
@@ -25,7 +25,7 @@ pub enum Op {
     Spin {
         rounds: u32,
     },
-    /// Says how large its memory was.
+    /// Sends the previous size of its memory.
     Grow {
         pages: u32,
     },
@@ -34,22 +34,22 @@ pub enum Op {
         number: u32,
     },
     Trap,
-    Forever,
+    LoopForever,
     Overflow,
-    /// From now on events whose tags are in this set of bits fail when they have said their head.
+    /// From now on, events whose tag is in this bit set fail after sending their header.
     Arm {
         tags: u32,
     },
-    /// Puts a number into its memory, and says what was there.
+    /// Writes a number to memory and sends the previous one.
     Swap {
         at: u32,
         number: u32,
     },
-    /// Says eight random bytes.
+    /// Sends eight random bytes.
     Draw,
 }
 
-/// How an event begins what is said of it.
+/// The kind of an event, as in its header.
 #[derive(Clone, Copy, Debug)]
 pub enum Tag {
     Init,
@@ -65,7 +65,7 @@ impl Op {
         let number = random.next() as u32;
         match random.below(400) {
             0..3 => Self::Trap,
-            3 => Self::Forever,
+            3 => Self::LoopForever,
             4 => Self::Overflow,
             5..15 => Self::Arm {
                 tags: any_tags(random),
@@ -88,23 +88,23 @@ impl Op {
                 number: number * random.below(2) as u32,
             },
             260..290 => Self::Draw,
-            _ => Self::Say {
+            _ => Self::Send {
                 to: random.below(11) as i32 - 5,
                 number,
             },
         }
     }
 
-    /// Its number, and its two operands.
+    /// The opcode and its two operands.
     pub const fn words(self) -> [u32; 3] {
         match self {
-            Self::Say { to, number } => [0, to.cast_unsigned(), number],
+            Self::Send { to, number } => [0, to.cast_unsigned(), number],
             Self::SetTimer { ms } => [1, ms, 0],
             Self::Spin { rounds } => [2, rounds, 0],
             Self::Grow { pages } => [3, pages, 0],
             Self::Flood { times, number } => [4, times, number],
             Self::Trap => [5, 0, 0],
-            Self::Forever => [6, 0, 0],
+            Self::LoopForever => [6, 0, 0],
             Self::Overflow => [7, 0, 0],
             Self::Arm { tags } => [8, tags, 0],
             Self::Swap { at, number } => [9, at, number],
@@ -113,9 +113,9 @@ impl Op {
     }
 }
 
-/// Mostly none, so that a guest that undoes its faults does not go on failing for long.
+/// Mostly none, so that a guest with rollback does not keep failing.
 fn any_tags(random: &mut Random) -> u32 {
-    // Not that of what tells it of other tags.
+    // Not `Binary`, which is what changes the set.
     let tags = [
         Tag::Connect,
         Tag::Connect,
@@ -127,16 +127,16 @@ fn any_tags(random: &mut Random) -> u32 {
     tags.get(random.below(10)).map_or(0, |tag| 1 << *tag as u32)
 }
 
-/// A word behind what the guest needs for itself, in any page, but seldom beyond the first; there
-/// are few, so that each is used again.
+/// An address above the guest's own data, in any page but mostly the first. There are few, so that
+/// they are reused.
 fn any_address(random: &mut Random) -> u32 {
     let page = random.below(16).saturating_sub(16 - MAX_PAGES as usize);
     let page_start = (page * PAGE) as u32;
     page_start + [8192, 8196, 20_000, 40_000, 65_528, 65_532][random.below(6)]
 }
 
-/// A guest that says of each event what it was, with its `now` and what it remembers of those
-/// before, and then does what it is told.
+/// A guest that sends a header for each event (its kind, its `now` and a digest of the events
+/// before) and then runs the operations in it.
 pub fn module(fuel_per_slice: u64) -> Module {
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(FUEL_PER_EVENT);
@@ -153,24 +153,24 @@ pub fn module(fuel_per_slice: u64) -> Module {
     {
         options.rollback = true;
     }
-    Module::load_with(&assemble(&text()), &limits, options).expect("it is a guest")
+    Module::load_with(&assemble(&text()), &limits, options).expect("the module loads")
 }
 
 fn text() -> String {
-    let head =
-        |tag: Tag, argument: &str| format!("(call $head (i32.const {}) {argument})", tag as u32);
+    let header =
+        |tag: Tag, argument: &str| format!("(call $header (i32.const {}) {argument})", tag as u32);
     let client = "(local.get 0)";
-    let initialize = head(Tag::Init, "(local.get 1)")
+    let initialize = header(Tag::Init, "(local.get 1)")
         + &format!(
             "(if (i32.and
-                    (i32.eq (local.get 1) (i32.const {MOODY_ID_BYTES}))
+                    (i32.eq (local.get 1) (i32.const {FLAKY_ID_BYTES}))
                     (i32.wrap_i64 (i64.div_u (i64.load (i32.const 8)) (i64.const 1000000))))
                 (then (unreachable)))"
         );
-    let message =
-        head(Tag::Text, client) + "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
+    let message = header(Tag::Text, client)
+        + "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
     let binary = "(local $end i32) (local.set $end (i32.add (local.get 1) (local.get 2)))".to_owned()
-        + &head(Tag::Binary, client)
+        + &header(Tag::Binary, client)
         + "
         (block $done (loop $next
             (br_if $done (i32.ge_u (local.get 1) (local.get $end)))
@@ -181,11 +181,11 @@ fn text() -> String {
         &(ENV.to_owned() + WASI),
         &[
             ("initialize", &initialize),
-            ("connect", &head(Tag::Connect, client)),
-            ("disconnect", &head(Tag::Disconnect, client)),
+            ("connect", &header(Tag::Connect, client)),
+            ("disconnect", &header(Tag::Disconnect, client)),
             ("binary", &binary),
             ("message", &message),
-            ("timer", &head(Tag::Timer, "(i32.const 0)")),
+            ("timer", &header(Tag::Timer, "(i32.const 0)")),
         ],
         FUNCTIONS,
     )
@@ -195,12 +195,12 @@ const WASI: &str = r#"
     (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
     (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
 
-/// A head is at 0: the tag, the client or the length of the id, `now`, how many events there were,
-/// and what comes of all their tags and clients. What else it says is at 32, which tags are to fail
-/// at 48. The allocator's bytes begin at 4096.
+/// The header is at 0: the tag, the client or the length of the id, `now`, the number of events, and
+/// a digest of their tags and clients. Other outputs are at 32, the armed tags at 48, and the
+/// allocator's buffer at 4096.
 const FUNCTIONS: &str = "
     (global $mixed (mut i32) (i32.const 0))
-    (func $head (param $tag i32) (param $argument i32)
+    (func $header (param $tag i32) (param $argument i32)
         (i32.store (i32.const 0) (local.get $tag))
         (i32.store (i32.const 4) (local.get $argument))
         (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 8)))

@@ -1,12 +1,12 @@
-//! What a room must do.
+//! Model of a room: what it must send, and in which state it must be.
 
 use super::{
-    backoff::{Failed, Place, Row},
-    coverage::{Happened, Happening},
-    faulty_transport::Said,
+    backoff::{Failure, FaultStreak, StreakChange},
+    coverage::{CoverPoint, Coverage},
+    faulty_transport::SentOutput,
     guest::{MAX_CLIENTS, MAX_PAGES, MAX_WAITING, PAGE, Tag},
-    reference_guest::{Expected, Told, Twin},
-    rng_oracle::Dice,
+    reference_guest::{ExpectedOutput, GuestEvent, ReferenceGuest},
+    rng_oracle::RngOracle,
 };
 use stateroom_wasmi_host::{
     ClientId, ClosedRoom, Event, EventError, Fault, FaultPolicy, Instant, MessageRecipient, Module,
@@ -15,51 +15,51 @@ use stateroom_wasmi_host::{
 use std::collections::{BTreeSet, VecDeque};
 
 pub struct Model {
-    /// When it was opened, in the time of the host. All other times here are room time.
+    /// Host time at which the room was opened. All other times here are room time.
     opened_at: Instant,
     pub id: String,
     pub closed_by_driver: bool,
-    pub happened: Happened,
-    /// The time of the last event that was heard of.
+    pub coverage: Coverage,
+    /// The time of the last observed event.
     pub now: Instant,
-    guest: Twin,
+    guest: ReferenceGuest,
     /// When the guest was started.
     started: Instant,
     is_first_guest: bool,
-    /// What a fresh guest is told first and has not been yet.
-    greeting: VecDeque<Told>,
-    /// What the room took and the guest has not begun with.
-    taken: VecDeque<Told>,
-    /// The client whose connect the transport was told of, until the guest has begun with it.
+    /// What a new guest receives first: `Init` and the connects of those present.
+    startup_events: VecDeque<GuestEvent>,
+    /// Events that the room accepted and the guest has not begun.
+    accepted: VecDeque<GuestEvent>,
+    /// The client of the last `Transport::connected`, until the guest begins with its connect.
     announced: Option<u32>,
-    /// What the guest is still to say about the event that it is in.
-    to_say: VecDeque<Expected>,
-    /// How the event that it is in ends, if not well.
-    broken: Option<Fault>,
-    /// The faults that were seen, of which the event has not been heard of.
-    failed: VecDeque<Failed>,
-    /// That of the guest that is there no more.
-    waits: Option<Failed>,
-    seen_faults: u64,
+    /// The outputs still to come from the current event.
+    pending_outputs: VecDeque<ExpectedOutput>,
+    /// The fault in which the current event ends.
+    pending_fault: Option<Fault>,
+    /// Observed faults whose event has not been observed yet.
+    observed_faults: VecDeque<Failure>,
+    /// The failure of the guest while the room has none.
+    failure: Option<Failure>,
+    faults_at_last_check: u64,
     faults: u64,
-    /// One of these is the last: of what was undone unheard, nobody can tell when it was.
+    /// One of these is the last: the time of a rolled back event cannot be observed.
     last_faults: Vec<Fault>,
     recovery: Recovery,
-    /// Who is there when all that the guest has begun with has happened.
-    there: BTreeSet<u32>,
-    /// Who is connected when all that the room took has happened.
+    /// The clients after all events that the guest has begun.
+    guest_clients: BTreeSet<u32>,
+    /// The clients after all events that the room accepted.
     clients: BTreeSet<u32>,
     messages_in: u64,
     messages_out: u64,
-    dice: Dice,
-    /// The random numbers that were ever drawn.
+    rng_oracle: RngOracle,
+    /// All random numbers drawn so far.
     drawn: BTreeSet<[u8; 8]>,
 }
 
 /// What follows a fault.
 enum Recovery {
     Close,
-    Restart(Row),
+    Restart(FaultStreak),
     #[cfg(feature = "rollback")]
     Rollback,
 }
@@ -70,34 +70,34 @@ impl Model {
             opened_at,
             id: id.to_owned(),
             closed_by_driver: false,
-            happened: Happened::default(),
+            coverage: Coverage::default(),
             now: Instant::ZERO,
-            guest: Twin::new(),
+            guest: ReferenceGuest::new(),
             started: Instant::ZERO,
             is_first_guest: true,
-            greeting: VecDeque::from([Told::Init {
+            startup_events: VecDeque::from([GuestEvent::Init {
                 id_bytes: id.len() as u32,
             }]),
-            taken: VecDeque::new(),
+            accepted: VecDeque::new(),
             announced: None,
-            to_say: VecDeque::new(),
-            broken: None,
-            failed: VecDeque::new(),
-            waits: None,
-            seen_faults: 0,
+            pending_outputs: VecDeque::new(),
+            pending_fault: None,
+            observed_faults: VecDeque::new(),
+            failure: None,
+            faults_at_last_check: 0,
             faults: 0,
             last_faults: Vec::new(),
             recovery: match options.on_fault.unwrap_or_default() {
-                FaultPolicy::Restart(backoff) => Recovery::Restart(Row::new(backoff)),
+                FaultPolicy::Restart(backoff) => Recovery::Restart(FaultStreak::new(backoff)),
                 #[cfg(feature = "rollback")]
                 FaultPolicy::Rollback => Recovery::Rollback,
                 _ => Recovery::Close,
             },
-            there: BTreeSet::new(),
+            guest_clients: BTreeSet::new(),
             clients: BTreeSet::new(),
             messages_in: 0,
             messages_out: 0,
-            dice: Dice::new(module.clone(), options.seed.unwrap_or(0)),
+            rng_oracle: RngOracle::new(module.clone(), options.seed.unwrap_or(0)),
             drawn: BTreeSet::new(),
         }
     }
@@ -110,7 +110,7 @@ impl Model {
         self.opened_at + room_time.saturating_duration_since(Instant::ZERO)
     }
 
-    /// What the room must answer to a client; whether its inbox is full is asked elsewhere.
+    /// What `handle_event` must return, except for a full inbox.
     pub fn expected(&self, event: &Event<'_>) -> Result<(), EventError> {
         let client = event.client();
         let is_connected = self.clients.contains(&client.0);
@@ -125,200 +125,203 @@ impl Model {
         }
     }
 
-    /// The room takes an event.
-    pub fn take(&mut self, event: Told) {
+    /// The room accepted an event.
+    pub fn accept(&mut self, event: GuestEvent) {
         match &event {
-            Told::Connect(client) => assert!(self.clients.insert(*client)),
-            Told::Disconnect(client) => assert!(self.clients.remove(client)),
+            GuestEvent::Connect(client) => assert!(self.clients.insert(*client)),
+            GuestEvent::Disconnect(client) => assert!(self.clients.remove(client)),
             _ => self.messages_in += 1,
         }
-        self.taken.push_back(event);
+        self.accepted.push_back(event);
     }
 
-    /// The room begins to tell its guest of a client: nothing may be left of what came before.
-    pub fn connected(&mut self, client: u32) {
+    /// `Transport::connected` was called: all outputs of earlier events must have been sent.
+    pub fn on_connected(&mut self, client: u32) {
         assert_eq!(
-            self.to_say,
+            self.pending_outputs,
             [],
             "an event begins when the one before has been sent"
         );
-        self.drop_undone_events();
+        self.drop_rolled_back_events();
         assert_eq!(self.announced.replace(client), None);
-        assert!(matches!(self.next_event(), Some(Told::Connect(next)) if *next == client));
+        assert!(matches!(self.next_event(), Some(GuestEvent::Connect(next)) if *next == client));
     }
 
-    /// Looks at the room after its host was polled at `now`; no clock has shown a later time than
-    /// `latest`.
-    pub fn look(&mut self, room: &Room, now: Instant, latest: Instant) {
+    /// Checks the room after its host was polled at `now`; `latest` is the latest time that the
+    /// clock has shown.
+    pub fn check(&mut self, room: &Room, now: Instant, latest: Instant) {
         let stats = room.stats();
         assert!(stats.memory_bytes <= MAX_PAGES as usize * PAGE);
-        // Beside those that are bounded: one that runs, each client's leaving, and a greeting.
+        // On top of the inbox: a running event, each client's disconnect, and the startup events.
         assert!(stats.waiting_events <= MAX_WAITING + 1 + MAX_CLIENTS + 1 + MAX_CLIENTS);
         assert!(self.now <= latest);
-        if stats.faults > self.seen_faults && !self.undoes() {
-            assert_eq!(stats.faults, self.seen_faults + 1);
+        if stats.faults > self.faults_at_last_check && !self.rolls_back() {
+            assert_eq!(stats.faults, self.faults_at_last_check + 1);
             assert!(room.is_restarting() || room.is_closed());
             assert!(
                 room.is_closed() || stats.memory_bytes == 0,
-                "a guest that failed is gone"
+                "the memory of a failed guest is freed"
             );
             let between = (self.now.max(now), latest);
-            self.failed.push_back(Failed {
+            self.observed_faults.push_back(Failure {
                 between,
                 restart_at: room.poll_timeout(),
             });
-            self.judge();
+            self.check_recovery();
         }
-        self.seen_faults = stats.faults;
+        self.faults_at_last_check = stats.faults;
     }
 
-    /// The room says something. If it had nothing to do before this time, and was never told of a
-    /// later one, events begin at it.
-    pub fn said(&mut self, said: &Said, at: Option<Instant>) {
+    /// The room sent an output. `at` is the `now` of its event, where that is known: the room had no
+    /// work before and was given no later time.
+    pub fn on_output(&mut self, output: &SentOutput, at: Option<Instant>) {
         self.messages_out += 1;
-        if self.to_say.is_empty() {
-            let (tag, now) = head(said);
+        if self.pending_outputs.is_empty() {
+            let (tag, now) = header(output);
             assert!(at.is_none_or(|at| now == at), "{now}, not {at:?}");
-            self.begin(tag == Tag::Timer as u32, now);
+            self.begin_event(tag == Tag::Timer as u32, now);
         }
         match self
-            .to_say
+            .pending_outputs
             .pop_front()
-            .expect("the guest says something to each event")
+            .expect("each event begins with a header")
         {
-            Expected::This(expected) => assert_eq!(*said, expected),
-            Expected::Drawn(place) => self.check_number(said, place),
+            ExpectedOutput::Exactly(expected) => assert_eq!(*output, expected),
+            ExpectedOutput::Random(index) => self.check_number(output, index),
         }
     }
 
-    fn check_number(&mut self, said: &Said, place: usize) {
-        let (MessageRecipient::Broadcast, false, bytes) = said else {
-            panic!("no number: {said:?}")
+    fn check_number(&mut self, output: &SentOutput, index: usize) {
+        let (MessageRecipient::Broadcast, false, bytes) = output else {
+            panic!("not a random number: {output:?}")
         };
         let number = bytes.as_slice().try_into().expect("a number has 8 bytes");
         assert!(
             self.drawn.insert(number),
-            "no guest draws what another has drawn"
+            "random numbers do not repeat across restarts"
         );
-        // Nobody knows those of a guest that came later.
+        // The oracle predicts only the first guest's.
         if self.is_first_guest {
-            assert_eq!(number, self.dice.number(place));
+            assert_eq!(number, self.rng_oracle.number(index));
         }
     }
 
-    /// The guest has been called with the next event.
-    fn begin(&mut self, is_timer: bool, now: Instant) {
+    /// The guest has begun its next event.
+    fn begin_event(&mut self, is_timer: bool, now: Instant) {
         assert!(now >= self.now, "time does not go backwards in a room");
-        if self.broken.is_some() {
+        if self.pending_fault.is_some() {
             self.restart(now);
         }
         self.now = now;
-        self.drop_undone_timer(now);
+        self.drop_rolled_back_timer(now);
         let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
         let event = if is_timer {
             assert!(is_due, "the timer {:?} fires at {now}", self.guest.deadline);
-            self.happened.count(Happening::Timer);
-            Told::Timer
+            self.coverage.count(CoverPoint::Timer);
+            GuestEvent::Timer
         } else {
-            assert!(!is_due, "a timer that is due comes first");
-            self.drop_undone_events();
-            self.take_next_event()
+            assert!(!is_due, "a due timer fires before queued events");
+            self.drop_rolled_back_events();
+            self.begin_next_event()
         };
         let outcome = self.guest.handle(&event, now);
-        self.to_say = outcome.said;
-        self.broken = outcome.fault;
-        if let Some(fault) = &self.broken {
-            assert!(!self.undoes(), "what is undone is not heard: {fault}");
-            self.judge();
+        self.pending_outputs = outcome.outputs;
+        self.pending_fault = outcome.fault;
+        if let Some(fault) = &self.pending_fault {
+            assert!(
+                !self.rolls_back(),
+                "a rolled back event sends nothing: {fault}"
+            );
+            self.check_recovery();
         }
     }
 
-    /// Checks what follows a fault, once it is known when it was and in which event.
-    fn judge(&mut self) {
-        let (Some(fault), None) = (&self.broken, self.waits) else {
+    /// Checks the recovery from a fault, once both its time and its event are known.
+    fn check_recovery(&mut self) {
+        let (Some(fault), None) = (&self.pending_fault, self.failure) else {
             return;
         };
-        let Some(failed) = self.failed.pop_front() else {
+        let Some(failed) = self.observed_faults.pop_front() else {
             return;
         };
-        self.waits = Some(failed);
+        self.failure = Some(failed);
         self.faults += 1;
         self.last_faults = vec![fault.clone()];
-        let place = match &mut self.recovery {
-            Recovery::Restart(row) => row.check(self.started, failed),
-            _ => Place::Last,
+        let change = match &mut self.recovery {
+            Recovery::Restart(streak) => streak.check(self.started, failed),
+            _ => StreakChange::Exhausted,
         };
-        match place {
-            Place::InRow => {}
-            Place::FirstAgain => self.happened.count(Happening::NewRow),
-            Place::Last => assert_eq!(failed.restart_at, None),
+        match change {
+            StreakChange::Continued => {}
+            StreakChange::Reset => self.coverage.count(CoverPoint::NewStreak),
+            StreakChange::Exhausted => assert_eq!(failed.restart_at, None),
         }
-        if !self.is_first_guest && !self.greeting.is_empty() {
-            self.happened.count(Happening::FailedEarly);
+        if !self.is_first_guest && !self.startup_events.is_empty() {
+            self.coverage.count(CoverPoint::FailedDuringStartup);
         }
     }
 
-    /// What the guest is called with next, but for its timer.
-    fn next_event(&self) -> Option<&Told> {
-        self.greeting.front().or(self.taken.front())
+    /// The guest's next event, unless its timer fires first.
+    fn next_event(&self) -> Option<&GuestEvent> {
+        self.startup_events.front().or(self.accepted.front())
     }
 
-    fn take_next_event(&mut self) -> Told {
-        let greeting = self.greeting.pop_front();
-        let is_greeting = greeting.is_some();
-        let event = greeting
-            .or_else(|| self.taken.pop_front())
-            .expect("an event is told of once");
+    fn begin_next_event(&mut self) -> GuestEvent {
+        let startup_event = self.startup_events.pop_front();
+        let is_startup = startup_event.is_some();
+        let event = startup_event
+            .or_else(|| self.accepted.pop_front())
+            .expect("there is an event to begin");
         match event {
-            Told::Connect(client) => {
+            GuestEvent::Connect(client) => {
                 assert_eq!(
                     self.announced.take(),
                     Some(client),
-                    "the transport is told first"
+                    "the transport is notified before the guest"
                 );
-                // Of whom a greeting tells was there before.
-                assert_eq!(self.there.insert(client), !is_greeting);
+                // Startup events connect clients that were there before.
+                assert_eq!(self.guest_clients.insert(client), !is_startup);
             }
-            Told::Disconnect(client) => assert!(self.there.remove(&client)),
+            GuestEvent::Disconnect(client) => assert!(self.guest_clients.remove(&client)),
             _ => {}
         }
         event
     }
 
-    /// A fresh guest begins.
+    /// A new guest starts.
     fn restart(&mut self, now: Instant) {
-        let waits = self.waits.take().expect("the guest has failed");
-        let at = waits
+        let failure = self.failure.take().expect("the guest has failed");
+        let at = failure
             .restart_at
-            .expect("nothing comes after the last fault");
-        assert!(now >= at, "it starts at {at}, not at {now}");
-        self.happened.count(Happening::Restart);
-        self.broken = None;
+            .expect("nothing is sent after the last fault");
+        assert!(now >= at, "the restart is due at {at}, not at {now}");
+        self.coverage.count(CoverPoint::Restart);
+        self.pending_fault = None;
         self.is_first_guest = false;
-        self.guest = Twin::new();
+        self.guest = ReferenceGuest::new();
         self.started = now;
-        self.greeting = VecDeque::from([Told::Init {
+        self.startup_events = VecDeque::from([GuestEvent::Init {
             id_bytes: self.id.len() as u32,
         }]);
-        self.greeting
-            .extend(self.there.iter().copied().map(Told::Connect));
+        self.startup_events
+            .extend(self.guest_clients.iter().copied().map(GuestEvent::Connect));
     }
 
-    const fn undoes(&self) -> bool {
+    const fn rolls_back(&self) -> bool {
         #[cfg(feature = "rollback")]
         return matches!(self.recovery, Recovery::Rollback);
         #[cfg(not(feature = "rollback"))]
         return false;
     }
 
-    /// Forgets the next events as long as they fail, if those leave no trace. A timer in between
-    /// does not change which.
-    fn drop_undone_events(&mut self) {
-        while self.undoes() && self.greeting.is_empty() {
-            let Some(event) = self.taken.front() else {
+    /// With rollback, drops the next events as long as they fail. A timer in between does not change
+    /// which ones fail.
+    fn drop_rolled_back_events(&mut self) {
+        while self.rolls_back() && self.startup_events.is_empty() {
+            let Some(event) = self.accepted.front() else {
                 return;
             };
-            let client = if let Told::Connect(client) = event {
+            let client = if let GuestEvent::Connect(client) = event {
                 Some(*client)
             } else {
                 None
@@ -327,43 +330,43 @@ impl Model {
             let Some(fault) = self.guest.fails(event, self.now).filter(|_| is_before) else {
                 return;
             };
-            self.take_next_event();
-            self.undone(fault);
+            self.begin_next_event();
+            self.count_rollback(fault);
         }
     }
 
-    /// The same for the timer, if it was due.
-    fn drop_undone_timer(&mut self, now: Instant) {
+    /// Drops the timer if it was due and fails.
+    fn drop_rolled_back_timer(&mut self, now: Instant) {
         let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
-        if self.undoes()
+        if self.rolls_back()
             && is_due
-            && let Some(fault) = self.guest.fails(&Told::Timer, now)
+            && let Some(fault) = self.guest.fails(&GuestEvent::Timer, now)
         {
             self.guest.deadline = None;
-            self.undone(fault);
+            self.count_rollback(fault);
         }
     }
 
-    fn undone(&mut self, fault: Fault) {
+    fn count_rollback(&mut self, fault: Fault) {
         self.faults += 1;
         #[cfg(feature = "rollback")]
-        self.happened.count(match fault.during {
-            "timer" => Happening::TimerUndone,
-            "connect" => Happening::ConnectUndone,
-            _ => Happening::Undone,
+        self.coverage.count(match fault.during {
+            "timer" => CoverPoint::TimerRolledBack,
+            "connect" => CoverPoint::ConnectRolledBack,
+            _ => CoverPoint::RolledBack,
         });
         self.last_faults.push(fault);
     }
 
-    /// Checks a room that has nothing left to do at this time.
-    pub fn settled(&mut self, room: &Room, now: Instant) {
-        self.drop_undone_events();
+    /// Checks a room that has no work left at `now`.
+    pub fn check_settled(&mut self, room: &Room, now: Instant) {
+        self.drop_rolled_back_events();
         let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
-        // The clock may have been ahead of now when the room had its last turn.
+        // The clock may have been ahead of `now` in the room's last turn.
         if is_due || room.poll_timeout() != self.guest.deadline {
-            self.drop_undone_timer(Instant::MAX);
+            self.drop_rolled_back_timer(Instant::MAX);
         }
-        assert_eq!(self.to_say, []);
+        assert_eq!(self.pending_outputs, []);
         assert_eq!(self.announced, None);
         assert_eq!(room.poll_timeout(), self.wake_at());
         assert!(
@@ -373,8 +376,8 @@ impl Model {
                 .eq(self.clients.iter().copied())
         );
         let stats = room.stats();
-        let waiting = self.greeting.len() + self.taken.len();
-        match &self.waits {
+        let waiting = self.startup_events.len() + self.accepted.len();
+        match &self.failure {
             None => assert_eq!(
                 (waiting, stats.memory_bytes),
                 (0, self.guest.pages as usize * PAGE)
@@ -382,15 +385,15 @@ impl Model {
             Some(_) => assert_eq!(stats.memory_bytes, 0),
         }
         assert_eq!(stats.waiting_events, waiting);
-        assert_eq!(room.is_restarting(), self.waits.is_some());
+        assert_eq!(room.is_restarting(), self.failure.is_some());
         assert_eq!(
-            self.broken.is_some(),
-            self.waits.is_some(),
-            "what was to fail has failed"
+            self.pending_fault.is_some(),
+            self.failure.is_some(),
+            "an expected fault has occurred"
         );
         assert!(
             !room.is_closed() && room.fault().is_none(),
-            "it would have been told of"
+            "the host would have reported it closed"
         );
         self.last_faults
             .retain(|fault| room.last_fault() == Some(fault));
@@ -400,16 +403,16 @@ impl Model {
         );
     }
 
-    /// When the room is next to do something without being told to.
+    /// When the room next has work without a new event.
     pub fn wake_at(&self) -> Option<Instant> {
-        match &self.waits {
+        match &self.failure {
             Some(failed) => failed.restart_at,
             None => self.guest.deadline,
         }
     }
 
-    /// The room has ended.
-    pub fn ended(&mut self, closed: &ClosedRoom) {
+    /// The host reported the room closed.
+    pub fn on_closed(&mut self, closed: &ClosedRoom) {
         assert_eq!(*closed.id, *self.id);
         assert_eq!(
             closed.clients,
@@ -423,23 +426,27 @@ impl Model {
         assert_eq!(closed.stats.messages_out, self.messages_out);
         assert_eq!(self.closed_by_driver, closed.fault.is_none());
         if let Some(fault) = &closed.fault {
-            self.broke(fault);
-        } else if !self.to_say.is_empty() {
+            self.check_closing_fault(fault);
+        } else if !self.pending_outputs.is_empty() {
             assert!(
-                !self.undoes(),
-                "an event is heard of as a whole or not at all"
+                !self.rolls_back(),
+                "with rollback, an event sends all of its outputs or none"
             );
-            self.happened.count(Happening::CutOff);
+            self.coverage.count(CoverPoint::ClosedMidEvent);
         }
-        let is_right = if self.undoes() { u64::ge } else { u64::eq };
+        let is_right = if self.rolls_back() { u64::ge } else { u64::eq };
         assert!(is_right(&closed.stats.faults, &self.faults));
     }
 
-    /// The room has ended because of this fault.
-    fn broke(&mut self, fault: &Fault) {
-        assert_eq!(self.to_say, [], "what it had sent goes out");
-        if self.undoes() {
-            // There is nothing to go back to, only when the first call fails.
+    /// Checks the fault that closed the room.
+    fn check_closing_fault(&mut self, fault: &Fault) {
+        assert_eq!(
+            self.pending_outputs,
+            [],
+            "outputs before the fault are sent"
+        );
+        if self.rolls_back() {
+            // Only a fault in the first call leaves nothing to roll back to.
             assert_eq!(self.messages_out, 0);
             let first = self
                 .next_event()
@@ -449,23 +456,23 @@ impl Model {
                 Some(fault)
             );
         } else {
-            assert_eq!(self.broken.as_ref(), Some(fault));
-            assert_eq!(self.waits.map(|failed| failed.restart_at), Some(None));
+            assert_eq!(self.pending_fault.as_ref(), Some(fault));
+            assert_eq!(self.failure.map(|failed| failed.restart_at), Some(None));
         }
-        self.happened.count(match self.recovery {
-            Recovery::Restart(_) => Happening::Exhausted,
-            _ if fault.during == "initialize" => Happening::NeverOpened,
-            _ => Happening::Closed,
+        self.coverage.count(match self.recovery {
+            Recovery::Restart(_) => CoverPoint::RestartsExhausted,
+            _ if fault.during == "initialize" => CoverPoint::FailedInitialize,
+            _ => CoverPoint::ClosedByFault,
         });
     }
 }
 
-/// The tag and the `now` of what a guest says first of an event.
-fn head((recipient, is_text, bytes): &Said) -> (u32, Instant) {
+/// The tag and the `now` of the header of an event.
+fn header((recipient, is_text, bytes): &SentOutput) -> (u32, Instant) {
     assert_eq!(
         (recipient, is_text, bytes.len()),
         (&MessageRecipient::Broadcast, &false, 24),
-        "no head"
+        "not a header"
     );
     let tag = u32::from_le_bytes(bytes[..4].try_into().unwrap());
     (

@@ -1,8 +1,8 @@
-//! What the guest of the simulation remembers, and what it says to an event.
+//! Reference implementation of the simulated guest: its state, and its outputs for an event.
 
 use super::{
-    faulty_transport::Said,
-    guest::{FUEL_PER_EVENT, MAX_MESSAGES, MAX_PAGES, MOODY_ID_BYTES, Op, Tag},
+    faulty_transport::SentOutput,
+    guest::{FLAKY_ID_BYTES, FUEL_PER_EVENT, MAX_MESSAGES, MAX_PAGES, Op, Tag},
 };
 use stateroom_wasmi_host::{ClientId, Fault, FaultCause, Instant, MessageRecipient, Trap};
 use std::{
@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-/// What a guest is told.
+/// An event as the guest receives it.
 #[derive(Clone, Debug)]
-pub enum Told {
+pub enum GuestEvent {
     Init { id_bytes: u32 },
     Connect(u32),
     Disconnect(u32),
@@ -21,38 +21,38 @@ pub enum Told {
     Timer,
 }
 
-/// What a guest must say.
+/// An output that the guest must send.
 #[derive(Debug, PartialEq)]
-pub enum Expected {
-    This(Said),
-    /// Its next random number, of so many before.
-    Drawn(usize),
+pub enum ExpectedOutput {
+    Exactly(SentOutput),
+    /// The random number at this index.
+    Random(usize),
 }
 
-/// What becomes of an event.
+/// The result of handling an event.
 #[derive(Default)]
 pub struct Outcome {
-    pub said: VecDeque<Expected>,
+    pub outputs: VecDeque<ExpectedOutput>,
     pub fault: Option<Fault>,
 }
 
 /// The state of a guest between two events.
 #[derive(Clone)]
-pub struct Twin {
+pub struct ReferenceGuest {
     pub pages: u32,
     pub deadline: Option<Instant>,
-    /// Whether its memory was ever refused to grow.
+    /// Whether memory growth was ever refused.
     refused: bool,
     /// The tags of the events that fail.
     armed: u32,
     count: u32,
     mixed: u32,
-    /// What it was told to remember, by address.
+    /// The words written by `Op::Swap`, by address.
     words: BTreeMap<u32, u32>,
     draws: usize,
 }
 
-impl Twin {
+impl ReferenceGuest {
     pub const fn new() -> Self {
         Self {
             pages: 1,
@@ -66,29 +66,29 @@ impl Twin {
         }
     }
 
-    /// Has the event happen.
-    pub fn handle(&mut self, event: &Told, now: Instant) -> Outcome {
-        let mut said = VecDeque::new();
+    /// Handles an event.
+    pub fn handle(&mut self, event: &GuestEvent, now: Instant) -> Outcome {
+        let mut outputs = VecDeque::new();
         let result = Run {
-            twin: self,
+            guest: self,
             now,
-            said: &mut said,
+            outputs: &mut outputs,
         }
         .handle(event);
         let fault = result.err().map(|cause| Fault {
             during: event.name(),
             cause,
         });
-        Outcome { said, fault }
+        Outcome { outputs, fault }
     }
 
-    /// Whether the event fails.
-    pub fn fails(&self, event: &Told, now: Instant) -> Option<Fault> {
+    /// The fault that the event would cause.
+    pub fn fails(&self, event: &GuestEvent, now: Instant) -> Option<Fault> {
         self.clone().handle(event, now).fault
     }
 }
 
-impl Told {
+impl GuestEvent {
     const fn name(&self) -> &'static str {
         match self {
             Self::Init { .. } => "initialize",
@@ -103,61 +103,61 @@ impl Told {
 
 /// A guest in the middle of an event.
 struct Run<'a> {
-    twin: &'a mut Twin,
+    guest: &'a mut ReferenceGuest,
     now: Instant,
-    said: &'a mut VecDeque<Expected>,
+    outputs: &'a mut VecDeque<ExpectedOutput>,
 }
 
 type Result = std::result::Result<(), FaultCause>;
 
 impl Run<'_> {
-    fn handle(mut self, event: &Told) -> Result {
+    fn handle(mut self, event: &GuestEvent) -> Result {
         match event {
-            Told::Init { id_bytes } => {
-                self.head(Tag::Init, *id_bytes)?;
-                match *id_bytes == MOODY_ID_BYTES && self.now.as_millis() % 2 == 1 {
+            GuestEvent::Init { id_bytes } => {
+                self.header(Tag::Init, *id_bytes)?;
+                match *id_bytes == FLAKY_ID_BYTES && self.now.as_millis() % 2 == 1 {
                     true => Err(self.unreachable()),
                     false => Ok(()),
                 }
             }
-            Told::Connect(client) => self.head(Tag::Connect, *client),
-            Told::Disconnect(client) => self.head(Tag::Disconnect, *client),
-            Told::Ops(client, ops) => {
-                self.head(Tag::Binary, *client)?;
+            GuestEvent::Connect(client) => self.header(Tag::Connect, *client),
+            GuestEvent::Disconnect(client) => self.header(Tag::Disconnect, *client),
+            GuestEvent::Ops(client, ops) => {
+                self.header(Tag::Binary, *client)?;
                 ops.iter().try_for_each(|op| self.run(*op))
             }
-            Told::Text(client, text) => {
-                self.head(Tag::Text, *client)?;
+            GuestEvent::Text(client, text) => {
+                self.header(Tag::Text, *client)?;
                 self.send(
                     MessageRecipient::Client(ClientId(*client)),
                     true,
                     text.as_bytes(),
                 )
             }
-            Told::Timer => {
-                self.twin.deadline = None;
-                self.head(Tag::Timer, 0)
+            GuestEvent::Timer => {
+                self.guest.deadline = None;
+                self.header(Tag::Timer, 0)
             }
         }
     }
 
-    fn head(&mut self, tag: Tag, argument: u32) -> Result {
+    fn header(&mut self, tag: Tag, argument: u32) -> Result {
         let tag = tag as u32;
-        self.twin.count += 1;
-        self.twin.mixed = self
-            .twin
+        self.guest.count += 1;
+        self.guest.mixed = self
+            .guest
             .mixed
             .wrapping_mul(31)
             .wrapping_add(tag * 7 + argument);
-        let (now, Twin { count, mixed, .. }) = (self.now.as_nanos(), &self.twin);
-        let head = [tag.to_le_bytes(), argument.to_le_bytes()].concat();
+        let (now, ReferenceGuest { count, mixed, .. }) = (self.now.as_nanos(), &self.guest);
+        let header = [tag.to_le_bytes(), argument.to_le_bytes()].concat();
         let memory = [count.to_le_bytes(), mixed.to_le_bytes()].concat();
         self.send(
             MessageRecipient::Broadcast,
             false,
-            &[head, now.to_le_bytes().into(), memory].concat(),
+            &[header, now.to_le_bytes().into(), memory].concat(),
         )?;
-        if self.twin.armed & (1 << tag) != 0 {
+        if self.guest.armed & (1 << tag) != 0 {
             return Err(self.unreachable());
         }
         Ok(())
@@ -165,50 +165,53 @@ impl Run<'_> {
 
     fn run(&mut self, op: Op) -> Result {
         match op {
-            Op::Say { to, number } => return self.say(to, number),
+            Op::Send { to, number } => return self.send_number(to, number),
             Op::SetTimer { ms } => {
-                self.twin.deadline = (ms > 0).then(|| self.now + Duration::from_millis(ms.into()));
+                self.guest.deadline = (ms > 0).then(|| self.now + Duration::from_millis(ms.into()));
             }
             Op::Spin { .. } => {}
             Op::Grow { pages } => return self.grow(pages),
-            Op::Flood { times, number } => return (0..times).try_for_each(|_| self.say(0, number)),
+            Op::Flood { times, number } => {
+                return (0..times).try_for_each(|_| self.send_number(0, number));
+            }
             Op::Trap => return Err(self.unreachable()),
-            Op::Forever => {
+            Op::LoopForever => {
                 return Err(FaultCause::OutOfFuel {
                     limit: FUEL_PER_EVENT,
                 });
             }
             Op::Overflow => return Err(FaultCause::Trap(Trap::StackOverflow)),
-            Op::Arm { tags } => self.twin.armed = tags,
+            Op::Arm { tags } => self.guest.armed = tags,
             Op::Swap { at, number } => return self.swap(at, number),
             Op::Draw => {
                 self.count_message()?;
-                self.said.push_back(Expected::Drawn(self.twin.draws));
-                self.twin.draws += 1;
+                self.outputs
+                    .push_back(ExpectedOutput::Random(self.guest.draws));
+                self.guest.draws += 1;
             }
         }
         Ok(())
     }
 
     fn grow(&mut self, pages: u32) -> Result {
-        let before = self.twin.pages;
+        let before = self.guest.pages;
         if before + pages > MAX_PAGES {
-            self.twin.refused = true;
-            return self.say(0, u32::MAX);
+            self.guest.refused = true;
+            return self.send_number(0, u32::MAX);
         }
-        self.twin.pages += pages;
-        self.say(0, before)
+        self.guest.pages += pages;
+        self.send_number(0, before)
     }
 
     fn swap(&mut self, at: u32, number: u32) -> Result {
-        if at >= self.twin.pages << 16 {
+        if at >= self.guest.pages << 16 {
             return Err(FaultCause::Trap(Trap::MemoryOutOfBounds));
         }
-        let before = self.twin.words.insert(at, number).unwrap_or_default();
-        self.say(0, before)
+        let before = self.guest.words.insert(at, number).unwrap_or_default();
+        self.send_number(0, before)
     }
 
-    fn say(&mut self, to: i32, number: u32) -> Result {
+    fn send_number(&mut self, to: i32, number: u32) -> Result {
         let client = ClientId(to.unsigned_abs());
         let recipient = match to {
             0 => MessageRecipient::Broadcast,
@@ -220,13 +223,16 @@ impl Run<'_> {
 
     fn send(&mut self, recipient: MessageRecipient, is_text: bool, bytes: &[u8]) -> Result {
         self.count_message()?;
-        self.said
-            .push_back(Expected::This((recipient, is_text, bytes.to_owned())));
+        self.outputs.push_back(ExpectedOutput::Exactly((
+            recipient,
+            is_text,
+            bytes.to_owned(),
+        )));
         Ok(())
     }
 
     fn count_message(&self) -> Result {
-        match self.said.len() == MAX_MESSAGES {
+        match self.outputs.len() == MAX_MESSAGES {
             true => Err(FaultCause::TooManyMessages {
                 limit: MAX_MESSAGES,
             }),
@@ -235,7 +241,7 @@ impl Run<'_> {
     }
 
     fn unreachable(&self) -> FaultCause {
-        FaultCause::Trap(if self.twin.refused {
+        FaultCause::Trap(if self.guest.refused {
             Trap::UnreachableOutOfMemory
         } else {
             Trap::Unreachable

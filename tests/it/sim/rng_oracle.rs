@@ -1,17 +1,17 @@
-//! Random numbers of a guest, foretold.
+//! Predicts the random numbers of a guest.
 
 use super::guest::Op;
 use stateroom_wasmi_host::{ClientId, Event, Instant, Module, Room, RoomOptions};
 
-/// Another room with the same seed, which does nothing but draw.
-pub struct Dice {
+/// A second room with the same seed that only draws random numbers.
+pub struct RngOracle {
     module: Module,
     seed: u64,
     room: Option<Room>,
     drawn: Vec<[u8; 8]>,
 }
 
-impl Dice {
+impl RngOracle {
     pub const fn new(module: Module, seed: u64) -> Self {
         Self {
             module,
@@ -21,7 +21,7 @@ impl Dice {
         }
     }
 
-    /// What is drawn when so many were drawn before.
+    /// The random number at this index.
     pub fn number(&mut self, at: usize) -> [u8; 8] {
         while self.drawn.len() <= at {
             let number = self.draw();
@@ -47,7 +47,7 @@ impl Dice {
             .expect("the room takes it");
         loop {
             while let Some(output) = room.poll_output() {
-                // All else that it says are heads, which are longer.
+                // Its other outputs are headers, which are longer.
                 if let Ok(number) = output
                     .message()
                     .map_or(&[][..], |message| message.payload.as_bytes())

@@ -1,11 +1,11 @@
-//! What happens: a host, its clock and its transport, and what is done with them.
+//! One simulation run: a host with its clock and transport, and random steps on them.
 
 use super::{
-    coverage::{Happened, Happening},
-    faulty_transport::{Mood, Seen, Unsteady},
+    coverage::{CoverPoint, Coverage},
+    faulty_transport::{FaultMode, FaultyTransport, Observation},
     guest::{MAX_CLIENTS, MAX_WAITING, Op},
     model::Model,
-    reference_guest::Told,
+    reference_guest::GuestEvent,
 };
 use crate::support::Random;
 use stateroom_wasmi_host::{
@@ -19,20 +19,20 @@ const ROOMS: usize = 6;
 pub struct Sim<'a> {
     random: Random,
     modules: &'a [Module],
-    host: Host<ManualClock, Unsteady>,
+    host: Host<ManualClock, FaultyTransport>,
     models: BTreeMap<RoomKey, Model>,
-    /// Whether nothing was left to do after the last poll.
+    /// Whether no work was left after the last poll.
     is_settled: bool,
     /// The latest time that the clock has shown.
     latest: Instant,
-    happened: Happened,
+    coverage: Coverage,
 }
 
 impl<'a> Sim<'a> {
     pub fn new(seed: u64, modules: &'a [Module]) -> Self {
         let mut limits = HostLimits::default();
         limits.max_rooms = ROOMS;
-        let transport = Unsteady::new(Random::of_seed(!seed));
+        let transport = FaultyTransport::new(Random::of_seed(!seed));
         Self {
             random: Random::of_seed(seed),
             modules,
@@ -40,46 +40,46 @@ impl<'a> Sim<'a> {
             models: BTreeMap::new(),
             is_settled: true,
             latest: Instant::ZERO,
-            happened: Happened::default(),
+            coverage: Coverage::default(),
         }
     }
 
     pub fn step(&mut self) {
         match self.random.below(100) {
             0..7 => self.open(),
-            7..20 => self.let_come(),
-            20..28 => self.let_go(),
-            28..64 => self.tell(),
-            64..84 => self.poll_a_little(),
-            84..92 => self.change_the_time(),
-            92..96 => self.change_the_mood(),
+            7..20 => self.connect_client(),
+            20..28 => self.disconnect_client(),
+            28..64 => self.send_message(),
+            64..84 => self.poll_within_budget(),
+            84..92 => self.change_time(),
+            92..96 => self.change_fault_mode(),
             96..98 => self.close(),
             _ => self.settle(),
         }
     }
 
-    /// Closes what is left, and answers what has happened.
-    pub fn end(mut self) -> Happened {
+    /// Closes the remaining rooms and returns the coverage.
+    pub fn end(mut self) -> Coverage {
         self.settle();
         for key in self.models.keys().copied().collect::<Vec<_>>() {
             self.models
                 .get_mut(&key)
-                .expect("there is such a room")
+                .expect("the room has a model")
                 .closed_by_driver = true;
             self.host.close(key).expect("the room is open");
         }
-        self.look();
-        assert!(self.models.is_empty(), "all have ended");
+        self.check_rooms();
+        assert!(self.models.is_empty(), "every room was reported closed");
         assert_eq!(self.host.rooms().len(), 0);
         assert_eq!(self.host.poll(Budget::UNLIMITED), None);
-        self.happened
-            .add(std::mem::take(&mut self.host.transport_mut().happened));
-        self.happened
+        self.coverage
+            .add(std::mem::take(&mut self.host.transport_mut().coverage));
+        self.coverage
     }
 
     fn open(&mut self) {
         let id =
-            ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is moody"][self.random.below(8)];
+            ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is flaky"][self.random.below(8)];
         let module = &self.modules[self.random.below(self.modules.len())];
         let opened_at = self.host.clock().now();
         let options = RoomOptions::new()
@@ -92,7 +92,7 @@ impl<'a> Sim<'a> {
                 let before = self
                     .models
                     .insert(key, Model::new(id, module, options, opened_at));
-                assert!(before.is_none(), "keys are not used twice");
+                assert!(before.is_none(), "keys are not reused");
             }
             Err(OpenError::IdTaken) => assert!(self.models.values().any(|model| model.id == id)),
             Err(OpenError::TooManyRooms { limit }) => {
@@ -111,26 +111,29 @@ impl<'a> Sim<'a> {
         1 + self.random.below(MAX_CLIENTS + 2) as u32
     }
 
-    fn let_come(&mut self) {
+    fn connect_client(&mut self) {
         let client = self.any_client();
-        self.hand_over(Event::Connect(ClientId(client)), Told::Connect(client));
-    }
-
-    fn let_go(&mut self) {
-        let client = self.any_client();
-        self.hand_over(
-            Event::Disconnect(ClientId(client)),
-            Told::Disconnect(client),
+        self.give(
+            Event::Connect(ClientId(client)),
+            GuestEvent::Connect(client),
         );
     }
 
-    fn tell(&mut self) {
+    fn disconnect_client(&mut self) {
+        let client = self.any_client();
+        self.give(
+            Event::Disconnect(ClientId(client)),
+            GuestEvent::Disconnect(client),
+        );
+    }
+
+    fn send_message(&mut self) {
         let client = self.any_client();
         if self.random.below(4) == 0 {
             let text = "text".repeat(self.random.below(5));
-            self.hand_over(
+            self.give(
                 Event::message(ClientId(client), text.as_str()),
-                Told::Text(client, text.clone()),
+                GuestEvent::Text(client, text.clone()),
             );
             return;
         }
@@ -141,41 +144,44 @@ impl<'a> Sim<'a> {
             .flat_map(|op| op.words())
             .flat_map(u32::to_le_bytes)
             .collect();
-        self.hand_over(
+        self.give(
             Event::message(ClientId(client), bytes.as_slice()),
-            Told::Ops(client, ops),
+            GuestEvent::Ops(client, ops),
         );
     }
 
-    /// Hands a room an event, which takes it if it must.
-    fn hand_over(&mut self, event: Event<'_>, told: Told) {
+    /// Gives an event to a random room, and checks whether it accepts it.
+    fn give(&mut self, event: Event<'_>, guest_event: GuestEvent) {
         let Some(key) = self.any_room() else { return };
-        let model = self.models.get_mut(&key).expect("there is such a room");
-        let room = self.host.room(key).expect("it was not reported closed");
+        let model = self.models.get_mut(&key).expect("the room has a model");
+        let room = self
+            .host
+            .room(key)
+            .expect("the room was not reported closed");
         let waiting = room.stats().waiting_events;
-        // One more may be what the guest is in the middle of, if there is one.
+        // One more may be the event that the guest is in.
         let most = MAX_WAITING + usize::from(!room.is_restarting());
         let expected = match room.is_closed() {
             true => Err(EventError::Closed),
             false => model.expected(&event),
         };
         let is_bounded = !matches!(event, Event::Disconnect(_));
-        let answer = self.host.enqueue(key, event);
-        if answer == Err(EventError::InboxFull) {
+        let result = self.host.enqueue(key, event);
+        if result == Err(EventError::InboxFull) {
             assert_eq!(expected, Ok(()));
             assert!(waiting >= MAX_WAITING, "only {waiting} wait");
-            assert!(is_bounded, "who leaves is never turned away");
-            self.happened.count(Happening::FullInbox);
+            assert!(is_bounded, "a disconnect is never refused");
+            self.coverage.count(CoverPoint::InboxFull);
             return;
         }
-        assert_eq!(answer, expected);
-        if answer.is_ok() {
+        assert_eq!(result, expected);
+        if result.is_ok() {
             assert!(waiting < most || !is_bounded, "{waiting} wait");
-            model.take(told);
+            model.accept(guest_event);
         }
     }
 
-    fn poll_a_little(&mut self) {
+    fn poll_within_budget(&mut self) {
         let budget = match self.random.below(4) {
             0 => Budget::fuel(0),
             1 => Budget::fuel(self.random.below(3_000) as u64),
@@ -189,37 +195,45 @@ impl<'a> Sim<'a> {
     fn poll(&mut self, budget: Budget) -> Option<Instant> {
         let wake_at = self.host.poll(budget);
         assert_eq!(self.host.poll_timeout(), wake_at);
-        self.look();
+        self.check_rooms();
         wake_at
     }
 
-    /// Compares what was seen of the rooms with the models.
-    fn look(&mut self) {
+    /// Compares the observations of the transport and the rooms with the models.
+    fn check_rooms(&mut self) {
         let now = self.host.clock().now();
         let at = (self.is_settled && now == self.latest).then_some(now);
-        for (key, seen) in std::mem::take(&mut self.host.transport_mut().seen) {
+        for (key, observed) in std::mem::take(&mut self.host.transport_mut().observed) {
             let model = self
                 .models
                 .get_mut(&key)
-                .expect("nothing comes from a room that has ended");
-            match seen {
-                Seen::Connected(client) => model.connected(client),
-                Seen::Said(said) => model.said(&said, at.map(|at| model.room_time(at))),
+                .expect("a closed room sends nothing");
+            match observed {
+                Observation::Connected(client) => model.on_connected(client),
+                Observation::Output(output) => {
+                    model.on_output(&output, at.map(|at| model.room_time(at)))
+                }
             }
         }
         assert_eq!(self.host.rooms().len(), self.models.len());
         for (key, model) in &mut self.models {
-            let room = self.host.room(*key).expect("it was not reported closed");
-            model.look(room, model.room_time(now), model.room_time(self.latest));
+            let room = self
+                .host
+                .room(*key)
+                .expect("the room was not reported closed");
+            model.check(room, model.room_time(now), model.room_time(self.latest));
         }
         while let Some(closed) = self.host.poll_closed() {
-            let mut model = self.models.remove(&closed.key).expect("a room ends once");
-            model.ended(&closed);
-            self.happened.add(model.happened);
+            let mut model = self
+                .models
+                .remove(&closed.key)
+                .expect("a room is reported closed once");
+            model.on_closed(&closed);
+            self.coverage.add(model.coverage);
         }
     }
 
-    fn change_the_time(&mut self) {
+    fn change_time(&mut self) {
         let now = self.host.clock().now();
         let millis = |random: &mut Random| Duration::from_millis(random.below(60) as u64);
         let next = self
@@ -239,38 +253,39 @@ impl<'a> Sim<'a> {
             _ => now + millis(&mut self.random),
         };
         if new < now {
-            self.happened.count(Happening::JumpBackwards);
+            self.coverage.count(CoverPoint::ClockWentBackwards);
         }
         self.latest = self.latest.max(new);
         self.host.clock().set(new);
     }
 
-    fn change_the_mood(&mut self) {
-        let mood = [Mood::Steady, Mood::Unsteady, Mood::Refusing][self.random.below(3)];
-        self.host.transport_mut().mood = mood;
+    fn change_fault_mode(&mut self) {
+        let fault_mode =
+            [FaultMode::Reliable, FaultMode::Flaky, FaultMode::Refusing][self.random.below(3)];
+        self.host.transport_mut().fault_mode = fault_mode;
     }
 
     fn close(&mut self) {
         let Some(key) = self.any_room() else { return };
-        // One that has failed has ended already, and is yet to be told of.
+        // One that has failed is closed already, and is yet to be reported.
         if !self
             .host
             .room(key)
-            .expect("it was not reported closed")
+            .expect("the room was not reported closed")
             .is_closed()
         {
             self.models
                 .get_mut(&key)
-                .expect("there is such a room")
+                .expect("the room has a model")
                 .closed_by_driver = true;
         }
         self.host.close(key).expect("the room is open");
-        self.look();
+        self.check_rooms();
     }
 
-    /// Lets everything happen that is to happen at this time, after which nothing may be left.
+    /// Polls until no work is left at the current time.
     fn settle(&mut self) {
-        self.host.transport_mut().mood = Mood::Steady;
+        self.host.transport_mut().fault_mode = FaultMode::Reliable;
         let now = self.host.clock().now();
         let wake_at = loop {
             let wake_at = self.poll(Budget::UNLIMITED);
@@ -281,8 +296,11 @@ impl<'a> Sim<'a> {
         assert!(!self.host.is_blocked());
         self.is_settled = true;
         for (key, model) in &mut self.models {
-            let room = self.host.room(*key).expect("it was not reported closed");
-            model.settled(room, model.room_time(now));
+            let room = self
+                .host
+                .room(*key)
+                .expect("the room was not reported closed");
+            model.check_settled(room, model.room_time(now));
         }
         assert_eq!(
             wake_at,
