@@ -1,49 +1,17 @@
 # The steps of .ci/run; each is a function that fails if something is wrong.
 
-root=$PWD
-# Target folders outside of the checkout are used again by the next run.
-cache=${CI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/stateroom-wasmi-ci}
-mkdir -p "$cache"
-export CARGO_TARGET_DIR=$cache/target
-export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
-# Where rustup has no standard library for a target, a compiler that builds it does the job.
-cross=$root/../shared/cross/cargo
-
-# Whether rustup's toolchain can build for a target by itself.
-has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
-
-# Where cargo_for puts what it builds for a target.
-dir_for() { if ! has_target "$1" && [ -x "$cross" ]; then echo "$cache/cross"; else echo "$CARGO_TARGET_DIR"; fi; }
-
-# cargo for another target: cargo_for TARGET COMMAND ARGUMENTS…
-cargo_for() {
-  local target=$1 command=$2
-  shift 2
-  if has_target "$target"; then
-    cargo "$command" --target "$target" "$@"
-  elif [ -x "$cross" ]; then
-    CARGO_TARGET_DIR=$cache/cross "$cross" "$command" --target "$target" "$@"
-  else
-    rustup target add "$target"
-    cargo "$command" --target "$target" "$@"
-  fi
+# What the others need and the machine lacks.
+step_tools() {
+  .ci/install
+  rustc --version
 }
 
-step_tools() {
-  local missing=() command
-  for command in clang:clang wasm-ld:lld wat2wasm:wabt chromium:chromium; do
-    command -v "${command%%:*}" >/dev/null || missing+=("${command##*:}")
-  done
-  if [ ${#missing[@]} -gt 0 ]; then
-    local sudo=
-    [ "$(id -u)" = 0 ] || sudo=sudo
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq "${missing[@]}" >/dev/null
-  fi
-  for command in node npm; do
-    command -v "$command" >/dev/null || { echo "$command is needed"; exit 1; }
-  done
-  rustc --version
+# What to run before each commit; a part of the steps below.
+step_quick() {
+  step_format
+  cargo clippy -q --workspace --all-targets -- -D warnings
+  cargo test -p stateroom-wasmi-host
+  RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
 }
 
 # The README's command; then the core alone, by its own features.
@@ -52,9 +20,9 @@ step_tests() {
   cargo test -p stateroom-wasmi-link --features bridge,embedded-io
   cargo test --lib --test it --test alloc
   cargo test --features embedded-hal,rollback,unchecked --test it
-  # Optimised: another way through the interpreter.
+  # Optimised, since the interpreter then dispatches by tail calls.
   cargo test --release --features simd --test it
-  # What a user's release profile may be: without link-time optimisation, in many units.
+  # Cargo's own release profile: without link-time optimisation, many codegen units.
   cargo test --profile plain-release --features simd --test it -- what_runs_long stack::
 }
 
@@ -80,10 +48,18 @@ step_lint() {
   cargo clippy -q --workspace --all-targets --all-features -- -D warnings
 }
 
-# The core stands alone: nothing of it names a crate that stands above it.
+# The core names no crate that stands above it.
 step_layers() {
-  ! grep -rnE 'stateroom[-_]wasmi[-_](link|server|capi|service|testkit|store|cluster)|crates/' src
-  ! cargo tree -e normal,build --all-features --prefix none | grep -E '^stateroom-wasmi-(link|server)'
+  local tree
+  if grep -rnE 'stateroom[-_]wasmi[-_](link|server|capi|service|testkit|store|cluster)|crates/' src; then
+    echo "src/ names a crate that stands above it"
+    return 1
+  fi
+  tree=$(cargo tree -e normal,build --all-features --prefix none)
+  if grep -E '^stateroom-wasmi-(link|server)' <<<"$tree"; then
+    echo "the core depends on a crate that stands above it"
+    return 1
+  fi
 }
 
 step_docs() {
@@ -91,8 +67,7 @@ step_docs() {
   RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
 }
 
-# clippy refuses what is newer than the version that Cargo.toml states; here, what the
-# dependencies ask for.
+# That no dependency needs a newer Rust than Cargo.toml states; clippy checks our own code for that.
 step_msrv() {
   cargo metadata --format-version 1 --all-features --locked | python3 -c '
 import json, sys
@@ -123,8 +98,8 @@ step_bare_metal() {
     cargo_for "$target" build --release -p stateroom-wasmi-host -p stateroom-wasmi-link --features "$features"
     tree=$(cargo tree -e normal --target "$target" -p stateroom-wasmi-host -p stateroom-wasmi-link --features "$features" --prefix none | sort -u)
     if grep -E '^(tokio|axum|clap|serde|std-|futures|getrandom) ' <<<"$tree"; then
-      echo "the crates above have no place on $target"
-      exit 1
+      echo "the crates above do not belong on $target"
+      return 1
     fi
     echo "$target: $(wc -l <<<"$tree") crates"
   done
@@ -137,20 +112,22 @@ step_bare_metal() {
 step_package() {
   cargo package --list --allow-dirty >"$cache/package.list"
   if grep -E '^(benches/vs-jit|crates|fuzz|\.ci)/' "$cache/package.list"; then
-    echo "the files above are not for the registry"
-    exit 1
+    echo "the files above must not be published"
+    return 1
   fi
 }
 
-# The rooms are built again, and do what the committed ones do.
+# Rooms that are built again behave as the committed ones do.
 step_rooms() {
+  need clang wasm-ld wat2wasm node npm
   local build=(examples/rooms/build.sh --out "$cache/rooms")
   if has_target wasm32-wasip1 && has_target wasm32-unknown-unknown; then
     CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
   else
     local home
-    home=$("$(dirname "$cross")/toolchain.sh")
-    CARGO=$cross RUSTC=$home/bin/rustc CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
+    [ -n "$cross_dir" ] || { echo "the wasm32 targets are missing: run .ci/install rooms"; return 1; }
+    home=$("$cross_dir/toolchain.sh")
+    CARGO=$cross_dir/cargo RUSTC=$home/bin/rustc CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
   fi
   rm -rf examples/rooms/assemblyscript/node_modules
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
@@ -158,20 +135,21 @@ step_rooms() {
 }
 
 step_browser() {
+  local tests=crates/cli/tests/browser
+  need chromium node npm
+  [ -d $tests/node_modules ] || { echo "$tests/node_modules is missing: run .ci/install"; return 1; }
   cargo build -p stateroom-wasmi
-  (cd crates/cli/tests/browser && npm install --no-audit --no-fund --loglevel=error &&
-    STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
-  rm -rf crates/cli/tests/browser/node_modules
+  (cd $tests && STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
 }
 
-# The same answers as the JIT host gives.
+# The same outputs as the JIT host's.
 step_jit() {
-  # Its own profile without link-time optimisation, which for two versions of wasmtime takes long.
+  # A profile without link-time optimisation, which takes long for two versions of wasmtime.
   (cd benches/vs-jit && CARGO_TARGET_DIR=$cache/jit cargo test --profile fast --locked)
 }
 
-# Each target for a short time, from nothing but its first inputs, and always with the same seed: a
-# change is to fail here for what it does, and not by chance. Longer runs draw a seed of their own.
+# Each target for a short time, from its seed inputs alone and with a fixed seed, so that a change
+# fails here for what it does, not by chance. Longer runs draw their own seed.
 step_fuzz() {
   local target
   rm -rf "$cache/corpus"
@@ -181,10 +159,10 @@ step_fuzz() {
   done
 }
 
-# The firmwares, booted in QEMU: self-tests, the same bytes as here, budgets, and a talk over the UART.
+# The firmwares, booted in QEMU: self-tests, the same bytes as here, budgets, and messages over the UART.
 step_firmware() {
   local board target programs tool replay=$cache/replay.txt
-  install_qemu
+  need qemu-system-arm qemu-system-riscv32 size nm node python3
   cargo build -p stateroom-wasmi
   tool=$CARGO_TARGET_DIR/debug/stateroom-wasmi
   (cd examples/firmware && cargo fmt --all -- --check && cargo clippy -q -p app --all-targets -- -D warnings &&
@@ -204,15 +182,4 @@ step_firmware() {
     --manifest-path examples/firmware/Cargo.toml
   examples/firmware/check.py "$board" --build unchecked --programs "$programs" --replay "$replay"
   .ci/firmware/talk "$board" "$programs/$board" "$tool"
-}
-
-install_qemu() {
-  if command -v qemu-system-arm >/dev/null && command -v qemu-system-riscv32 >/dev/null; then return; fi
-  if [ -x "$root/../shared/cross/qemu.sh" ]; then
-    PATH=$("$root/../shared/cross/qemu.sh"):$PATH
-  else
-    local sudo=
-    [ "$(id -u)" = 0 ] || sudo=sudo
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq qemu-system-arm qemu-system-misc binutils >/dev/null
-  fi
 }
