@@ -169,3 +169,8 @@ pub use self::{
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of docs/embedding.md is tested, too.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../docs/embedding.md")]
+struct Embedding;
