@@ -1,9 +1,12 @@
-//! Rooms behind a line, without a board: `cargo run -p stateroom-wasmi-link --features embedded-io --example board` runs
-//! them at the other end of a socket, and, in another terminal,
-//! `stateroom-wasmi attach 127.0.0.1:5555` serves them to browsers.
+//! A board as a program on the desktop, behind a TCP socket. In two terminals:
 //!
-//! A firmware looks the same, with its UART for the socket, its timer for the clock, and its sleep
-//! until an interrupt for the one here.
+//! ```sh
+//! cargo run -p stateroom-wasmi-link --features embedded-io --example board
+//! cargo run -p stateroom-wasmi -- attach 127.0.0.1:5555
+//! ```
+//!
+//! Firmware looks the same, with a UART instead of the socket, a timer instead of the system's
+//! clock, and sleep until an interrupt.
 
 use embedded_io_adapters::std::FromStd;
 use stateroom_wasmi_host::{Budget, Clock, Host, Limits, Module, SystemClock};
@@ -16,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-/// For the messages of `Limits::small()`.
 const BUFFER: usize = buffer_bytes(Limits::small().max_message_bytes);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("rooms at {address}");
     loop {
         let (stream, from) = listener.accept()?;
-        println!("{from} is at the other end");
+        println!("{from} connected");
         match run(stream) {
-            Ok(()) | Err(WireError::Ended) => println!("{from} is gone"),
-            Err(error) => println!("{from} is gone: {error}"),
+            Ok(()) | Err(WireError::Closed) => println!("{from} disconnected"),
+            Err(error) => println!("{from}: {error}"),
         }
     }
 }
@@ -40,10 +42,10 @@ fn run(stream: TcpStream) -> Result<(), WireError<io::Error>> {
         .set_nodelay(true)
         .and_then(|()| stream.set_nonblocking(true))
         .map_err(WireError::Read)?;
-    let is_not_ready = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let would_block = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
     let mut link = Link::<_, BUFFER>::new(NonBlocking {
         io: FromStd::new(stream),
-        is_not_ready,
+        would_block,
     });
     let mut host = Host::new(SystemClock::new(), LinkTransport::<BUFFER>::new());
 
@@ -58,21 +60,19 @@ fn run(stream: TcpStream) -> Result<(), WireError<io::Error>> {
         ),
     ];
     for (id, wasm) in rooms {
-        let module = Module::load(wasm, &Limits::small()).expect("the example's rooms fit the ABI");
-        let room = host
-            .open(id, &module)
-            .expect("the rooms have ids of their own");
-        link.carry(&mut host, room).expect("there are two");
+        let module = Module::load(wasm, &Limits::small()).expect("the example's modules are valid");
+        let room = host.open(id, &module).expect("the ids are unique");
+        link.add_room(&mut host, room).expect("two rooms fit");
     }
 
     loop {
         let wake_at = link.poll(&mut host, Budget::fuel(100_000))?;
         while let Some(closed) = link.poll_closed(&mut host) {
-            println!("room {:?} has ended: {:?}", closed.id, closed.fault);
+            println!("room {:?} closed: {:?}", closed.id, closed.fault);
         }
-        // Nothing wakes this thread when something comes in, so it looks every millisecond.
+        // Nothing wakes this thread when bytes arrive, so it polls every millisecond.
         let now = host.clock().now();
-        let until_then = wake_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
-        thread::sleep(until_then.min(Duration::from_millis(1)));
+        let wait = wake_at.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        thread::sleep(wait.min(Duration::from_millis(1)));
     }
 }

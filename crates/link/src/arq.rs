@@ -1,79 +1,74 @@
-//! What makes a line that loses bytes one that loses nothing; the same for both of its ends.
+//! Go-Back-N ARQ: reliable, ordered frames over a lossy byte stream. Both ends use it.
 //!
-//! Frames that matter are numbered. Each side takes them in order, one after the other, and says up
-//! to which it has them; the other keeps what it has sent until then, and sends it again from the
-//! number that it is asked for, or when it hears nothing for a while. A side that cannot take a frame
-//! now says that it is busy, forgets the frame, and asks for it later: so no side needs room for more
-//! than one frame, and a fast one waits for a slow one.
+//! The receiver accepts numbered frames in sequence only and acknowledges them cumulatively; the
+//! sender keeps each frame until it is acknowledged, and retransmits from the sequence number of a
+//! `REJ`, or after a timeout. A receiver that is busy sends `RNR`, drops the frame, and sends `REJ`
+//! when it is ready: so neither end buffers more than one received frame, and the window is flow
+//! control (backpressure) as well.
 
 use super::{
-    framing::{FrameQueue, encode, longest_body},
+    framing::{FrameQueue, encode, max_body_bytes},
     messages::{Hello, kind},
 };
 use core::time::Duration;
 use stateroom_wasmi_host::Instant;
 
-/// Time without an answer after which frames are sent again; doubled each time.
-const RESEND_AFTER: Duration = Duration::from_millis(500);
-/// What it is doubled up to.
-const RESEND_AFTER_AT_MOST: Duration = Duration::from_secs(8);
+/// The first retransmission timeout; doubled at each expiry.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_millis(500);
+const MAX_RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Bytes on the wire of the longest frame without a number: a greeting.
+/// Bytes on the wire of the longest control frame, which is a hello.
 const MAX_CONTROL_BYTES: usize = 32;
 
 pub(crate) struct GoBackN<const N: usize> {
+    /// Frames that are not acknowledged.
     queue: FrameQueue<N>,
-    /// The number of the first frame in the queue.
-    first: u8,
-    /// How many frames in the queue were sent, since it was last begun anew.
-    sent: usize,
-    /// How many were ever sent: the other side may say that it has them.
-    ever_sent: usize,
-    /// How many bytes of the frame after those were sent.
-    begun: usize,
-    /// Whether to begin anew when that frame is sent.
-    rewinds: bool,
-    /// Whether the other side is busy.
-    waits: bool,
-    /// Bytes that the other side takes before it answers; one frame at least may always go.
-    window: usize,
-    /// The longest body that the other side takes.
-    peer_longest: usize,
-    /// When to send again what was not answered.
-    resend_at: Option<Instant>,
-    resend_after: Duration,
+    /// The sequence number of the first frame in the queue.
+    base: u8,
+    /// Index in the queue of the frame to transmit next.
+    next: usize,
+    /// Frames of the queue that were transmitted at least once: the peer may acknowledge these.
+    transmitted: usize,
+    /// Bytes of the frame at `next` that were written.
+    partial_bytes: usize,
+    /// Whether to go back to the first frame when the one that is partly written is complete.
+    rewind_pending: bool,
+    peer_is_busy: bool,
+    /// Bytes that may be unacknowledged; one frame may be in any case.
+    window_bytes: usize,
+    peer_max_body_bytes: usize,
+    retransmit_at: Option<Instant>,
+    retransmission_timeout: Duration,
 
-    /// The number of the next frame to take.
+    /// The sequence number of the next frame to accept.
     expected: u8,
-    /// Whether the other side was asked to send again since the last frame was taken.
-    asked: bool,
-    /// Whether it was told that this side is busy.
+    /// Whether a `REJ` was sent since the last frame was accepted.
+    rej_sent: bool,
+    /// Whether an `RNR` was sent, and no `REJ` since.
     is_busy: bool,
 
-    hello: Option<Hello>,
-    /// The kind of frame by which to say what was taken.
-    reply: Option<u8>,
+    pending_hello: Option<Hello>,
+    /// The kind of the control frame to send, with `expected` as its sequence number.
+    pending_reply: Option<u8>,
     control: heapless::Vec<u8, MAX_CONTROL_BYTES>,
-    control_sent: usize,
+    control_written: usize,
 }
 
-/// What a number says about a frame.
+/// Where the sequence number of a received frame stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// It is the one to take.
-    Next,
-    /// It was taken before.
-    Old,
-    /// Others should have come before it.
-    Early,
+pub(crate) enum SequenceCheck {
+    Expected,
+    /// The frame was accepted before.
+    Duplicate,
+    /// Frames before it are missing.
+    Gap,
 }
 
-/// Why a frame is not on its way.
+/// Why a frame was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PushError {
-    /// Others are in its way.
-    Full,
-    /// It is longer than this side's buffer, or than what the other side takes.
+    QueueFull,
+    /// Longer than this end's buffer, or than the peer's limit.
     TooLong,
 }
 
@@ -81,223 +76,223 @@ impl<const N: usize> GoBackN<N> {
     pub(crate) const fn new() -> Self {
         Self {
             queue: FrameQueue::new(),
-            first: 0,
-            sent: 0,
-            ever_sent: 0,
-            begun: 0,
-            rewinds: false,
-            waits: false,
-            window: 0,
-            peer_longest: 0,
-            resend_at: None,
-            resend_after: RESEND_AFTER,
+            base: 0,
+            next: 0,
+            transmitted: 0,
+            partial_bytes: 0,
+            rewind_pending: false,
+            peer_is_busy: false,
+            window_bytes: 0,
+            peer_max_body_bytes: 0,
+            retransmit_at: None,
+            retransmission_timeout: RETRANSMISSION_TIMEOUT,
             expected: 0,
-            asked: false,
+            rej_sent: false,
             is_busy: false,
-            hello: None,
-            reply: None,
+            pending_hello: None,
+            pending_reply: None,
             control: heapless::Vec::new(),
-            control_sent: 0,
+            control_written: 0,
         }
     }
 
-    /// Begins a session with a side that takes so much. What waited is forgotten.
-    pub(crate) fn start(&mut self, window: usize, peer_longest: usize) {
+    /// Begins a session with a peer of these limits; drops all queued frames.
+    pub(crate) fn reset(&mut self, window_bytes: usize, peer_max_body_bytes: usize) {
         self.queue.clear();
-        // The frame that was in the middle of being written is not ended: the zero before the next
-        // one ends it, and its checksum tells.
-        (self.first, self.sent, self.ever_sent, self.begun) = (0, 0, 0, 0);
-        (self.rewinds, self.waits) = (false, false);
-        (self.window, self.peer_longest) = (window, peer_longest);
-        (self.resend_at, self.resend_after) = (None, RESEND_AFTER);
-        (self.expected, self.asked, self.is_busy) = (0, false, false);
-        self.reply = None;
+        // A partly written frame stays incomplete: the next frame's leading zero ends it, and its
+        // checksum fails.
+        (self.base, self.next, self.transmitted, self.partial_bytes) = (0, 0, 0, 0);
+        (self.rewind_pending, self.peer_is_busy) = (false, false);
+        (self.window_bytes, self.peer_max_body_bytes) = (window_bytes, peer_max_body_bytes);
+        (self.retransmit_at, self.retransmission_timeout) = (None, RETRANSMISSION_TIMEOUT);
+        (self.expected, self.rej_sent, self.is_busy) = (0, false, false);
+        self.pending_reply = None;
     }
 
-    /// Greets, before anything else is sent.
-    pub(crate) const fn greet(&mut self, hello: Hello) {
-        self.hello = Some(hello);
+    /// Sends a hello, before all other frames.
+    pub(crate) const fn send_hello(&mut self, hello: Hello) {
+        self.pending_hello = Some(hello);
     }
 
-    /// Puts a numbered frame behind those that wait.
+    /// Queues a numbered frame.
     pub(crate) fn push(&mut self, kind: u8, body: &[&[u8]]) -> Result<(), PushError> {
         let len: usize = body.iter().map(|part| part.len()).sum();
-        if len > longest_body(N).min(self.peer_longest) {
+        if len > max_body_bytes(N).min(self.peer_max_body_bytes) {
             return Err(PushError::TooLong);
         }
-        let number = self.first.wrapping_add(self.queue.len() as u8);
-        match self.queue.push(kind, number, body) {
+        let sequence = self.base.wrapping_add(self.queue.len() as u8);
+        match self.queue.push(kind, sequence, body) {
             true => Ok(()),
-            false => Err(PushError::Full),
+            false => Err(PushError::QueueFull),
         }
     }
 
-    /// Whether a frame with so long a body can be put there.
-    pub(crate) fn has_place(&self, body: usize) -> bool {
-        self.queue.has_place(body)
+    /// Whether a frame with a body of this length can be queued.
+    pub(crate) fn has_capacity(&self, body_bytes: usize) -> bool {
+        self.queue.has_capacity(body_bytes)
     }
 
-    /// Takes what the other side says by a frame without a number of its own: up to where it has
-    /// what was sent, and how to go on.
-    pub(crate) fn heard(&mut self, kind: u8, expected: u8) {
-        self.acknowledged(expected);
+    /// Handles an `ACK`, `REJ`, `RNR` or `PING`: each acknowledges the frames before `sequence`.
+    pub(crate) fn on_control(&mut self, kind: u8, sequence: u8) {
+        self.on_ack(sequence);
         match kind {
-            kind::RESEND => {
-                self.waits = false;
+            kind::REJ => {
+                self.peer_is_busy = false;
                 self.rewind();
             }
-            // What it took before is one matter, that it is busy another; it will ask, or else the
-            // time will come.
-            kind::BUSY => self.waits = true,
+            // After the acknowledgement, which ends an earlier RNR. This one ends with a REJ, or with
+            // the retransmission timeout if that is lost.
+            kind::RNR => self.peer_is_busy = true,
             kind::PING => {
-                self.reply.get_or_insert(kind::ACK);
+                self.pending_reply.get_or_insert(kind::ACK);
             }
             _ => {}
         }
     }
 
-    fn acknowledged(&mut self, expected: u8) {
-        let has = usize::from(expected.wrapping_sub(self.first));
-        // A frame that is being sent again is sent to its end, or it would be noise.
-        let may_have = if self.begun > 0 {
-            self.sent
+    fn on_ack(&mut self, sequence: u8) {
+        let acknowledged = usize::from(sequence.wrapping_sub(self.base));
+        // A frame that is partly retransmitted stays until it is complete, or the peer would see a
+        // damaged one.
+        let limit = if self.partial_bytes > 0 {
+            self.next
         } else {
-            self.ever_sent
+            self.transmitted
         };
-        if has == 0 || has > may_have {
+        if acknowledged == 0 || acknowledged > limit {
             return;
         }
-        self.queue.remove(has);
-        self.first = expected;
-        self.sent = self.sent.saturating_sub(has);
-        self.ever_sent -= has;
-        self.waits = false;
-        self.resend_after = RESEND_AFTER;
-        // What is left has its time from the next frame on that is sent, or from now on.
-        self.resend_at = None;
+        self.queue.remove(acknowledged);
+        self.base = sequence;
+        self.next = self.next.saturating_sub(acknowledged);
+        self.transmitted -= acknowledged;
+        self.peer_is_busy = false;
+        self.retransmission_timeout = RETRANSMISSION_TIMEOUT;
+        // Restarted by the next frame that is transmitted, or by `unsent`.
+        self.retransmit_at = None;
     }
 
+    /// Goes back to the first frame that is not acknowledged.
     fn rewind(&mut self) {
-        self.rewinds = self.begun > 0;
-        if !self.rewinds {
-            self.sent = 0;
+        self.rewind_pending = self.partial_bytes > 0;
+        if !self.rewind_pending {
+            self.next = 0;
         }
     }
 
-    /// What the number of a frame says about it.
-    pub(crate) const fn order(&self, number: u8) -> Order {
-        match number.wrapping_sub(self.expected) {
-            0 => Order::Next,
-            128.. => Order::Old,
-            _ => Order::Early,
+    pub(crate) const fn check_sequence(&self, sequence: u8) -> SequenceCheck {
+        match sequence.wrapping_sub(self.expected) {
+            0 => SequenceCheck::Expected,
+            128.. => SequenceCheck::Duplicate,
+            _ => SequenceCheck::Gap,
         }
     }
 
-    /// The next frame was taken.
-    pub(crate) const fn accept(&mut self) {
+    /// The expected frame was accepted.
+    pub(crate) const fn on_accepted(&mut self) {
         self.expected = self.expected.wrapping_add(1);
-        (self.asked, self.is_busy) = (false, false);
-        self.reply = Some(kind::ACK);
+        (self.rej_sent, self.is_busy) = (false, false);
+        self.pending_reply = Some(kind::ACK);
     }
 
-    /// The next frame cannot be taken now.
-    pub(crate) const fn refuse(&mut self) {
+    /// The expected frame cannot be accepted now, and was dropped.
+    pub(crate) const fn on_busy(&mut self) {
         self.is_busy = true;
-        self.reply = Some(kind::BUSY);
+        self.pending_reply = Some(kind::RNR);
     }
 
-    /// What was refused can be taken.
-    pub(crate) const fn ready(&mut self) {
+    /// The frame that was dropped by [`on_busy`](Self::on_busy) can be accepted.
+    pub(crate) const fn on_ready(&mut self) {
         self.is_busy = false;
-        self.asked = true;
-        self.reply = Some(kind::RESEND);
+        self.rej_sent = true;
+        self.pending_reply = Some(kind::REJ);
     }
 
-    /// A frame came that was taken before: whoever sent it has not heard of that.
-    pub(crate) fn old(&mut self) {
-        self.reply
-            .get_or_insert(if self.is_busy { kind::BUSY } else { kind::ACK });
+    /// A frame was received again: its acknowledgement was lost, or is late.
+    pub(crate) fn on_duplicate(&mut self) {
+        self.pending_reply
+            .get_or_insert(if self.is_busy { kind::RNR } else { kind::ACK });
     }
 
-    /// Something is missing: a frame was damaged, or has another number than the next.
-    pub(crate) const fn missing(&mut self) {
-        if !self.asked && !self.is_busy {
-            self.asked = true;
-            self.reply = Some(kind::RESEND);
+    /// A frame was damaged, or its sequence number is ahead of the expected one.
+    pub(crate) const fn on_gap(&mut self) {
+        if !self.rej_sent && !self.is_busy {
+            self.rej_sent = true;
+            self.pending_reply = Some(kind::REJ);
         }
     }
 
-    /// Asks for a sign of life.
     #[cfg(feature = "bridge")]
-    pub(crate) fn ping(&mut self) {
-        self.reply = Some(kind::PING);
+    pub(crate) fn send_ping(&mut self) {
+        self.pending_reply = Some(kind::PING);
     }
 
-    /// What is to be sent next; empty if there is nothing. It also is the time to send again.
+    /// The bytes to write next; empty if there are none. Retransmits when that is due.
     pub(crate) fn unsent(&mut self, now: Instant) -> &[u8] {
-        if self.resend_at.is_some_and(|at| at <= now) {
-            self.resend_at = None;
-            self.resend_after = (self.resend_after * 2).min(RESEND_AFTER_AT_MOST);
-            self.waits = false;
+        if self.retransmit_at.is_some_and(|at| at <= now) {
+            self.retransmit_at = None;
+            self.retransmission_timeout =
+                (self.retransmission_timeout * 2).min(MAX_RETRANSMISSION_TIMEOUT);
+            self.peer_is_busy = false;
             self.rewind();
         }
-        if self.control.is_empty() && self.begun == 0 {
+        if self.control.is_empty() && self.partial_bytes == 0 {
             self.fill_control();
         }
         if !self.control.is_empty() {
-            return &self.control[self.control_sent..];
+            return &self.control[self.control_written..];
         }
-        let is_held = self.waits && self.begun == 0;
-        match self.queue.get(self.sent).filter(|_| !is_held) {
-            Some((frame, before)) if before == 0 || before + frame.len() <= self.window => {
-                &frame[self.begun..]
+        let is_paused = self.peer_is_busy && self.partial_bytes == 0;
+        match self.queue.get(self.next).filter(|_| !is_paused) {
+            Some((frame, before)) if before == 0 || before + frame.len() <= self.window_bytes => {
+                &frame[self.partial_bytes..]
             }
             _ => {
-                // Something may be left that was sent before an answer to other frames came.
-                if self.resend_at.is_none() && self.ever_sent > 0 {
-                    self.resend_at = Some(now + self.resend_after);
+                // An acknowledgement of earlier frames stopped the timer.
+                if self.retransmit_at.is_none() && self.transmitted > 0 {
+                    self.retransmit_at = Some(now + self.retransmission_timeout);
                 }
                 &[]
             }
         }
     }
 
-    /// So many of those bytes were sent.
+    /// The first `bytes` bytes of [`unsent`](Self::unsent) were written.
     pub(crate) fn sent(&mut self, bytes: usize, now: Instant) {
         if !self.control.is_empty() {
-            self.control_sent += bytes;
-            if self.control_sent >= self.control.len() {
+            self.control_written += bytes;
+            if self.control_written >= self.control.len() {
                 self.control.clear();
-                self.control_sent = 0;
+                self.control_written = 0;
             }
             return;
         }
-        let Some((frame, _)) = self.queue.get(self.sent) else {
+        let Some((frame, _)) = self.queue.get(self.next) else {
             return;
         };
         let len = frame.len();
-        self.begun += bytes;
-        if self.begun >= len {
-            self.begun = 0;
-            self.sent += 1;
-            self.ever_sent = self.ever_sent.max(self.sent);
-            self.resend_at = Some(now + self.resend_after);
-            if core::mem::take(&mut self.rewinds) {
-                self.sent = 0;
+        self.partial_bytes += bytes;
+        if self.partial_bytes >= len {
+            self.partial_bytes = 0;
+            self.next += 1;
+            self.transmitted = self.transmitted.max(self.next);
+            self.retransmit_at = Some(now + self.retransmission_timeout);
+            if core::mem::take(&mut self.rewind_pending) {
+                self.next = 0;
             }
         }
     }
 
-    /// When to ask for what is [`unsent`](Self::unsent) at the latest.
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
-        self.resend_at
+    /// When to call [`unsent`](Self::unsent) at the latest.
+    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
+        self.retransmit_at
     }
 
     fn fill_control(&mut self) {
         let mut buffer = [0; MAX_CONTROL_BYTES];
-        let len = if let Some(hello) = self.hello.take() {
+        let len = if let Some(hello) = self.pending_hello.take() {
             encode(kind::HELLO, 0, &[&hello.to_bytes()], &mut buffer)
-        } else if let Some(reply) = self.reply.take() {
+        } else if let Some(reply) = self.pending_reply.take() {
             encode(reply, self.expected, &[], &mut buffer)
         } else {
             return;

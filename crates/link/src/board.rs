@@ -1,10 +1,10 @@
-//! The board's end of a link: frames in, events for the rooms; and the frames of the rooms out.
+//! The board's end of a link: received frames become events of the rooms, outputs become frames.
 
 use super::{
-    arq::Order,
-    framing::{Deframer, Frame, Noise},
-    messages::{Hello, Reason, VERSION, kind, room_and_client},
-    transport::{LinkTransport, MAX_ROOM_ID_BYTES},
+    arq::SequenceCheck,
+    framing::{Deframer, Frame, FrameError},
+    messages::{Hello, RefusalReason, VERSION, kind, parse_event_header},
+    transport::{LinkTransport, MAX_ROOM_ID_BYTES, MAX_ROOMS, hello},
     wire::Wire,
 };
 use core::{fmt, time::Duration};
@@ -13,20 +13,20 @@ use stateroom_wasmi_host::{
     Transport,
 };
 
-/// Bytes that are read at once.
+/// Bytes per read of the wire.
 const READ_BYTES: usize = 64;
 
-/// What a link is made with, besides its wire.
+/// Options of a [`Link`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinkOptions {
-    /// Bytes that the other side may send before it hears whether they were taken: what the UART's
-    /// driver buffers while nobody reads. One frame may be sent always. Default 0: one frame after the
-    /// other.
-    pub receive_bytes: u32,
-    /// Time after which a silent other side is taken for gone; its clients leave their rooms. It
-    /// gives a sign of life each second. Default 10 s.
-    pub silence: Duration,
+    /// Bytes that the wire buffers while the board does not read: the receive queue of the UART's
+    /// driver. The bridge sends no more than this without an acknowledgement, but always one frame.
+    /// Default 0: one frame at a time.
+    pub receive_buffer_bytes: u32,
+    /// Time without a frame after which the bridge is considered gone and its clients are
+    /// disconnected. A bridge pings each second. Default 10 s.
+    pub session_timeout: Duration,
 }
 
 impl LinkOptions {
@@ -34,12 +34,12 @@ impl LinkOptions {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            receive_bytes: 0,
-            silence: Duration::from_secs(10),
+            receive_buffer_bytes: 0,
+            session_timeout: Duration::from_secs(10),
         }
     }
 
-    stateroom_wasmi_host::setters! { receive_bytes: u32, silence: Duration }
+    stateroom_wasmi_host::setters! { receive_buffer_bytes: u32, session_timeout: Duration }
 }
 
 impl Default for LinkOptions {
@@ -48,12 +48,13 @@ impl Default for LinkOptions {
     }
 }
 
-/// The board's end of a link: reads events from a [`Wire`] and writes what the rooms say.
+/// The board's end of a link: reads events from a [`Wire`], and writes the rooms' outputs to it.
 ///
-/// The transport of the host is a [`LinkTransport`], or one that has a `LinkTransport` in it and
-/// gives it by `AsMut`. See [the module](super) for an example.
+/// The transport of the host is a [`LinkTransport`], or a type that contains one and implements
+/// `AsMut<LinkTransport<N>>`. The [crate's documentation](crate#run-loop) has the loop that drives it.
 ///
-/// The rooms that a link carries are the other side's: when it goes, all of their clients leave.
+/// The bridge owns the clients of the rooms that are [added](Self::add_room) to a link: when its
+/// session ends, all clients of these rooms are disconnected.
 pub struct Link<W, const N: usize> {
     wire: W,
     options: LinkOptions,
@@ -61,32 +62,34 @@ pub struct Link<W, const N: usize> {
     session: Session,
 }
 
-/// What the link knows of the other side.
+/// The state of the session that [`LinkTransport`] does not need.
 #[derive(Default)]
 struct Session {
-    number: u32,
-    /// When the other side was last heard of.
-    heard: Instant,
-    /// What there was no place for.
-    refused: Option<Refused>,
+    id: u32,
+    last_received: Instant,
+    /// Set while the next frame is deferred by `RNR`.
+    deferral: Option<Deferral>,
 }
 
-/// Where an event found no place.
+/// Why an event cannot be accepted now.
 #[derive(Clone, Copy)]
-enum Refused {
-    /// In the inbox of a room, where so many events waited.
-    ByRoom(RoomKey, usize),
-    /// Among what is to be said to the other side.
-    ByLink,
+enum Deferral {
+    /// The room's inbox is full.
+    InboxFull {
+        room: RoomKey,
+        waiting_events: usize,
+    },
+    /// [`LinkTransport`] has no capacity for a reply.
+    TransportFull,
 }
 
-/// Why a link does not carry a room.
+/// Why a room was not added to a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum CarryError {
+pub enum AddRoomError {
     /// The host has no such room.
     UnknownRoom,
-    /// The link carries [`MAX_ROOMS`](super::MAX_ROOMS) already.
+    /// The link carries [`MAX_ROOMS`] rooms already.
     TooManyRooms,
     /// The room's id is longer than [`MAX_ROOM_ID_BYTES`].
     IdTooLong {
@@ -95,11 +98,11 @@ pub enum CarryError {
     },
 }
 
-impl fmt::Display for CarryError {
+impl fmt::Display for AddRoomError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownRoom => f.write_str("there is no such room"),
-            Self::TooManyRooms => write!(f, "the link carries {} rooms already", super::MAX_ROOMS),
+            Self::UnknownRoom => f.write_str("the host has no such room"),
+            Self::TooManyRooms => write!(f, "the link carries {MAX_ROOMS} rooms already"),
             Self::IdTooLong { bytes } => {
                 write!(
                     f,
@@ -110,7 +113,7 @@ impl fmt::Display for CarryError {
     }
 }
 
-impl core::error::Error for CarryError {}
+impl core::error::Error for AddRoomError {}
 
 impl<W: Wire, const N: usize> Link<W, N> {
     /// A link over this wire, with default options.
@@ -128,34 +131,39 @@ impl<W: Wire, const N: usize> Link<W, N> {
         }
     }
 
-    /// Has the link carry a room, from now on until it ends.
+    /// Makes a room accessible over the link, until it closes. Adding it again is a no-op.
     ///
     /// # Errors
     ///
-    /// If there are too many, or the room's id is too long.
-    pub fn carry<C, T>(&mut self, host: &mut Host<C, T>, room: RoomKey) -> Result<(), CarryError>
+    /// If the host has no such room, the link has [`MAX_ROOMS`], or the room's id is too long.
+    pub fn add_room<C, T>(
+        &mut self,
+        host: &mut Host<C, T>,
+        room: RoomKey,
+    ) -> Result<(), AddRoomError>
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        let bytes = host.room(room).ok_or(CarryError::UnknownRoom)?.id().len();
-        if bytes > MAX_ROOM_ID_BYTES {
-            return Err(CarryError::IdTooLong { bytes });
+        let id = host.room(room).ok_or(AddRoomError::UnknownRoom)?.id();
+        if id.len() > MAX_ROOM_ID_BYTES {
+            return Err(AddRoomError::IdTooLong { bytes: id.len() });
         }
-        link_of(host)
-            .carry(room)
+        transport(host)
+            .add_room(room)
             .map(drop)
-            .ok_or(CarryError::TooManyRooms)
+            .ok_or(AddRoomError::TooManyRooms)
     }
 
-    /// Reads what came, lets the host work within the budget, and writes as much as the wire takes.
+    /// Reads from the wire, runs the host within the budget, and writes as much as the wire takes.
     ///
-    /// Answers when to poll again, as [`Host::poll`] does; also poll when something came in, and,
-    /// while the link [has something to write](Self::is_writing), when the wire takes more.
+    /// Returns when to poll again, as [`Host::poll`] does; also poll when bytes arrive, and, while the
+    /// link [wants to write](Self::wants_write), when the wire can take more.
     ///
     /// # Errors
     ///
-    /// Those of the wire. Nothing is lost by them but what the wire lost; poll again if it recovers.
+    /// Those of the wire. The link's state stays valid: if the wire recovers, poll again, and lost
+    /// frames are retransmitted.
     pub fn poll<C, T>(
         &mut self,
         host: &mut Host<C, T>,
@@ -166,47 +174,48 @@ impl<W: Wire, const N: usize> Link<W, N> {
         T: Transport + AsMut<LinkTransport<N>>,
     {
         let has_more = self.read(host)?;
-        self.session.check_silence(host, self.options.silence);
+        let timeout = self.options.session_timeout;
+        self.session.check_timeout(host, timeout);
         let wake_at = host.poll(budget);
-        self.session.go_on(host);
-        introduce_rooms(host);
+        self.session.resume_deferred(host);
+        announce_rooms(host);
         self.write(host)?;
         if has_more {
             return Ok(Some(Instant::ZERO));
         }
-        let link = link_of(host);
-        let silent_at = link
+        let link = transport(host);
+        let session_ends_at = link
             .has_session()
-            .then(|| self.session.heard + self.options.silence);
-        Ok([wake_at, link.arq.deadline(), silent_at]
+            .then(|| self.session.last_received + timeout);
+        Ok([wake_at, link.arq.poll_timeout(), session_ends_at]
             .into_iter()
             .flatten()
             .min())
     }
 
-    /// Takes a room that has ended, as [`Host::poll_closed`] does, and tells the other side of it. If
-    /// there is no place to do so, the room is not taken yet.
+    /// Takes a closed room from the host, as [`Host::poll_closed`] does, and reports it to the bridge.
+    /// Returns `None` as long as the send buffer has no capacity for the report; the room is kept.
     pub fn poll_closed<C, T>(&mut self, host: &mut Host<C, T>) -> Option<ClosedRoom>
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        if !link_of(host).has_place_for_closed() {
+        if !transport(host).can_report_closed() {
             return None;
         }
         let closed = host.poll_closed()?;
-        link_of(host).forget_room(closed.key, closed.fault.as_ref());
+        transport(host).remove_room(closed.key, closed.fault.as_ref());
         Some(closed)
     }
 
-    /// Whether the wire did not take all that was there to write when it was last polled.
-    pub fn is_writing<C, T>(&self, host: &mut Host<C, T>) -> bool
+    /// Whether there are bytes to write: call [`poll`](Self::poll) when the wire can take more.
+    pub fn wants_write<C, T>(&self, host: &mut Host<C, T>) -> bool
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
         let now = host.clock().now();
-        !link_of(host).unsent(now).is_empty()
+        !transport(host).unsent(now).is_empty()
     }
 
     /// The wire.
@@ -219,8 +228,8 @@ impl<W: Wire, const N: usize> Link<W, N> {
         &mut self.wire
     }
 
-    /// Reads no more than a buffer full at a time, so that whoever sends without end does not keep
-    /// the host from its work. Answers whether there may be more.
+    /// Reads about `N` bytes at most, so that a peer that never stops sending does not starve the
+    /// host. Returns whether there may be more.
     fn read<C, T>(&mut self, host: &mut Host<C, T>) -> Result<bool, W::Error>
     where
         C: Clock,
@@ -234,10 +243,11 @@ impl<W: Wire, const N: usize> Link<W, N> {
             }
             for byte in bytes.iter().take(read) {
                 match self.deframer.push(*byte) {
-                    Some(Ok(frame)) => self.session.take(frame, host, self.options),
-                    Some(Err(Noise)) if link_of(host).has_session() => link_of(host).arq.missing(),
-                    Some(Err(Noise)) => {}
-                    None => {}
+                    Some(Ok(frame)) => self.session.handle_frame(frame, host, self.options),
+                    Some(Err(FrameError)) if transport(host).has_session() => {
+                        transport(host).arq.on_gap();
+                    }
+                    Some(Err(FrameError)) | None => {}
                 }
             }
         }
@@ -250,8 +260,8 @@ impl<W: Wire, const N: usize> Link<W, N> {
         T: Transport + AsMut<LinkTransport<N>>,
     {
         let now = host.clock().now();
-        let link = link_of(host);
-        // More than what is there comes only by what is read.
+        let link = transport(host);
+        // Terminates: new frames come only from reading and from the rooms.
         loop {
             let bytes = link.unsent(now);
             if bytes.is_empty() {
@@ -266,7 +276,7 @@ impl<W: Wire, const N: usize> Link<W, N> {
 }
 
 impl Session {
-    fn take<C, T, const N: usize>(
+    fn handle_frame<C, T, const N: usize>(
         &mut self,
         frame: Frame<'_>,
         host: &mut Host<C, T>,
@@ -275,92 +285,88 @@ impl Session {
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        self.heard = host.clock().now();
-        let link = link_of(host);
+        self.last_received = host.clock().now();
+        let link = transport(host);
         match frame.kind {
-            kind::HELLO => self.greeted(frame.body, host, options.receive_bytes),
+            kind::HELLO => self.on_hello(frame.body, host, options.receive_buffer_bytes),
             _ if !link.has_session() => link.end_session(),
-            kind::ACK | kind::RESEND | kind::BUSY | kind::PING => {
-                link.arq.heard(frame.kind, frame.number)
+            kind::ACK | kind::REJ | kind::RNR | kind::PING => {
+                link.arq.on_control(frame.kind, frame.sequence);
             }
-            // A later version may know it.
+            // Reserved for later versions.
             ..kind::NUMBERED => {}
-            _ => match link.arq.order(frame.number) {
-                Order::Next => match deliver(frame, host) {
-                    Ok(()) => {
-                        self.refused = None;
-                        link_of(host).arq.accept();
+            _ => match link.arq.check_sequence(frame.sequence) {
+                SequenceCheck::Expected => {
+                    self.deferral = deliver(frame, host).err();
+                    match self.deferral {
+                        None => transport(host).arq.on_accepted(),
+                        Some(_) => transport(host).arq.on_busy(),
                     }
-                    Err(refused) => {
-                        self.refused = Some(refused);
-                        link_of(host).arq.refuse();
-                    }
-                },
-                Order::Old => link.arq.old(),
-                Order::Early => link.arq.missing(),
+                }
+                SequenceCheck::Duplicate => link.arq.on_duplicate(),
+                SequenceCheck::Gap => link.arq.on_gap(),
             },
         }
     }
 
-    /// The other side begins a session, or asks once more for the answer to that.
-    fn greeted<C, T, const N: usize>(
+    /// Begins a session, or confirms it again.
+    fn on_hello<C, T, const N: usize>(
         &mut self,
         body: &[u8],
         host: &mut Host<C, T>,
-        receive_bytes: u32,
+        window_bytes: u32,
     ) where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        let Some(hello) = Hello::from_bytes(body) else {
+        let Some(peer) = Hello::from_bytes(body) else {
             return;
         };
-        if link_of(host).has_session() && hello.session == self.number && hello.version == VERSION {
-            // It greets until it is answered; nothing but greetings came since.
-            link_of(host).arq.greet(super::transport::greeting::<N>(
-                hello.session,
-                receive_bytes,
-            ));
+        if transport(host).has_session() && peer.session == self.id && peer.version == VERSION {
+            // The bridge repeats its hello, and sends nothing else, until it receives ours.
+            transport(host)
+                .arq
+                .send_hello(hello::<N>(peer.session, window_bytes));
             return;
         }
         self.end(host);
-        if hello.version == VERSION && hello.session != 0 {
-            self.number = hello.session;
-            link_of(host).start(hello, receive_bytes);
+        if peer.version == VERSION && peer.session != 0 {
+            self.id = peer.session;
+            transport(host).start_session(peer, window_bytes);
         }
     }
 
-    fn check_silence<C, T, const N: usize>(&mut self, host: &mut Host<C, T>, silence: Duration)
+    fn check_timeout<C, T, const N: usize>(&mut self, host: &mut Host<C, T>, timeout: Duration)
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        if link_of(host).has_session() && host.clock().now() >= self.heard + silence {
+        if transport(host).has_session() && host.clock().now() >= self.last_received + timeout {
             log!(
                 info,
-                "the other end of the link is silent; its clients leave"
+                "the link's session timed out; its clients are disconnected"
             );
             self.end(host);
         }
     }
 
-    /// Ends the session: all clients leave.
+    /// Ends the session: disconnects all clients.
     fn end<C, T, const N: usize>(&mut self, host: &mut Host<C, T>)
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        self.refused = None;
-        link_of(host).end_session();
-        for place in 0..super::MAX_ROOMS {
-            let Some(key) = link_of(host).room_at(place) else {
+        self.deferral = None;
+        transport(host).end_session();
+        for slot in 0..MAX_ROOMS {
+            let Some(key) = transport(host).room_at(slot) else {
                 continue;
             };
             while let Some(client) = host
                 .room(key)
                 .and_then(|room| room.clients().last().copied())
             {
-                // A closed room has no use for it.
+                // Fails if the room is closed.
                 if host.handle_event(key, Event::Disconnect(client)).is_err() {
                     break;
                 }
@@ -368,113 +374,119 @@ impl Session {
         }
     }
 
-    /// Asks for the event that was refused, when its room has made progress.
-    fn go_on<C, T, const N: usize>(&mut self, host: &mut Host<C, T>)
+    /// Requests the deferred frame, if there is capacity for it now.
+    fn resume_deferred<C, T, const N: usize>(&mut self, host: &mut Host<C, T>)
     where
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        let can_go_on = match self.refused {
+        let is_ready = match self.deferral {
             None => false,
-            Some(Refused::ByLink) => link_of(host).can_take_events(),
-            Some(Refused::ByRoom(key, before)) => host
-                .room(key)
-                .is_none_or(|room| room.stats().waiting_events < before),
+            Some(Deferral::TransportFull) => transport(host).can_accept_event(),
+            Some(Deferral::InboxFull {
+                room,
+                waiting_events,
+            }) => host
+                .room(room)
+                .is_none_or(|room| room.stats().waiting_events < waiting_events),
         };
-        if can_go_on {
-            self.refused = None;
-            link_of(host).arq.ready();
+        if is_ready {
+            self.deferral = None;
+            transport(host).arq.on_ready();
         }
     }
 }
 
-/// Hands an event to its room, or tells the other side why not. An error is for now alone: nothing
-/// has happened.
-fn deliver<C, T, const N: usize>(frame: Frame<'_>, host: &mut Host<C, T>) -> Result<(), Refused>
+/// Hands an event to its room, or reports its refusal to the bridge. On an error nothing has happened,
+/// and the frame must come again.
+fn deliver<C, T, const N: usize>(frame: Frame<'_>, host: &mut Host<C, T>) -> Result<(), Deferral>
 where
     C: Clock,
     T: Transport + AsMut<LinkTransport<N>>,
 {
-    if !link_of(host).can_take_events() {
-        return Err(Refused::ByLink);
+    if !transport(host).can_accept_event() {
+        return Err(Deferral::TransportFull);
     }
-    // What is no event, a later version may know.
-    let Some((number, client, payload)) = room_and_client(frame.body) else {
+    // Skip bodies and kinds that a later version may define.
+    let Some((number, client, payload)) = parse_event_header(frame.body) else {
         return Ok(());
     };
-    let event = match event(frame.kind, client, payload) {
+    let event = match parse_event(frame.kind, client, payload) {
         Some(Ok(event)) => event,
         Some(Err(reason)) => {
-            link_of(host).tell_refused(number, client, reason);
+            transport(host).report_refused(number, client, reason);
             return Ok(());
         }
         None => return Ok(()),
     };
-    let key = link_of(host).key(number);
-    let waiting = key
-        .and_then(|key| host.room(key))
-        .map_or(0, |room| room.stats().waiting_events);
-    let handled = match key {
-        Some(key) => host.handle_event(key, event).map_err(|error| (key, error)),
-        None => {
-            link_of(host).tell_refused(number, client, Reason::NoSuchRoom);
-            return Ok(());
-        }
+    let Some(room) = transport(host).key(number) else {
+        transport(host).report_refused(number, client, RefusalReason::NoSuchRoom);
+        return Ok(());
     };
-    match (handled, event) {
-        (Ok(()), Event::Connect(_)) => link_of(host).expect_join(number, client),
+    let waiting_events = host
+        .room(room)
+        .map_or(0, |room| room.stats().waiting_events);
+    match (host.handle_event(room, event), event) {
+        (Ok(()), Event::Connect(_)) => transport(host).add_pending_join(number, client),
         (Ok(()), _) => {}
-        // If nothing waits there, it never fits.
-        (Err((key, EventError::InboxFull)), _) if waiting > 0 => {
-            return Err(Refused::ByRoom(key, waiting));
+        // An event that does not fit into an empty inbox never will.
+        (Err(EventError::InboxFull), _) if waiting_events > 0 => {
+            return Err(Deferral::InboxFull {
+                room,
+                waiting_events,
+            });
         }
-        (Err((_, error)), _) => {
-            if let Some(reason) = Reason::of(error) {
-                link_of(host).tell_refused(number, client, reason);
+        (Err(error), _) => {
+            if let Some(reason) = RefusalReason::from_error(error) {
+                transport(host).report_refused(number, client, reason);
             }
         }
     }
     Ok(())
 }
 
-/// The event that a frame is, if it is one; or what is wrong with it.
-fn event(kind: u8, client: ClientId, payload: &[u8]) -> Option<Result<Event<'_>, Reason>> {
+/// The event of a frame; `None` if its kind is unknown.
+fn parse_event(
+    kind: u8,
+    client: ClientId,
+    payload: &[u8],
+) -> Option<Result<Event<'_>, RefusalReason>> {
     Some(match kind {
         kind::CONNECT => Ok(Event::Connect(client)),
         kind::DISCONNECT => Ok(Event::Disconnect(client)),
         kind::TEXT => match core::str::from_utf8(payload) {
             Ok(text) => Ok(Event::Message(client, MessagePayload::Text(text))),
-            Err(_) => Err(Reason::NotUtf8),
+            Err(_) => Err(RefusalReason::InvalidUtf8),
         },
         kind::BYTES => Ok(Event::Message(client, MessagePayload::Bytes(payload))),
         _ => return None,
     })
 }
 
-/// Tells the other side of rooms that it does not know, as far as there is place.
-fn introduce_rooms<C, T, const N: usize>(host: &mut Host<C, T>)
+/// Announces rooms to the bridge, as far as the send buffer has capacity.
+fn announce_rooms<C, T, const N: usize>(host: &mut Host<C, T>)
 where
     C: Clock,
     T: Transport + AsMut<LinkTransport<N>>,
 {
-    while link_of(host).has_session() {
-        let Some(key) = link_of(host).unknown_room() else {
+    while transport(host).has_session() {
+        let Some(key) = transport(host).next_unannounced() else {
             return;
         };
         let mut id = heapless::String::<MAX_ROOM_ID_BYTES>::new();
-        let mut message_bytes = 0;
+        let mut max_message_bytes = 0;
         if let Some(room) = host.room(key) {
-            // It was looked at when the room was carried.
+            // Fits: `add_room` checked the length.
             let _ = id.push_str(room.id());
-            message_bytes = room.module().limits().max_message_bytes;
+            max_message_bytes = room.module().limits().max_message_bytes;
         }
-        if !link_of(host).introduce(key, &id, message_bytes) {
+        if !transport(host).announce(key, &id, max_message_bytes) {
             return;
         }
     }
 }
 
-fn link_of<C, T, const N: usize>(host: &mut Host<C, T>) -> &mut LinkTransport<N>
+fn transport<C, T, const N: usize>(host: &mut Host<C, T>) -> &mut LinkTransport<N>
 where
     C: Clock,
     T: Transport + AsMut<LinkTransport<N>>,

@@ -1,96 +1,176 @@
-//! The other end of a link, where the clients are.
+//! The computer's end of a link, where the clients are.
 
 use super::{
-    arq::{GoBackN, Order, PushError},
+    arq::{GoBackN, PushError, SequenceCheck},
     framing::{Deframer, Frame},
-    messages::{Hello, Reason, VERSION, event_head, kind, room_and_client, room_and_recipient},
-    transport::greeting,
+    messages::{
+        Hello, RefusalReason, VERSION, event_header, kind, parse_event_header, parse_output_header,
+    },
+    transport::hello,
 };
 use alloc::boxed::Box;
-use core::{fmt, time::Duration};
+use core::{fmt, num::NonZeroU32, time::Duration};
 use stateroom_wasmi_host::{ClientId, Event, Instant, MessagePayload, Output};
 
-/// There is memory enough here; this bounds the messages that a board may send.
-const BUFFER: usize = u16::MAX as usize;
-/// Bytes that the board may send before it is answered.
-const WINDOW: u32 = 16 << 10;
-/// Time between two greetings that are not answered.
-const GREET_AGAIN: Duration = Duration::from_millis(500);
-/// Time after which the board is asked for a sign of life, if nothing is heard of it.
-const PING_AFTER: Duration = Duration::from_secs(1);
-/// Time after which a silent board is taken for gone.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Bounds the messages that a board may send. A computer has the memory.
+const BUFFER_BYTES: usize = u16::MAX as usize;
+/// Bytes that the board may send without an acknowledgement.
+const WINDOW_BYTES: u32 = 16 << 10;
+const HELLO_INTERVAL: Duration = Duration::from_millis(500);
+/// Time without a frame from the board after which it is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The computer's end of a link, where the clients are: a state machine without I/O.
+/// The computer's end of a link, where the clients are: a state machine without I/O, which needs
+/// `alloc` for its two buffers of 64 KiB.
 ///
-/// Drive it with this loop: write what is [`unsent`](Self::unsent) and report it with
-/// [`sent`](Self::sent); hand what was read to [`receive`](Self::receive); call
-/// [`tick`](Self::tick) after each of these and at the [`deadline`](Self::deadline). On a
-/// [`SessionError`] close the line, and begin again with a new bridge.
+/// Drive it with this loop:
 ///
-/// `stateroom-wasmi attach` is such a loop, with a WebSocket for each client.
+/// - write [`unsent`](Self::unsent), and report what was written with [`sent`](Self::sent);
+/// - hand what was read to [`handle_input`](Self::handle_input), which returns what the board sent;
+/// - call [`handle_timeout`](Self::handle_timeout) after each of these, and at
+///   [`poll_timeout`](Self::poll_timeout).
+///
+/// Begin with no clients and no rooms: the board announces its rooms after
+/// [`BoardMessage::SessionStarted`]. On a [`SessionError`] all clients are disconnected; reopen the line
+/// and begin with a new bridge. `now` is the time of one clock that never runs backwards, whose
+/// zero may be anywhere.
+///
+/// This bridge connects client 1 to each room, and prints what the rooms send:
+///
+/// ```no_run
+/// use stateroom_wasmi_host::{ClientId, Clock, Event, SystemClock};
+/// use stateroom_wasmi_link::{BoardMessage, Bridge};
+/// use std::{
+///     error::Error,
+///     io::{ErrorKind, Read, Write},
+///     net::TcpStream,
+///     num::NonZeroU32,
+///     time::Duration,
+/// };
+///
+/// fn run(session: NonZeroU32) -> Result<(), Box<dyn Error>> {
+///     let mut line = TcpStream::connect("127.0.0.1:5555")?;
+///     let clock = SystemClock::new();
+///     let mut bridge = Bridge::new(session, clock.now());
+///     let mut bytes = [0; 1024];
+///     loop {
+///         loop {
+///             let unsent = bridge.unsent(clock.now());
+///             if unsent.is_empty() {
+///                 break;
+///             }
+///             let written = line.write(unsent)?;
+///             bridge.sent(written, clock.now());
+///         }
+///
+///         let wait = bridge.poll_timeout().saturating_duration_since(clock.now());
+///         line.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+///         let read = match line.read(&mut bytes) {
+///             Ok(0) => return Err("the board closed the connection".into()),
+///             Ok(read) => read,
+///             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => 0,
+///             Err(error) => return Err(error.into()),
+///         };
+///         let mut opened = Vec::new();
+///         bridge.handle_input(&bytes[..read], clock.now(), |message| match message {
+///             BoardMessage::RoomOpened { room, .. } => opened.push(room),
+///             BoardMessage::Output { room, output } => println!("room {room}: {output:?}"),
+///             _ => {}
+///         })?;
+///         for room in opened {
+///             bridge.send(room, Event::Connect(ClientId(1)))?;
+///         }
+///         bridge.handle_timeout(clock.now())?;
+///     }
+/// }
+/// ```
 pub struct Bridge {
-    arq: Box<GoBackN<BUFFER>>,
-    deframer: Box<Deframer<BUFFER>>,
-    session: u32,
-    is_greeted: bool,
-    /// When the board was last heard of, or first greeted.
-    heard: Instant,
-    /// When to greet again, or to ask for a sign of life.
-    speak_at: Instant,
+    deframer: Box<Deframer<BUFFER_BYTES>>,
+    session: Session,
 }
 
-/// What a board says. Rooms have the numbers that the board gave them.
+/// All but the deframer, whose buffer holds the frame that is handled.
+struct Session {
+    arq: Box<GoBackN<BUFFER_BYTES>>,
+    id: u32,
+    /// Whether the board has confirmed the session.
+    is_established: bool,
+    last_received: Instant,
+    /// When to repeat the hello, or to ping.
+    poll_at: Instant,
+}
+
+/// A message of a board. `room` is the number that the board assigned to the room in
+/// [`RoomOpened`](Self::RoomOpened).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BoardMessage<'a> {
-    /// The board answered the greeting: the session has begun.
-    Greeting,
+    /// The board confirmed the session. Its rooms follow.
+    SessionStarted,
     /// The board has this room.
-    Room {
-        /// Its number within the session.
-        number: u8,
-        /// The longest message that it takes, in bytes.
-        message_bytes: usize,
-        /// Its id.
+    RoomOpened {
+        /// The room's number, within this session and until the room closes.
+        room: u8,
+        /// The longest message that the room and the link take, in bytes.
+        max_message_bytes: usize,
+        /// The room's id.
         id: &'a str,
     },
-    /// A room has ended. Its number may be used again.
-    Closed {
-        /// Its number.
-        number: u8,
-        /// Why its guest failed; none if the board closed it.
+    /// A room closed, and all of its clients are disconnected. Its number may be reused.
+    RoomClosed {
+        /// The room's number.
+        room: u8,
+        /// The fault of its guest; `None` if the board closed it.
         fault: Option<&'a str>,
     },
     /// The room handles the connect of this client: outputs from here on may be sent to it.
-    Joined(u8, ClientId),
-    /// The room refused an event of this client.
-    Refused(u8, ClientId, Reason),
-    /// A room sends a message.
-    Output(u8, Output<'a>),
+    Joined {
+        /// The room's number.
+        room: u8,
+        /// The client.
+        client: ClientId,
+    },
+    /// An event of this client was refused.
+    Refused {
+        /// The room's number.
+        room: u8,
+        /// The client.
+        client: ClientId,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// A room sends a message. Deliver it to clients for which there was a
+    /// [`Joined`](Self::Joined).
+    Output {
+        /// The room's number.
+        room: u8,
+        /// Recipients and payload.
+        output: Output<'a>,
+    },
 }
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The board has started again.
+    /// The board restarted, or took the bridge for gone.
     Restarted,
-    /// It speaks another version of the format.
+    /// The board uses this other version of the protocol.
     Version(u8),
-    /// Nothing was heard of it for too long.
-    Silent,
+    /// The board sent nothing for ten seconds.
+    TimedOut,
 }
 
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Restarted => f.write_str("the board restarted"),
-            Self::Silent => f.write_str("the board does not respond"),
+            Self::TimedOut => f.write_str("the board does not respond"),
             Self::Version(version) => {
                 write!(
                     f,
-                    "the board speaks version {version} of the link; this end speaks {VERSION}"
+                    "the board uses version {version} of the protocol, this end version {VERSION}"
                 )
             }
         }
@@ -99,211 +179,263 @@ impl fmt::Display for SessionError {
 
 impl core::error::Error for SessionError {}
 
+/// Why a [`Bridge`] did not send an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BridgeSendError {
+    /// The board has not confirmed the session.
+    NoSession,
+    /// Too many events are unacknowledged. Retry after
+    /// [`handle_input`](Bridge::handle_input).
+    QueueFull,
+    /// The message is longer than the board accepts.
+    TooLong,
+}
+
+impl fmt::Display for BridgeSendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSession => "there is no session with the board",
+            Self::QueueFull => "the send queue is full",
+            Self::TooLong => "the message is longer than the board accepts",
+        })
+    }
+}
+
+impl core::error::Error for BridgeSendError {}
+
 impl Bridge {
-    /// A bridge that greets with this session, which is not 0.
-    pub fn new(session: u32, now: Instant) -> Self {
+    /// A bridge that asks the board for a new session, and repeats that twice a second until the board
+    /// confirms it, without a limit of time. `session` is the session's id; make it random, since it
+    /// must differ from the one before.
+    #[must_use]
+    pub fn new(session: NonZeroU32, now: Instant) -> Self {
         let mut arq = Box::new(GoBackN::new());
-        arq.greet(greeting::<BUFFER>(session, WINDOW));
+        arq.send_hello(hello::<BUFFER_BYTES>(session.get(), WINDOW_BYTES));
         Self {
-            arq,
             deframer: Box::new(Deframer::new()),
-            session,
-            is_greeted: false,
-            heard: now,
-            speak_at: now + GREET_AGAIN,
+            session: Session {
+                arq,
+                id: session.get(),
+                is_established: false,
+                last_received: now,
+                poll_at: now + HELLO_INTERVAL,
+            },
         }
     }
 
-    /// Takes what has come, and hands on what it says.
-    pub fn receive(
+    /// Handles bytes that were read, in pieces of any length; calls `on_message` for each message that
+    /// they complete, in order.
+    ///
+    /// # Errors
+    ///
+    /// If the session ended.
+    pub fn handle_input(
         &mut self,
         bytes: &[u8],
         now: Instant,
-        mut tell: impl FnMut(BoardMessage<'_>),
+        mut on_message: impl FnMut(BoardMessage<'_>),
     ) -> Result<(), SessionError> {
         for byte in bytes {
             match self.deframer.push(*byte) {
-                Some(Ok(frame)) => {
-                    let mut ends = Ends {
-                        arq: &mut self.arq,
-                        session: self.session,
-                        is_greeted: &mut self.is_greeted,
-                    };
-                    if ends.take(frame, &mut tell)? {
-                        self.heard = now;
-                        self.speak_at = now + PING_AFTER;
-                    }
-                }
-                Some(Err(_)) if self.is_greeted => self.arq.missing(),
+                Some(Ok(frame)) => self.session.handle_frame(frame, now, &mut on_message)?,
+                Some(Err(_)) if self.session.is_established => self.session.arq.on_gap(),
                 Some(Err(_)) | None => {}
             }
         }
         Ok(())
     }
 
-    /// Sends an event; answers whether there was a place for it.
-    pub fn send(&mut self, room: u8, event: Event<'_>) -> bool {
+    /// Queues an event for a room. Events arrive once and in order, or the session ends.
+    ///
+    /// # Errors
+    ///
+    /// If the event was not queued; nothing has happened then.
+    pub fn send(&mut self, room: u8, event: Event<'_>) -> Result<(), BridgeSendError> {
+        if !self.session.is_established {
+            return Err(BridgeSendError::NoSession);
+        }
         let (kind, payload) = match event {
             Event::Connect(_) => (kind::CONNECT, &[][..]),
             Event::Disconnect(_) => (kind::DISCONNECT, &[][..]),
             Event::Message(_, MessagePayload::Text(text)) => (kind::TEXT, text.as_bytes()),
             Event::Message(_, MessagePayload::Bytes(bytes)) => (kind::BYTES, bytes),
         };
-        // What is too long for the board was looked at before.
-        self.arq
-            .push(kind, &[&event_head(room, event.client()), payload])
-            != Err(PushError::Full)
+        self.session
+            .arq
+            .push(kind, &[&event_header(room, event.client()), payload])
+            .map_err(|error| match error {
+                PushError::QueueFull => BridgeSendError::QueueFull,
+                PushError::TooLong => BridgeSendError::TooLong,
+            })
     }
 
-    /// Says that the bridge leaves.
-    pub fn leave(&mut self) {
-        self.arq.start(0, 0);
-        self.arq.greet(greeting::<BUFFER>(0, 0));
+    /// Tells the board that the bridge leaves, so that it does not wait for its timeout. Write what is
+    /// [`unsent`](Self::unsent), and drop the bridge.
+    pub fn end_session(&mut self) {
+        self.session.arq.reset(0, 0);
+        self.session.arq.send_hello(hello::<BUFFER_BYTES>(0, 0));
     }
 
-    /// What is to be written next, and may be written in parts.
+    /// The bytes to write next, all of them or the first few; empty if there are none now.
     pub fn unsent(&mut self, now: Instant) -> &[u8] {
-        self.arq.unsent(now)
+        self.session.arq.unsent(now)
     }
 
-    /// So many of those bytes were written.
+    /// The first `bytes` bytes of [`unsent`](Self::unsent) were written. To be called before the next
+    /// [`handle_input`](Self::handle_input).
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        self.arq.sent(bytes, now);
+        self.session.arq.sent(bytes, now);
     }
 
-    /// Does what is due.
-    pub fn tick(&mut self, now: Instant) -> Result<(), SessionError> {
-        if self.is_greeted && now >= self.heard + SILENCE {
-            return Err(SessionError::Silent);
+    /// Sends a ping or repeats the hello, if that is due. Spurious calls are no-ops.
+    ///
+    /// # Errors
+    ///
+    /// If the board sent nothing for ten seconds.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.session.handle_timeout(now)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) and [`unsent`](Self::unsent) at the
+    /// latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        let poll_at = self.session.poll_at;
+        self.session
+            .arq
+            .poll_timeout()
+            .map_or(poll_at, |at| at.min(poll_at))
+    }
+}
+
+impl Session {
+    fn handle_frame(
+        &mut self,
+        frame: Frame<'_>,
+        now: Instant,
+        on_message: &mut impl FnMut(BoardMessage<'_>),
+    ) -> Result<(), SessionError> {
+        let is_of_session = match frame.kind {
+            kind::HELLO => self.on_hello(frame.body, on_message)?,
+            // Frames before the confirmation are of an earlier session.
+            _ => self.is_established,
+        };
+        if !is_of_session {
+            return Ok(());
         }
-        if now >= self.speak_at {
-            if self.is_greeted {
-                self.arq.ping();
-                self.speak_at = now + PING_AFTER;
-            } else {
-                self.arq.greet(greeting::<BUFFER>(self.session, WINDOW));
-                self.speak_at = now + GREET_AGAIN;
-            }
+        match frame.kind {
+            kind::ACK | kind::REJ | kind::RNR => self.arq.on_control(frame.kind, frame.sequence),
+            // A hello was handled above; the others are reserved for later versions.
+            ..kind::NUMBERED => {}
+            _ => match self.arq.check_sequence(frame.sequence) {
+                SequenceCheck::Expected => {
+                    self.arq.on_accepted();
+                    // A later version may define others.
+                    parse(frame).into_iter().for_each(on_message);
+                }
+                SequenceCheck::Duplicate => self.arq.on_duplicate(),
+                SequenceCheck::Gap => self.arq.on_gap(),
+            },
         }
+        self.last_received = now;
+        self.poll_at = now + PING_INTERVAL;
         Ok(())
     }
 
-    /// When something is due.
-    pub fn deadline(&self) -> Instant {
-        self.arq
-            .deadline()
-            .map_or(self.speak_at, |at| at.min(self.speak_at))
-    }
-}
-
-/// A bridge without the buffer that a frame lies in.
-struct Ends<'a> {
-    arq: &'a mut GoBackN<BUFFER>,
-    session: u32,
-    is_greeted: &'a mut bool,
-}
-
-impl Ends<'_> {
-    /// Takes a frame; answers whether it was of this session.
-    fn take(
-        &mut self,
-        frame: Frame<'_>,
-        tell: &mut impl FnMut(BoardMessage<'_>),
-    ) -> Result<bool, SessionError> {
-        if frame.kind == kind::HELLO {
-            return self.greeted(frame.body, tell);
-        }
-        // Until the answer to the greeting, it is of a session before.
-        if !*self.is_greeted {
-            return Ok(false);
-        }
-        match frame.kind {
-            kind::ACK | kind::RESEND | kind::BUSY => self.arq.heard(frame.kind, frame.number),
-            // A later version may know it.
-            ..kind::NUMBERED => {}
-            _ => match self.arq.order(frame.number) {
-                Order::Next => {
-                    self.arq.accept();
-                    // What is no event, a later version may know.
-                    told(frame).into_iter().for_each(tell);
-                }
-                Order::Old => self.arq.old(),
-                Order::Early => self.arq.missing(),
-            },
-        }
-        Ok(true)
-    }
-
-    fn greeted(
+    /// Returns whether the hello is of this session.
+    fn on_hello(
         &mut self,
         body: &[u8],
-        tell: &mut impl FnMut(BoardMessage<'_>),
+        on_message: &mut impl FnMut(BoardMessage<'_>),
     ) -> Result<bool, SessionError> {
-        let Some(hello) = Hello::from_bytes(body) else {
+        let Some(peer) = Hello::from_bytes(body) else {
             return Ok(false);
         };
-        if hello.version != VERSION {
-            return Err(SessionError::Version(hello.version));
+        if peer.version != VERSION {
+            return Err(SessionError::Version(peer.version));
         }
-        match (hello.session == self.session, *self.is_greeted) {
+        match (peer.session == self.id, self.is_established) {
             (true, false) => {
-                *self.is_greeted = true;
+                self.is_established = true;
                 self.arq
-                    .start(hello.window as usize, hello.longest_body as usize);
-                tell(BoardMessage::Greeting);
+                    .reset(peer.window_bytes as usize, peer.max_body_bytes as usize);
+                on_message(BoardMessage::SessionStarted);
                 Ok(true)
             }
-            // The answer to a greeting that was sent twice.
+            // The reply to a hello that was sent twice.
             (true, true) => Ok(true),
-            // It has not heard the greeting yet.
+            // Our hello has not arrived yet.
             (false, false) => Ok(false),
             (false, true) => Err(SessionError::Restarted),
         }
     }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
+        if self.is_established && now >= self.last_received + SESSION_TIMEOUT {
+            return Err(SessionError::TimedOut);
+        }
+        if now >= self.poll_at {
+            if self.is_established {
+                self.arq.send_ping();
+                self.poll_at = now + PING_INTERVAL;
+            } else {
+                self.arq
+                    .send_hello(hello::<BUFFER_BYTES>(self.id, WINDOW_BYTES));
+                self.poll_at = now + HELLO_INTERVAL;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What a frame of a board says.
-fn told(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
+/// The message of a numbered frame; `None` if its kind or its body is unknown.
+fn parse(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
     let text = |bytes| core::str::from_utf8(bytes).ok();
     Some(match frame.kind {
-        kind::ROOM => {
-            let (number, rest) = frame.body.split_first()?;
-            let (message_bytes, id) = rest.split_first_chunk()?;
-            let message_bytes = u32::from_le_bytes(*message_bytes) as usize;
-            BoardMessage::Room {
-                number: *number,
-                message_bytes,
+        kind::ROOM_OPENED => {
+            let (room, rest) = frame.body.split_first()?;
+            let (max_message_bytes, id) = rest.split_first_chunk()?;
+            BoardMessage::RoomOpened {
+                room: *room,
+                max_message_bytes: u32::from_le_bytes(*max_message_bytes) as usize,
                 id: text(id)?,
             }
         }
-        kind::CLOSED => {
-            let [number, has_failed, fault @ ..] = frame.body else {
+        kind::ROOM_CLOSED => {
+            let [room, is_fault, fault @ ..] = frame.body else {
                 return None;
             };
-            BoardMessage::Closed {
-                number: *number,
-                fault: if *has_failed == 0 {
-                    None
-                } else {
-                    Some(text(fault)?)
+            BoardMessage::RoomClosed {
+                room: *room,
+                fault: match is_fault {
+                    0 => None,
+                    _ => Some(text(fault)?),
                 },
             }
         }
         kind::JOINED => {
-            let (number, client, _) = room_and_client(frame.body)?;
-            BoardMessage::Joined(number, client)
+            let (room, client, _) = parse_event_header(frame.body)?;
+            BoardMessage::Joined { room, client }
         }
         kind::REFUSED => {
-            let (number, client, rest) = room_and_client(frame.body)?;
-            BoardMessage::Refused(number, client, Reason::from_byte(*rest.first()?)?)
+            let (room, client, rest) = parse_event_header(frame.body)?;
+            BoardMessage::Refused {
+                room,
+                client,
+                reason: RefusalReason::from_byte(*rest.first()?)?,
+            }
         }
-        kind::SAID_TEXT | kind::SAID_BYTES => {
-            let (number, recipient, payload) = room_and_recipient(frame.body)?;
+        kind::OUTPUT_TEXT | kind::OUTPUT_BYTES => {
+            let (room, recipient, payload) = parse_output_header(frame.body)?;
             let payload = match frame.kind {
-                kind::SAID_TEXT => MessagePayload::Text(text(payload)?),
+                kind::OUTPUT_TEXT => MessagePayload::Text(text(payload)?),
                 _ => MessagePayload::Bytes(payload),
             };
-            BoardMessage::Output(number, Output { recipient, payload })
+            BoardMessage::Output {
+                room,
+                output: Output { recipient, payload },
+            }
         }
         _ => return None,
     })
@@ -312,7 +444,7 @@ fn told(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
 impl fmt::Debug for Bridge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bridge")
-            .field("session", &self.session)
+            .field("session", &self.session.id)
             .finish_non_exhaustive()
     }
 }

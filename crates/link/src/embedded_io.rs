@@ -1,36 +1,36 @@
-//! Wires of what implements the traits of `embedded-io`.
+//! [`Wire`] for types that implement the traits of `embedded-io`.
 
 use super::wire::Wire;
 use core::fmt;
 use embedded_io::{Error, ErrorType, Read, ReadReady, Write, WriteReady};
 
-/// Something that tells whether it is ready, so that it never is waited for: the drivers of most
-/// UARTs with interrupts or DMA, of USB, and of sockets.
+/// A [`Wire`] of a driver that reports its readiness (`ReadReady`, `WriteReady`), so that reads and
+/// writes never block: most UARTs with interrupts or DMA, USB, and sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready<IO>(pub IO);
 
-/// The same in two halves, as many drivers give them: the first is read, the second is written.
+/// [`Ready`] for drivers that are split: the first half is read, the second is written.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadyHalves<R, W>(pub R, pub W);
 
-/// Something that does not tell whether it is ready, but fails instead of waiting, with an error that
-/// the function `is_not_ready` knows: a socket that is set not to block, for example.
+/// A [`Wire`] of an I/O type that fails with an error instead of blocking, such as a non-blocking
+/// socket.
 ///
-/// The traits of `embedded-io` ask their implementations to wait. One that does so cannot be a wire as
-/// it is, since the host would stand still; implement [`Wire`] for what is below it.
+/// `embedded-io` asks implementations of `Read` and `Write` to block. One that does must not be used
+/// here, since it would stop the host; implement [`Wire`] on the layer below it.
 #[derive(Clone, Copy, Debug)]
 pub struct NonBlocking<IO, F> {
     /// What is read and written.
     pub io: IO,
-    /// Whether an error says that there is nothing to read, or no place to write, now.
-    pub is_not_ready: F,
+    /// Whether an error means that the operation would have blocked.
+    pub would_block: F,
 }
 
-/// What may go wrong with a wire.
+/// Why a wire of `embedded-io` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError<R, W = R> {
-    /// The other side has ended; there is nothing more to read.
-    Ended,
+    /// The peer closed the connection (end of file).
+    Closed,
     /// Reading failed.
     Read(R),
     /// Writing failed.
@@ -40,9 +40,9 @@ pub enum WireError<R, W = R> {
 impl<R: fmt::Display, W: fmt::Display> fmt::Display for WireError<R, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ended => f.write_str("the other side of the wire has ended"),
-            Self::Read(error) => write!(f, "the wire cannot be read: {error}"),
-            Self::Write(error) => write!(f, "the wire cannot be written: {error}"),
+            Self::Closed => f.write_str("the peer closed the connection"),
+            Self::Read(error) => write!(f, "reading from the wire failed: {error}"),
+            Self::Write(error) => write!(f, "writing to the wire failed: {error}"),
         }
     }
 }
@@ -78,9 +78,9 @@ impl<IO: Read + Write, F: Fn(&<IO as ErrorType>::Error) -> bool> Wire for NonBlo
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
         match self.io.read(bytes) {
-            Ok(0) if !bytes.is_empty() => Err(WireError::Ended),
+            Ok(0) if !bytes.is_empty() => Err(WireError::Closed),
             Ok(read) => Ok(read),
-            Err(error) if (self.is_not_ready)(&error) => Ok(0),
+            Err(error) if (self.would_block)(&error) => Ok(0),
             Err(error) => Err(WireError::Read(error)),
         }
     }
@@ -88,7 +88,7 @@ impl<IO: Read + Write, F: Fn(&<IO as ErrorType>::Error) -> bool> Wire for NonBlo
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
         match self.io.write(bytes) {
             Ok(written) => Ok(written),
-            Err(error) if (self.is_not_ready)(&error) => Ok(0),
+            Err(error) if (self.would_block)(&error) => Ok(0),
             Err(error) => Err(WireError::Write(error)),
         }
     }
@@ -102,7 +102,7 @@ fn read<R: Read + ReadReady, W>(
         return Ok(0);
     }
     match io.read(bytes).map_err(WireError::Read)? {
-        0 if !bytes.is_empty() => Err(WireError::Ended),
+        0 if !bytes.is_empty() => Err(WireError::Closed),
         read => Ok(read),
     }
 }

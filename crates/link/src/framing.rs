@@ -1,56 +1,57 @@
-//! Where a frame begins and ends in a row of bytes, and whether it came as it was sent.
+//! COBS framing with a CRC-32.
 //!
-//! A frame is its kind, its number and its body, and a checksum over these; COBS keeps zeros out of
-//! it, so that a zero before and behind it marks it. Whatever noise there is, the next zero ends it.
+//! A frame is its kind, its sequence number and its body, and a checksum of these. COBS removes the
+//! zeros, so that a zero before and after delimits it, and the decoder resynchronises at the next
+//! zero after any damage.
 
 use cobs::CobsEncoder;
 use core::ops::Range;
 use crc::{CRC_32_ISO_HDLC, Crc, NoTable};
 
-/// One bit at a time: the table would take a kilobyte of flash, and lines are slow.
+/// Bit by bit: a table would take a kilobyte of flash, and lines are slow.
 const CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 const CRC_BYTES: usize = 4;
 
-/// Kind and number.
-const HEAD_BYTES: usize = 2;
+/// Kind and sequence number.
+const HEADER_BYTES: usize = 2;
 
-/// What a frame has beside its body, before COBS.
-pub(crate) const OVERHEAD: usize = HEAD_BYTES + CRC_BYTES;
+/// Bytes of a frame besides its body, before COBS.
+pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + CRC_BYTES;
 
-/// A frame that came whole.
+/// A frame whose checksum is correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: u8,
-    pub(crate) number: u8,
+    pub(crate) sequence: u8,
     pub(crate) body: &'a [u8],
 }
 
-/// Bytes that are no frame, or one that was damaged.
+/// The bytes between two zeros are no frame: damaged, truncated, or too long for the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noise;
+pub(crate) struct FrameError;
 
-/// The length of the longest body that fits into a buffer for `bytes` on the wire.
-pub(crate) const fn longest_body(bytes: usize) -> usize {
-    // Two zeros, and one more byte for each 254 that are begun.
-    let encoded = bytes.saturating_sub(3);
-    (encoded - encoded / 255).saturating_sub(OVERHEAD)
+/// The longest body that fits into `wire_bytes` bytes on the wire.
+pub(crate) const fn max_body_bytes(wire_bytes: usize) -> usize {
+    // The delimiters, and a byte of COBS for each 254 or part of them.
+    let encoded = wire_bytes.saturating_sub(3);
+    (encoded - encoded / 255).saturating_sub(OVERHEAD_BYTES)
 }
 
-/// The length on the wire, at most, of a frame with so long a body.
-pub(crate) const fn wire_bytes(body: usize) -> usize {
-    let frame = body + OVERHEAD;
+/// The most bytes on the wire that a frame with a body of this length takes.
+pub(crate) const fn max_wire_bytes(body_bytes: usize) -> usize {
+    let frame = body_bytes + OVERHEAD_BYTES;
     frame + frame / 254 + 1 + 2
 }
 
-/// Writes a frame whose body comes in parts to the begin of a buffer; answers its length on the wire,
-/// or nothing if the buffer is too short.
-pub(crate) fn encode(kind: u8, number: u8, body: &[&[u8]], out: &mut [u8]) -> Option<usize> {
+/// Writes a frame, whose body is the concatenation of `body`, to the start of `out`. Returns its
+/// length on the wire, or `None` if `out` is too short.
+pub(crate) fn encode(kind: u8, sequence: u8, body: &[&[u8]], out: &mut [u8]) -> Option<usize> {
     let (first, rest) = out.split_first_mut()?;
     *first = 0;
     let mut encoder = CobsEncoder::new(rest);
     let mut digest = CRC.digest();
-    let head = [kind, number];
-    for part in [&head[..]].iter().chain(body) {
+    let header = [kind, sequence];
+    for part in [&header[..]].iter().chain(body) {
         digest.update(part);
         encoder.push(part).ok()?;
     }
@@ -60,12 +61,12 @@ pub(crate) fn encode(kind: u8, number: u8, body: &[&[u8]], out: &mut [u8]) -> Op
     Some(end + 1)
 }
 
-/// Finds the frames in what comes in.
+/// Splits a byte stream into frames.
 pub(crate) struct Deframer<const N: usize> {
     buffer: [u8; N],
     /// Bytes since the last zero.
     len: usize,
-    /// Whether there were more of them than the buffer takes.
+    /// Whether more bytes came than the buffer holds.
     is_too_long: bool,
 }
 
@@ -78,12 +79,12 @@ impl<const N: usize> Deframer<N> {
         }
     }
 
-    /// Takes one byte; answers the frame that it ends, if it does.
-    pub(crate) fn push(&mut self, byte: u8) -> Option<Result<Frame<'_>, Noise>> {
+    /// Adds one byte. Returns the frame that it completes, if any.
+    pub(crate) fn push(&mut self, byte: u8) -> Option<Result<Frame<'_>, FrameError>> {
         if byte != 0 {
             match self.buffer.get_mut(self.len) {
-                Some(place) => {
-                    *place = byte;
+                Some(slot) => {
+                    *slot = byte;
                     self.len += 1;
                 }
                 None => self.is_too_long = true,
@@ -91,50 +92,43 @@ impl<const N: usize> Deframer<N> {
             return None;
         }
         let (len, is_too_long) = (self.len, self.is_too_long);
-        self.clear();
+        (self.len, self.is_too_long) = (0, false);
         match len {
-            // Between the zero behind a frame and the one before the next.
+            // Between the end of a frame and the start of the next.
             0 => None,
-            _ if is_too_long => Some(Err(Noise)),
+            _ if is_too_long => Some(Err(FrameError)),
             _ => Some(decode(&mut self.buffer[..len])),
         }
     }
-
-    /// Forgets what came of a frame that has not ended.
-    pub(crate) const fn clear(&mut self) {
-        self.len = 0;
-        self.is_too_long = false;
-    }
 }
 
-fn decode(encoded: &mut [u8]) -> Result<Frame<'_>, Noise> {
-    let len = cobs::decode_in_place(encoded).map_err(|_| Noise)?;
-    let frame = encoded.get(..len).ok_or(Noise)?;
-    let (checked, crc) = frame.split_last_chunk::<CRC_BYTES>().ok_or(Noise)?;
+fn decode(encoded: &mut [u8]) -> Result<Frame<'_>, FrameError> {
+    let len = cobs::decode_in_place(encoded).map_err(|_| FrameError)?;
+    let frame = encoded.get(..len).ok_or(FrameError)?;
+    let (checked, crc) = frame.split_last_chunk::<CRC_BYTES>().ok_or(FrameError)?;
     if CRC.checksum(checked) != u32::from_le_bytes(*crc) {
-        return Err(Noise);
+        return Err(FrameError);
     }
     match checked {
-        [kind, number, body @ ..] => Ok(Frame {
+        [kind, sequence, body @ ..] => Ok(Frame {
             kind: *kind,
-            number: *number,
+            sequence: *sequence,
             body,
         }),
-        _ => Err(Noise),
+        _ => Err(FrameError),
     }
 }
 
-/// The frames that wait for the other side to have them, as they go over the wire.
+/// A FIFO of encoded frames, contiguous in a fixed buffer.
 pub(crate) struct FrameQueue<const N: usize> {
     buffer: [u8; N],
-    /// Where they lie in it.
+    /// The part of the buffer that holds frames.
     used: Range<usize>,
-    /// The length of each, in order.
+    /// The length of each frame, in order.
     lengths: heapless::Deque<u16, MAX_FRAMES>,
 }
 
-/// Frames in a queue. Fewer than half of the numbers there are, so that what is old and what is new
-/// can be told apart.
+/// Less than half of the sequence space, so that a duplicate cannot be mistaken for a new frame.
 const MAX_FRAMES: usize = 64;
 
 impl<const N: usize> FrameQueue<N> {
@@ -146,16 +140,16 @@ impl<const N: usize> FrameQueue<N> {
         }
     }
 
-    /// Puts a frame behind the others; answers whether it fitted.
-    pub(crate) fn push(&mut self, kind: u8, number: u8, body: &[&[u8]]) -> bool {
+    /// Appends a frame. Returns whether it fitted.
+    pub(crate) fn push(&mut self, kind: u8, sequence: u8, body: &[&[u8]]) -> bool {
         if self.lengths.is_full() {
             return false;
         }
-        let mut len = encode(kind, number, body, &mut self.buffer[self.used.end..]);
+        let mut len = encode(kind, sequence, body, &mut self.buffer[self.used.end..]);
         if len.is_none() && self.used.start > 0 {
             self.buffer.copy_within(self.used.clone(), 0);
             self.used = 0..self.used.len();
-            len = encode(kind, number, body, &mut self.buffer[self.used.end..]);
+            len = encode(kind, sequence, body, &mut self.buffer[self.used.end..]);
         }
         let Some(len) = len else { return false };
         self.used.end += len;
@@ -164,12 +158,12 @@ impl<const N: usize> FrameQueue<N> {
             .is_ok()
     }
 
-    /// Whether a frame with so long a body fits.
-    pub(crate) fn has_place(&self, body: usize) -> bool {
-        !self.lengths.is_full() && N - self.used.len() >= wire_bytes(body)
+    /// Whether a frame with a body of this length fits.
+    pub(crate) fn has_capacity(&self, body_bytes: usize) -> bool {
+        !self.lengths.is_full() && N - self.used.len() >= max_wire_bytes(body_bytes)
     }
 
-    /// Takes the first frames away.
+    /// Removes the first `frames` frames.
     pub(crate) fn remove(&mut self, frames: usize) {
         for _ in 0..frames {
             self.used.start += self.lengths.pop_front().map_or(0, usize::from);
@@ -185,13 +179,13 @@ impl<const N: usize> FrameQueue<N> {
         self.lengths.len()
     }
 
-    /// The frame at a place, and how many bytes lie before it.
-    pub(crate) fn get(&self, place: usize) -> Option<(&[u8], usize)> {
-        let len = usize::from(*self.lengths.iter().nth(place)?);
+    /// The frame at an index, and the number of bytes before it in the queue.
+    pub(crate) fn get(&self, index: usize) -> Option<(&[u8], usize)> {
+        let len = usize::from(*self.lengths.iter().nth(index)?);
         let before = self
             .lengths
             .iter()
-            .take(place)
+            .take(index)
             .map(|len| usize::from(*len))
             .sum();
         let start = self.used.start + before;

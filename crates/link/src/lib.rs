@@ -1,4 +1,15 @@
-//! Rooms on a board, their clients at the other end of a line: a UART, USB, a socket.
+//! Stateroom rooms on a microcontroller, with their clients at the other end of a UART, of USB or of a
+//! socket: a reliable message protocol over a byte stream that may lose bytes, for both ends.
+//!
+//! The *board* runs a [`Host`](stateroom_wasmi_host::Host) and a [`Link`]. The *bridge* is the end
+//! where the clients are: `stateroom-wasmi attach PORT`, which serves the board's rooms over
+//! WebSockets, or a program of your own with [`Bridge`]. [`protocol`] specifies what goes over the
+//! line.
+//!
+//! # Run loop
+//!
+//! The transport of the host is a [`LinkTransport`]; a [`Wire`] reads and writes the line.
+//! [`Link::poll`] reads, runs the host, and writes, none of which blocks.
 //!
 //! ```
 //! use stateroom_wasmi_host::*;
@@ -24,24 +35,66 @@
 //! let mut host = Host::new(Timer, LinkTransport::<BUFFER>::new());
 //! let mut link = Link::new(Uart);
 //! let room = host.open("chat", &module)?;
-//! link.carry(&mut host, room)?;
+//! link.add_room(&mut host, room)?;
 //! loop {
 //!     let wake_at = link.poll(&mut host, Budget::fuel(100_000))?;
 //!     while let Some(closed) = link.poll_closed(&mut host) {
-//!         // Its guest has failed: open it anew, or leave it.
+//!         // The guest failed: open the room again, or leave it closed.
 //!         # drop(closed);
 //!     }
-//!     sleep_until_interrupt_or(wake_at);
+//!     if !link.wants_write(&mut host) {
+//!         sleep_until_interrupt_or(wake_at);
+//!     }
 //!     # break Ok(());
 //! }
 //! # }
 //! ```
 //!
-//! After start-up nothing is allocated; a link and its transport together take about twice the buffer.
+//! # The wire
 //!
-//! On the other end, `stateroom-wasmi attach PORT` makes WebSockets of the line.
+//! [`Wire`] is a few lines over the registers of a UART; the feature `embedded-io` has it for drivers
+//! with the traits of that crate. Its reads and writes must not block, since the host would stand
+//! still.
 //!
-#![doc = include_str!("../PROTOCOL.md")]
+//! Bytes that the hardware drops because nobody reads them in time cost a retransmission, but no
+//! message. A UART buffers a few bytes at most, and a guest's slice takes as long as its fuel, so use
+//! an interrupt or DMA that fills a queue, and set [`LinkOptions::receive_buffer_bytes`] to its length.
+//! With hardware flow control or over USB no bytes are dropped.
+//!
+//! # Memory and limits
+//!
+//! A link and its transport each have a buffer of `N` bytes and take some hundred bytes besides.
+//! After start-up, nothing is allocated for frames in either direction.
+//!
+//! | limit | value |
+//! | --- | --- |
+//! | `N`, see [`buffer_bytes`] | 256 to 65,535 bytes |
+//! | rooms of a link ([`MAX_ROOMS`]) | 8 |
+//! | length of a room's id ([`MAX_ROOM_ID_BYTES`]) | 64 bytes |
+//! | frames without an acknowledgement | 64 |
+//! | connects in the rooms' inboxes | 8 |
+//! | bytes that one poll reads | about `N` |
+//! | silence after which a session ends ([`LinkOptions::session_timeout`]) | 10 s |
+//!
+//! When the send buffer is full, outputs stay with the host ([`SendError::WouldBlock`]); an output that
+//! is longer than the buffer is dropped ([`LinkSendError::TooLong`]). When a room's inbox is full, the
+//! bridge is told to wait.
+//!
+//! [`SendError::WouldBlock`]: stateroom_wasmi_host::SendError::WouldBlock
+//!
+//! # Panics
+//!
+//! Nothing here panics, whatever comes over the line.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what |
+//! | --- | --- |
+//! | `bridge` | [`Bridge`], the computer's end; needs `alloc` |
+//! | `embedded-io` | [`Ready`], [`ReadyHalves`] and [`NonBlocking`]: wires of `embedded-io` drivers |
+//! | `log` | ends of sessions go to the `log` facade |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![forbid(unsafe_code)]
@@ -49,7 +102,7 @@
 #[cfg(feature = "bridge")]
 extern crate alloc;
 
-/// Logs through the `log` crate if the feature is on, and else evaluates nothing.
+/// Logs through the `log` crate if the feature is on; expands to nothing otherwise.
 macro_rules! log {
     ($level:ident, $($message:tt)+) => {
         #[cfg(feature = "log")]
@@ -68,21 +121,31 @@ mod messages;
 mod transport;
 mod wire;
 
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod protocol {
+    pub use crate::messages::VERSION;
+}
+
 #[cfg(feature = "bridge")]
-pub use self::bridge::{BoardMessage, Bridge, SessionError};
+pub use self::bridge::{BoardMessage, Bridge, BridgeSendError, SessionError};
 #[cfg(feature = "embedded-io")]
 pub use self::embedded_io::{NonBlocking, Ready, ReadyHalves, WireError};
 pub use self::{
-    board::{CarryError, Link, LinkOptions},
-    messages::{Reason, VERSION},
+    board::{AddRoomError, Link, LinkOptions},
+    messages::RefusalReason,
     transport::{LinkSendError, LinkTransport, MAX_ROOM_ID_BYTES, MAX_ROOMS},
     wire::Wire,
 };
 
-/// The buffer that a link needs for messages of this length; at least 256 bytes.
+/// The buffer that a link needs for messages of this length, in bytes; at least 256.
 #[must_use]
-pub const fn buffer_bytes(message_bytes: usize) -> usize {
-    // One more, where the frame's length is a multiple of 254.
-    let bytes = framing::wire_bytes(message_bytes + messages::OUTPUT_HEAD) + 1;
+pub const fn buffer_bytes(max_message_bytes: usize) -> usize {
+    // `max_body_bytes` rounds down where the length of a frame is a multiple of 254.
+    let bytes = framing::max_wire_bytes(max_message_bytes + messages::OUTPUT_HEADER_BYTES) + 1;
     if bytes < 256 { 256 } else { bytes }
 }
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

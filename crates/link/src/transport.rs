@@ -1,56 +1,60 @@
-//! What a host on a board sends through: frames that wait for the other side.
+//! The transport of a board's host: encodes outputs as frames of the link.
 
 use super::{
     arq::{GoBackN, PushError},
-    framing::longest_body,
-    messages::{EVENT_HEAD, Hello, OUTPUT_HEAD, Reason, VERSION, event_head, kind, output_head},
+    framing::max_body_bytes,
+    messages::{
+        EVENT_HEADER_BYTES, Hello, RefusalReason, VERSION, event_header, kind, output_header,
+    },
 };
 use core::fmt::{self, Write};
 use stateroom_wasmi_host::{
     ClientId, Fault, Instant, MessagePayload, Output, RoomKey, SendError, Transport,
 };
 
-/// Rooms that one link carries at a time.
+/// The most rooms that one link carries at a time.
 pub const MAX_ROOMS: usize = 8;
-/// Length of the id of a room that a link carries.
+/// The length of the longest room id that a link carries.
 pub const MAX_ROOM_ID_BYTES: usize = 64;
 
-/// Connects that are on their way through the rooms, until the other side was told that their turn
-/// has come.
-const MAX_JOINING: usize = 8;
-/// Bytes of a fault's text that the other side is told.
+/// Connects that are in the rooms' inboxes, or handled but not reported to the bridge.
+const MAX_PENDING_JOINS: usize = 8;
+/// Longer fault texts are truncated.
 const MAX_FAULT_BYTES: usize = 120;
 
-/// The transport of a host whose rooms are behind a [`Link`](super::Link), with a buffer of `N` bytes
-/// (see [`buffer_bytes`](super::buffer_bytes)) for what is on its way.
+/// The transport of a host whose rooms are behind a [`Link`](super::Link), with a send buffer of `N`
+/// bytes (see [`buffer_bytes`](super::buffer_bytes)).
 ///
-/// What is said while nobody is at the other end is lost, since nobody is in the rooms either.
+/// Outputs that are sent while no bridge is connected are dropped: the rooms have no clients then.
+///
+/// # Panics
+///
+/// Does not compile unless `N` is between 256 and 65,535.
 pub struct LinkTransport<const N: usize> {
     pub(crate) arq: GoBackN<N>,
-    rooms: [Option<Carried>; MAX_ROOMS],
-    /// The number of the room that is carried next.
+    rooms: [Option<LinkedRoom>; MAX_ROOMS],
+    /// The number of the room that is added next.
     next_number: u8,
     has_session: bool,
-    /// Connects that the rooms have taken.
-    joining: heapless::Vec<(u8, ClientId), MAX_JOINING>,
-    /// Connects whose turn has come; there is no place yet to say so.
-    joined: heapless::Deque<(u8, ClientId), MAX_JOINING>,
+    /// Connects that wait in the inbox of their room.
+    pending_joins: heapless::Vec<(u8, ClientId), MAX_PENDING_JOINS>,
+    /// Connects that a room handles, whose `JOINED` is not queued yet.
+    unreported_joins: heapless::Deque<(u8, ClientId), MAX_PENDING_JOINS>,
 }
 
-/// A room that is carried.
 #[derive(Clone, Copy)]
-struct Carried {
+struct LinkedRoom {
     number: u8,
     key: RoomKey,
-    /// Whether the other side was told of it.
-    is_known: bool,
+    /// Whether the bridge of this session knows the room.
+    is_announced: bool,
 }
 
-/// Why a message did not go over the link.
+/// Why the link dropped an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkSendError {
-    /// It is longer than the buffer of this side or of the other.
+    /// The message is longer than the buffer of this end, or than the bridge accepts.
     TooLong {
         /// Its length in bytes.
         bytes: usize,
@@ -60,7 +64,9 @@ pub enum LinkSendError {
 impl fmt::Display for LinkSendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong { bytes } => write!(f, "its {bytes} bytes are more than the link takes"),
+            Self::TooLong { bytes } => {
+                write!(f, "the message of {bytes} bytes is too long for the link")
+            }
         }
     }
 }
@@ -72,210 +78,205 @@ impl<const N: usize> LinkTransport<N> {
     #[must_use]
     pub const fn new() -> Self {
         const {
-            assert!(N >= 256, "a link needs a buffer of 256 bytes at least");
+            assert!(N >= 256, "a link needs a buffer of at least 256 bytes");
             assert!(
                 N <= u16::MAX as usize,
-                "a link's buffer has 65,535 bytes at most"
+                "a link needs a buffer of at most 65,535 bytes"
             );
         }
         let mut arq = GoBackN::new();
-        // Whoever listens learns that this side has just started.
-        arq.greet(greeting::<N>(0, 0));
+        // A bridge that had a session with this board learns that the board restarted.
+        arq.send_hello(hello::<N>(0, 0));
         Self {
             arq,
             rooms: [None; MAX_ROOMS],
             next_number: 0,
             has_session: false,
-            joining: heapless::Vec::new(),
-            joined: heapless::Deque::new(),
+            pending_joins: heapless::Vec::new(),
+            unreported_joins: heapless::Deque::new(),
         }
     }
 
-    /// Whether somebody is at the other end.
+    /// Whether a bridge is connected.
     #[must_use]
     pub const fn has_session(&self) -> bool {
         self.has_session
     }
 
-    /// Gives a room a number; answers none if there are as many as can be.
-    pub(crate) fn carry(&mut self, key: RoomKey) -> Option<u8> {
-        if let Some(carried) = self
-            .rooms
-            .iter()
-            .flatten()
-            .find(|carried| carried.key == key)
-        {
-            return Some(carried.number);
+    /// Assigns a number to a room. Returns `None` if there are [`MAX_ROOMS`] already.
+    pub(crate) fn add_room(&mut self, key: RoomKey) -> Option<u8> {
+        if let Some(room) = self.rooms.iter().flatten().find(|room| room.key == key) {
+            return Some(room.number);
         }
-        // A number is used again as late as can be, for frames that are on their way meanwhile.
+        // Reuse numbers as late as possible: frames for a closed room may still be in transit.
         while self.key(self.next_number).is_some() {
             self.next_number = self.next_number.wrapping_add(1);
         }
         let number = self.next_number;
-        let place = self.rooms.iter_mut().find(|place| place.is_none())?;
-        *place = Some(Carried {
+        let slot = self.rooms.iter_mut().find(|slot| slot.is_none())?;
+        *slot = Some(LinkedRoom {
             number,
             key,
-            is_known: false,
+            is_announced: false,
         });
         self.next_number = number.wrapping_add(1);
         Some(number)
     }
 
     pub(crate) fn key(&self, number: u8) -> Option<RoomKey> {
-        let carried = self
-            .rooms
-            .iter()
-            .flatten()
-            .find(|carried| carried.number == number)?;
-        Some(carried.key)
+        let mut rooms = self.rooms.iter().flatten();
+        Some(rooms.find(|room| room.number == number)?.key)
     }
 
-    /// The room at a place, if there is one.
-    pub(crate) fn room_at(&self, place: usize) -> Option<RoomKey> {
-        Some((*self.rooms.get(place)?)?.key)
+    /// The room in a slot below [`MAX_ROOMS`].
+    pub(crate) fn room_at(&self, slot: usize) -> Option<RoomKey> {
+        Some((*self.rooms.get(slot)?)?.key)
     }
 
-    fn carried(&mut self, key: RoomKey) -> Option<&mut Carried> {
-        self.rooms
-            .iter_mut()
-            .flatten()
-            .find(|carried| carried.key == key)
+    fn room_mut(&mut self, key: RoomKey) -> Option<&mut LinkedRoom> {
+        let mut rooms = self.rooms.iter_mut().flatten();
+        rooms.find(|room| room.key == key)
     }
 
-    /// Begins a session with a side that has greeted, of which the answer tells.
-    pub(crate) fn start(&mut self, hello: Hello, window: u32) {
-        self.forget_session();
+    /// Begins the session that `peer` asks for, and confirms it by a hello.
+    pub(crate) fn start_session(&mut self, peer: Hello, window_bytes: u32) {
+        self.clear_session();
         self.has_session = true;
         self.arq
-            .start(hello.window as usize, hello.longest_body as usize);
-        self.arq.greet(greeting::<N>(hello.session, window));
+            .reset(peer.window_bytes as usize, peer.max_body_bytes as usize);
+        self.arq.send_hello(hello::<N>(peer.session, window_bytes));
     }
 
-    /// Ends a session, and tells the other side that there is none.
+    /// Ends the session, if any, and reports by a hello that there is none.
     pub(crate) fn end_session(&mut self) {
-        self.forget_session();
-        self.arq.start(0, 0);
-        self.arq.greet(greeting::<N>(0, 0));
+        self.clear_session();
+        self.arq.reset(0, 0);
+        self.arq.send_hello(hello::<N>(0, 0));
     }
 
-    fn forget_session(&mut self) {
+    fn clear_session(&mut self) {
         self.has_session = false;
-        self.joining.clear();
-        self.joined.clear();
-        for carried in self.rooms.iter_mut().flatten() {
-            carried.is_known = false;
+        self.pending_joins.clear();
+        self.unreported_joins.clear();
+        for room in self.rooms.iter_mut().flatten() {
+            room.is_announced = false;
         }
     }
 
-    /// The place of a room that the other side should be told of next.
-    pub(crate) fn unknown_room(&self) -> Option<RoomKey> {
-        let carried = self
-            .rooms
-            .iter()
-            .flatten()
-            .filter(|carried| !carried.is_known);
-        Some(carried.min_by_key(|carried| carried.key)?.key)
+    /// The room to announce next: the oldest of those that the bridge does not know.
+    pub(crate) fn next_unannounced(&self) -> Option<RoomKey> {
+        let rooms = self.rooms.iter().flatten();
+        let unannounced = rooms.filter(|room| !room.is_announced);
+        Some(unannounced.min_by_key(|room| room.key)?.key)
     }
 
-    /// Tells the other side of a room; answers whether there was a place for that.
-    pub(crate) fn introduce(&mut self, key: RoomKey, id: &str, message_bytes: usize) -> bool {
-        let longest = longest_body(N) - EVENT_HEAD;
-        let message_bytes = u32::try_from(message_bytes.min(longest))
+    /// Queues the announcement of a room. Returns whether it was queued.
+    pub(crate) fn announce(&mut self, key: RoomKey, id: &str, max_message_bytes: usize) -> bool {
+        let longest = max_body_bytes(N) - EVENT_HEADER_BYTES;
+        let max_message_bytes = u32::try_from(max_message_bytes.min(longest))
             .unwrap_or(u32::MAX)
             .to_le_bytes();
-        let Some(number) = self.carried(key).map(|carried| carried.number) else {
+        let Some(number) = self.room_mut(key).map(|room| room.number) else {
             return true;
         };
-        let pushed = self
-            .arq
-            .push(kind::ROOM, &[&[number], &message_bytes, id.as_bytes()]);
-        if let Some(carried) = self.carried(key) {
-            // What is too long for the other side is too long later, too.
-            carried.is_known = pushed != Err(PushError::Full);
+        let pushed = self.arq.push(
+            kind::ROOM_OPENED,
+            &[&[number], &max_message_bytes, id.as_bytes()],
+        );
+        if let Some(room) = self.room_mut(key) {
+            // Retrying does not help if the announcement is too long for the bridge.
+            room.is_announced = pushed != Err(PushError::QueueFull);
         }
         pushed.is_ok()
     }
 
-    /// Whether there is a place to say that a room has ended.
-    pub(crate) fn has_place_for_closed(&mut self) -> bool {
-        !self.has_session || (self.tell_joined() && self.arq.has_place(2 + MAX_FAULT_BYTES))
+    /// Whether the closing of a room can be queued.
+    pub(crate) fn can_report_closed(&mut self) -> bool {
+        !self.has_session || (self.report_joins() && self.arq.has_capacity(2 + MAX_FAULT_BYTES))
     }
 
-    /// Forgets a room that has ended, and tells the other side.
-    pub(crate) fn forget_room(&mut self, key: RoomKey, fault: Option<&Fault>) {
-        let Some(place) = self
-            .rooms
-            .iter_mut()
-            .find(|place| place.is_some_and(|carried| carried.key == key))
+    /// Removes a closed room, and reports it to the bridge.
+    pub(crate) fn remove_room(&mut self, key: RoomKey, fault: Option<&Fault>) {
+        let mut slots = self.rooms.iter_mut();
+        let Some(slot) = slots.find(|slot| slot.is_some_and(|room| room.key == key)) else {
+            return;
+        };
+        let Some(LinkedRoom {
+            number,
+            is_announced,
+            ..
+        }) = slot.take()
         else {
             return;
         };
-        let Some(Carried {
-            number, is_known, ..
-        }) = place.take()
-        else {
-            return;
-        };
-        self.joining.retain(|(room, _)| *room != number);
-        if self.has_session && is_known {
-            let mut text = Cut(heapless::String::new());
+        self.pending_joins.retain(|(room, _)| *room != number);
+        if self.has_session && is_announced {
+            let mut text = Truncated(heapless::String::new());
             if let Some(fault) = fault {
                 let _ = write!(text, "{fault}");
             }
-            let has_failed = u8::from(fault.is_some());
+            let is_fault = u8::from(fault.is_some());
             let pushed = self
                 .arq
-                .push(kind::CLOSED, &[&[number, has_failed], text.0.as_bytes()]);
-            debug_assert!(pushed != Err(PushError::Full), "there was a place for this");
+                .push(kind::ROOM_CLOSED, &[&[number, is_fault], text.0.as_bytes()]);
+            debug_assert!(
+                pushed != Err(PushError::QueueFull),
+                "`can_report_closed` was checked"
+            );
         }
     }
 
-    /// Whether a refusal, and one more connect, would find their places.
-    pub(crate) fn can_take_events(&mut self) -> bool {
-        self.tell_joined() && !self.joining.is_full() && self.arq.has_place(EVENT_HEAD + 1)
+    /// Whether there is capacity for what an event may cause: a refusal, or one more pending join.
+    pub(crate) fn can_accept_event(&mut self) -> bool {
+        self.report_joins()
+            && !self.pending_joins.is_full()
+            && self.arq.has_capacity(EVENT_HEADER_BYTES + 1)
     }
 
-    /// A room has taken this connect.
-    pub(crate) fn expect_join(&mut self, room: u8, client: ClientId) {
-        // There was a place for it, or the connect would not have been taken.
-        let _ = self.joining.push((room, client));
+    /// A connect is in the inbox of its room.
+    pub(crate) fn add_pending_join(&mut self, room: u8, client: ClientId) {
+        // Cannot be full: `can_accept_event` was checked.
+        let _ = self.pending_joins.push((room, client));
     }
 
-    pub(crate) fn tell_refused(&mut self, room: u8, client: ClientId, reason: Reason) {
-        // There was a place for it, or the event would not have been looked at.
-        let _ = self
-            .arq
-            .push(kind::REFUSED, &[&event_head(room, client), &[reason as u8]]);
+    pub(crate) fn report_refused(&mut self, room: u8, client: ClientId, reason: RefusalReason) {
+        // Cannot be full: `can_accept_event` was checked.
+        let _ = self.arq.push(
+            kind::REFUSED,
+            &[&event_header(room, client), &[reason as u8]],
+        );
     }
 
-    /// Says whose connects have had their turn, as far as there is place; answers whether that was all.
-    pub(crate) fn tell_joined(&mut self) -> bool {
-        while let Some((room, client)) = self.joined.front() {
-            if self.arq.push(kind::JOINED, &[&event_head(*room, *client)]) == Err(PushError::Full) {
+    /// Queues a `JOINED` for each unreported join. Returns whether all fitted.
+    fn report_joins(&mut self) -> bool {
+        while let Some((room, client)) = self.unreported_joins.front() {
+            let pushed = self
+                .arq
+                .push(kind::JOINED, &[&event_header(*room, *client)]);
+            if pushed == Err(PushError::QueueFull) {
                 return false;
             }
-            self.joined.pop_front();
+            self.unreported_joins.pop_front();
         }
         true
     }
 
-    /// What is to be written next.
+    /// The bytes to write next; empty if there are none.
     pub(crate) fn unsent(&mut self, now: Instant) -> &[u8] {
         if self.has_session {
-            self.tell_joined();
+            self.report_joins();
         }
         self.arq.unsent(now)
     }
 }
 
-/// What this side says of itself.
-pub(crate) const fn greeting<const N: usize>(session: u32, window: u32) -> Hello {
+/// The hello of an end with a buffer of `N` bytes.
+pub(crate) const fn hello<const N: usize>(session: u32, window_bytes: u32) -> Hello {
     Hello {
         version: VERSION,
         session,
-        longest_body: longest_body(N) as u32,
-        window,
+        max_body_bytes: max_body_bytes(N) as u32,
+        window_bytes,
     }
 }
 
@@ -283,28 +284,30 @@ impl<const N: usize> Transport for LinkTransport<N> {
     type Error = LinkSendError;
 
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-        let Some(&mut Carried {
-            number, is_known, ..
-        }) = self.carried(room)
+        let Some(&mut LinkedRoom {
+            number,
+            is_announced,
+            ..
+        }) = self.room_mut(room)
         else {
             return Ok(());
         };
-        // Nobody can be in a room that nobody knows of.
-        if !self.has_session || !is_known {
+        // No client of the bridge can be in a room that was not announced.
+        if !self.has_session || !is_announced {
             return Ok(());
         }
-        if !self.tell_joined() {
+        if !self.report_joins() {
             return Err(SendError::WouldBlock);
         }
         let kind = match output.payload {
-            MessagePayload::Text(_) => kind::SAID_TEXT,
-            MessagePayload::Bytes(_) => kind::SAID_BYTES,
+            MessagePayload::Text(_) => kind::OUTPUT_TEXT,
+            MessagePayload::Bytes(_) => kind::OUTPUT_BYTES,
         };
-        let head: [u8; OUTPUT_HEAD] = output_head(number, output.recipient);
+        let header = output_header(number, output.recipient);
         self.arq
-            .push(kind, &[&head, output.payload.as_bytes()])
+            .push(kind, &[&header, output.payload.as_bytes()])
             .map_err(|error| match error {
-                PushError::Full => SendError::WouldBlock,
+                PushError::QueueFull => SendError::WouldBlock,
                 PushError::TooLong => SendError::Failed(LinkSendError::TooLong {
                     bytes: output.payload.len(),
                 }),
@@ -312,21 +315,18 @@ impl<const N: usize> Transport for LinkTransport<N> {
     }
 
     fn connected(&mut self, room: RoomKey, client: ClientId) {
-        let Some(&mut Carried { number, .. }) = self.carried(room) else {
+        let Some(&mut LinkedRoom { number, .. }) = self.room_mut(room) else {
             return;
         };
-        // A client that did not come over the link is of no interest at its other end.
-        let Some(place) = self
-            .joining
-            .iter()
-            .position(|joining| *joining == (number, client))
-        else {
+        let mut joins = self.pending_joins.iter();
+        // Ignore clients that the firmware itself connected.
+        let Some(index) = joins.position(|join| *join == (number, client)) else {
             return;
         };
-        self.joining.remove(place);
-        // As many as wait for their turn or for a place, no more are taken.
-        let _ = self.joined.push_back((number, client));
-        self.tell_joined();
+        self.pending_joins.remove(index);
+        // Cannot be full: connects are accepted only while this is empty.
+        let _ = self.unreported_joins.push_back((number, client));
+        self.report_joins();
     }
 }
 
@@ -350,10 +350,10 @@ impl<const N: usize> fmt::Debug for LinkTransport<N> {
     }
 }
 
-/// A text that is cut where it gets too long.
-struct Cut(heapless::String<MAX_FAULT_BYTES>);
+/// A text of limited length; what does not fit is dropped.
+struct Truncated(heapless::String<MAX_FAULT_BYTES>);
 
-impl Write for Cut {
+impl Write for Truncated {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut chars = text.chars();
         while chars.next().is_some_and(|char| self.0.push(char).is_ok()) {}

@@ -1,18 +1,18 @@
-//! What a link reads from and writes to.
+//! The byte stream below a link.
 
-/// Bytes in and bytes out, without waiting.
+/// A byte stream with non-blocking reads and writes.
 ///
-/// A UART of which one can ask whether a byte has come and whether there is place for one more is a
-/// wire in a few lines; better is one whose interrupt fills a queue, since a UART by itself keeps but
-/// a few bytes for whoever is busy.
+/// For a UART whose registers show whether a byte has arrived and whether another can be written,
+/// this takes a few lines. Better is a driver whose interrupt or DMA fills a queue: the hardware
+/// buffers a few bytes at most while the board runs a guest.
 ///
 /// ```
 /// # struct Registers;
 /// # impl Registers {
 /// #     fn has_byte(&self) -> bool { false }
-/// #     fn byte(&mut self) -> u8 { 0 }
-/// #     fn has_place(&self) -> bool { false }
-/// #     fn put(&mut self, byte: u8) {}
+/// #     fn read_byte(&mut self) -> u8 { 0 }
+/// #     fn has_space(&self) -> bool { false }
+/// #     fn write_byte(&mut self, byte: u8) {}
 /// # }
 /// struct Uart(Registers);
 ///
@@ -22,7 +22,7 @@
 ///     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error> {
 ///         let mut read = 0;
 ///         while read < bytes.len() && self.0.has_byte() {
-///             bytes[read] = self.0.byte();
+///             bytes[read] = self.0.read_byte();
 ///             read += 1;
 ///         }
 ///         Ok(read)
@@ -30,8 +30,8 @@
 ///
 ///     fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
 ///         let mut written = 0;
-///         while written < bytes.len() && self.0.has_place() {
-///             self.0.put(bytes[written]);
+///         while written < bytes.len() && self.0.has_space() {
+///             self.0.write_byte(bytes[written]);
 ///             written += 1;
 ///         }
 ///         Ok(written)
@@ -39,21 +39,22 @@
 /// }
 /// ```
 pub trait Wire {
-    /// What may go wrong.
+    /// Why reading or writing failed.
     type Error;
 
-    /// Reads what has come, as far as it fits; answers how many bytes, 0 if none have come.
+    /// Reads available bytes into `bytes`, and returns their number; 0 if there are none now.
     ///
     /// # Errors
     ///
-    /// If the wire is broken. Bytes that were lost or damaged are no error: the link notices.
+    /// If the wire cannot be used any more. Lost or damaged bytes, such as an overrun or a framing
+    /// error of a UART, are not to be reported: the link detects and retransmits them.
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Self::Error>;
 
-    /// Writes as many of the bytes as there is place for; answers how many, 0 if there is none.
+    /// Writes as many of the bytes as fit now, and returns their number; 0 if none do.
     ///
     /// # Errors
     ///
-    /// If the wire is broken.
+    /// If the wire cannot be used any more.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Once warm, a link allocates nothing: neither for frames that come in nor for those that go out.
+//! Once warm, a link allocates nothing for frames in either direction.
 //!
 //! A test target of its own, since it replaces the allocator.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
@@ -15,9 +15,9 @@ const ECHO: &[u8] = include_bytes!("../../../examples/rooms/wasm/echo-c.wasm");
 
 const BUFFER: usize = 2048;
 
-/// Gives the link what is to come, and forgets what it writes.
+/// Plays back bytes to the link, and discards what it writes.
 struct Script {
-    to_come: std::rc::Rc<[u8]>,
+    input: std::rc::Rc<[u8]>,
     read: usize,
     written: usize,
 }
@@ -26,9 +26,9 @@ impl Wire for Script {
     type Error = Infallible;
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        let left = &self.to_come[self.read..];
-        let len = bytes.len().min(left.len());
-        bytes[..len].copy_from_slice(&left[..len]);
+        let unread = &self.input[self.read..];
+        let len = bytes.len().min(unread.len());
+        bytes[..len].copy_from_slice(&unread[..len]);
         self.read += len;
         Ok(len)
     }
@@ -39,8 +39,8 @@ impl Wire for Script {
     }
 }
 
-fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
-    let mut frame = [&[kind, number], body].concat();
+fn encode(kind: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = [&[kind, sequence], body].concat();
     frame.extend(
         crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC)
             .checksum(&frame)
@@ -49,7 +49,7 @@ fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
     [&[0], cobs::encode_vec(&frame).as_slice(), &[0]].concat()
 }
 
-/// A greeting; and, when it was answered, a client that connects, speaks and leaves.
+/// A hello; and, after its confirmation, a client that connects, sends two messages and disconnects.
 fn session(session: u8) -> [std::rc::Rc<[u8]>; 2] {
     let to = |rest: &[u8]| [&[0, 1, 0, 0, 0], rest].concat();
     let hello = encode(0x01, 0, &[1, session, 0, 0, 0, 0, 16, 0, 0, 0, 16, 0, 0]);
@@ -64,11 +64,11 @@ fn session(session: u8) -> [std::rc::Rc<[u8]>; 2] {
 }
 
 #[test]
-fn once_warm_frames_allocate_nothing() {
+fn a_warm_link_allocates_nothing() {
     let mut host = Host::new(ManualClock::new(), LinkTransport::<BUFFER>::new());
     let script = [session(1), session(2)].concat();
     let mut link = Link::<_, BUFFER>::new(Script {
-        to_come: script[0].clone(),
+        input: script[0].clone(),
         read: 0,
         written: 0,
     });
@@ -78,12 +78,13 @@ fn once_warm_frames_allocate_nothing() {
             &Module::load(ECHO, &Limits::default()).expect("it loads"),
         )
         .expect("it opens");
-    link.carry(&mut host, room).expect("it is carried");
+    link.add_room(&mut host, room)
+        .expect("the link has capacity");
     let mut round = || {
-        for to_come in &script {
-            link.wire_mut().to_come = to_come.clone();
+        for input in &script {
+            link.wire_mut().input = input.clone();
             link.wire_mut().read = 0;
-            // Also what is sent again.
+            // Long enough for retransmissions.
             for _ in 0..10 {
                 let Ok(_) = link.poll(&mut host, Budget::UNLIMITED);
                 host.clock().advance(Duration::from_millis(500));

@@ -110,7 +110,8 @@ fn run_firmware<S: Read + Write>(stream: &mut Stream<S>, switches: &Switches) ->
         let room = host
             .open(id, &module_with(&text, &small))
             .expect("the room opens");
-        link.carry(&mut host, room).expect("the link carries it");
+        link.add_room(&mut host, room)
+            .expect("the link has capacity");
     }
     loop {
         for switch in [&switches.restart, &switches.cut, &switches.quit] {

@@ -1,15 +1,15 @@
-//! Wires of what implements the traits of `embedded-io`.
+//! Wires of types that implement the traits of `embedded-io`.
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
 use stateroom_wasmi_link::{NonBlocking, Ready, ReadyHalves, Wire, WireError};
 
-/// A UART with a byte to read and a place to write, where it is not out of them.
+/// A UART that reads and writes one byte at a time.
 #[derive(Default)]
 struct Uart {
-    came: Vec<u8>,
+    received: Vec<u8>,
     sent: Vec<u8>,
     space: usize,
-    has_ended: bool,
+    is_closed: bool,
     is_broken: bool,
 }
 
@@ -22,22 +22,22 @@ impl Read for Uart {
         if self.is_broken {
             return Err(ErrorKind::BrokenPipe);
         }
-        if self.came.is_empty() {
-            // A real one would wait here for ever.
-            return if self.has_ended {
+        if self.received.is_empty() {
+            // A real one would block here.
+            return if self.is_closed {
                 Ok(0)
             } else {
                 Err(ErrorKind::TimedOut)
             };
         }
-        bytes[0] = self.came.remove(0);
+        bytes[0] = self.received.remove(0);
         Ok(1)
     }
 }
 
 impl ReadReady for Uart {
     fn read_ready(&mut self) -> Result<bool, ErrorKind> {
-        Ok(!self.came.is_empty() || self.has_ended || self.is_broken)
+        Ok(!self.received.is_empty() || self.is_closed || self.is_broken)
     }
 }
 
@@ -65,54 +65,54 @@ impl WriteReady for Uart {
     }
 }
 
-fn assert_is_a_wire<W: Wire<Error = WireError<ErrorKind>>>(
+fn assert_does_not_block<W: Wire<Error = WireError<ErrorKind>>>(
     mut wire: W,
     sent: impl Fn(&W) -> Vec<u8>,
 ) {
     let mut bytes = [0; 8];
     assert_eq!(wire.read(&mut bytes), Ok(1));
     assert_eq!(bytes[0], 7);
-    assert_eq!(wire.read(&mut bytes), Ok(0), "it does not wait");
+    assert_eq!(wire.read(&mut bytes), Ok(0), "it does not block");
     assert_eq!(wire.write(&[1, 2]), Ok(1));
-    assert_eq!(wire.write(&[2]), Ok(0), "it does not wait");
+    assert_eq!(wire.write(&[2]), Ok(0), "it does not block");
     assert_eq!(sent(&wire), [1]);
 }
 
 fn uart() -> Uart {
     Uart {
-        came: vec![7],
+        received: vec![7],
         space: 1,
         ..Uart::default()
     }
 }
 
 #[test]
-fn what_tells_whether_it_is_ready_is_not_waited_for() {
-    assert_is_a_wire(Ready(uart()), |wire| wire.0.sent.clone());
-    assert_is_a_wire(ReadyHalves(uart(), uart()), |wire| wire.1.sent.clone());
+fn ready_drivers_do_not_block() {
+    assert_does_not_block(Ready(uart()), |wire| wire.0.sent.clone());
+    assert_does_not_block(ReadyHalves(uart(), uart()), |wire| wire.1.sent.clone());
 }
 
 #[test]
-fn what_fails_instead_of_waiting_is_not_waited_for() {
-    let is_not_ready = |error: &ErrorKind| *error == ErrorKind::TimedOut;
-    assert_is_a_wire(
+fn non_blocking_io_does_not_block() {
+    let would_block = |error: &ErrorKind| *error == ErrorKind::TimedOut;
+    assert_does_not_block(
         NonBlocking {
             io: uart(),
-            is_not_ready,
+            would_block,
         },
         |wire| wire.io.sent.clone(),
     );
 }
 
 #[test]
-fn a_wire_that_is_broken_or_has_ended_says_so() {
+fn errors_and_end_of_file_are_reported() {
     let never = |_: &ErrorKind| false;
     let broken = || Uart {
         is_broken: true,
         ..Uart::default()
     };
-    let ended = || Uart {
-        has_ended: true,
+    let closed = || Uart {
+        is_closed: true,
         ..Uart::default()
     };
     assert_eq!(
@@ -123,10 +123,10 @@ fn a_wire_that_is_broken_or_has_ended_says_so() {
         Ready(broken()).write(&[0]),
         Err(WireError::Write(ErrorKind::BrokenPipe))
     );
-    assert_eq!(Ready(ended()).read(&mut [0]), Err(WireError::Ended));
+    assert_eq!(Ready(closed()).read(&mut [0]), Err(WireError::Closed));
     let mut wire = NonBlocking {
         io: broken(),
-        is_not_ready: never,
+        would_block: never,
     };
     assert_eq!(
         wire.read(&mut [0]),
@@ -138,10 +138,10 @@ fn a_wire_that_is_broken_or_has_ended_says_so() {
     );
     assert_eq!(
         NonBlocking {
-            io: ended(),
-            is_not_ready: never
+            io: closed(),
+            would_block: never
         }
         .read(&mut [0]),
-        Err(WireError::Ended)
+        Err(WireError::Closed)
     );
 }

@@ -1,23 +1,26 @@
-//! A bridge that means harm.
+//! A hostile bridge.
 
 use super::*;
 use crate::support::{Random, echo};
 
-/// The board is as it should be: whoever greets is served.
+/// A new session works.
 fn assert_serves(board: &mut Board, session: u32) {
-    let mut bridge = Bridge::greet(board, session);
+    let mut bridge = Bridge::connect_to(board, session);
     bridge.run(board);
-    bridge.told();
+    bridge.take_messages();
     bridge.connect(board, 0, 1);
     bridge.text(board, 0, 1, "hello");
     assert_eq!(
-        bridge.told(),
-        told([(JOINED, "0x0001000000"), (SAID_TEXT, "0x000101000000hello")])
+        bridge.take_messages(),
+        messages([
+            (JOINED, "0x0001000000"),
+            (OUTPUT_TEXT, "0x000101000000hello")
+        ])
     );
 }
 
 #[test]
-fn random_bytes_do_no_harm() {
+fn random_bytes_are_survived() {
     let mut random = Random::new();
     let mut board = board(&[("", &echo())]);
     for round in 1..50 {
@@ -27,14 +30,14 @@ fn random_bytes_do_no_harm() {
             board.poll();
             board.written();
         }
-        // End what has begun.
+        // End the last frame.
         board.link.wire_mut().to_board.push_back(0);
         assert_serves(&mut board, round);
     }
 }
 
 #[test]
-fn random_frames_that_are_whole_do_no_harm() {
+fn random_valid_frames_are_survived() {
     let mut random = Random::new();
     let small = limits(|limits| {
         limits.max_clients = 4;
@@ -43,15 +46,28 @@ fn random_frames_that_are_whole_do_no_harm() {
     });
     let mut board = board_with(&[("", &echo()), ("other", &echo())], &small);
     let kinds = [
-        HELLO, ACK, RESEND, BUSY, PING, CONNECT, DISCONNECT, TEXT, BYTES, ROOM, CLOSED, JOINED,
-        SAID_TEXT, 0, 255,
+        HELLO,
+        ACK,
+        REJ,
+        RNR,
+        PING,
+        CONNECT,
+        DISCONNECT,
+        TEXT,
+        BYTES,
+        ROOM_OPENED,
+        ROOM_CLOSED,
+        JOINED,
+        OUTPUT_TEXT,
+        0,
+        255,
     ];
-    let mut number = 0;
+    let mut sequence = 0;
     for round in 0..20_000_u32 {
         let kind = kinds[random.below(kinds.len())];
-        // Now and then the right number, so that frames are taken, and small rooms and clients.
-        let number_sent = if random.below(3) > 0 {
-            number
+        // Mostly the expected sequence sequence, so that frames are accepted, and small rooms and clients.
+        let sequence_sent = if random.below(3) > 0 {
+            sequence
         } else {
             random.next() as u8
         };
@@ -76,30 +92,30 @@ fn random_frames_that_are_whole_do_no_harm() {
             .link
             .wire_mut()
             .to_board
-            .extend(encode(kind, number_sent, &body));
+            .extend(encode(kind, sequence_sent, &body));
         board.poll();
-        // The board says which number is next.
+        // The replies have the expected sequence sequence.
         for frame in decode(&board.written()).iter().flatten() {
             match frame.kind {
-                ACK | RESEND | BUSY => number = frame.number,
-                HELLO => number = 0,
+                ACK | REJ | RNR => sequence = frame.sequence,
+                HELLO => sequence = 0,
                 _ => {}
             }
         }
         if round % 1000 == 999 {
             board.host.clock().advance(Duration::from_secs(1));
             assert_serves(&mut board, 1_000_000 + round);
-            number = 0;
+            sequence = 0;
         }
     }
 }
 
 #[test]
-fn frames_that_are_too_long_or_never_end_do_no_harm() {
+fn frames_that_are_too_long_or_never_end_are_dropped() {
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     for length in [BUFFER - 20, BUFFER - 1, BUFFER, BUFFER + 1, 100 * BUFFER] {
         bridge.put(
             &mut board,
@@ -107,23 +123,23 @@ fn frames_that_are_too_long_or_never_end_do_no_harm() {
         );
         bridge.put(&mut board, &vec![0x11; length]);
         bridge.run(&mut board);
-        bridge.told();
-        // Some of these were whole, and are counted.
-        let (_, next) = *bridge.control.last().expect("the board answers");
+        bridge.take_messages();
+        // Some of these were valid and accepted.
+        let (_, next) = *bridge.control.last().expect("the board replies");
         bridge.next = next;
         bridge.text(&mut board, 0, 1, "hello");
         assert_eq!(
-            bridge.told(),
-            told([(SAID_TEXT, "0x000101000000hello")]),
+            bridge.take_messages(),
+            messages([(OUTPUT_TEXT, "0x000101000000hello")]),
             "{length}"
         );
     }
 }
 
 #[test]
-fn whoever_sends_without_end_does_not_keep_the_host_from_its_work() {
+fn an_endless_stream_does_not_starve_the_host() {
     let mut board = board(&[("", &echo())]);
-    Bridge::greet(&mut board, 1);
+    Bridge::connect_to(&mut board, 1);
     board
         .link
         .wire_mut()
@@ -139,11 +155,11 @@ fn whoever_sends_without_end_does_not_keep_the_host_from_its_work() {
 }
 
 #[test]
-fn acknowledgements_of_what_was_never_sent_are_not_believed() {
+fn acknowledgements_of_unsent_frames_are_ignored() {
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     for ahead in 1..=255 {
         bridge.put(
             &mut board,
@@ -154,22 +170,22 @@ fn acknowledgements_of_what_was_never_sent_are_not_believed() {
     for i in 0..3 {
         bridge.text(&mut board, 0, 1, &i.to_string());
         assert_eq!(
-            bridge.told(),
-            vec![(SAID_TEXT, format!("0x000101000000{i}"))]
+            bridge.take_messages(),
+            vec![(OUTPUT_TEXT, format!("0x000101000000{i}"))]
         );
     }
 }
 
 #[test]
-fn connects_without_end_are_bounded() {
-    // The room never comes to its connects, since its first event never ends within this test.
+fn pending_connects_are_bounded() {
+    // The first connect runs longer than this test, so the others wait.
     let endless = crate::support::speaker(&[("connect", "(loop $again (br $again))")], "");
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(u64::MAX);
         limits.fuel_per_slice = 100;
     });
     let mut board = board_with(&[("", &endless)], &limits);
-    let bridge = Bridge::greet(&mut board, 1);
+    let bridge = Bridge::connect_to(&mut board, 1);
     for number in 0..100 {
         bridge.put(
             &mut board,
@@ -180,13 +196,16 @@ fn connects_without_end_are_bounded() {
     assert_eq!(
         board.clients("").len(),
         9,
-        "one whose turn it is, and eight that wait"
+        "one that the room handles, and eight that wait"
     );
     let control: Vec<_> = decode(&board.written())
         .into_iter()
         .flatten()
-        .filter(|frame| frame.kind == BUSY)
+        .filter(|frame| frame.kind == RNR)
         .collect();
-    assert!(control.iter().all(|frame| frame.number == 9), "{control:?}");
+    assert!(
+        control.iter().all(|frame| frame.sequence == 9),
+        "{control:?}"
+    );
     assert!(!control.is_empty());
 }

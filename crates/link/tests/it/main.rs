@@ -1,17 +1,17 @@
-//! Rooms behind a line: a board with a link over a wire that is a pair of queues, and a bridge that
-//! speaks what the documentation of the format says, with nothing of ours.
+//! A board whose wire is a pair of queues, and a bridge that implements `PROTOCOL.md` independently of
+//! the crate.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod bounds;
+mod backpressure;
+mod corruption;
 #[cfg(feature = "embedded-io")]
 mod embedded_io;
 mod hostile;
-mod noise;
+mod messages;
 mod sessions;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;
-mod talk;
 
 use crate::support::{hex, limits, module_with};
 use stateroom_wasmi_host::{Budget, Host, Instant, Limits, ManualClock, RoomKey};
@@ -22,27 +22,27 @@ const BUFFER: usize = 512;
 
 const HELLO: u8 = 0x01;
 const ACK: u8 = 0x02;
-const RESEND: u8 = 0x03;
-const BUSY: u8 = 0x04;
+const REJ: u8 = 0x03;
+const RNR: u8 = 0x04;
 const PING: u8 = 0x05;
 const CONNECT: u8 = 0x10;
 const DISCONNECT: u8 = 0x11;
 const TEXT: u8 = 0x12;
 const BYTES: u8 = 0x13;
-const ROOM: u8 = 0x20;
-const CLOSED: u8 = 0x21;
+const ROOM_OPENED: u8 = 0x20;
+const ROOM_CLOSED: u8 = 0x21;
 const JOINED: u8 = 0x22;
 const REFUSED: u8 = 0x23;
-const SAID_TEXT: u8 = 0x24;
-const SAID_BYTES: u8 = 0x25;
+const OUTPUT_TEXT: u8 = 0x24;
+const OUTPUT_BYTES: u8 = 0x25;
 
-/// A wire that is a queue each way.
+/// A wire that is a queue in each direction.
 struct Queues {
     to_board: VecDeque<u8>,
     from_board: Vec<u8>,
-    /// Bytes that the board may write until this is raised.
+    /// Bytes that the board may still write.
     space: usize,
-    /// Bytes that it may write at once.
+    /// Bytes that one write takes at most.
     at_once: usize,
 }
 
@@ -72,7 +72,7 @@ struct Board {
     pub wake_at: Option<Instant>,
 }
 
-/// A board that carries rooms of these ids and guests.
+/// A board with rooms of these ids and guests.
 fn board(rooms: &[(&str, &str)]) -> Board {
     board_with(rooms, &limits(|_| {}))
 }
@@ -103,12 +103,12 @@ impl Board {
             .open(id, &module_with(text, limits))
             .expect("the room opens");
         self.link
-            .carry(&mut self.host, key)
-            .expect("the link carries it");
+            .add_room(&mut self.host, key)
+            .expect("the link has capacity");
         key
     }
 
-    /// Polls until the board has nothing to do at this time.
+    /// Polls until the board is idle at this time.
     fn poll(&mut self) {
         for _ in 0..10_000 {
             let Ok(wake_at) = self.link.poll(&mut self.host, Budget::UNLIMITED);
@@ -117,7 +117,7 @@ impl Board {
                 return;
             }
         }
-        panic!("the board does not come to rest");
+        panic!("the board is never idle");
     }
 
     fn now(&self) -> Instant {
@@ -130,7 +130,7 @@ impl Board {
         self.poll();
     }
 
-    /// What the board wrote since this was asked last.
+    /// What the board wrote since the last call.
     fn written(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.link.wire_mut().from_board)
     }
@@ -145,17 +145,17 @@ impl Board {
     }
 }
 
-/// A frame that was taken apart.
+/// A decoded frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Frame {
     pub kind: u8,
-    pub number: u8,
+    pub sequence: u8,
     pub body: Vec<u8>,
 }
 
-/// A frame as it goes over the line.
-fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
-    let mut frame = [&[kind, number], body].concat();
+/// A frame as it is on the line.
+fn encode(kind: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = [&[kind, sequence], body].concat();
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&frame);
     frame.extend(crc.to_le_bytes());
     let mut encoded = vec![0];
@@ -164,7 +164,7 @@ fn encode(kind: u8, number: u8, body: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// The frames in a row of bytes, nothing for one that is damaged; and how many bytes were left.
+/// The frames in a stream of bytes; `None` for each that is damaged.
 fn decode(bytes: &[u8]) -> Vec<Option<Frame>> {
     let parts = bytes
         .split(|byte| *byte == 0)
@@ -173,50 +173,50 @@ fn decode(bytes: &[u8]) -> Vec<Option<Frame>> {
         .map(|part| {
             let frame = cobs::decode_vec(part).ok()?;
             let (frame, crc) = frame.split_last_chunk::<4>()?;
-            let right = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(frame);
-            let [kind, number, body @ ..] = frame else {
+            let expected = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(frame);
+            let [kind, sequence, body @ ..] = frame else {
                 return None;
             };
-            (*crc == right.to_le_bytes()).then(|| Frame {
+            (*crc == expected.to_le_bytes()).then(|| Frame {
                 kind: *kind,
-                number: *number,
+                sequence: *sequence,
                 body: body.into(),
             })
         })
         .collect()
 }
 
-/// The other end of the line, which keeps to the format in the simplest way: one frame after the other.
+/// The simplest implementation of the other end: stop-and-wait.
 struct Bridge {
-    /// The number of the next frame that it sends.
+    /// The sequence number of the next frame to send.
     next: u8,
-    /// The number of the next frame that it takes.
+    /// The sequence number of the next frame to accept.
     expected: u8,
-    /// Numbered frames that it took.
-    pub taken: Vec<Frame>,
-    /// Other frames that it got, by kind and number.
+    /// Numbered frames that were accepted.
+    pub accepted: Vec<Frame>,
+    /// Control frames that were received: kind and sequence number.
     pub control: Vec<(u8, u8)>,
 }
 
 impl Bridge {
-    /// Greets, and is answered.
-    fn greet(board: &mut Board, session: u32) -> Self {
+    /// Starts a session.
+    fn connect_to(board: &mut Board, session: u32) -> Self {
         let mut bridge = Self {
             next: 0,
             expected: 0,
-            taken: Vec::new(),
+            accepted: Vec::new(),
             control: Vec::new(),
         };
         board.written();
         bridge.put(board, &encode(HELLO, 0, &hello(1, session, 4096, 4096)));
         board.poll();
         let frames = decode(&board.written());
-        let answer = frames[0].clone().expect("the answer is a frame");
+        let reply = frames[0].clone().expect("the reply is intact");
         assert_eq!(
-            (answer.kind, &answer.body[..5]),
+            (reply.kind, &reply.body[..5]),
             (HELLO, &hello(1, session, 0, 0)[..5])
         );
-        bridge.take(board, &frames[1..]);
+        bridge.receive(board, &frames[1..]);
         bridge
     }
 
@@ -225,7 +225,7 @@ impl Bridge {
         board.link.wire_mut().to_board.extend(bytes);
     }
 
-    /// Sends a numbered frame until it is taken, and takes what comes meanwhile.
+    /// Sends a numbered frame until it is acknowledged, and receives meanwhile.
     fn send(&mut self, board: &mut Board, kind: u8, body: &[u8]) {
         self.control.clear();
         self.put(board, &encode(kind, self.next, body));
@@ -239,10 +239,10 @@ impl Bridge {
             self.put(board, &encode(kind, self.next, body));
             self.run(board);
         }
-        panic!("the frame was never taken: {:?}", self.control);
+        panic!("the frame was never acknowledged: {:?}", self.control);
     }
 
-    /// Lets the board work, and takes what it writes, until there is no more.
+    /// Polls the board and receives what it writes, until there is no more.
     fn run(&mut self, board: &mut Board) {
         loop {
             board.poll();
@@ -250,20 +250,20 @@ impl Bridge {
             if written.is_empty() {
                 return;
             }
-            self.take(board, &decode(&written));
+            self.receive(board, &decode(&written));
         }
     }
 
-    fn take(&mut self, board: &mut Board, frames: &[Option<Frame>]) {
+    fn receive(&mut self, board: &mut Board, frames: &[Option<Frame>]) {
         for frame in frames {
-            let frame = frame.clone().expect("nothing was damaged");
+            let frame = frame.clone().expect("no frame is damaged");
             if frame.kind < 0x10 {
-                self.control.push((frame.kind, frame.number));
+                self.control.push((frame.kind, frame.sequence));
                 continue;
             }
-            if frame.number == self.expected {
+            if frame.sequence == self.expected {
                 self.expected = self.expected.wrapping_add(1);
-                self.taken.push(frame);
+                self.accepted.push(frame);
             }
         }
         if !frames.is_empty() {
@@ -279,17 +279,17 @@ impl Bridge {
         self.send(board, TEXT, &head(room, client, text.as_bytes()));
     }
 
-    /// What was taken since this was asked last, each as its kind and its body in hex; bodies of texts
-    /// have the text at their end.
-    fn told(&mut self) -> Vec<(u8, String)> {
-        let taken = std::mem::take(&mut self.taken);
-        taken
+    /// The frames that were accepted since the last call: kind, and body in hex but for the text at
+    /// its end.
+    fn take_messages(&mut self) -> Vec<(u8, String)> {
+        let accepted = std::mem::take(&mut self.accepted);
+        accepted
             .into_iter()
             .map(|frame| {
                 let text_at = match frame.kind {
-                    SAID_TEXT => 6,
-                    ROOM => 5,
-                    CLOSED => 2,
+                    OUTPUT_TEXT => 6,
+                    ROOM_OPENED => 5,
+                    ROOM_CLOSED => 2,
                     _ => frame.body.len(),
                 };
                 let (head, text) = frame.body.split_at(text_at);
@@ -307,11 +307,11 @@ fn hello(version: u8, session: u32, longest_body: u32, window: u32) -> Vec<u8> {
     [&[version], numbers.concat().as_slice()].concat()
 }
 
-/// The begin of most bodies, and what follows.
+/// The body of an event: room, client, and the rest.
 fn head(room: u8, client: u32, rest: &[u8]) -> Vec<u8> {
     [&[room], &client.to_le_bytes()[..], rest].concat()
 }
 
-fn told<const N: usize>(told: [(u8, &str); N]) -> Vec<(u8, String)> {
-    told.map(|(kind, body)| (kind, body.to_owned())).into()
+fn messages<const N: usize>(messages: [(u8, &str); N]) -> Vec<(u8, String)> {
+    messages.map(|(kind, body)| (kind, body.to_owned())).into()
 }

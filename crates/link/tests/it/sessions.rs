@@ -1,38 +1,41 @@
-//! Both sides come and go.
+//! How sessions begin and end.
 
 use super::*;
 use crate::support::{echo, speaker};
 use stateroom_wasmi_host::{ClientId, Event};
 
 #[test]
-fn a_bridge_that_starts_again_finds_empty_rooms() {
+fn a_new_session_begins_with_empty_rooms() {
     let leaves = speaker(&[("disconnect", "(call $say (local.get 0))")], "");
     let mut board = board(&[("", &leaves)]);
-    let mut first = Bridge::greet(&mut board, 1);
+    let mut first = Bridge::connect_to(&mut board, 1);
     for client in 1..4 {
         first.connect(&mut board, 0, client);
     }
     assert_eq!(board.clients(""), [1, 2, 3]);
-    let mut second = Bridge::greet(&mut board, 2);
+    let mut second = Bridge::connect_to(&mut board, 2);
     second.run(&mut board);
     assert!(board.clients("").is_empty());
-    // What the guest said to those who left is for nobody who is here.
-    let told = second.told();
-    assert_eq!(told[0].0, ROOM);
-    assert!(told.iter().all(|(kind, _)| *kind != JOINED), "{told:?}");
-    // Numbers begin anew, and so do clients.
+    // Outputs to the clients that left are not sent to the new session.
+    let messages = second.take_messages();
+    assert_eq!(messages[0].0, ROOM_OPENED);
+    assert!(
+        messages.iter().all(|(kind, _)| *kind != JOINED),
+        "{messages:?}"
+    );
+    // Sequence numbers and clients start over.
     second.connect(&mut board, 0, 1);
     assert_eq!(board.clients(""), [1]);
 }
 
 #[test]
-fn what_was_for_the_bridge_before_is_forgotten() {
+fn a_new_session_drops_queued_frames() {
     let mut board = board(&[("", &echo())]);
-    let mut first = Bridge::greet(&mut board, 1);
+    let mut first = Bridge::connect_to(&mut board, 1);
     first.connect(&mut board, 0, 1);
     first.put(
         &mut board,
-        &encode(TEXT, first.next, &head(0, 1, b"unheard")),
+        &encode(TEXT, first.next, &head(0, 1, b"dropped")),
     );
     board.link.wire_mut().space = 5;
     board.poll();
@@ -45,16 +48,16 @@ fn what_was_for_the_bridge_before_is_forgotten() {
     assert_eq!(frames[0].kind, HELLO);
     let kinds: Vec<_> = frames[1..]
         .iter()
-        .map(|frame| (frame.kind, frame.number))
+        .map(|frame| (frame.kind, frame.sequence))
         .collect();
-    assert_eq!(kinds, [(ROOM, 0)]);
+    assert_eq!(kinds, [(ROOM_OPENED, 0)]);
     assert!(board.clients("").is_empty());
 }
 
 #[test]
-fn a_greeting_that_comes_twice_is_answered_twice_and_changes_nothing() {
+fn a_repeated_hello_is_confirmed_again_and_changes_nothing() {
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
     bridge.control.clear();
     bridge.put(&mut board, &encode(HELLO, 0, &hello(1, 1, 4096, 4096)));
@@ -65,7 +68,7 @@ fn a_greeting_that_comes_twice_is_answered_twice_and_changes_nothing() {
 }
 
 #[test]
-fn a_board_that_starts_again_says_so_to_whatever_it_hears() {
+fn a_restarted_board_replies_to_any_frame_that_it_has_no_session() {
     for (kind, body) in [
         (PING, vec![]),
         (ACK, vec![]),
@@ -82,26 +85,26 @@ fn a_board_that_starts_again_says_so_to_whatever_it_hears() {
             .extend(encode(kind, 7, &body));
         board.poll();
         let frames = decode(&board.written());
-        let [Some(answer)] = &frames[..] else {
+        let [Some(reply)] = &frames[..] else {
             panic!("{frames:?}")
         };
         assert_eq!(
-            (answer.kind, &answer.body[..5]),
+            (reply.kind, &reply.body[..5]),
             (HELLO, &hello(1, 0, 0, 0)[..5])
         );
         assert!(board.clients("").is_empty());
-        // And it is as if nothing had happened.
-        let mut bridge = Bridge::greet(&mut board, 3);
+        // A session can be started as usual.
+        let mut bridge = Bridge::connect_to(&mut board, 3);
         bridge.connect(&mut board, 0, 1);
         assert_eq!(board.clients(""), [1]);
     }
 }
 
 #[test]
-fn a_board_answers_other_versions_with_its_own_and_has_no_session_then() {
+fn another_version_ends_the_session() {
     for version in [0, 2, 255] {
         let mut board = board(&[("", &echo())]);
-        let mut bridge = Bridge::greet(&mut board, 1);
+        let mut bridge = Bridge::connect_to(&mut board, 1);
         bridge.connect(&mut board, 0, 1);
         bridge.put(
             &mut board,
@@ -109,11 +112,11 @@ fn a_board_answers_other_versions_with_its_own_and_has_no_session_then() {
         );
         board.poll();
         let frames = decode(&board.written());
-        let [Some(answer)] = &frames[..] else {
+        let [Some(reply)] = &frames[..] else {
             panic!("{frames:?}")
         };
         assert_eq!(
-            (answer.kind, &answer.body[..5]),
+            (reply.kind, &reply.body[..5]),
             (HELLO, &hello(1, 0, 0, 0)[..5])
         );
         assert!(board.clients("").is_empty());
@@ -121,9 +124,9 @@ fn a_board_answers_other_versions_with_its_own_and_has_no_session_then() {
 }
 
 #[test]
-fn a_bridge_that_is_silent_for_ten_seconds_is_gone() {
+fn a_session_times_out_after_ten_seconds() {
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
     board.advance(Duration::from_millis(9_999));
     bridge.put(&mut board, &encode(PING, bridge.expected, &[]));
@@ -135,18 +138,18 @@ fn a_bridge_that_is_silent_for_ten_seconds_is_gone() {
     board.advance(Duration::from_millis(1));
     assert!(board.clients("").is_empty());
     let frames = decode(&board.written());
-    let [Some(answer)] = &frames[..] else {
+    let [Some(reply)] = &frames[..] else {
         panic!("{frames:?}")
     };
     assert_eq!(
-        (answer.kind, &answer.body[..5]),
+        (reply.kind, &reply.body[..5]),
         (HELLO, &hello(1, 0, 0, 0)[..5])
     );
     assert_eq!(board.wake_at, None);
 }
 
 #[test]
-fn a_room_speaks_to_nobody_while_nobody_is_there() {
+fn outputs_without_a_session_are_dropped() {
     let ticks = speaker(
         &[
             ("connect", "(call $set_timer (i32.const 10))"),
@@ -158,7 +161,7 @@ fn a_room_speaks_to_nobody_while_nobody_is_there() {
         "",
     );
     let mut board = board(&[("", &ticks)]);
-    // A client that the firmware itself connects.
+    // A client of the firmware itself.
     let room = board.host.find("").expect("the room is open");
     board
         .host

@@ -17,7 +17,7 @@ use crate::rooms::command::Command;
 use core::time::Duration;
 use stateroom_wasmi_host::{Clock, Instant, driver::tokio::TokioClock};
 use stateroom_wasmi_link::{Bridge, SessionError};
-use std::{io, string::String, string::ToString};
+use std::{io, num::NonZeroU32, string::String, string::ToString};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     sync::{mpsc, oneshot},
@@ -122,7 +122,7 @@ async fn talk(
         match wake {
             Ok(None) => {}
             Ok(Some(stopped)) => {
-                bridge.leave();
+                bridge.end_session();
                 let _ = timeout(LEAVE, flush(&mut writer, clock, &mut bridge)).await;
                 return Ended::Stopped(stopped);
             }
@@ -142,7 +142,7 @@ async fn round(
 ) -> Result<Option<Stopped>, LinkError> {
     clients.send_waiting(bridge);
     let mut bytes = [0; 4096];
-    let deadline = clock.at(bridge.deadline());
+    let deadline = clock.at(bridge.poll_timeout());
     let now = clock.now();
     let unsent = bridge.unsent(now);
     tokio::select! {
@@ -151,7 +151,7 @@ async fn round(
             if read == 0 {
                 return Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
-            bridge.receive(&bytes[..read], clock.now(), |told| clients.told(told))?;
+            bridge.handle_input(&bytes[..read], clock.now(), |told| clients.told(told))?;
         }
         written = writer.write(unsent), if !unsent.is_empty() => {
             let written = written.map_err(LinkError::Broken)?;
@@ -163,7 +163,7 @@ async fn round(
         },
         () = sleep_until(deadline) => {}
     }
-    bridge.tick(clock.now())?;
+    bridge.handle_timeout(clock.now())?;
     Ok(None)
 }
 
@@ -185,8 +185,8 @@ async fn flush(
 }
 
 /// A session that was not there before, as far as chance goes.
-fn session() -> io::Result<u32> {
-    Ok(getrandom::u32()?.max(1))
+fn session() -> io::Result<NonZeroU32> {
+    Ok(NonZeroU32::new(getrandom::u32()?).unwrap_or(NonZeroU32::MIN))
 }
 
 impl From<SessionError> for LinkError {

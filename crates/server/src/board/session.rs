@@ -7,7 +7,7 @@ use crate::{
 };
 use core::fmt;
 use stateroom_wasmi_host::{ClientId, RoomKey, Transport, driver::tokio::OwnedEvent};
-use stateroom_wasmi_link::{BoardMessage, Bridge, Reason, SessionError};
+use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::{boxed::Box, collections::VecDeque, format, io, string::ToString, vec::Vec};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -215,7 +215,10 @@ impl BoardSession {
         while let Some(waiting) = self.waiting.front() {
             // What is for a room that has ended is for nobody.
             let room = self.rooms.iter().find(|room| room.key == waiting.room);
-            if room.is_some_and(|room| !bridge.send(room.number, waiting.event.as_event())) {
+            if room.is_some_and(|room| {
+                bridge.send(room.number, waiting.event.as_event())
+                    == Err(BridgeSendError::QueueFull)
+            }) {
                 return;
             }
             self.waiting.pop_front();
@@ -225,25 +228,29 @@ impl BoardSession {
     /// Does what the board tells.
     pub(crate) fn told(&mut self, told: BoardMessage<'_>) {
         match told {
-            BoardMessage::Greeting => self.has_session = true,
-            BoardMessage::Room {
-                number,
-                message_bytes,
+            BoardMessage::SessionStarted => self.has_session = true,
+            BoardMessage::RoomOpened {
+                room,
+                max_message_bytes,
                 id,
-            } => self.opened(number, message_bytes, id),
-            BoardMessage::Closed { number, fault } => self.closed(number, fault),
-            BoardMessage::Joined(number, client) => {
-                if let Some(key) = self.key(number) {
+            } => self.opened(room, max_message_bytes, id),
+            BoardMessage::RoomClosed { room, fault } => self.closed(room, fault),
+            BoardMessage::Joined { room, client } => {
+                if let Some(key) = self.key(room) {
                     self.joined(key, client);
                 }
             }
-            BoardMessage::Refused(number, client, reason) => {
-                if let Some(key) = self.key(number) {
+            BoardMessage::Refused {
+                room,
+                client,
+                reason,
+            } => {
+                if let Some(key) = self.key(room) {
                     self.refused(key, client, reason);
                 }
             }
-            BoardMessage::Output(number, output) => {
-                if let Some(key) = self.key(number) {
+            BoardMessage::Output { room, output } => {
+                if let Some(key) = self.key(room) {
                     // It never refuses.
                     let Ok(()) = self.members.send(key, output) else {
                         return;
@@ -315,12 +322,12 @@ impl BoardSession {
         }
     }
 
-    fn refused(&mut self, key: RoomKey, client: ClientId, reason: Reason) {
+    fn refused(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
         let (code, text) = match reason {
-            Reason::NoSuchRoom => (1001, "the room is closed"),
-            Reason::RoomFull => (1013, "the room has its limit of clients"),
-            Reason::MessageTooLong => (1009, "the message is longer than the room takes"),
-            Reason::NotUtf8 => (1007, "the text is not UTF-8"),
+            RefusalReason::NoSuchRoom => (1001, "the room is closed"),
+            RefusalReason::RoomFull => (1013, "the room has its limit of clients"),
+            RefusalReason::MessageTooLong => (1009, "the message is longer than the room takes"),
+            RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
             _ => (1011, "the board and the bridge disagree"),
         };
         let place = self

@@ -5,7 +5,7 @@ use core::fmt;
 use stateroom_wasmi_host::{
     Compilation, HeapEstimate, Limits, LoadError, Module, OpenError, 
 };
-use stateroom_wasmi_link::CarryError;
+use stateroom_wasmi_link::AddRoomError;
 
 /// A bundled room. There are no others than those below.
 #[derive(Clone, Copy)]
@@ -102,7 +102,7 @@ pub enum Refused {
     },
     Load(LoadError),
     Open(OpenError),
-    Carry(CarryError),
+    AddRoom(AddRoomError),
 }
 
 impl fmt::Display for Refused {
@@ -113,7 +113,7 @@ impl fmt::Display for Refused {
             }
             Self::Load(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),
-            Self::Carry(error) => error.fmt(f),
+            Self::AddRoom(error) => error.fmt(f),
         }
     }
 }

@@ -41,7 +41,7 @@ pub fn run<C: Clock, P: Port>(
     server.open_rooms()?;
     loop {
         let wake_at = server.turn()?;
-        if !server.link.is_writing(&mut server.host) {
+        if !server.link.wants_write(&mut server.host) {
             sleep(wake_at, &mut || !received.is_empty());
         }
     }
@@ -77,7 +77,7 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     /// A server without rooms.
     pub fn new(clock: &'a C, port: P, modules: Vec<Module>) -> Self {
         let mut options = LinkOptions::default();
-        options.receive_bytes = RECEIVED_BYTES as u32;
+        options.receive_buffer_bytes = RECEIVED_BYTES as u32;
         Self {
             host: Host::new(clock, LinkTransport::new()),
             link: Link::with_options(Ready(Serial(port)), options),
@@ -116,7 +116,7 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
 
     fn open_room(&mut self, i: usize) -> Result<(), Refused> {
         let room = self.host.open(ROOMS[i].0, &self.modules[i]).map_err(Refused::Open)?;
-        self.link.carry(&mut self.host, room).map_err(Refused::Carry)
+        self.link.add_room(&mut self.host, room).map_err(Refused::AddRoom)
     }
 }
 

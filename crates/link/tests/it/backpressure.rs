@@ -1,28 +1,28 @@
-//! What waits instead of being lost: a slow wire, a slow room, a slow bridge.
+//! Backpressure: a slow wire, a slow room, a slow bridge.
 
 use super::*;
 use crate::support::{echo, speaker};
 use stateroom_wasmi_link::{LinkOptions, buffer_bytes};
 
-/// What an echo answers to the numbers up to this.
-fn counted(end: usize) -> Vec<(u8, String)> {
+/// The echoes of the numbers below `end`.
+fn echoes(end: usize) -> Vec<(u8, String)> {
     (0..end)
-        .map(|i| (SAID_TEXT, format!("0x000101000000{i}")))
+        .map(|i| (OUTPUT_TEXT, format!("0x000101000000{i}")))
         .collect()
 }
 
 #[test]
-fn a_wire_that_takes_a_few_bytes_at_a_time_gets_all_of_them() {
+fn short_writes_are_continued() {
     for at_once in 1..20 {
         let mut board = board(&[("", &echo())]);
-        let mut bridge = Bridge::greet(&mut board, 1);
+        let mut bridge = Bridge::connect_to(&mut board, 1);
         bridge.connect(&mut board, 0, 1);
-        bridge.told();
+        bridge.take_messages();
         board.link.wire_mut().at_once = at_once;
         for i in 0..20 {
             bridge.text(&mut board, 0, 1, &i.to_string());
         }
-        assert_eq!(bridge.told(), counted(20));
+        assert_eq!(bridge.take_messages(), echoes(20));
     }
 }
 
@@ -30,9 +30,9 @@ fn a_wire_that_takes_a_few_bytes_at_a_time_gets_all_of_them() {
 fn a_wire_that_is_full_at_any_byte_loses_nothing() {
     for space in 0..100 {
         let mut board = board(&[("", &echo())]);
-        let mut bridge = Bridge::greet(&mut board, 1);
+        let mut bridge = Bridge::connect_to(&mut board, 1);
         bridge.connect(&mut board, 0, 1);
-        bridge.told();
+        bridge.take_messages();
         board.link.wire_mut().space = space;
         for number in 0..5 {
             let text = head(0, 1, number.to_string().as_bytes());
@@ -40,25 +40,29 @@ fn a_wire_that_is_full_at_any_byte_loses_nothing() {
             board.poll();
         }
         assert_eq!(board.written().len(), space);
-        assert!(board.link.is_writing(&mut board.host));
+        assert!(board.link.wants_write(&mut board.host));
         board.link.wire_mut().space = usize::MAX;
-        // What was written before was lost, but for what the wire still has of a frame.
-        bridge.put(&mut board, &encode(RESEND, bridge.expected, &[]));
+        // All but the partly written frame was lost on the line.
+        bridge.put(&mut board, &encode(REJ, bridge.expected, &[]));
         board.poll();
         let frames = decode(&board.written());
         frames
             .into_iter()
             .flatten()
-            .for_each(|frame| bridge.take(&mut board, &[Some(frame)]));
+            .for_each(|frame| bridge.receive(&mut board, &[Some(frame)]));
         bridge.run(&mut board);
-        assert_eq!(bridge.told(), counted(5), "full after {space} bytes");
-        assert!(!board.link.is_writing(&mut board.host));
+        assert_eq!(
+            bridge.take_messages(),
+            echoes(5),
+            "full after {space} bytes"
+        );
+        assert!(!board.link.wants_write(&mut board.host));
     }
 }
 
 #[test]
-fn a_room_that_is_busy_makes_the_bridge_wait() {
-    // Each message takes ten thousand turns of a loop, and the host does one slice at a time.
+fn a_full_inbox_makes_the_bridge_wait() {
+    // Each message takes ten thousand iterations of a loop; each poll runs one slice.
     let slow = speaker(
         &[(
             "message",
@@ -75,12 +79,12 @@ fn a_room_that_is_busy_makes_the_bridge_wait() {
         limits.fuel_per_slice = 1000;
     });
     let mut board = board_with(&[("", &slow)], &limits);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     bridge.control.clear();
 
-    // Ten at once, sent again from where the board asks for them.
+    // Ten at once, retransmitted from where the board's REJ says.
     let first = bridge.next;
     let frame = |number: u8| {
         encode(
@@ -91,40 +95,43 @@ fn a_room_that_is_busy_makes_the_bridge_wait() {
     };
     let all_from = |number: u8| (number..10).flat_map(frame).collect::<Vec<_>>();
     bridge.put(&mut board, &all_from(0));
-    let mut was_busy = 0;
+    let mut rnr_count = 0;
     for _ in 0..10_000 {
         let Ok(_) = board.link.poll(&mut board.host, Budget::fuel(1));
         let written = board.written();
-        bridge.take(&mut board, &decode(&written));
+        bridge.receive(&mut board, &decode(&written));
         for (kind, number) in std::mem::take(&mut bridge.control) {
             match kind {
-                BUSY => was_busy += 1,
-                RESEND => bridge.put(&mut board, &all_from(number - first)),
+                RNR => rnr_count += 1,
+                REJ => bridge.put(&mut board, &all_from(number - first)),
                 _ => {}
             }
         }
-        if bridge.taken.len() == 10 {
+        if bridge.accepted.len() == 10 {
             break;
         }
     }
-    assert_eq!(bridge.told(), counted(10));
-    assert!(was_busy >= 3, "it was busy {was_busy} times");
+    assert_eq!(bridge.take_messages(), echoes(10));
+    assert!(rnr_count >= 3, "{rnr_count} RNR frames");
 }
 
 #[test]
-fn a_message_that_no_inbox_ever_takes_is_refused() {
+fn a_message_that_never_fits_the_inbox_is_refused() {
     let limits = limits(|limits| limits.max_inbox_bytes = 10);
     let mut board = board_with(&[("", &echo())], &limits);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     bridge.text(&mut board, 0, 1, "elevenbytes");
-    assert_eq!(bridge.told(), told([(REFUSED, "0x000100000003")]));
+    assert_eq!(
+        bridge.take_messages(),
+        messages([(REFUSED, "0x000100000003")])
+    );
 }
 
 #[test]
-fn a_bridge_that_does_not_answer_makes_the_rooms_wait() {
-    // Forty messages of forty bytes are more than the buffer takes.
+fn a_bridge_that_does_not_acknowledge_makes_the_rooms_wait() {
+    // Forty messages of forty bytes do not fit into the buffer.
     let many = speaker(
         &[(
             "connect",
@@ -138,8 +145,8 @@ fn a_bridge_that_does_not_answer_makes_the_rooms_wait() {
         "",
     );
     let mut board = board(&[("", &many)]);
-    let mut bridge = Bridge::greet(&mut board, 1);
-    bridge.told();
+    let mut bridge = Bridge::connect_to(&mut board, 1);
+    bridge.take_messages();
     bridge.put(&mut board, &encode(CONNECT, 0, &head(0, 1, &[])));
     board.poll();
     assert!(board.host.is_blocked());
@@ -149,31 +156,31 @@ fn a_bridge_that_does_not_answer_makes_the_rooms_wait() {
         "{} bytes",
         written.len()
     );
-    bridge.take(&mut board, &decode(&written));
+    bridge.receive(&mut board, &decode(&written));
     bridge.run(&mut board);
     assert!(!board.host.is_blocked());
     let numbers: Vec<_> = bridge
-        .taken
+        .accepted
         .drain(..)
-        .filter(|frame| frame.kind == SAID_BYTES)
+        .filter(|frame| frame.kind == OUTPUT_BYTES)
         .map(|frame| frame.body[6])
         .collect();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>());
 }
 
 #[test]
-fn no_more_goes_unanswered_than_the_bridge_takes() {
+fn the_window_of_the_bridge_is_respected() {
     let window = 60;
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.put(&mut board, &encode(HELLO, 0, &hello(1, 2, 4096, window)));
     board.poll();
     let frames = decode(&board.written());
     (bridge.next, bridge.expected) = (0, 0);
-    bridge.take(&mut board, &frames[1..]);
+    bridge.receive(&mut board, &frames[1..]);
     bridge.run(&mut board);
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     for number in 0..10 {
         bridge.put(
             &mut board,
@@ -186,7 +193,7 @@ fn no_more_goes_unanswered_than_the_bridge_takes() {
     }
     board.poll();
     let mut rounds = 0;
-    while bridge.taken.len() < 10 {
+    while bridge.accepted.len() < 10 {
         let written = board.written();
         let frames: Vec<_> = decode(&written)
             .into_iter()
@@ -195,22 +202,22 @@ fn no_more_goes_unanswered_than_the_bridge_takes() {
             .collect();
         let bytes: usize = frames
             .iter()
-            .map(|frame| encode(frame.kind, frame.number, &frame.body).len())
+            .map(|frame| encode(frame.kind, frame.sequence, &frame.body).len())
             .sum();
-        assert!(bytes <= window as usize, "{bytes} bytes went unanswered");
-        bridge.take(&mut board, &decode(&written));
+        assert!(bytes <= window as usize, "{bytes} unacknowledged bytes");
+        bridge.receive(&mut board, &decode(&written));
         board.poll();
         rounds += 1;
         assert!(rounds < 20);
     }
-    assert_eq!(bridge.told(), counted(10));
+    assert_eq!(bridge.take_messages(), echoes(10));
     assert!(rounds >= 4);
 }
 
 #[test]
-fn a_message_that_the_bridge_cannot_take_is_lost_and_no_other() {
+fn an_output_too_long_for_the_bridge_is_dropped_alone() {
     let mut board = board(&[("", &echo())]);
-    let mut bridge = Bridge::greet(&mut board, 1);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.put(&mut board, &encode(HELLO, 0, &hello(1, 2, 30, 4096)));
     board.poll();
     board.written();
@@ -218,17 +225,17 @@ fn a_message_that_the_bridge_cannot_take_is_lost_and_no_other() {
     bridge.put(&mut board, &encode(ACK, 1, &[]));
     bridge.expected = 1;
     bridge.connect(&mut board, 0, 1);
-    bridge.told();
+    bridge.take_messages();
     bridge.text(&mut board, 0, 1, &"x".repeat(25));
     bridge.text(&mut board, 0, 1, &"x".repeat(24));
     assert_eq!(
-        bridge.told(),
-        vec![(SAID_TEXT, format!("0x000101000000{}", "x".repeat(24)))]
+        bridge.take_messages(),
+        vec![(OUTPUT_TEXT, format!("0x000101000000{}", "x".repeat(24)))]
     );
 }
 
 #[test]
-fn a_buffer_is_as_long_as_its_messages_need() {
+fn buffer_bytes_is_enough_for_its_message() {
     const LONGEST: usize = 2000;
     const LONG: usize = buffer_bytes(LONGEST);
     let mut host = Host::new(ManualClock::new(), LinkTransport::<LONG>::new());
@@ -242,7 +249,8 @@ fn a_buffer_is_as_long_as_its_messages_need() {
     let room = host
         .open("", &crate::support::module(&echo()))
         .expect("the room opens");
-    link.carry(&mut host, room).expect("the link carries it");
+    link.add_room(&mut host, room)
+        .expect("the link has capacity");
     let mut message = head(0, 1, &[0xff; LONGEST]);
     let frames = [
         encode(HELLO, 0, &hello(1, 1, 10_000, 10_000)),
@@ -250,21 +258,21 @@ fn a_buffer_is_as_long_as_its_messages_need() {
         encode(BYTES, 1, &message),
     ];
     link.wire_mut().to_board.extend(frames.concat());
-    // The buffer is no longer than it must be, so that one is told of after the other.
-    let mut said = Vec::new();
+    // The buffer holds one frame of this length, so each waits for its acknowledgement.
+    let mut accepted: Vec<Frame> = Vec::new();
     for _ in 0..10 {
         let Ok(_) = link.poll(&mut host, Budget::UNLIMITED);
         let frames = decode(&std::mem::take(&mut link.wire_mut().from_board));
-        said.extend(
+        accepted.extend(
             frames
                 .into_iter()
                 .flatten()
                 .filter(|frame| frame.kind >= 0x10),
         );
-        let expected = said.last().map_or(0, |frame| frame.number + 1);
+        let expected = accepted.last().map_or(0, |frame| frame.sequence + 1);
         link.wire_mut().to_board.extend(encode(ACK, expected, &[]));
     }
     message.insert(1, 1);
-    assert_eq!(said.pop().map(|frame| frame.body), Some(message));
+    assert_eq!(accepted.pop().map(|frame| frame.body), Some(message));
     assert_eq!(buffer_bytes(0), 256);
 }
