@@ -12,7 +12,9 @@ use stateroom_wasmi_host::{
 use std::fmt::Write;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(shape) = Shape::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(shape) = Shape::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
     let Some(wasm) = shape.assemble() else { return };
     match Module::load(&wasm, &limits(u64::MAX)) {
         Ok(module) => {
@@ -41,9 +43,12 @@ fuzz_target!(|data: &[u8]| {
                         )
                 );
             }
-            let is_version = |problem: &AbiProblem| matches!(problem, AbiProblem::WrongVersion { .. });
+            let is_version =
+                |problem: &AbiProblem| matches!(problem, AbiProblem::WrongVersion { .. });
             match abi {
-                Some(abi) if problems.iter().all(is_version) => assert!(!shape.has_right_versions(abi)),
+                Some(abi) if problems.iter().all(is_version) => {
+                    assert!(!shape.has_right_versions(abi))
+                }
                 Some(abi) => assert!(!shape.fits(abi), "{shape:?}: {problems:?}"),
                 None => assert_eq!(problems, [AbiProblem::NotARoom]),
             }
@@ -78,9 +83,17 @@ const WASI: [(&str, &str); 4] = [
     ("fd_write", "(param i32 i32 i32 i32) (result i32)"),
     ("proc_exit", "(param i32)"),
     ("clock_time_get", "(param i32 i64 i32) (result i32)"),
-    ("path_open", "(param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)"),
+    (
+        "path_open",
+        "(param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)",
+    ),
 ];
-const WRONG: [&str; 4] = ["", "(param i64)", "(param i32) (result f32)", "(param i32 i32 i32 i32 i32)"];
+const WRONG: [&str; 4] = [
+    "",
+    "(param i64)",
+    "(param i32) (result f32)",
+    "(param i32 i32 i32 i32 i32)",
+];
 
 /// What becomes of something that a module should have.
 #[derive(Clone, Copy, Debug, PartialEq, Arbitrary)]
@@ -137,7 +150,9 @@ impl Shape {
             && ours
             && others
             && self.wasi.as_ref().is_none_or(|all| is_import(all))
-            && self.reactor.is_none_or(|reactor| reactor.is_right() || reactor == As::Missing)
+            && self
+                .reactor
+                .is_none_or(|reactor| reactor.is_right() || reactor == As::Missing)
             && self.unknown_import.is_none()
     }
 
@@ -165,9 +180,21 @@ impl Shape {
     fn assemble(&self) -> Option<Vec<u8>> {
         let (mut imports, mut exports) = (String::new(), String::new());
         let lists: [(&str, &[(&str, &str)], Option<&[As]>); 3] = [
-            ("env", &IMPORTS_0_2, self.imports_0_2.as_ref().map(|all| all.as_slice())),
-            ("env", &IMPORTS_0_4, self.imports_0_4.as_ref().map(|all| all.as_slice())),
-            ("wasi_snapshot_preview1", &WASI, self.wasi.as_ref().map(|all| all.as_slice())),
+            (
+                "env",
+                &IMPORTS_0_2,
+                self.imports_0_2.as_ref().map(|all| all.as_slice()),
+            ),
+            (
+                "env",
+                &IMPORTS_0_4,
+                self.imports_0_4.as_ref().map(|all| all.as_slice()),
+            ),
+            (
+                "wasi_snapshot_preview1",
+                &WASI,
+                self.wasi.as_ref().map(|all| all.as_slice()),
+            ),
         ];
         for (module, table, list) in lists {
             for ((name, ty), one) in table.iter().zip(list.unwrap_or_default()) {
@@ -181,8 +208,14 @@ impl Shape {
         }
         let reactor = [self.reactor.unwrap_or(As::Missing)];
         let lists: [(&[(&str, &str)], Option<&[As]>); 3] = [
-            (&EXPORTS_0_2, self.exports_0_2.as_ref().map(|all| all.as_slice())),
-            (&EXPORTS_0_4, self.exports_0_4.as_ref().map(|all| all.as_slice())),
+            (
+                &EXPORTS_0_2,
+                self.exports_0_2.as_ref().map(|all| all.as_slice()),
+            ),
+            (
+                &EXPORTS_0_4,
+                self.exports_0_4.as_ref().map(|all| all.as_slice()),
+            ),
             (&[("_initialize", "")], Some(&reactor)),
         ];
         for (table, list) in lists {
@@ -200,10 +233,18 @@ impl Shape {
         ];
         for (name, address) in names.iter().zip(self.versions) {
             if let Some(address) = address {
-                writeln!(exports, "(global (export \"{name}\") i32 (i32.const {address}))").ok()?;
+                writeln!(
+                    exports,
+                    "(global (export \"{name}\") i32 (i32.const {address}))"
+                )
+                .ok()?;
             }
         }
-        let memory = if self.has_memory { "(memory (export \"memory\") 1)" } else { "(memory 1)" };
+        let memory = if self.has_memory {
+            "(memory (export \"memory\") 1)"
+        } else {
+            "(memory 1)"
+        };
         let mut data = String::new();
         for (at, bytes) in &self.data {
             let bytes: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
@@ -215,7 +256,11 @@ impl Shape {
 
 /// An import, or an export of a name, as text.
 fn written(one: As, ty: &str, export: &str) -> Option<String> {
-    let export = if export.is_empty() { String::new() } else { format!("(export \"{export}\")") };
+    let export = if export.is_empty() {
+        String::new()
+    } else {
+        format!("(export \"{export}\")")
+    };
     let body = if export.is_empty() { "" } else { "unreachable" };
     Some(match one {
         As::Missing => return None,
@@ -224,7 +269,11 @@ fn written(one: As, ty: &str, export: &str) -> Option<String> {
         As::Wrong(which) => {
             let wrong = WRONG[usize::from(which) % WRONG.len()];
             // It may be right by chance.
-            let wrong = if wrong == ty { "(param i64 i64)" } else { wrong };
+            let wrong = if wrong == ty {
+                "(param i64 i64)"
+            } else {
+                wrong
+            };
             format!("(func {export} {wrong} {body})")
         }
         _ => format!("(func {export} {ty} {body})"),

@@ -25,12 +25,17 @@ enum Input<'a> {
 fuzz_target!(|input: Input<'_>| match input {
     Input::Decode(bytes) => read(bytes),
     Input::DecodeWords(words, bytes) => {
-        let mut all: Vec<u8> = words.into_iter().flat_map(|word| u32::from(word).to_le_bytes()).collect();
+        let mut all: Vec<u8> = words
+            .into_iter()
+            .flat_map(|word| u32::from(word).to_le_bytes())
+            .collect();
         all.extend(bytes);
         read(&all);
     }
     Input::Encode(tag, client, bytes) => write(&match tag % 5 {
-        0 => Call::Init { room_id: "is not sent" },
+        0 => Call::Init {
+            room_id: "is not sent"
+        },
         1 => Call::Connect(ClientId(client)),
         2 => Call::Disconnect(ClientId(client)),
         3 => Call::Message(ClientId(client), MessagePayload::Bytes(bytes)),
@@ -49,5 +54,8 @@ fn read(bytes: &[u8]) {
 fn write(call: &Call<'_>) {
     let mut bytes = vec![0xaa; encoded_len(call)];
     encode_into(call, &mut bytes);
-    assert_eq!(bytes, bincode::serialize(&as_published(call)).expect("it can be serialised"));
+    assert_eq!(
+        bytes,
+        bincode::serialize(&as_published(call)).expect("it can be serialised")
+    );
 }

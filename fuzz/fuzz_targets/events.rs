@@ -5,8 +5,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Event, EventError, Host, Limits, ManualClock, MessagePayload, MessageRecipient,
-    Module, Output, RoomKey, SendError, Transport,
+    Budget, ClientId, Clock, Event, EventError, Host, Limits, ManualClock, MessagePayload,
+    MessageRecipient, Module, Output, RoomKey, SendError, Transport,
 };
 use std::{cell::OnceCell, collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -74,7 +74,16 @@ impl From<Client> for ClientId {
     }
 }
 
-const COMMANDS: [&str; 8] = ["+", "-5", "2d6", "d20", "/nick ada", "12,34", "{\"x\":1,\"y\":2}", "hello"];
+const COMMANDS: [&str; 8] = [
+    "+",
+    "-5",
+    "2d6",
+    "d20",
+    "/nick ada",
+    "12,34",
+    "{\"x\":1,\"y\":2}",
+    "hello",
+];
 
 fuzz_target!(|input: Input<'_>| {
     let (tried, calm) = (Side::new(&input, false), Side::new(&input, true));
@@ -88,17 +97,45 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
                 both(&mut tried, &mut calm, room, Event::Connect(client.into()))
             }
             Step::Disconnect { room, client } => {
-                both(&mut tried, &mut calm, room, Event::Disconnect(client.into()));
+                both(
+                    &mut tried,
+                    &mut calm,
+                    room,
+                    Event::Disconnect(client.into()),
+                );
             }
             Step::Text { room, client, text } => {
-                both(&mut tried, &mut calm, room, Event::message(client.into(), text));
+                both(
+                    &mut tried,
+                    &mut calm,
+                    room,
+                    Event::message(client.into(), text),
+                );
             }
-            Step::Bytes { room, client, bytes } => {
-                both(&mut tried, &mut calm, room, Event::message(client.into(), bytes));
+            Step::Bytes {
+                room,
+                client,
+                bytes,
+            } => {
+                both(
+                    &mut tried,
+                    &mut calm,
+                    room,
+                    Event::message(client.into(), bytes),
+                );
             }
-            Step::Command { room, client, which } => {
+            Step::Command {
+                room,
+                client,
+                which,
+            } => {
                 let text = COMMANDS[usize::from(which) % COMMANDS.len()];
-                both(&mut tried, &mut calm, room, Event::message(client.into(), text));
+                both(
+                    &mut tried,
+                    &mut calm,
+                    room,
+                    Event::message(client.into(), text),
+                );
             }
             Step::Poll { fuel } => {
                 tried.host.poll(Budget::fuel(fuel.into()));
@@ -116,7 +153,9 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
             Step::Settle { millis } => {
                 settle(&mut tried, &mut calm);
                 for side in [&mut tried, &mut calm] {
-                    side.host.clock().advance(Duration::from_millis(millis.into()));
+                    side.host
+                        .clock()
+                        .advance(Duration::from_millis(millis.into()));
                 }
             }
         }
@@ -127,10 +166,16 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
 /// Gives an event to a room of both hosts, which answer the same.
 fn both(tried: &mut Side, calm: &mut Side, room: u8, event: Event<'_>) {
     let (a, b) = (tried.key(room), calm.key(room));
-    let (answer, expected) = (tried.host.handle_event(a, event), calm.host.handle_event(b, event));
+    let (answer, expected) = (
+        tried.host.handle_event(a, event),
+        calm.host.handle_event(b, event),
+    );
     // One that fails may fail earlier.
     let has_failed = matches!(answer, Err(EventError::Closed | EventError::UnknownRoom));
-    assert!(answer == expected || has_failed, "{answer:?}, not {expected:?}");
+    assert!(
+        answer == expected || has_failed,
+        "{answer:?}, not {expected:?}"
+    );
 }
 
 /// Lets both hosts do all that there is to do now, which comes to the same.
@@ -166,11 +211,23 @@ impl Side {
     fn new(input: &Input<'_>, is_calm: bool) -> Self {
         let mut host = Host::new(ManualClock::new(), Recording::default()).with_seed(3);
         let keys = input.rooms.iter().enumerate().map(|(i, room)| {
-            let module = module(*room, if is_calm { SLICES.len() - 1 } else { usize::from(input.slice) });
-            host.open(&i.to_string(), &module).expect("the bundled rooms open")
+            let module = module(
+                *room,
+                if is_calm {
+                    SLICES.len() - 1
+                } else {
+                    usize::from(input.slice)
+                },
+            );
+            host.open(&i.to_string(), &module)
+                .expect("the bundled rooms open")
         });
         let keys = keys.collect();
-        Self { host, keys, ended: Vec::new() }
+        Self {
+            host,
+            keys,
+            ended: Vec::new(),
+        }
     }
 
     fn key(&self, room: u8) -> RoomKey {
@@ -186,7 +243,12 @@ impl Side {
     fn settle(&mut self) {
         self.host.transport_mut().refusals = 0;
         let now = self.host.clock().now();
-        while self.host.poll(Budget::UNLIMITED).is_some_and(|at| at <= now) || self.host.is_blocked() {}
+        while self
+            .host
+            .poll(Budget::UNLIMITED)
+            .is_some_and(|at| at <= now)
+            || self.host.is_blocked()
+        {}
         self.look();
         self.ended.sort();
     }
@@ -220,15 +282,21 @@ impl Transport for Recording {
         if self.refusals & 1 == 1 {
             return Err(SendError::WouldBlock);
         }
-        self.sent.entry(room).or_default().push(match output.payload {
-            MessagePayload::Text(text) => Said::Text(output.recipient, text.to_owned()),
-            MessagePayload::Bytes(bytes) => Said::Bytes(output.recipient, bytes.to_owned()),
-        });
+        self.sent
+            .entry(room)
+            .or_default()
+            .push(match output.payload {
+                MessagePayload::Text(text) => Said::Text(output.recipient, text.to_owned()),
+                MessagePayload::Bytes(bytes) => Said::Bytes(output.recipient, bytes.to_owned()),
+            });
         Ok(())
     }
 
     fn connected(&mut self, room: RoomKey, client: ClientId) {
-        self.sent.entry(room).or_default().push(Said::Connected(client));
+        self.sent
+            .entry(room)
+            .or_default()
+            .push(Said::Connected(client));
     }
 }
 

@@ -52,10 +52,17 @@ static TEMPLATES: LazyLock<[Templates; 2]> = LazyLock::new(|| {
         (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
         (import "wasi_snapshot_preview1" "path_open"
             (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
-    let module = |text: &str| wat::parse_str(format!("(module {text})")).expect("the template is valid");
+    let module =
+        |text: &str| wat::parse_str(format!("(module {text})")).expect("the template is valid");
     [
-        (module(exports_0_2), module(&format!("{imports_0_2} {wasi}"))),
-        (module(exports_0_4), module(&format!("{imports_0_4} {wasi}"))),
+        (
+            module(exports_0_2),
+            module(&format!("{imports_0_2} {wasi}")),
+        ),
+        (
+            module(exports_0_4),
+            module(&format!("{imports_0_4} {wasi}")),
+        ),
     ]
 });
 

@@ -60,9 +60,16 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// Connects, writes what there is, and reads until there is no more.
 async fn attack(server: SocketAddr, input: &Input<'_>) {
-    let Ok(mut stream) = TcpStream::connect(server).await else { return };
+    let Ok(mut stream) = TcpStream::connect(server).await else {
+        return;
+    };
     let mut bytes = Vec::new();
-    if let Some(Handshake { room, query, headers }) = &input.handshake {
+    if let Some(Handshake {
+        room,
+        query,
+        headers,
+    }) = &input.handshake
+    {
         bytes.extend(
             format!(
                 "GET /ws/{room}?{query} HTTP/1.1\r\nHost: fuzz\r\nConnection: Upgrade\r\n\
@@ -75,7 +82,11 @@ async fn attack(server: SocketAddr, input: &Input<'_>) {
     for piece in &input.pieces {
         match *piece {
             Piece::Raw(raw) => bytes.extend(raw),
-            Piece::Frame { first_byte, payload, lie } => push_frame(&mut bytes, first_byte, payload, lie),
+            Piece::Frame {
+                first_byte,
+                payload,
+                lie,
+            } => push_frame(&mut bytes, first_byte, payload, lie),
             Piece::Text(text) => push_frame(&mut bytes, 0x81, text.as_bytes(), None),
             Piece::Close(code) => push_frame(&mut bytes, 0x88, &code.to_be_bytes(), None),
         }
@@ -91,7 +102,9 @@ async fn attack(server: SocketAddr, input: &Input<'_>) {
     if input.ends_well {
         let mut sink = [0; 1024];
         let all = async { while stream.read(&mut sink).await.is_ok_and(|read| read > 0) {} };
-        timeout(LONG, all).await.expect("the server ends what its client has ended");
+        timeout(LONG, all)
+            .await
+            .expect("the server ends what its client has ended");
     }
 }
 
@@ -126,7 +139,10 @@ struct Served {
 
 impl Served {
     fn new() -> Self {
-        let wasm = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/rooms/wasm/echo-c.wasm");
+        let wasm = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../examples/rooms/wasm/echo-c.wasm"
+        );
         let mut config = ServerConfig::new(std::fs::read(wasm).expect("the room is there"));
         config.port = 0;
         config.workers = 1;
@@ -146,19 +162,35 @@ impl Served {
         let address = told.recv().expect("the server starts");
         let runtime = runtime();
         let client = runtime.block_on(async {
-            let stream = TcpStream::connect(address).await.expect("the server listens");
-            client_async(format!("ws://{address}/ws/witness"), stream).await.expect("it is let in").0
+            let stream = TcpStream::connect(address)
+                .await
+                .expect("the server listens");
+            client_async(format!("ws://{address}/ws/witness"), stream)
+                .await
+                .expect("it is let in")
+                .0
         });
-        Self { runtime, address, client: tokio::sync::Mutex::new(client) }
+        Self {
+            runtime,
+            address,
+            client: tokio::sync::Mutex::new(client),
+        }
     }
 
     /// The client that behaves is answered.
     async fn witness(&self) {
         let mut client = self.client.lock().await;
-        client.send(Message::text("still there?")).await.expect("it is connected");
+        client
+            .send(Message::text("still there?"))
+            .await
+            .expect("it is connected");
         let answer = async {
             loop {
-                let message = client.next().await.expect("it is connected").expect("it is connected");
+                let message = client
+                    .next()
+                    .await
+                    .expect("it is connected")
+                    .expect("it is connected");
                 if message.is_text() {
                     return message;
                 }
@@ -170,5 +202,8 @@ impl Served {
 }
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("the system lets us")
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the system lets us")
 }

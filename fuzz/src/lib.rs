@@ -41,7 +41,10 @@ pub fn play(wasm: &[u8]) {
     .into_iter();
     let first = outcomes.next().expect("there are four");
     for other in outcomes {
-        assert_eq!(first, other, "however it is compiled and sliced, it does the same");
+        assert_eq!(
+            first, other,
+            "however it is compiled and sliced, it does the same"
+        );
     }
     for slice in [1_000, u64::MAX] {
         undo(wasm, slice);
@@ -54,11 +57,15 @@ fn undo(wasm: &[u8], slice: u64) {
     let mut load_options = LoadOptions::default();
     load_options.rollback = true;
     // Not every module can be rolled back.
-    let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else { return };
+    let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else {
+        return;
+    };
     let mut options = RoomOptions::default();
     options.seed = 7;
     let mut now = Instant::from_millis(1);
-    let Ok(mut spared) = Room::new(&module, "fuzz", now, options) else { return };
+    let Ok(mut spared) = Room::new(&module, "fuzz", now, options) else {
+        return;
+    };
     options.on_fault = FaultPolicy::Rollback;
     let mut undoing = Room::new(&module, "fuzz", now, options).expect("the other one opened");
     let long = [0x62; 3_000];
@@ -70,8 +77,9 @@ fn undo(wasm: &[u8], slice: u64) {
         MessagePayload::Text(""),
     ];
     let connects = [Event::Connect(one), Event::Connect(two)];
-    let messages =
-        payloads.into_iter().flat_map(|payload| [one, two].map(|client| Event::message(client, payload)));
+    let messages = payloads
+        .into_iter()
+        .flat_map(|payload| [one, two].map(|client| Event::message(client, payload)));
     for (i, event) in connects.into_iter().chain(messages).enumerate() {
         if i > 1 {
             now = now + core::time::Duration::from_millis(20);
@@ -83,17 +91,27 @@ fn undo(wasm: &[u8], slice: u64) {
             // What becomes of connects and timers that are undone is no such simple matter.
             return;
         }
-        assert_eq!((&a.said, a.memory_bytes, a.timer), (&b.said, b.memory_bytes, b.timer));
+        assert_eq!(
+            (&a.said, a.memory_bytes, a.timer),
+            (&b.said, b.memory_bytes, b.timer)
+        );
         let faults = undoing.stats().faults;
-        undoing.handle_event(now, event).expect("it is open, and has nothing else to do");
+        undoing
+            .handle_event(now, event)
+            .expect("it is open, and has nothing else to do");
         let a = see(&mut undoing, now);
         if undoing.stats().faults > faults {
             assert_eq!(a.said, [], "nothing of what is undone is sent");
             continue;
         }
-        spared.handle_event(now, event).expect("it is open, and has nothing else to do");
+        spared
+            .handle_event(now, event)
+            .expect("it is open, and has nothing else to do");
         let b = see(&mut spared, now);
-        assert_eq!((a.said, a.memory_bytes, a.timer), (b.said, b.memory_bytes, b.timer));
+        assert_eq!(
+            (a.said, a.memory_bytes, a.timer),
+            (b.said, b.memory_bytes, b.timer)
+        );
     }
 }
 
@@ -111,7 +129,8 @@ struct Seen {
 }
 
 fn outcome(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
-    let module = Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
+    let module =
+        Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
     let mut options = RoomOptions::default();
     options.seed = 7;
     let mut now = Instant::from_millis(1);
@@ -153,12 +172,19 @@ fn see(room: &mut Room, now: Instant) -> Seen {
         while let Some(output) = room.poll_output() {
             assert!(output.payload.len() <= limits.max_message_bytes);
             let is_text = output.payload.text().is_some();
-            said.push((output.recipient, is_text, output.payload.as_bytes().to_vec()));
+            said.push((
+                output.recipient,
+                is_text,
+                output.payload.as_bytes().to_vec(),
+            ));
         }
         assert!(room.stats().memory_bytes <= limits.max_memory_bytes);
         // It may have a timer that is due, besides the event.
         assert!(said.len() <= 2 * limits.max_outbox_messages);
-        assert!(said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>() <= 2 * limits.max_outbox_bytes);
+        assert!(
+            said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>()
+                <= 2 * limits.max_outbox_bytes
+        );
         if !room.has_work(now) {
             break;
         }
@@ -166,9 +192,14 @@ fn see(room: &mut Room, now: Instant) -> Seen {
         room.resume(now);
         let used = room.fuel_used() - before;
         // Where events are run again, the last of them may begin at the end of the slice.
-        let slice = limits.fuel_per_slice.saturating_mul(if room.stats().faults > 0 { 2 } else { 1 });
+        let slice = limits
+            .fuel_per_slice
+            .saturating_mul(if room.stats().faults > 0 { 2 } else { 1 });
         let is_bounded = used <= slice.saturating_add(BEYOND_SLICE);
-        assert!(is_bounded || room.is_closed(), "{used} units of fuel in a slice");
+        assert!(
+            is_bounded || room.is_closed(),
+            "{used} units of fuel in a slice"
+        );
     }
     Seen {
         said,

@@ -1,6 +1,6 @@
 //! The published hosts, `stateroom-wasm-host` 0.2.9 and 0.4.4, just as they are.
 
-use crate::runtime::{OutputSink, Event, Module, Payload, Recipient, Room, Runtime};
+use crate::runtime::{Event, Module, OutputSink, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
 use std::sync::Arc;
 
@@ -15,7 +15,9 @@ pub struct Jit04;
 struct Context(Arc<dyn OutputSink>);
 
 mod abi_0_2 {
-    use super::{Arc, Context, OutputSink, Event, Jit02, Module, Payload, Recipient, Room, Runtime};
+    use super::{
+        Arc, Context, Event, Jit02, Module, OutputSink, Payload, Recipient, Room, Runtime,
+    };
     use stateroom_0_2::{
         ClientId, MessageRecipient, StateroomContext, StateroomService, StateroomServiceFactory,
     };
@@ -25,7 +27,10 @@ mod abi_0_2 {
         fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
             let engine = wasmtime_8::Engine::default();
             let module = wasmtime_8::Module::new(&engine, wasm)?;
-            Ok(Box::new(WasmHostFactory::new_with_shared_module(Arc::new(engine), Arc::new(module))))
+            Ok(Box::new(WasmHostFactory::new_with_shared_module(
+                Arc::new(engine),
+                Arc::new(module),
+            )))
         }
     }
 
@@ -41,7 +46,9 @@ mod abi_0_2 {
                 Event::Connect(client) => self.connect(ClientId(client)),
                 Event::Disconnect(client) => self.disconnect(ClientId(client)),
                 Event::Message(client, Payload::Text(text)) => self.message(ClientId(client), text),
-                Event::Message(client, Payload::Binary(bytes)) => self.binary(ClientId(client), bytes),
+                Event::Message(client, Payload::Binary(bytes)) => {
+                    self.binary(ClientId(client), bytes)
+                }
                 Event::Timer => self.timer(),
             }
         }
@@ -49,11 +56,13 @@ mod abi_0_2 {
 
     impl StateroomContext for Context {
         fn send_message(&self, recipient: impl Into<MessageRecipient>, message: &str) {
-            self.0.message(recipient.into().into(), Payload::Text(message));
+            self.0
+                .message(recipient.into().into(), Payload::Text(message));
         }
 
         fn send_binary(&self, recipient: impl Into<MessageRecipient>, message: &[u8]) {
-            self.0.message(recipient.into().into(), Payload::Binary(message));
+            self.0
+                .message(recipient.into().into(), Payload::Binary(message));
         }
 
         fn set_timer(&self, ms_delay: u32) {
@@ -73,7 +82,9 @@ mod abi_0_2 {
 }
 
 mod abi_0_4 {
-    use super::{Arc, Context, OutputSink, Event, Jit04, Module, Payload, Recipient, Room, Runtime, anyhow};
+    use super::{
+        Arc, Context, Event, Jit04, Module, OutputSink, Payload, Recipient, Room, Runtime, anyhow,
+    };
     use stateroom_0_4::{
         ClientId, MessagePayload, MessageRecipient, StateroomContext, StateroomService,
         StateroomServiceFactory,
@@ -84,7 +95,10 @@ mod abi_0_4 {
         fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
             let engine = wasmtime_20::Engine::default();
             let module = wasmtime_20::Module::new(&engine, wasm)?;
-            Ok(Box::new(WasmHostFactory::new_with_shared_module(Arc::new(engine), Arc::new(module))))
+            Ok(Box::new(WasmHostFactory::new_with_shared_module(
+                Arc::new(engine),
+                Arc::new(module),
+            )))
         }
     }
 
@@ -97,7 +111,9 @@ mod abi_0_4 {
     impl Module for WasmHostFactory {
         fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
             let context = Arc::new(Context(ears));
-            let mut host = self.build(id, context.clone()).map_err(|error| anyhow!(error))?;
+            let mut host = self
+                .build(id, context.clone())
+                .map_err(|error| anyhow!(error))?;
             host.init(&*context);
             Ok(Box::new(Hosted { host, context }))
         }
@@ -123,7 +139,11 @@ mod abi_0_4 {
     }
 
     impl StateroomContext for Context {
-        fn send_message(&self, recipient: impl Into<MessageRecipient>, message: impl Into<MessagePayload>) {
+        fn send_message(
+            &self,
+            recipient: impl Into<MessageRecipient>,
+            message: impl Into<MessagePayload>,
+        ) {
             let message = message.into();
             let payload = match &message {
                 MessagePayload::Text(text) => Payload::Text(text),

@@ -4,8 +4,8 @@ mod bench;
 mod conformance;
 mod engines;
 mod jit;
-mod wasmi_host;
 mod runtime;
+mod wasmi_host;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,7 +35,11 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Conformance(options) => {
-            return Ok(if conformance::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if conformance::run(&options)? {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         Command::Bench(options) => bench::run(&options)?,
         Command::MemoryChild(child) => child.run()?,

@@ -102,7 +102,9 @@ impl Notebook {
 
     fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Said>> {
         // A host that panicked in the middle of an event does not make the notes wrong.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -135,8 +137,10 @@ impl Tally {
 impl OutputSink for Tally {
     fn message(&self, _: Recipient, payload: Payload<'_>) {
         // Not one atomic addition, which would cost as much as a small import.
-        self.messages.store(self.messages.load(Relaxed) + 1, Relaxed);
-        self.bytes.store(self.bytes.load(Relaxed) + payload.len() as u64, Relaxed);
+        self.messages
+            .store(self.messages.load(Relaxed) + 1, Relaxed);
+        self.bytes
+            .store(self.bytes.load(Relaxed) + payload.len() as u64, Relaxed);
     }
 
     fn timer(&self, _: u32) {}

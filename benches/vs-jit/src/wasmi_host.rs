@@ -1,11 +1,12 @@
 //! This repository's crate: a room by itself, and a room in a host.
 
-use crate::runtime::{OutputSink, Event, Module, Payload, Recipient, Room, Runtime};
+use crate::runtime::{Event, Module, OutputSink, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
 use core::{convert::Infallible, time::Duration};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions, ManualClock,
-    MessagePayload, MessageRecipient, Output, RoomKey, RoomOptions, SendError, Transport,
+    Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions,
+    ManualClock, MessagePayload, MessageRecipient, Output, RoomKey, RoomOptions, SendError,
+    Transport,
 };
 use std::sync::Arc;
 
@@ -30,7 +31,10 @@ impl WasmiHost {
     }
 
     pub fn host() -> Self {
-        Self { in_host: true, ..Self::room() }
+        Self {
+            in_host: true,
+            ..Self::room()
+        }
     }
 
     pub fn without_fuel(mut self) -> Self {
@@ -74,7 +78,12 @@ impl Module for ByItself {
         let mut options = RoomOptions::default();
         options.on_fault = *on_fault;
         let room = stateroom_wasmi_host::Room::new(module, id, Instant::ZERO, options)?;
-        let mut room = OurRoom { room, ears, now: Instant::ZERO, deadline: None };
+        let mut room = OurRoom {
+            room,
+            ears,
+            now: Instant::ZERO,
+            deadline: None,
+        };
         room.settle();
         match room.room.fault() {
             Some(fault) => Err(anyhow!("{fault}")),
@@ -101,8 +110,10 @@ impl Room for OurRoom {
         // A room that is closed refuses events, and says nothing, which is what is compared.
         match event {
             Event::Connect(client) => {
-                let _ =
-                    self.room.handle_event(self.now, stateroom_wasmi_host::Event::Connect(ClientId(client)));
+                let _ = self.room.handle_event(
+                    self.now,
+                    stateroom_wasmi_host::Event::Connect(ClientId(client)),
+                );
             }
             Event::Disconnect(client) => {
                 let event = stateroom_wasmi_host::Event::Disconnect(ClientId(client));
@@ -136,7 +147,8 @@ impl OurRoom {
     fn settle(&mut self) {
         loop {
             while let Some(output) = self.room.poll_output() {
-                self.ears.message(output.recipient.into(), output.payload.into());
+                self.ears
+                    .message(output.recipient.into(), output.payload.into());
             }
             if !self.room.has_work(self.now) {
                 break;
@@ -146,9 +158,11 @@ impl OurRoom {
         let deadline = self.room.poll_timeout();
         if deadline != self.deadline {
             self.deadline = deadline;
-            let delay =
-                deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(self.now));
-            self.ears.timer(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
+            let delay = deadline.map_or(Duration::ZERO, |deadline| {
+                deadline.saturating_duration_since(self.now)
+            });
+            self.ears
+                .timer(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
         }
     }
 }
@@ -197,7 +211,8 @@ impl Transport for ToEars {
     type Error = Infallible;
 
     fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
-        self.0.message(output.recipient.into(), output.payload.into());
+        self.0
+            .message(output.recipient.into(), output.payload.into());
         Ok(())
     }
 }

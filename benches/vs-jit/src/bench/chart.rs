@@ -15,8 +15,10 @@ pub fn svg(rows: &[Row]) -> String {
     let rows: Vec<&Row> = rows
         .iter()
         .filter(|row| {
-            matches!(row.group, Group::Start | Group::Events | Group::Compute | Group::Memory | Group::Server)
-                && row.figures.len() > 1
+            matches!(
+                row.group,
+                Group::Start | Group::Events | Group::Compute | Group::Memory | Group::Server
+            ) && row.figures.len() > 1
                 && row.factor().is_some_and(f64::is_finite)
         })
         .collect();
@@ -55,7 +57,11 @@ pub fn svg(rows: &[Row]) -> String {
         let top = 36.0 + LINE * line as f64;
         let (from, to) = (x(0.0), x(factor.log10()));
         let color = if factor >= 1.0 { "#2da44e" } else { "#d4762c" };
-        let (label_x, anchor) = if factor >= 1.0 { (to + 6.0, "start") } else { (from + 6.0, "start") };
+        let (label_x, anchor) = if factor >= 1.0 {
+            (to + 6.0, "start")
+        } else {
+            (from + 6.0, "start")
+        };
         let _ = writeln!(
             text,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\

@@ -6,7 +6,8 @@ use super::{
 };
 use anyhow::Result;
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Limits, ManualClock, Module, Output, RoomKey, SendError, Transport,
+    Budget, ClientId, Event, Host, Limits, ManualClock, Module, Output, RoomKey, SendError,
+    Transport,
 };
 use std::{convert::Infallible, time::Instant};
 
@@ -32,25 +33,36 @@ pub struct Turn {
 impl Turn {
     pub fn of(mut nanos: Vec<u32>) -> Self {
         nanos.sort_unstable();
-        Self { p50: percentile(&nanos, 0.5), p99: percentile(&nanos, 0.99) }
+        Self {
+            p50: percentile(&nanos, 0.5),
+            p99: percentile(&nanos, 0.99),
+        }
     }
 }
 
 /// A host of this process, that takes an event in after each slice.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
     let default = Limits::default().fuel_per_slice;
-    let contenders =
-        [("alone", false, default), ("beside a hog", true, default), ("slices of 10,000", true, 10_000)];
+    let contenders = [
+        ("alone", false, default),
+        ("beside a hog", true, default),
+        ("slices of 10,000", true, 10_000),
+    ];
     let mut loops = Vec::new();
     for (name, spins, slice) in contenders {
         loops.push((name, Loop::new(spins, slice)?, Vec::new()));
     }
     for _ in 0..effort.rounds {
         for (_, host, turns) in &mut loops {
-            turns.push(Turn::of((0..EVENTS).map(|_| host.echo()).collect::<Result<_>>()?));
+            turns.push(Turn::of(
+                (0..EVENTS).map(|_| host.echo()).collect::<Result<_>>()?,
+            ));
         }
     }
-    let turns: Vec<_> = loops.into_iter().map(|(name, _, turns)| (name, turns)).collect();
+    let turns: Vec<_> = loops
+        .into_iter()
+        .map(|(name, _, turns)| (name, turns))
+        .collect();
     Ok(latencies("a Host", &turns))
 }
 
@@ -62,7 +74,9 @@ pub fn latencies(of: &str, contenders: &[(&str, Vec<Turn>)]) -> Vec<Row> {
     let row = |what: &str, value: fn(&Turn) -> f64| {
         let values = |turns: &[Turn]| turns.iter().map(value).collect::<Vec<_>>();
         let first = values(&contenders[0].1);
-        let figures = contenders.iter().map(|(name, turns)| Figure::new(name, values(turns), &first));
+        let figures = contenders
+            .iter()
+            .map(|(name, turns)| Figure::new(name, values(turns), &first));
         Row {
             title: format!("{what} latency, {of}"),
             group: Group::Hog,
@@ -114,7 +128,8 @@ impl Loop {
     fn echo(&mut self) -> Result<u32> {
         let before = self.host.transport().0;
         let start = Instant::now();
-        self.host.handle_event(self.echo, Event::message(ClientId(1), "0123456789abcdef"))?;
+        self.host
+            .handle_event(self.echo, Event::message(ClientId(1), "0123456789abcdef"))?;
         while self.host.transport().0 == before {
             self.host.poll(SLICE);
         }

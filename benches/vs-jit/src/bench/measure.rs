@@ -24,7 +24,10 @@ impl<'a> Contender<'a> {
 
     /// Something that measures itself.
     pub fn timed(name: &'static str, run: impl FnMut(u64) -> Duration + 'a) -> Self {
-        Self { name, run: Box::new(run) }
+        Self {
+            name,
+            run: Box::new(run),
+        }
     }
 }
 
@@ -49,14 +52,26 @@ pub struct Figure {
 impl Figure {
     /// From what each round measured of a contender, and of the first one.
     pub fn new(name: &str, own: Vec<f64>, first: &[f64]) -> Self {
-        let ratio = median(own.iter().zip(first).map(|(own, first)| own / first).collect());
-        Self { name: name.to_owned(), value: median(own), ratio }
+        let ratio = median(
+            own.iter()
+                .zip(first)
+                .map(|(own, first)| own / first)
+                .collect(),
+        );
+        Self {
+            name: name.to_owned(),
+            value: median(own),
+            ratio,
+        }
     }
 }
 
 /// Measures nanoseconds an operation.
 pub fn by_turns(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure> {
-    let counts: Vec<u64> = contenders.iter_mut().map(|contender| calibrate(contender, effort.turn)).collect();
+    let counts: Vec<u64> = contenders
+        .iter_mut()
+        .map(|contender| calibrate(contender, effort.turn))
+        .collect();
     let mut nanos = vec![Vec::with_capacity(effort.rounds); contenders.len()];
     for round in 0..effort.rounds {
         let mut places: Vec<usize> = (0..contenders.len()).collect();
@@ -90,7 +105,9 @@ fn calibrate(contender: &mut Contender<'_>, turn: Duration) -> u64 {
 
 /// What so large a share of the times is below; they are sorted.
 pub fn percentile(nanos: &[u32], share: f64) -> f64 {
-    nanos.get((nanos.len() as f64 * share) as usize).map_or(f64::NAN, |nanos| f64::from(*nanos))
+    nanos
+        .get((nanos.len() as f64 * share) as usize)
+        .map_or(f64::NAN, |nanos| f64::from(*nanos))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -118,8 +135,14 @@ mod tests {
             let factor = &factor;
             move |count| Duration::from_nanos(base * count * factor.borrow_mut()())
         };
-        let mut contenders = [Contender::timed("a", slow(1000)), Contender::timed("b", slow(3000))];
-        let effort = Effort { rounds: 9, turn: Duration::from_micros(100) };
+        let mut contenders = [
+            Contender::timed("a", slow(1000)),
+            Contender::timed("b", slow(3000)),
+        ];
+        let effort = Effort {
+            rounds: 9,
+            turn: Duration::from_micros(100),
+        };
         let figures = by_turns(&mut contenders, effort);
         assert!((figures[1].ratio - 3.0).abs() < 0.2, "{figures:?}");
     }

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     jit::{Jit02, Jit04},
-    wasmi_host::WasmiHost,
     runtime::{Event, Runtime, Tally},
+    wasmi_host::WasmiHost,
 };
 use anyhow::{Context, Result, bail, ensure};
 use std::{
@@ -56,7 +56,9 @@ impl Child {
         let start = Instant::now();
         while rooms.len() <= self.rooms {
             // The JIT hosts fail, or panic, when no more memory can be mapped.
-            let Ok(Ok(room)) = catch_unwind(AssertUnwindSafe(|| open(rooms.len()))) else { break };
+            let Ok(Ok(room)) = catch_unwind(AssertUnwindSafe(|| open(rooms.len()))) else {
+                break;
+            };
             rooms.push(room);
         }
         let nanos = start.elapsed().as_nanos() / rooms.len() as u128;
@@ -70,8 +72,12 @@ impl Child {
 /// What this process has in memory. `smaps_rollup` counts exactly, where `statm` may be off by what
 /// each thread has not told of yet.
 fn resident_bytes() -> Result<usize> {
-    let text = std::fs::read_to_string("/proc/self/smaps_rollup").context("this row needs Linux")?;
-    let line = text.lines().find(|line| line.starts_with("Rss:")).context("no Rss")?;
+    let text =
+        std::fs::read_to_string("/proc/self/smaps_rollup").context("this row needs Linux")?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Rss:"))
+        .context("no Rss")?;
     let kib: usize = line.split_whitespace().nth(1).context("no Rss")?.parse()?;
     Ok(kib * 1024)
 }
@@ -93,11 +99,22 @@ fn child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
         .arg(rooms.to_string())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     let [opened, before, after, open_nanos] = numbers[..] else {
-        bail!("{runtime} with {rooms} rooms failed: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{runtime} with {rooms} rooms failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
-    Ok(Process { rooms: opened, baseline: before, per_room: (after - before) / opened, open_nanos })
+    Ok(Process {
+        rooms: opened,
+        baseline: before,
+        per_room: (after - before) / opened,
+        open_nanos,
+    })
 }
 
 /// The guests, and who runs them beside this crate.
@@ -108,7 +125,9 @@ const GUESTS: [(&str, &str, &str, &str); 3] = [
 ];
 
 fn module(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm").join(format!("{file}.wasm"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples/rooms/wasm")
+        .join(format!("{file}.wasm"))
 }
 
 /// How many rooms one process can have, and what each of so many takes. Needs some gigabytes.
@@ -123,7 +142,9 @@ pub fn rooms_rows() -> Result<Vec<Row>> {
         ];
         let row = |what: &str, unit, value: fn(&Process) -> f64| {
             let first = [value(&processes[0].1)];
-            let figures = processes.iter().map(|(name, one)| Figure::new(name, vec![value(one)], &first));
+            let figures = processes
+                .iter()
+                .map(|(name, one)| Figure::new(name, vec![value(one)], &first));
             Row {
                 title: format!("{what}, {title} echo"),
                 group: Group::Rooms,
@@ -131,8 +152,12 @@ pub fn rooms_rows() -> Result<Vec<Row>> {
                 figures: figures.collect(),
             }
         };
-        rows.push(row("rooms in one process", Unit::PerProcess, |process| 1.0 / process.rooms));
-        rows.push(row("each of them takes", Unit::Bytes, |process| process.per_room));
+        rows.push(row("rooms in one process", Unit::PerProcess, |process| {
+            1.0 / process.rooms
+        }));
+        rows.push(row("each of them takes", Unit::Bytes, |process| {
+            process.per_room
+        }));
     }
     Ok(rows)
 }
@@ -151,16 +176,29 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
                 ours.push(child("ours", &module, count)?);
                 theirs.push(child(jit, &module, count)?);
                 trimmed.push(child("trimmed", &module, count)?);
-                let all = [&ours, &theirs, &trimmed].map(|all| all.last().map(|process| process.rooms));
-                ensure!(all == [Some(count as f64); 3], "not all of {count} rooms are there: {all:?}");
+                let all =
+                    [&ours, &theirs, &trimmed].map(|all| all.last().map(|process| process.rooms));
+                ensure!(
+                    all == [Some(count as f64); 3],
+                    "not all of {count} rooms are there: {all:?}"
+                );
             }
             let row = |title: String, group, unit, value: fn(&Process) -> f64| {
                 let values = |all: &[Process]| all.iter().map(value).collect::<Vec<_>>();
-                let contenders =
-                    [("this crate", &ours), (jit_name, &theirs), ("this crate, trimmed", &trimmed)];
-                let figures =
-                    contenders.map(|(name, all)| Figure::new(name, values(all), &values(&ours))).into();
-                Row { title, group, unit, figures }
+                let contenders = [
+                    ("this crate", &ours),
+                    (jit_name, &theirs),
+                    ("this crate, trimmed", &trimmed),
+                ];
+                let figures = contenders
+                    .map(|(name, all)| Figure::new(name, values(all), &values(&ours)))
+                    .into();
+                Row {
+                    title,
+                    group,
+                    unit,
+                    figures,
+                }
             };
             rows.push(row(
                 format!("a room of {count}, {title} echo"),

@@ -38,9 +38,18 @@ pub struct Options {
 impl Options {
     fn effort(&self) -> Effort {
         match (self.quick, self.full) {
-            (true, _) => Effort { rounds: 7, turn: Duration::from_millis(5) },
-            (_, true) => Effort { rounds: 101, turn: Duration::from_millis(30) },
-            _ => Effort { rounds: 25, turn: Duration::from_millis(20) },
+            (true, _) => Effort {
+                rounds: 7,
+                turn: Duration::from_millis(5),
+            },
+            (_, true) => Effort {
+                rounds: 101,
+                turn: Duration::from_millis(30),
+            },
+            _ => Effort {
+                rounds: 25,
+                turn: Duration::from_millis(20),
+            },
         }
     }
 
@@ -48,7 +57,10 @@ impl Options {
     fn wants(&self, id: &str) -> bool {
         let is_costly = ["rooms", "size"].contains(&id);
         (self.only.is_empty() && (self.full || !is_costly))
-            || self.only.iter().any(|prefix| id.starts_with(prefix.as_str()))
+            || self
+                .only
+                .iter()
+                .any(|prefix| id.starts_with(prefix.as_str()))
     }
 }
 
@@ -78,7 +90,8 @@ pub fn run(options: &Options) -> Result<()> {
     let text = page(options, &rows);
     println!("{text}");
     if let Some(folder) = &options.out {
-        std::fs::create_dir_all(folder).with_context(|| format!("no folder {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("no folder {}", folder.display()))?;
         std::fs::write(folder.join("vs-jit.md"), &text)?;
         std::fs::write(folder.join("vs-jit.svg"), chart::svg(&rows))?;
     }
@@ -141,18 +154,28 @@ fn features() -> Option<String> {
         ("wasm3", cfg!(feature = "wasm3")),
         ("pulley", cfg!(feature = "pulley")),
     ];
-    let on: Vec<&str> = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect();
+    let on: Vec<&str> = features
+        .iter()
+        .filter(|(_, is_on)| *is_on)
+        .map(|(name, _)| *name)
+        .collect();
     (!on.is_empty()).then(|| on.join(","))
 }
 
 /// The processor, as far as the system tells.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(": "));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .and_then(|rest| rest.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let model = model.map_or("unknown processor", |(_, model)| model);
-    format!("{} {}, {model}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH)
+    format!(
+        "{} {}, {model}, {cores} cores",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    )
 }
 
 /// The versions that this package is locked to.
@@ -168,16 +191,30 @@ fn versions() -> String {
         }
         found
     };
-    let mut names =
-        vec!["stateroom-wasmi-host", "wasmi", "stateroom-wasm-host", "wasmtime", "stateroom-server", "axum"];
+    let mut names = vec![
+        "stateroom-wasmi-host",
+        "wasmi",
+        "stateroom-wasm-host",
+        "wasmtime",
+        "stateroom-server",
+        "axum",
+    ];
     // Those that may be in the lock file alone.
     let features = features().unwrap_or_default();
-    names.extend(["tinywasm", "wasm3"].into_iter().filter(|name| features.contains(name)));
+    names.extend(
+        ["tinywasm", "wasm3"]
+            .into_iter()
+            .filter(|name| features.contains(name)),
+    );
     let has_pulley = features.contains("pulley");
     let shown = |name: &str| match version(name) {
         // Its own is the newest.
         versions if name == "wasmtime" && !has_pulley => versions[..versions.len() - 1].join(", "),
         versions => versions.join(", "),
     };
-    names.iter().map(|name| format!("{name} {}", shown(name))).collect::<Vec<_>>().join("; ")
+    names
+        .iter()
+        .map(|name| format!("{name} {}", shown(name)))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

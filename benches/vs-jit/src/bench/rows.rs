@@ -7,8 +7,8 @@ use super::{
 use crate::{
     engines,
     jit::{Jit02, Jit04},
-    wasmi_host::WasmiHost,
     runtime::{Event, Module, Room, Runtime, Tally},
+    wasmi_host::WasmiHost,
 };
 use stateroom_wasmi_host::Compilation;
 use std::{
@@ -27,25 +27,59 @@ pub struct Guest {
     is_0_4: bool,
 }
 
-const ECHO_0_2: Guest = Guest { id: "0.2", title: "SDK 0.2", path: "echo-rust-0.2", is_0_4: false };
-const ECHO_0_4: Guest = Guest { id: "0.4", title: "SDK 0.4", path: "echo-rust-0.4", is_0_4: true };
-const ECHO_C: Guest = Guest { id: "c", title: "C", path: "echo-c", is_0_4: false };
-const COUNTER_0_2: Guest = Guest { path: "counter-rust-0.2", ..ECHO_0_2 };
-const COUNTER_0_4: Guest = Guest { path: "counter-rust-0.4", ..ECHO_0_4 };
-const COUNTER_C: Guest = Guest { path: "counter-c", ..ECHO_C };
-const COMPUTE: Guest = Guest { id: "compute", title: "C", path: "compute", is_0_4: false };
+const ECHO_0_2: Guest = Guest {
+    id: "0.2",
+    title: "SDK 0.2",
+    path: "echo-rust-0.2",
+    is_0_4: false,
+};
+const ECHO_0_4: Guest = Guest {
+    id: "0.4",
+    title: "SDK 0.4",
+    path: "echo-rust-0.4",
+    is_0_4: true,
+};
+const ECHO_C: Guest = Guest {
+    id: "c",
+    title: "C",
+    path: "echo-c",
+    is_0_4: false,
+};
+const COUNTER_0_2: Guest = Guest {
+    path: "counter-rust-0.2",
+    ..ECHO_0_2
+};
+const COUNTER_0_4: Guest = Guest {
+    path: "counter-rust-0.4",
+    ..ECHO_0_4
+};
+const COUNTER_C: Guest = Guest {
+    path: "counter-c",
+    ..ECHO_C
+};
+const COMPUTE: Guest = Guest {
+    id: "compute",
+    title: "C",
+    path: "compute",
+    is_0_4: false,
+};
 
 impl Guest {
     fn wasm(self) -> Vec<u8> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = if self.id == "compute" { "guests/wasm" } else { "../../examples/rooms/wasm" };
+        let folder = if self.id == "compute" {
+            "guests/wasm"
+        } else {
+            "../../examples/rooms/wasm"
+        };
         let path = here.join(folder).join(format!("{}.wasm", self.path));
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     /// Who can run it, this crate first, its JIT host second.
     fn runtimes(self) -> Vec<(&'static str, Box<dyn Runtime>)> {
-        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> = vec![(OURS, Box::new(WasmiHost::room()))];
+        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> =
+            vec![(OURS, Box::new(WasmiHost::room()))];
         match self.is_0_4 {
             true => runtimes.push(("JIT 0.4.4", Box::new(Jit04))),
             false => runtimes.push(("JIT 0.2.9", Box::new(Jit02))),
@@ -76,16 +110,30 @@ pub fn all() -> Vec<(String, Measure)> {
     let mut rows = Vec::new();
     let mut add = |id: String, row: Measure| rows.push((id, row));
     for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
-        add(format!("load-{}", guest.id), Box::new(move |effort| load(guest, effort)));
+        add(
+            format!("load-{}", guest.id),
+            Box::new(move |effort| load(guest, effort)),
+        );
     }
     for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
-        add(format!("new-room-{}", guest.id), Box::new(move |effort| new_room(guest, effort)));
+        add(
+            format!("new-room-{}", guest.id),
+            Box::new(move |effort| new_room(guest, effort)),
+        );
     }
     for guest in [ECHO_0_2, ECHO_0_4, ECHO_C] {
-        add(format!("cold-{}", guest.id), Box::new(move |effort| cold_start(guest, effort)));
+        add(
+            format!("cold-{}", guest.id),
+            Box::new(move |effort| cold_start(guest, effort)),
+        );
     }
     for guest in [ECHO_C, ECHO_0_2, ECHO_0_4] {
-        for (len, size) in [(16, "16 B"), (256, "256 B"), (4 << 10, "4 KiB"), (60 << 10, "60 KiB")] {
+        for (len, size) in [
+            (16, "16 B"),
+            (256, "256 B"),
+            (4 << 10, "4 KiB"),
+            (60 << 10, "60 KiB"),
+        ] {
             add(
                 format!("echo-{}-{len}", guest.id),
                 Box::new(move |effort| {
@@ -109,7 +157,12 @@ pub fn all() -> Vec<(String, Measure)> {
         add(
             format!("counter-{}", guest.id),
             Box::new(move |effort| {
-                event(guest, format!("counter, {} guest", guest.title), Event::text(1, "+"), effort)
+                event(
+                    guest,
+                    format!("counter, {} guest", guest.title),
+                    Event::text(1, "+"),
+                    effort,
+                )
             }),
         );
     }
@@ -125,7 +178,10 @@ pub fn all() -> Vec<(String, Measure)> {
         );
     }
     for (id, guest, title, text) in SELF_ROWS {
-        add(format!("fuel-{id}"), Box::new(move |effort| itself(*guest, title, text, Group::Fuel, effort)));
+        add(
+            format!("fuel-{id}"),
+            Box::new(move |effort| itself(*guest, title, text, Group::Fuel, effort)),
+        );
         add(
             format!("slices-{id}"),
             Box::new(move |effort| itself(*guest, title, text, Group::Slices, effort)),
@@ -139,13 +195,33 @@ pub fn all() -> Vec<(String, Measure)> {
     rows
 }
 
-const KERNELS: [(&str, &str); 5] =
-    [("h", "hash"), ("s", "sieve"), ("l", "life 128×128"), ("f", "fib"), ("n", "n-body")];
+const KERNELS: [(&str, &str); 5] = [
+    ("h", "hash"),
+    ("s", "sieve"),
+    ("l", "life 128×128"),
+    ("f", "fib"),
+    ("n", "n-body"),
+];
 
 const SELF_ROWS: &[(&str, Guest, &str, &str)] = &[
-    ("echo-c", ECHO_C, "echo, C guest, text of 16 B", "0123456789abcdef"),
-    ("echo-0.2", ECHO_0_2, "echo, SDK 0.2 guest, text of 16 B", "0123456789abcdef"),
-    ("echo-0.4", ECHO_0_4, "echo, SDK 0.4 guest, text of 16 B", "0123456789abcdef"),
+    (
+        "echo-c",
+        ECHO_C,
+        "echo, C guest, text of 16 B",
+        "0123456789abcdef",
+    ),
+    (
+        "echo-0.2",
+        ECHO_0_2,
+        "echo, SDK 0.2 guest, text of 16 B",
+        "0123456789abcdef",
+    ),
+    (
+        "echo-0.4",
+        ECHO_0_4,
+        "echo, SDK 0.4 guest, text of 16 B",
+        "0123456789abcdef",
+    ),
     ("counter-0.2", COUNTER_0_2, "counter, SDK 0.2 guest", "+"),
     ("hash", COMPUTE, "hash", "h"),
     ("sieve", COMPUTE, "sieve", "s"),
@@ -155,13 +231,25 @@ const SELF_ROWS: &[(&str, Guest, &str, &str)] = &[
 fn load(guest: Guest, effort: Effort) -> Row {
     let wasm = guest.wasm();
     let mut runtimes = guest.runtimes();
-    runtimes.push(("this crate, eager", Box::new(WasmiHost::room().with_compilation(Compilation::Eager))));
+    runtimes.push((
+        "this crate, eager",
+        Box::new(WasmiHost::room().with_compilation(Compilation::Eager)),
+    ));
     runtimes.push(("this crate, on demand", Box::new(on_demand())));
     let figures = measure(runtimes, effort, |runtime| {
         black_box(runtime.load(&wasm).expect("the module loads"));
     });
-    let title = format!("bytes → module, {} echo ({} bytes)", guest.title, wasm.len());
-    Row { title, group: Group::Start, unit: Unit::Nanos, figures }
+    let title = format!(
+        "bytes → module, {} echo ({} bytes)",
+        guest.title,
+        wasm.len()
+    );
+    Row {
+        title,
+        group: Group::Start,
+        unit: Unit::Nanos,
+        figures,
+    }
 }
 
 /// Functions are validated, too, when they are first called.
@@ -187,7 +275,12 @@ fn new_room(guest: Guest, effort: Effort) -> Row {
         })
         .collect();
     let title = format!("new room, opened and closed again, {} echo", guest.title);
-    Row { title, group: Group::Start, unit: Unit::Nanos, figures: by_turns(&mut contenders, effort) }
+    Row {
+        title,
+        group: Group::Start,
+        unit: Unit::Nanos,
+        figures: by_turns(&mut contenders, effort),
+    }
 }
 
 fn cold_start(guest: Guest, effort: Effort) -> Row {
@@ -203,7 +296,12 @@ fn cold_start(guest: Guest, effort: Effort) -> Row {
         assert_eq!(ears.messages(), 1, "there is a reply");
     });
     let title = format!("bytes → first reply (cold start), {} echo", guest.title);
-    Row { title, group: Group::Start, unit: Unit::Nanos, figures }
+    Row {
+        title,
+        group: Group::Start,
+        unit: Unit::Nanos,
+        figures,
+    }
 }
 
 /// One event, over and over.
@@ -211,7 +309,12 @@ fn event(guest: Guest, title: String, event: Event<'_>, effort: Effort) -> Row {
     let mut runtimes = guest.runtimes();
     runtimes.push(("this crate's Host", Box::new(WasmiHost::host())));
     let figures = events(guest, runtimes, event, effort);
-    Row { title, group: Group::Events, unit: Unit::PerSecond, figures }
+    Row {
+        title,
+        group: Group::Events,
+        unit: Unit::PerSecond,
+        figures,
+    }
 }
 
 fn events(
@@ -233,7 +336,11 @@ fn events(
                     room.handle(event);
                 }
                 let time = start.elapsed();
-                assert_eq!(ears.messages() - before, count, "{name}: every event is answered");
+                assert_eq!(
+                    ears.messages() - before,
+                    count,
+                    "{name}: every event is answered"
+                );
                 time
             })
         })
@@ -254,9 +361,15 @@ fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -
     let ours = WasmiHost::room();
     let runtimes: Vec<(&'static str, Box<dyn Runtime>)> = match group {
         Group::Rollback => {
-            vec![("close", Box::new(ours)), ("rollback", Box::new(ours.with_rollback()))]
+            vec![
+                ("close", Box::new(ours)),
+                ("rollback", Box::new(ours.with_rollback())),
+            ]
         }
-        Group::Fuel => vec![("fuel on", Box::new(ours)), ("fuel off", Box::new(ours.without_fuel()))],
+        Group::Fuel => vec![
+            ("fuel on", Box::new(ours)),
+            ("fuel off", Box::new(ours.without_fuel())),
+        ],
         _ => vec![
             ("one slice", Box::new(ours.with_slices_of(u64::MAX))),
             ("slices of 100,000", Box::new(ours.with_slices_of(100_000))),
@@ -265,7 +378,12 @@ fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -
         ],
     };
     let figures = events(guest, runtimes, Event::text(1, text), effort);
-    Row { title: title.into(), group, unit: Unit::Nanos, figures }
+    Row {
+        title: title.into(),
+        group,
+        unit: Unit::Nanos,
+        figures,
+    }
 }
 
 /// Two threads, each with a module of its own, do as much as one does, each.
@@ -287,7 +405,10 @@ fn workers(effort: Effort) -> Row {
                     })
                 })
                 .collect();
-            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<Duration>>()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect::<Vec<Duration>>()
         });
         // For each event of all threads together.
         times.into_iter().max().unwrap_or_default() / u32::try_from(threads).expect("few threads")

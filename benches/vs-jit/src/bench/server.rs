@@ -46,9 +46,15 @@ pub struct Load {
 
 impl Load {
     pub fn run(&self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let pace = Pace { time: Duration::from_secs(self.seconds), pause: Duration::ZERO };
-        let (_, nanos) = runtime.block_on(measure(self.port, self.connections, self.many_rooms, pace))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let pace = Pace {
+            time: Duration::from_secs(self.seconds),
+            pause: Duration::ZERO,
+        };
+        let (_, nanos) =
+            runtime.block_on(measure(self.port, self.connections, self.many_rooms, pace))?;
         println!("{}", nanos.len());
         Ok(())
     }
@@ -56,7 +62,9 @@ impl Load {
 
 impl Child {
     pub fn run(&self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         match self.server.as_str() {
             "ours" => runtime.block_on(serve_ours(ServerConfig::new(std::fs::read(guest())?))),
             "hog" => runtime.block_on(serve_ours(with_hogs()?)),
@@ -86,9 +94,13 @@ async fn serve_ours(mut config: ServerConfig) -> Result<()> {
 
 async fn serve_jit() -> Result<()> {
     // The published server takes no free port, so one is found for it.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port();
     let factory = stateroom_wasm_host_0_4::WasmHostFactory::new(guest())?;
-    let server = stateroom_server::Server::new().with_ip("127.0.0.1".into()).with_port(port);
+    let server = stateroom_server::Server::new()
+        .with_ip("127.0.0.1".into())
+        .with_port(port);
     println!("{port}");
     Ok(server.serve_async(factory).await?)
 }
@@ -108,8 +120,12 @@ async fn serve_bare() -> Result<()> {
             }
         }
     }
-    let app =
-        Router::new().route("/ws", get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo))).route(
+    let app = Router::new()
+        .route(
+            "/ws",
+            get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)),
+        )
+        .route(
             "/ws/{room}",
             get(async |Path(_): Path<String>, upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo)),
         );
@@ -136,7 +152,10 @@ impl Process {
             .spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("its output is piped")?).read_line(&mut line)?;
-        let port = line.trim().parse().with_context(|| format!("{server} has not started"))?;
+        let port = line
+            .trim()
+            .parse()
+            .with_context(|| format!("{server} has not started"))?;
         Ok(Self { child, port })
     }
 }
@@ -173,7 +192,9 @@ fn rounds(effort: Effort) -> (usize, Duration) {
 /// How long answers take while another room spins for ever, and while none does.
 pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
     const CLIENTS: usize = 10;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let (rounds, time) = rounds(effort);
     let mut contenders = [("alone", Vec::new()), ("beside a hog", Vec::new())];
     for _ in 0..rounds {
@@ -185,7 +206,16 @@ pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
                 if spins {
                     hog.send(Message::text(hog::SPIN)).await?;
                 }
-                measure(process.port, CLIENTS, true, Pace { time, pause: Duration::from_millis(10) }).await
+                measure(
+                    process.port,
+                    CLIENTS,
+                    true,
+                    Pace {
+                        time,
+                        pause: Duration::from_millis(10),
+                    },
+                )
+                .await
             })?;
             turns.push(hog::Turn::of(nanos));
         }
@@ -195,16 +225,28 @@ pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
 
 /// Messages per second, and how long they take.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let (rounds, time) = rounds(effort);
     let mut rows = Vec::new();
-    for (connections, many_rooms) in [(1, false), (50, false), (50, true), (500, false), (500, true)] {
+    for (connections, many_rooms) in [
+        (1, false),
+        (50, false),
+        (50, true),
+        (500, false),
+        (500, true),
+    ] {
         let place = match (connections, many_rooms) {
             (1, _) => "1 connection".to_owned(),
             (n, false) => format!("{n} connections, one room"),
             (n, true) => format!("{n} connections, a room each"),
         };
-        let servers = [("this crate", "ours"), ("JIT server 0.4.4", "jit"), ("axum alone", "bare")];
+        let servers = [
+            ("this crate", "ours"),
+            ("JIT server 0.4.4", "jit"),
+            ("axum alone", "bare"),
+        ];
         let mut turns: Vec<Vec<Turn>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
             for ((name, server), turns) in servers.iter().zip(&mut turns) {
@@ -218,19 +260,40 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
         let row = |title: String, unit, value: fn(&Turn) -> f64| {
             let values = |turns: &[Turn]| turns.iter().map(value).collect::<Vec<_>>();
             let first = values(&turns[0]);
-            let figures =
-                servers.iter().zip(&turns).map(|((name, _), all)| Figure::new(name, values(all), &first));
-            Row { title, group: Group::Server, unit, figures: figures.collect() }
+            let figures = servers
+                .iter()
+                .zip(&turns)
+                .map(|((name, _), all)| Figure::new(name, values(all), &first));
+            Row {
+                title,
+                group: Group::Server,
+                unit,
+                figures: figures.collect(),
+            }
         };
-        rows.push(row(format!("messages, {place}"), Unit::PerSecond, |turn| turn.nanos_each));
-        rows.push(row(format!("p50 latency, {place}"), Unit::Nanos, |turn| turn.p50));
-        rows.push(row(format!("p99 latency, {place}"), Unit::Nanos, |turn| turn.p99));
+        rows.push(row(format!("messages, {place}"), Unit::PerSecond, |turn| {
+            turn.nanos_each
+        }));
+        rows.push(row(format!("p50 latency, {place}"), Unit::Nanos, |turn| {
+            turn.p50
+        }));
+        rows.push(row(format!("p99 latency, {place}"), Unit::Nanos, |turn| {
+            turn.p99
+        }));
     }
     Ok(rows)
 }
 
-async fn turn(process: &Process, connections: usize, many_rooms: bool, time: Duration) -> Result<Turn> {
-    let pace = Pace { time, pause: Duration::ZERO };
+async fn turn(
+    process: &Process,
+    connections: usize,
+    many_rooms: bool,
+    time: Duration,
+) -> Result<Turn> {
+    let pace = Pace {
+        time,
+        pause: Duration::ZERO,
+    };
     let (spent, mut nanos) = measure(process.port, connections, many_rooms, pace).await?;
     nanos.sort_unstable();
     Ok(Turn {
@@ -261,8 +324,10 @@ async fn measure(
     }
     let start = Instant::now();
     let end = start + pace.time;
-    let clients: Vec<_> =
-        sockets.into_iter().map(|socket| tokio::spawn(ping_pong(socket, end, pace.pause))).collect();
+    let clients: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| tokio::spawn(ping_pong(socket, end, pace.pause)))
+        .collect();
     let mut nanos = Vec::new();
     for client in clients {
         nanos.extend(client.await??);
@@ -270,7 +335,8 @@ async fn measure(
     Ok((start.elapsed(), nanos))
 }
 
-type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+type Socket =
+    tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
 async fn connect(url: &str) -> Result<Socket> {
     for _ in 0..100 {
@@ -296,7 +362,11 @@ async fn ping_pong(mut socket: Socket, end: Instant, pause: Duration) -> Result<
         }
         socket.send(Message::text("0123456789abcdef")).await?;
         loop {
-            match socket.next().await.ok_or_else(|| anyhow!("the server has closed"))?? {
+            match socket
+                .next()
+                .await
+                .ok_or_else(|| anyhow!("the server has closed"))??
+            {
                 Message::Text(_) => break,
                 _ => continue,
             }

@@ -17,7 +17,10 @@ const HERE: &str = env!("CARGO_MANIFEST_DIR");
 pub fn rows() -> Result<Vec<Row>> {
     let ours = program(&["--example", "virtual_time"], "examples/virtual_time")?;
     let mut rows = Vec::new();
-    let jits = [("JIT 0.2.9", "0.2.9", "smallest_jit_0_2"), ("JIT 0.4.4", "0.4.4", "smallest_jit_0_4")];
+    let jits = [
+        ("JIT 0.2.9", "0.2.9", "smallest_jit_0_2"),
+        ("JIT 0.4.4", "0.4.4", "smallest_jit_0_4"),
+    ];
     for (name, version, program) in jits {
         rows.push(row(
             format!("a program with a room, stripped, against {version}"),
@@ -25,8 +28,15 @@ pub fn rows() -> Result<Vec<Row>> {
             &[("this crate", ours), (name, example(program)?)],
         ));
     }
-    let tool = program(&["-p", "stateroom-wasmi", "--no-default-features"], "stateroom-wasmi")?;
-    rows.push(row("the tool without the server, stripped".into(), Unit::Bytes, &[("this crate", tool)]));
+    let tool = program(
+        &["-p", "stateroom-wasmi", "--no-default-features"],
+        "stateroom-wasmi",
+    )?;
+    rows.push(row(
+        "the tool without the server, stripped".into(),
+        Unit::Bytes,
+        &[("this crate", tool)],
+    ));
     let root = Path::new(HERE).join("../..");
     let ours = crates(&root, "stateroom-wasmi-host")?;
     for (name, version, _) in jits {
@@ -43,15 +53,26 @@ pub fn rows() -> Result<Vec<Row>> {
 fn row(title: String, unit: Unit, values: &[(&str, usize)]) -> Row {
     let value = |value: usize| vec![value as f64];
     let first = value(values[0].1);
-    let figures = values.iter().map(|(name, bytes)| Figure::new(name, value(*bytes), &first));
-    Row { title, group: Group::Size, unit, figures: figures.collect() }
+    let figures = values
+        .iter()
+        .map(|(name, bytes)| Figure::new(name, value(*bytes), &first));
+    Row {
+        title,
+        group: Group::Size,
+        unit,
+        figures: figures.collect(),
+    }
 }
 
 /// An example of this package, built beside this program, so that what it needs is built already.
 fn example(name: &str) -> Result<usize> {
     let target = target_folder()?;
     let features = super::features().unwrap_or_default();
-    build(Path::new(HERE), &target, &["--features", &features, "--example", name])?;
+    build(
+        Path::new(HERE),
+        &target,
+        &["--features", &features, "--example", name],
+    )?;
     length(&target.join("release/examples").join(name))
 }
 
@@ -70,7 +91,11 @@ fn build(package: &Path, target: &Path, arguments: &[&str]) -> Result<()> {
         // For the program alone: in a profile it would be for the libraries, too.
         .args(["--", "-C", "strip=symbols"])
         .status()?;
-    ensure!(status.success(), "cargo rustc {} failed", arguments.join(" "));
+    ensure!(
+        status.success(),
+        "cargo rustc {} failed",
+        arguments.join(" ")
+    );
     Ok(())
 }
 
@@ -82,11 +107,27 @@ fn length(program: &Path) -> Result<usize> {
 /// Crates that are built into a library of this package's tree, itself not counted.
 fn crates(package: &Path, library: &str) -> Result<usize> {
     let output = cargo(package)
-        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--package", library])
+        .args([
+            "tree",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--package",
+            library,
+        ])
         .output()?;
-    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout)?;
-    let all: BTreeSet<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    let all: BTreeSet<&str> = text
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)"))
+        .collect();
     Ok(all.len() - 1)
 }
 
@@ -100,5 +141,9 @@ fn cargo(package: &Path) -> Command {
 /// The folder above the profile's, in which this program is.
 fn target_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    Ok(program.ancestors().nth(2).context("a program has a folder")?.to_owned())
+    Ok(program
+        .ancestors()
+        .nth(2)
+        .context("a program has a folder")?
+        .to_owned())
 }

@@ -173,14 +173,24 @@ pub fn markdown(rows: &[Row]) -> String {
 
 fn table(group: Group, rows: &[&Row]) -> String {
     // The two JIT hosts share a column: each guest has one of them.
-    let column = |name: &str| if name.starts_with("JIT") { "JIT host".to_owned() } else { name.to_owned() };
+    let column = |name: &str| {
+        if name.starts_with("JIT") {
+            "JIT host".to_owned()
+        } else {
+            name.to_owned()
+        }
+    };
     let mut columns: Vec<String> = Vec::new();
     for figure in rows.iter().flat_map(|row| &row.figures) {
         if !columns.contains(&column(&figure.name)) {
             columns.push(column(&figure.name));
         }
     }
-    let mut text = format!("| | {} | {} |", columns[0], columns.get(1).map_or("", String::as_str));
+    let mut text = format!(
+        "| | {} | {} |",
+        columns[0],
+        columns.get(1).map_or("", String::as_str)
+    );
     if columns.len() > 1 {
         let _ = write!(text, " {} is |", columns[0]);
     }
@@ -189,20 +199,33 @@ fn table(group: Group, rows: &[&Row]) -> String {
     }
     let _ = writeln!(text, "\n|---|{}", "---:|".repeat(columns.len().max(2) + 1));
     for row in rows {
-        let cell = |name: &str| match row.figures.iter().find(|figure| column(&figure.name) == name) {
+        let cell = |name: &str| match row
+            .figures
+            .iter()
+            .find(|figure| column(&figure.name) == name)
+        {
             Some(figure) => value(figure.value, row.unit),
             None => "–".into(),
         };
         let _ = write!(text, "| {} | {} |", row.title, cell(&columns[0]));
         for (place, name) in columns.iter().enumerate().skip(1) {
-            let ratio = row.figures.iter().find(|figure| column(&figure.name) == *name).map(|f| f.ratio);
+            let ratio = row
+                .figures
+                .iter()
+                .find(|figure| column(&figure.name) == *name)
+                .map(|f| f.ratio);
             let words = ratio.map_or("–".into(), |ratio| in_words(ratio, row.unit));
             match place {
                 1 => {
                     let _ = write!(text, " {} | {words} |", cell(name));
                 }
                 _ if ratio.is_some() => {
-                    let _ = write!(text, " {} ({}) |", cell(name), against(ratio.unwrap_or(1.0)));
+                    let _ = write!(
+                        text,
+                        " {} ({}) |",
+                        cell(name),
+                        against(ratio.unwrap_or(1.0))
+                    );
                 }
                 _ => text.push_str(" – |"),
             }
@@ -210,9 +233,15 @@ fn table(group: Group, rows: &[&Row]) -> String {
         text.push('\n');
     }
     if let Some(mean) = geometric_mean(rows).filter(|_| group == Group::Compute) {
-        let _ = writeln!(text, "\nGeometric mean: {} than the JIT host.", in_words(mean, Unit::Nanos));
+        let _ = writeln!(
+            text,
+            "\nGeometric mean: {} than the JIT host.",
+            in_words(mean, Unit::Nanos)
+        );
         for name in columns.iter().skip(2) {
-            let ratios = rows.iter().filter_map(|row| row.figures.iter().find(|f| f.name == *name));
+            let ratios = rows
+                .iter()
+                .filter_map(|row| row.figures.iter().find(|f| f.name == *name));
             if let Some(mean) = mean_of(ratios.map(|figure| figure.ratio)) {
                 let _ = writeln!(text, "Against {name}: {}.", in_words(mean, Unit::Nanos));
             }

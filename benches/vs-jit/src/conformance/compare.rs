@@ -92,18 +92,25 @@ impl Dice {
     pub fn is_alike(theirs: &Answer, ours: &Answer) -> bool {
         theirs.timer == ours.timer
             && theirs.outputs.len() == ours.outputs.len()
-            && theirs.outputs.iter().zip(&ours.outputs).all(|pair| match pair {
-                (Output::Text(to, text), Output::Text(our_to, our_text)) => {
-                    to == our_to && shape(text).is_some() && shape(text) == shape(our_text)
-                }
-                (theirs, ours) => theirs == ours,
-            })
+            && theirs
+                .outputs
+                .iter()
+                .zip(&ours.outputs)
+                .all(|pair| match pair {
+                    (Output::Text(to, text), Output::Text(our_to, our_text)) => {
+                        to == our_to && shape(text).is_some() && shape(text) == shape(our_text)
+                    }
+                    (theirs, ours) => theirs == ours,
+                })
     }
 }
 
 /// A roll without its numbers; any other text as it is; nothing if a roll is wrong.
 fn shape(text: &str) -> Option<(String, usize)> {
-    let Some((start, roll)) = text.split_once(": ").filter(|(start, _)| start.contains(" rolled ")) else {
+    let Some((start, roll)) = text
+        .split_once(": ")
+        .filter(|(start, _)| start.contains(" rolled "))
+    else {
         return Some((text.to_owned(), 0));
     };
     let (count, sides) = start.rsplit_once(' ')?.1.split_once('d')?;
@@ -113,8 +120,12 @@ fn shape(text: &str) -> Option<(String, usize)> {
         // One die needs no sum.
         None => (roll, None),
     };
-    let numbers: Vec<u32> = numbers.split(" + ").map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    let is_fair = numbers.len() == count && numbers.iter().all(|number| (1..=sides).contains(number));
+    let numbers: Vec<u32> = numbers
+        .split(" + ")
+        .map(|number| number.parse().ok())
+        .collect::<Option<_>>()?;
+    let is_fair =
+        numbers.len() == count && numbers.iter().all(|number| (1..=sides).contains(number));
     let adds_up = total.is_none_or(|total| total == numbers.iter().sum::<u32>());
     (is_fair && adds_up).then(|| (start.to_owned(), count))
 }
@@ -158,12 +169,18 @@ mod tests {
         }
         assert_ne!(answer(&[Said::Timer(5)]), answer(&[Said::Timer(6)]));
         let other = Said::Text(to, "b".into());
-        assert_ne!(answer(&[text.clone(), other.clone()]), answer(&[other, text]));
+        assert_ne!(
+            answer(&[text.clone(), other.clone()]),
+            answer(&[other, text])
+        );
     }
 
     #[test]
     fn the_last_request_for_the_timer_counts_and_zero_is_none() {
-        assert_eq!(answer(&[Said::Timer(5), Said::Timer(7)]).timer, TimerState::Set(7));
+        assert_eq!(
+            answer(&[Said::Timer(5), Said::Timer(7)]).timer,
+            TimerState::Set(7)
+        );
         assert_eq!(answer(&[Said::Timer(5), Said::Timer(0)]), answer(&[]));
         let mut watch = TimerWatch::default();
         watch.answer(vec![Said::Timer(5)]);
@@ -176,7 +193,10 @@ mod tests {
     fn dice_have_to_add_up() {
         let roll = |text: &str| answer(&[Said::Text(Recipient::Everybody, text.into())]);
         let fair = roll("client 1 rolled 2d6: 3 + 5 = 8");
-        assert!(Dice::is_alike(&fair, &roll("client 1 rolled 2d6: 1 + 6 = 7")));
+        assert!(Dice::is_alike(
+            &fair,
+            &roll("client 1 rolled 2d6: 1 + 6 = 7")
+        ));
         for unfair in [
             "client 1 rolled 2d6: 3 + 5 = 9",
             "client 1 rolled 2d6: 1 + 7 = 8",

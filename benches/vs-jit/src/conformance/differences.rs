@@ -2,8 +2,8 @@
 
 use crate::{
     jit::{Jit02, Jit04},
-    wasmi_host::WasmiHost,
     runtime::{Event, Notebook, Recipient, Runtime, Said},
+    wasmi_host::WasmiHost,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
@@ -46,7 +46,10 @@ impl Difference {
         let theirs = outcome(self.jit.1, &wasm);
         let ours = outcome(&WasmiHost::room(), &wasm);
         let is_expected = self.theirs.fits(&theirs) && self.ours.fits(&ours);
-        let text = format!("- {}\n    {}: {theirs}\n    this crate: {ours}", self.title, self.jit.0);
+        let text = format!(
+            "- {}\n    {}: {theirs}\n    this crate: {ours}",
+            self.title, self.jit.0
+        );
         (text, is_expected)
     }
 }
@@ -83,11 +86,17 @@ impl std::fmt::Display for Outcome {
 fn outcome(runtime: &dyn Runtime, wasm: &[u8]) -> Outcome {
     let notebook = Arc::new(Notebook::default());
     quietly(|| {
-        let Ok(mut room) = runtime.load(wasm).and_then(|module| module.open("lobby", notebook.clone()))
+        let Ok(mut room) = runtime
+            .load(wasm)
+            .and_then(|module| module.open("lobby", notebook.clone()))
         else {
             return Outcome::NotOpened;
         };
-        for event in [Event::Connect(1), Event::text(1, "one"), Event::text(1, "two")] {
+        for event in [
+            Event::Connect(1),
+            Event::text(1, "one"),
+            Event::text(1, "two"),
+        ] {
             room.handle(event);
         }
         match room.fault() {
@@ -102,7 +111,9 @@ fn outcome(runtime: &dyn Runtime, wasm: &[u8]) -> Outcome {
 fn quietly<R>(run: impl FnOnce() -> R) -> Option<R> {
     // One at a time: the hook is the process's.
     static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = HOOK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = HOOK
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
     let result = catch_unwind(AssertUnwindSafe(run)).ok();

@@ -6,8 +6,8 @@ mod script;
 
 use crate::{
     jit::{Jit02, Jit04},
-    wasmi_host::WasmiHost,
     runtime::{Notebook, Room, Runtime},
+    wasmi_host::WasmiHost,
 };
 use anyhow::{Context, Result, bail};
 use compare::{Answer, Dice, TimerWatch};
@@ -40,11 +40,15 @@ pub fn run(options: &Options) -> Result<bool> {
         true => bundled()?,
         false => options.module.clone(),
     };
-    println!("Each room is run by the JIT host of its ABI and by this crate in {} ways.\n", ways().len());
+    println!(
+        "Each room is run by the JIT host of its ABI and by this crate in {} ways.\n",
+        ways().len()
+    );
     let mut is_well = true;
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let wasm = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let wasm =
+            std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         match compare_module(&name, &wasm, options) {
             Ok(Verdict::Same(counts)) => println!("same      {name}: {counts}"),
             Ok(Verdict::NotComparable(reason)) => println!("left out  {name}: {reason}"),
@@ -54,11 +58,20 @@ pub fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    println!("\nDifferences that are faults or limits of the JIT host (README.md has the reasons):\n");
+    println!(
+        "\nDifferences that are faults or limits of the JIT host (README.md has the reasons):\n"
+    );
     for difference in differences::all() {
         let (shown, is_expected) = difference.show();
         is_well &= is_expected;
-        println!("{}{shown}", if is_expected { "" } else { "NOT AS DOCUMENTED " });
+        println!(
+            "{}{shown}",
+            if is_expected {
+                ""
+            } else {
+                "NOT AS DOCUMENTED "
+            }
+        );
     }
     Ok(is_well)
 }
@@ -67,12 +80,18 @@ pub fn run(options: &Options) -> Result<bool> {
 pub fn bundled() -> Result<Vec<PathBuf>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for folder in [here.join("../../examples/rooms/wasm"), here.join("guests/wasm")] {
-        let entries =
-            std::fs::read_dir(&folder).with_context(|| format!("no folder {}", folder.display()))?;
+    for folder in [
+        here.join("../../examples/rooms/wasm"),
+        here.join("guests/wasm"),
+    ] {
+        let entries = std::fs::read_dir(&folder)
+            .with_context(|| format!("no folder {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "wasm") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "wasm")
+            {
                 files.push(path);
             }
         }
@@ -91,8 +110,14 @@ enum Verdict {
 fn ways() -> Vec<(&'static str, WasmiHost)> {
     vec![
         ("lazily translated", WasmiHost::room()),
-        ("eagerly translated", WasmiHost::room().with_compilation(Compilation::Eager)),
-        ("in slices of 500 units of fuel", WasmiHost::room().with_slices_of(500)),
+        (
+            "eagerly translated",
+            WasmiHost::room().with_compilation(Compilation::Eager),
+        ),
+        (
+            "in slices of 500 units of fuel",
+            WasmiHost::room().with_slices_of(500),
+        ),
         ("without fuel", WasmiHost::room().without_fuel()),
         ("in a host", WasmiHost::host()),
     ]
@@ -100,11 +125,18 @@ fn ways() -> Vec<(&'static str, WasmiHost)> {
 
 fn compare_module(name: &str, wasm: &[u8], options: &Options) -> Result<Verdict> {
     // What the bundled rooms with pages of another size end with.
-    if ["-small-page", "-rust-small"].iter().any(|end| name.ends_with(end)) {
-        return Ok(Verdict::NotComparable("no JIT host loads a module with custom page sizes"));
+    if ["-small-page", "-rust-small"]
+        .iter()
+        .any(|end| name.ends_with(end))
+    {
+        return Ok(Verdict::NotComparable(
+            "no JIT host loads a module with custom page sizes",
+        ));
     }
     if name == "floats-wat" {
-        return Ok(Verdict::NotComparable("the bits of a NaN are the processor's in the JIT host"));
+        return Ok(Verdict::NotComparable(
+            "the bits of a NaN are the processor's in the JIT host",
+        ));
     }
     let rooms = Rooms::of(name);
     let mut script = Script::new(rooms);
@@ -119,8 +151,13 @@ fn compare_module(name: &str, wasm: &[u8], options: &Options) -> Result<Verdict>
         let rng = ChaCha8Rng::seed_from_u64(options.seed.wrapping_add(sequence));
         let len = left.min(SEQUENCE);
         left -= len;
-        compare_events(wasm, rooms, &mut Script::random(rooms, rng, len), &mut counts)
-            .with_context(|| format!("random sequence {sequence} of seed {}", options.seed))?;
+        compare_events(
+            wasm,
+            rooms,
+            &mut Script::random(rooms, rng, len),
+            &mut counts,
+        )
+        .with_context(|| format!("random sequence {sequence} of seed {}", options.seed))?;
     }
     Ok(Verdict::Same(counts.to_string()))
 }
@@ -135,8 +172,16 @@ struct Counts {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { events, outputs, bytes, timers } = self;
-        write!(f, "{events} events, {outputs} outputs of {bytes} bytes, {timers} timers set")
+        let Self {
+            events,
+            outputs,
+            bytes,
+            timers,
+        } = self;
+        write!(
+            f,
+            "{events} events, {outputs} outputs of {bytes} bytes, {timers} timers set"
+        )
     }
 }
 
@@ -144,7 +189,11 @@ impl Counts {
     fn add(&mut self, answer: &Answer) {
         self.events += 1;
         self.outputs += answer.outputs.len();
-        self.bytes += answer.outputs.iter().map(compare::Output::len).sum::<usize>();
+        self.bytes += answer
+            .outputs
+            .iter()
+            .map(compare::Output::len)
+            .sum::<usize>();
         self.timers += usize::from(answer.sets_timer());
     }
 }
@@ -164,7 +213,12 @@ impl Side {
             .load(wasm)
             .and_then(|module| module.open("lobby", notebook.clone()))
             .with_context(|| format!("{name} does not open the room"))?;
-        Ok(Self { name, room, notebook, timer: TimerWatch::default() })
+        Ok(Self {
+            name,
+            room,
+            notebook,
+            timer: TimerWatch::default(),
+        })
     }
 
     fn answer(&mut self) -> Answer {
@@ -181,7 +235,12 @@ impl Side {
 }
 
 /// Runs both sides through a script in step and compares after every event.
-fn compare_events(wasm: &[u8], rooms: Rooms, script: &mut Script, counts: &mut Counts) -> Result<()> {
+fn compare_events(
+    wasm: &[u8],
+    rooms: Rooms,
+    script: &mut Script,
+    counts: &mut Counts,
+) -> Result<()> {
     let jit: (&str, &dyn Runtime) = match speaks_0_4(wasm) {
         true => ("the JIT host 0.4.4", &Jit04),
         false => ("the JIT host 0.2.9", &Jit02),
@@ -208,10 +267,17 @@ fn compare_events(wasm: &[u8], rooms: Rooms, script: &mut Script, counts: &mut C
                 _ => expected == answer,
             };
             if !same {
-                bail!(report(&happened, (theirs.name, &expected), (side.name, &answer), side.room.fault()));
+                bail!(report(
+                    &happened,
+                    (theirs.name, &expected),
+                    (side.name, &answer),
+                    side.room.fault()
+                ));
             }
         }
-        let Some(happening) = script.next(theirs.timer.is_set()) else { return Ok(()) };
+        let Some(happening) = script.next(theirs.timer.is_set()) else {
+            return Ok(());
+        };
         expected = theirs.handle(&happening);
         happened.push(happening);
     }
@@ -231,7 +297,11 @@ fn report(
     for happening in happened.iter().rev().take(SHOWN).rev() {
         let _ = write!(text, "\n    {:?}", happening.event());
     }
-    let _ = write!(text, "\n  {}: {}\n  this crate, {}: {}", theirs.0, theirs.1, ours.0, ours.1);
+    let _ = write!(
+        text,
+        "\n  {}: {}\n  this crate, {}: {}",
+        theirs.0, theirs.1, ours.0, ours.1
+    );
     if let Some(fault) = fault {
         let _ = write!(text, "\n  {fault}");
     }
@@ -251,7 +321,11 @@ mod tests {
     /// What `.ci` runs of the comparison: all modules, a bounded number of events.
     #[test]
     fn all_modules_answer_alike() {
-        let options = Options { events: 400, seed: 7, module: Vec::new() };
+        let options = Options {
+            events: 400,
+            seed: 7,
+            module: Vec::new(),
+        };
         for file in bundled().unwrap() {
             let name = file.file_stem().unwrap().to_string_lossy();
             let verdict = compare_module(&name, &std::fs::read(&file).unwrap(), &options);
@@ -273,16 +347,29 @@ mod tests {
         let rooms = Rooms::Echo;
         let echo = include_bytes!("../../../../examples/rooms/wasm/echo-c.wasm");
         let notebook = Arc::new(Notebook::default());
-        let doctored = Doctored(Jit02.load(echo).unwrap().open("lobby", notebook.clone()).unwrap());
-        let mut theirs =
-            Side { name: "doctored", room: Box::new(doctored), notebook, timer: TimerWatch::default() };
+        let doctored = Doctored(
+            Jit02
+                .load(echo)
+                .unwrap()
+                .open("lobby", notebook.clone())
+                .unwrap(),
+        );
+        let mut theirs = Side {
+            name: "doctored",
+            room: Box::new(doctored),
+            notebook,
+            timer: TimerWatch::default(),
+        };
         let mut ours = Side::open("ours", &WasmiHost::room(), echo).unwrap();
         let mut script = Script::random(rooms, ChaCha8Rng::seed_from_u64(3), 200);
         let mut differing = 0;
         while let Some(happening) = script.next(false) {
             differing += usize::from(theirs.handle(&happening) != ours.handle(&happening));
         }
-        assert!(differing > 0, "200 events, and a host that loses every tenth message was not noticed");
+        assert!(
+            differing > 0,
+            "200 events, and a host that loses every tenth message was not noticed"
+        );
     }
 
     /// Loses every tenth message.

@@ -69,7 +69,9 @@ impl Rooms {
     /// Texts that the room understands, and some that it nearly does.
     const fn texts(self) -> &'static [&'static str] {
         match self {
-            Self::Echo | Self::SmallEcho(_) | Self::Clock | Self::Cursors => &["hello", "", "\u{1f980} ü\0"],
+            Self::Echo | Self::SmallEcho(_) | Self::Clock | Self::Cursors => {
+                &["hello", "", "\u{1f980} ü\0"]
+            }
             Self::Counter => &[
                 "+",
                 "-",
@@ -105,11 +107,21 @@ impl Rooms {
                 "/quit",
                 "\u{1f980}",
             ],
-            Self::Dice => {
-                &["2d6", "d20", " D6", "100d1000", "1d2", "0d6", "101d6", "2d1", "2d1001", "dice", ""]
-            }
+            Self::Dice => &[
+                "2d6", "d20", " D6", "100d1000", "1d2", "0d6", "101d6", "2d1", "2d1001", "dice", "",
+            ],
             Self::Compute => &["h", "s", "l", "f", "n", "?", ""],
-            Self::Unknown => &["hello", "", "+", "=5", "/nick ada", "/who", "2d6", "{\"a\":1}", "\u{1f980}"],
+            Self::Unknown => &[
+                "hello",
+                "",
+                "+",
+                "=5",
+                "/nick ada",
+                "/who",
+                "2d6",
+                "{\"a\":1}",
+                "\u{1f980}",
+            ],
         }
     }
 }
@@ -117,7 +129,12 @@ impl Rooms {
 /// A list of events, or a source of random ones that keeps to what can happen.
 pub enum Script {
     Written(VecDeque<Happening>),
-    Random { rooms: Rooms, rng: Box<ChaCha8Rng>, left: usize, clients: Vec<u32> },
+    Random {
+        rooms: Rooms,
+        rng: Box<ChaCha8Rng>,
+        left: usize,
+        clients: Vec<u32>,
+    },
 }
 
 impl Script {
@@ -126,16 +143,28 @@ impl Script {
     pub fn new(rooms: Rooms) -> Self {
         use Happening::{Binary, Connect, Disconnect, Text, Timer};
         const LAST_CLIENT: u32 = i32::MAX as u32;
-        let mut events = vec![Timer, Connect(1), Timer, Connect(2), Connect(LAST_CLIENT), Timer];
+        let mut events = vec![
+            Timer,
+            Connect(1),
+            Timer,
+            Connect(2),
+            Connect(LAST_CLIENT),
+            Timer,
+        ];
         for text in rooms.texts() {
             events.extend([1, 2, LAST_CLIENT].map(|client| Text(client, (*text).to_owned())));
             events.extend([Binary(2, text.as_bytes().to_vec()), Timer]);
         }
-        for len in [0, 1, 4, 15, 16, 17, 255, 256, 257, 1023, 1024, 2000, 2001, 4096, 65_535, 65_536, 99_999]
-        {
+        for len in [
+            0, 1, 4, 15, 16, 17, 255, 256, 257, 1023, 1024, 2000, 2001, 4096, 65_535, 65_536,
+            99_999,
+        ] {
             if len <= rooms.max_bytes() {
                 events.push(Text(1, "x".repeat(len)));
-                events.push(Binary(LAST_CLIENT, (0..len).map(|i| (i * 7) as u8).collect()));
+                events.push(Binary(
+                    LAST_CLIENT,
+                    (0..len).map(|i| (i * 7) as u8).collect(),
+                ));
             }
         }
         events.extend([
@@ -146,14 +175,25 @@ impl Script {
             Disconnect(1),
             Disconnect(3),
         ]);
-        events.extend([Text(LAST_CLIENT, "alone".into()), Timer, Disconnect(LAST_CLIENT), Timer, Timer]);
+        events.extend([
+            Text(LAST_CLIENT, "alone".into()),
+            Timer,
+            Disconnect(LAST_CLIENT),
+            Timer,
+            Timer,
+        ]);
         events.extend([Connect(2), Timer, Text(2, "again".into())]);
         Self::Written(events.into())
     }
 
     /// So many random events.
     pub fn random(rooms: Rooms, rng: ChaCha8Rng, events: usize) -> Self {
-        Self::Random { rooms, rng: Box::new(rng), left: events, clients: Vec::new() }
+        Self::Random {
+            rooms,
+            rng: Box::new(rng),
+            left: events,
+            clients: Vec::new(),
+        }
     }
 
     /// The next event. The timer runs off only where it is set: to let a guest's timer run off that
@@ -166,7 +206,12 @@ impl Script {
                     event => return Some(event),
                 }
             },
-            Self::Random { rooms, rng, left, clients } => {
+            Self::Random {
+                rooms,
+                rng,
+                left,
+                clients,
+            } => {
                 *left = left.checked_sub(1)?;
                 Some(random(*rooms, rng, clients, timer_is_set))
             }
@@ -174,7 +219,12 @@ impl Script {
     }
 }
 
-fn random(rooms: Rooms, rng: &mut ChaCha8Rng, clients: &mut Vec<u32>, timer_is_set: bool) -> Happening {
+fn random(
+    rooms: Rooms,
+    rng: &mut ChaCha8Rng,
+    clients: &mut Vec<u32>,
+    timer_is_set: bool,
+) -> Happening {
     const MOST_CLIENTS: usize = 12;
     let dice = below(rng, 100);
     if timer_is_set && dice >= 90 {
@@ -278,7 +328,9 @@ mod tests {
         let mut turn = 0;
         loop {
             turn += 1;
-            let Some(event) = script.next(turn % 2 == 0) else { break };
+            let Some(event) = script.next(turn % 2 == 0) else {
+                break;
+            };
             let kind = match event {
                 Happening::Connect(client) => {
                     assert!(client > 0 && client <= i32::MAX as u32 && !clients.contains(&client));

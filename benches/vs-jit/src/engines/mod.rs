@@ -45,7 +45,11 @@ impl<G: Guest> MinimalRoom<G> {
         Ok(room)
     }
 
-    fn deliver(&mut self, bytes: &[u8], call: impl FnOnce(&mut G, u32, u32) -> Result<()>) -> Result<()> {
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        call: impl FnOnce(&mut G, u32, u32) -> Result<()>,
+    ) -> Result<()> {
         let Self(guest) = self;
         let len = u32::try_from(bytes.len())?;
         let ptr = guest.malloc(len)?;
@@ -60,9 +64,10 @@ impl<G: Guest> Room for MinimalRoom<G> {
         match event {
             Event::Connect(client) => self.0.connect(client),
             Event::Disconnect(client) => self.0.disconnect(client),
-            Event::Message(client, Payload::Text(text)) => {
-                self.deliver(text.as_bytes(), |guest, ptr, len| guest.message(client, ptr, len))
-            }
+            Event::Message(client, Payload::Text(text)) => self
+                .deliver(text.as_bytes(), |guest, ptr, len| {
+                    guest.message(client, ptr, len)
+                }),
             Event::Message(client, Payload::Binary(bytes)) => {
                 self.deliver(bytes, |guest, ptr, len| guest.binary(client, ptr, len))
             }

@@ -1,7 +1,7 @@
 //! Pulley, the portable interpreter of wasmtime, for which Cranelift compiles the module.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::runtime::{OutputSink, Module, Room, Runtime};
+use crate::runtime::{Module, OutputSink, Room, Runtime};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use wasmtime::{Caller, Config, Engine, Linker, Memory, Store, TypedFunc};
@@ -60,14 +60,18 @@ impl Runtime for Pulley {
 fn send(caller: &Caller<'_, State>, to: i32, ptr: u32, len: u32, is_text: bool) {
     let state = caller.data();
     let memory = state.memory.expect("known once instantiated").data(caller);
-    state.ears.message(recipient(to), payload(memory, ptr, len, is_text));
+    state
+        .ears
+        .message(recipient(to), payload(memory, ptr, len, is_text));
 }
 
 impl Module for Loaded {
     fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         let mut store = Store::new(self.module.engine(), State { ears, memory: None });
         let instance = self.linker.instantiate(&mut store, &self.module)?;
-        let memory = instance.get_memory(&mut store, "memory").context("no memory")?;
+        let memory = instance
+            .get_memory(&mut store, "memory")
+            .context("no memory")?;
         store.data_mut().memory = Some(memory);
         let guest = Instance {
             memory,

@@ -1,7 +1,7 @@
 //! tinywasm, without fuel.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::runtime::{OutputSink, Module, Room, Runtime};
+use crate::runtime::{Module, OutputSink, Room, Runtime};
 use anyhow::{Result, anyhow};
 use std::sync::Arc;
 use tinywasm::{FuncContext, FunctionTyped, HostFunction, Imports, Memory, ModuleInstance, Store};
@@ -23,7 +23,9 @@ struct Instance {
 
 impl Runtime for TinyWasm {
     fn load(&self, wasm: &[u8]) -> Result<Box<dyn Module>> {
-        Ok(Box::new(tinywasm::parse_bytes(wasm).map_err(|error| anyhow!("{error}"))?))
+        Ok(Box::new(
+            tinywasm::parse_bytes(wasm).map_err(|error| anyhow!("{error}"))?,
+        ))
     }
 }
 
@@ -33,9 +35,12 @@ impl Module for tinywasm::Module {
         let mut imports = Imports::new();
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
             let ears = ears.clone();
-            let send = HostFunction::from(&mut store, move |context: FuncContext<'_>, (to, ptr, len)| {
-                send(&context, &*ears, (to, ptr, len), is_text)
-            });
+            let send = HostFunction::from(
+                &mut store,
+                move |context: FuncContext<'_>, (to, ptr, len)| {
+                    send(&context, &*ears, (to, ptr, len), is_text)
+                },
+            );
             imports.define("env", name, send);
         }
         let set_timer = HostFunction::from(&mut store, move |_: FuncContext<'_>, ms: i32| {
@@ -43,7 +48,8 @@ impl Module for tinywasm::Module {
             Ok(())
         });
         imports.define("env", "set_timer", set_timer);
-        let instance = ModuleInstance::instantiate(&mut store, self, Some(imports)).map_err(error)?;
+        let instance =
+            ModuleInstance::instantiate(&mut store, self, Some(imports)).map_err(error)?;
         let guest = Instance {
             memory: instance.memory("memory").map_err(error)?,
             malloc: instance.func(&store, "jam_malloc").map_err(error)?,
@@ -68,8 +74,13 @@ fn send(
     is_text: bool,
 ) -> tinywasm::Result<()> {
     let [ptr, len] = [ptr, len].map(|number| number.cast_unsigned() as usize);
-    let bytes = context.memory("memory")?.read_vec(context.store(), ptr, len)?;
-    ears.message(recipient(to), payload(&bytes, 0, bytes.len() as u32, is_text));
+    let bytes = context
+        .memory("memory")?
+        .read_vec(context.store(), ptr, len)?;
+    ears.message(
+        recipient(to),
+        payload(&bytes, 0, bytes.len() as u32, is_text),
+    );
     Ok(())
 }
 
@@ -80,27 +91,40 @@ fn error(error: tinywasm::Error) -> anyhow::Error {
 
 impl Guest for Instance {
     fn malloc(&mut self, len: u32) -> Result<u32> {
-        self.malloc.call(&mut self.store, len.cast_signed()).map(i32::cast_unsigned).map_err(error)
+        self.malloc
+            .call(&mut self.store, len.cast_signed())
+            .map(i32::cast_unsigned)
+            .map_err(error)
     }
 
     fn free(&mut self, ptr: u32, len: u32) -> Result<()> {
-        self.free.call(&mut self.store, (ptr.cast_signed(), len.cast_signed())).map_err(error)
+        self.free
+            .call(&mut self.store, (ptr.cast_signed(), len.cast_signed()))
+            .map_err(error)
     }
 
     fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<()> {
-        self.memory.copy_from_slice(&mut self.store, ptr as usize, bytes).map_err(error)
+        self.memory
+            .copy_from_slice(&mut self.store, ptr as usize, bytes)
+            .map_err(error)
     }
 
     fn initialize(&mut self, ptr: u32, len: u32) -> Result<()> {
-        self.initialize.call(&mut self.store, (ptr.cast_signed(), len.cast_signed())).map_err(error)
+        self.initialize
+            .call(&mut self.store, (ptr.cast_signed(), len.cast_signed()))
+            .map_err(error)
     }
 
     fn connect(&mut self, client: u32) -> Result<()> {
-        self.connect.call(&mut self.store, client.cast_signed()).map_err(error)
+        self.connect
+            .call(&mut self.store, client.cast_signed())
+            .map_err(error)
     }
 
     fn disconnect(&mut self, client: u32) -> Result<()> {
-        self.disconnect.call(&mut self.store, client.cast_signed()).map_err(error)
+        self.disconnect
+            .call(&mut self.store, client.cast_signed())
+            .map_err(error)
     }
 
     fn timer(&mut self) -> Result<()> {

@@ -2,7 +2,7 @@
 //! first looked up or called.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::runtime::{OutputSink, Module, Room, Runtime};
+use crate::runtime::{Module, OutputSink, Room, Runtime};
 use anyhow::{Context, Result, anyhow};
 use std::{collections::HashMap, ptr::NonNull, sync::Arc};
 use wasm3::{CallContext, Environment, Function};
@@ -19,7 +19,10 @@ struct Loaded {
 
 impl Loaded {
     fn index(&self, name: &str) -> Result<usize> {
-        self.exports.get(name).copied().with_context(|| format!("{name} is not exported"))
+        self.exports
+            .get(name)
+            .copied()
+            .with_context(|| format!("{name} is not exported"))
     }
 }
 
@@ -49,13 +52,18 @@ impl Runtime for Wasm3 {
         environment.parse_module(wasm).map_err(error)?;
         let mut exports = HashMap::new();
         for payload in wasmparser::Parser::new(0).parse_all(wasm) {
-            let wasmparser::Payload::ExportSection(section) = payload? else { continue };
+            let wasmparser::Payload::ExportSection(section) = payload? else {
+                continue;
+            };
             for export in section {
                 let export = export?;
                 exports.insert(export.name.to_owned(), export.index as usize);
             }
         }
-        Ok(Box::new(Loaded { wasm: wasm.into(), exports }))
+        Ok(Box::new(Loaded {
+            wasm: wasm.into(),
+            exports,
+        }))
     }
 }
 
@@ -68,21 +76,31 @@ impl Module for Loaded {
         // SAFETY: the runtime stays where it is until `Owned` is dropped, which is after the
         // functions, the only ones that keep the reference.
         let reference: &'static wasm3::Runtime = unsafe { runtime.0.as_ref() };
-        let mut module = reference.parse_and_load_module(&*self.wasm).map_err(error)?;
+        let mut module = reference
+            .parse_and_load_module(&*self.wasm)
+            .map_err(error)?;
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
             let ears = ears.clone();
-            let linked = module.link_closure("env", name, move |context: CallContext<'_>, (to, ptr, len)| {
-                // SAFETY: nothing calls into the guest while the slice lives.
-                let memory = unsafe { &*context.memory() };
-                ears.message(recipient(to), payload(memory, ptr, len, is_text));
-                Ok(())
-            });
+            let linked = module.link_closure(
+                "env",
+                name,
+                move |context: CallContext<'_>, (to, ptr, len)| {
+                    // SAFETY: nothing calls into the guest while the slice lives.
+                    let memory = unsafe { &*context.memory() };
+                    ears.message(recipient(to), payload(memory, ptr, len, is_text));
+                    Ok(())
+                },
+            );
             ignore_missing(linked)?;
         }
-        ignore_missing(module.link_closure("env", "set_timer", move |_: CallContext<'_>, ms: u32| {
-            ears.timer(ms);
-            Ok(())
-        }))?;
+        ignore_missing(module.link_closure(
+            "env",
+            "set_timer",
+            move |_: CallContext<'_>, ms: u32| {
+                ears.timer(ms);
+                Ok(())
+            },
+        ))?;
         let exports = Exports {
             malloc: module.function(self.index("jam_malloc")?).map_err(error)?,
             free: module.function(self.index("jam_free")?).map_err(error)?,
@@ -93,7 +111,10 @@ impl Module for Loaded {
             message: module.function(self.index("message")?).map_err(error)?,
             binary: module.function(self.index("binary")?).map_err(error)?,
         };
-        Ok(Box::new(MinimalRoom::open(Instance { exports, runtime }, id)?))
+        Ok(Box::new(MinimalRoom::open(
+            Instance { exports, runtime },
+            id,
+        )?))
     }
 }
 

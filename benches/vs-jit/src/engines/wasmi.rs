@@ -1,7 +1,7 @@
 //! wasmi as it comes, without fuel, and without what this repository's crate puts around it.
 
 use super::{Guest, MinimalRoom, payload, recipient};
-use crate::runtime::{OutputSink, Module, Room, Runtime};
+use crate::runtime::{Module, OutputSink, Room, Runtime};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use wasmi::{Caller, Engine, Linker, Memory, Store, TypedFunc};
@@ -60,13 +60,17 @@ impl Runtime for Wasmi {
 fn send(caller: &Caller<'_, State>, to: i32, ptr: u32, len: u32, is_text: bool) {
     let state = caller.data();
     let memory = state.memory.expect("known once instantiated").data(caller);
-    state.ears.message(recipient(to), payload(memory, ptr, len, is_text));
+    state
+        .ears
+        .message(recipient(to), payload(memory, ptr, len, is_text));
 }
 
 impl Module for Loaded {
     fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         let mut store = Store::new(self.module.engine(), State { ears, memory: None });
-        let instance = self.linker.instantiate_and_start(&mut store, &self.module)?;
+        let instance = self
+            .linker
+            .instantiate_and_start(&mut store, &self.module)?;
         let memory = instance.get_memory(&store, "memory").context("no memory")?;
         store.data_mut().memory = Some(memory);
         let guest = Instance {
@@ -95,7 +99,9 @@ impl Guest for Instance {
     }
 
     fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<()> {
-        self.memory.write(&mut self.store, ptr as usize, bytes).map_err(wasmi::Error::from)?;
+        self.memory
+            .write(&mut self.store, ptr as usize, bytes)
+            .map_err(wasmi::Error::from)?;
         Ok(())
     }
 

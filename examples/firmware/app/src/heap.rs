@@ -58,11 +58,15 @@ impl Heap {
 
     /// Bytes that are free, maybe not in one piece.
     pub fn free(&self) -> Free {
-        Free { heap: self.inner.free(), large: self.large.free() }
+        Free {
+            heap: self.inner.free(),
+            large: self.large.free(),
+        }
     }
 
     fn is_large(&self, block: *mut u8) -> bool {
-        (self.large_region.0.load(Relaxed)..self.large_region.1.load(Relaxed)).contains(&block.addr())
+        (self.large_region.0.load(Relaxed)..self.large_region.1.load(Relaxed))
+            .contains(&block.addr())
     }
 
     /// Bytes that are in use, as they were asked for.
@@ -109,7 +113,11 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         self.live.fetch_sub(layout.size(), Relaxed);
-        let heap = if self.is_large(block) { &self.large } else { &self.inner };
+        let heap = if self.is_large(block) {
+            &self.large
+        } else {
+            &self.inner
+        };
         // SAFETY: the block came from there, and for the rest as above.
         unsafe { heap.dealloc(block, layout) }
     }
@@ -125,7 +133,10 @@ pub struct Free {
 
 impl Free {
     /// Whatever is asked for.
-    pub const UNLIMITED: Self = Self { heap: usize::MAX, large: 0 };
+    pub const UNLIMITED: Self = Self {
+        heap: usize::MAX,
+        large: 0,
+    };
 
     /// What is left when a module and a room of it have taken what they may.
     ///

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod heap;
+pub mod low_memory;
 pub mod measure;
 pub mod replay;
 pub mod rooms;
@@ -12,4 +13,3 @@ pub mod selftest;
 pub mod serial;
 pub mod serve;
 pub mod stack;
-pub mod low_memory;

@@ -18,7 +18,9 @@ pub fn too_small_for_a_room<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
     for bundled in [rooms::ECHO, rooms::CHAT, rooms::ECHO_WAT] {
         let mut least = None;
         for left in (0..lab.heap.free().heap).step_by(512) {
-            let Some(_ballast) = leave(lab.heap, left) else { break };
+            let Some(_ballast) = leave(lab.heap, left) else {
+                break;
+            };
             let allocations = lab.heap.allocations();
             match bundled.load_within(&Limits::small(), lab.heap.free()) {
                 Ok((module, _)) => {
@@ -56,15 +58,27 @@ pub fn recursion_without_memory<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
         limits.max_recursion_depth = depth;
         let needed = rooms::HOSTILE.estimate(&limits).with_one_room();
         for more in (0..2 << 10).step_by(64) {
-            let Some(_ballast) = leave(lab.heap, needed + more) else { return Err(fmt::Error) };
-            let promised = Free { heap: needed, large: 0 };
-            let (module, _) = rooms::HOSTILE.load_within(&limits, promised).map_err(|_| fmt::Error)?;
+            let Some(_ballast) = leave(lab.heap, needed + more) else {
+                return Err(fmt::Error);
+            };
+            let promised = Free {
+                heap: needed,
+                large: 0,
+            };
+            let (module, _) = rooms::HOSTILE
+                .load_within(&limits, promised)
+                .map_err(|_| fmt::Error)?;
             let room = Room::new(&module, "deep", lab.clock.now(), RoomOptions::default());
             let mut room = room.map_err(|_| fmt::Error)?;
             converse(&mut room, lab.clock)?;
             send(&mut room, lab.clock, "recurse")?;
             let fault = room.fault().map(|fault| &fault.cause);
-            if !matches!(fault, Some(FaultCause::Trap(Trap::StackOverflow | Trap::OutOfSystemMemory))) {
+            if !matches!(
+                fault,
+                Some(FaultCause::Trap(
+                    Trap::StackOverflow | Trap::OutOfSystemMemory
+                ))
+            ) {
                 return Err(fmt::Error);
             }
         }
@@ -91,14 +105,20 @@ fn leave(heap: &Heap, bytes: usize) -> Option<Vec<Vec<u8>>> {
 }
 
 fn converse(room: &mut Room, clock: &impl Clock) -> fmt::Result {
-    room.handle_event(clock.now(), Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
+    room.handle_event(clock.now(), Event::Connect(CLIENT))
+        .map_err(|_| fmt::Error)?;
     while room.poll_output().is_some() {}
     send(room, clock, "hello")?;
-    if room.is_closed() { Err(fmt::Error) } else { Ok(()) }
+    if room.is_closed() {
+        Err(fmt::Error)
+    } else {
+        Ok(())
+    }
 }
 
 fn send(room: &mut Room, clock: &impl Clock, text: &str) -> fmt::Result {
-    room.handle_event(clock.now(), Event::message(CLIENT, text)).map_err(|_| fmt::Error)?;
+    room.handle_event(clock.now(), Event::message(CLIENT, text))
+        .map_err(|_| fmt::Error)?;
     while room.has_work(clock.now()) || room.peek_output().is_some() {
         while room.poll_output().is_some() {}
         room.resume(clock.now());

@@ -26,7 +26,13 @@ const EVENTS: u32 = 1000;
 
 /// Measures the rooms that a board of any size has memory for.
 pub fn rooms<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    for bundled in [rooms::ECHO, rooms::ECHO_C, rooms::ECHO_WAT, rooms::CHAT, rooms::CLOCK] {
+    for bundled in [
+        rooms::ECHO,
+        rooms::ECHO_C,
+        rooms::ECHO_WAT,
+        rooms::CHAT,
+        rooms::CLOCK,
+    ] {
         room(lab, bundled)?;
     }
     long_loop(lab)
@@ -69,7 +75,12 @@ fn room<C: Clock>(lab: &mut Lab<'_, C>, bundled: Bundled) -> fmt::Result {
     let event_stack = stack::used_below(top);
     figure(lab, name, "event-stack", event_stack)?;
     figure(lab, name, "event-heap-peak", lab.heap.peak() - live)?;
-    figure(lab, name, "event-allocations-of-1000", lab.heap.allocations() - allocations)?;
+    figure(
+        lab,
+        name,
+        "event-allocations-of-1000",
+        lab.heap.allocations() - allocations,
+    )?;
     figure(lab, name, "event-nanos", nanos / EVENTS as usize)?;
 
     // A board has not always the memory for two.
@@ -88,7 +99,8 @@ fn room<C: Clock>(lab: &mut Lab<'_, C>, bundled: Bundled) -> fmt::Result {
 
 /// Lets the room see a client, and what makes it take all that it will need.
 fn warm(room: &mut Room, now: Instant) -> fmt::Result {
-    room.handle_event(now, Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
+    room.handle_event(now, Event::Connect(CLIENT))
+        .map_err(|_| fmt::Error)?;
     while room.poll_output().is_some() {}
     for _ in 0..4 {
         event(room, now)?;
@@ -99,12 +111,16 @@ fn warm(room: &mut Room, now: Instant) -> fmt::Result {
 /// A guest that runs until its fuel is used up: the host's stack must not grow with it.
 #[inline(never)]
 fn long_loop<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    let module = rooms::HOSTILE.load(&Limits::small()).map_err(|_| fmt::Error)?;
+    let module = rooms::HOSTILE
+        .load(&Limits::small())
+        .map_err(|_| fmt::Error)?;
     let now = lab.clock.now();
     let mut room = open(&module, now)?;
-    room.handle_event(now, Event::Connect(CLIENT)).map_err(|_| fmt::Error)?;
+    room.handle_event(now, Event::Connect(CLIENT))
+        .map_err(|_| fmt::Error)?;
     let top = stack::paint();
-    room.handle_event(now, Event::message(CLIENT, "loop")).map_err(|_| fmt::Error)?;
+    room.handle_event(now, Event::message(CLIENT, "loop"))
+        .map_err(|_| fmt::Error)?;
     while room.has_work(now) {
         room.resume(now);
     }
@@ -158,15 +174,24 @@ impl Port for Silent {
 
 /// A room on the heap, where a host has it.
 fn open(module: &Module, now: Instant) -> Result<Box<Room>, fmt::Error> {
-    Room::new(module, "lab", RoomOptions::default()).map(Box::new).map_err(|_| fmt::Error)
+    Room::new(module, "lab", now, RoomOptions::default())
+        .map(Box::new)
+        .map_err(|_| fmt::Error)
 }
 
 /// A text of 16 bytes, and what the room says to it.
 fn event(room: &mut Room, now: Instant) -> fmt::Result {
-    room.handle_event(now, Event::message(CLIENT, MessagePayload::Text("sixteen letters!")))
-        .map_err(|_| fmt::Error)?;
+    room.handle_event(
+        now,
+        Event::message(CLIENT, MessagePayload::Text("sixteen letters!")),
+    )
+    .map_err(|_| fmt::Error)?;
     while room.poll_output().is_some() {}
-    if room.is_closed() { Err(fmt::Error) } else { Ok(()) }
+    if room.is_closed() {
+        Err(fmt::Error)
+    } else {
+        Ok(())
+    }
 }
 
 fn figure<C>(lab: &mut Lab<'_, C>, room: &str, name: &str, number: usize) -> fmt::Result {

@@ -33,7 +33,12 @@ pub fn sdk_limits() -> Limits {
 
 /// Plays the script to a room of this module, if there is memory for it, and writes down all that is
 /// to be seen of it. A module that does not load is an error.
-pub fn play(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
+pub fn play(
+    bundled: Bundled,
+    limits: &Limits,
+    free: Free,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
     match bundled.load_within(limits, free) {
         Ok((module, _)) => transcript(bundled.name, &module, out),
         Err(Refused::NoMemory { .. }) => Ok(()),
@@ -94,7 +99,9 @@ fn say(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
             match output.payload {
                 MessagePayload::Text(text) => writeln!(out, "\"{}\"", text.escape_debug())?,
                 MessagePayload::Bytes(bytes) => {
-                    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x} "))?;
+                    bytes
+                        .iter()
+                        .try_for_each(|byte| write!(out, "{byte:02x} "))?;
                     writeln!(out)?;
                 }
             }
@@ -113,5 +120,7 @@ fn number<T: FromStr<Err = ParseIntError> + Default>(word: Option<&str>) -> T {
 
 fn unhex(digits: &str) -> Vec<u8> {
     let pairs = digits.as_bytes().chunks(2);
-    pairs.filter_map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()).collect()
+    pairs
+        .filter_map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
 }

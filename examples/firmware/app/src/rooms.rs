@@ -2,10 +2,8 @@
 
 use crate::heap::Free;
 use core::fmt;
-use stateroom_wasmi_host::{
-    Compilation, HeapEstimate, Limits, LoadError, Module, OpenError, 
-};
-use stateroom_wasmi_link::AddRoomError;
+use stateroom_wasmi_host::{Compilation, HeapEstimate, Limits, LoadError, Module, OpenError};
+use stateroom_wasmi_link::CarryError;
 
 /// A bundled room. There are no others than those below.
 #[derive(Clone, Copy)]
@@ -42,14 +40,20 @@ impl Bundled {
     pub fn load_within(self, limits: &Limits, free: Free) -> Result<(Module, Free), Refused> {
         let left = free
             .less(self.estimate(limits))
-            .map_err(|needed| Refused::NoMemory { needed, free: free.heap })?;
+            .map_err(|needed| Refused::NoMemory {
+                needed,
+                free: free.heap,
+            })?;
         Ok((self.load(limits).map_err(Refused::Load)?, left))
     }
 }
 
 macro_rules! bundled {
     ($name:literal) => {
-        Bundled { name: $name, wasm: include_bytes!(concat!("../../../rooms/wasm/", $name, ".wasm")) }
+        Bundled {
+            name: $name,
+            wasm: include_bytes!(concat!("../../../rooms/wasm/", $name, ".wasm")),
+        }
     };
 }
 
@@ -109,7 +113,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMemory { needed, free } => {
-                write!(f, "it takes about {needed} bytes of heap, and {free} are free")
+                write!(
+                    f,
+                    "it takes about {needed} bytes of heap, and {free} are free"
+                )
             }
             Self::Load(error) => error.fmt(f),
             Self::Open(error) => error.fmt(f),

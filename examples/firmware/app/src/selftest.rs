@@ -1,10 +1,10 @@
 //! What CI runs on each board.
 
 use crate::{
+    low_memory,
     measure::{self, Lab},
     replay,
     rooms::{self, Bundled},
-    low_memory,
 };
 use core::fmt;
 use stateroom_wasmi_host::Clock;

@@ -8,15 +8,15 @@ use crate::{
 };
 use alloc::vec::Vec;
 use core::convert::Infallible;
-use stateroom_wasmi_host::{
-    Budget, Clock, Host, Instant, Limits, Module,
-    
-};
+use stateroom_wasmi_host::{Budget, Clock, Host, Instant, Limits, Module};
 use stateroom_wasmi_link::{Link, LinkOptions, LinkTransport, Ready, buffer_bytes};
 
 /// The rooms' ids, and their modules.
-const ROOMS: [(&str, Bundled); 3] =
-    [("chat", rooms::CHAT), ("clock", rooms::CLOCK), ("hostile", rooms::HOSTILE)];
+const ROOMS: [(&str, Bundled); 3] = [
+    ("chat", rooms::CHAT),
+    ("clock", rooms::CLOCK),
+    ("hostile", rooms::HOSTILE),
+];
 /// Length of the longest message, in bytes.
 const MESSAGE_BYTES: usize = 512;
 const BUFFER_BYTES: usize = buffer_bytes(MESSAGE_BYTES);
@@ -102,7 +102,10 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     /// As [`run`].
     pub fn turn(&mut self) -> Result<Option<Instant>, Refused> {
         // A UART has no end, and its errors are noise to the link.
-        let wake_at = self.link.poll(&mut self.host, Budget::fuel(POLL_FUEL)).unwrap_or_default();
+        let wake_at = self
+            .link
+            .poll(&mut self.host, Budget::fuel(POLL_FUEL))
+            .unwrap_or_default();
         while let Some(closed) = self.link.poll_closed(&mut self.host) {
             // Its guest has failed, which the other side has been told. Another instance of the
             // same module takes its place.
@@ -115,8 +118,13 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     }
 
     fn open_room(&mut self, i: usize) -> Result<(), Refused> {
-        let room = self.host.open(ROOMS[i].0, &self.modules[i]).map_err(Refused::Open)?;
-        self.link.add_room(&mut self.host, room).map_err(Refused::AddRoom)
+        let room = self
+            .host
+            .open(ROOMS[i].0, &self.modules[i])
+            .map_err(Refused::Open)?;
+        self.link
+            .carry(&mut self.host, room)
+            .map_err(Refused::Carry)
     }
 }
 

@@ -40,7 +40,9 @@ pub fn used() -> usize {
 fn lowest() -> usize {
     let mut word = addr_of!(_stack_end) as usize;
     // SAFETY: reading the stack changes nothing; it ends at something that is not painted.
-    while word < addr_of!(_stack_start) as usize && unsafe { read_volatile(word as *const u32) } == PAINT {
+    while word < addr_of!(_stack_start) as usize
+        && unsafe { read_volatile(word as *const u32) } == PAINT
+    {
         word += 4;
     }
     word

@@ -60,7 +60,9 @@ impl Clock for Timer {
             let high = read(1);
             let low = read(0);
             if read(1) == high {
-                return Instant::from_nanos((u64::from(high) << 32 | u64::from(low)) * NANOS_PER_TICK);
+                return Instant::from_nanos(
+                    (u64::from(high) << 32 | u64::from(low)) * NANOS_PER_TICK,
+                );
             }
         }
     }

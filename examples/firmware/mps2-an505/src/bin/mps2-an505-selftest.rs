@@ -18,6 +18,10 @@ fn main() -> ! {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
         HEAP.init_large(board::PSRAM, board::PSRAM_BYTES);
     }
-    let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
+    let mut lab = Lab {
+        out: &mut Terminal,
+        clock: &timer,
+        heap: &HEAP,
+    };
     semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
 }

@@ -17,6 +17,10 @@ fn main() -> ! {
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
-    let mut lab = Lab { out: &mut Terminal, clock: &timer, heap: &HEAP };
+    let mut lab = Lab {
+        out: &mut Terminal,
+        clock: &timer,
+        heap: &HEAP,
+    };
     semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
 }
