@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds a fuzz target with plain cargo and runs it: `fuzz/run.sh TARGET [OPTION OF LIBFUZZER …]`;
-# `fuzz/run.sh build` builds them all. See README.md.
+# Builds the fuzz targets with plain cargo and runs one: `fuzz/run.sh TARGET [LIBFUZZER OPTION …]`;
+# `fuzz/run.sh build` only builds. See README.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-# What cargo-fuzz would pass, but for a sanitizer: there is no unsafe code to look after. None of it
-# needs a nightly compiler. With --target, build scripts go without.
+# The flags of cargo-fuzz but for a sanitizer, since there is no unsafe code to check; none of them
+# needs a nightly compiler. With --target they do not apply to build scripts.
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing \
   -Cpasses=sancov-module \
@@ -20,8 +20,8 @@ target=$1
 shift
 corpus=${FUZZ_CORPUS:-corpus}/$target
 mkdir -p "$corpus" "artifacts/$target"
-# What the corpus begins with. Elsewhere any bytes will do: they are read as choices, and more of
-# them are more choices, so that short inputs need not come first.
+# The seed corpus. The other targets read bytes as choices, so they need no seeds, and long inputs
+# are useful from the start.
 case $target in
   module) cp ../examples/rooms/wasm/*.wasm "$corpus" ;;
   *) set -- -len_control=0 "$@" ;;

@@ -1,5 +1,5 @@
-//! The codec of ABI 0.4 against bincode: any bytes are read as bincode reads them, and any call is
-//! written as bincode writes it.
+//! The codec of ABI 0.4 against bincode: both decode arbitrary bytes alike, and encode arbitrary
+//! calls alike.
 #![no_main]
 
 #[path = "../../tests/it/published.rs"]
@@ -16,23 +16,23 @@ use stateroom_wasmi_host::{
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
     Decode(&'a [u8]),
-    /// The first words are small, so that more get past the tags.
+    /// Small first words, so that more inputs have valid tags.
     DecodeWords([u8; 3], &'a [u8]),
     Encode(u8, u32, &'a [u8]),
     EncodeText(u32, &'a str),
 }
 
 fuzz_target!(|input: Input<'_>| match input {
-    Input::Decode(bytes) => read(bytes),
+    Input::Decode(bytes) => check_decode(bytes),
     Input::DecodeWords(words, bytes) => {
         let mut all: Vec<u8> = words
             .into_iter()
             .flat_map(|word| u32::from(word).to_le_bytes())
             .collect();
         all.extend(bytes);
-        read(&all);
+        check_decode(&all);
     }
-    Input::Encode(tag, client, bytes) => write(&match tag % 5 {
+    Input::Encode(tag, client, bytes) => check_encode(&match tag % 5 {
         0 => Call::Init {
             room_id: "is not sent"
         },
@@ -42,20 +42,20 @@ fuzz_target!(|input: Input<'_>| match input {
         _ => Call::Timer,
     }),
     Input::EncodeText(client, text) => {
-        write(&Call::Message(ClientId(client), MessagePayload::Text(text)));
+        check_encode(&Call::Message(ClientId(client), MessagePayload::Text(text)));
     }
 });
 
-fn read(bytes: &[u8]) {
+fn check_decode(bytes: &[u8]) {
     let published: Option<MessageFromProcess> = bincode::deserialize(bytes).ok();
     assert_eq!(decode(bytes).ok(), published.as_ref().map(as_request));
 }
 
-fn write(call: &Call<'_>) {
+fn check_encode(call: &Call<'_>) {
     let mut bytes = vec![0xaa; encoded_len(call)];
     encode_into(call, &mut bytes);
     assert_eq!(
         bytes,
-        bincode::serialize(&as_published(call)).expect("it can be serialised")
+        bincode::serialize(&as_published(call)).expect("bincode can encode every call")
     );
 }

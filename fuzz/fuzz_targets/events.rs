@@ -1,5 +1,5 @@
-//! Sequences of events against the bundled rooms: a host whose transport refuses and whose budgets
-//! and slices are anything sends the same as one that is left in peace.
+//! Sequences of events against the bundled rooms: a host with arbitrary budgets and slices, whose
+//! transport refuses at random, sends the same as an undisturbed reference host.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -12,7 +12,7 @@ use std::{cell::OnceCell, collections::BTreeMap, fs, path::Path, time::Duration}
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
-    /// Which rooms there are.
+    /// Indices of the bundled rooms to open.
     rooms: [u8; 3],
     slice: u8,
     steps: Vec<Step<'a>>,
@@ -38,7 +38,7 @@ enum Step<'a> {
         client: Client,
         bytes: &'a [u8],
     },
-    /// What the rooms know how to read.
+    /// A text that some of the rooms understand.
     Command {
         room: u8,
         client: Client,
@@ -53,8 +53,8 @@ enum Step<'a> {
     Close {
         room: u8,
     },
-    /// Only here, when both hosts have nothing left to do, the time goes on.
-    Settle {
+    /// Time advances here alone, when both hosts are idle.
+    Advance {
         millis: u16,
     },
 }
@@ -86,28 +86,31 @@ const COMMANDS: [&str; 8] = [
 ];
 
 fuzz_target!(|input: Input<'_>| {
-    let (tried, calm) = (Side::new(&input, false), Side::new(&input, true));
-    run(&input, tried, calm);
+    let (disturbed, reference) = (TestHost::new(&input, false), TestHost::new(&input, true));
+    run(&input, disturbed, reference);
 });
 
-fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
+fn run(input: &Input<'_>, mut disturbed: TestHost, mut reference: TestHost) {
     for step in &input.steps {
         match *step {
-            Step::Connect { room, client } => {
-                both(&mut tried, &mut calm, room, Event::Connect(client.into()))
-            }
+            Step::Connect { room, client } => handle_event(
+                &mut disturbed,
+                &mut reference,
+                room,
+                Event::Connect(client.into()),
+            ),
             Step::Disconnect { room, client } => {
-                both(
-                    &mut tried,
-                    &mut calm,
+                handle_event(
+                    &mut disturbed,
+                    &mut reference,
                     room,
                     Event::Disconnect(client.into()),
                 );
             }
             Step::Text { room, client, text } => {
-                both(
-                    &mut tried,
-                    &mut calm,
+                handle_event(
+                    &mut disturbed,
+                    &mut reference,
                     room,
                     Event::message(client.into(), text),
                 );
@@ -117,9 +120,9 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
                 client,
                 bytes,
             } => {
-                both(
-                    &mut tried,
-                    &mut calm,
+                handle_event(
+                    &mut disturbed,
+                    &mut reference,
                     room,
                     Event::message(client.into(), bytes),
                 );
@@ -130,29 +133,29 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
                 which,
             } => {
                 let text = COMMANDS[usize::from(which) % COMMANDS.len()];
-                both(
-                    &mut tried,
-                    &mut calm,
+                handle_event(
+                    &mut disturbed,
+                    &mut reference,
                     room,
                     Event::message(client.into(), text),
                 );
             }
             Step::Poll { fuel } => {
-                tried.host.poll(Budget::fuel(fuel.into()));
-                tried.look();
+                disturbed.host.poll(Budget::fuel(fuel.into()));
+                disturbed.collect_closed();
             }
-            Step::Refuse { pattern } => tried.host.transport_mut().refusals = pattern,
+            Step::Refuse { pattern } => disturbed.host.transport_mut().refusals = pattern,
             Step::Close { room } => {
-                // What was said up to then depends on how far it came.
-                settle(&mut tried, &mut calm);
-                for side in [&mut tried, &mut calm] {
+                // Before, since what a busy room has sent depends on its progress.
+                run_until_idle(&mut disturbed, &mut reference);
+                for side in [&mut disturbed, &mut reference] {
                     side.host.close(side.key(room));
-                    side.look();
+                    side.collect_closed();
                 }
             }
-            Step::Settle { millis } => {
-                settle(&mut tried, &mut calm);
-                for side in [&mut tried, &mut calm] {
+            Step::Advance { millis } => {
+                run_until_idle(&mut disturbed, &mut reference);
+                for side in [&mut disturbed, &mut reference] {
                     side.host
                         .clock()
                         .advance(Duration::from_millis(millis.into()));
@@ -160,60 +163,60 @@ fn run(input: &Input<'_>, mut tried: Side, mut calm: Side) {
             }
         }
     }
-    settle(&mut tried, &mut calm);
+    run_until_idle(&mut disturbed, &mut reference);
 }
 
-/// Gives an event to a room of both hosts, which answer the same.
-fn both(tried: &mut Side, calm: &mut Side, room: u8, event: Event<'_>) {
-    let (a, b) = (tried.key(room), calm.key(room));
-    let (answer, expected) = (
-        tried.host.handle_event(a, event),
-        calm.host.handle_event(b, event),
+/// Sends an event to a room of both hosts and compares the results.
+fn handle_event(disturbed: &mut TestHost, reference: &mut TestHost, room: u8, event: Event<'_>) {
+    let (a, b) = (disturbed.key(room), reference.key(room));
+    let (result, expected) = (
+        disturbed.host.handle_event(a, event),
+        reference.host.handle_event(b, event),
     );
-    // One that fails may fail earlier.
-    let has_failed = matches!(answer, Err(EventError::Closed | EventError::UnknownRoom));
+    // A room that fails may fail earlier in one of them.
+    let room_failed = matches!(result, Err(EventError::Closed | EventError::UnknownRoom));
     assert!(
-        answer == expected || has_failed,
-        "{answer:?}, not {expected:?}"
+        result == expected || room_failed,
+        "{result:?}, not {expected:?}"
     );
 }
 
-/// Lets both hosts do all that there is to do now, which comes to the same.
-fn settle(tried: &mut Side, calm: &mut Side) {
-    for side in [&mut *tried, &mut *calm] {
-        side.settle();
+/// Runs both hosts until they are idle, and compares all that can be observed.
+fn run_until_idle(disturbed: &mut TestHost, reference: &mut TestHost) {
+    for side in [&mut *disturbed, &mut *reference] {
+        side.run_until_idle();
     }
-    assert_eq!(tried.sent(), calm.sent());
-    assert_eq!(tried.ended, calm.ended);
-    assert_eq!(tried.host.poll_timeout(), calm.host.poll_timeout());
-    for (a, b) in tried.keys.iter().zip(&calm.keys) {
-        let look = |side: &Side, key: RoomKey| {
+    assert_eq!(disturbed.take_sent(), reference.take_sent());
+    assert_eq!(disturbed.closed, reference.closed);
+    assert_eq!(disturbed.host.poll_timeout(), reference.host.poll_timeout());
+    for (a, b) in disturbed.keys.iter().zip(&reference.keys) {
+        let observe = |side: &TestHost, key: RoomKey| {
             let room = side.host.room(key)?;
             let mut stats = room.stats();
             assert!(stats.memory_bytes <= limits(0).max_memory_bytes);
             assert_eq!(stats.waiting_events, 0);
-            // What a room that has failed did not take is another matter.
+            // A room that fails may fail earlier in one of them.
             stats.messages_in = 0;
             Some((stats, room.poll_timeout(), room.clients().to_vec()))
         };
-        assert_eq!(look(tried, *a), look(calm, *b));
+        assert_eq!(observe(disturbed, *a), observe(reference, *b));
     }
 }
 
 /// A host with its rooms.
-struct Side {
-    host: Host<ManualClock, Recording>,
+struct TestHost {
+    host: Host<ManualClock, RecordingTransport>,
     keys: Vec<RoomKey>,
-    ended: Vec<(RoomKey, String)>,
+    closed: Vec<(RoomKey, String)>,
 }
 
-impl Side {
-    fn new(input: &Input<'_>, is_calm: bool) -> Self {
-        let mut host = Host::new(ManualClock::new(), Recording::default()).with_seed(3);
+impl TestHost {
+    fn new(input: &Input<'_>, is_reference: bool) -> Self {
+        let mut host = Host::new(ManualClock::new(), RecordingTransport::default()).with_seed(3);
         let keys = input.rooms.iter().enumerate().map(|(i, room)| {
             let module = module(
                 *room,
-                if is_calm {
+                if is_reference {
                     SLICES.len() - 1
                 } else {
                     usize::from(input.slice)
@@ -226,7 +229,7 @@ impl Side {
         Self {
             host,
             keys,
-            ended: Vec::new(),
+            closed: Vec::new(),
         }
     }
 
@@ -234,13 +237,14 @@ impl Side {
         self.keys[usize::from(room) % self.keys.len()]
     }
 
-    fn look(&mut self) {
+    fn collect_closed(&mut self) {
         for closed in std::iter::from_fn(|| self.host.poll_closed()) {
-            self.ended.push((closed.key, format!("{:?}", closed.fault)));
+            self.closed
+                .push((closed.key, format!("{:?}", closed.fault)));
         }
     }
 
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         self.host.transport_mut().refusals = 0;
         let now = self.host.clock().now();
         while self
@@ -249,32 +253,32 @@ impl Side {
             .is_some_and(|at| at <= now)
             || self.host.is_blocked()
         {}
-        self.look();
-        self.ended.sort();
+        self.collect_closed();
+        self.closed.sort();
     }
 
-    /// What each room has said since this was asked last.
-    fn sent(&mut self) -> BTreeMap<RoomKey, Vec<Said>> {
+    /// Takes what each room has sent since the last call.
+    fn take_sent(&mut self) -> BTreeMap<RoomKey, Vec<Sent>> {
         std::mem::take(&mut self.host.transport_mut().sent)
     }
 }
 
-/// An output, or a client that came.
+/// An output, or a client's connect.
 #[derive(Debug, PartialEq)]
-enum Said {
+enum Sent {
     Connected(ClientId),
     Text(MessageRecipient, String),
     Bytes(MessageRecipient, Vec<u8>),
 }
 
-/// Refuses where a bit is set, bit after bit; then it starts over.
+/// Records what is sent; `refusals` is a cyclic bit pattern of calls that it refuses.
 #[derive(Default)]
-struct Recording {
+struct RecordingTransport {
     refusals: u64,
-    sent: BTreeMap<RoomKey, Vec<Said>>,
+    sent: BTreeMap<RoomKey, Vec<Sent>>,
 }
 
-impl Transport for Recording {
+impl Transport for RecordingTransport {
     type Error = &'static str;
 
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<&'static str>> {
@@ -286,8 +290,8 @@ impl Transport for Recording {
             .entry(room)
             .or_default()
             .push(match output.payload {
-                MessagePayload::Text(text) => Said::Text(output.recipient, text.to_owned()),
-                MessagePayload::Bytes(bytes) => Said::Bytes(output.recipient, bytes.to_owned()),
+                MessagePayload::Text(text) => Sent::Text(output.recipient, text.to_owned()),
+                MessagePayload::Bytes(bytes) => Sent::Bytes(output.recipient, bytes.to_owned()),
             });
         Ok(())
     }
@@ -296,7 +300,7 @@ impl Transport for Recording {
         self.sent
             .entry(room)
             .or_default()
-            .push(Said::Connected(client));
+            .push(Sent::Connected(client));
     }
 }
 
@@ -308,14 +312,14 @@ fn limits(slice: u64) -> Limits {
     limits.fuel_per_slice = slice;
     limits.max_fuel_per_event = Some(2_000_000);
     limits.max_message_bytes = 4 << 10;
-    // So that both take the same.
+    // So that neither host refuses an event that the other accepts.
     limits.max_inbox_events = usize::MAX;
     limits.max_inbox_bytes = usize::MAX;
     limits
 }
 
 thread_local! {
-    /// The bundled rooms, each with each of the slices.
+    /// The bundled rooms, each loaded with each slice length.
     static MODULES: OnceCell<Vec<[Module; SLICES.len()]>> = const { OnceCell::new() };
 }
 
@@ -323,14 +327,18 @@ fn module(room: u8, slice: usize) -> Module {
     MODULES.with(|modules| {
         let modules = modules.get_or_init(|| {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/rooms/wasm");
-            let files = fs::read_dir(folder).expect("the rooms are there");
-            let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+            let files = fs::read_dir(folder).expect("the bundled rooms exist");
+            let mut files: Vec<_> = files
+                .map(|file| file.expect("the folder can be read").path())
+                .collect();
             files.sort();
-            let load = |wasm: &[u8], slice| Module::load(wasm, &limits(slice)).expect("it loads");
+            let load = |wasm: &[u8], slice| {
+                Module::load(wasm, &limits(slice)).expect("bundled rooms load")
+            };
             files
                 .iter()
                 .map(|path| {
-                    let wasm = fs::read(path).expect("it can be read");
+                    let wasm = fs::read(path).expect("bundled rooms can be read");
                     SLICES.map(|slice| load(&wasm, slice))
                 })
                 .collect()

@@ -1,27 +1,27 @@
-//! Valid modules of random functions, with the exports of either ABI, so that they are rooms; what
-//! their functions do is anything, and is done to the host as its events ask for it.
+//! Valid modules with random function bodies (wasm-smith) and the exports of either ABI, so that
+//! they load as rooms.
 #![no_main]
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stateroom_wasmi_fuzz::{limits, play};
+use stateroom_wasmi_fuzz::{check_module, limits};
 use stateroom_wasmi_host::{LoadError, Module};
 use std::sync::LazyLock;
 use wasm_encoder::{ExportKind, ExportSection, reencode::Reencode};
 
 fuzz_target!(|data: &[u8]| {
-    // Without enough bytes there is no module.
+    // Short inputs make no module.
     if let Ok(wasm) = room(&mut Unstructured::new(data)) {
         match Module::load(&wasm, &limits(u64::MAX)) {
-            Ok(_) => play(&wasm),
-            // What the interpreter gets wrong.
+            Ok(_) => check_module(&wasm),
+            // It has an instruction that the interpreter gets wrong.
             Err(LoadError::Misread { .. }) => {}
-            Err(error) => panic!("it is valid, and has what a room must have: {error:?}"),
+            Err(error) => panic!("a valid room was refused: {error:?}"),
         }
     }
 });
 
-/// A module as a template for exports, and one for imports.
+/// A module whose exports, and one whose imports, wasm-smith takes as a template.
 type Templates = (Vec<u8>, Vec<u8>);
 
 static TEMPLATES: LazyLock<[Templates; 2]> = LazyLock::new(|| {
@@ -74,12 +74,12 @@ fn room(random: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
         allow_start_export: bool::arbitrary(random)?,
         min_memories: 1,
         max_memories: 1,
-        // Some more than the limits, so that these are met.
+        // Above the limits, so that inputs reach them.
         max_memory32_bytes: 8 << 20,
         max_table_elements: 1_200,
         max_tables: 4,
         max_instructions: 300,
-        // What the interpreter has not, or we have switched off.
+        // Not in the interpreter, or disabled.
         exceptions_enabled: false,
         gc_enabled: false,
         memory64_enabled: false,
@@ -90,7 +90,7 @@ fn room(random: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
     Ok(with_memory(&module.to_bytes()))
 }
 
-/// Exports the memory, which the generator does not.
+/// Exports the memory, which wasm-smith leaves out.
 fn with_memory(wasm: &[u8]) -> Vec<u8> {
     struct WithMemory;
 
@@ -110,6 +110,6 @@ fn with_memory(wasm: &[u8]) -> Vec<u8> {
     let mut module = wasm_encoder::Module::new();
     WithMemory
         .parse_core_module(&mut module, wasmparser::Parser::new(0), wasm)
-        .expect("what was generated can be read");
+        .expect("wasm-smith makes valid modules");
     module.finish()
 }

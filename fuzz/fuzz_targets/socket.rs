@@ -1,5 +1,5 @@
-//! What a client sends to the server: any bytes, cut into pieces anywhere, with or without a
-//! handshake before them. Beside it, a client that behaves is answered all the time.
+//! Arbitrary bytes from a client to the server, split anywhere, with or without a handshake. A
+//! well-behaved client beside it must get its echo throughout.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -19,8 +19,8 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 struct Input<'a> {
     handshake: Option<Handshake<'a>>,
     pieces: Vec<Piece<'a>>,
-    /// Whether it reads, once it has written, until the server closes.
-    ends_well: bool,
+    /// Whether it reads until the server closes, after it has written everything.
+    reads_to_end: bool,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -33,32 +33,31 @@ struct Handshake<'a> {
 #[derive(Debug, Arbitrary)]
 enum Piece<'a> {
     Raw(&'a [u8]),
-    /// A frame as a client has to mask it, with an opcode and flags that may make no sense, and a
-    /// length that may be a lie.
+    /// A masked frame with any opcode and flags, and maybe a false length.
     Frame {
         first_byte: u8,
         payload: &'a [u8],
-        lie: Option<u64>,
+        false_len: Option<u64>,
     },
-    /// A frame that is in order.
+    /// A valid frame.
     Text(&'a str),
     Close(u16),
 }
 
 fuzz_target!(|input: Input<'_>| {
-    SERVED.with(|served| {
-        let served = served.get_or_init(Served::new);
-        served.runtime.block_on(async {
-            attack(served.address, &input).await;
-            served.witness().await;
+    SERVER.with(|server| {
+        let server = server.get_or_init(TestServer::new);
+        server.runtime.block_on(async {
+            attack(server.address, &input).await;
+            server.check_echo().await;
         });
     });
 });
 
-/// Long enough for whatever a server that works does.
-const LONG: Duration = Duration::from_secs(10);
+/// More than a working server needs for anything.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects, writes what there is, and reads until there is no more.
+/// Connects, writes the input, and maybe reads until the server closes.
 async fn attack(server: SocketAddr, input: &Input<'_>) {
     let Ok(mut stream) = TcpStream::connect(server).await else {
         return;
@@ -85,8 +84,8 @@ async fn attack(server: SocketAddr, input: &Input<'_>) {
             Piece::Frame {
                 first_byte,
                 payload,
-                lie,
-            } => push_frame(&mut bytes, first_byte, payload, lie),
+                false_len,
+            } => push_frame(&mut bytes, first_byte, payload, false_len),
             Piece::Text(text) => push_frame(&mut bytes, 0x81, text.as_bytes(), None),
             Piece::Close(code) => push_frame(&mut bytes, 0x88, &code.to_be_bytes(), None),
         }
@@ -97,20 +96,20 @@ async fn attack(server: SocketAddr, input: &Input<'_>) {
         tokio::task::yield_now().await;
     }
     let _ = stream.write_all(&bytes).await;
-    // Without this the server would rightly wait for more.
+    // Otherwise the server would rightly wait for more.
     let _ = stream.shutdown().await;
-    if input.ends_well {
+    if input.reads_to_end {
         let mut sink = [0; 1024];
         let all = async { while stream.read(&mut sink).await.is_ok_and(|read| read > 0) {} };
-        timeout(LONG, all)
+        timeout(TIMEOUT, all)
             .await
-            .expect("the server ends what its client has ended");
+            .expect("the server closes a connection that its client has closed");
     }
 }
 
-fn push_frame(bytes: &mut Vec<u8>, first_byte: u8, payload: &[u8], lie: Option<u64>) {
+fn push_frame(bytes: &mut Vec<u8>, first_byte: u8, payload: &[u8], false_len: Option<u64>) {
     bytes.push(first_byte);
-    match lie {
+    match false_len {
         Some(len) => {
             bytes.push(0x80 | 127);
             bytes.extend(len.to_be_bytes());
@@ -121,53 +120,55 @@ fn push_frame(bytes: &mut Vec<u8>, first_byte: u8, payload: &[u8], lie: Option<u
             bytes.extend((payload.len() as u16).to_be_bytes());
         }
     }
-    // A mask of zeros leaves the payload as it is.
+    // A mask of zeros: the payload is not changed.
     bytes.extend([0; 4]);
     bytes.extend(payload);
 }
 
 thread_local! {
-    static SERVED: OnceCell<Served> = const { OnceCell::new() };
+    static SERVER: OnceCell<TestServer> = const { OnceCell::new() };
 }
 
-/// A server in a thread of its own, and a client of it that behaves.
-struct Served {
+/// A server on its own thread, and a well-behaved client of it.
+struct TestServer {
     runtime: Runtime,
     address: SocketAddr,
     client: tokio::sync::Mutex<WebSocketStream<TcpStream>>,
 }
 
-impl Served {
+impl TestServer {
     fn new() -> Self {
         let wasm = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../examples/rooms/wasm/echo-c.wasm"
         );
-        let mut config = ServerConfig::new(std::fs::read(wasm).expect("the room is there"));
+        let mut config = ServerConfig::new(std::fs::read(wasm).expect("the bundled room exists"));
         config.port = 0;
         config.workers = 1;
         config.max_rooms = 300;
         config.room_idle = Duration::from_millis(5);
         config.limits.max_message_bytes = 4 << 10;
         config.limits.max_memory_bytes = 1 << 20;
-        let (tell, told) = std::sync::mpsc::channel();
+        let (address_tx, address_rx) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let runtime = runtime();
             runtime.block_on(async {
                 let server = Server::bind(config).await.expect("a port is free");
-                tell.send(server.local_addr()).expect("it is waited for");
+                address_tx
+                    .send(server.local_addr())
+                    .expect("the other thread waits for it");
                 server.run(pending()).await.expect("it runs");
             });
         });
-        let address = told.recv().expect("the server starts");
+        let address = address_rx.recv().expect("the server starts");
         let runtime = runtime();
         let client = runtime.block_on(async {
             let stream = TcpStream::connect(address)
                 .await
                 .expect("the server listens");
-            client_async(format!("ws://{address}/ws/witness"), stream)
+            client_async(format!("ws://{address}/ws/well-behaved"), stream)
                 .await
-                .expect("it is let in")
+                .expect("the handshake succeeds")
                 .0
         });
         Self {
@@ -177,14 +178,14 @@ impl Served {
         }
     }
 
-    /// The client that behaves is answered.
-    async fn witness(&self) {
+    /// The well-behaved client gets its echo.
+    async fn check_echo(&self) {
         let mut client = self.client.lock().await;
         client
             .send(Message::text("still there?"))
             .await
             .expect("it is connected");
-        let answer = async {
+        let echo = async {
             loop {
                 let message = client
                     .next()
@@ -196,8 +197,10 @@ impl Served {
                 }
             }
         };
-        let answer = timeout(LONG, answer).await.expect("it is answered");
-        assert_eq!(answer, Message::text("still there?"));
+        let echo = timeout(TIMEOUT, echo)
+            .await
+            .expect("the server echoes in time");
+        assert_eq!(echo, Message::text("still there?"));
     }
 }
 
@@ -205,5 +208,5 @@ fn runtime() -> Runtime {
     Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("the system lets us")
+        .expect("the system allows a runtime")
 }

@@ -1,11 +1,11 @@
-//! What the targets share: modules are opened and given events, and what must hold is asserted.
+//! Shared by the targets: opens rooms, sends them events and asserts the invariants.
 
 use stateroom_wasmi_host::{
     ClientId, Compilation, Event, Fault, FaultPolicy, Instant, Limits, LoadOptions, MessagePayload,
     MessageRecipient, Module, OpenError, Room, RoomOptions,
 };
 
-/// So small that each of them is met, and that no input takes long.
+/// Low enough that inputs reach each limit and none takes long.
 pub fn limits(fuel_per_slice: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_module_bytes = 1 << 20;
@@ -21,15 +21,15 @@ pub fn limits(fuel_per_slice: u64) -> Limits {
     limits
 }
 
-/// What one instruction or one import may use beyond its slice: a copy of all of the memory, or
-/// what an import copies. (An import that is given a wild length is charged for it, and fails.)
-const BEYOND_SLICE: u64 = (4 << 20) / 64 + (64 << 10);
+/// How far one instruction or import may overrun its slice: by a copy of all of the memory, or by
+/// what an import copies. (An import with an invalid length is charged for that length, and fails.)
+const MAX_SLICE_OVERRUN: u64 = (4 << 20) / 64 + (64 << 10);
 
-/// Runs a module in every way that there is, which must come to the same.
-pub fn play(wasm: &[u8]) {
-    // When the stack overflows, libFuzzer can write nothing down any more.
+/// Runs a module compiled lazily and eagerly, in slices of several lengths, and compares results.
+pub fn check_module(wasm: &[u8]) {
+    // After a stack overflow libFuzzer cannot save the input.
     if let Some(path) = std::env::var_os("FUZZ_LAST") {
-        std::fs::write(path, wasm).expect("the file can be written");
+        std::fs::write(path, wasm).expect("FUZZ_LAST names a writable file");
     }
     let mut outcomes = [
         (Compilation::Lazy, u64::MAX),
@@ -37,37 +37,36 @@ pub fn play(wasm: &[u8]) {
         (Compilation::Lazy, 1_000),
         (Compilation::Eager, 17),
     ]
-    .map(|(compilation, slice)| outcome(wasm, compilation, slice))
+    .map(|(compilation, slice)| run(wasm, compilation, slice))
     .into_iter();
-    let first = outcomes.next().expect("there are four");
+    let first = outcomes.next().expect("the array has four entries");
     for other in outcomes {
         assert_eq!(
             first, other,
-            "however it is compiled and sliced, it does the same"
+            "compilation and slices must not change the results"
         );
     }
     for slice in [1_000, u64::MAX] {
-        undo(wasm, slice);
+        check_rollback(wasm, slice);
     }
 }
 
-/// Plays a room that undoes the events that break it, beside one that is not given them: both do the
-/// same.
-fn undo(wasm: &[u8], slice: u64) {
+/// Compares a room that rolls back the events that fail with a reference room that never gets them.
+fn check_rollback(wasm: &[u8], slice: u64) {
     let mut load_options = LoadOptions::default();
     load_options.rollback = true;
-    // Not every module can be rolled back.
+    // Some modules do not support rollback.
     let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else {
         return;
     };
     let mut options = RoomOptions::default();
     options.seed = 7;
     let mut now = Instant::from_millis(1);
-    let Ok(mut spared) = Room::new(&module, "fuzz", now, options) else {
+    let Ok(mut reference) = Room::new(&module, "fuzz", now, options) else {
         return;
     };
     options.on_fault = FaultPolicy::Rollback;
-    let mut undoing = Room::new(&module, "fuzz", now, options).expect("the other one opened");
+    let mut rolled_back = Room::new(&module, "fuzz", now, options).expect("the reference opened");
     let long = [0x62; 3_000];
     let (one, two) = (ClientId(1), ClientId(2));
     let payloads = [
@@ -83,52 +82,52 @@ fn undo(wasm: &[u8], slice: u64) {
     for (i, event) in connects.into_iter().chain(messages).enumerate() {
         if i > 1 {
             now = now + core::time::Duration::from_millis(20);
-            undoing.handle_timeout(now);
-            spared.handle_timeout(now);
+            rolled_back.handle_timeout(now);
+            reference.handle_timeout(now);
         }
-        let (a, b) = (see(&mut undoing, now), see(&mut spared, now));
-        if undoing.stats().faults > 0 && i <= 2 || spared.is_closed() {
-            // What becomes of connects and timers that are undone is no such simple matter.
+        let (a, b) = (observe(&mut rolled_back, now), observe(&mut reference, now));
+        if rolled_back.stats().faults > 0 && i <= 2 || reference.is_closed() {
+            // Rolled back connects and timers have effects that the reference does not model.
             return;
         }
         assert_eq!(
-            (&a.said, a.memory_bytes, a.timer),
-            (&b.said, b.memory_bytes, b.timer)
+            (&a.outputs, a.memory_bytes, a.timer),
+            (&b.outputs, b.memory_bytes, b.timer)
         );
-        let faults = undoing.stats().faults;
-        undoing
+        let faults = rolled_back.stats().faults;
+        rolled_back
             .handle_event(now, event)
-            .expect("it is open, and has nothing else to do");
-        let a = see(&mut undoing, now);
-        if undoing.stats().faults > faults {
-            assert_eq!(a.said, [], "nothing of what is undone is sent");
+            .expect("the room is open and idle");
+        let a = observe(&mut rolled_back, now);
+        if rolled_back.stats().faults > faults {
+            assert_eq!(a.outputs, [], "a rolled back event must send nothing");
             continue;
         }
-        spared
+        reference
             .handle_event(now, event)
-            .expect("it is open, and has nothing else to do");
-        let b = see(&mut spared, now);
+            .expect("the room is open and idle");
+        let b = observe(&mut reference, now);
         assert_eq!(
-            (a.said, a.memory_bytes, a.timer),
-            (b.said, b.memory_bytes, b.timer)
+            (a.outputs, a.memory_bytes, a.timer),
+            (b.outputs, b.memory_bytes, b.timer)
         );
     }
 }
 
-/// Whatever can be seen of a module and a room of it. Where it fails before there is a room, how.
-type Outcome = Result<Vec<Seen>, String>;
+/// The observable behaviour of a module and a room of it, or the error that prevented the room.
+type Outcome = Result<Vec<Observation>, String>;
 
-/// What is seen of a room after an event.
+/// The observable state of a room after an event.
 #[derive(Debug, PartialEq)]
-struct Seen {
-    said: Vec<(MessageRecipient, bool, Vec<u8>)>,
+struct Observation {
+    outputs: Vec<(MessageRecipient, bool, Vec<u8>)>,
     fuel: u64,
     memory_bytes: usize,
     timer: Option<Instant>,
     fault: Option<Fault>,
 }
 
-fn outcome(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
+fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     let module =
         Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
     let mut options = RoomOptions::default();
@@ -136,10 +135,9 @@ fn outcome(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     let mut now = Instant::from_millis(1);
     let mut room = Room::new(&module, "fuzz", now, options).map_err(|error| match error {
         OpenError::Fault(fault) => fault.to_string(),
-        // The interpreter's own words number its stores.
         error => error.to_string(),
     })?;
-    let mut all = vec![see(&mut room, now)];
+    let mut all = vec![observe(&mut room, now)];
     let client = ClientId(1);
     let long = [0x61; 3_000];
     for event in [
@@ -153,36 +151,36 @@ fn outcome(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     ] {
         now = now + core::time::Duration::from_millis(50);
         if room.handle_event(now, event).is_err() {
-            assert!(room.is_closed(), "a room that is open takes its events");
+            assert!(room.is_closed(), "an open room accepts events");
         }
-        all.push(see(&mut room, now));
+        all.push(observe(&mut room, now));
         room.handle_timeout(now);
-        all.push(see(&mut room, now));
+        all.push(observe(&mut room, now));
     }
     room.close();
     assert!(!room.has_work(Instant::MAX));
     Ok(all)
 }
 
-/// Lets the room go on until it has nothing left to do now, and looks at it all the time.
-fn see(room: &mut Room, now: Instant) -> Seen {
+/// Resumes the room until it is idle, and checks the limits after each slice.
+fn observe(room: &mut Room, now: Instant) -> Observation {
     let limits = *room.module().limits();
-    let mut said = Vec::new();
+    let mut outputs = Vec::new();
     loop {
         while let Some(output) = room.poll_output() {
             assert!(output.payload.len() <= limits.max_message_bytes);
             let is_text = output.payload.text().is_some();
-            said.push((
+            outputs.push((
                 output.recipient,
                 is_text,
                 output.payload.as_bytes().to_vec(),
             ));
         }
         assert!(room.stats().memory_bytes <= limits.max_memory_bytes);
-        // It may have a timer that is due, besides the event.
-        assert!(said.len() <= 2 * limits.max_outbox_messages);
+        // Twice: a due timer may run besides the event.
+        assert!(outputs.len() <= 2 * limits.max_outbox_messages);
         assert!(
-            said.iter().map(|(.., bytes)| bytes.len()).sum::<usize>()
+            outputs.iter().map(|(.., bytes)| bytes.len()).sum::<usize>()
                 <= 2 * limits.max_outbox_bytes
         );
         if !room.has_work(now) {
@@ -191,18 +189,18 @@ fn see(room: &mut Room, now: Instant) -> Seen {
         let before = room.fuel_used();
         room.resume(now);
         let used = room.fuel_used() - before;
-        // Where events are run again, the last of them may begin at the end of the slice.
+        // During a replay the last event may begin at the end of the slice.
         let slice = limits
             .fuel_per_slice
             .saturating_mul(if room.stats().faults > 0 { 2 } else { 1 });
-        let is_bounded = used <= slice.saturating_add(BEYOND_SLICE);
+        let is_bounded = used <= slice.saturating_add(MAX_SLICE_OVERRUN);
         assert!(
             is_bounded || room.is_closed(),
             "{used} units of fuel in a slice"
         );
     }
-    Seen {
-        said,
+    Observation {
+        outputs,
         fuel: room.fuel_used(),
         memory_bytes: room.stats().memory_bytes,
         timer: room.poll_timeout(),
