@@ -1,5 +1,5 @@
-//! A heap that counts, to see what rooms take of it, and that may have a second region for what is
-//! large: the memories of guests, in external RAM.
+//! A heap with counters, to measure rooms, and an optional second region for large blocks: the
+//! memories of guests, in external RAM.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -8,16 +8,16 @@ use core::{
 use embedded_alloc::LlffHeap;
 use stateroom_wasmi_host::HeapEstimate;
 
-/// What is as large as this has a region of its own, if the board has one: a page of a guest's
-/// memory, and nothing else that small rooms need.
+/// Blocks of this size or more go to the second region, if the board has one: a page of a guest's
+/// memory, and nothing else that small rooms allocate.
 pub const LARGE_BYTES: usize = 64 << 10;
 
 /// First-fit heaps of `embedded-alloc`, with counters.
 pub struct Heap {
     inner: LlffHeap,
-    /// Empty, if the board has no second region.
+    /// Empty if the board has no second region.
     large: LlffHeap,
-    /// Where that starts, and ends.
+    /// Start and end of that region.
     large_region: (AtomicUsize, AtomicUsize),
     live: AtomicUsize,
     peak: AtomicUsize,
@@ -38,13 +38,13 @@ impl Heap {
 
     /// # Safety
     ///
-    /// Called once, with memory that nothing else uses.
+    /// Must be called once, with memory that nothing else uses.
     pub unsafe fn init(&self, start: usize, bytes: usize) {
-        // SAFETY: the same is asked of the caller.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.inner.init(start, bytes) }
     }
 
-    /// Gives it a region for what is large.
+    /// Adds a region for large blocks.
     ///
     /// # Safety
     ///
@@ -52,11 +52,11 @@ impl Heap {
     pub unsafe fn init_large(&self, start: usize, bytes: usize) {
         self.large_region.0.store(start, Relaxed);
         self.large_region.1.store(start + bytes, Relaxed);
-        // SAFETY: the same is asked of the caller.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.large.init(start, bytes) }
     }
 
-    /// Bytes that are free, maybe not in one piece.
+    /// Free bytes, which may be fragmented.
     pub fn free(&self) -> Free {
         Free {
             heap: self.inner.free(),
@@ -69,12 +69,12 @@ impl Heap {
             .contains(&block.addr())
     }
 
-    /// Bytes that are in use, as they were asked for.
+    /// Bytes in use, without the allocator's overhead.
     pub fn live(&self) -> usize {
         self.live.load(Relaxed)
     }
 
-    /// The most that were in use since [`reset_peak`](Self::reset_peak).
+    /// The most bytes in use since [`reset_peak`](Self::reset_peak).
     pub fn peak(&self) -> usize {
         self.peak.load(Relaxed)
     }
@@ -83,17 +83,17 @@ impl Heap {
         self.peak.store(self.live(), Relaxed);
     }
 
-    /// How often memory was asked for.
+    /// Number of allocations so far.
     pub fn allocations(&self) -> usize {
         self.allocations.load(Relaxed)
     }
 }
 
-// SAFETY: everything is left to the allocator within. The processor has one core, and no interrupt
-// allocates.
+// SAFETY: all calls are forwarded to the inner allocators. The processor has one core, and no
+// interrupt allocates.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps to the contract, which is the same.
+        // SAFETY: the caller upholds the same contract.
         let mut block = match layout.size() {
             LARGE_BYTES.. => unsafe { self.large.alloc(layout) },
             _ => core::ptr::null_mut(),
@@ -118,34 +118,34 @@ unsafe impl GlobalAlloc for Heap {
         } else {
             &self.inner
         };
-        // SAFETY: the block came from there, and for the rest as above.
+        // SAFETY: the block is from that heap; otherwise as above.
         unsafe { heap.dealloc(block, layout) }
     }
 }
 
-/// What is free, in bytes.
+/// Free memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Free {
     pub heap: usize,
-    /// In the region for what is large.
+    /// In the region for large blocks.
     pub large: usize,
 }
 
 impl Free {
-    /// Whatever is asked for.
+    /// No bound: on a desktop.
     pub const UNLIMITED: Self = Self {
         heap: usize::MAX,
         large: 0,
     };
 
-    /// What is left when a module and a room of it have taken what they may.
+    /// Reserves what a module and one room of it may take, and returns the rest.
     ///
     /// # Errors
     ///
-    /// If that does not fit: what it takes of the heap.
-    pub fn less(self, needed: HeapEstimate) -> Result<Self, usize> {
-        let is_apart = (LARGE_BYTES..=self.large).contains(&needed.memory);
-        let (large, needed) = match is_apart {
+    /// If that does not fit: the bytes of heap that it needs.
+    pub fn reserve(self, needed: HeapEstimate) -> Result<Self, usize> {
+        let uses_large = (LARGE_BYTES..=self.large).contains(&needed.memory);
+        let (large, needed) = match uses_large {
             true => (self.large - needed.memory, needed.without_memory()),
             false => (self.large, needed),
         };

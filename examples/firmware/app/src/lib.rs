@@ -1,4 +1,4 @@
-//! Rooms on a microcontroller, without a word about which: a board brings a clock, a UART and a way
+//! Rooms on a microcontroller, independent of the board, which provides a clock, a UART and a way
 //! to sleep.
 #![no_std]
 

@@ -1,8 +1,8 @@
-//! Too little memory is an answer and not a panic: tried with all sizes of a nearly full heap.
+//! Out of memory is an error, not a panic: tests with a nearly full heap of every size.
 
 use crate::{
     heap::{Free, Heap, LARGE_BYTES},
-    measure::Lab,
+    measure::TestBench,
     rooms,
 };
 use alloc::vec::Vec;
@@ -11,67 +11,72 @@ use stateroom_wasmi_host::{ClientId, Clock, Event, FaultCause, Limits, Room, Roo
 
 const CLIENT: ClientId = ClientId(1);
 
-/// A room is opened with ever more memory left: it is refused before it is parsed, until it fits
-/// and works.
+/// Opens rooms with increasing amounts of free heap: each is refused before it is parsed, until it
+/// fits and works.
 #[inline(never)]
-pub fn too_small_for_a_room<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
+pub fn smallest_heap_of_a_room<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     for bundled in [rooms::ECHO, rooms::CHAT, rooms::ECHO_WAT] {
-        let mut least = None;
-        for left in (0..lab.heap.free().heap).step_by(512) {
-            let Some(_ballast) = leave(lab.heap, left) else {
+        let mut smallest = None;
+        for free in (0..bench.heap.free().heap).step_by(512) {
+            let Some(_filler) = fill_heap(bench.heap, free) else {
                 break;
             };
-            let allocations = lab.heap.allocations();
-            match bundled.load_within(&Limits::small(), lab.heap.free()) {
+            let allocations = bench.heap.allocations();
+            match bundled.load_within(&Limits::small(), bench.heap.free()) {
                 Ok((module, _)) => {
-                    let room = Room::new(&module, "tight", lab.clock.now(), RoomOptions::default());
+                    let room =
+                        Room::new(&module, "tight", bench.clock.now(), RoomOptions::default());
                     let mut room = room.map_err(|_| fmt::Error)?;
-                    converse(&mut room, lab.clock)?;
-                    least = least.or(Some(left));
+                    exchange_messages(&mut room, bench.clock)?;
+                    smallest = smallest.or(Some(free));
                 }
-                Err(rooms::Refused::NoMemory { .. }) => {
-                    // Before anything was allocated, and never again once there was enough.
-                    if least.is_some() || lab.heap.allocations() != allocations {
+                Err(rooms::RoomError::OutOfMemory { .. }) => {
+                    // Nothing may be allocated, and a larger heap may not be refused again.
+                    if smallest.is_some() || bench.heap.allocations() != allocations {
                         return Err(fmt::Error);
                     }
                 }
                 Err(_) => return Err(fmt::Error),
             }
-            // Beyond this there is nothing to learn.
-            if least.is_some_and(|least| left > least + (8 << 10)) {
+            // Larger heaps behave the same.
+            if smallest.is_some_and(|smallest| free > smallest + (8 << 10)) {
                 break;
             }
         }
-        if let Some(least) = least {
-            writeln!(lab.out, "figure {}.smallest-heap {least}", bundled.name)?;
+        if let Some(smallest) = smallest {
+            writeln!(
+                bench.out,
+                "figure {}.smallest-heap {smallest}",
+                bundled.name
+            )?;
         }
     }
     Ok(())
 }
 
-/// A guest that calls itself without end, in heaps that are no larger than the room was promised.
+/// Unbounded recursion in a guest, in heaps no larger than its room's estimate.
 #[inline(never)]
-pub fn recursion_without_memory<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
+pub fn recursion_in_a_full_heap<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     let mut limits = Limits::small();
-    // Where the guest's own stack of 1.5 KiB is not yet used up.
+    // Depths at which the guest's own stack of 1.5 KiB does not overflow first.
     for depth in [16, 32, 80] {
         limits.max_recursion_depth = depth;
         let needed = rooms::HOSTILE.estimate(&limits).with_one_room();
         for more in (0..2 << 10).step_by(64) {
-            let Some(_ballast) = leave(lab.heap, needed + more) else {
+            let Some(_filler) = fill_heap(bench.heap, needed + more) else {
                 return Err(fmt::Error);
             };
-            let promised = Free {
+            let reserved = Free {
                 heap: needed,
                 large: 0,
             };
             let (module, _) = rooms::HOSTILE
-                .load_within(&limits, promised)
+                .load_within(&limits, reserved)
                 .map_err(|_| fmt::Error)?;
-            let room = Room::new(&module, "deep", lab.clock.now(), RoomOptions::default());
+            let room = Room::new(&module, "deep", bench.clock.now(), RoomOptions::default());
             let mut room = room.map_err(|_| fmt::Error)?;
-            converse(&mut room, lab.clock)?;
-            send(&mut room, lab.clock, "recurse")?;
+            exchange_messages(&mut room, bench.clock)?;
+            send(&mut room, bench.clock, "recurse")?;
             let fault = room.fault().map(|fault| &fault.cause);
             if !matches!(
                 fault,
@@ -86,25 +91,25 @@ pub fn recursion_without_memory<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
     Ok(())
 }
 
-/// Takes all of the heap but about so many bytes; none if there is less than that.
-fn leave(heap: &Heap, bytes: usize) -> Option<Vec<Vec<u8>>> {
-    let mut ballast: Vec<Vec<u8>> = Vec::with_capacity(128);
-    let mut piece = heap.free().heap.checked_sub(bytes)?;
-    // The free memory may be in pieces, so it is taken in halves of what was too much; and none of
-    // them is so large that it would have a region of its own.
-    while piece > 16 && ballast.len() < ballast.capacity() {
+/// Allocates all of the heap but about `bytes`; `None` if less is free.
+fn fill_heap(heap: &Heap, bytes: usize) -> Option<Vec<Vec<u8>>> {
+    let mut filler: Vec<Vec<u8>> = Vec::with_capacity(128);
+    let mut size = heap.free().heap.checked_sub(bytes)?;
+    // The heap may be fragmented, so a size that fails is halved; and no block is so large that it
+    // would go to the second region.
+    while size > 16 && filler.len() < filler.capacity() {
         let mut block = Vec::new();
-        let rest = heap.free().heap.saturating_sub(bytes);
-        piece = piece.min(rest).min(LARGE_BYTES - 1);
-        match block.try_reserve_exact(piece) {
-            Ok(()) => ballast.push(block),
-            Err(_) => piece /= 2,
+        let excess = heap.free().heap.saturating_sub(bytes);
+        size = size.min(excess).min(LARGE_BYTES - 1);
+        match block.try_reserve_exact(size) {
+            Ok(()) => filler.push(block),
+            Err(_) => size /= 2,
         }
     }
-    Some(ballast)
+    Some(filler)
 }
 
-fn converse(room: &mut Room, clock: &impl Clock) -> fmt::Result {
+fn exchange_messages(room: &mut Room, clock: &impl Clock) -> fmt::Result {
     room.handle_event(clock.now(), Event::Connect(CLIENT))
         .map_err(|_| fmt::Error)?;
     while room.poll_output().is_some() {}

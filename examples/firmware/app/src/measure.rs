@@ -1,9 +1,9 @@
-//! What rooms cost on this machine. Each figure is a line: `figure`, its name, a number.
+//! Measures rooms on this machine. Each figure is printed as a line: `figure`, its name, a number.
 
 use crate::{
     heap::Heap,
     rooms::{self, Bundled},
-    serial::{Port, Received},
+    serial::{Port, ReceiveBuffer},
     serve::{self, Server},
     stack,
 };
@@ -13,19 +13,19 @@ use stateroom_wasmi_host::{
     ClientId, Clock, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
 };
 
-/// What a self-test has: where it prints, the time, and the heap that it looks at.
-pub struct Lab<'a, C> {
+/// The environment of a self-test: its output, a clock, and the heap to measure.
+pub struct TestBench<'a, C> {
     pub out: &'a mut dyn Write,
     pub clock: &'a C,
     pub heap: &'a Heap,
 }
 
 const CLIENT: ClientId = ClientId(1);
-/// How many events are averaged.
+/// Number of events to average over.
 const EVENTS: u32 = 1000;
 
-/// Measures the rooms that a board of any size has memory for.
-pub fn rooms<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
+/// Measures the rooms that fit into every board's memory.
+pub fn rooms<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     for bundled in [
         rooms::ECHO,
         rooms::ECHO_C,
@@ -33,72 +33,81 @@ pub fn rooms<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
         rooms::CHAT,
         rooms::CLOCK,
     ] {
-        room(lab, bundled)?;
+        room(bench, bundled)?;
     }
-    long_loop(lab)
+    long_loop(bench)
 }
 
 #[inline(never)]
-fn room<C: Clock>(lab: &mut Lab<'_, C>, bundled: Bundled) -> fmt::Result {
+fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result {
     let (name, limits) = (bundled.name, Limits::small());
-    let start = lab.heap.live();
+    let start = bench.heap.live();
 
-    lab.heap.reset_peak();
+    bench.heap.reset_peak();
     let top = stack::paint();
     let module = bundled.load(&limits).map_err(|_| fmt::Error)?;
     let load_stack = stack::used_below(top);
-    let loaded = lab.heap.live();
-    figure(lab, name, "load-heap-peak", lab.heap.peak() - start)?;
-    figure(lab, name, "load-heap-kept", loaded - start)?;
-    figure(lab, name, "load-stack", load_stack)?;
+    let loaded = bench.heap.live();
+    figure(bench, name, "load-heap-peak", bench.heap.peak() - start)?;
+    figure(bench, name, "load-heap-kept", loaded - start)?;
+    figure(bench, name, "load-stack", load_stack)?;
 
-    lab.heap.reset_peak();
+    bench.heap.reset_peak();
     let top = stack::paint();
-    let mut room = open(&module, lab.clock.now())?;
+    let mut room = open(&module, bench.clock.now())?;
     let open_stack = stack::used_below(top);
-    figure(lab, name, "open-heap-peak", lab.heap.peak() - start)?;
-    figure(lab, name, "open-stack", open_stack)?;
+    figure(bench, name, "open-heap-peak", bench.heap.peak() - start)?;
+    figure(bench, name, "open-stack", open_stack)?;
 
-    let now = lab.clock.now();
-    warm(&mut room, now)?;
-    lab.heap.reset_peak();
-    let live = lab.heap.live();
-    figure(lab, name, "running-heap", live - start)?;
+    let now = bench.clock.now();
+    warm_up(&mut room, now)?;
+    bench.heap.reset_peak();
+    let live = bench.heap.live();
+    figure(bench, name, "running-heap", live - start)?;
 
-    let allocations = lab.heap.allocations();
+    let allocations = bench.heap.allocations();
     let top = stack::paint();
-    let began = lab.clock.now();
+    let began = bench.clock.now();
     for _ in 0..EVENTS {
         event(&mut room, began)?;
     }
-    let nanos = lab.clock.now().saturating_duration_since(began).as_nanos() as usize;
+    let nanos = bench
+        .clock
+        .now()
+        .saturating_duration_since(began)
+        .as_nanos() as usize;
     let event_stack = stack::used_below(top);
-    figure(lab, name, "event-stack", event_stack)?;
-    figure(lab, name, "event-heap-peak", lab.heap.peak() - live)?;
+    figure(bench, name, "event-stack", event_stack)?;
+    figure(bench, name, "event-heap-peak", bench.heap.peak() - live)?;
     figure(
-        lab,
+        bench,
         name,
         "event-allocations-of-1000",
-        lab.heap.allocations() - allocations,
+        bench.heap.allocations() - allocations,
     )?;
-    figure(lab, name, "event-nanos", nanos / EVENTS as usize)?;
+    figure(bench, name, "event-nanos", nanos / EVENTS as usize)?;
 
-    // A board has not always the memory for two.
-    if lab.heap.free().less(bundled.estimate(&limits)).is_err() {
+    // Some boards have no memory for a second room.
+    if bench
+        .heap
+        .free()
+        .reserve(bundled.estimate(&limits))
+        .is_err()
+    {
         return Ok(());
     }
-    let mut further = open(&module, now)?;
-    warm(&mut further, now)?;
+    let mut second = open(&module, now)?;
+    warm_up(&mut second, now)?;
     figure(
-        lab,
+        bench,
         name,
         "further-room-heap-beyond-memory",
-        lab.heap.live() - live - further.stats().memory_bytes,
+        bench.heap.live() - live - second.stats().memory_bytes,
     )
 }
 
-/// Lets the room see a client, and what makes it take all that it will need.
-fn warm(room: &mut Room, now: Instant) -> fmt::Result {
+/// Connects a client and sends events until the room has allocated all that it needs.
+fn warm_up(room: &mut Room, now: Instant) -> fmt::Result {
     room.handle_event(now, Event::Connect(CLIENT))
         .map_err(|_| fmt::Error)?;
     while room.poll_output().is_some() {}
@@ -108,13 +117,13 @@ fn warm(room: &mut Room, now: Instant) -> fmt::Result {
     Ok(())
 }
 
-/// A guest that runs until its fuel is used up: the host's stack must not grow with it.
+/// Runs a guest until it is out of fuel: the host's stack must not grow with it.
 #[inline(never)]
-fn long_loop<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
+fn long_loop<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     let module = rooms::HOSTILE
         .load(&Limits::small())
         .map_err(|_| fmt::Error)?;
-    let now = lab.clock.now();
+    let now = bench.clock.now();
     let mut room = open(&module, now)?;
     room.handle_event(now, Event::Connect(CLIENT))
         .map_err(|_| fmt::Error)?;
@@ -128,41 +137,41 @@ fn long_loop<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
     if room.fault().is_none() || room.fuel_used() < 1_000_000 {
         return Err(fmt::Error);
     }
-    figure(lab, rooms::HOSTILE.name, "million-steps-stack", stack)
+    figure(bench, rooms::HOSTILE.name, "million-steps-stack", stack)
 }
 
-/// What the application itself takes when its rooms are open and nobody is there.
-pub fn application<C: Clock>(lab: &mut Lab<'_, C>) -> fmt::Result {
-    let start = lab.heap.live();
-    lab.heap.reset_peak();
+/// Measures the application with its rooms open and no clients.
+pub fn application<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
+    let start = bench.heap.live();
+    bench.heap.reset_peak();
     let top = stack::paint();
-    let live = serve_for_a_moment(lab)?;
+    let live = heap_while_serving(bench)?;
     let stack = stack::used_below(top);
-    figure(lab, "application", "heap-peak", lab.heap.peak() - start)?;
-    figure(lab, "application", "running-heap", live - start)?;
-    figure(lab, "application", "stack", stack)
+    figure(bench, "application", "heap-peak", bench.heap.peak() - start)?;
+    figure(bench, "application", "running-heap", live - start)?;
+    figure(bench, "application", "stack", stack)
 }
 
-/// Serves for a moment, and answers what is on the heap then. Never inlined, nor are those below, so
-/// that each has its locals for itself.
+/// Serves for a moment, and returns the heap in use then. Not inlined, so that its locals are not
+/// in the caller's frame.
 #[inline(never)]
-fn serve_for_a_moment<C: Clock>(lab: &Lab<'_, C>) -> Result<usize, fmt::Error> {
-    let modules = serve::load(lab.heap.free()).map_err(|_| fmt::Error)?;
-    let mut server = Server::new(lab.clock, Silent, modules);
+fn heap_while_serving<C: Clock>(bench: &TestBench<'_, C>) -> Result<usize, fmt::Error> {
+    let modules = serve::load(bench.heap.free()).map_err(|_| fmt::Error)?;
+    let mut server = Server::new(bench.clock, Disconnected, modules);
     server.open_rooms().map_err(|_| fmt::Error)?;
     for _ in 0..8 {
-        server.turn().map_err(|_| fmt::Error)?;
+        server.poll().map_err(|_| fmt::Error)?;
     }
-    Ok(lab.heap.live())
+    Ok(bench.heap.live())
 }
 
-/// A UART without anybody at its other end.
-struct Silent;
+/// A UART with nothing connected.
+struct Disconnected;
 
-impl Port for Silent {
-    fn received(&self) -> &'static Received {
-        static NOTHING: Received = Received::empty();
-        &NOTHING
+impl Port for Disconnected {
+    fn received(&self) -> &'static ReceiveBuffer {
+        static EMPTY: ReceiveBuffer = ReceiveBuffer::empty();
+        &EMPTY
     }
 
     fn can_send(&self) -> bool {
@@ -172,14 +181,14 @@ impl Port for Silent {
     fn send(&mut self, _: u8) {}
 }
 
-/// A room on the heap, where a host has it.
+/// A room on the heap, as in a `Host`.
 fn open(module: &Module, now: Instant) -> Result<Box<Room>, fmt::Error> {
     Room::new(module, "lab", now, RoomOptions::default())
         .map(Box::new)
         .map_err(|_| fmt::Error)
 }
 
-/// A text of 16 bytes, and what the room says to it.
+/// Sends a text of 16 bytes and takes the room's outputs.
 fn event(room: &mut Room, now: Instant) -> fmt::Result {
     room.handle_event(
         now,
@@ -194,6 +203,6 @@ fn event(room: &mut Room, now: Instant) -> fmt::Result {
     }
 }
 
-fn figure<C>(lab: &mut Lab<'_, C>, room: &str, name: &str, number: usize) -> fmt::Result {
-    writeln!(lab.out, "figure {room}.{name} {number}")
+fn figure<C>(bench: &mut TestBench<'_, C>, room: &str, name: &str, number: usize) -> fmt::Result {
+    writeln!(bench.out, "figure {room}.{name} {number}")
 }

@@ -1,9 +1,8 @@
-//! A script of events, played to a room: what the room says and the fuel that it uses, to be
-//! compared between machines.
+//! Replays a script of events to a room and prints its outputs and fuel, to compare machines.
 
 use crate::{
     heap::Free,
-    rooms::{Bundled, Refused},
+    rooms::{Bundled, RoomError},
 };
 use alloc::vec::Vec;
 use core::{fmt, num::ParseIntError, str::FromStr};
@@ -11,18 +10,18 @@ use stateroom_wasmi_host::{
     ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Room, RoomOptions,
 };
 
-/// The script: see its first line.
+/// The script; its first line documents the format.
 const EVENTS: &str = include_str!("events.txt");
 
-/// For rooms of a page at most, and the same on each machine. Short slices, so that many events are
-/// paused.
+/// For rooms of at most one page; the same on each machine. Slices are short, so that many events
+/// are paused.
 pub fn small_limits() -> Limits {
     let mut limits = Limits::small();
     limits.fuel_per_slice = 500;
     limits
 }
 
-/// For rooms that are made with the SDKs.
+/// For rooms made with the SDKs.
 pub fn sdk_limits() -> Limits {
     let mut limits = small_limits();
     limits.max_memory_bytes = 1 << 20;
@@ -31,54 +30,49 @@ pub fn sdk_limits() -> Limits {
     limits
 }
 
-/// Plays the script to a room of this module, if there is memory for it, and writes down all that is
-/// to be seen of it. A module that does not load is an error.
-pub fn play(
-    bundled: Bundled,
-    limits: &Limits,
-    free: Free,
-    out: &mut dyn fmt::Write,
-) -> fmt::Result {
+/// Replays the script to a room of this module, if it fits into `free`, and writes its observable
+/// behaviour to `out`. A module that does not load is an error.
+pub fn run(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
     match bundled.load_within(limits, free) {
-        Ok((module, _)) => transcript(bundled.name, &module, out),
-        Err(Refused::NoMemory { .. }) => Ok(()),
-        // All that there are load, on every machine; a firmware without the validator relies on it.
+        Ok((module, _)) => write_transcript(bundled.name, &module, out),
+        Err(RoomError::OutOfMemory { .. }) => Ok(()),
+        // Every bundled module loads on every machine: a firmware without the validator needs that.
         Err(_) => Err(fmt::Error),
     }
 }
 
 #[inline(never)]
-fn transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Result {
+fn write_transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Result {
     writeln!(out, "room {name}")?;
     let options = RoomOptions::new().seed(42);
     let mut room = match Room::new(module, "replay", options) {
         Ok(room) => room,
-        Err(error) => return writeln!(out, "does not open: {error}"),
+        Err(error) => return writeln!(out, "open failed: {error}"),
     };
-    say(&mut room, Instant::ZERO, out)?;
+    write_outputs(&mut room, Instant::ZERO, out)?;
     for line in EVENTS.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.splitn(4, ' ');
         let now = Instant::from_millis(number(words.next()));
         room.handle_timeout(now);
-        say(&mut room, now, out)?;
-        let what = words.next();
+        write_outputs(&mut room, now, out)?;
+        let kind = words.next();
         let client = ClientId(number(words.next()));
-        let said = words.next().unwrap_or("");
+        let payload = words.next().unwrap_or("");
         let bytes;
-        let event = match what {
+        let event = match kind {
             Some("connect") => Event::Connect(client),
             Some("disconnect") => Event::Disconnect(client),
-            Some("text") => Event::message(client, said),
+            Some("text") => Event::message(client, payload),
             Some("bytes") => {
-                bytes = unhex(said);
+                bytes = decode_hex(payload);
                 Event::message(client, &bytes[..])
             }
             _ => continue,
         };
         if let Err(error) = room.handle_event(now, event) {
-            writeln!(out, "  not taken: {error}")?;
+            writeln!(out, "  refused: {error}")?;
         }
-        say(&mut room, now, out)?;
+        write_outputs(&mut room, now, out)?;
     }
     match room.fault() {
         Some(fault) => writeln!(out, "{fault}"),
@@ -86,9 +80,9 @@ fn transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Res
     }
 }
 
-/// Lets the room go on until it has nothing left to do, and writes down what it says. Nothing is
-/// printed by `Debug`, which a firmware may be built without.
-fn say(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
+/// Resumes the room until it is idle, and writes its outputs. Nothing is printed by `Debug`, which
+/// a firmware may be built without.
+fn write_outputs(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
     loop {
         while let Some(output) = room.poll_output() {
             match output.recipient {
@@ -118,7 +112,7 @@ fn number<T: FromStr<Err = ParseIntError> + Default>(word: Option<&str>) -> T {
     word.and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
-fn unhex(digits: &str) -> Vec<u8> {
+fn decode_hex(digits: &str) -> Vec<u8> {
     let pairs = digits.as_bytes().chunks(2);
     pairs
         .filter_map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok())

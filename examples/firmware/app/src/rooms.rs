@@ -1,11 +1,11 @@
-//! The modules, and how one is loaded if there is memory for it.
+//! The bundled modules, and loading one if there is memory for it.
 
 use crate::heap::Free;
 use core::fmt;
 use stateroom_wasmi_host::{Compilation, HeapEstimate, Limits, LoadError, Module, OpenError};
 use stateroom_wasmi_link::CarryError;
 
-/// A bundled room. There are no others than those below.
+/// A bundled room: one of the constants below.
 #[derive(Clone, Copy)]
 pub struct Bundled {
     pub name: &'static str,
@@ -13,38 +13,38 @@ pub struct Bundled {
 }
 
 impl Bundled {
-    /// How much heap it will take.
+    /// How much heap it needs.
     pub fn estimate(self, limits: &Limits) -> HeapEstimate {
         Module::heap_estimate(self.wasm, limits)
     }
 
-    /// Loads the module whether there is memory for it or not.
+    /// Loads the module without checking that there is memory for it.
     ///
     /// # Errors
     ///
-    /// If it does not load, which is no question of what the clients do.
+    /// If it does not load, which does not depend on what clients do.
     pub fn load(self, limits: &Limits) -> Result<Module, LoadError> {
         #[cfg(feature = "validate")]
         return Module::load_with(self.wasm, limits, Compilation::Eager);
-        // SAFETY: it is part of this program, and `examples/replay.rs` loads and validates all that
-        // there are.
+        // SAFETY: it is part of this program, and `examples/replay.rs` loads and validates every
+        // bundled module.
         #[cfg(not(feature = "validate"))]
         return unsafe { Module::load_unchecked(self.wasm, limits, Compilation::Eager) };
     }
 
-    /// Loads the module if it and one room of it fit into what is free; answers what is left then.
+    /// Loads the module if it and one room of it fit into `free`; returns the rest.
     ///
     /// # Errors
     ///
     /// If it does not fit, or does not load.
-    pub fn load_within(self, limits: &Limits, free: Free) -> Result<(Module, Free), Refused> {
-        let left = free
-            .less(self.estimate(limits))
-            .map_err(|needed| Refused::NoMemory {
-                needed,
-                free: free.heap,
-            })?;
-        Ok((self.load(limits).map_err(Refused::Load)?, left))
+    pub fn load_within(self, limits: &Limits, free: Free) -> Result<(Module, Free), RoomError> {
+        let rest =
+            free.reserve(self.estimate(limits))
+                .map_err(|needed| RoomError::OutOfMemory {
+                    needed,
+                    free: free.heap,
+                })?;
+        Ok((self.load(limits).map_err(RoomError::Load)?, rest))
     }
 }
 
@@ -64,7 +64,7 @@ pub const ECHO: Bundled = bundled!("echo-rust-no-std-small-page");
 pub const ECHO_C: Bundled = bundled!("echo-c");
 pub const ECHO_WAT: Bundled = bundled!("echo-wat");
 
-/// Those that are written for little memory, or fit into one page of 64 KiB.
+/// Rooms that are written for little memory, or fit into one page of 64 KiB.
 pub const SMALL: [Bundled; 11] = [
     ECHO_WAT,
     bundled!("echo-rust-no-std"),
@@ -79,7 +79,7 @@ pub const SMALL: [Bundled; 11] = [
     CHAT,
 ];
 
-/// Those made with the SDKs: too many for a small flash, and too large for a small heap.
+/// Rooms made with the SDKs: too many for a small flash, and too large for a small heap.
 pub const SDK: [Bundled; 14] = [
     bundled!("echo-rust-0.2"),
     bundled!("counter-rust-0.2"),
@@ -97,10 +97,10 @@ pub const SDK: [Bundled; 14] = [
     bundled!("dice-rust-0.4-wasi"),
 ];
 
-/// Why a room is not there.
-pub enum Refused {
-    /// Nothing was tried.
-    NoMemory {
+/// Why a room could not be opened.
+pub enum RoomError {
+    /// Nothing was allocated.
+    OutOfMemory {
         needed: usize,
         free: usize,
     },
@@ -109,13 +109,13 @@ pub enum Refused {
     AddRoom(AddRoomError),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RoomError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoMemory { needed, free } => {
+            Self::OutOfMemory { needed, free } => {
                 write!(
                     f,
-                    "it takes about {needed} bytes of heap, and {free} are free"
+                    "out of memory: about {needed} bytes of heap needed, {free} free"
                 )
             }
             Self::Load(error) => error.fmt(f),

@@ -1,30 +1,39 @@
-//! What CI runs on each board.
+//! The self-test that CI runs on each board.
 
 use crate::{
     low_memory,
-    measure::{self, Lab},
+    measure::{self, TestBench},
     replay,
     rooms::{self, Bundled},
 };
 use core::fmt;
 use stateroom_wasmi_host::Clock;
 
-/// Runs everything, and replays the rooms that there is memory for, those made with the SDKs only if
-/// there is flash for them. An error is a
-/// failure, and so is a panic.
-pub fn run<C: Clock>(lab: &mut Lab<'_, C>, sdk: &[Bundled]) -> fmt::Result {
-    writeln!(lab.out, "figures")?;
-    measure::application(lab)?;
-    measure::rooms(lab)?;
-    writeln!(lab.out, "too small for a room")?;
-    low_memory::too_small_for_a_room(lab)?;
-    writeln!(lab.out, "recursion without memory")?;
-    low_memory::recursion_without_memory(lab)?;
+/// Runs everything, and replays the rooms that fit into the heap; `sdk` are the rooms made with the
+/// SDKs, if they fit into flash. An error or a panic is a failure.
+pub fn run<C: Clock>(bench: &mut TestBench<'_, C>, sdk: &[Bundled]) -> fmt::Result {
+    writeln!(bench.out, "figures")?;
+    measure::application(bench)?;
+    measure::rooms(bench)?;
+    writeln!(bench.out, "smallest heap of a room")?;
+    low_memory::smallest_heap_of_a_room(bench)?;
+    writeln!(bench.out, "recursion in a full heap")?;
+    low_memory::recursion_in_a_full_heap(bench)?;
     for bundled in rooms::SMALL {
-        replay::play(bundled, &replay::small_limits(), lab.heap.free(), lab.out)?;
+        replay::run(
+            bundled,
+            &replay::small_limits(),
+            bench.heap.free(),
+            bench.out,
+        )?;
     }
     for bundled in sdk {
-        replay::play(*bundled, &replay::sdk_limits(), lab.heap.free(), lab.out)?;
+        replay::run(
+            *bundled,
+            &replay::sdk_limits(),
+            bench.heap.free(),
+            bench.out,
+        )?;
     }
-    writeln!(lab.out, "end of replay")
+    writeln!(bench.out, "end of replay")
 }

@@ -1,30 +1,30 @@
-//! A UART as `embedded-io` knows it, from the little that a board has to tell.
+//! The traits of `embedded-io` for a UART, from the few functions of a board.
 
 use core::{cell::RefCell, convert::Infallible};
 use critical_section::Mutex;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use heapless::Deque;
 
-/// What a board has to tell of its UART.
+/// A board's UART.
 pub trait Port {
-    /// What its interrupt has received.
-    fn received(&self) -> &'static Received;
+    /// The bytes that its interrupt has received.
+    fn received(&self) -> &'static ReceiveBuffer;
 
-    /// Whether it takes a byte at once.
+    /// Whether a byte can be sent without waiting.
     fn can_send(&self) -> bool;
 
-    /// Sends a byte, which it must be able to.
+    /// Sends a byte; [`can_send`](Self::can_send) must be true.
     fn send(&mut self, byte: u8);
 }
 
-/// How many bytes may wait for the application: as many as come in while a guest has its slice.
+/// Capacity of the receive buffer: the bytes that arrive during a guest's slice.
 pub const RECEIVED_BYTES: usize = 512;
 
-/// Bytes on their way from an interrupt to the application. What comes when it is full is lost; the
-/// frames of the link tell that something is missing.
-pub struct Received(Mutex<RefCell<Deque<u8, RECEIVED_BYTES>>>);
+/// Receive buffer between an interrupt and the application. When it is full, bytes are dropped; the
+/// link detects damaged frames.
+pub struct ReceiveBuffer(Mutex<RefCell<Deque<u8, RECEIVED_BYTES>>>);
 
-impl Received {
+impl ReceiveBuffer {
     pub const fn empty() -> Self {
         Self(Mutex::new(RefCell::new(Deque::new())))
     }
@@ -45,7 +45,7 @@ impl Received {
     }
 }
 
-/// The UART of a board.
+/// A [`Port`] with the traits of `embedded-io`.
 pub struct Serial<P>(pub P);
 
 impl<P: Port> ErrorType for Serial<P> {
@@ -59,7 +59,7 @@ impl<P: Port> ReadReady for Serial<P> {
 }
 
 impl<P: Port> Read for Serial<P> {
-    /// Waits for the first byte, which has come already where `read_ready` was asked.
+    /// Blocks until the first byte, which is there if `read_ready` returned true.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
         let mut len = 0;
         while len < buffer.len() {
@@ -81,7 +81,7 @@ impl<P: Port> WriteReady for Serial<P> {
 }
 
 impl<P: Port> Write for Serial<P> {
-    /// Waits until the first byte is on its way, and then sends what can be sent at once.
+    /// Blocks until the first byte is sent, then sends as many as possible without waiting.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
         let mut len = 0;
         for byte in bytes {

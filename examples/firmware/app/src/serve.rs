@@ -1,9 +1,9 @@
-//! The application: three rooms, their clients at the other end of the UART, and sleep whenever
-//! there is nothing to do.
+//! The application: three rooms, whose clients are at the other end of the UART. It sleeps while it
+//! is idle.
 
 use crate::{
     heap::Free,
-    rooms::{self, Bundled, Refused},
+    rooms::{self, Bundled, RoomError},
     serial::{Port, RECEIVED_BYTES, Serial},
 };
 use alloc::vec::Vec;
@@ -20,11 +20,11 @@ const ROOMS: [(&str, Bundled); 3] = [
 /// Length of the longest message, in bytes.
 const MESSAGE_BYTES: usize = 512;
 const BUFFER_BYTES: usize = buffer_bytes(MESSAGE_BYTES);
-/// Fuel that is used before the UART is looked at again.
+/// Fuel between two polls of the UART.
 const POLL_FUEL: u64 = 20_000;
 
-/// Opens the rooms and serves them for ever. `free` is what is left of the heap; `sleep`
-/// stops the processor until a time, or until the function that it is given answers true.
+/// Opens the rooms and serves them without end. `free` is the free heap; `sleep` stops the
+/// processor until a time, or until the function passed to it returns true.
 ///
 /// # Errors
 ///
@@ -34,39 +34,38 @@ pub fn run<C: Clock, P: Port>(
     port: P,
     free: Free,
     sleep: impl Fn(Option<Instant>, &mut dyn FnMut() -> bool),
-) -> Result<Infallible, Refused> {
+) -> Result<Infallible, RoomError> {
     let received = port.received();
     let modules = load(free)?;
     let mut server = Server::new(clock, port, modules);
     server.open_rooms()?;
     loop {
-        let wake_at = server.turn()?;
-        if !server.link.wants_write(&mut server.host) {
+        let wake_at = server.poll()?;
+        if !server.link.is_writing(&mut server.host) {
             sleep(wake_at, &mut || !received.is_empty());
         }
     }
 }
 
-/// Loads the modules. This is what needs the most of the stack, so it comes before there is a server
-/// on it.
+/// Loads the modules. This needs the most stack, so it runs before the server is on the stack.
 ///
 /// # Errors
 ///
 /// As [`run`].
 #[inline(never)]
-pub fn load(free: Free) -> Result<Vec<Module>, Refused> {
-    // What is promised to a room counts, also what it does not take yet.
-    let mut left = free;
+pub fn load(free: Free) -> Result<Vec<Module>, RoomError> {
+    // Each room's whole estimate is reserved, even what it does not use yet.
+    let mut unreserved = free;
     let mut modules = Vec::new();
     for (_, bundled) in ROOMS {
-        let (module, rest) = bundled.load_within(&limits(), left)?;
-        left = rest;
+        let (module, rest) = bundled.load_within(&limits(), unreserved)?;
+        unreserved = rest;
         modules.push(module);
     }
     Ok(modules)
 }
 
-/// The host with its rooms, and the link that their clients come by.
+/// The host with its rooms, and the link to their clients.
 pub struct Server<'a, C, P> {
     host: Host<&'a C, LinkTransport<BUFFER_BYTES>>,
     link: Link<Ready<Serial<P>>, BUFFER_BYTES>,
@@ -85,30 +84,29 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
         }
     }
 
-    /// Opens the rooms. Not in [`new`](Self::new), so that the server has not to be moved out of a
-    /// `Result`: it is large for a stack like this.
+    /// Opens the rooms. Not part of [`new`](Self::new), so that the server, which is large for this
+    /// stack, is not moved out of a `Result`.
     ///
     /// # Errors
     ///
     /// As [`run`].
-    pub fn open_rooms(&mut self) -> Result<(), Refused> {
+    pub fn open_rooms(&mut self) -> Result<(), RoomError> {
         (0..ROOMS.len()).try_for_each(|i| self.open_room(i))
     }
 
-    /// Reads, works and writes as much as there is, within bounds; answers when to come again.
+    /// Reads, runs rooms and writes, within bounds; returns when to poll again.
     ///
     /// # Errors
     ///
     /// As [`run`].
-    pub fn turn(&mut self) -> Result<Option<Instant>, Refused> {
-        // A UART has no end, and its errors are noise to the link.
+    pub fn poll(&mut self) -> Result<Option<Instant>, RoomError> {
+        // A UART never closes, and the link recovers from its errors.
         let wake_at = self
             .link
             .poll(&mut self.host, Budget::fuel(POLL_FUEL))
             .unwrap_or_default();
         while let Some(closed) = self.link.poll_closed(&mut self.host) {
-            // Its guest has failed, which the other side has been told. Another instance of the
-            // same module takes its place.
+            // Its guest has failed and the bridge knows: replace it with a new instance.
             if let Some(i) = ROOMS.iter().position(|(id, _)| **id == *closed.id) {
                 drop(closed);
                 self.open_room(i)?;
@@ -117,14 +115,14 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
         Ok(wake_at)
     }
 
-    fn open_room(&mut self, i: usize) -> Result<(), Refused> {
+    fn open_room(&mut self, i: usize) -> Result<(), RoomError> {
         let room = self
             .host
             .open(ROOMS[i].0, &self.modules[i])
-            .map_err(Refused::Open)?;
+            .map_err(RoomError::Open)?;
         self.link
             .carry(&mut self.host, room)
-            .map_err(Refused::Carry)
+            .map_err(RoomError::Carry)
     }
 }
 

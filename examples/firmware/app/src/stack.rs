@@ -1,25 +1,25 @@
-//! How deep the stack was used: it is painted, and later it shows where the paint is gone.
+//! Measures stack use by painting: unused stack keeps the pattern.
 
 use core::ptr::{addr_of, read_volatile, write_volatile};
 
 const PAINT: u32 = 0xacce_55ed;
-/// Above what is painted, for the frame of whoever paints.
+/// Not painted, for the frame of [`paint`] itself.
 const SLACK_BYTES: usize = 64;
 
 unsafe extern "C" {
-    /// The two ends of the stack, which all the linker scripts here name so. It grows downwards.
+    /// The two ends of the stack, from the linker scripts. It grows downwards.
     static _stack_start: u32;
     static _stack_end: u32;
 }
 
-/// Paints what is free of the stack, and answers where that ends: about where the caller's frame is.
+/// Paints the unused stack, and returns its upper end: about where the caller's frame is.
 #[inline(never)]
 pub fn paint() -> usize {
     let here = 0_u32;
     let top = (addr_of!(here) as usize - SLACK_BYTES) & !3;
     let mut word = addr_of!(_stack_end) as usize;
     while word < top {
-        // SAFETY: this is below all that is in use.
+        // SAFETY: this is below every frame in use.
         unsafe { write_volatile(word as *mut u32, PAINT) };
         word += 4;
     }
@@ -39,7 +39,7 @@ pub fn used() -> usize {
 
 fn lowest() -> usize {
     let mut word = addr_of!(_stack_end) as usize;
-    // SAFETY: reading the stack changes nothing; it ends at something that is not painted.
+    // SAFETY: reading the stack has no effect; the loop stays within it.
     while word < addr_of!(_stack_start) as usize
         && unsafe { read_volatile(word as *const u32) } == PAINT
     {

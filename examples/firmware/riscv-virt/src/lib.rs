@@ -1,7 +1,7 @@
-//! QEMU's RISC-V board `virt`: what the application needs of the board.
+//! QEMU's RISC-V board `virt`: the application's clock and UART.
 #![no_std]
 
-use app::serial::{Port, Received};
+use app::serial::{Port, ReceiveBuffer};
 use core::ptr::{read_volatile, write_volatile};
 use riscv::{
     interrupt::Interrupt,
@@ -17,7 +17,7 @@ const MTIMECMP: *mut u32 = 0x0200_4000 as *mut u32;
 const MTIME: *mut u32 = 0x0200_bff8 as *mut u32;
 const NANOS_PER_TICK: u64 = 100;
 
-/// A UART 16550; the registers that are used, and their bits.
+/// A UART 16550; the registers in use, and their bits.
 const DATA: *mut u8 = 0x1000_0000 as *mut u8;
 const IER: *mut u8 = 0x1000_0001 as *mut u8;
 const FCR: *mut u8 = 0x1000_0002 as *mut u8;
@@ -25,17 +25,17 @@ const LSR: *mut u8 = 0x1000_0005 as *mut u8;
 const DATA_READY: u8 = 1;
 const TX_EMPTY: u8 = 1 << 5;
 
-/// The interrupt controller (PLIC), and the number that the UART has there.
+/// The interrupt controller (PLIC), and the UART's number there.
 const UART_INTERRUPT: u32 = 10;
 const UART_PRIORITY: *mut u32 = (0x0c00_0000 + 4 * UART_INTERRUPT as usize) as *mut u32;
 const ENABLE: *mut u32 = 0x0c00_2000 as *mut u32;
 const CLAIM: *mut u32 = 0x0c20_0004 as *mut u32;
 
-static RECEIVED: Received = Received::empty();
+static RECEIVED: ReceiveBuffer = ReceiveBuffer::empty();
 
-/// Starts the UART; the timer runs already.
+/// Starts the UART; the timer is running already.
 pub fn start() -> (Timer, Uart) {
-    // SAFETY: nothing else touches these registers, and the handlers are there.
+    // SAFETY: nothing else accesses these registers, and the interrupt handlers are defined.
     unsafe {
         write_volatile(FCR, 1);
         write_volatile(IER, 1);
@@ -54,7 +54,7 @@ pub struct Timer(());
 
 impl Clock for Timer {
     fn now(&self) -> Instant {
-        // SAFETY: reading the time changes nothing.
+        // SAFETY: reading the time has no effect.
         let read = |half| unsafe { read_volatile(MTIME.add(half)) };
         loop {
             let high = read(1);
@@ -69,15 +69,15 @@ impl Clock for Timer {
 }
 
 impl Timer {
-    /// Stops the processor until a time or until `is_awaited` answers true, which only an interrupt
+    /// Stops the processor until a time or until `has_input` returns true, which only an interrupt
     /// can change.
-    pub fn sleep(&self, until: Option<Instant>, mut is_awaited: impl FnMut() -> bool) {
+    pub fn sleep(&self, until: Option<Instant>, mut has_input: impl FnMut() -> bool) {
         let alarm = until.map_or(u64::MAX, |until| until.as_nanos().div_ceil(NANOS_PER_TICK));
         while until.is_none_or(|until| self.now() < until) {
-            // An interrupt that comes between the question and the sleep ends the sleep, since it
-            // is pending, and is served afterwards; the alarm has done its work by then.
+            // With interrupts masked, one that arrives between the check and `wfi` stays pending
+            // and ends the sleep; it is handled afterwards. The alarm is no longer needed by then.
             let ends = critical_section::with(|_| {
-                let ends = is_awaited();
+                let ends = has_input();
                 if !ends {
                     set_alarm(alarm);
                     riscv::asm::wfi();
@@ -92,7 +92,7 @@ impl Timer {
     }
 }
 
-/// Starts the board again.
+/// Resets the board.
 pub fn reset() -> ! {
     const RESET: *mut u32 = 0x0010_0000 as *mut u32;
     loop {
@@ -102,8 +102,8 @@ pub fn reset() -> ! {
 }
 
 fn set_alarm(ticks: u64) {
-    // SAFETY: only this function sets the alarm; the high half is out of reach in between, so that
-    // it does not go off.
+    // SAFETY: only this function sets the alarm. The high half is at its maximum in between, so
+    // that the alarm does not fire early.
     unsafe {
         write_volatile(MTIMECMP.add(1), u32::MAX);
         write_volatile(MTIMECMP, ticks as u32);
@@ -111,28 +111,28 @@ fn set_alarm(ticks: u64) {
     }
 }
 
-/// The UART: received by interrupt, sent a byte at a time.
+/// The UART: receives by interrupt, sends a byte at a time.
 pub struct Uart(());
 
 impl Port for Uart {
-    fn received(&self) -> &'static Received {
+    fn received(&self) -> &'static ReceiveBuffer {
         &RECEIVED
     }
 
     fn can_send(&self) -> bool {
-        // SAFETY: reading the status changes nothing.
+        // SAFETY: reading the status has no effect.
         unsafe { read_volatile(LSR) & TX_EMPTY != 0 }
     }
 
     fn send(&mut self, byte: u8) {
-        // SAFETY: there is one `Uart`, and the interrupt does not send.
+        // SAFETY: there is one `Uart`, and the interrupt handler does not send.
         unsafe { write_volatile(DATA, byte) }
     }
 }
 
 #[riscv_rt::core_interrupt(Interrupt::MachineExternal)]
 fn external() {
-    // SAFETY: reading takes the byte, and only this function does.
+    // SAFETY: reading consumes the byte, and only this function reads it.
     unsafe {
         let interrupt = read_volatile(CLAIM);
         while read_volatile(LSR) & DATA_READY != 0 {

@@ -1,5 +1,5 @@
-//! For programs that run under a debugger or in QEMU: what they print, how they end, and what a
-//! panic says, by semihosting.
+//! Semihosting, for programs that run under a debugger or in QEMU: output, exit status, panic
+//! messages.
 #![no_std]
 
 use core::{fmt, panic::PanicInfo};
@@ -15,7 +15,7 @@ impl fmt::Write for Terminal {
     }
 }
 
-/// Ends the program; QEMU ends with 0 or 1.
+/// Exits; QEMU's exit status is 0 or 1.
 pub fn exit(result: fmt::Result) -> ! {
     process::exit(i32::from(result.is_err()))
 }

@@ -13,16 +13,16 @@ static HEAP: Heap = Heap::empty();
 #[cortex_m_rt::entry]
 fn main() -> ! {
     let (timer, uart) = board::start();
-    // SAFETY: this is the first and only time.
+    // SAFETY: called once, before anything allocates.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
-    let sleep = |until, awaited: &mut dyn FnMut() -> bool| timer.sleep(until, awaited);
-    let Err(refused) = app::serve::run(&timer, uart, HEAP.free(), sleep);
-    panic!("{refused}")
+    let sleep = |until, has_input: &mut dyn FnMut() -> bool| timer.sleep(until, has_input);
+    let Err(error) = app::serve::run(&timer, uart, HEAP.free(), sleep);
+    panic!("{error}")
 }
 
-/// There is nobody to tell: a product would note it and start again.
+/// There is no output for the message: a product would record it before the reset.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     cortex_m::peripheral::SCB::sys_reset()

@@ -1,4 +1,4 @@
-//! The timer that every Cortex-M has, as a [`Clock`].
+//! The SysTick timer of every Cortex-M as a [`Clock`].
 #![no_std]
 
 use core::cell::Cell;
@@ -12,8 +12,8 @@ use stateroom_wasmi_host::{Clock, Instant};
 
 static MILLISECONDS: Mutex<Cell<u64>> = Mutex::new(Cell::new(0));
 
-/// Counts milliseconds by interrupt, and reads the parts of one from the timer. `HZ` is what the
-/// processor runs at.
+/// Counts milliseconds by interrupt, and reads the fraction from the timer. `HZ` is the processor's
+/// clock.
 pub struct SysTick<const HZ: u32>(());
 
 impl<const HZ: u32> SysTick<HZ> {
@@ -29,15 +29,15 @@ impl<const HZ: u32> SysTick<HZ> {
         Self(())
     }
 
-    /// Stops the processor until a time or until `is_awaited` answers true, which only an interrupt
+    /// Stops the processor until a time or until `has_input` returns true, which only an interrupt
     /// can change. The timer wakes it each millisecond; a product that must save power sets an
     /// alarm instead, as the RISC-V board here does.
-    pub fn sleep(&self, until: Option<Instant>, mut is_awaited: impl FnMut() -> bool) {
+    pub fn sleep(&self, until: Option<Instant>, mut has_input: impl FnMut() -> bool) {
         while until.is_none_or(|until| self.now() < until) {
-            // An interrupt that comes between the question and the sleep ends the sleep, since it
-            // is pending, and is served afterwards.
+            // With interrupts masked, one that arrives between the check and `wfi` stays pending
+            // and ends the sleep; it is handled afterwards.
             let ends = critical_section::with(|_| {
-                let ends = is_awaited();
+                let ends = has_input();
                 if !ends {
                     asm::wfi();
                 }

@@ -4,7 +4,7 @@
 
 use mps2_an505 as board;
 
-use app::{heap::Heap, measure::Lab, rooms, selftest};
+use app::{heap::Heap, measure::TestBench, rooms, selftest};
 use semihosted::Terminal;
 
 #[global_allocator]
@@ -13,15 +13,15 @@ static HEAP: Heap = Heap::empty();
 #[cortex_m_rt::entry]
 fn main() -> ! {
     let (timer, _) = board::start();
-    // SAFETY: this is the first and only time.
+    // SAFETY: called once, before anything allocates.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
         HEAP.init_large(board::PSRAM, board::PSRAM_BYTES);
     }
-    let mut lab = Lab {
+    let mut bench = TestBench {
         out: &mut Terminal,
         clock: &timer,
         heap: &HEAP,
     };
-    semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
+    semihosted::exit(selftest::run(&mut bench, &rooms::SDK))
 }

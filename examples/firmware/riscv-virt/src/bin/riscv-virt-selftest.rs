@@ -4,7 +4,7 @@
 
 use riscv_virt as board;
 
-use app::{heap::Heap, measure::Lab, rooms, selftest};
+use app::{heap::Heap, measure::TestBench, rooms, selftest};
 use semihosted::Terminal;
 
 #[global_allocator]
@@ -13,14 +13,14 @@ static HEAP: Heap = Heap::empty();
 #[riscv_rt::entry]
 fn main() -> ! {
     let (timer, _) = board::start();
-    // SAFETY: this is the first and only time.
+    // SAFETY: called once, before anything allocates.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
-    let mut lab = Lab {
+    let mut bench = TestBench {
         out: &mut Terminal,
         clock: &timer,
         heap: &HEAP,
     };
-    semihosted::exit(selftest::run(&mut lab, &rooms::SDK))
+    semihosted::exit(selftest::run(&mut bench, &rooms::SDK))
 }

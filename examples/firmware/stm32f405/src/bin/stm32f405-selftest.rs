@@ -4,7 +4,7 @@
 
 use stm32f405 as board;
 
-use app::{heap::Heap, measure::Lab, selftest};
+use app::{heap::Heap, measure::TestBench, selftest};
 use semihosted::Terminal;
 
 #[global_allocator]
@@ -13,14 +13,14 @@ static HEAP: Heap = Heap::empty();
 #[cortex_m_rt::entry]
 fn main() -> ! {
     let (timer, _) = board::start();
-    // SAFETY: this is the first and only time.
+    // SAFETY: called once, before anything allocates.
     unsafe {
         embedded_alloc::init!(HEAP, board::HEAP_BYTES);
     }
-    let mut lab = Lab {
+    let mut bench = TestBench {
         out: &mut Terminal,
         clock: &timer,
         heap: &HEAP,
     };
-    semihosted::exit(selftest::run(&mut lab, &[]))
+    semihosted::exit(selftest::run(&mut bench, &[]))
 }
