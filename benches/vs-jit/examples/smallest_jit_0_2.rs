@@ -1,4 +1,4 @@
-//! The smallest program with a room of the JIT host 0.2.9, for the row "size" and for nothing else.
+//! The smallest program with a room of the JIT host 0.2.9, for the row `size`.
 
 use stateroom_0_2::{
     ClientId, MessageRecipient, StateroomContext, StateroomService, StateroomServiceFactory,

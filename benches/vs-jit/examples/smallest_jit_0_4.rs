@@ -1,4 +1,4 @@
-//! The smallest program with a room of the JIT host 0.4.4, for the row "size" and for nothing else.
+//! The smallest program with a room of the JIT host 0.4.4, for the row `size`.
 
 use stateroom_0_4::{
     ClientId, MessagePayload, MessageRecipient, StateroomContext, StateroomService,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the guests of this folder into wasm/. Needs clang and wasm-ld (the package lld), 14 or newer;
-# CLANG names another clang.
+# CLANG is the clang to use.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 rooms=$here/../../../examples/rooms/c

@@ -1,7 +1,7 @@
-/* Work inside an event, for the comparison of hosts and engines. Not a room to play with.
+/* Compute inside an event, to compare hosts and engines.
  *
- * A text picks the work by its first letter. The answer, to the sender, is a number that depends on
- * all that was computed, in hexadecimal, so that a host cannot be fast by being wrong:
+ * The first letter of a text selects the kernel. The reply to the sender is a checksum of the result,
+ * in hexadecimal, so that a wrong result is noticed:
  *
  *   h   FNV-1a over 64 KiB, four times    integers and loads
  *   s   the primes below 50,000           loads, stores and branches
@@ -9,7 +9,7 @@
  *   f   the 22nd Fibonacci number, by recursion    calls
  *   n   five bodies, 500 steps            64-bit floating point
  *
- * Any other text is answered with `?`. */
+ * The reply to any other text is `?`. */
 
 #include "stateroom.h"
 
@@ -74,7 +74,7 @@ static uint32_t life(void)
     return sum;
 }
 
-/* Not inlined, and not turned into a loop: the point is the calls. */
+/* Not inlined and not turned into a loop: this measures calls. */
 __attribute__((noinline)) static uint32_t fib(uint32_t n)
 {
     return n < 2 ? n : fib(n - 1) + fib(n - 2);
@@ -122,7 +122,7 @@ static uint32_t n_body(void)
 void room_text(int32_t client, const char *text, uint32_t length)
 {
     uint32_t number;
-    char answer[8];
+    char reply[8];
 
     switch (length ? text[0] : 0) {
     case 'h': number = hash(); break;
@@ -133,8 +133,8 @@ void room_text(int32_t client, const char *text, uint32_t length)
     default: stateroom_send_text(client, "?", 1); return;
     }
     for (int i = 0; i < 8; i++)
-        answer[i] = "0123456789abcdef"[number >> (28 - 4 * i) & 15];
-    stateroom_send_text(client, answer, sizeof answer);
+        reply[i] = "0123456789abcdef"[number >> (28 - 4 * i) & 15];
+    stateroom_send_text(client, reply, sizeof reply);
 }
 
 void room_binary(int32_t client, const uint8_t *bytes, uint32_t length)

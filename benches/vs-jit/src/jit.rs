@@ -1,4 +1,4 @@
-//! The published hosts, `stateroom-wasm-host` 0.2.9 and 0.4.4, just as they are.
+//! The published hosts, `stateroom-wasm-host` 0.2.9 and 0.4.4, unmodified.
 
 use crate::runtime::{Event, Module, OutputSink, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
@@ -10,7 +10,7 @@ pub struct Jit02;
 /// The host of ABI 0.4, on wasmtime 20.
 pub struct Jit04;
 
-/// What the hosts tell of.
+/// Forwards a host's outputs to a sink.
 #[derive(Clone)]
 struct Context(Arc<dyn OutputSink>);
 
@@ -35,8 +35,8 @@ mod abi_0_2 {
     }
 
     impl Module for WasmHostFactory {
-        fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
-            Ok(Box::new(self.build(id, Context(ears))?))
+        fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+            Ok(Box::new(self.build(id, Context(sink))?))
         }
     }
 
@@ -73,9 +73,9 @@ mod abi_0_2 {
     impl From<MessageRecipient> for Recipient {
         fn from(recipient: MessageRecipient) -> Self {
             match recipient {
-                MessageRecipient::Broadcast => Self::Everybody,
+                MessageRecipient::Broadcast => Self::Everyone,
                 MessageRecipient::Client(client) => Self::Client(client.0),
-                MessageRecipient::EveryoneExcept(client) => Self::EverybodyBut(client.0),
+                MessageRecipient::EveryoneExcept(client) => Self::EveryoneExcept(client.0),
             }
         }
     }
@@ -102,15 +102,15 @@ mod abi_0_4 {
         }
     }
 
-    /// The host takes the context with each event, as a server of it does.
+    /// The host needs its context for each event, as its server passes it.
     struct Hosted {
         host: WasmHost,
         context: Arc<Context>,
     }
 
     impl Module for WasmHostFactory {
-        fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
-            let context = Arc::new(Context(ears));
+        fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+            let context = Arc::new(Context(sink));
             let mut host = self
                 .build(id, context.clone())
                 .map_err(|error| anyhow!(error))?;
@@ -125,7 +125,7 @@ mod abi_0_4 {
             match event {
                 Event::Connect(client) => host.connect(ClientId(client), &**context),
                 Event::Disconnect(client) => host.disconnect(ClientId(client), &**context),
-                // The host takes messages by value; a server has them that way from its socket.
+                // The host takes owned messages, as a server gets them from its socket.
                 Event::Message(client, payload) => {
                     let payload = match payload {
                         Payload::Text(text) => MessagePayload::Text(text.to_owned()),
@@ -160,9 +160,9 @@ mod abi_0_4 {
     impl From<MessageRecipient> for Recipient {
         fn from(recipient: MessageRecipient) -> Self {
             match recipient {
-                MessageRecipient::Broadcast => Self::Everybody,
+                MessageRecipient::Broadcast => Self::Everyone,
                 MessageRecipient::Client(client) => Self::Client(client.0),
-                MessageRecipient::EveryoneExcept(client) => Self::EverybodyBut(client.0),
+                MessageRecipient::EveryoneExcept(client) => Self::EveryoneExcept(client.0),
             }
         }
     }

@@ -10,7 +10,7 @@ mod wasmi_host;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Side by side with the JIT host: the same answers, and figures
+/// Compares this project with the JIT host: outputs and performance
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {

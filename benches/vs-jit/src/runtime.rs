@@ -1,5 +1,4 @@
-//! The words that all hosts of the comparison are spoken to in: what happens to a room, and what it
-//! says.
+//! The interface to all hosts under comparison: events into a room, outputs to a sink.
 
 use std::{
     fmt,
@@ -11,29 +10,29 @@ use std::{
 
 /// A host under comparison.
 pub trait Runtime {
-    /// Compiles a module, from its bytes and with nothing prepared before.
+    /// Compiles a module from its bytes, with nothing cached.
     fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>>;
 }
 
 pub trait Module {
-    /// Opens a room, whose outputs go to `ears`.
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>>;
+    /// Opens a room whose outputs go to `sink`.
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>>;
 }
 
 pub trait Room {
-    /// Lets an event happen to its end. The hosts that panic over a guest do so here.
+    /// Runs an event to its end. Hosts that panic because of a guest do so here.
     fn handle(&mut self, event: Event<'_>);
 
-    /// Gives back memory that the room does not use, where the host can.
+    /// Returns unused memory of the room to the operating system, if the host can.
     fn trim(&mut self) {}
 
-    /// Why the room no longer lives, as far as the host can tell.
+    /// Why the room was closed, if the host reports it.
     fn fault(&self) -> Option<String> {
         None
     }
 }
 
-/// What happens to a room.
+/// An event of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     Connect(u32),
@@ -69,74 +68,74 @@ impl Payload<'_> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
-    Everybody,
+    Everyone,
     Client(u32),
-    EverybodyBut(u32),
+    EveryoneExcept(u32),
 }
 
-/// Who hears what a room says, in order.
+/// Receives a room's outputs, in order.
 pub trait OutputSink: Send + Sync {
     fn message(&self, to: Recipient, payload: Payload<'_>);
 
-    /// The timer was set to run off after so many milliseconds; 0 takes it away.
+    /// The room set its timer to fire after `ms` milliseconds; 0 cancels it.
     fn timer(&self, ms: u32);
 }
 
-/// What a room said, to keep.
+/// An output, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum RoomOutput {
     Text(Recipient, String),
     Binary(Recipient, Vec<u8>),
     Timer(u32),
 }
 
-/// OutputSink that write everything down.
+/// A sink that keeps all outputs.
 #[derive(Default)]
-pub struct Notebook(Mutex<Vec<Said>>);
+pub struct Recorder(Mutex<Vec<RoomOutput>>);
 
-impl Notebook {
-    /// What was said since the last time.
-    pub fn take(&self) -> Vec<Said> {
-        std::mem::take(&mut *self.lines())
+impl Recorder {
+    /// The outputs since the last call.
+    pub fn take(&self) -> Vec<RoomOutput> {
+        std::mem::take(&mut *self.outputs())
     }
 
-    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<Said>> {
-        // A host that panicked in the middle of an event does not make the notes wrong.
+    fn outputs(&self) -> std::sync::MutexGuard<'_, Vec<RoomOutput>> {
+        // The list is valid even if a host panicked in the middle of an event.
         self.0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-impl OutputSink for Notebook {
+impl OutputSink for Recorder {
     fn message(&self, to: Recipient, payload: Payload<'_>) {
-        self.lines().push(match payload {
-            Payload::Text(text) => Said::Text(to, text.to_owned()),
-            Payload::Binary(bytes) => Said::Binary(to, bytes.to_owned()),
+        self.outputs().push(match payload {
+            Payload::Text(text) => RoomOutput::Text(to, text.to_owned()),
+            Payload::Binary(bytes) => RoomOutput::Binary(to, bytes.to_owned()),
         });
     }
 
     fn timer(&self, ms: u32) {
-        self.lines().push(Said::Timer(ms));
+        self.outputs().push(RoomOutput::Timer(ms));
     }
 }
 
-/// OutputSink that only count, for figures. Rooms that share one belong to one thread.
+/// A sink that only counts, for measurements. Rooms that share one must be on one thread.
 #[derive(Default)]
-pub struct Tally {
+pub struct OutputCounter {
     messages: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Tally {
+impl OutputCounter {
     pub fn messages(&self) -> u64 {
         self.messages.load(Relaxed)
     }
 }
 
-impl OutputSink for Tally {
+impl OutputSink for OutputCounter {
     fn message(&self, _: Recipient, payload: Payload<'_>) {
-        // Not one atomic addition, which would cost as much as a small import.
+        // Not an atomic addition, which would cost as much as a small import.
         self.messages
             .store(self.messages.load(Relaxed) + 1, Relaxed);
         self.bytes

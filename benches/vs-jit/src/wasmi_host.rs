@@ -1,4 +1,4 @@
-//! This repository's crate: a room by itself, and a room in a host.
+//! This project's core crate: a room driven directly, or through a `Host`.
 
 use crate::runtime::{Event, Module, OutputSink, Payload, Recipient, Room, Runtime};
 use anyhow::anyhow;
@@ -10,13 +10,13 @@ use stateroom_wasmi_host::{
 };
 use std::sync::Arc;
 
-/// The crate, with the limits of a server unless one says otherwise.
+/// The crate under test, with a server's limits by default.
 #[derive(Clone, Copy)]
 pub struct WasmiHost {
     pub limits: Limits,
     pub compilation: Compilation,
     pub on_fault: FaultPolicy,
-    /// Whether a [`Host`] with one room is driven, or a room by itself.
+    /// Whether the room is driven through a [`Host`], or directly.
     pub in_host: bool,
 }
 
@@ -64,27 +64,27 @@ impl Runtime for WasmiHost {
         options.rollback = self.on_fault == FaultPolicy::Rollback;
         let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
         Ok(match self.in_host {
-            true => Box::new(InHost(module)),
-            false => Box::new(ByItself(module, self.on_fault)),
+            true => Box::new(HostedModule(module)),
+            false => Box::new(DirectModule(module, self.on_fault)),
         })
     }
 }
 
-struct ByItself(stateroom_wasmi_host::Module, FaultPolicy);
+struct DirectModule(stateroom_wasmi_host::Module, FaultPolicy);
 
-impl Module for ByItself {
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+impl Module for DirectModule {
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
         let Self(module, on_fault) = self;
         let mut options = RoomOptions::default();
         options.on_fault = *on_fault;
         let room = stateroom_wasmi_host::Room::new(module, id, Instant::ZERO, options)?;
-        let mut room = OurRoom {
+        let mut room = DirectRoom {
             room,
-            ears,
+            sink,
             now: Instant::ZERO,
             deadline: None,
         };
-        room.settle();
+        room.run_until_idle();
         match room.room.fault() {
             Some(fault) => Err(anyhow!("{fault}")),
             None => Ok(Box::new(room)),
@@ -92,22 +92,21 @@ impl Module for ByItself {
     }
 }
 
-/// A room by itself.
+/// A room without a host.
 ///
-/// Its time stands still but for one nanosecond an event. So no timer runs off by itself, a timer
-/// that is set again has another deadline than before, and the milliseconds that the guest asked
-/// for are the deadline less now.
-struct OurRoom {
+/// Its time advances by one nanosecond per event. So no timer fires unasked, setting a timer always
+/// changes the deadline, and the guest's milliseconds are the deadline minus now.
+struct DirectRoom {
     room: stateroom_wasmi_host::Room,
-    ears: Arc<dyn OutputSink>,
+    sink: Arc<dyn OutputSink>,
     now: Instant,
     deadline: Option<Instant>,
 }
 
-impl Room for OurRoom {
+impl Room for DirectRoom {
     fn handle(&mut self, event: Event<'_>) {
         self.now = self.now + Duration::from_nanos(1);
-        // A room that is closed refuses events, and says nothing, which is what is compared.
+        // A closed room refuses events and sends nothing; the outputs are what is compared.
         match event {
             Event::Connect(client) => {
                 let _ = self.room.handle_event(
@@ -130,7 +129,7 @@ impl Room for OurRoom {
                 }
             }
         }
-        self.settle();
+        self.run_until_idle();
     }
 
     fn trim(&mut self) {
@@ -142,12 +141,12 @@ impl Room for OurRoom {
     }
 }
 
-impl OurRoom {
-    /// Lets the room come to the end of its event and passes on what it says.
-    fn settle(&mut self) {
+impl DirectRoom {
+    /// Runs the room to the end of its event and forwards its outputs.
+    fn run_until_idle(&mut self) {
         loop {
             while let Some(output) = self.room.poll_output() {
-                self.ears
+                self.sink
                     .message(output.recipient.into(), output.payload.into());
             }
             if !self.room.has_work(self.now) {
@@ -161,30 +160,30 @@ impl OurRoom {
             let delay = deadline.map_or(Duration::ZERO, |deadline| {
                 deadline.saturating_duration_since(self.now)
             });
-            self.ears
+            self.sink
                 .timer(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
         }
     }
 }
 
-/// A module whose rooms each have a host of their own.
-struct InHost(stateroom_wasmi_host::Module);
+/// A module each of whose rooms has a host of its own.
+struct HostedModule(stateroom_wasmi_host::Module);
 
-impl Module for InHost {
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
-        let mut host = Host::new(ManualClock::new(), ToEars(ears));
+impl Module for HostedModule {
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
+        let mut host = Host::new(ManualClock::new(), SinkTransport(sink));
         let key = host.open(id, &self.0)?;
         host.poll(Budget::UNLIMITED);
-        Ok(Box::new(OurHost { host, key }))
+        Ok(Box::new(HostedRoom { host, key }))
     }
 }
 
-struct OurHost {
-    host: Host<ManualClock, ToEars>,
+struct HostedRoom {
+    host: Host<ManualClock, SinkTransport>,
     key: RoomKey,
 }
 
-impl Room for OurHost {
+impl Room for HostedRoom {
     fn handle(&mut self, event: Event<'_>) {
         let event = match event {
             Event::Connect(client) => stateroom_wasmi_host::Event::Connect(ClientId(client)),
@@ -205,9 +204,9 @@ impl Room for OurHost {
     }
 }
 
-struct ToEars(Arc<dyn OutputSink>);
+struct SinkTransport(Arc<dyn OutputSink>);
 
-impl Transport for ToEars {
+impl Transport for SinkTransport {
     type Error = Infallible;
 
     fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
@@ -238,9 +237,9 @@ impl<'a> From<MessagePayload<'a>> for Payload<'a> {
 impl From<MessageRecipient> for Recipient {
     fn from(recipient: MessageRecipient) -> Self {
         match recipient {
-            MessageRecipient::Broadcast => Self::Everybody,
+            MessageRecipient::Broadcast => Self::Everyone,
             MessageRecipient::Client(client) => Self::Client(client.0),
-            MessageRecipient::EveryoneExcept(client) => Self::EverybodyBut(client.0),
+            MessageRecipient::EveryoneExcept(client) => Self::EveryoneExcept(client.0),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The chart: for each row, how many times faster or slower this crate is than the JIT host, on a
-//! logarithmic scale. Plain SVG, with colours that can be read on white and on black.
+//! logarithmic scale. Plain SVG, with colours that are legible on white and on black.
 
 use super::table::{Group, Row, in_words};
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 30.0;
 const LINE: f64 = 22.0;
-/// Where the bars begin, and how long the longest may be.
+/// Start of the bars, and the longest one's length.
 const LABELS: f64 = 330.0;
 const BARS: f64 = WIDTH - LABELS - 120.0;
 
@@ -27,7 +27,7 @@ pub fn svg(rows: &[Row]) -> String {
     let high = logs().fold(0.5, f64::max);
     let x = |log: f64| LABELS + (log - low) / (high - low) * BARS;
     let height = 70.0 + LINE * rows.len() as f64;
-    // The longest labels begin left of the origin.
+    // The longest labels start left of the origin.
     let whole_width = MARGIN + WIDTH;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {whole_width} {height}\" width=\"{whole_width}\" \
@@ -38,17 +38,17 @@ pub fn svg(rows: &[Row]) -> String {
         x(0.0).clamp(LABELS + 60.0, WIDTH - 260.0),
     );
     let bottom = height - 28.0;
-    for power in low.ceil() as i32..=high.floor() as i32 {
-        let place = x(f64::from(power));
-        let label = match power {
-            0.. => format!("{}×", 10_u64.pow(power.unsigned_abs())),
-            _ => format!("1/{}", 10_u64.pow(power.unsigned_abs())),
+    for exponent in low.ceil() as i32..=high.floor() as i32 {
+        let tick_x = x(f64::from(exponent));
+        let label = match exponent {
+            0.. => format!("{}×", 10_u64.pow(exponent.unsigned_abs())),
+            _ => format!("1/{}", 10_u64.pow(exponent.unsigned_abs())),
         };
-        let width = if power == 0 { 1.5 } else { 0.5 };
+        let width = if exponent == 0 { 1.5 } else { 0.5 };
         let _ = writeln!(
             text,
-            "<line x1=\"{place:.1}\" x2=\"{place:.1}\" y1=\"30\" y2=\"{bottom:.1}\" stroke=\"#768390\" \
-             stroke-width=\"{width}\"/><text x=\"{place:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+            "<line x1=\"{tick_x:.1}\" x2=\"{tick_x:.1}\" y1=\"30\" y2=\"{bottom:.1}\" stroke=\"#768390\" \
+             stroke-width=\"{width}\"/><text x=\"{tick_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
             bottom + 18.0
         );
     }

@@ -1,12 +1,12 @@
-//! Measuring by turns: machines are shared and noisy, so contenders run A B A B, and what counts is
-//! the ratio within each round.
+//! Interleaved measurement: machines are shared and noisy, so contenders alternate A B A B, and the
+//! ratios within each round are compared.
 
 use std::time::{Duration, Instant};
 
-/// One of those that are measured against each other.
+/// One of several operations that are measured against each other.
 pub struct Contender<'a> {
     pub name: &'static str,
-    /// Does so many operations and answers how long they took.
+    /// Runs the operation this many times and returns the time that it took.
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
@@ -22,7 +22,7 @@ impl<'a> Contender<'a> {
         })
     }
 
-    /// Something that measures itself.
+    /// A function that measures its own time.
     pub fn timed(name: &'static str, run: impl FnMut(u64) -> Duration + 'a) -> Self {
         Self {
             name,
@@ -31,26 +31,25 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// How long to measure.
+/// How thoroughly to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     pub rounds: usize,
-    /// How long one contender runs in one round, about.
+    /// The approximate time of one contender in one round.
     pub turn: Duration,
 }
 
-/// What was measured of one contender.
+/// The result of one contender.
 #[derive(Clone, Debug)]
 pub struct Figure {
     pub name: String,
     pub value: f64,
-    /// Its value over that of the first contender: the median of the rounds' ratios where there are
-    /// rounds.
+    /// Its value divided by the first contender's: the median of the rounds' ratios.
     pub ratio: f64,
 }
 
 impl Figure {
-    /// From what each round measured of a contender, and of the first one.
+    /// From a contender's values in each round, and the first contender's.
     pub fn new(name: &str, own: Vec<f64>, first: &[f64]) -> Self {
         let ratio = median(
             own.iter()
@@ -66,21 +65,21 @@ impl Figure {
     }
 }
 
-/// Measures nanoseconds an operation.
-pub fn by_turns(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure> {
+/// Measures nanoseconds per operation.
+pub fn interleaved(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure> {
     let counts: Vec<u64> = contenders
         .iter_mut()
         .map(|contender| calibrate(contender, effort.turn))
         .collect();
     let mut nanos = vec![Vec::with_capacity(effort.rounds); contenders.len()];
     for round in 0..effort.rounds {
-        let mut places: Vec<usize> = (0..contenders.len()).collect();
+        let mut order: Vec<usize> = (0..contenders.len()).collect();
         if round % 2 == 1 {
-            places.reverse();
+            order.reverse();
         }
-        for place in places {
-            let time = (contenders[place].run)(counts[place]);
-            nanos[place].push(time.as_nanos() as f64 / counts[place] as f64);
+        for index in order {
+            let time = (contenders[index].run)(counts[index]);
+            nanos[index].push(time.as_nanos() as f64 / counts[index] as f64);
         }
     }
     contenders
@@ -90,7 +89,7 @@ pub fn by_turns(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure>
         .collect()
 }
 
-/// How many operations fill a turn; warms up, too.
+/// Returns how many operations fill a turn; also warms up.
 fn calibrate(contender: &mut Contender<'_>, turn: Duration) -> u64 {
     let mut count = 1;
     loop {
@@ -103,7 +102,7 @@ fn calibrate(contender: &mut Contender<'_>, turn: Duration) -> u64 {
     }
 }
 
-/// What so large a share of the times is below; they are sorted.
+/// The percentile `share` (0 to 1) of sorted times.
 pub fn percentile(nanos: &[u32], share: f64) -> f64 {
     nanos
         .get((nanos.len() as f64 * share) as usize)
@@ -124,8 +123,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_the_same_round() {
-        // A machine that slows down in the middle does not change the ratio.
+    fn ratios_are_within_a_round() {
+        // A machine that slows down halfway does not change the ratio.
         let mut turn = 0;
         let factor = std::cell::RefCell::new(move || {
             turn += 1;
@@ -143,7 +142,7 @@ mod tests {
             rounds: 9,
             turn: Duration::from_micros(100),
         };
-        let figures = by_turns(&mut contenders, effort);
+        let figures = interleaved(&mut contenders, effort);
         assert!((figures[1].ratio - 3.0).abs() < 0.2, "{figures:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Resident memory: a process for each figure, since allocators keep what they once had.
+//! Resident memory: one process per figure, since allocators keep freed memory.
 
 use super::{
     measure::{Effort, Figure},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     jit::{Jit02, Jit04},
-    runtime::{Event, Runtime, Tally},
+    runtime::{Event, OutputCounter, Runtime},
     wasmi_host::WasmiHost,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -36,10 +36,10 @@ impl Child {
             other => bail!("there is no runtime {other:?}"),
         };
         let wasm = std::fs::read(&self.module)?;
-        let ears = Arc::new(Tally::default());
+        let sink = Arc::new(OutputCounter::default());
         let module = runtime.load(&wasm)?;
         let open = |id: usize| {
-            let mut room = module.open(&format!("room-{id}"), ears.clone())?;
+            let mut room = module.open(&format!("room-{id}"), sink.clone())?;
             room.handle(Event::Connect(1));
             for _ in 0..8 {
                 room.handle(Event::text(1, "0123456789abcdef"));
@@ -49,13 +49,13 @@ impl Child {
             }
             anyhow::Ok(room)
         };
-        // The first room brings what all share: translated code, buffers.
+        // The first room allocates what all share: translated code, buffers.
         let mut rooms = Vec::with_capacity(1 + self.rooms);
         rooms.push(open(0)?);
         let before = resident_bytes()?;
         let start = Instant::now();
         while rooms.len() <= self.rooms {
-            // The JIT hosts fail, or panic, when no more memory can be mapped.
+            // The JIT hosts fail or panic when no more memory can be mapped.
             let Ok(Ok(room)) = catch_unwind(AssertUnwindSafe(|| open(rooms.len()))) else {
                 break;
             };
@@ -63,14 +63,14 @@ impl Child {
         }
         let nanos = start.elapsed().as_nanos() / rooms.len() as u128;
         println!("{} {before} {} {nanos}", rooms.len() - 1, resident_bytes()?);
-        // Before that, nothing of it may be given back.
+        // Only now, so that no room's memory is freed before the measurement.
         drop(rooms);
         Ok(())
     }
 }
 
-/// What this process has in memory. `smaps_rollup` counts exactly, where `statm` may be off by what
-/// each thread has not told of yet.
+/// Resident memory of this process. `smaps_rollup` is exact; `statm` lags by each thread's cached
+/// counts.
 fn resident_bytes() -> Result<usize> {
     let text =
         std::fs::read_to_string("/proc/self/smaps_rollup").context("this row needs Linux")?;
@@ -82,17 +82,17 @@ fn resident_bytes() -> Result<usize> {
     Ok(kib * 1024)
 }
 
-/// What a child measured.
+/// The figures of a child process.
 struct Process {
-    /// Rooms that were opened beside the first.
+    /// Rooms opened after the first.
     rooms: f64,
     baseline: f64,
     per_room: f64,
     open_nanos: f64,
 }
 
-/// Opens so many rooms, or as many as there can be.
-fn child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
+/// Measures a child process with this many rooms, or as many as it can open.
+fn run_child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
     let output = Command::new(std::env::current_exe()?)
         .args(["memory-child", runtime])
         .arg(module)
@@ -117,7 +117,7 @@ fn child(runtime: &str, module: &Path, rooms: usize) -> Result<Process> {
     })
 }
 
-/// The guests, and who runs them beside this crate.
+/// The guests: title, file, and the JIT host's argument and name.
 const GUESTS: [(&str, &str, &str, &str); 3] = [
     ("SDK 0.2", "echo-rust-0.2", "jit-0.2", "JIT 0.2.9"),
     ("SDK 0.4", "echo-rust-0.4", "jit-0.4", "JIT 0.4.4"),
@@ -130,15 +130,18 @@ fn module(file: &str) -> PathBuf {
         .join(format!("{file}.wasm"))
 }
 
-/// How many rooms one process can have, and what each of so many takes. Needs some gigabytes.
+/// How many rooms one process can hold, and the memory of each. Needs some gigabytes.
 pub fn rooms_rows() -> Result<Vec<Row>> {
-    const TRIED: usize = 50_000;
+    const MAX_ROOMS: usize = 50_000;
     let mut rows = Vec::new();
     for (title, file, jit, jit_name) in GUESTS {
         let module = module(file);
         let processes = [
-            ("this crate, trimmed", child("trimmed", &module, TRIED)?),
-            (jit_name, child(jit, &module, TRIED)?),
+            (
+                "this crate, trimmed",
+                run_child("trimmed", &module, MAX_ROOMS)?,
+            ),
+            (jit_name, run_child(jit, &module, MAX_ROOMS)?),
         ];
         let row = |what: &str, unit, value: fn(&Process) -> f64| {
             let first = [value(&processes[0].1)];
@@ -162,9 +165,10 @@ pub fn rooms_rows() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Memory by added room, of the process with one room, and the time of a room in fresh memory.
+/// Memory per added room and of a process with one room, and the time to open a room in fresh
+/// memory.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let times = effort.rounds.clamp(3, 9);
+    let rounds = effort.rounds.clamp(3, 9);
     let mut rows = Vec::new();
     for (title, file, jit, jit_name) in GUESTS {
         let module = module(file);
@@ -172,15 +176,15 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
             let mut ours = Vec::new();
             let mut theirs = Vec::new();
             let mut trimmed = Vec::new();
-            for _ in 0..times {
-                ours.push(child("ours", &module, count)?);
-                theirs.push(child(jit, &module, count)?);
-                trimmed.push(child("trimmed", &module, count)?);
+            for _ in 0..rounds {
+                ours.push(run_child("ours", &module, count)?);
+                theirs.push(run_child(jit, &module, count)?);
+                trimmed.push(run_child("trimmed", &module, count)?);
                 let all =
                     [&ours, &theirs, &trimmed].map(|all| all.last().map(|process| process.rooms));
                 ensure!(
                     all == [Some(count as f64); 3],
-                    "not all of {count} rooms are there: {all:?}"
+                    "not all of {count} rooms were opened: {all:?}"
                 );
             }
             let row = |title: String, group, unit, value: fn(&Process) -> f64| {

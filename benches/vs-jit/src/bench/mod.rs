@@ -1,9 +1,9 @@
-//! The figures: one command, one table.
+//! The benchmark: one command measures all rows and writes the tables.
 
 mod chart;
-mod hog;
 mod measure;
 pub mod memory;
+mod noisy_neighbour;
 mod rows;
 #[cfg(feature = "server")]
 pub mod server;
@@ -18,19 +18,19 @@ use table::Row;
 /// Measure this crate and the JIT hosts against each other
 #[derive(clap::Args)]
 pub struct Options {
-    /// A minute or two, for a first look
+    /// Takes a minute or two, for a first look
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The better part of an hour, for figures to quote; needs 4 GiB of free memory
+    /// Takes most of an hour, for figures to quote; needs 4 GiB of free memory
     #[arg(long)]
     full: bool,
-    /// Only rows whose ids begin with one of these, such as echo,cold,compute,memory,server
+    /// Measure only rows whose ids start with one of these, such as echo,cold,compute,memory,server
     #[arg(long, value_delimiter = ',', value_name = "ROW,…")]
     only: Vec<String>,
-    /// Write vs-jit.md and vs-jit.svg into this folder, too
+    /// Also write vs-jit.md and vs-jit.svg to this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// List the ids of the rows and do nothing
+    /// List the ids of the rows and exit
     #[arg(long)]
     list: bool,
 }
@@ -53,7 +53,7 @@ impl Options {
         }
     }
 
-    /// Rows that need gigabytes, or minutes for building, are only measured when they are asked for.
+    /// Rows that need gigabytes of memory or minutes of building are measured on request only.
     fn wants(&self, id: &str) -> bool {
         let is_costly = ["rooms", "size"].contains(&id);
         (self.only.is_empty() && (self.full || !is_costly))
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     if rows.is_empty() {
-        bail!("there are no such rows; --list shows all");
+        bail!("no rows match; --list shows all");
     }
     let text = page(options, &rows);
     println!("{text}");
@@ -98,19 +98,26 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The ids of the rows that are not measured within this process alone.
-const OTHER_ROWS: [&str; 6] = ["memory", "rooms", "size", "server", "hog", "hog-server"];
+/// The ids of the rows that need more than this process.
+const OTHER_ROWS: [&str; 6] = [
+    "memory",
+    "rooms",
+    "size",
+    "server",
+    "noisy-neighbour",
+    "noisy-neighbour-server",
+];
 
 fn other_rows(id: &str, effort: Effort) -> Result<Vec<Row>> {
     match id {
         "memory" => memory::rows(effort),
         "rooms" => memory::rooms_rows(),
         "size" => size::rows(),
-        "hog" => hog::rows(effort),
+        "noisy-neighbour" => noisy_neighbour::rows(effort),
         #[cfg(feature = "server")]
         "server" => server::rows(effort),
         #[cfg(feature = "server")]
-        "hog-server" => server::hog_rows(effort),
+        "noisy-neighbour-server" => server::noisy_neighbour_rows(effort),
         _ => Ok(Vec::new()),
     }
 }
@@ -131,14 +138,15 @@ fn page(options: &Options, rows: &[Row]) -> String {
         let _ = write!(command, " --only {}", options.only.join(","));
     }
     let effort = options.effort();
-    let mut text = String::from("# Side by side with the JIT host\n\n");
+    let mut text = String::from("# Comparison with the JIT host\n\n");
     let _ = write!(
         text,
-        "Written by `{command}` in `benches/vs-jit`, whose README says what is measured, how, and what \
-         is not won. Medians of {} rounds in which the contenders take turns; what they are compared by \
-         is the median of the rounds' ratios. A number in brackets is a multiple of the first column's \
-         time. Machines like this one are noisy: the ratios hold better than the times.\n\n- {}\n- {}\n\n![For each row, how many times faster or slower this crate is \
-         than the JIT host](vs-jit.svg)\n",
+        "Written by `{command}` in `benches/vs-jit`; its README describes the method, and where \
+         this crate is slower. Values are medians of {} rounds in which the contenders \
+         alternate; ratios are medians of the rounds' ratios. A number in brackets is a multiple \
+         of the first column's value. The machine is shared and noisy: ratios are more reliable \
+         than times.\n\n- {}\n- {}\n\n![For each row, how many times faster or slower this \
+         crate is than the JIT host](vs-jit.svg)\n",
         effort.rounds,
         machine(),
         versions(),
@@ -147,7 +155,7 @@ fn page(options: &Options, rows: &[Row]) -> String {
     text
 }
 
-/// The features that this was built with beside the default, as cargo takes them.
+/// The enabled features besides the default, as an argument for cargo.
 fn features() -> Option<String> {
     let features = [
         ("tinywasm", cfg!(feature = "tinywasm")),
@@ -162,7 +170,7 @@ fn features() -> Option<String> {
     (!on.is_empty()).then(|| on.join(","))
 }
 
-/// The processor, as far as the system tells.
+/// The operating system and processor.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
@@ -178,7 +186,7 @@ fn machine() -> String {
     )
 }
 
-/// The versions that this package is locked to.
+/// The versions in this package's lock file.
 fn versions() -> String {
     let lock = include_str!("../../Cargo.lock");
     let version = |name: &str| {
@@ -199,7 +207,7 @@ fn versions() -> String {
         "stateroom-server",
         "axum",
     ];
-    // Those that may be in the lock file alone.
+    // The lock file has optional dependencies even if they are not built.
     let features = features().unwrap_or_default();
     names.extend(
         ["tinywasm", "wasm3"]
@@ -208,7 +216,7 @@ fn versions() -> String {
     );
     let has_pulley = features.contains("pulley");
     let shown = |name: &str| match version(name) {
-        // Its own is the newest.
+        // The newest is Pulley's.
         versions if name == "wasmtime" && !has_pulley => versions[..versions.len() - 1].join(", "),
         versions => versions.join(", "),
     };

@@ -1,13 +1,13 @@
-//! The rows that are measured within one process.
+//! The rows measured within one process.
 
 use super::{
-    measure::{Contender, Effort, Figure, by_turns},
+    measure::{Contender, Effort, Figure, interleaved},
     table::{Group, Row, Unit},
 };
 use crate::{
     engines,
     jit::{Jit02, Jit04},
-    runtime::{Event, Module, Room, Runtime, Tally},
+    runtime::{Event, Module, OutputCounter, Room, Runtime},
     wasmi_host::WasmiHost,
 };
 use stateroom_wasmi_host::Compilation;
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A guest that rows run.
+/// A guest of some rows.
 #[derive(Clone, Copy)]
 pub struct Guest {
     id: &'static str,
@@ -76,17 +76,18 @@ impl Guest {
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// Who can run it, this crate first, its JIT host second.
+    /// The runtimes that can run it: this crate first, its JIT host second.
     fn runtimes(self) -> Vec<(&'static str, Box<dyn Runtime>)> {
         let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> =
-            vec![(OURS, Box::new(WasmiHost::room()))];
+            vec![(THIS_CRATE, Box::new(WasmiHost::room()))];
         match self.is_0_4 {
             true => runtimes.push(("JIT 0.4.4", Box::new(Jit04))),
             false => runtimes.push(("JIT 0.2.9", Box::new(Jit02))),
         }
         if !self.is_0_4 {
             runtimes.push(("wasmi alone", Box::new(engines::Wasmi)));
-            // The published crate is of 2021 and refuses what current Rust makes ("unknown value_type").
+            // The published crate is from 2021 and refuses modules of current Rust ("unknown
+            // value_type").
             #[cfg(feature = "wasm3")]
             if self.title == "C" {
                 runtimes.push(("wasm3", Box::new(engines::Wasm3)));
@@ -100,12 +101,12 @@ impl Guest {
     }
 }
 
-const OURS: &str = "this crate";
+const THIS_CRATE: &str = "this crate";
 
 /// Measures one row.
 type Measure = Box<dyn FnOnce(Effort) -> Row>;
 
-/// All rows, by id, in the order of the table; each measures when it is asked to.
+/// All rows by id, in the order of the table; each measures when called.
 pub fn all() -> Vec<(String, Measure)> {
     let mut rows = Vec::new();
     let mut add = |id: String, row: Measure| rows.push((id, row));
@@ -177,18 +178,18 @@ pub fn all() -> Vec<(String, Measure)> {
             }),
         );
     }
-    for (id, guest, title, text) in SELF_ROWS {
+    for (id, guest, title, text) in CONFIGURATION_ROWS {
         add(
             format!("fuel-{id}"),
-            Box::new(move |effort| itself(*guest, title, text, Group::Fuel, effort)),
+            Box::new(move |effort| configurations(*guest, title, text, Group::Fuel, effort)),
         );
         add(
             format!("slices-{id}"),
-            Box::new(move |effort| itself(*guest, title, text, Group::Slices, effort)),
+            Box::new(move |effort| configurations(*guest, title, text, Group::Slices, effort)),
         );
         add(
             format!("rollback-{id}"),
-            Box::new(move |effort| itself(*guest, title, text, Group::Rollback, effort)),
+            Box::new(move |effort| configurations(*guest, title, text, Group::Rollback, effort)),
         );
     }
     add("workers".into(), Box::new(workers));
@@ -203,7 +204,7 @@ const KERNELS: [(&str, &str); 5] = [
     ("n", "n-body"),
 ];
 
-const SELF_ROWS: &[(&str, Guest, &str, &str)] = &[
+const CONFIGURATION_ROWS: &[(&str, Guest, &str, &str)] = &[
     (
         "echo-c",
         ECHO_C,
@@ -252,7 +253,7 @@ fn load(guest: Guest, effort: Effort) -> Row {
     }
 }
 
-/// Functions are validated, too, when they are first called.
+/// Functions are also validated on their first call.
 fn on_demand() -> WasmiHost {
     WasmiHost::room().with_compilation(Compilation::OnDemand)
 }
@@ -264,13 +265,13 @@ fn new_room(guest: Guest, effort: Effort) -> Row {
         .into_iter()
         .map(|(name, runtime)| (name, runtime.load(&wasm).expect("the module loads")))
         .collect();
-    let ears = Arc::new(Tally::default());
+    let sink = Arc::new(OutputCounter::default());
     let mut contenders: Vec<_> = loaded
         .iter()
         .map(|(name, module)| {
-            let ears = ears.clone();
+            let sink = sink.clone();
             Contender::new(name, move || {
-                black_box(module.open("room", ears.clone()).expect("the room opens"));
+                black_box(module.open("room", sink.clone()).expect("the room opens"));
             })
         })
         .collect();
@@ -279,7 +280,7 @@ fn new_room(guest: Guest, effort: Effort) -> Row {
         title,
         group: Group::Start,
         unit: Unit::Nanos,
-        figures: by_turns(&mut contenders, effort),
+        figures: interleaved(&mut contenders, effort),
     }
 }
 
@@ -288,12 +289,12 @@ fn cold_start(guest: Guest, effort: Effort) -> Row {
     let mut runtimes = guest.runtimes();
     runtimes.push(("this crate, on demand", Box::new(on_demand())));
     let figures = measure(runtimes, effort, |runtime| {
-        let ears = Arc::new(Tally::default());
+        let sink = Arc::new(OutputCounter::default());
         let module = runtime.load(&wasm).expect("the module loads");
-        let mut room = module.open("room", ears.clone()).expect("the room opens");
+        let mut room = module.open("room", sink.clone()).expect("the room opens");
         room.handle(Event::Connect(1));
         room.handle(Event::text(1, "0123456789abcdef"));
-        assert_eq!(ears.messages(), 1, "there is a reply");
+        assert_eq!(sink.messages(), 1, "there is a reply");
     });
     let title = format!("bytes → first reply (cold start), {} echo", guest.title);
     Row {
@@ -304,7 +305,7 @@ fn cold_start(guest: Guest, effort: Effort) -> Row {
     }
 }
 
-/// One event, over and over.
+/// One event, repeated.
 fn event(guest: Guest, title: String, event: Event<'_>, effort: Effort) -> Row {
     let mut runtimes = guest.runtimes();
     runtimes.push(("this crate's Host", Box::new(WasmiHost::host())));
@@ -327,37 +328,37 @@ fn events(
     let mut contenders: Vec<_> = runtimes
         .into_iter()
         .map(|(name, runtime)| {
-            let ears = Arc::new(Tally::default());
-            let mut room = open(&*runtime, &wasm, ears.clone());
+            let sink = Arc::new(OutputCounter::default());
+            let mut room = open(&*runtime, &wasm, sink.clone());
             Contender::timed(name, move |count| {
-                let before = ears.messages();
+                let before = sink.messages();
                 let start = Instant::now();
                 for _ in 0..count {
                     room.handle(event);
                 }
                 let time = start.elapsed();
                 assert_eq!(
-                    ears.messages() - before,
+                    sink.messages() - before,
                     count,
-                    "{name}: every event is answered"
+                    "{name}: every event has a reply"
                 );
                 time
             })
         })
         .collect();
-    by_turns(&mut contenders, effort)
+    interleaved(&mut contenders, effort)
 }
 
 /// A room with one client.
-fn open(runtime: &dyn Runtime, wasm: &[u8], ears: Arc<Tally>) -> Box<dyn Room> {
+fn open(runtime: &dyn Runtime, wasm: &[u8], sink: Arc<OutputCounter>) -> Box<dyn Room> {
     let module = runtime.load(wasm).expect("the module loads");
-    let mut room = module.open("room", ears).expect("the room opens");
+    let mut room = module.open("room", sink).expect("the room opens");
     room.handle(Event::Connect(1));
     room
 }
 
-/// This crate against itself.
-fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -> Row {
+/// Configurations of this crate against each other.
+fn configurations(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -> Row {
     let ours = WasmiHost::room();
     let runtimes: Vec<(&'static str, Box<dyn Runtime>)> = match group {
         Group::Rollback => {
@@ -386,7 +387,7 @@ fn itself(guest: Guest, title: &str, text: &str, group: Group, effort: Effort) -
     }
 }
 
-/// Two threads, each with a module of its own, do as much as one does, each.
+/// Two threads, each with its own module, against one: the time per event of all threads together.
 fn workers(effort: Effort) -> Row {
     let wasm = ECHO_0_2.wasm();
     let run = |threads: usize, count: u64| {
@@ -395,7 +396,11 @@ fn workers(effort: Effort) -> Row {
             let threads: Vec<_> = (0..threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut room = open(&WasmiHost::room(), &wasm, Arc::new(Tally::default()));
+                        let mut room = open(
+                            &WasmiHost::room(),
+                            &wasm,
+                            Arc::new(OutputCounter::default()),
+                        );
                         barrier.wait();
                         let start = Instant::now();
                         for _ in 0..count {
@@ -410,7 +415,6 @@ fn workers(effort: Effort) -> Row {
                 .map(|thread| thread.join().expect("no panic"))
                 .collect::<Vec<Duration>>()
         });
-        // For each event of all threads together.
         times.into_iter().max().unwrap_or_default() / u32::try_from(threads).expect("few threads")
     };
     let mut contenders = [
@@ -421,7 +425,7 @@ fn workers(effort: Effort) -> Row {
         title: "echo, SDK 0.2 guest, text of 16 B".into(),
         group: Group::Workers,
         unit: Unit::PerSecond,
-        figures: by_turns(&mut contenders, effort),
+        figures: interleaved(&mut contenders, effort),
     }
 }
 
@@ -435,5 +439,5 @@ fn measure(
         .into_iter()
         .map(|(name, runtime)| Contender::new(name, move || operation(&*runtime)))
         .collect();
-    by_turns(&mut contenders, effort)
+    interleaved(&mut contenders, effort)
 }

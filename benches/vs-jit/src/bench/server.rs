@@ -1,8 +1,8 @@
-//! The whole server: WebSocket echo, each server in a process of its own, the clients in this one.
+//! The whole server: WebSocket echo, each server in its own process, the clients in this one.
 
 use super::{
-    hog,
     measure::{Effort, Figure, percentile},
+    noisy_neighbour,
     table::{Group, Row, Unit},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,22 +18,22 @@ use std::{
 };
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 
-/// Serves until it is killed
+/// Serve until killed
 #[derive(clap::Args)]
 pub struct Child {
-    /// ours, hog, jit or bare
+    /// ours, noisy-neighbour, jit or axum
     server: String,
 }
 
-/// The guest of ABI 0.4, since the published server speaks no other.
+/// A guest of ABI 0.4, the only one of the published server.
 fn guest() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm/echo-rust-0.4.wasm")
 }
 
-/// Sends to a server of this machine, for whoever profiles it; prints how many messages came back
+/// Send load to a local server, to profile it, and print how many messages came back
 #[derive(clap::Args)]
 pub struct Load {
-    /// What the server has printed
+    /// The port that the server printed
     port: u16,
     #[arg(long, default_value_t = 50)]
     connections: usize,
@@ -67,25 +67,25 @@ impl Child {
             .build()?;
         match self.server.as_str() {
             "ours" => runtime.block_on(serve_ours(ServerConfig::new(std::fs::read(guest())?))),
-            "hog" => runtime.block_on(serve_ours(with_hogs()?)),
+            "noisy-neighbour" => runtime.block_on(serve_ours(endless_loops()?)),
             "jit" => runtime.block_on(serve_jit()),
-            "bare" => runtime.block_on(serve_bare()),
+            "axum" => runtime.block_on(serve_axum()),
             other => bail!("there is no server {other:?}"),
         }
     }
 }
 
-/// A server whose rooms may spin for ever, and share a worker.
-fn with_hogs() -> Result<ServerConfig> {
-    let mut config = ServerConfig::new(wat::parse_str(hog::GUEST)?);
-    config.limits = hog::limits();
+/// A server whose rooms may loop endlessly, all on one worker.
+fn endless_loops() -> Result<ServerConfig> {
+    let mut config = ServerConfig::new(wat::parse_str(noisy_neighbour::GUEST)?);
+    config.limits = noisy_neighbour::limits();
     config.workers = 1;
     Ok(config)
 }
 
 async fn serve_ours(mut config: ServerConfig) -> Result<()> {
     config.port = 0;
-    // What the server can do is asked for here, not what it lets one client do.
+    // This measures the server's throughput, not its limit for one client.
     config.message_rate = Rate::UNLIMITED;
     let server = Server::bind(config).await?;
     println!("{}", server.local_addr().port());
@@ -93,7 +93,7 @@ async fn serve_ours(mut config: ServerConfig) -> Result<()> {
 }
 
 async fn serve_jit() -> Result<()> {
-    // The published server takes no free port, so one is found for it.
+    // The published server cannot choose a free port.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port();
@@ -105,8 +105,8 @@ async fn serve_jit() -> Result<()> {
     Ok(server.serve_async(factory).await?)
 }
 
-/// What axum costs alone.
-async fn serve_bare() -> Result<()> {
+/// An echo on axum alone, as the baseline.
+async fn serve_axum() -> Result<()> {
     use axum::{
         Router,
         extract::{Path, WebSocketUpgrade, ws::WebSocket},
@@ -137,7 +137,7 @@ async fn serve_bare() -> Result<()> {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// A server in a process of its own, which ends with this.
+/// A server in its own process, killed on drop.
 struct Process {
     child: std::process::Child,
     port: u16,
@@ -155,7 +155,7 @@ impl Process {
         let port = line
             .trim()
             .parse()
-            .with_context(|| format!("{server} has not started"))?;
+            .with_context(|| format!("{server} did not start"))?;
         Ok(Self { child, port })
     }
 }
@@ -172,15 +172,15 @@ impl Drop for Process {
     }
 }
 
-/// What one server did in one turn.
-struct Turn {
-    /// Nanoseconds for each message, of all connections together.
+/// The figures of one server in one round.
+struct Figures {
+    /// Nanoseconds per message, over all connections together.
     nanos_each: f64,
     p50: f64,
     p99: f64,
 }
 
-/// Turns are longer than those of rows within a process, and there are fewer.
+/// Fewer and longer rounds than for rows within a process.
 fn rounds(effort: Effort) -> (usize, Duration) {
     match effort.rounds {
         ..10 => (3, Duration::from_millis(500)),
@@ -189,22 +189,25 @@ fn rounds(effort: Effort) -> (usize, Duration) {
     }
 }
 
-/// How long answers take while another room spins for ever, and while none does.
-pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
+/// Latency while another room is in an endless loop, and while none is.
+pub fn noisy_neighbour_rows(effort: Effort) -> Result<Vec<Row>> {
     const CLIENTS: usize = 10;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let (rounds, time) = rounds(effort);
-    let mut contenders = [("alone", Vec::new()), ("beside a hog", Vec::new())];
+    let mut contenders = [
+        ("alone", Vec::new()),
+        ("beside an endless loop", Vec::new()),
+    ];
     for _ in 0..rounds {
         for (name, turns) in &mut contenders {
-            let process = Process::start("hog")?;
-            let spins = *name != "alone";
+            let process = Process::start("noisy-neighbour")?;
+            let is_noisy = *name != "alone";
             let (_, nanos) = runtime.block_on(async {
-                let mut hog = connect(&url(process.port, Some("hog"))).await?;
-                if spins {
-                    hog.send(Message::text(hog::SPIN)).await?;
+                let mut neighbour = connect(&url(process.port, Some("neighbour"))).await?;
+                if is_noisy {
+                    neighbour.send(Message::text(noisy_neighbour::SPIN)).await?;
                 }
                 measure(
                     process.port,
@@ -217,13 +220,13 @@ pub fn hog_rows(effort: Effort) -> Result<Vec<Row>> {
                 )
                 .await
             })?;
-            turns.push(hog::Turn::of(nanos));
+            turns.push(noisy_neighbour::Latency::of(nanos));
         }
     }
-    Ok(hog::latencies("the server", &contenders))
+    Ok(noisy_neighbour::latency_rows("the server", &contenders))
 }
 
-/// Messages per second, and how long they take.
+/// Throughput and latency.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -237,7 +240,7 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
         (500, false),
         (500, true),
     ] {
-        let place = match (connections, many_rooms) {
+        let load = match (connections, many_rooms) {
             (1, _) => "1 connection".to_owned(),
             (n, false) => format!("{n} connections, one room"),
             (n, true) => format!("{n} connections, a room each"),
@@ -245,20 +248,20 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
         let servers = [
             ("this crate", "ours"),
             ("JIT server 0.4.4", "jit"),
-            ("axum alone", "bare"),
+            ("axum alone", "axum"),
         ];
-        let mut turns: Vec<Vec<Turn>> = servers.iter().map(|_| Vec::new()).collect();
+        let mut turns: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
         for _ in 0..rounds {
             for ((name, server), turns) in servers.iter().zip(&mut turns) {
                 let process = Process::start(server)?;
                 // The published server has one room.
                 let many_rooms = many_rooms && *server != "jit";
                 let turn = runtime.block_on(turn(&process, connections, many_rooms, time));
-                turns.push(turn.with_context(|| format!("{name}, {place}"))?);
+                turns.push(turn.with_context(|| format!("{name}, {load}"))?);
             }
         }
-        let row = |title: String, unit, value: fn(&Turn) -> f64| {
-            let values = |turns: &[Turn]| turns.iter().map(value).collect::<Vec<_>>();
+        let row = |title: String, unit, value: fn(&Figures) -> f64| {
+            let values = |turns: &[Figures]| turns.iter().map(value).collect::<Vec<_>>();
             let first = values(&turns[0]);
             let figures = servers
                 .iter()
@@ -271,13 +274,13 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
                 figures: figures.collect(),
             }
         };
-        rows.push(row(format!("messages, {place}"), Unit::PerSecond, |turn| {
+        rows.push(row(format!("messages, {load}"), Unit::PerSecond, |turn| {
             turn.nanos_each
         }));
-        rows.push(row(format!("p50 latency, {place}"), Unit::Nanos, |turn| {
+        rows.push(row(format!("p50 latency, {load}"), Unit::Nanos, |turn| {
             turn.p50
         }));
-        rows.push(row(format!("p99 latency, {place}"), Unit::Nanos, |turn| {
+        rows.push(row(format!("p99 latency, {load}"), Unit::Nanos, |turn| {
             turn.p99
         }));
     }
@@ -289,28 +292,28 @@ async fn turn(
     connections: usize,
     many_rooms: bool,
     time: Duration,
-) -> Result<Turn> {
+) -> Result<Figures> {
     let pace = Pace {
         time,
         pause: Duration::ZERO,
     };
     let (spent, mut nanos) = measure(process.port, connections, many_rooms, pace).await?;
     nanos.sort_unstable();
-    Ok(Turn {
+    Ok(Figures {
         nanos_each: spent.as_nanos() as f64 / nanos.len() as f64,
         p50: percentile(&nanos, 0.5),
         p99: percentile(&nanos, 0.99),
     })
 }
 
-/// How long clients send, and how long each waits after an answer.
+/// How long clients send, and the pause after each reply.
 #[derive(Clone, Copy)]
 struct Pace {
     time: Duration,
     pause: Duration,
 }
 
-/// How long all of it took, and each message of each connection.
+/// The total time, and the latency of each message in nanoseconds.
 async fn measure(
     port: u16,
     connections: usize,
@@ -346,13 +349,13 @@ async fn connect(url: &str) -> Result<Socket> {
             }
             return Ok(socket);
         }
-        // It has told its port before it listens.
+        // The published server prints its port before it listens.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    bail!("nobody listens at {url}")
+    bail!("no server listens at {url}")
 }
 
-/// Sends the next message when the last was answered; answers how long each took.
+/// Sends each message after the reply to the last; returns the latencies.
 async fn ping_pong(mut socket: Socket, end: Instant, pause: Duration) -> Result<Vec<u32>> {
     let mut nanos = Vec::new();
     loop {
@@ -365,7 +368,7 @@ async fn ping_pong(mut socket: Socket, end: Instant, pause: Duration) -> Result<
             match socket
                 .next()
                 .await
-                .ok_or_else(|| anyhow!("the server has closed"))??
+                .ok_or_else(|| anyhow!("the server closed the connection"))??
             {
                 Message::Text(_) => break,
                 _ => continue,

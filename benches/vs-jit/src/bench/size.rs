@@ -1,4 +1,4 @@
-//! Sizes of programs, and numbers of crates: what cargo makes and tells of.
+//! Sizes of programs and numbers of crates, from cargo.
 
 use super::{
     measure::Figure,
@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-/// This package, and the one that it measures.
+/// This package's folder.
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 pub fn rows() -> Result<Vec<Row>> {
@@ -64,7 +64,8 @@ fn row(title: String, unit: Unit, values: &[(&str, usize)]) -> Row {
     }
 }
 
-/// An example of this package, built beside this program, so that what it needs is built already.
+/// The size of an example of this package, built in the same target folder, so that its
+/// dependencies are built already.
 fn example(name: &str) -> Result<usize> {
     let target = target_folder()?;
     let features = super::features().unwrap_or_default();
@@ -76,7 +77,7 @@ fn example(name: &str) -> Result<usize> {
     length(&target.join("release/examples").join(name))
 }
 
-/// A program of the other package, with no more features than it asks for.
+/// The size of a program of this repository's workspace.
 fn program(arguments: &[&str], name: &str) -> Result<usize> {
     let target = target_folder()?.join("size");
     build(&Path::new(HERE).join("../.."), &target, arguments)?;
@@ -88,7 +89,7 @@ fn build(package: &Path, target: &Path, arguments: &[&str]) -> Result<()> {
         .args(["rustc", "--quiet", "--release", "--locked", "--target-dir"])
         .arg(target)
         .args(arguments)
-        // For the program alone: in a profile it would be for the libraries, too.
+        // For the program alone; a profile would apply to the libraries, too.
         .args(["--", "-C", "strip=symbols"])
         .status()?;
     ensure!(
@@ -104,7 +105,7 @@ fn length(program: &Path) -> Result<usize> {
     Ok(usize::try_from(file.len())?)
 }
 
-/// Crates that are built into a library of this package's tree, itself not counted.
+/// The number of crates that a library depends on.
 fn crates(package: &Path, library: &str) -> Result<usize> {
     let output = cargo(package)
         .args([
@@ -131,19 +132,19 @@ fn crates(package: &Path, library: &str) -> Result<usize> {
     Ok(all.len() - 1)
 }
 
-/// The cargo that runs this, or else the one in the path.
+/// The cargo that runs this program, or the one in the path.
 fn cargo(package: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(package);
     command
 }
 
-/// The folder above the profile's, in which this program is.
+/// The target folder that this program is in.
 fn target_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program
         .ancestors()
         .nth(2)
-        .context("a program has a folder")?
+        .context("the program is not in a target folder")?
         .to_owned())
 }

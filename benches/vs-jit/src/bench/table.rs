@@ -7,7 +7,7 @@ pub struct Row {
     pub title: String,
     pub group: Group,
     pub unit: Unit,
-    /// What everything is compared with comes first.
+    /// The first is the reference of all ratios.
     pub figures: Vec<Figure>,
 }
 
@@ -20,22 +20,22 @@ pub enum Group {
     Rooms,
     Size,
     Server,
-    Hog,
+    NoisyNeighbour,
     Fuel,
     Slices,
     Rollback,
     Workers,
 }
 
-/// What the values are; of times and bytes, less is better.
+/// The unit of the values; for times and bytes, less is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Nanos,
-    /// Nanoseconds an operation, shown as operations a second.
+    /// Nanoseconds per operation, shown as operations per second.
     PerSecond,
     Bytes,
     Count,
-    /// One over the number that a process can have, shown as the number.
+    /// The inverse of the number that a process can hold, shown as the number.
     PerProcess,
 }
 
@@ -48,7 +48,7 @@ impl Group {
         Self::Rooms,
         Self::Size,
         Self::Server,
-        Self::Hog,
+        Self::NoisyNeighbour,
         Self::Fuel,
         Self::Slices,
         Self::Rollback,
@@ -63,52 +63,56 @@ impl Group {
             Self::Memory => "Resident memory",
             Self::Rooms => "Rooms in one process",
             Self::Size => "Size",
-            Self::Hog => "An echo room beside one that spins for ever",
+            Self::NoisyNeighbour => "Noisy neighbour: an echo room beside one in an endless loop",
             Self::Server => "The whole server: WebSocket echo of 16 B, SDK 0.4 guest",
-            Self::Fuel => "Fuel metering, against itself",
-            Self::Slices => "Slices, against itself",
-            Self::Rollback => "Rollback, against itself: what it costs while nothing fails",
-            Self::Workers => "Two workers, each with a module of its own, against one",
+            Self::Fuel => "Fuel metering on and off",
+            Self::Slices => "Lengths of slices",
+            Self::Rollback => "Rollback: its cost while nothing fails",
+            Self::Workers => "Two workers, each with its own module, against one",
         }
     }
 
     fn note(self) -> &'static str {
         match self {
-            Self::Start => "Times. The module is loaded from its bytes with nothing cached.",
+            Self::Start => "Times. The module is loaded from its bytes, with nothing cached.",
             Self::Events => {
-                "One client, whose message is answered to it. \"wasmi alone\" and the other engines run \
-                 without limits, fuel and time, driven by the same minimal loop; the others are whole hosts."
+                "One client, which gets a reply to each message. \"wasmi alone\" and the other \
+                 engines run in the same minimal loop, without limits, fuel or time; the others \
+                 are whole hosts."
             }
-            Self::Compute => "Times of one event of a C guest, fuel on in this crate.",
-            Self::Memory => "Processes of their own. Each room has a client that sent 8 messages.",
+            Self::Compute => "Times of one event of a C guest, with fuel metering in this crate.",
+            Self::Memory => {
+                "Measured in separate processes. Each room has a client that sent 8 messages."
+            }
             Self::Server => {
-                "Each server in a process of its own, the clients in another, all on this machine. Every \
-                 connection sends its next message when it has the answer to the last. The published \
-                 server has one room."
+                "Each server in its own process, the clients in another, all on this machine. \
+                 Each connection sends its next message after the reply to the last. The \
+                 published server has a single room."
             }
             Self::Rooms => {
-                "Processes of their own; 50,000 rooms are tried. Each has a client that sent 8 messages, \
-                 and here gives back then what memory it does not use."
+                "Measured in separate processes, which try to open 50,000 rooms. Each has a \
+                 client that sent 8 messages; in this crate it is then trimmed."
             }
             Self::Size => {
-                "Programs that open a room and give it messages, stripped: here the example \
-                 `virtual_time`, without features. Release profiles with thin link-time optimisation, \
-                 as for all figures. Crates as `cargo tree` counts them, \
-                 without features."
+                "Stripped programs that open a room and send it messages: for this crate the \
+                 example `virtual_time`, with default features. Release profiles with thin \
+                 link-time optimisation, as for all figures. Crates are counted by `cargo tree`, \
+                 with default features."
             }
-            Self::Hog => {
-                "Times of an answer. The Host has both rooms in one thread, and the message comes just \
-                 before the other's slice. The server has all rooms on one worker and ten clients, each \
-                 with a room of its own and a message every 10 ms. A JIT host never answers again."
+            Self::NoisyNeighbour => {
+                "Latency of the echo. The Host has both rooms on one thread, and the message \
+                 arrives just before the other's slice. The server has all rooms on one worker, \
+                 and ten clients, each with its own room and a message every 10 ms. A JIT host \
+                 never replies again."
             }
             Self::Fuel | Self::Slices | Self::Rollback => "Times of one event.",
-            Self::Workers => "Events of both together.",
+            Self::Workers => "Events of both workers together.",
         }
     }
 }
 
 impl Row {
-    /// How many times better the first is than the second.
+    /// How many times better the first contender is than the second.
     pub fn factor(&self) -> Option<f64> {
         self.figures.get(1).map(|figure| figure.ratio)
     }
@@ -157,7 +161,7 @@ pub fn value(value: f64, unit: Unit) -> String {
     }
 }
 
-/// One table for each group that has rows.
+/// One table per group that has rows.
 pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::new();
     for group in Group::ALL {
@@ -172,7 +176,7 @@ pub fn markdown(rows: &[Row]) -> String {
 }
 
 fn table(group: Group, rows: &[&Row]) -> String {
-    // The two JIT hosts share a column: each guest has one of them.
+    // The two JIT hosts share a column: each guest runs in one of them.
     let column = |name: &str| {
         if name.starts_with("JIT") {
             "JIT host".to_owned()
@@ -208,14 +212,14 @@ fn table(group: Group, rows: &[&Row]) -> String {
             None => "–".into(),
         };
         let _ = write!(text, "| {} | {} |", row.title, cell(&columns[0]));
-        for (place, name) in columns.iter().enumerate().skip(1) {
+        for (index, name) in columns.iter().enumerate().skip(1) {
             let ratio = row
                 .figures
                 .iter()
                 .find(|figure| column(&figure.name) == *name)
                 .map(|f| f.ratio);
             let words = ratio.map_or("–".into(), |ratio| in_words(ratio, row.unit));
-            match place {
+            match index {
                 1 => {
                     let _ = write!(text, " {} | {words} |", cell(name));
                 }
@@ -250,7 +254,7 @@ fn table(group: Group, rows: &[&Row]) -> String {
     text
 }
 
-/// The time or the bytes as a multiple of the first column's.
+/// The value as a multiple of the first column's.
 fn against(ratio: f64) -> String {
     format!("×{}", short(ratio))
 }
@@ -269,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_read_well() {
+    fn values_and_ratios_are_readable() {
         assert_eq!(value(412.3, Unit::Nanos), "412 ns");
         assert_eq!(value(41_230.0, Unit::Nanos), "41.2 µs");
         assert_eq!(value(500.0, Unit::PerSecond), "2.00 M/s");

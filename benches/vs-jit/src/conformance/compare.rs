@@ -1,20 +1,19 @@
-//! What is compared, and when two answers are the same.
+//! The result of an event, and when two results are equal.
 
-use crate::runtime::{Payload, Recipient, Said};
+use crate::runtime::{Payload, Recipient, RoomOutput};
 use std::fmt;
 
-/// What one event led to.
+/// The result of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct EventResult {
     /// In order.
-    pub outputs: Vec<Output>,
-    /// Nobody sees what an event asked of the timer before it is over, since a later request
-    /// replaces an earlier one; so the last is compared.
+    pub messages: Vec<SentMessage>,
+    /// The last request of the event: earlier ones are replaced before they have an effect.
     pub timer: TimerState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum SentMessage {
     Text(Recipient, String),
     Binary(Recipient, Vec<u8>),
 }
@@ -22,19 +21,19 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimerState {
     Off,
-    /// It was set by an event before, and is as it was.
-    AsBefore,
+    /// Set by an earlier event.
+    Unchanged,
     /// The event set it to this many milliseconds.
     Set(u32),
 }
 
-impl Answer {
+impl EventResult {
     pub fn sets_timer(&self) -> bool {
         matches!(self.timer, TimerState::Set(_))
     }
 }
 
-impl Output {
+impl SentMessage {
     pub fn len(&self) -> usize {
         self.payload().len()
     }
@@ -47,57 +46,58 @@ impl Output {
     }
 }
 
-/// Keeps the state of a room's timer by what the room says of it.
+/// Tracks the state of a room's timer from its requests.
 #[derive(Default)]
-pub struct TimerWatch {
+pub struct TimerTracker {
     is_set: bool,
 }
 
-impl TimerWatch {
+impl TimerTracker {
     pub const fn is_set(&self) -> bool {
         self.is_set
     }
 
-    /// The timer runs off, which it does once.
-    pub fn fires(&mut self) {
+    /// The timer fires, once.
+    pub fn fire(&mut self) {
         self.is_set = false;
     }
 
-    pub fn answer(&mut self, said: Vec<Said>) -> Answer {
-        let mut outputs = Vec::new();
+    /// Applies the timer requests among the outputs of one event.
+    pub fn event_result(&mut self, outputs: Vec<RoomOutput>) -> EventResult {
+        let mut messages = Vec::new();
         let mut request = None;
-        for said in said {
-            match said {
-                Said::Text(to, text) => outputs.push(Output::Text(to, text)),
-                Said::Binary(to, bytes) => outputs.push(Output::Binary(to, bytes)),
-                Said::Timer(ms) => request = Some(ms),
+        for output in outputs {
+            match output {
+                RoomOutput::Text(to, text) => messages.push(SentMessage::Text(to, text)),
+                RoomOutput::Binary(to, bytes) => messages.push(SentMessage::Binary(to, bytes)),
+                RoomOutput::Timer(ms) => request = Some(ms),
             }
         }
         let timer = match request {
             Some(0) => TimerState::Off,
             Some(ms) => TimerState::Set(ms),
-            None if self.is_set => TimerState::AsBefore,
+            None if self.is_set => TimerState::Unchanged,
             None => TimerState::Off,
         };
         self.is_set = timer != TimerState::Off;
-        Answer { outputs, timer }
+        EventResult { messages, timer }
     }
 }
 
-/// Rolls of dice, such as `client 1 rolled 2d6: 3 + 5 = 8`: alike if they differ in nothing but the
-/// numbers that were rolled, and each total is the sum.
+/// Rolls of dice, such as `client 1 rolled 2d6: 3 + 5 = 8`: equivalent if they differ only in the
+/// numbers rolled, and each total is the sum.
 pub struct Dice;
 
 impl Dice {
-    pub fn is_alike(theirs: &Answer, ours: &Answer) -> bool {
+    pub fn is_equivalent(theirs: &EventResult, ours: &EventResult) -> bool {
         theirs.timer == ours.timer
-            && theirs.outputs.len() == ours.outputs.len()
+            && theirs.messages.len() == ours.messages.len()
             && theirs
-                .outputs
+                .messages
                 .iter()
-                .zip(&ours.outputs)
+                .zip(&ours.messages)
                 .all(|pair| match pair {
-                    (Output::Text(to, text), Output::Text(our_to, our_text)) => {
+                    (SentMessage::Text(to, text), SentMessage::Text(our_to, our_text)) => {
                         to == our_to && shape(text).is_some() && shape(text) == shape(our_text)
                     }
                     (theirs, ours) => theirs == ours,
@@ -105,7 +105,7 @@ impl Dice {
     }
 }
 
-/// A roll without its numbers; any other text as it is; nothing if a roll is wrong.
+/// A roll without its numbers; any other text unchanged; `None` if a roll is invalid.
 fn shape(text: &str) -> Option<(String, usize)> {
     let Some((start, roll)) = text
         .split_once(": ")
@@ -117,7 +117,7 @@ fn shape(text: &str) -> Option<(String, usize)> {
     let (count, sides): (usize, u32) = (count.parse().ok()?, sides.parse().ok()?);
     let (numbers, total) = match roll.rsplit_once(" = ") {
         Some((numbers, total)) => (numbers, Some(total.parse::<u32>().ok()?)),
-        // One die needs no sum.
+        // One die has no sum.
         None => (roll, None),
     };
     let numbers: Vec<u32> = numbers
@@ -130,13 +130,18 @@ fn shape(text: &str) -> Option<(String, usize)> {
     (is_fair && adds_up).then(|| (start.to_owned(), count))
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for EventResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 4;
-        write!(f, "{} outputs, timer {:?}", self.outputs.len(), self.timer)?;
-        for output in self.outputs.iter().take(SHOWN) {
-            let (Output::Text(to, _) | Output::Binary(to, _)) = output;
-            write!(f, "\n    to {to:?}: {:?}", output.payload())?;
+        write!(
+            f,
+            "{} messages, timer {:?}",
+            self.messages.len(),
+            self.timer
+        )?;
+        for message in self.messages.iter().take(SHOWN) {
+            let (SentMessage::Text(to, _) | SentMessage::Binary(to, _)) = message;
+            write!(f, "\n    to {to:?}: {:?}", message.payload())?;
         }
         Ok(())
     }
@@ -146,54 +151,60 @@ impl fmt::Display for Answer {
 mod tests {
     use super::*;
 
-    fn answer(said: &[Said]) -> Answer {
-        TimerWatch::default().answer(said.to_vec())
+    fn result(outputs: &[RoomOutput]) -> EventResult {
+        TimerTracker::default().event_result(outputs.to_vec())
     }
 
     #[test]
-    fn every_part_of_an_answer_counts() {
+    fn every_part_of_a_result_is_compared() {
         let to = Recipient::Client(1);
-        let text = Said::Text(to, "a".into());
-        let plain = answer(std::slice::from_ref(&text));
-        let doctored = [
+        let text = RoomOutput::Text(to, "a".into());
+        let plain = result(std::slice::from_ref(&text));
+        let altered = [
             vec![],
-            vec![Said::Text(to, "b".into())],
-            vec![Said::Text(Recipient::EverybodyBut(1), "a".into())],
-            vec![Said::Binary(to, b"a".to_vec())],
+            vec![RoomOutput::Text(to, "b".into())],
+            vec![RoomOutput::Text(Recipient::EveryoneExcept(1), "a".into())],
+            vec![RoomOutput::Binary(to, b"a".to_vec())],
             vec![text.clone(), text.clone()],
-            vec![text.clone(), Said::Timer(5)],
+            vec![text.clone(), RoomOutput::Timer(5)],
         ];
-        assert_eq!(plain, answer(std::slice::from_ref(&text)));
-        for said in doctored {
-            assert_ne!(plain, answer(&said), "{said:?}");
+        assert_eq!(plain, result(std::slice::from_ref(&text)));
+        for outputs in altered {
+            assert_ne!(plain, result(&outputs), "{outputs:?}");
         }
-        assert_ne!(answer(&[Said::Timer(5)]), answer(&[Said::Timer(6)]));
-        let other = Said::Text(to, "b".into());
         assert_ne!(
-            answer(&[text.clone(), other.clone()]),
-            answer(&[other, text])
+            result(&[RoomOutput::Timer(5)]),
+            result(&[RoomOutput::Timer(6)])
+        );
+        let other = RoomOutput::Text(to, "b".into());
+        assert_ne!(
+            result(&[text.clone(), other.clone()]),
+            result(&[other, text])
         );
     }
 
     #[test]
-    fn the_last_request_for_the_timer_counts_and_zero_is_none() {
+    fn the_last_timer_request_counts_and_zero_cancels() {
         assert_eq!(
-            answer(&[Said::Timer(5), Said::Timer(7)]).timer,
+            result(&[RoomOutput::Timer(5), RoomOutput::Timer(7)]).timer,
             TimerState::Set(7)
         );
-        assert_eq!(answer(&[Said::Timer(5), Said::Timer(0)]), answer(&[]));
-        let mut watch = TimerWatch::default();
-        watch.answer(vec![Said::Timer(5)]);
-        assert_eq!(watch.answer(vec![]).timer, TimerState::AsBefore);
-        watch.fires();
-        assert_eq!(watch.answer(vec![]).timer, TimerState::Off);
+        assert_eq!(
+            result(&[RoomOutput::Timer(5), RoomOutput::Timer(0)]),
+            result(&[])
+        );
+        let mut timer = TimerTracker::default();
+        timer.event_result(vec![RoomOutput::Timer(5)]);
+        assert_eq!(timer.event_result(vec![]).timer, TimerState::Unchanged);
+        timer.fire();
+        assert_eq!(timer.event_result(vec![]).timer, TimerState::Off);
     }
 
     #[test]
-    fn dice_have_to_add_up() {
-        let roll = |text: &str| answer(&[Said::Text(Recipient::Everybody, text.into())]);
+    fn dice_must_add_up() {
+        let roll = |text: &str| result(&[RoomOutput::Text(Recipient::Everyone, text.into())]);
         let fair = roll("client 1 rolled 2d6: 3 + 5 = 8");
-        assert!(Dice::is_alike(
+        assert!(Dice::is_equivalent(
             &fair,
             &roll("client 1 rolled 2d6: 1 + 6 = 7")
         ));
@@ -205,7 +216,7 @@ mod tests {
             "client 1 rolled 3d6: 1 + 2 + 5 = 8",
             "hello",
         ] {
-            assert!(!Dice::is_alike(&fair, &roll(unfair)), "{unfair}");
+            assert!(!Dice::is_equivalent(&fair, &roll(unfair)), "{unfair}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Where the two differ on purpose: each fault or limit of the JIT host that can be shown, shown.
+//! Intended differences: demonstrates each fault or limit of the JIT host that this crate does not
+//! share.
 
 use crate::{
     jit::{Jit02, Jit04},
-    runtime::{Event, Notebook, Recipient, Runtime, Said},
+    runtime::{Event, Recipient, Recorder, RoomOutput, Runtime},
     wasmi_host::WasmiHost,
 };
 use std::{
@@ -10,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-/// A guest, what happens to it, and what the two hosts make of it.
+/// A guest, and the expected outcome of running it in each host.
 pub struct Difference {
     title: &'static str,
     jit: (&'static str, &'static dyn Runtime),
@@ -19,33 +20,33 @@ pub struct Difference {
     ours: Expected,
 }
 
-/// What a run led to, in the words that it is compared by.
+/// The outcome of a run.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    NotOpened,
+    Refused,
     Panicked,
-    /// The last event was handled, with these answers in all.
-    Lives(Vec<Said>),
+    /// The last event was handled; all outputs.
+    Open(Vec<RoomOutput>),
     Closed(String),
 }
 
 #[derive(Debug)]
 enum Expected {
-    NotOpened,
+    Refused,
     Panics,
-    /// The room goes on, and has said this.
-    Says(Vec<Said>),
-    /// The room is closed with a fault that says this.
+    /// The room stays open and has sent these outputs.
+    Sends(Vec<RoomOutput>),
+    /// The room is closed with a fault that contains this text.
     Closes(&'static str),
 }
 
 impl Difference {
-    /// A line to print, and whether both hosts did what was expected.
-    pub fn show(&self) -> (String, bool) {
+    /// Runs both hosts; returns the text to print, and whether the outcomes are as expected.
+    pub fn check(&self) -> (String, bool) {
         let wasm = wat::parse_str(&self.wat).expect("the guests are valid");
         let theirs = outcome(self.jit.1, &wasm);
         let ours = outcome(&WasmiHost::room(), &wasm);
-        let is_expected = self.theirs.fits(&theirs) && self.ours.fits(&ours);
+        let is_expected = self.theirs.matches(&theirs) && self.ours.matches(&ours);
         let text = format!(
             "- {}\n    {}: {theirs}\n    this crate: {ours}",
             self.title, self.jit.0
@@ -55,10 +56,10 @@ impl Difference {
 }
 
 impl Expected {
-    fn fits(&self, outcome: &Outcome) -> bool {
+    fn matches(&self, outcome: &Outcome) -> bool {
         match (self, outcome) {
-            (Self::NotOpened, Outcome::NotOpened) | (Self::Panics, Outcome::Panicked) => true,
-            (Self::Says(expected), Outcome::Lives(said)) => expected == said,
+            (Self::Refused, Outcome::Refused) | (Self::Panics, Outcome::Panicked) => true,
+            (Self::Sends(expected), Outcome::Open(outputs)) => expected == outputs,
             (Self::Closes(expected), Outcome::Closed(fault)) => fault.contains(expected),
             _ => false,
         }
@@ -68,11 +69,11 @@ impl Expected {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotOpened => f.write_str("refuses the module"),
+            Self::Refused => f.write_str("refuses the module"),
             Self::Panicked => f.write_str("panics"),
-            Self::Lives(said) => {
-                write!(f, "goes on, having sent {} messages", said.len())?;
-                if let Some(last) = said.last() {
+            Self::Open(outputs) => {
+                write!(f, "stays open, having sent {} messages", outputs.len())?;
+                if let Some(last) = outputs.last() {
                     write!(f, ", the last {last:?}")?;
                 }
                 Ok(())
@@ -84,13 +85,13 @@ impl std::fmt::Display for Outcome {
 
 /// A client connects and sends two texts.
 fn outcome(runtime: &dyn Runtime, wasm: &[u8]) -> Outcome {
-    let notebook = Arc::new(Notebook::default());
-    quietly(|| {
+    let recorder = Arc::new(Recorder::default());
+    catch_panic(|| {
         let Ok(mut room) = runtime
             .load(wasm)
-            .and_then(|module| module.open("lobby", notebook.clone()))
+            .and_then(|module| module.open("lobby", recorder.clone()))
         else {
-            return Outcome::NotOpened;
+            return Outcome::Refused;
         };
         for event in [
             Event::Connect(1),
@@ -101,15 +102,15 @@ fn outcome(runtime: &dyn Runtime, wasm: &[u8]) -> Outcome {
         }
         match room.fault() {
             Some(fault) => Outcome::Closed(fault),
-            None => Outcome::Lives(notebook.take()),
+            None => Outcome::Open(recorder.take()),
         }
     })
     .unwrap_or(Outcome::Panicked)
 }
 
-/// Runs what may panic, without the panic's message.
-fn quietly<R>(run: impl FnOnce() -> R) -> Option<R> {
-    // One at a time: the hook is the process's.
+/// Runs a function that may panic, without printing the message.
+fn catch_panic<R>(run: impl FnOnce() -> R) -> Option<R> {
+    // One at a time: the hook is global.
     static HOOK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = HOOK
         .lock()
@@ -122,34 +123,34 @@ fn quietly<R>(run: impl FnOnce() -> R) -> Option<R> {
 }
 
 pub fn all() -> Vec<Difference> {
-    let to_1 = |text: &str| Said::Text(Recipient::Client(1), text.into());
+    let to_1 = |text: &str| RoomOutput::Text(Recipient::Client(1), text.into());
     let jit_0_2 = ("the JIT host 0.2.9", &Jit02 as &dyn Runtime);
     let jit_0_4 = ("the JIT host 0.4.4", &Jit04 as &dyn Runtime);
     let send = "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
     vec![
         Difference {
-            title: "A guest sends bytes that are not within its memory.",
+            title: "A guest sends bytes outside its memory.",
             jit: jit_0_2,
             wat: guest("(call $send_message (i32.const 1) (i32.const 65000) (i32.const 1000))"),
             theirs: Expected::Panics,
             ours: Expected::Closes("not within its memory"),
         },
         Difference {
-            title: "A guest sends bytes whose end is beyond 4 GiB.",
+            title: "A guest sends bytes that end beyond 4 GiB.",
             jit: jit_0_2,
             wat: guest("(call $send_message (i32.const 1) (i32.const -16) (i32.const 32))"),
             theirs: Expected::Panics,
             ours: Expected::Closes("not within its memory"),
         },
         Difference {
-            title: "A guest of ABI 0.4 sends bytes that are not within its memory.",
+            title: "A guest of ABI 0.4 sends bytes outside its memory.",
             jit: jit_0_4,
             wat: guest_0_4("(call $send (i32.const 65000) (i32.const 1000))"),
             theirs: Expected::Panics,
             ours: Expected::Closes("not within its memory"),
         },
         Difference {
-            title: "A guest of ABI 0.4 sends bytes that are no message.",
+            title: "A guest of ABI 0.4 sends bytes that do not decode.",
             jit: jit_0_4,
             wat: guest_0_4(
                 "(i32.store (i32.const 16) (i32.const 77)) (call $send (i32.const 16) (i32.const 4))",
@@ -165,18 +166,18 @@ pub fn all() -> Vec<Difference> {
             ours: Expected::Closes("unreachable"),
         },
         Difference {
-            title: "A guest of ABI 0.2 traps at the first message and would echo the second.",
+            title: "A guest of ABI 0.2 traps on the first message and echoes the second.",
             jit: jit_0_2,
             wat: guest(&format!(
                 "(global.set $events (i32.add (global.get $events) (i32.const 1)))
                  (if (i32.eq (global.get $events) (i32.const 1)) (then (unreachable)))
                  {send}"
             )),
-            theirs: Expected::Says(vec![to_1("two")]),
+            theirs: Expected::Sends(vec![to_1("two")]),
             ours: Expected::Closes("unreachable"),
         },
         Difference {
-            title: "A guest sends a text that is not UTF-8, and then echoes.",
+            title: "A guest sends a text that is not UTF-8, then echoes.",
             jit: jit_0_2,
             wat: guest(&format!(
                 "(global.set $events (i32.add (global.get $events) (i32.const 1)))
@@ -184,35 +185,35 @@ pub fn all() -> Vec<Difference> {
                    (then (i32.store8 (local.get 1) (i32.const 0xff))))
                  {send}"
             )),
-            theirs: Expected::Says(vec![to_1("two")]),
+            theirs: Expected::Sends(vec![to_1("two")]),
             ours: Expected::Closes("not UTF-8"),
         },
         Difference {
-            title: "A guest sends to the recipient i32::MIN, which names nobody.",
+            title: "A guest sends to the invalid recipient i32::MIN.",
             jit: jit_0_2,
             wat: guest("(call $send_message (i32.const 0x80000000) (local.get 1) (local.get 2))"),
-            // The negation wraps where overflow is not checked, and panics where it is.
+            // The negation wraps, or panics with overflow checks.
             theirs: if cfg!(debug_assertions) {
                 Expected::Panics
             } else {
-                let to = Recipient::EverybodyBut(1 << 31);
-                Expected::Says(["one", "two"].map(|text| Said::Text(to, text.into())).to_vec())
+                let to = Recipient::EveryoneExcept(1 << 31);
+                Expected::Sends(["one", "two"].map(|text| RoomOutput::Text(to, text.into())).to_vec())
             },
             ours: Expected::Closes("recipient"),
         },
         Difference {
-            title: "A guest's allocator answers null; the guest keeps `keep` at address 0 and sends it.",
+            title: "A guest's allocator returns null; the guest stores `keep` at address 0 and sends it.",
             jit: jit_0_2,
             wat: guest_with(
                 "(data (i32.const 0) \"keep\")",
                 "(i32.const 0)",
                 "(call $send_message (i32.const 1) (i32.const 0) (i32.const 4))",
             ),
-            theirs: Expected::Says(vec![to_1("oneb"), to_1("twob")]),
-            ours: Expected::Says(vec![to_1("keep"), to_1("keep")]),
+            theirs: Expected::Sends(vec![to_1("oneb"), to_1("twob")]),
+            ours: Expected::Sends(vec![to_1("keep"), to_1("keep")]),
         },
         Difference {
-            title: "A guest's allocator answers a pointer beyond its memory.",
+            title: "A guest's allocator later returns a pointer outside its memory.",
             jit: jit_0_2,
             wat: guest_with(
                 "",
@@ -221,33 +222,33 @@ pub fn all() -> Vec<Difference> {
                                    (else (i32.const 0x7fff0000)))",
                 send,
             ),
-            theirs: Expected::Says(vec![]),
-            ours: Expected::Says(vec![to_1("one"), to_1("two")]),
+            theirs: Expected::Sends(vec![]),
+            ours: Expected::Sends(vec![to_1("one"), to_1("two")]),
         },
         Difference {
-            title: "A guest written by hand does not export its version.",
+            title: "A handwritten guest does not export its version.",
             jit: jit_0_2,
             wat: guest(send).replace("(global (export \"JAMSOCKET", "(global (export \"NO_"),
-            theirs: Expected::NotOpened,
-            ours: Expected::Says(vec![to_1("one"), to_1("two")]),
+            theirs: Expected::Refused,
+            ours: Expected::Sends(vec![to_1("one"), to_1("two")]),
         },
         Difference {
-            title: "A guest leaves out the exports that it needs not: nothing differs, both refuse it.",
+            title: "A guest lacks an export that it does not need: no difference, both refuse it.",
             jit: jit_0_2,
             wat: guest(send).replace("(func (export \"timer\"))", ""),
-            theirs: Expected::NotOpened,
-            ours: Expected::NotOpened,
+            theirs: Expected::Refused,
+            ours: Expected::Refused,
         },
         Difference {
-            title: "A guest is a WASI reactor, whose constructor `_initialize` must run first.",
+            title: "A guest is a WASI reactor whose constructor `_initialize` must run first.",
             jit: jit_0_2,
             wat: guest("(call $send_message (i32.const 1) (i32.const 64) (global.get $opened))").replace(
                 ";; more",
                 "(func (export \"_initialize\") (global.set $opened (i32.const 5)))
                  (data (i32.const 64) \"ready\")",
             ),
-            theirs: Expected::Says(vec![to_1(""), to_1("")]),
-            ours: Expected::Says(vec![to_1("ready"), to_1("ready")]),
+            theirs: Expected::Sends(vec![to_1(""), to_1("")]),
+            ours: Expected::Sends(vec![to_1("ready"), to_1("ready")]),
         },
         Difference {
             title: "A guest exits.",
@@ -256,7 +257,7 @@ pub fn all() -> Vec<Difference> {
                 ";; imports",
                 "(import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))",
             ),
-            theirs: Expected::Says(vec![]),
+            theirs: Expected::Sends(vec![]),
             ours: Expected::Closes("exited with code 3"),
         },
         Difference {
@@ -264,11 +265,11 @@ pub fn all() -> Vec<Difference> {
             jit: jit_0_2,
             wat: guest(send)
                 .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 4096 (pagesize 1))"),
-            theirs: Expected::NotOpened,
-            ours: Expected::Says(vec![to_1("one"), to_1("two")]),
+            theirs: Expected::Refused,
+            ours: Expected::Sends(vec![to_1("one"), to_1("two")]),
         },
         Difference {
-            title: "A guest divides zero by zero, and tells the sign of what comes out.",
+            title: "A guest divides zero by zero and sends the sign of the NaN.",
             jit: jit_0_2,
             wat: guest(
                 "(local $zero f64)
@@ -276,15 +277,15 @@ pub fn all() -> Vec<Difference> {
                    (i64.lt_s (i64.reinterpret_f64 (f64.div (local.get $zero) (local.get $zero))) (i64.const 0))))
                  (call $send_message (i32.const 1) (i32.const 64) (i32.const 1))",
             ),
-            // What the processor leaves; those of Arm leave no sign.
+            // The processor's NaN; on Arm it has no sign.
             theirs: match cfg!(target_arch = "x86_64") {
-                true => Expected::Says(vec![to_1("-"), to_1("-")]),
-                false => Expected::Says(vec![to_1("+"), to_1("+")]),
+                true => Expected::Sends(vec![to_1("-"), to_1("-")]),
+                false => Expected::Sends(vec![to_1("+"), to_1("+")]),
             },
-            ours: Expected::Says(vec![to_1("+"), to_1("+")]),
+            ours: Expected::Sends(vec![to_1("+"), to_1("+")]),
         },
         Difference {
-            title: "A guest counts how often its allocator is called (this crate keeps one buffer).",
+            title: "A guest counts the calls of its allocator (this crate keeps one buffer).",
             jit: jit_0_2,
             wat: guest_with(
                 "",
@@ -294,13 +295,13 @@ pub fn all() -> Vec<Difference> {
                  (i32.const 1024)",
                 "(call $send_message (i32.const 1) (i32.const 64) (i32.const 1))",
             ),
-            theirs: Expected::Says(vec![to_1("2"), to_1("3")]),
-            ours: Expected::Says(vec![to_1("1"), to_1("1")]),
+            theirs: Expected::Sends(vec![to_1("2"), to_1("3")]),
+            ours: Expected::Sends(vec![to_1("1"), to_1("1")]),
         },
     ]
 }
 
-/// A guest of ABI 0.2 that does this with a text.
+/// A guest of ABI 0.2 that runs `message` for each text.
 fn guest(message: &str) -> String {
     guest_with("", "(i32.const 1024)", message)
 }
@@ -329,7 +330,7 @@ fn guest_with(data: &str, malloc: &str, message: &str) -> String {
     )
 }
 
-/// A guest of ABI 0.4 that does this with a message, whose tag is 3.
+/// A guest of ABI 0.4 that runs `recv` for each message, whose tag is 3.
 fn guest_0_4(recv: &str) -> String {
     format!(
         r#"(module

@@ -1,4 +1,4 @@
-//! The same modules, the same events: whether this repository's crate and the JIT host answer alike.
+//! Compares the outputs of this crate and of the JIT host for the same modules and events.
 
 mod compare;
 mod differences;
@@ -6,13 +6,13 @@ mod script;
 
 use crate::{
     jit::{Jit02, Jit04},
-    runtime::{Notebook, Room, Runtime},
+    runtime::{Recorder, Room, Runtime},
     wasmi_host::WasmiHost,
 };
 use anyhow::{Context, Result, bail};
-use compare::{Answer, Dice, TimerWatch};
+use compare::{Dice, EventResult, TimerTracker};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use script::{Happening, Rooms, Script};
+use script::{OwnedEvent, RoomKind, Script};
 use stateroom_wasmi_host::Compilation;
 use std::{
     fmt::Write as _,
@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-/// Compare the answers of this crate and of the JIT hosts
+/// Compare the outputs of this crate and of the JIT hosts
 #[derive(clap::Args)]
 pub struct Options {
     /// Random events for each module, in sequences of up to 2,000
@@ -34,38 +34,36 @@ pub struct Options {
     pub module: Vec<PathBuf>,
 }
 
-/// Compares, prints what was found, and answers whether all is well.
+/// Compares, prints the results, and returns whether all are as expected.
 pub fn run(options: &Options) -> Result<bool> {
     let files = match options.module.is_empty() {
         true => bundled()?,
         false => options.module.clone(),
     };
     println!(
-        "Each room is run by the JIT host of its ABI and by this crate in {} ways.\n",
-        ways().len()
+        "Each room is run by the JIT host of its ABI and by this crate in {} configurations.\n",
+        configurations().len()
     );
-    let mut is_well = true;
+    let mut all_as_expected = true;
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let wasm =
             std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         match compare_module(&name, &wasm, options) {
-            Ok(Verdict::Same(counts)) => println!("same      {name}: {counts}"),
-            Ok(Verdict::NotComparable(reason)) => println!("left out  {name}: {reason}"),
+            Ok(Verdict::Equal(counts)) => println!("same      {name}: {counts}"),
+            Ok(Verdict::Skipped(reason)) => println!("skipped   {name}: {reason}"),
             Err(difference) => {
-                is_well = false;
+                all_as_expected = false;
                 println!("DIFFERS   {name}: {difference:#}");
             }
         }
     }
-    println!(
-        "\nDifferences that are faults or limits of the JIT host (README.md has the reasons):\n"
-    );
+    println!("\nIntended differences: faults or limits of the JIT host (see README.md):\n");
     for difference in differences::all() {
-        let (shown, is_expected) = difference.show();
-        is_well &= is_expected;
+        let (text, is_expected) = difference.check();
+        all_as_expected &= is_expected;
         println!(
-            "{}{shown}",
+            "{}{text}",
             if is_expected {
                 ""
             } else {
@@ -73,7 +71,7 @@ pub fn run(options: &Options) -> Result<bool> {
             }
         );
     }
-    Ok(is_well)
+    Ok(all_as_expected)
 }
 
 /// The bundled rooms, and the guests of this package.
@@ -102,12 +100,12 @@ pub fn bundled() -> Result<Vec<PathBuf>> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Same(String),
-    NotComparable(&'static str),
+    Equal(String),
+    Skipped(&'static str),
 }
 
-/// How this crate runs each room: none of it may show.
-fn ways() -> Vec<(&'static str, WasmiHost)> {
+/// The configurations of this crate: none may change the outputs.
+fn configurations() -> Vec<(&'static str, WasmiHost)> {
     vec![
         ("lazily translated", WasmiHost::room()),
         (
@@ -124,24 +122,24 @@ fn ways() -> Vec<(&'static str, WasmiHost)> {
 }
 
 fn compare_module(name: &str, wasm: &[u8], options: &Options) -> Result<Verdict> {
-    // What the bundled rooms with pages of another size end with.
+    // Suffixes of the bundled rooms with custom page sizes.
     if ["-small-page", "-rust-small"]
         .iter()
         .any(|end| name.ends_with(end))
     {
-        return Ok(Verdict::NotComparable(
+        return Ok(Verdict::Skipped(
             "no JIT host loads a module with custom page sizes",
         ));
     }
     if name == "floats-wat" {
-        return Ok(Verdict::NotComparable(
+        return Ok(Verdict::Skipped(
             "the bits of a NaN are the processor's in the JIT host",
         ));
     }
-    let rooms = Rooms::of(name);
-    let mut script = Script::new(rooms);
+    let kind = RoomKind::of(name);
+    let mut script = Script::scripted(kind);
     let mut counts = Counts::default();
-    compare_events(wasm, rooms, &mut script, &mut counts).context("the scripted events")?;
+    compare_events(wasm, kind, &mut script, &mut counts).context("the scripted events")?;
     const SEQUENCE: usize = 2_000;
     let mut left = options.events;
     for sequence in 0.. {
@@ -151,21 +149,16 @@ fn compare_module(name: &str, wasm: &[u8], options: &Options) -> Result<Verdict>
         let rng = ChaCha8Rng::seed_from_u64(options.seed.wrapping_add(sequence));
         let len = left.min(SEQUENCE);
         left -= len;
-        compare_events(
-            wasm,
-            rooms,
-            &mut Script::random(rooms, rng, len),
-            &mut counts,
-        )
-        .with_context(|| format!("random sequence {sequence} of seed {}", options.seed))?;
+        compare_events(wasm, kind, &mut Script::random(kind, rng, len), &mut counts)
+            .with_context(|| format!("random sequence {sequence} of seed {}", options.seed))?;
     }
-    Ok(Verdict::Same(counts.to_string()))
+    Ok(Verdict::Equal(counts.to_string()))
 }
 
 #[derive(Default)]
 struct Counts {
     events: usize,
-    outputs: usize,
+    messages: usize,
     bytes: usize,
     timers: usize,
 }
@@ -174,128 +167,128 @@ impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
             events,
-            outputs,
+            messages,
             bytes,
             timers,
         } = self;
         write!(
             f,
-            "{events} events, {outputs} outputs of {bytes} bytes, {timers} timers set"
+            "{events} events, {messages} messages of {bytes} bytes, {timers} timers set"
         )
     }
 }
 
 impl Counts {
-    fn add(&mut self, answer: &Answer) {
+    fn add(&mut self, result: &EventResult) {
         self.events += 1;
-        self.outputs += answer.outputs.len();
-        self.bytes += answer
-            .outputs
+        self.messages += result.messages.len();
+        self.bytes += result
+            .messages
             .iter()
-            .map(compare::Output::len)
+            .map(compare::SentMessage::len)
             .sum::<usize>();
-        self.timers += usize::from(answer.sets_timer());
+        self.timers += usize::from(result.sets_timer());
     }
 }
 
-/// A room of one of the hosts, and what it said.
-struct Side {
+/// A room of one of the hosts, and its outputs.
+struct HostUnderTest {
     name: &'static str,
     room: Box<dyn Room>,
-    notebook: Arc<Notebook>,
-    timer: TimerWatch,
+    recorder: Arc<Recorder>,
+    timer: TimerTracker,
 }
 
-impl Side {
+impl HostUnderTest {
     fn open(name: &'static str, runtime: &dyn Runtime, wasm: &[u8]) -> Result<Self> {
-        let notebook = Arc::new(Notebook::default());
+        let recorder = Arc::new(Recorder::default());
         let room = runtime
             .load(wasm)
-            .and_then(|module| module.open("lobby", notebook.clone()))
-            .with_context(|| format!("{name} does not open the room"))?;
+            .and_then(|module| module.open("lobby", recorder.clone()))
+            .with_context(|| format!("{name} did not open the room"))?;
         Ok(Self {
             name,
             room,
-            notebook,
-            timer: TimerWatch::default(),
+            recorder,
+            timer: TimerTracker::default(),
         })
     }
 
-    fn answer(&mut self) -> Answer {
-        self.timer.answer(self.notebook.take())
+    fn event_result(&mut self) -> EventResult {
+        self.timer.event_result(self.recorder.take())
     }
 
-    fn handle(&mut self, happening: &Happening) -> Answer {
-        if *happening == Happening::Timer {
-            self.timer.fires();
+    fn handle(&mut self, event: &OwnedEvent) -> EventResult {
+        if *event == OwnedEvent::Timer {
+            self.timer.fire();
         }
-        self.room.handle(happening.event());
-        self.answer()
+        self.room.handle(event.as_event());
+        self.event_result()
     }
 }
 
-/// Runs both sides through a script in step and compares after every event.
+/// Runs a script on all hosts in lockstep and compares after every event.
 fn compare_events(
     wasm: &[u8],
-    rooms: Rooms,
+    kind: RoomKind,
     script: &mut Script,
     counts: &mut Counts,
 ) -> Result<()> {
-    let jit: (&str, &dyn Runtime) = match speaks_0_4(wasm) {
+    let jit: (&str, &dyn Runtime) = match is_abi_0_4(wasm) {
         true => ("the JIT host 0.4.4", &Jit04),
         false => ("the JIT host 0.2.9", &Jit02),
     };
-    let mut theirs = Side::open(jit.0, jit.1, wasm)?;
-    let mut ours = ways()
+    let mut theirs = HostUnderTest::open(jit.0, jit.1, wasm)?;
+    let mut ours = configurations()
         .into_iter()
-        .map(|(name, runtime)| Side::open(name, &runtime, wasm))
+        .map(|(name, runtime)| HostUnderTest::open(name, &runtime, wasm))
         .collect::<Result<Vec<_>>>()?;
-    let mut expected = theirs.answer();
-    let mut happened: Vec<Happening> = Vec::new();
+    let mut expected = theirs.event_result();
+    let mut history: Vec<OwnedEvent> = Vec::new();
     loop {
         counts.add(&expected);
-        for side in &mut ours {
-            let answer = match happened.last() {
-                Some(happening) => side.handle(happening),
-                None => side.answer(),
+        for host in &mut ours {
+            let result = match history.last() {
+                Some(event) => host.handle(event),
+                None => host.event_result(),
             };
-            let same = match rooms {
-                // Their random numbers are the system's, ours come from a seed.
-                Rooms::Dice => Dice::is_alike(&expected, &answer),
-                // A host does not tell what its rooms ask of the timer, only when to poll.
-                _ if side.name == "in a host" => expected.outputs == answer.outputs,
-                _ => expected == answer,
+            let same = match kind {
+                // Random numbers are from the system there, from a seed here.
+                RoomKind::Dice => Dice::is_equivalent(&expected, &result),
+                // A host does not report its rooms' timer requests, only when to poll.
+                _ if host.name == "in a host" => expected.messages == result.messages,
+                _ => expected == result,
             };
             if !same {
                 bail!(report(
-                    &happened,
+                    &history,
                     (theirs.name, &expected),
-                    (side.name, &answer),
-                    side.room.fault()
+                    (host.name, &result),
+                    host.room.fault()
                 ));
             }
         }
-        let Some(happening) = script.next(theirs.timer.is_set()) else {
+        let Some(event) = script.next(theirs.timer.is_set()) else {
             return Ok(());
         };
-        expected = theirs.handle(&happening);
-        happened.push(happening);
+        expected = theirs.handle(&event);
+        history.push(event);
     }
 }
 
 fn report(
-    happened: &[Happening],
-    theirs: (&str, &Answer),
-    ours: (&str, &Answer),
+    history: &[OwnedEvent],
+    theirs: (&str, &EventResult),
+    ours: (&str, &EventResult),
     fault: Option<String>,
 ) -> String {
     const SHOWN: usize = 5;
-    let mut text = String::from("the answers differ after");
-    if happened.len() > SHOWN {
-        let _ = write!(text, " {} events and", happened.len() - SHOWN);
+    let mut text = String::from("the results differ after");
+    if history.len() > SHOWN {
+        let _ = write!(text, " {} events and", history.len() - SHOWN);
     }
-    for happening in happened.iter().rev().take(SHOWN).rev() {
-        let _ = write!(text, "\n    {:?}", happening.event());
+    for event in history.iter().rev().take(SHOWN).rev() {
+        let _ = write!(text, "\n    {:?}", event.as_event());
     }
     let _ = write!(
         text,
@@ -308,8 +301,8 @@ fn report(
     text
 }
 
-fn speaks_0_4(wasm: &[u8]) -> bool {
-    // The name of the export stands in the binary as it is.
+fn is_abi_0_4(wasm: &[u8]) -> bool {
+    // The name of the export is in the binary verbatim.
     const NAME: &[u8] = b"stateroom_recv";
     wasm.windows(NAME.len()).any(|window| window == NAME)
 }
@@ -318,9 +311,9 @@ fn speaks_0_4(wasm: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// What `.ci` runs of the comparison: all modules, a bounded number of events.
+    /// The comparison in CI: all modules, a bounded number of events.
     #[test]
-    fn all_modules_answer_alike() {
+    fn all_modules_have_equal_outputs() {
         let options = Options {
             events: 400,
             seed: 7,
@@ -334,48 +327,48 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_differences_are_there() {
+    fn the_documented_differences_exist() {
         for difference in differences::all() {
-            let (shown, is_expected) = difference.show();
-            assert!(is_expected, "{shown}");
+            let (text, is_expected) = difference.check();
+            assert!(is_expected, "{text}");
         }
     }
 
-    /// A comparison that cannot fail says nothing.
+    /// Guards against a comparison that cannot fail.
     #[test]
-    fn a_guest_that_answers_otherwise_is_noticed() {
-        let rooms = Rooms::Echo;
+    fn a_lossy_host_is_noticed() {
+        let kind = RoomKind::Echo;
         let echo = include_bytes!("../../../../examples/rooms/wasm/echo-c.wasm");
-        let notebook = Arc::new(Notebook::default());
-        let doctored = Doctored(
+        let recorder = Arc::new(Recorder::default());
+        let lossy = LossyRoom(
             Jit02
                 .load(echo)
                 .unwrap()
-                .open("lobby", notebook.clone())
+                .open("lobby", recorder.clone())
                 .unwrap(),
         );
-        let mut theirs = Side {
-            name: "doctored",
-            room: Box::new(doctored),
-            notebook,
-            timer: TimerWatch::default(),
+        let mut theirs = HostUnderTest {
+            name: "lossy",
+            room: Box::new(lossy),
+            recorder,
+            timer: TimerTracker::default(),
         };
-        let mut ours = Side::open("ours", &WasmiHost::room(), echo).unwrap();
-        let mut script = Script::random(rooms, ChaCha8Rng::seed_from_u64(3), 200);
+        let mut ours = HostUnderTest::open("ours", &WasmiHost::room(), echo).unwrap();
+        let mut script = Script::random(kind, ChaCha8Rng::seed_from_u64(3), 200);
         let mut differing = 0;
-        while let Some(happening) = script.next(false) {
-            differing += usize::from(theirs.handle(&happening) != ours.handle(&happening));
+        while let Some(event) = script.next(false) {
+            differing += usize::from(theirs.handle(&event) != ours.handle(&event));
         }
         assert!(
             differing > 0,
-            "200 events, and a host that loses every tenth message was not noticed"
+            "a host that loses every tenth of 200 events must be noticed"
         );
     }
 
-    /// Loses every tenth message.
-    struct Doctored(Box<dyn Room>);
+    /// Drops every tenth event.
+    struct LossyRoom(Box<dyn Room>);
 
-    impl Room for Doctored {
+    impl Room for LossyRoom {
         fn handle(&mut self, event: crate::runtime::Event<'_>) {
             use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
             static EVENTS: AtomicUsize = AtomicUsize::new(0);

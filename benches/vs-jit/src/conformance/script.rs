@@ -1,12 +1,12 @@
-//! What happens to the rooms: by hand, and at random.
+//! The events of a comparison: scripted and random.
 
 use crate::runtime::Event;
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore};
 use std::collections::VecDeque;
 
-/// An event, to keep.
+/// An [`Event`] that owns its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum OwnedEvent {
     Connect(u32),
     Disconnect(u32),
     Text(u32, String),
@@ -14,8 +14,8 @@ pub enum Happening {
     Timer,
 }
 
-impl Happening {
-    pub fn event(&self) -> Event<'_> {
+impl OwnedEvent {
+    pub fn as_event(&self) -> Event<'_> {
         match self {
             Self::Connect(client) => Event::Connect(*client),
             Self::Disconnect(client) => Event::Disconnect(*client),
@@ -26,11 +26,11 @@ impl Happening {
     }
 }
 
-/// What kind of room a module is, and so what it understands.
+/// The kind of room a module is, which determines the messages that it understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rooms {
+pub enum RoomKind {
     Echo,
-    /// An echo that takes no more than so many bytes.
+    /// An echo with this maximum length of a message, in bytes.
     SmallEcho(usize),
     Counter,
     Chat,
@@ -41,8 +41,8 @@ pub enum Rooms {
     Unknown,
 }
 
-impl Rooms {
-    /// By the name of the module's file.
+impl RoomKind {
+    /// From the name of the module's file.
     pub fn of(name: &str) -> Self {
         match name.split('-').next() {
             Some("echo") if name.contains("no-std") => Self::SmallEcho(1024),
@@ -66,7 +66,7 @@ impl Rooms {
         }
     }
 
-    /// Texts that the room understands, and some that it nearly does.
+    /// Texts that the room understands, and near misses.
     const fn texts(self) -> &'static [&'static str] {
         match self {
             Self::Echo | Self::SmallEcho(_) | Self::Clock | Self::Cursors => {
@@ -126,22 +126,22 @@ impl Rooms {
     }
 }
 
-/// A list of events, or a source of random ones that keeps to what can happen.
+/// A list of events, or a generator of random but possible ones.
 pub enum Script {
-    Written(VecDeque<Happening>),
+    Scripted(VecDeque<OwnedEvent>),
     Random {
-        rooms: Rooms,
+        kind: RoomKind,
         rng: Box<ChaCha8Rng>,
-        left: usize,
+        remaining: usize,
         clients: Vec<u32>,
     },
 }
 
 impl Script {
-    /// What a room should see once: clients that come and go, all that it understands, the lengths
-    /// around which buffers grow, the timer.
-    pub fn new(rooms: Rooms) -> Self {
-        use Happening::{Binary, Connect, Disconnect, Text, Timer};
+    /// Covers connects and disconnects, all texts that the room understands, lengths around which
+    /// buffers grow, and the timer.
+    pub fn scripted(kind: RoomKind) -> Self {
+        use OwnedEvent::{Binary, Connect, Disconnect, Text, Timer};
         const LAST_CLIENT: u32 = i32::MAX as u32;
         let mut events = vec![
             Timer,
@@ -151,7 +151,7 @@ impl Script {
             Connect(LAST_CLIENT),
             Timer,
         ];
-        for text in rooms.texts() {
+        for text in kind.texts() {
             events.extend([1, 2, LAST_CLIENT].map(|client| Text(client, (*text).to_owned())));
             events.extend([Binary(2, text.as_bytes().to_vec()), Timer]);
         }
@@ -159,7 +159,7 @@ impl Script {
             0, 1, 4, 15, 16, 17, 255, 256, 257, 1023, 1024, 2000, 2001, 4096, 65_535, 65_536,
             99_999,
         ] {
-            if len <= rooms.max_bytes() {
+            if len <= kind.max_bytes() {
                 events.push(Text(1, "x".repeat(len)));
                 events.push(Binary(
                     LAST_CLIENT,
@@ -183,103 +183,104 @@ impl Script {
             Timer,
         ]);
         events.extend([Connect(2), Timer, Text(2, "again".into())]);
-        Self::Written(events.into())
+        Self::Scripted(events.into())
     }
 
-    /// So many random events.
-    pub fn random(rooms: Rooms, rng: ChaCha8Rng, events: usize) -> Self {
+    /// This many random events.
+    pub fn random(kind: RoomKind, rng: ChaCha8Rng, events: usize) -> Self {
         Self::Random {
-            rooms,
+            kind,
             rng: Box::new(rng),
-            left: events,
+            remaining: events,
             clients: Vec::new(),
         }
     }
 
-    /// The next event. The timer runs off only where it is set: to let a guest's timer run off that
-    /// it did not set is nothing that a host does.
-    pub fn next(&mut self, timer_is_set: bool) -> Option<Happening> {
+    /// The next event. The timer fires only if it is set, as in a host.
+    pub fn next(&mut self, timer_is_set: bool) -> Option<OwnedEvent> {
         match self {
-            Self::Written(events) => loop {
+            Self::Scripted(events) => loop {
                 match events.pop_front()? {
-                    Happening::Timer if !timer_is_set => {}
+                    OwnedEvent::Timer if !timer_is_set => {}
                     event => return Some(event),
                 }
             },
             Self::Random {
-                rooms,
+                kind,
                 rng,
-                left,
+                remaining,
                 clients,
             } => {
-                *left = left.checked_sub(1)?;
-                Some(random(*rooms, rng, clients, timer_is_set))
+                *remaining = remaining.checked_sub(1)?;
+                Some(random(*kind, rng, clients, timer_is_set))
             }
         }
     }
 }
 
 fn random(
-    rooms: Rooms,
+    kind: RoomKind,
     rng: &mut ChaCha8Rng,
     clients: &mut Vec<u32>,
     timer_is_set: bool,
-) -> Happening {
-    const MOST_CLIENTS: usize = 12;
+) -> OwnedEvent {
+    const MAX_CLIENTS: usize = 12;
     let dice = below(rng, 100);
     if timer_is_set && dice >= 90 {
-        return Happening::Timer;
+        return OwnedEvent::Timer;
     }
-    if clients.is_empty() || (dice < 6 && clients.len() < MOST_CLIENTS) {
+    if clients.is_empty() || (dice < 6 && clients.len() < MAX_CLIENTS) {
         let client = loop {
             let client = match below(rng, 10) {
                 0 => rng.next_u32() >> 1,
                 small => small as u32,
             };
-            // Few numbers, so that they come again.
+            // Few numbers, so that ids are reused.
             if client > 0 && !clients.contains(&client) {
                 break client;
             }
         };
         clients.push(client);
-        return Happening::Connect(client);
+        return OwnedEvent::Connect(client);
     }
-    let place = below(rng, clients.len());
+    let index = below(rng, clients.len());
     if dice < 11 {
-        return Happening::Disconnect(clients.swap_remove(place));
+        return OwnedEvent::Disconnect(clients.swap_remove(index));
     }
-    let client = clients[place];
+    let client = clients[index];
     match dice {
-        11..60 => Happening::Text(client, known_text(rooms, rng)),
+        11..60 => OwnedEvent::Text(client, known_text(kind, rng)),
         60..75 => {
-            let len = length(rooms, rng);
-            Happening::Text(client, random_text(rooms, rng, len))
+            let len = length(kind, rng);
+            OwnedEvent::Text(client, random_text(kind, rng, len))
         }
         _ => {
-            let mut bytes = vec![0; length(rooms, rng)];
+            let mut bytes = vec![0; length(kind, rng)];
             rng.fill_bytes(&mut bytes);
-            Happening::Binary(client, bytes)
+            OwnedEvent::Binary(client, bytes)
         }
     }
 }
 
-fn known_text(rooms: Rooms, rng: &mut ChaCha8Rng) -> String {
-    let texts = rooms.texts();
-    // These take long, most of all in small slices.
-    if rooms == Rooms::Compute && below(rng, 100) > 0 {
+fn known_text(kind: RoomKind, rng: &mut ChaCha8Rng) -> String {
+    let texts = kind.texts();
+    // The kernels take long, above all in small slices.
+    if kind == RoomKind::Compute && below(rng, 100) > 0 {
         return "?".to_owned();
     }
     let text = texts[below(rng, texts.len())];
-    match (rooms, below(rng, 4)) {
-        (Rooms::Counter, 0) => format!("{}{}", ["+", "-", "=", ""][below(rng, 4)], rng.next_u32()),
-        (Rooms::Chat, 0) => format!("/nick n{}", below(rng, 20)),
-        (Rooms::Dice, 0) => format!("{}d{}", below(rng, 110), below(rng, 1100)),
+    match (kind, below(rng, 4)) {
+        (RoomKind::Counter, 0) => {
+            format!("{}{}", ["+", "-", "=", ""][below(rng, 4)], rng.next_u32())
+        }
+        (RoomKind::Chat, 0) => format!("/nick n{}", below(rng, 20)),
+        (RoomKind::Dice, 0) => format!("{}d{}", below(rng, 110), below(rng, 1100)),
         _ => text.to_owned(),
     }
 }
 
-/// Mostly short, at times long; the lengths of two powers and their neighbours more often.
-fn length(rooms: Rooms, rng: &mut ChaCha8Rng) -> usize {
+/// Mostly short, sometimes long; powers of two and their neighbours are more likely.
+fn length(kind: RoomKind, rng: &mut ChaCha8Rng) -> usize {
     let len = match below(rng, 20) {
         0..10 => below(rng, 40),
         10..16 => below(rng, 600),
@@ -287,12 +288,12 @@ fn length(rooms: Rooms, rng: &mut ChaCha8Rng) -> usize {
         18 => below(rng, 5_000),
         _ => below(rng, 100_000),
     };
-    len.min(rooms.max_bytes())
+    len.min(kind.max_bytes())
 }
 
-/// Text of about this many bytes, and not more, from one to four bytes a character.
-fn random_text(rooms: Rooms, rng: &mut ChaCha8Rng, len: usize) -> String {
-    if rooms == Rooms::Compute {
+/// Text of `len` bytes with characters of one to four bytes.
+fn random_text(kind: RoomKind, rng: &mut ChaCha8Rng, len: usize) -> String {
+    if kind == RoomKind::Compute {
         return "?".repeat(len);
     }
     let mut text = String::with_capacity(len);
@@ -321,37 +322,37 @@ mod tests {
     use rand_chacha::rand_core::SeedableRng;
 
     #[test]
-    fn random_events_keep_to_what_can_happen() {
-        let mut script = Script::random(Rooms::Chat, ChaCha8Rng::seed_from_u64(1), 5_000);
+    fn random_events_are_possible() {
+        let mut script = Script::random(RoomKind::Chat, ChaCha8Rng::seed_from_u64(1), 5_000);
         let mut clients = Vec::new();
         let mut kinds = [0; 5];
-        let mut turn = 0;
+        let mut step = 0;
         loop {
-            turn += 1;
-            let Some(event) = script.next(turn % 2 == 0) else {
+            step += 1;
+            let Some(event) = script.next(step % 2 == 0) else {
                 break;
             };
             let kind = match event {
-                Happening::Connect(client) => {
+                OwnedEvent::Connect(client) => {
                     assert!(client > 0 && client <= i32::MAX as u32 && !clients.contains(&client));
                     clients.push(client);
                     0
                 }
-                Happening::Disconnect(client) => {
+                OwnedEvent::Disconnect(client) => {
                     assert!(clients.contains(&client));
                     clients.retain(|other| *other != client);
                     1
                 }
-                Happening::Text(client, _) => {
+                OwnedEvent::Text(client, _) => {
                     assert!(clients.contains(&client));
                     2
                 }
-                Happening::Binary(client, _) => {
+                OwnedEvent::Binary(client, _) => {
                     assert!(clients.contains(&client));
                     3
                 }
-                Happening::Timer => {
-                    assert_eq!(turn % 2, 0, "no timer is set");
+                OwnedEvent::Timer => {
+                    assert_eq!(step % 2, 0, "no timer is set");
                     4
                 }
             };

@@ -1,8 +1,8 @@
-//! Engines without a host around them: the least that can carry an event of ABI 0.2 into a guest,
-//! the same for each of them, so that engines are compared and not what is built on top.
+//! Engines without a host: the same minimal loop around each delivers events of ABI 0.2, so that
+//! engines are compared and not the hosts built on them.
 //!
-//! For each message the guest is asked for a buffer, which it gets back afterwards, as the JIT host
-//! does it. Nothing is limited or metered, and a guest that fails is a panic.
+//! As in the JIT host, each message gets a buffer from the guest's allocator, which is freed
+//! afterwards. There are no limits and no fuel, and a guest that fails is a panic.
 
 #[cfg(feature = "pulley")]
 mod pulley;
@@ -23,7 +23,7 @@ pub use self::wasmi::Wasmi;
 use crate::runtime::{Event, Payload, Recipient, Room};
 use anyhow::Result;
 
-/// One instance, as an engine sees it.
+/// An instance of a guest in one of the engines.
 trait Guest {
     fn malloc(&mut self, len: u32) -> Result<u32>;
     fn free(&mut self, ptr: u32, len: u32) -> Result<()>;
@@ -73,20 +73,20 @@ impl<G: Guest> Room for MinimalRoom<G> {
             }
             Event::Timer => self.0.timer(),
         }
-        .expect("the guests of the comparison do not fail");
+        .expect("the guests under comparison do not fail");
     }
 }
 
-/// A recipient as ABI 0.2 writes it.
+/// Decodes a recipient of ABI 0.2.
 fn recipient(number: i32) -> Recipient {
     match number {
-        0 => Recipient::Everybody,
+        0 => Recipient::Everyone,
         1.. => Recipient::Client(number.unsigned_abs()),
-        _ => Recipient::EverybodyBut(number.unsigned_abs()),
+        _ => Recipient::EveryoneExcept(number.unsigned_abs()),
     }
 }
 
-/// What a guest sends, from its memory.
+/// The payload that a guest sends from its memory.
 fn payload(memory: &[u8], ptr: u32, len: u32, is_text: bool) -> Payload<'_> {
     let bytes = &memory[ptr as usize..][..len as usize];
     match is_text {

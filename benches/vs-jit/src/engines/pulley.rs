@@ -14,7 +14,7 @@ struct Loaded {
 }
 
 struct State {
-    ears: Arc<dyn OutputSink>,
+    sink: Arc<dyn OutputSink>,
     memory: Option<Memory>,
 }
 
@@ -51,7 +51,7 @@ impl Runtime for Pulley {
             },
         )?;
         linker.func_wrap("env", "set_timer", |caller: Caller<'_, State>, ms: u32| {
-            caller.data().ears.timer(ms);
+            caller.data().sink.timer(ms);
         })?;
         Ok(Box::new(Loaded { module, linker }))
     }
@@ -61,13 +61,13 @@ fn send(caller: &Caller<'_, State>, to: i32, ptr: u32, len: u32, is_text: bool) 
     let state = caller.data();
     let memory = state.memory.expect("known once instantiated").data(caller);
     state
-        .ears
+        .sink
         .message(recipient(to), payload(memory, ptr, len, is_text));
 }
 
 impl Module for Loaded {
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
-        let mut store = Store::new(self.module.engine(), State { ears, memory: None });
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
+        let mut store = Store::new(self.module.engine(), State { sink, memory: None });
         let instance = self.linker.instantiate(&mut store, &self.module)?;
         let memory = instance
             .get_memory(&mut store, "memory")

@@ -30,21 +30,21 @@ impl Runtime for TinyWasm {
 }
 
 impl Module for tinywasm::Module {
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         let mut store = Store::default();
         let mut imports = Imports::new();
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
-            let ears = ears.clone();
+            let sink = sink.clone();
             let send = HostFunction::from(
                 &mut store,
                 move |context: FuncContext<'_>, (to, ptr, len)| {
-                    send(&context, &*ears, (to, ptr, len), is_text)
+                    send(&context, &*sink, (to, ptr, len), is_text)
                 },
             );
             imports.define("env", name, send);
         }
         let set_timer = HostFunction::from(&mut store, move |_: FuncContext<'_>, ms: i32| {
-            ears.timer(ms.cast_unsigned());
+            sink.timer(ms.cast_unsigned());
             Ok(())
         });
         imports.define("env", "set_timer", set_timer);
@@ -66,10 +66,10 @@ impl Module for tinywasm::Module {
     }
 }
 
-/// It lends no slice of a memory, so what is sent is copied.
+/// tinywasm does not lend slices of memory, so payloads are copied.
 fn send(
     context: &FuncContext<'_>,
-    ears: &dyn OutputSink,
+    sink: &dyn OutputSink,
     (to, ptr, len): (i32, i32, i32),
     is_text: bool,
 ) -> tinywasm::Result<()> {
@@ -77,14 +77,14 @@ fn send(
     let bytes = context
         .memory("memory")?
         .read_vec(context.store(), ptr, len)?;
-    ears.message(
+    sink.message(
         recipient(to),
         payload(&bytes, 0, bytes.len() as u32, is_text),
     );
     Ok(())
 }
 
-/// Its errors cannot be sent to another thread, as `anyhow` wants them.
+/// Its errors are not `Send`, which `anyhow` requires.
 fn error(error: tinywasm::Error) -> anyhow::Error {
     anyhow!("{error}")
 }

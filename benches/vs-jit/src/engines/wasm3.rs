@@ -1,5 +1,5 @@
-//! wasm3, an interpreter in C, through its published crate. It compiles each function when it is
-//! first looked up or called.
+//! wasm3, an interpreter in C, through its published crate. It compiles each function on first
+//! lookup or call.
 
 use super::{Guest, MinimalRoom, payload, recipient};
 use crate::runtime::{Module, OutputSink, Room, Runtime};
@@ -9,11 +9,11 @@ use wasm3::{CallContext, Environment, Function};
 
 pub struct Wasm3;
 
-/// It instantiates what it has parsed, once; so each room parses again.
+/// A parsed module can be instantiated once, so each room parses again.
 struct Loaded {
     wasm: Box<[u8]>,
-    /// The functions that are exported, by name. It knows one name of a function, but compilers
-    /// export one empty function under several.
+    /// Exported functions by name. wasm3 keeps one name for each function, but compilers export one
+    /// empty function under several.
     exports: HashMap<String, usize>,
 }
 
@@ -27,12 +27,12 @@ impl Loaded {
 }
 
 struct Instance {
-    /// Before the runtime that it refers to, since fields are dropped in this order.
+    /// Before `runtime`, to which it refers: fields are dropped in this order.
     exports: Exports,
     runtime: Owned,
 }
 
-/// A runtime at a place of its own, to which functions keep references. It frees itself.
+/// An owned runtime at a stable address, to which functions keep references.
 struct Owned(NonNull<wasm3::Runtime>);
 
 struct Exports {
@@ -68,26 +68,26 @@ impl Runtime for Wasm3 {
 }
 
 impl Module for Loaded {
-    fn open(&self, id: &str, ears: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
+    fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> Result<Box<dyn Room>> {
         const STACK_SLOTS: u32 = 64 << 10;
         let environment = Environment::new().map_err(error)?;
         let owned = Box::new(environment.create_runtime(STACK_SLOTS).map_err(error)?);
         let runtime = Owned(NonNull::from(Box::leak(owned)));
-        // SAFETY: the runtime stays where it is until `Owned` is dropped, which is after the
-        // functions, the only ones that keep the reference.
+        // SAFETY: the runtime does not move until `Owned` is dropped, which is after the functions,
+        // the only holders of the reference.
         let reference: &'static wasm3::Runtime = unsafe { runtime.0.as_ref() };
         let mut module = reference
             .parse_and_load_module(&*self.wasm)
             .map_err(error)?;
         for (name, is_text) in [("send_message", true), ("send_binary", false)] {
-            let ears = ears.clone();
+            let sink = sink.clone();
             let linked = module.link_closure(
                 "env",
                 name,
                 move |context: CallContext<'_>, (to, ptr, len)| {
                     // SAFETY: nothing calls into the guest while the slice lives.
                     let memory = unsafe { &*context.memory() };
-                    ears.message(recipient(to), payload(memory, ptr, len, is_text));
+                    sink.message(recipient(to), payload(memory, ptr, len, is_text));
                     Ok(())
                 },
             );
@@ -97,7 +97,7 @@ impl Module for Loaded {
             "env",
             "set_timer",
             move |_: CallContext<'_>, ms: u32| {
-                ears.timer(ms);
+                sink.timer(ms);
                 Ok(())
             },
         ))?;
@@ -120,12 +120,12 @@ impl Module for Loaded {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: it came out of a box and is dropped once.
+        // SAFETY: the pointer is from `Box::leak`, and is freed once.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
-/// A guest need not import what it does not use.
+/// Guests do not import functions that they do not use.
 fn ignore_missing(linked: wasm3::error::Result<()>) -> Result<()> {
     match linked {
         Err(wasm3::error::Error::FunctionNotFound) => Ok(()),
@@ -133,7 +133,7 @@ fn ignore_missing(linked: wasm3::error::Result<()>) -> Result<()> {
     }
 }
 
-/// Its errors cannot be sent to another thread, as `anyhow` wants them.
+/// Its errors are not `Send`, which `anyhow` requires.
 fn error(error: wasm3::error::Error) -> anyhow::Error {
     anyhow!("{error}")
 }

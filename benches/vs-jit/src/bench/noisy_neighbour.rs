@@ -1,4 +1,4 @@
-//! An echo room beside one that spins for ever: how long its answers take.
+//! Noisy neighbour: the latency of an echo room beside a room in an endless loop.
 
 use super::{
     measure::{Effort, Figure, percentile},
@@ -11,26 +11,26 @@ use stateroom_wasmi_host::{
 };
 use std::{convert::Infallible, time::Instant};
 
-/// Echoes, but spins for ever when it is told to.
-pub const GUEST: &str = include_str!("../../guests/hog.wat");
+/// Echoes; [`SPIN`] starts an endless loop.
+pub const GUEST: &str = include_str!("../../guests/endless_loop.wat");
 
-/// What makes the guest spin.
+/// The text that starts the endless loop.
 pub const SPIN: &str = "S";
 
-/// An event may take as long as it likes, and is metered all the same, so that it can be paused.
+/// No bound for an event, but still metered, so that it is paused between slices.
 pub fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_fuel_per_event = Some(u64::MAX);
     limits
 }
 
-/// The percentiles of one turn.
-pub struct Turn {
+/// The latency percentiles of one round.
+pub struct Latency {
     p50: f64,
     p99: f64,
 }
 
-impl Turn {
+impl Latency {
     pub fn of(mut nanos: Vec<u32>) -> Self {
         nanos.sort_unstable();
         Self {
@@ -40,64 +40,67 @@ impl Turn {
     }
 }
 
-/// A host of this process, that takes an event in after each slice.
+/// A host in this process that accepts an event after each slice.
 pub fn rows(effort: Effort) -> Result<Vec<Row>> {
     let default = Limits::default().fuel_per_slice;
     let contenders = [
         ("alone", false, default),
-        ("beside a hog", true, default),
+        ("beside an endless loop", true, default),
         ("slices of 10,000", true, 10_000),
     ];
-    let mut loops = Vec::new();
-    for (name, spins, slice) in contenders {
-        loops.push((name, Loop::new(spins, slice)?, Vec::new()));
+    let mut drivers = Vec::new();
+    for (name, is_noisy, slice) in contenders {
+        drivers.push((name, Driver::new(is_noisy, slice)?, Vec::new()));
     }
     for _ in 0..effort.rounds {
-        for (_, host, turns) in &mut loops {
-            turns.push(Turn::of(
+        for (_, host, latencies) in &mut drivers {
+            latencies.push(Latency::of(
                 (0..EVENTS).map(|_| host.echo()).collect::<Result<_>>()?,
             ));
         }
     }
-    let turns: Vec<_> = loops
+    let latencies: Vec<_> = drivers
         .into_iter()
-        .map(|(name, _, turns)| (name, turns))
+        .map(|(name, _, latencies)| (name, latencies))
         .collect();
-    Ok(latencies("a Host", &turns))
+    Ok(latency_rows("a Host", &latencies))
 }
 
-/// Events in a round: enough that the worst of a hundred is a matter of course.
+/// Events in a round: enough for a stable 99th percentile.
 const EVENTS: usize = 500;
 
-/// Two rows of what was measured, by contender.
-pub fn latencies(of: &str, contenders: &[(&str, Vec<Turn>)]) -> Vec<Row> {
-    let row = |what: &str, value: fn(&Turn) -> f64| {
-        let values = |turns: &[Turn]| turns.iter().map(value).collect::<Vec<_>>();
+/// The rows for the two percentiles, by contender.
+pub fn latency_rows(of: &str, contenders: &[(&str, Vec<Latency>)]) -> Vec<Row> {
+    let row = |what: &str, value: fn(&Latency) -> f64| {
+        let values = |latencies: &[Latency]| latencies.iter().map(value).collect::<Vec<_>>();
         let first = values(&contenders[0].1);
         let figures = contenders
             .iter()
-            .map(|(name, turns)| Figure::new(name, values(turns), &first));
+            .map(|(name, latencies)| Figure::new(name, values(latencies), &first));
         Row {
             title: format!("{what} latency, {of}"),
-            group: Group::Hog,
+            group: Group::NoisyNeighbour,
             unit: Unit::Nanos,
             figures: figures.collect(),
         }
     };
-    vec![row("p50", |turn| turn.p50), row("p99", |turn| turn.p99)]
+    vec![
+        row("p50", |latency| latency.p50),
+        row("p99", |latency| latency.p99),
+    ]
 }
 
-/// The loop of a driver: what has come in, one slice, and again.
-struct Loop {
-    host: Host<ManualClock, Heard>,
+/// The loop of a driver: incoming events, one slice, and again.
+struct Driver {
+    host: Host<ManualClock, CountingTransport>,
     echo: RoomKey,
 }
 
-/// Counts what is sent.
+/// Counts outputs.
 #[derive(Default)]
-struct Heard(u64);
+struct CountingTransport(u64);
 
-impl Transport for Heard {
+impl Transport for CountingTransport {
     type Error = Infallible;
 
     fn send(&mut self, _: RoomKey, _: Output<'_>) -> Result<(), SendError<Infallible>> {
@@ -106,25 +109,26 @@ impl Transport for Heard {
     }
 }
 
-impl Loop {
-    fn new(spins: bool, fuel_per_slice: u64) -> Result<Self> {
+impl Driver {
+    fn new(is_noisy: bool, fuel_per_slice: u64) -> Result<Self> {
         let mut limits = limits();
         limits.fuel_per_slice = fuel_per_slice;
         let module = Module::load(&wat::parse_str(GUEST)?, &limits)?;
-        let mut host = Host::new(ManualClock::new(), Heard::default());
-        let [echo, hog] = [host.open("echo", &module)?, host.open("hog", &module)?];
-        for room in [echo, hog] {
+        let mut host = Host::new(ManualClock::new(), CountingTransport::default());
+        let echo = host.open("echo", &module)?;
+        let neighbour = host.open("neighbour", &module)?;
+        for room in [echo, neighbour] {
             host.handle_event(room, Event::Connect(ClientId(1)))?;
         }
         host.poll(Budget::UNLIMITED);
-        if spins {
-            host.handle_event(hog, Event::message(ClientId(1), SPIN))?;
+        if is_noisy {
+            host.handle_event(neighbour, Event::message(ClientId(1), SPIN))?;
             host.poll(SLICE);
         }
         Ok(Self { host, echo })
     }
 
-    /// How long an answer takes, from the moment at which the other room is about to have its slice.
+    /// The latency of an echo, in nanoseconds, sent when the other room's slice is next.
     fn echo(&mut self) -> Result<u32> {
         let before = self.host.transport().0;
         let start = Instant::now();
@@ -137,5 +141,5 @@ impl Loop {
     }
 }
 
-/// The turn of one room.
+/// One slice of one room.
 const SLICE: Budget = Budget::fuel(1);

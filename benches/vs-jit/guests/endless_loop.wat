@@ -1,4 +1,4 @@
-;; Echoes texts, but a text that begins with "S" makes it spin for ever.
+;; Echoes texts, but a text that begins with "S" starts an endless loop.
 (module
   (import "env" "send_message" (func $send_message (param $to i32) (param $ptr i32) (param $len i32)))
   (memory (export "memory") 1)
@@ -10,6 +10,6 @@
   (func (export "timer"))
   (func (export "message") (param $client i32) (param $ptr i32) (param $len i32)
     (if (i32.eq (i32.load8_u (local.get $ptr)) (i32.const 0x53))
-      (then (loop $for_ever (br $for_ever))))
+      (then (loop $endless (br $endless))))
     (call $send_message (local.get $client) (local.get $ptr) (local.get $len)))
   (func (export "binary") (param i32 i32 i32)))
