@@ -60,8 +60,8 @@ need() {
 
 # ---- Rust ---------------------------------------------------------------------------------------
 
-# Puts a list for cargo's --config into remap. Panic messages name source files, and where those lie
-# on the builder's machine is nobody's business and would make every build differ. Cargo adds these
+# Puts a list for cargo's --config into remap. Panic messages name source files, whose paths on the
+# builder's machine are private and would make builds differ. Cargo adds these
 # flags to the ones in .cargo/config.toml, where RUSTFLAGS would replace them.
 remap_paths() {
   local home=${CARGO_HOME:-$HOME/.cargo} sources registry flags=()
@@ -130,7 +130,7 @@ if wanted c; then
       echo "build.sh: clang failed. If it could not find wasm-ld, install lld." >&2
       exit 1
     }
-    # The linker takes its output for a program.
+    # The linker makes its output executable.
     chmod a-x "$out/$room-c.wasm"
   done
 fi
@@ -169,7 +169,7 @@ fi
 
 # ---- Afterwards ---------------------------------------------------------------------------------
 
-# A module that tells where it was built should not be handed out.
+# A published module must not contain paths of the builder's machine.
 for path in "$here" "${CARGO_HOME:-$HOME/.cargo}" "$target_dir"; do
   if grep -lF -- "$path" "$out"/*.wasm; then
     echo "build.sh: the modules above contain the path $path" >&2

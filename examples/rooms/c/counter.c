@@ -1,6 +1,6 @@
 /* Counter: one number that everybody in the room shares.
  *
- *   what happens           answer                                              to
+ *   what happens           reply                                               to
  *   a client connects      the count, such as 0                                the newcomer
  *   +                      the count, one higher                               everybody
  *   -                      the count, one lower                                everybody
@@ -9,8 +9,8 @@
  *   any other text         Say +, -, +N, -N or =N.                             the sender
  *   a binary message       nothing
  *
- * Spaces around the text do not matter. The count is a signed 64-bit number. It stops at the ends of
- * that range instead of wrapping around, and a number that does not fit is refused. */
+ * Spaces around the text do not matter. The count is a signed 64-bit number. It saturates, and a
+ * number that does not fit is refused. */
 
 #include "stateroom.h"
 
@@ -18,8 +18,8 @@ static const char hint[] = "Say +, -, +N, -N or =N.";
 
 static int64_t count;
 
-/* Reads digits and nothing else, after an optional sign when `signs` allows one. Returns 0 when the
- * text is no such number, or when the number does not fit. */
+/* Parses digits, after an optional sign if `signs` is set. Returns 0 if the text is not such a
+ * number or the number does not fit. */
 static int read_number(const char *text, uint32_t length, int signs, int64_t *number)
 {
     int negative = 0;
@@ -55,7 +55,7 @@ static int64_t add(int64_t a, int64_t b)
     return a + b;
 }
 
-/* Applies a text to the count. Returns 0 when the text makes no sense. */
+/* Applies a text to the count. Returns 0 if the text is invalid. */
 static int change(const char *text, uint32_t length)
 {
     int64_t number = 1;

@@ -1,6 +1,6 @@
-/* Echo: everything that a client says comes back to that client, and to nobody else.
+/* Echo: everything that a client says is echoed to that client alone.
  *
- *   from a client                          answer           to
+ *   from a client                          reply            to
  *   a text, also an empty one              the same text    the sender
  *   a binary message, also an empty one    the same bytes   the sender
  */

@@ -1,11 +1,11 @@
-/* The memory that a room lends to the host, and that it may use itself: a small first-fit allocator.
+/* The allocator of a room, for the host's payloads and for itself: a small first-fit allocator.
  *
- * Free blocks form a list in the order of their addresses, and neighbours are joined, so a room that
- * frees what it took does not grow for ever. The list lives in the free blocks themselves. Blocks in
- * use carry no header, because the host says how long a block was when it gives it back.
+ * Free blocks form a list in the order of their addresses, and neighbours are merged, so a room
+ * that frees its blocks does not grow endlessly. The list is stored in the free blocks. Blocks in
+ * use have no header, because jam_free gets the length of the block.
  *
  * The heap begins where the linker has put the end of the data and grows by pages of 64 KiB. When
- * the host allows no more of them, the answer is NULL. */
+ * the host allows no more of them, jam_malloc returns NULL. */
 
 #include "stateroom.h"
 
@@ -23,7 +23,7 @@ struct free_block {
     struct free_block *next;
 };
 
-/* The linker defines this symbol. Only its address means something. */
+/* Defined by the linker; only its address is meaningful. */
 extern unsigned char __heap_base;
 
 static struct free_block *free_blocks;
@@ -37,8 +37,8 @@ static uint32_t block_size(uint32_t size)
     return (size + GRAIN_BYTES - 1) / GRAIN_BYTES * GRAIN_BYTES;
 }
 
-/* Puts a block into the list and joins it with its neighbours. */
-static void give_back(uint32_t address, uint32_t size)
+/* Inserts a block into the list and merges it with its neighbours. */
+static void insert_free(uint32_t address, uint32_t size)
 {
     struct free_block *block = (struct free_block *)address;
     struct free_block *before = NULL;
@@ -64,8 +64,8 @@ static void give_back(uint32_t address, uint32_t size)
     }
 }
 
-/* Takes a block from the list: the first that is long enough, or the beginning of it. */
-static void *take(uint32_t size)
+/* Removes a block from the list: the first that is long enough, or the beginning of it. */
+static void *allocate(uint32_t size)
 {
     for (struct free_block **link = &free_blocks; *link != NULL; link = &(*link)->next) {
         struct free_block *block = *link;
@@ -84,25 +84,25 @@ static void *take(uint32_t size)
     return NULL;
 }
 
-/* What is left of the last page behind the data is free from the start. */
+/* The rest of the last page behind the data is free initially. */
 static void set_up(void)
 {
     uint32_t start = ((uint32_t)&__heap_base + GRAIN_BYTES - 1) / GRAIN_BYTES * GRAIN_BYTES;
     uint32_t end = (uint32_t)__builtin_wasm_memory_size(0) * PAGE_BYTES;
     if (end > start)
-        give_back(start, end - start);
+        insert_free(start, end - start);
     is_set_up = 1;
 }
 
-/* Adds so many bytes at least to the heap. Returns 0 when the host allows no more. The new pages need
- * not follow the old ones: somebody else may have asked for some in between. */
+/* Grows the heap by at least `size` bytes. Returns 0 if the host allows no more. The new pages need
+ * not follow the old ones: the host may have grown the memory in between. */
 static int grow(uint32_t size)
 {
     uint32_t pages = (size + PAGE_BYTES - 1) / PAGE_BYTES;
     size_t first = __builtin_wasm_memory_grow(0, pages);
     if (first == SIZE_MAX)
         return 0;
-    give_back((uint32_t)first * PAGE_BYTES, pages * PAGE_BYTES);
+    insert_free((uint32_t)first * PAGE_BYTES, pages * PAGE_BYTES);
     return 1;
 }
 
@@ -115,9 +115,9 @@ void *jam_malloc(uint32_t size)
     size = block_size(size);
     if (size == 0)
         return NULL;
-    block = take(size);
+    block = allocate(size);
     if (block == NULL && grow(size))
-        block = take(size);
+        block = allocate(size);
     return block;
 }
 
@@ -125,5 +125,5 @@ void jam_free(void *block, uint32_t size)
 {
     size = block_size(size);
     if (block != NULL && size != 0)
-        give_back((uint32_t)block, size);
+        insert_free((uint32_t)block, size);
 }

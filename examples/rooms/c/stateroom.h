@@ -1,8 +1,7 @@
-/* The ABI 0.2 of Stateroom for rooms in C. Copy this file and malloc.c into a project of your own and
- * define the six functions that begin with `room_`, all six, even if some of them are empty.
+/* The ABI 0.2 of Stateroom for rooms in C. Copy this file and malloc.c into your own project and
+ * define all six functions that begin with `room_`, even if some of them are empty.
  *
- * A room is called for one event at a time and never while it is busy with another one. Everything
- * that it keeps between two events lies in its own variables. */
+ * A room handles one event at a time and is never re-entered. Its state is in its own variables. */
 
 #ifndef STATEROOM_H
 #define STATEROOM_H
@@ -10,11 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- What the host does for a room ------------------------------------------------------------ */
+/* ---- Functions of the host -------------------------------------------------------------------- */
 
 #define STATEROOM_IMPORT(name) __attribute__((import_module("env"), import_name(name)))
 
-/* Who gets a message: everybody, client n (write n itself), or everybody but client n. */
+/* Recipients: everybody, client n (n itself), or everybody but client n. */
 #define STATEROOM_EVERYBODY 0
 #define STATEROOM_EVERYBODY_BUT(client) (-(client))
 
@@ -26,34 +25,34 @@ void stateroom_send_text(int32_t recipient, const void *bytes, uint32_t length);
 STATEROOM_IMPORT("send_binary")
 void stateroom_send_binary(int32_t recipient, const void *bytes, uint32_t length);
 
-/* Asks for one call of room_timer after so many milliseconds. There is one timer: a new one replaces
- * the old one, and 0 takes it away. */
+/* Requests one call of room_timer after this many milliseconds. There is one timer: setting it
+ * again replaces it, and 0 cancels it. */
 STATEROOM_IMPORT("set_timer")
 void stateroom_set_timer(uint32_t milliseconds);
 
-/* ---- What a room does for the host ------------------------------------------------------------ */
+/* ---- Functions of a room ---------------------------------------------------------------------- */
 
 #define STATEROOM_EXPORT(name) __attribute__((export_name(name)))
 
-/* The room has been made. Its name is UTF-8 without a zero at the end. */
+/* The room was opened. Its id is UTF-8 without a terminating zero. */
 STATEROOM_EXPORT("initialize") void room_initialize(const char *name, uint32_t length);
 
 /* Clients come and go. Their ids are greater than zero. */
 STATEROOM_EXPORT("connect") void room_connect(int32_t client);
 STATEROOM_EXPORT("disconnect") void room_disconnect(int32_t client);
 
-/* A client has sent a text (UTF-8, no zero at the end) or a binary message. The bytes belong to the
- * host and are only there until the function returns. */
+/* A client has sent a text (UTF-8, no terminating zero) or a binary message. The bytes belong to
+ * the host and are valid until the function returns. */
 STATEROOM_EXPORT("message")
 void room_text(int32_t client, const char *text, uint32_t length);
 STATEROOM_EXPORT("binary")
 void room_binary(int32_t client, const uint8_t *bytes, uint32_t length);
 
-/* The time that was asked for has passed. */
+/* The timer has fired. */
 STATEROOM_EXPORT("timer") void room_timer(void);
 
-/* The host asks for memory here before it hands over a message: see malloc.c. The answer NULL means
- * that there is none, and then the message is not delivered. */
+/* The host allocates memory for a message here: see malloc.c. After NULL the message is not
+ * delivered. */
 STATEROOM_EXPORT("jam_malloc") void *jam_malloc(uint32_t size);
 STATEROOM_EXPORT("jam_free") void jam_free(void *block, uint32_t size);
 

@@ -1,15 +1,15 @@
-;; Echo: everything that a client says comes back to that client, and to nobody else.
+;; Echo: everything that a client says is echoed to that client alone.
 ;;
-;;   from a client                          answer           to
+;;   from a client                          reply            to
 ;;   a text, also an empty one              the same text    the sender
 ;;   a binary message, also an empty one    the same bytes   the sender
 ;;
 ;; This is the whole of the ABI 0.2, written by hand.
 
 (module
-  ;; What the host does for the room. The first parameter says who is meant: 0 is everybody, n is
-  ;; client n, and -n is everybody except client n. Then come the address and the length of the
-  ;; bytes, which the host copies before it returns.
+  ;; The host's functions. The first parameter is the recipient: 0 is everybody, n is client n, and
+  ;; -n is everybody except client n. The others are the address and the length of the bytes, which
+  ;; the host copies before it returns.
   (import "env" "send_message" (func $send_message (param $to i32) (param $ptr i32) (param $len i32)))
   (import "env" "send_binary" (func $send_binary (param $to i32) (param $ptr i32) (param $len i32)))
 
@@ -21,15 +21,14 @@
   (global (export "JAMSOCKET_API_PROTOCOL") i32 (i32.const 4))
   (data (i32.const 0) "\01\00\00\00" "\00\00\00\00")
 
-  ;; The memory that the room lends to the host for its messages begins behind those numbers. Blocks
-  ;; are handed out one after the other, and $next is where the next one begins. Blocks are not taken
-  ;; back one by one: once all of them are free, handing out starts over.
+  ;; A bump allocator for the host's messages, behind those numbers. $next is the address of the
+  ;; next block. Blocks are not reused one by one: once all are free, allocation starts over.
   (global $start i32 (i32.const 16))
   (global $end i32 (i32.const 65536))
   (global $next (mut i32) (i32.const 16))
   (global $blocks (mut i32) (i32.const 0))
 
-  ;; Answers with the address of $size bytes, or with 0 when there are not that many.
+  ;; Returns the address of $size bytes, or 0 if there are not that many.
   (func (export "jam_malloc") (param $size i32) (result i32)
     (local $block i32)
     (local.set $block (global.get $next))
@@ -46,7 +45,7 @@
     (local.get $block))
 
   (func (export "jam_free") (param $ptr i32) (param $size i32)
-    ;; Null is what jam_malloc gives for nothing, so giving it back means nothing either.
+    ;; jam_malloc returns null for no bytes, so freeing null does nothing.
     (if (i32.or (i32.eqz (local.get $ptr)) (i32.eqz (global.get $blocks)))
       (then (return)))
     (global.set $blocks (i32.sub (global.get $blocks) (i32.const 1)))
@@ -59,8 +58,7 @@
   (func (export "binary") (param $client i32) (param $ptr i32) (param $len i32)
     (call $send_binary (local.get $client) (local.get $ptr) (local.get $len)))
 
-  ;; The room keeps nothing in mind, so the other events mean nothing to it. The host expects the
-  ;; functions all the same.
+  ;; The room has no state, so it ignores the other events. The host requires the functions.
   (func (export "initialize") (param $room_ptr i32) (param $room_len i32))
   (func (export "connect") (param $client i32))
   (func (export "disconnect") (param $client i32))

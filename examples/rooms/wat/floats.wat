@@ -1,7 +1,7 @@
-;; Floats: computes with every floating-point instruction and tells the bits of what comes out. The
+;; Floats: computes with every floating-point instruction and sends the bits of the results. The
 ;; same messages give the same bits on every processor, NaNs included.
 ;;
-;;   from a client                          answer                                     to
+;;   from a client                          reply                                      to
 ;;   a text or a binary message             40 bytes: the state, see below             everybody
 ;;
 ;; The state is three doubles and four singles. Each byte of a message stirs it once, from all that
@@ -30,11 +30,11 @@
   (func (export "jam_free") (param $ptr i32) (param $size i32))
 
   (func (export "message") (param $client i32) (param $ptr i32) (param $len i32)
-    (call $answer (local.get $ptr) (local.get $len)))
+    (call $reply (local.get $ptr) (local.get $len)))
   (func (export "binary") (param $client i32) (param $ptr i32) (param $len i32)
-    (call $answer (local.get $ptr) (local.get $len)))
+    (call $reply (local.get $ptr) (local.get $len)))
 
-  (func $answer (param $ptr i32) (param $len i32)
+  (func $reply (param $ptr i32) (param $len i32)
     (block $done
       (loop $next
         (br_if $done (i32.eqz (local.get $len)))
@@ -69,7 +69,7 @@
       (f64.copysign
         (f64.mul (f64.abs (global.get $c)) (f64.const 0.3))
         (f64.trunc (global.get $b))))
-    ;; What has left the numbers comes back to them, or all would be NaN for good.
+    ;; Replace a NaN, or the state would stay NaN.
     (if (f64.ne (global.get $a) (global.get $a))
       (then (global.set $a (f64.convert_i32_u (local.get $byte)))))
     (if (f64.gt (f64.abs (global.get $a)) (f64.const 1e200))
@@ -84,7 +84,7 @@
       (f32.min
         (f32.max (f32.nearest (f32.mul (global.get $q) (f32.const 2.5))) (f32.neg (f32.const 1e9)))
         (f32.copysign (f32.sqrt (f32.abs (global.get $p))) (f32.demote_f64 (local.get $x)))))
-    ;; Down to the smallest numbers there are, which some processors would take for zero.
+    ;; Down to subnormal numbers, which some processors flush to zero.
     (global.set $r (f32.mul (global.get $r) (f32.const 0.9)))
     (global.set $s
       (f32.sub

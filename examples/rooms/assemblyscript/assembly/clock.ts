@@ -1,14 +1,14 @@
-// Clock: counts the seconds for as long as somebody watches.
+// Clock: counts seconds while clients are connected.
 //
-//   what happens                     answer                            to
+//   what happens                     reply                             to
 //   the first client connects        the clock starts at zero
 //   a second has passed              tick 1, then tick 2, and so on    everybody
 //   the last client disconnects      the clock stops
 //   a text or a binary message       nothing
 //
-// Here AssemblyScript's own strings and sets are used. The minimal runtime never collects garbage by
-// itself, so each function that makes some calls __collect before it returns: then nothing of ours
-// is on the stack, and that is when collecting is safe.
+// Here AssemblyScript's own strings and sets are used. The minimal runtime never collects garbage
+// by itself, so each function that makes some calls __collect before it returns: then nothing of
+// ours is on the stack, and that is when collecting is safe.
 
 import { EVERYBODY, send_message, set_timer } from "./stateroom";
 
@@ -36,18 +36,18 @@ export function connect(client: i32): void {
 }
 
 export function disconnect(client: i32): void {
-  // A client that was never here does not stop a clock that nobody watches.
+  // Unknown clients are ignored, so they cannot cancel the timer.
   if (watching.delete(client) && watching.size == 0) set_timer(NEVER_MS);
   __collect();
 }
 
 export function timer(): void {
-  // Some hosts take `set_timer(0)` as "at once" instead of "never". So the last client's leaving may
-  // be followed by one more tick, which is nobody's.
+  // Some hosts fire `set_timer(0)` at once instead of cancelling the timer, so one more tick may
+  // follow the last disconnect.
   if (watching.size == 0) return;
   ticks++;
   broadcast("tick " + ticks.toString());
-  // A timer fires once. Whoever wants the next tick asks for it.
+  // A timer fires once, so it is set again for the next tick.
   set_timer(SECOND_MS);
   __collect();
 }

@@ -1,11 +1,11 @@
-// Echo: everything that a client says comes back to that client, and to nobody else.
+// Echo: everything that a client says is echoed to that client alone.
 //
-//   from a client                          answer           to
+//   from a client                          reply            to
 //   a text, also an empty one              the same text    the sender
 //   a binary message, also an empty one    the same bytes   the sender
 //
-// The bytes never become a String or an array of AssemblyScript: they go back from where the host has
-// put them, so that there is nothing to collect.
+// The bytes are sent from where the host wrote them, without a String or an array, so that there is
+// nothing to collect.
 
 import { send_message, send_binary } from "./stateroom";
 

@@ -1,15 +1,14 @@
 //! Echo, for the smallest machines: no SDK, no standard library, no heap.
 //!
-//! | from a client | answer | to |
+//! | from a client | reply | to |
 //! |---|---|---|
 //! | a text, also an empty one | the same text | the sender |
 //! | a binary message, also an empty one | the same bytes | the sender |
 //!
-//! A message may have up to 1024 bytes. For a longer one there is no memory: `jam_malloc` says so
-//! by returning null, and the host does not deliver it.
+//! A message may have up to 1024 bytes. For a longer one `jam_malloc` returns null, and the host
+//! does not deliver it.
 //!
-//! This is also the whole of the ABI 0.2 in one file, for those who want to see it without a
-//! macro in between.
+//! This is also the whole ABI 0.2 in one file, without a macro.
 
 #![no_std]
 
@@ -17,8 +16,8 @@ use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-// What the host can do for us. `client` says who is meant: 0 is everybody, n is client n, and -n
-// is everybody except client n.
+// The host's functions. `client` is the recipient: 0 is everybody, n is client n, and -n is
+// everybody except client n.
 #[link(wasm_import_module = "env")]
 extern "C" {
     fn send_message(client: i32, ptr: *const u8, len: u32);
@@ -38,17 +37,17 @@ const ARENA_BYTES: usize = 1024;
 #[repr(align(8))]
 struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
 
-// SAFETY: a module without threads has nobody to share the arena with. The host writes to it
+// SAFETY: a module without threads does not share the arena. The host writes to it
 // between two calls only, and no Rust reference to its bytes is ever made.
 unsafe impl Sync for Arena {}
 
 static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 
-/// Bytes of the arena that have been handed out. They come back all at once, when the last block
-/// has been freed: a host never holds more than a few, and never for long.
+/// Allocated bytes of the arena. They are released together, when the last block has been freed: a
+/// host never holds more than a few, and never for long.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-/// Blocks that have been handed out and not been freed.
+/// Allocated blocks.
 static BLOCKS: AtomicUsize = AtomicUsize::new(0);
 
 #[no_mangle]
@@ -76,7 +75,7 @@ extern "C" fn jam_free(ptr: *mut u8, _size: u32) {
     }
 }
 
-/// Called once, with the name of the room as UTF-8.
+/// Called once, with the room's id as UTF-8.
 #[no_mangle]
 extern "C" fn initialize(_room_ptr: *const u8, _room_len: u32) {}
 

@@ -1,6 +1,6 @@
-//! Clock: counts the seconds for as long as somebody watches.
+//! Clock: counts seconds while clients are connected.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | the first client connects | the clock starts at zero | |
 //! | a second has passed | `tick 1`, then `tick 2`, and so on | everybody |
@@ -13,7 +13,7 @@ use stateroom_wasm::prelude::*;
 
 const SECOND_MS: u32 = 1000;
 
-/// Asks the host for no timer at all: a room that nobody watches costs nothing.
+/// Cancels the timer: a room without clients costs nothing.
 const NEVER_MS: u32 = 0;
 
 #[stateroom_wasm]
@@ -24,7 +24,10 @@ struct Clock {
 
 impl SimpleStateroomService for Clock {
     fn new(_room_id: &str, _context: &impl StateroomContext) -> Self {
-        Clock { watching: BTreeSet::new(), ticks: 0 }
+        Clock {
+            watching: BTreeSet::new(),
+            ticks: 0,
+        }
     }
 
     fn connect(&mut self, client: ClientId, context: &impl StateroomContext) {
@@ -42,7 +45,7 @@ impl SimpleStateroomService for Clock {
     fn timer(&mut self, context: &impl StateroomContext) {
         if let Some(news) = self.tick() {
             context.send_message(MessageRecipient::Broadcast, &news);
-            // A timer fires once. Whoever wants the next tick asks for it.
+            // A timer fires once, so it is set again for the next tick.
             context.set_timer(SECOND_MS);
         }
     }
@@ -61,14 +64,14 @@ impl Clock {
 
     /// Returns whether this was the last client, so that the clock has to be stopped.
     fn leave(&mut self, client: ClientId) -> bool {
-        // A client that was never here does not stop a clock that nobody watches.
+        // Unknown clients are ignored, so they cannot cancel the timer.
         self.watching.remove(&client) && self.watching.is_empty()
     }
 
-    /// Counts one more second and returns what to tell everybody.
+    /// Counts one more second and returns the text for everybody.
     fn tick(&mut self) -> Option<String> {
-        // Some hosts take `set_timer(0)` as "at once" instead of "never". So the last client's
-        // leaving may be followed by one more tick, which is nobody's.
+        // Some hosts fire `set_timer(0)` at once instead of cancelling the timer, so one more tick
+        // may follow the last disconnect.
         if self.watching.is_empty() {
             return None;
         }

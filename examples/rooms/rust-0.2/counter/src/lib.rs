@@ -1,6 +1,6 @@
 //! Counter: one number that everybody in the room shares.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | a client connects | the count, such as `0` | the newcomer |
 //! | `+` | the count, one higher | everybody |
@@ -40,7 +40,7 @@ impl SimpleStateroomService for Counter {
     }
 }
 
-/// The count after `text` has been applied to it, or nothing when the text makes no sense.
+/// The count after `text` has been applied to it, or `None` if the text is invalid.
 fn changed(count: i64, text: &str) -> Option<i64> {
     match text {
         "+" => return Some(count.saturating_add(1)),
@@ -58,8 +58,8 @@ fn changed(count: i64, text: &str) -> Option<i64> {
     }
 }
 
-/// Reads a number without a sign. Rust's own parser would take a sign too, and `+-5` is more
-/// likely a slip of the finger than a wish.
+/// Parses a number without a sign. Rust's parser would accept a sign, too, and `+-5` is more likely
+/// a typo.
 fn unsigned(digits: &str) -> Option<i64> {
     if digits.starts_with(|c: char| c.is_ascii_digit()) {
         digits.parse().ok()

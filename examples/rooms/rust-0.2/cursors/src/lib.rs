@@ -1,6 +1,6 @@
 //! Cursors: everybody sees where everybody else points. All of it is binary.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | a client sends 1 to 256 bytes (its position, in whatever form the clients agree on) | a frame | everybody but the sender |
 //! | a client connects | the latest frame of each other client that has sent one, by id | the newcomer |
@@ -9,8 +9,8 @@
 //! | a text | `This room is binary: send your position as 1 to 256 bytes.` | the sender |
 //!
 //! A frame is the id of the client that it is about, as four bytes, little endian, and then the
-//! position, just as that client sent it. A frame of four bytes has no position in it, which
-//! means: this client has gone, take its cursor away.
+//! position, unchanged. A frame of four bytes has no position: the client has disconnected, and its
+//! cursor is removed.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,9 @@ struct Cursors {
 
 impl SimpleStateroomService for Cursors {
     fn new(_room_id: &str, _context: &impl StateroomContext) -> Self {
-        Cursors { positions: BTreeMap::new() }
+        Cursors {
+            positions: BTreeMap::new(),
+        }
     }
 
     fn connect(&mut self, client: ClientId, context: &impl StateroomContext) {
@@ -41,7 +43,10 @@ impl SimpleStateroomService for Cursors {
 
     fn disconnect(&mut self, client: ClientId, context: &impl StateroomContext) {
         if self.positions.remove(&client).is_some() {
-            context.send_binary(MessageRecipient::EveryoneExcept(client), &frame(client, &[]));
+            context.send_binary(
+                MessageRecipient::EveryoneExcept(client),
+                &frame(client, &[]),
+            );
         }
     }
 
@@ -57,13 +62,13 @@ impl SimpleStateroomService for Cursors {
 }
 
 impl Cursors {
-    /// Remembers where `client` points and returns the frame for the others, or nothing when the
-    /// position is not one.
+    /// Stores the position of `client` and returns the frame for the others, or `None` if the
+    /// position is invalid.
     fn moved(&mut self, client: ClientId, position: &[u8]) -> Option<Vec<u8>> {
         if position.is_empty() || position.len() > POSITION_BYTES {
             return None;
         }
-        // Only those who have connected may point, so that each cursor is taken away some day.
+        // Only connected clients have a position, so that every cursor is removed in the end.
         let latest = self.positions.get_mut(&client)?;
         latest.clear();
         latest.extend_from_slice(position);

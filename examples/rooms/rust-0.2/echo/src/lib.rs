@@ -1,6 +1,6 @@
-//! Echo: everything that a client says comes back to that client, and to nobody else.
+//! Echo: everything that a client says is echoed to that client alone.
 //!
-//! | from a client | answer | to |
+//! | from a client | reply | to |
 //! |---|---|---|
 //! | a text | the same text | the sender |
 //! | a binary message | the same bytes | the sender |
@@ -17,8 +17,8 @@ impl SimpleStateroomService for Echo {
     }
 
     fn message(&mut self, client: ClientId, message: &str, context: &impl StateroomContext) {
-        // The SDK takes the address of the first byte of what it sends, and panics when there is
-        // none. So an empty message gets no answer here.
+        // The SDK panics on an empty message, since it takes the address of the first byte. So
+        // there is no reply to one.
         if !message.is_empty() {
             context.send_message(client, message);
         }

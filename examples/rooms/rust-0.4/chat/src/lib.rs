@@ -1,20 +1,20 @@
 //! Chat: a room to talk in, with nicknames.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | a client connects | `Welcome, guest1. Commands: /nick NAME, /who.` | the newcomer |
 //! | | `guest1 joined.` | everybody else |
 //! | a client disconnects | `guest1 left.` | everybody else |
 //! | a text | `guest1: the text` | everybody, the sender too |
 //! | `/nick ada` | `guest1 is now ada.` | everybody |
-//! | `/nick` with a name that will not do | why it will not do | the sender |
+//! | `/nick` with an invalid name | the reason | the sender |
 //! | `/who` | `Here: ada, guest2.`, by id | the sender |
 //! | any other text that begins with a slash | `Commands: /nick NAME, /who.` | the sender |
 //! | a text of more than 2000 bytes | `That is too long: 2000 bytes at most.` | the sender |
 //! | a text of nothing but spaces, or a binary message | nothing | |
 //!
 //! A name has 1 to 24 characters, none of them a control character, and is not in use. Names
-//! that begin with `guest` are the room's to give. Spaces around names and texts are taken off.
+//! that begin with `guest` are reserved. Spaces around names and texts are trimmed.
 
 use std::collections::BTreeMap;
 
@@ -33,36 +33,50 @@ struct Chat {
 impl StateroomService for Chat {
     fn connect(&mut self, client: ClientId, context: &impl StateroomContext) {
         let name = format!("guest{}", u32::from(client));
-        context.send_message(client, format!("Welcome, {name}. Commands: /nick NAME, /who."));
-        context.send_message(MessageRecipient::EveryoneExcept(client), format!("{name} joined."));
+        context.send_message(
+            client,
+            format!("Welcome, {name}. Commands: /nick NAME, /who."),
+        );
+        context.send_message(
+            MessageRecipient::EveryoneExcept(client),
+            format!("{name} joined."),
+        );
         self.names.insert(client, name);
     }
 
     fn disconnect(&mut self, client: ClientId, context: &impl StateroomContext) {
         if let Some(name) = self.names.remove(&client) {
-            context.send_message(MessageRecipient::EveryoneExcept(client), format!("{name} left."));
+            context.send_message(
+                MessageRecipient::EveryoneExcept(client),
+                format!("{name} left."),
+            );
         }
     }
 
-    fn message(&mut self, client: ClientId, message: MessagePayload, context: &impl StateroomContext) {
+    fn message(
+        &mut self,
+        client: ClientId,
+        message: MessagePayload,
+        context: &impl StateroomContext,
+    ) {
         let Some(text) = message.text() else {
             return;
         };
-        if let Some((recipient, answer)) = self.said(client, text) {
-            context.send_message(recipient, answer);
+        if let Some((recipient, reply)) = self.reply_to(client, text) {
+            context.send_message(recipient, reply);
         }
     }
 }
 
-/// What the room has to say, and to whom.
-type Answer = (MessageRecipient, String);
+/// A reply and its recipient.
+type Reply = (MessageRecipient, String);
 
 impl Chat {
-    /// What to answer when `client` says `text`, if anything.
-    fn said(&mut self, client: ClientId, text: &str) -> Option<Answer> {
-        // Somebody who never connected has no name, and nothing to say.
+    /// The reply to a text, if any.
+    fn reply_to(&mut self, client: ClientId, text: &str) -> Option<Reply> {
+        // A client that never connected has no name and gets no reply.
         let name = self.names.get(&client)?;
-        let to_sender = |answer: &str| Some((client.into(), answer.to_string()));
+        let to_sender = |reply: &str| Some((client.into(), reply.to_string()));
         let text = text.trim();
         if text.is_empty() {
             return None;
@@ -76,8 +90,8 @@ impl Chat {
         let (command, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         match command {
             "/nick" => match self.rename(client, rest.trim()) {
-                Ok(news) => Some((MessageRecipient::Broadcast, news)),
-                Err(why) => to_sender(why),
+                Ok(announcement) => Some((MessageRecipient::Broadcast, announcement)),
+                Err(reason) => to_sender(reason),
             },
             "/who" => {
                 let names: Vec<&str> = self.names.values().map(String::as_str).collect();
@@ -87,7 +101,7 @@ impl Chat {
         }
     }
 
-    /// Gives `client` a new name and returns the news, or why the name will not do.
+    /// Renames `client` and returns the announcement, or why the name is refused.
     fn rename(&mut self, client: ClientId, name: &str) -> Result<String, &'static str> {
         if name.is_empty() {
             return Err("Say /nick and then your new name.");

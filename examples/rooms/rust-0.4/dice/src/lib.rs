@@ -1,6 +1,6 @@
 //! Dice: rolls dice for the whole room, with random numbers from the host.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | a client connects | the hint below | the newcomer |
 //! | `2d6` (two dice of six sides) | `client 1 rolled 2d6: 3 + 5 = 8` | everybody |
@@ -26,7 +26,12 @@ impl StateroomService for Dice {
         context.send_message(client, HINT);
     }
 
-    fn message(&mut self, client: ClientId, message: MessagePayload, context: &impl StateroomContext) {
+    fn message(
+        &mut self,
+        client: ClientId,
+        message: MessagePayload,
+        context: &impl StateroomContext,
+    ) {
         let Some(text) = message.text() else {
             return;
         };
@@ -41,7 +46,7 @@ impl StateroomService for Dice {
     }
 }
 
-/// Reads `2d6` as two dice of six sides, and `d6` as one.
+/// Parses `2d6` as two dice of six sides, and `d6` as one.
 fn parse(text: &str) -> Option<(u32, u32)> {
     let (dice, sides) = text.trim().split_once(['d', 'D'])?;
     let dice = if dice.is_empty() { 1 } else { number(dice)? };
@@ -49,7 +54,7 @@ fn parse(text: &str) -> Option<(u32, u32)> {
     ((1..=100).contains(&dice) && (2..=1000).contains(&sides)).then_some((dice, sides))
 }
 
-/// Reads a number of digits only; Rust's own parser would take a sign too.
+/// Parses digits only; Rust's parser would accept a sign, too.
 fn number(digits: &str) -> Option<u32> {
     if digits.bytes().all(|b| b.is_ascii_digit()) {
         digits.parse().ok()
@@ -58,7 +63,7 @@ fn number(digits: &str) -> Option<u32> {
     }
 }
 
-/// Rolls the dice and says how they fell.
+/// Rolls the dice and returns the text.
 fn roll(client: ClientId, dice: u32, sides: u32) -> Result<String, getrandom::Error> {
     let mut text = format!("client {} rolled {dice}d{sides}: ", u32::from(client));
     let mut total = 0;
@@ -76,11 +81,11 @@ fn roll(client: ClientId, dice: u32, sides: u32) -> Result<String, getrandom::Er
     Ok(text)
 }
 
-/// A number from 1 to `sides`, each as likely as the others.
+/// A uniform number from 1 to `sides`.
 fn roll_one(sides: u32) -> Result<u32, getrandom::Error> {
-    // The remainder of a random number favours the small sides a little, unless the numbers above
-    // the last whole multiple of `sides` are thrown away. That is rare, and a few tries are
-    // plenty. They are counted, so that a host whose numbers never change cannot hang the room.
+    // Rejection sampling: numbers above the last whole multiple of `sides` would make small sides
+    // likelier. Rejection is rare; attempts are bounded, so that a host with constant numbers
+    // cannot hang the room.
     let fair = u32::MAX - u32::MAX % sides;
     let mut random = 0;
     for _ in 0..16 {

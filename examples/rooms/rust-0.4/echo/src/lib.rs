@@ -1,6 +1,6 @@
-//! Echo: everything that a client says comes back to that client, and to nobody else.
+//! Echo: everything that a client says is echoed to that client alone.
 //!
-//! | from a client | answer | to |
+//! | from a client | reply | to |
 //! |---|---|---|
 //! | a text, also an empty one | the same text | the sender |
 //! | a binary message, also an empty one | the same bytes | the sender |
@@ -12,7 +12,12 @@ use stateroom_wasm::*;
 struct Echo;
 
 impl StateroomService for Echo {
-    fn message(&mut self, client: ClientId, message: MessagePayload, context: &impl StateroomContext) {
+    fn message(
+        &mut self,
+        client: ClientId,
+        message: MessagePayload,
+        context: &impl StateroomContext,
+    ) {
         context.send_message(client, message);
     }
 }

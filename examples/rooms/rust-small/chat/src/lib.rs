@@ -1,20 +1,20 @@
 //! Chat: a room to talk in, with nicknames, in less than four KiB of memory.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | a client connects | `Welcome, guest1. Commands: /nick NAME, /who.` | the newcomer |
 //! | | `guest1 joined.` | everybody else |
 //! | a client disconnects | `guest1 left.` | everybody else |
 //! | a text | `guest1: the text` | everybody, the sender too |
 //! | `/nick ada` | `guest1 is now ada.` | everybody |
-//! | `/nick` with a name that will not do | why it will not do | the sender |
+//! | `/nick` with an invalid name | the reason | the sender |
 //! | `/who` | `Here: ada, guest2.`, by when they came | the sender |
 //! | any other text that begins with a slash | `Commands: /nick NAME, /who.` | the sender |
 //! | a text of more than 400 bytes | `That is too long: 400 bytes at most.` | the sender |
 //! | a text of nothing but spaces, or a binary message | nothing | |
 //!
 //! A name has 1 to 24 bytes, none of them a control character, and is not in use. Names that begin
-//! with `guest` are the room's to give. A ninth client may listen, but has no name and is not heard.
+//! with `guest` are reserved. A ninth client receives messages, but has no name and cannot send.
 
 #![no_std]
 
@@ -25,18 +25,20 @@ const NAME_BYTES: usize = 24;
 const MEMBERS: usize = 8;
 
 type Name = Text<NAME_BYTES>;
-/// Long enough for each answer.
-type Answer = Text<{ NAME_BYTES + TEXT_BYTES + 8 }>;
+/// Long enough for every reply.
+type Reply = Text<{ NAME_BYTES + TEXT_BYTES + 8 }>;
 
 struct Chat {
-    /// Who is here, in the order in which they came.
+    /// The connected clients, in order of arrival.
     members: [Option<(i32, Name)>; MEMBERS],
 }
 
 room!(Chat);
 
 impl Room for Chat {
-    const NEW: Self = Chat { members: [None; MEMBERS] };
+    const NEW: Self = Chat {
+        members: [None; MEMBERS],
+    };
 
     fn connect(&mut self, client: i32) {
         let mut name = Name::new();
@@ -46,22 +48,29 @@ impl Room for Chat {
             return;
         };
         *place = Some((client, name));
-        say(client, &["Welcome, ", name.as_str(), ". Commands: /nick NAME, /who."]);
-        say(-client, &[name.as_str(), " joined."]);
+        send_pieces(
+            client,
+            &["Welcome, ", name.as_str(), ". Commands: /nick NAME, /who."],
+        );
+        send_pieces(-client, &[name.as_str(), " joined."]);
     }
 
     fn disconnect(&mut self, client: i32) {
-        let Some(index) = self.index(client) else { return };
+        let Some(index) = self.index(client) else {
+            return;
+        };
         if let Some((_, name)) = self.members[index] {
-            say(-client, &[name.as_str(), " left."]);
+            send_pieces(-client, &[name.as_str(), " left."]);
         }
-        // Those behind move up, so that the order stays.
+        // Later members move up, so that the order is kept.
         self.members[index..].rotate_left(1);
         self.members[MEMBERS - 1] = None;
     }
 
     fn text(&mut self, client: i32, text: &str) {
-        let Some(name) = self.name(client) else { return };
+        let Some(name) = self.name(client) else {
+            return;
+        };
         let text = text.trim();
         if text.len() > TEXT_BYTES {
             send_text(client, "That is too long: 400 bytes at most.");
@@ -70,37 +79,41 @@ impl Room for Chat {
         } else if text == "/nick" {
             self.rename(client, "");
         } else if text == "/who" {
-            self.tell_who(client);
+            self.send_names(client);
         } else if text.starts_with('/') {
             send_text(client, "Commands: /nick NAME, /who.");
         } else if !text.is_empty() {
-            say(EVERYBODY, &[name.as_str(), ": ", text]);
+            send_pieces(EVERYBODY, &[name.as_str(), ": ", text]);
         }
     }
 }
 
 impl Chat {
     fn index(&self, client: i32) -> Option<usize> {
-        self.members.iter().position(|member| matches!(member, Some((id, _)) if *id == client))
+        self.members
+            .iter()
+            .position(|member| matches!(member, Some((id, _)) if *id == client))
     }
 
     fn name(&self, client: i32) -> Option<Name> {
-        self.index(client).and_then(|index| self.members[index]).map(|(_, name)| name)
+        self.index(client)
+            .and_then(|index| self.members[index])
+            .map(|(_, name)| name)
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().flatten().map(|(_, name)| name.as_str())
     }
 
-    fn tell_who(&self, client: i32) {
-        let mut answer = Answer::new();
+    fn send_names(&self, client: i32) {
+        let mut reply = Reply::new();
         for (i, name) in self.names().enumerate() {
-            answer.push(if i > 0 { ", " } else { "Here: " }).push(name);
+            reply.push(if i > 0 { ", " } else { "Here: " }).push(name);
         }
-        send_text(client, answer.push(".").as_str());
+        send_text(client, reply.push(".").as_str());
     }
 
-    /// Gives a client a new name and tells everybody, or tells the client why it will not do.
+    /// Renames a client and announces it, or sends the client the reason why not.
     fn rename(&mut self, client: i32, name: &str) {
         let problem = if name.is_empty() {
             Some("Say /nick and then your new name.")
@@ -117,8 +130,10 @@ impl Chat {
         };
         if let Some(problem) = problem {
             send_text(client, problem);
-        } else if let Some(Some((_, old))) = self.index(client).map(|index| &mut self.members[index]) {
-            say(EVERYBODY, &[old.as_str(), " is now ", name, "."]);
+        } else if let Some(Some((_, old))) =
+            self.index(client).map(|index| &mut self.members[index])
+        {
+            send_pieces(EVERYBODY, &[old.as_str(), " is now ", name, "."]);
             *old = Name::new();
             old.push(name);
         }
@@ -126,10 +141,10 @@ impl Chat {
 }
 
 /// Sends a text made of pieces.
-fn say(to: i32, pieces: &[&str]) {
-    let mut answer = Answer::new();
+fn send_pieces(to: i32, pieces: &[&str]) {
+    let mut reply = Reply::new();
     for piece in pieces {
-        answer.push(piece);
+        reply.push(piece);
     }
-    send_text(to, answer.as_str());
+    send_text(to, reply.as_str());
 }

@@ -1,6 +1,6 @@
-//! Clock: counts the seconds for as long as somebody watches.
+//! Clock: counts seconds while clients are connected.
 //!
-//! | what happens | answer | to |
+//! | what happens | reply | to |
 //! |---|---|---|
 //! | the first client connects | the clock starts at zero | |
 //! | a second has passed | `tick 1`, then `tick 2`, and so on | everybody |
@@ -22,7 +22,10 @@ struct Clock {
 room!(Clock);
 
 impl Room for Clock {
-    const NEW: Self = Clock { watching: 0, ticks: 0 };
+    const NEW: Self = Clock {
+        watching: 0,
+        ticks: 0,
+    };
 
     fn connect(&mut self, _client: i32) {
         self.watching += 1;
@@ -40,10 +43,16 @@ impl Room for Clock {
     }
 
     fn timer(&mut self) {
-        // Some hosts take a timer of zero as "at once" instead of "never".
+        // Some hosts fire a timer of zero at once instead of cancelling it.
         if self.watching > 0 {
             self.ticks = self.ticks.saturating_add(1);
-            send_text(EVERYBODY, Text::<16>::new().push("tick ").push_number(self.ticks).as_str());
+            send_text(
+                EVERYBODY,
+                Text::<16>::new()
+                    .push("tick ")
+                    .push_number(self.ticks)
+                    .as_str(),
+            );
             set_timer(SECOND_MS);
         }
     }

@@ -1,14 +1,14 @@
-//! Hostile: does what a room must not do, when a client asks for it. For seeing how a host takes it.
+//! Hostile: misbehaves on request, to test how a host copes.
 //!
 //! | a text | what the room does |
 //! |---|---|
 //! | `panic` | panics |
 //! | `loop` | never returns |
-//! | `recurse` | calls itself without end |
-//! | `wild` | sends bytes that lie outside of its memory |
-//! | `flood` | sends messages without end |
-//! | `grow` | asks for memory until it is refused, then says `refused` to the sender |
-//! | anything else | says it back to the sender, as a well-behaved room would |
+//! | `recurse` | recurses endlessly |
+//! | `wild` | sends bytes outside its memory |
+//! | `flood` | sends messages endlessly |
+//! | `grow` | grows its memory until that is refused, then sends `refused` to the sender |
+//! | anything else | echoes it to the sender |
 
 #![no_std]
 
@@ -31,8 +31,10 @@ impl Room for Hostile {
             "recurse" => {
                 recurse(0);
             }
-            // SAFETY: it is not; the host has to see to that.
-            "wild" => unsafe { env::send_message(client, core::ptr::without_provenance(0xffff_0000), 0x8000) },
+            // SAFETY: none; the host must check the pointer.
+            "wild" => unsafe {
+                env::send_message(client, core::ptr::without_provenance(0xffff_0000), 0x8000)
+            },
             "flood" => loop {
                 send_text(client, "more");
             },
@@ -46,7 +48,7 @@ impl Room for Hostile {
     }
 }
 
-/// Not a loop, since there is something left to do after each call.
+/// Not a tail call, so that it is not optimised to a loop.
 #[expect(unconditional_recursion)]
 #[inline(never)]
 fn recurse(depth: u64) -> u64 {

@@ -8,13 +8,13 @@ mod text;
 
 pub use text::Text;
 
-/// Length of the longest message that a room takes, in bytes. For a longer one there is no memory,
-/// and the host does not deliver it.
+/// Maximum length of a message to a room, in bytes. The host does not deliver longer ones, for
+/// which `jam_malloc` returns null.
 pub const MESSAGE_BYTES: usize = 512;
 
-/// A room. What is not written down means nothing to it.
+/// A room. Events without a method of its own are ignored.
 pub trait Room {
-    /// The room before anything has happened. A constant, so that it is part of the module's data.
+    /// The initial state. A constant, so that it is part of the module's data.
     const NEW: Self;
 
     fn connect(&mut self, client: i32) {
@@ -51,13 +51,13 @@ pub fn send_bytes(to: i32, bytes: &[u8]) {
     unsafe { env::send_binary(to, bytes.as_ptr(), bytes.len() as u32) }
 }
 
-/// Asks for one call of [`Room::timer`] after so many milliseconds; zero takes it away.
+/// Requests one call of [`Room::timer`] after this many milliseconds; zero cancels it.
 pub fn set_timer(milliseconds: u32) {
     // SAFETY: no memory is involved.
     unsafe { env::set_timer(milliseconds) }
 }
 
-/// The functions of the host, as they are.
+/// The functions of the host.
 pub mod env {
     #[link(wasm_import_module = "env")]
     extern "C" {
@@ -75,7 +75,7 @@ macro_rules! room {
 
         struct Shared<T>(UnsafeCell<T>);
 
-        // SAFETY: a module without threads has nobody to share with.
+        // SAFETY: a module without threads does not share it.
         unsafe impl<T> Sync for Shared<T> {}
 
         static ROOM: Shared<$room> = Shared(UnsafeCell::new(<$room as $crate::Room>::NEW));

@@ -1,6 +1,6 @@
 //! A text of fixed capacity.
 
-/// Up to `N` bytes of text. What does not fit is left off at a character's end.
+/// Up to `N` bytes of text. Excess is truncated at a character boundary.
 #[derive(Clone, Copy)]
 pub struct Text<const N: usize> {
     bytes: [u8; N],
@@ -10,7 +10,10 @@ pub struct Text<const N: usize> {
 impl<const N: usize> Text<N> {
     /// An empty text.
     pub const fn new() -> Self {
-        Text { bytes: [0; N], len: 0 }
+        Text {
+            bytes: [0; N],
+            len: 0,
+        }
     }
 
     /// Appends a number.
