@@ -1,4 +1,4 @@
-//! What a server is started with.
+//! The configuration of a server.
 
 use crate::rate_limit::Rate;
 use stateroom_wasmi_host::{FaultPolicy, Limits, LoadError, LoadOptions, Module};
@@ -6,18 +6,16 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
-    string::String,
     time::Duration,
-    vec::Vec,
 };
 
-/// What a [`Server`](super::Server) is started with; the fields say their defaults.
+/// The configuration of a [`Server`](super::Server). Each field states its default.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// The module, binary.
+    /// The module, in the binary format.
     pub module: Vec<u8>,
-    /// What the module is called in `/rooms`.
+    /// The module's name in `/rooms`. Default `room.wasm`.
     pub module_name: String,
     /// The address to listen on. Default 127.0.0.1.
     pub host: IpAddr,
@@ -25,60 +23,62 @@ pub struct ServerConfig {
     pub port: u16,
     /// Time between two pings of the server. Default 30 s.
     pub heartbeat_interval: Duration,
-    /// Time after which a client that sends nothing, not even pongs, is dropped, and likewise a
-    /// connection that takes not a byte of what is sent. Default 120 s.
+    /// Time after which a client that sends nothing, not even pongs, is disconnected, and after
+    /// which a connection that takes no byte of what is sent to it is closed. Default 120 s.
     pub heartbeat_timeout: Duration,
     /// A folder whose files are served instead of the page. Default none.
     pub static_dir: Option<PathBuf>,
-    /// Tasks that run rooms, each with an interpreter of its own. Default one for each core; more
-    /// bring nothing.
+    /// Tasks that run rooms, each with an interpreter of its own. Default one per core; more do
+    /// not help.
     pub workers: usize,
     /// Time after which a room without clients is closed. Default 60 s.
     pub room_idle: Duration,
     /// Whether a room without clients is kept while its timer is set. Default no.
     pub keep_timers: bool,
-    /// Limits of the module and of each room. Defaults are [`Limits::default`].
+    /// Limits of the module and of each room. Default [`Limits::default`].
     pub limits: Limits,
-    /// Rooms that are open at a time, over all workers. Default 10,000.
+    /// Open rooms, over all workers. Default 10,000.
     pub max_rooms: usize,
-    /// Messages that wait for one client; one more, and the client is closed with 1013. A room may
-    /// say much in one event, so this should be no less than
-    /// [`Limits::max_outbox_messages`](crate::Limits::max_outbox_messages). Default 4,096.
+    /// Messages that may be queued for one client; beyond that it is closed with 1013. Should be
+    /// no less than [`Limits::max_outbox_messages`], which a room may send in one event. Default
+    /// 4,096.
     pub max_queued_messages: usize,
-    /// Bytes of the messages that wait for one client, likewise. Default 8 MiB.
+    /// Bytes of messages that may be queued for one client; beyond that it is closed with 1013.
+    /// Default 8 MiB.
     pub max_queued_bytes: usize,
-    /// Messages and pings of one client. Who sends more is not read from until it is time, so that
-    /// nothing is lost. Default 500 a second, 1,000 at once.
+    /// Messages and pings of one client. A client over the rate is throttled: it is read from
+    /// later, and nothing is lost. Default 500 a second, bursts of 1,000.
     pub message_rate: Rate,
-    /// Bytes that are read from one connection, likewise; so many that a message of the greatest
-    /// length takes less than [`heartbeat_timeout`](Self::heartbeat_timeout). Default 8 MiB a second,
-    /// 16 MiB at once.
+    /// Bytes of one connection, throttled too. High enough that a message of
+    /// [`Limits::max_message_bytes`] takes less than
+    /// [`heartbeat_timeout`](Self::heartbeat_timeout). Default 8 MiB a second, bursts of 16 MiB.
     pub byte_rate: Rate,
-    /// Connections at a time, of all kinds; one more is answered with 503. Default 10,000.
+    /// Concurrent connections of all kinds; beyond that, 503. Default 10,000.
     pub max_connections: usize,
-    /// Connections at a time from one address (of IPv6, from one /64 network); one more is answered
-    /// with 429. Behind a proxy all clients have its address. Default 1,000.
+    /// Concurrent connections from one address (for IPv6, one /64 network); beyond that, 429.
+    /// Behind a proxy all clients have its address. Default 1,000.
     pub max_connections_per_address: usize,
-    /// New connections from one address, likewise. This bounds how fast tokens can be guessed.
-    /// Default 200 a second, 2,000 at once.
+    /// New connections from one address; beyond that, 429. Bounds how fast tokens can be guessed.
+    /// Default 200 a second, bursts of 2,000.
     pub connect_rate: Rate,
-    /// Time for a request, from when it could begin to the end of its headers; then the connection
-    /// is closed. Default 10 s.
+    /// Time for a request's headers, from the moment a request may start; then the connection is
+    /// closed. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Tokens of clients that a room remembers. Default 4,096.
+    /// Client tokens that a room remembers. Default 4,096.
     pub max_tokens: usize,
-    /// The origins whose pages may talk to the rooms, besides the server's own, as in
-    /// `https://example.org`; `*` for all. Default none.
+    /// Origins whose pages may connect, besides the server's own, such as `https://example.org`;
+    /// `*` allows all. Default none.
     pub allowed_origins: Vec<String>,
-    /// What becomes of a room whose guest fails. Default [`FaultPolicy::Close`], with 1011.
+    /// What follows when a guest fails. Default [`FaultPolicy::Close`], which closes the room's
+    /// clients with 1011.
     pub on_fault: FaultPolicy,
-    /// Seeds the random generators of the rooms. Default: from the operating system, so that
-    /// nobody can guess it.
+    /// Seed of the rooms' random generators. Default: from the operating system, so that it cannot
+    /// be guessed.
     pub seed: Option<u64>,
 }
 
 impl ServerConfig {
-    /// A server of this binary module, with defaults for everything else.
+    /// The defaults, for this module.
     pub fn new(module: impl Into<Vec<u8>>) -> Self {
         Self {
             module: module.into(),
@@ -158,32 +158,33 @@ impl ServerConfig {
         Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
     }
 
+    /// The configured seed, or a random one.
     pub(crate) fn draw_seed(&self) -> Result<u64, ServeError> {
         match self.seed {
             Some(seed) => Ok(seed),
-            None => getrandom::u64().map_err(|error| ServeError::Start(error.into())),
+            None => getrandom::u64().map_err(|error| ServeError::Seed(error.into())),
         }
     }
 }
 
-/// Why a server did not start.
+/// Why a server could not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The module cannot be served.
+    /// The module cannot be loaded.
     Load(LoadError),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     Listen(io::Error),
-    /// The operating system gave no seed.
-    Start(io::Error),
+    /// The operating system returned no random seed.
+    Seed(io::Error),
 }
 
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Load(_) => "the module cannot be served",
-            Self::Listen(_) => "the address cannot be listened on",
-            Self::Start(_) => "the operating system refused what the server needs",
+            Self::Load(_) => "cannot load the module",
+            Self::Listen(_) => "cannot listen on the address",
+            Self::Seed(_) => "cannot get a random seed from the operating system",
         })
     }
 }
@@ -192,7 +193,7 @@ impl core::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Load(error) => Some(error),
-            Self::Listen(error) | Self::Start(error) => Some(error),
+            Self::Listen(error) | Self::Seed(error) => Some(error),
         }
     }
 }

@@ -1,17 +1,41 @@
-//! A WebSocket server of rooms: one module, a room for each name that clients ask for.
+//! A WebSocket server for Stateroom rooms: one module, and one room per room id that clients
+//! connect to.
 //!
-//! | request | answer |
+//! ```no_run
+//! use stateroom_wasmi_server::{Server, ServerConfig};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ServerConfig::new(std::fs::read("chat.wasm")?).port(0);
+//! let server = Server::bind(config).await?;
+//! println!("listening on {}", server.local_addr());
+//! server.run(async { tokio::signal::ctrl_c().await.expect("no signal handler") }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | request | response |
 //! | --- | --- |
-//! | `GET /ws`, `GET /ws/{room}` | a WebSocket to a room, which is opened for its first client; `/ws` is the room with the empty id; `?token=` gives a returning client the id it had |
+//! | `GET /ws`, `GET /ws/{room}` | a WebSocket to a room, which opens with its first client; `/ws` is the room with the empty id; `?token=` gives a returning client its previous id |
 //! | `GET /status` | `ok` |
-//! | `GET /rooms` | the rooms and their figures, in JSON |
-//! | `GET /` | the files of a folder, or else a page to play with the rooms |
+//! | `GET /rooms` | the rooms and their statistics, in JSON |
+//! | `GET /` | the files of a folder, or else a page to try the rooms |
 //!
-//! A page of a foreign origin gets 403, who connects too often 429, and one more than there are
-//! places for 503; [`ServerConfig`] has the limits.
+//! # Limits
 //!
-//! Rooms are spread over workers, tasks that each have a host and an interpreter of their own. A client's
-//! connection is a task that talks to its room's worker through bounded channels.
+//! Everything that a client can do is bounded; [`ServerConfig`] has the limits and their defaults.
+//! Cross-origin pages get 403, addresses with too many connections 429, and connections beyond the
+//! server's limit 503. Clients over their message or byte rate are throttled, slow clients are
+//! disconnected, and busy rooms apply backpressure.
+//!
+//! # Tasks
+//!
+//! Rooms are spread over workers: tasks that each own a `Host` and an interpreter. A connection is
+//! a task that exchanges messages with its room's worker through bounded channels.
+//!
+//! # Features
+//!
+//! `board` adds `Server::attach`, which serves the rooms of a microcontroller at the other end of a
+//! link.
 
 #![forbid(unsafe_code)]
 
@@ -31,57 +55,33 @@ pub use self::{
 };
 
 use crate::{
-    http::accept::Acceptor, http::origin::Origins, http::rooms_endpoint::RoomList,
-    rooms::worker_pool::WorkerPool, ws::socket::SocketOptions,
+    http::{
+        accept::Acceptor,
+        routes::{AppState, app},
+    },
+    rooms::worker_pool::WorkerPool,
 };
-use axum::{
-    Router,
-    extract::{Path, Query, State, ws::WebSocketUpgrade},
-    http::{StatusCode, header},
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::Router;
 use core::{future::Future, pin::pin, time::Duration};
-use std::{
-    boxed::Box,
-    format, io,
-    net::SocketAddr,
-    string::{String, ToString},
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tower_http::services::ServeDir;
 
-/// A server that listens, and is yet to run.
+/// A server that listens; [`run`](Self::run) serves.
 pub struct Server {
     acceptor: Acceptor,
     address: SocketAddr,
     app: Router,
     workers: Arc<WorkerPool>,
-    /// Told when the server stops, for connections that have no room yet.
+    /// Set at shutdown, for connections that have not joined a room yet.
     stopping: watch::Sender<bool>,
-    /// Dropped when the server stops; each connection holds another.
+    /// Dropped at shutdown; each connection holds a clone.
     connection: mpsc::Sender<()>,
-    /// Ends when the last of those is gone.
+    /// Closed once all clones of `connection` are dropped.
     connections: mpsc::Receiver<()>,
-}
-
-/// What requests share.
-#[derive(Clone)]
-struct Shared {
-    name: Arc<str>,
-    workers: Arc<WorkerPool>,
-    socket: SocketOptions,
-    /// For each answer that lists the rooms to hold one.
-    lists: Arc<Semaphore>,
-    /// For each connection to hold one; gone when the server stops.
-    connection: mpsc::WeakSender<()>,
-    stopping: watch::Receiver<bool>,
 }
 
 impl Server {
@@ -89,23 +89,24 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the module cannot be served, or the address cannot be had.
+    /// If the module cannot be loaded, or the address cannot be bound.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServeError> {
         Self::bind_with(WorkerPool::start(&config)?, config).await
     }
 
-    /// Listens for clients of rooms that run on a board, at the other end of a line.
+    /// Listens for clients of rooms that run on a board, at the other end of a link.
     ///
-    /// Of the configuration, what is about modules, workers and limits of rooms does not matter, but
-    /// for the length of messages. The line is opened when the server runs, and again when it breaks.
+    /// The configuration's module, workers and room limits are unused, except for
+    /// [`Limits::max_message_bytes`](stateroom_wasmi_host::Limits::max_message_bytes). The link is
+    /// opened when the server runs, and reopened whenever it breaks.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had.
+    /// If the address cannot be bound.
     #[cfg(feature = "board")]
     pub async fn attach(mut config: ServerConfig, board: BoardAddress) -> Result<Self, ServeError> {
-        config.module_name = board::name(&board);
-        Self::bind_with(WorkerPool::of_board(board, config.max_tokens), config).await
+        config.module_name = board::module_name(&board);
+        Self::bind_with(WorkerPool::for_board(board, config.max_tokens), config).await
     }
 
     async fn bind_with(workers: WorkerPool, config: ServerConfig) -> Result<Self, ServeError> {
@@ -115,23 +116,17 @@ impl Server {
             .map_err(ServeError::Listen)?;
         let address = listener.local_addr().map_err(ServeError::Listen)?;
         let (connection, connections) = mpsc::channel(1);
-        let (stopping, stop) = watch::channel(false);
-        let shared = Shared {
-            name: config.module_name.as_str().into(),
-            workers: workers.clone(),
-            socket: SocketOptions::new(&config),
-            lists: Arc::new(Semaphore::new(http::rooms_endpoint::LISTS)),
-            connection: connection.downgrade(),
-            stopping: stop,
-        };
-        let origins = Origins::new(&config);
-        let app = router(shared, config.static_dir.as_deref());
-        let app = app.layer(from_fn_with_state(origins, http::origin::guard));
-        let acceptor = Acceptor::new(listener, &config);
+        let (stopping, is_stopping) = watch::channel(false);
+        let state = AppState::new(
+            &config,
+            workers.clone(),
+            connection.downgrade(),
+            is_stopping,
+        );
         Ok(Self {
-            acceptor,
+            acceptor: Acceptor::new(listener, &config),
             address,
-            app,
+            app: app(state, &config),
             workers,
             stopping,
             connection,
@@ -139,19 +134,21 @@ impl Server {
         })
     }
 
-    /// Where it listens: with port 0, the one that was free.
+    /// The address that it listens on; for port 0, with the port that was assigned.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop` is ready. Then it takes no more connections, lets the rooms handle what
-    /// they were given, sends what is queued, and closes all clients with 1001.
+    /// Serves until `stop` resolves. Then it accepts no more connections, lets the rooms handle the
+    /// events they have, sends what is queued, and closes all clients with 1001.
     ///
     /// # Errors
     ///
-    /// If connections can be taken no more; none at present.
+    /// If connections can no longer be accepted; never at present.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        /// Time for requests in flight once all clients are gone.
+        const REQUEST_GRACE: Duration = Duration::from_secs(1);
         let Self {
             acceptor,
             app,
@@ -161,126 +158,27 @@ impl Server {
             mut connections,
             ..
         } = self;
-        let (tell, told) = oneshot::channel();
+        let (stop_accepting, accepting) = oneshot::channel();
         let stopped = async move {
             stop.await;
-            let _ = tell.send(());
+            let _ = stop_accepting.send(());
             let _ = stopping.send(true);
             workers.stop().await;
-            // Each connection ends by itself, within its time for saying goodbye.
+            // Each connection ends by itself, within its timeouts for draining and closing.
             drop(connection);
             let _ = connections.recv().await;
         };
         let serving = acceptor.serve(app, async move {
-            let _ = told.await;
+            let _ = accepting.await;
         });
         let (mut serving, mut stopped) = (pin!(serving), pin!(stopped));
         tokio::select! {
             () = &mut serving => stopped.await,
             () = &mut stopped => {
-                // A request that never ends is no reason to stay.
-                let _ = timeout(LAST_REQUESTS, serving).await;
+                // A request that never ends must not delay the shutdown.
+                let _ = timeout(REQUEST_GRACE, serving).await;
             }
         }
         Ok(())
     }
-}
-
-/// Time for the requests that are being answered when all clients are gone.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
-
-fn router(shared: Shared, static_dir: Option<&std::path::Path>) -> Router {
-    let router = Router::new()
-        .route("/ws", get(connect_default))
-        .route("/ws/", get(connect_default))
-        .route("/ws/{room}", get(connect))
-        .route("/status", get(async || "ok"))
-        .route("/rooms", get(list));
-    match static_dir {
-        Some(dir) => router.fallback_service(ServeDir::new(dir)),
-        None => router.route("/", get(page)),
-    }
-    .with_state(shared)
-}
-
-/// The page may run its own script and talk to this server, and nothing else.
-async fn page() -> impl IntoResponse {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
-                          frame-ancestors 'none'";
-    let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, include_str!("http/page.html"))
-}
-
-async fn list(State(shared): State<Shared>) -> Response {
-    /// Time to wait for others who ask for the same.
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let Ok(Ok(permit)) = timeout(PATIENCE, shared.lists.acquire_owned()).await else {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many are taking the list of rooms\n",
-        )
-            .into_response();
-    };
-    let rooms = shared.workers.list().await;
-    let list = RoomList {
-        module: shared.name.to_string(),
-        abi: shared.workers.abi(),
-        rooms,
-    };
-    list.into_response(permit)
-}
-
-#[derive(serde::Deserialize)]
-struct Params {
-    token: Option<String>,
-}
-
-async fn connect_default(
-    state: State<Shared>,
-    params: Query<Params>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    connect(state, Path(String::new()), params, upgrade).await
-}
-
-async fn connect(
-    State(shared): State<Shared>,
-    Path(room): Path<String>,
-    Query(Params { token }): Query<Params>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    /// Longer tokens would be memory for nothing.
-    const MAX_TOKEN_BYTES: usize = 128;
-    if token
-        .as_ref()
-        .is_some_and(|token| token.len() > MAX_TOKEN_BYTES)
-    {
-        let message = format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n");
-        return (StatusCode::BAD_REQUEST, message).into_response();
-    }
-    let token = token
-        .filter(|token| !token.is_empty())
-        .map(String::into_boxed_str);
-    let options = shared.socket;
-    let Some(connection) = shared.connection.upgrade() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
-    };
-    let upgrade = upgrade
-        // It is zeroed before each attempt to read, and most messages are small.
-        .read_buffer_size(8 << 10)
-        .max_message_size(options.message_bytes)
-        .max_frame_size(options.message_bytes);
-    upgrade.on_upgrade(async move |socket| {
-        let worker = shared.workers.of_room(&room);
-        let room: Box<str> = room.into();
-        ws::socket::run(socket, worker, room, token, options, shared.stopping).await;
-        // The connection is over, for whoever waits for that.
-        drop(connection);
-    })
 }

@@ -1,18 +1,13 @@
-//! Where a board is, and the line to it.
+//! The address of a board, and its byte stream.
 
 use core::fmt;
-use std::{
-    boxed::Box,
-    io,
-    path::PathBuf,
-    string::{String, ToString},
-};
+use std::{io, path::PathBuf};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 
-/// Where a board is reached.
+/// How to reach a board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BoardAddress {
@@ -30,7 +25,7 @@ pub enum BoardAddress {
     },
 }
 
-/// A text that is no address of a board.
+/// A text that is not the address of a board.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     text: String,
@@ -40,7 +35,7 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is neither a serial port nor host:port nor a Unix socket",
+            "`{}` is not a serial port, host:port or the path of a Unix socket",
             self.text
         )
     }
@@ -49,12 +44,12 @@ impl fmt::Display for AddressError {
 impl core::error::Error for AddressError {}
 
 impl BoardAddress {
-    /// Reads an address: `host:port`, the path of a Unix socket, or else a serial port, with this many
-    /// bits per second.
+    /// Parses `host:port`, the path of an existing Unix socket, or else a serial port, which is
+    /// opened at `baud` bits per second.
     ///
     /// # Errors
     ///
-    /// If it is empty.
+    /// If the text is empty.
     pub fn parse(text: &str, baud: u32) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError {
@@ -80,11 +75,11 @@ impl BoardAddress {
         })
     }
 
-    pub(crate) async fn open(&self) -> io::Result<Line> {
+    pub(super) async fn open(&self) -> io::Result<LinkStream> {
         match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
-                // Frames are small and are to leave at once.
+                // Small frames must leave at once.
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
@@ -108,10 +103,10 @@ impl fmt::Display for BoardAddress {
     }
 }
 
-/// An open line, whatever it is.
-pub(crate) type Line = Box<dyn Stream>;
+/// The byte stream of a link.
+pub(super) type LinkStream = Box<dyn Stream>;
 
-/// What bytes are read from and written to.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A duplex byte stream.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}

@@ -1,8 +1,7 @@
-//! A board in the place of the workers: its rooms run at the other end of a line, and their clients
-//! connect here.
+//! A worker whose rooms run on a board, at the other end of a link.
 //!
-//! To connections it is a worker like any other. When the line breaks, or the board starts again, the
-//! clients are closed with 1012, and the line is opened again.
+//! Connections send it the same commands as any worker. When the link breaks or the board restarts,
+//! the clients are closed with 1012 and the link is reopened.
 
 mod address;
 mod session;
@@ -10,25 +9,25 @@ mod session;
 pub use self::address::{AddressError, BoardAddress};
 
 use self::{
-    address::Line,
+    address::LinkStream,
     session::{BoardSession, LinkError},
 };
 use crate::rooms::command::Command;
 use core::time::Duration;
-use stateroom_wasmi_host::{Clock, Instant, driver::tokio::TokioClock};
+use stateroom_wasmi_host::{Clock, driver::tokio::TokioClock};
 use stateroom_wasmi_link::{Bridge, SessionError};
-use std::{io, num::NonZeroU32, string::String, string::ToString};
+use std::io;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     sync::{mpsc, oneshot},
     time::{sleep_until, timeout},
 };
 
-/// Time between two attempts to open a line.
-const OPEN_AGAIN: Duration = Duration::from_millis(500);
+/// Time between two attempts to open the link.
+const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
-/// Time for a board to hear that the bridge leaves.
-const LEAVE: Duration = Duration::from_millis(500);
+/// Time to tell the board that the bridge leaves.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs until the server stops.
 pub(crate) async fn run(
@@ -37,110 +36,117 @@ pub(crate) async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let clock = TokioClock::new();
-    let mut clients = BoardSession::new(max_tokens);
+    let mut session = BoardSession::new(max_tokens);
     let mut last_error = None;
     loop {
         let opened = tokio::select! {
             opened = address.open() => opened,
-            stopped = refuse_all(&mut clients, &mut commands) => return stop(&mut clients, stopped),
+            reply = run_disconnected(&mut session, &mut commands) => {
+                return stop(&mut session, reply);
+            }
         };
         let reason = match opened {
-            Ok(line) => {
+            Ok(stream) => {
                 last_error = None;
-                log::info!("the line to {address} is open");
-                match talk(line, &clock, &mut clients, &mut commands).await {
-                    Ended::Stopped(reply) => return stop(&mut clients, reply),
-                    Ended::Lost(reason) => reason,
+                log::info!("the link to {address} is open");
+                match run_session(stream, &clock, &mut session, &mut commands).await {
+                    Ended::Stopped(reply) => return stop(&mut session, reply),
+                    Ended::LinkLost(reason) => reason,
                 }
             }
             Err(error) => LinkError::Broken(error),
         };
-        // Once, and not each time that it is tried again.
+        // Log each distinct error once, not on every retry.
         let text = reason.to_string();
         if last_error.as_ref() != Some(&text) {
-            log::warn!("the board at {address} cannot be reached: {text}");
+            log::warn!("cannot reach the board at {address}: {text}");
             last_error = Some(text);
         }
-        clients.lose(&reason);
-        let pause = tokio::time::sleep(OPEN_AGAIN);
+        session.on_link_lost(&reason);
+        let pause = tokio::time::sleep(RECONNECT_DELAY);
         tokio::select! {
             () = pause => {}
-            stopped = refuse_all(&mut clients, &mut commands) => return stop(&mut clients, stopped),
+            reply = run_disconnected(&mut session, &mut commands) => {
+                return stop(&mut session, reply);
+            }
         }
     }
 }
 
-/// Who asked to stop is told when it is done; gone if nobody can ask for anything any more.
-type Stopped = Option<oneshot::Sender<()>>;
+/// Where to confirm a stop; none if all senders of commands are gone.
+type StopReply = Option<oneshot::Sender<()>>;
 
-/// How a talk has ended.
+/// How a session has ended.
 enum Ended {
-    Stopped(Stopped),
-    Lost(LinkError),
+    Stopped(StopReply),
+    LinkLost(LinkError),
 }
 
-fn stop(clients: &mut BoardSession, stopped: Stopped) {
-    clients.stop();
-    if let Some(reply) = stopped {
+fn stop(session: &mut BoardSession, reply: StopReply) {
+    session.stop();
+    if let Some(reply) = reply {
         let _ = reply.send(());
     }
 }
 
-/// Turns everybody away while there is no line, until the server stops.
-async fn refuse_all(clients: &mut BoardSession, commands: &mut mpsc::Receiver<Command>) -> Stopped {
+/// Handles commands while the link is down, until the server stops.
+async fn run_disconnected(
+    session: &mut BoardSession,
+    commands: &mut mpsc::Receiver<Command>,
+) -> StopReply {
     while let Some(command) = commands.recv().await {
-        if let Some(stopped) = clients.command(command) {
-            return Some(stopped);
+        if let Some(reply) = session.handle_command(command) {
+            return Some(reply);
         }
     }
     None
 }
 
-/// Talks to a board until the line breaks.
-async fn talk(
-    line: Line,
+/// Runs a session with the board until the link breaks.
+async fn run_session(
+    stream: LinkStream,
     clock: &TokioClock,
-    clients: &mut BoardSession,
+    session: &mut BoardSession,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Ended {
-    let (mut reader, mut writer) = split(line);
-    let session = match session() {
-        Ok(session) => session,
-        Err(error) => return Ended::Lost(LinkError::Broken(error)),
+    let (mut reader, mut writer) = split(stream);
+    let session_id = match random_session_id() {
+        Ok(id) => id,
+        Err(error) => return Ended::LinkLost(LinkError::Broken(error)),
     };
-    let mut bridge = Bridge::new(session, clock.now());
+    let mut bridge = Bridge::new(session_id, clock.now());
     loop {
-        let wake = round(
+        let stepped = step(
             &mut reader,
             &mut writer,
             clock,
             &mut bridge,
-            clients,
+            session,
             commands,
         )
         .await;
-        match wake {
+        match stepped {
             Ok(None) => {}
-            Ok(Some(stopped)) => {
-                bridge.end_session();
-                let _ = timeout(LEAVE, flush(&mut writer, clock, &mut bridge)).await;
-                return Ended::Stopped(stopped);
+            Ok(Some(reply)) => {
+                bridge.leave();
+                let _ = timeout(LEAVE_TIMEOUT, flush(&mut writer, clock, &mut bridge)).await;
+                return Ended::Stopped(reply);
             }
-            Err(reason) => return Ended::Lost(reason),
+            Err(reason) => return Ended::LinkLost(reason),
         }
     }
 }
 
-/// Waits for one thing to happen, and does it; answers who asked to stop, if that was it.
-async fn round(
-    reader: &mut ReadHalf<Line>,
-    writer: &mut WriteHalf<Line>,
+/// Waits for one event and handles it; returns the reply of a stop.
+async fn step(
+    reader: &mut ReadHalf<LinkStream>,
+    writer: &mut WriteHalf<LinkStream>,
     clock: &TokioClock,
     bridge: &mut Bridge,
-    clients: &mut BoardSession,
+    session: &mut BoardSession,
     commands: &mut mpsc::Receiver<Command>,
-) -> Result<Option<Stopped>, LinkError> {
-    clients.send_waiting(bridge);
+) -> Result<Option<StopReply>, LinkError> {
+    session.send_backlog(bridge);
     let mut bytes = [0; 4096];
     let deadline = clock.at(bridge.poll_timeout());
     let now = clock.now();
@@ -151,14 +157,14 @@ async fn round(
             if read == 0 {
                 return Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
-            bridge.handle_input(&bytes[..read], clock.now(), |told| clients.told(told))?;
+            bridge.receive(&bytes[..read], clock.now(), |message| session.handle_message(message))?;
         }
         written = writer.write(unsent), if !unsent.is_empty() => {
             let written = written.map_err(LinkError::Broken)?;
             bridge.sent(written, clock.now());
         }
         command = commands.recv() => match command {
-            Some(command) => return Ok(clients.command(command).map(Some)),
+            Some(command) => return Ok(session.handle_command(command).map(Some)),
             None => return Ok(Some(None)),
         },
         () = sleep_until(deadline) => {}
@@ -167,14 +173,14 @@ async fn round(
     Ok(None)
 }
 
-/// Writes all that is there to write.
+/// Writes everything that the bridge has to send.
 async fn flush(
-    writer: &mut WriteHalf<Line>,
+    writer: &mut WriteHalf<LinkStream>,
     clock: &TokioClock,
     bridge: &mut Bridge,
 ) -> io::Result<()> {
     loop {
-        let now: Instant = clock.now();
+        let now = clock.now();
         let unsent = bridge.unsent(now);
         if unsent.is_empty() {
             return writer.flush().await;
@@ -184,18 +190,18 @@ async fn flush(
     }
 }
 
-/// A session that was not there before, as far as chance goes.
-fn session() -> io::Result<NonZeroU32> {
-    Ok(NonZeroU32::new(getrandom::u32()?).unwrap_or(NonZeroU32::MIN))
+/// Random, so that it differs from earlier sessions.
+fn random_session_id() -> io::Result<u32> {
+    Ok(getrandom::u32()?.max(1))
 }
 
 impl From<SessionError> for LinkError {
-    fn from(lost: SessionError) -> Self {
-        Self::Session(lost)
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
     }
 }
 
-/// What a server of a board's rooms is called in `/rooms`.
-pub(crate) fn name(address: &BoardAddress) -> String {
-    std::format!("the board at {address}")
+/// The `module` of a board's rooms in `/rooms`.
+pub(crate) fn module_name(address: &BoardAddress) -> String {
+    format!("the board at {address}")
 }

@@ -1,19 +1,22 @@
-//! The rooms of a board as the bridge knows them, and their clients.
+//! The bridge's view of a board: its rooms, and their clients.
 
 use crate::{
-    http::rooms_endpoint::RoomSummary,
-    rooms::clients::{Clients, Connection},
-    rooms::command::{Command, Refusal},
+    http::RoomSummary,
+    rooms::{
+        clients::Clients,
+        command::{Command, JoinRejection, REPLACED, STOPPING},
+    },
+    ws::send_queue::ClientSender,
 };
 use core::fmt;
 use stateroom_wasmi_host::{ClientId, RoomKey, Transport, driver::tokio::OwnedEvent};
-use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
-use std::{boxed::Box, collections::VecDeque, format, io, string::ToString, vec::Vec};
+use stateroom_wasmi_link::{BoardMessage, Bridge, Reason, SessionError};
+use std::{collections::VecDeque, io};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Why the board cannot be reached.
 #[derive(Debug)]
-pub(crate) enum LinkError {
+pub(super) enum LinkError {
     Broken(io::Error),
     Session(SessionError),
 }
@@ -21,243 +24,214 @@ pub(crate) enum LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(error) => write!(f, "the line is broken: {error}"),
+            Self::Broken(error) => write!(f, "the link is broken: {error}"),
             Self::Session(error) => error.fmt(f),
         }
     }
 }
 
-pub(crate) struct BoardSession {
-    members: Clients,
+pub(super) struct BoardSession {
+    clients: Clients,
     rooms: Vec<BoardRoom>,
     next_key: u64,
-    /// Events that there was no place for yet, in order. Their number is bounded: messages are by what
-    /// each connection may have on its way, and others by the connections there are.
-    waiting: VecDeque<Waiting>,
-    /// Connects that the board has not answered, in order.
-    joining: Vec<Joining>,
-    has_session: bool,
+    /// Events that the bridge cannot take yet, in order. Bounded: messages by their connections'
+    /// credits, others by the number of connections.
+    backlog: VecDeque<QueuedEvent>,
+    /// Connects that the board has not confirmed yet, in order.
+    pending_joins: Vec<PendingJoin>,
+    is_established: bool,
 }
 
 struct BoardRoom {
     key: RoomKey,
     number: u8,
     id: Box<str>,
-    message_bytes: usize,
+    max_message_bytes: usize,
 }
 
-struct Waiting {
+struct QueuedEvent {
     room: RoomKey,
     event: OwnedEvent,
-    /// Given back when the event is on its way.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Returned when the event is passed to the bridge.
+    _credit: Option<OwnedSemaphorePermit>,
 }
 
-/// To tell a connection whether it is in a room.
-type Reply = oneshot::Sender<Result<(RoomKey, ClientId), Refusal>>;
+/// Tells a connection the outcome of its join.
+type Reply = oneshot::Sender<Result<(RoomKey, ClientId), JoinRejection>>;
 
-struct Joining {
+struct PendingJoin {
     room: RoomKey,
     client: ClientId,
-    /// Gone when it was answered otherwise.
+    /// None once it was rejected.
     reply: Option<Reply>,
 }
 
-impl Joining {
-    fn refuse(&mut self, code: u16, reason: &str) {
+impl PendingJoin {
+    fn is_of(&self, room: RoomKey, client: ClientId) -> bool {
+        (self.room, self.client) == (room, client)
+    }
+
+    fn reject(&mut self, code: u16, reason: &str) {
         if let Some(reply) = self.reply.take() {
-            let _ = reply.send(Err(Refusal {
-                code,
-                reason: reason.into(),
-            }));
+            let _ = reply.send(Err(JoinRejection::new(code, reason)));
         }
     }
 }
 
 impl BoardSession {
-    pub(crate) fn new(max_tokens: usize) -> Self {
+    pub(super) fn new(max_tokens: usize) -> Self {
         Self {
-            members: Clients::new(max_tokens),
+            clients: Clients::new(max_tokens),
             rooms: Vec::new(),
             next_key: 0,
-            waiting: VecDeque::new(),
-            joining: Vec::new(),
-            has_session: false,
+            backlog: VecDeque::new(),
+            pending_joins: Vec::new(),
+            is_established: false,
         }
     }
 
-    /// Does what a connection asks for; answers whom to tell when all is stopped, if that is asked for.
-    pub(crate) fn command(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
+    /// Handles a connection's command; for a stop, returns where to confirm it.
+    pub(super) fn handle_command(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
         match command {
             Command::Join {
                 room,
                 token,
-                connection,
+                sender,
                 reply,
-            } => {
-                if let Err((reply, refusal)) = self.join(&room, token, connection, reply) {
-                    let _ = reply.send(Err(refusal));
-                }
-            }
+            } => match self.room_to_join(&room) {
+                Ok(room) => self.join(room, token, sender, reply),
+                Err(rejection) => drop(reply.send(Err(rejection))),
+            },
             Command::Message {
                 room,
                 event,
-                permit,
-            } => self.message(room, event, permit),
+                credit,
+            } => self.message(room, event, credit),
             Command::Leave {
                 room,
                 client,
-                connection,
+                connection_id,
             } => {
-                if self.members.leave(room, client, Some(connection)).is_some() {
-                    self.event(room, OwnedEvent::Disconnect(client));
+                if self
+                    .clients
+                    .leave(room, client, Some(connection_id))
+                    .is_some()
+                {
+                    self.queue(room, OwnedEvent::Disconnect(client), None);
                 }
             }
             Command::List(reply) => {
-                let figures = |room: &BoardRoom| {
-                    RoomSummary::elsewhere(&room.id, self.members.count(room.key))
-                };
-                let _ = reply.send(self.rooms.iter().map(figures).collect());
+                let summary =
+                    |room: &BoardRoom| RoomSummary::remote(&room.id, self.clients.count(room.key));
+                let _ = reply.send(self.rooms.iter().map(summary).collect());
             }
             Command::Stop(reply) => return Some(reply),
         }
         None
     }
 
-    /// Lets a client in, as soon as the board says so.
-    fn join(
-        &mut self,
-        id: &str,
-        token: Option<Box<str>>,
-        connection: Connection,
-        reply: Reply,
-    ) -> Result<(), (Reply, Refusal)> {
-        if !self.has_session {
-            return Err((
-                reply,
-                Refusal {
-                    code: 1013,
-                    reason: "the board is not connected".into(),
-                },
-            ));
+    /// The room of this id; for the empty id, if the board has none, its first room.
+    fn room_to_join(&self, id: &str) -> Result<RoomKey, JoinRejection> {
+        if !self.is_established {
+            return Err(JoinRejection::new(1013, "the board is not connected"));
         }
-        let Some(room) = self.find(id) else {
-            let reason = format!("the board has no room {id:?}");
-            return Err((reply, Refusal { code: 1008, reason }));
-        };
-        let client = self.members.client_id(room, token.as_deref());
-        if let Some(older) = self.members.leave(room, client, None) {
+        let room = self.rooms.iter().find(|room| *room.id == *id);
+        room.or_else(|| self.rooms.first().filter(|_| id.is_empty()))
+            .map(|room| room.key)
+            .ok_or_else(|| JoinRejection::new(1008, format!("the board has no room {id:?}")))
+    }
+
+    /// Starts a join, which the board confirms or rejects.
+    fn join(&mut self, room: RoomKey, token: Option<Box<str>>, sender: ClientSender, reply: Reply) {
+        let client = self.clients.client_id(room, token.as_deref());
+        if let Some(older) = self.clients.leave(room, client, None) {
             older.close(1008, REPLACED, true);
-            let replaced = self
-                .joining
+            self.pending_joins
                 .iter_mut()
-                .filter(|joining| (joining.room, joining.client) == (room, client));
-            replaced.for_each(|joining| joining.refuse(1008, REPLACED));
-            self.event(room, OwnedEvent::Disconnect(client));
+                .filter(|join| join.is_of(room, client))
+                .for_each(|join| join.reject(1008, REPLACED));
+            self.queue(room, OwnedEvent::Disconnect(client), None);
         }
-        self.members.join(room, client, connection);
-        self.joining.push(Joining {
+        self.clients.join(room, client, sender);
+        self.pending_joins.push(PendingJoin {
             room,
             client,
             reply: Some(reply),
         });
-        self.event(room, OwnedEvent::Connect(client));
-        Ok(())
+        self.queue(room, OwnedEvent::Connect(client), None);
     }
 
-    /// The room of this id; for the empty id, which a board may not have, the first that it told of.
-    fn find(&self, id: &str) -> Option<RoomKey> {
-        let room = self.rooms.iter().find(|room| *room.id == *id);
-        Some(
-            room.or_else(|| self.rooms.first().filter(|_| id.is_empty()))?
-                .key,
-        )
-    }
-
-    fn message(&mut self, key: RoomKey, event: OwnedEvent, permit: OwnedSemaphorePermit) {
+    fn message(&mut self, key: RoomKey, event: OwnedEvent, credit: OwnedSemaphorePermit) {
         let Some(room) = self.rooms.iter().find(|room| room.key == key) else {
             return;
         };
         let (client, bytes) = (event.as_event().client(), event.as_event().payload_len());
-        if bytes > room.message_bytes {
-            let reason = format!(
-                "{bytes} bytes are more than the {} that the board takes",
-                room.message_bytes
-            );
-            self.expel(key, client, 1009, &reason);
+        let limit = room.max_message_bytes;
+        if bytes > limit {
+            let reason = format!("the message has {bytes} bytes; the board's limit is {limit}");
+            self.disconnect(key, client, 1009, &reason);
         } else {
-            self.waiting.push_back(Waiting {
-                room: key,
-                event,
-                _permit: Some(permit),
-            });
+            self.queue(key, event, Some(credit));
         }
     }
 
-    fn event(&mut self, room: RoomKey, event: OwnedEvent) {
-        self.waiting.push_back(Waiting {
+    fn queue(&mut self, room: RoomKey, event: OwnedEvent, credit: Option<OwnedSemaphorePermit>) {
+        self.backlog.push_back(QueuedEvent {
             room,
             event,
-            _permit: None,
+            _credit: credit,
         });
     }
 
-    /// Closes a client, and has it leave its room.
-    fn expel(&mut self, room: RoomKey, client: ClientId, code: u16, reason: &str) {
-        if let Some(connection) = self.members.leave(room, client, None) {
-            connection.close(code, reason, true);
-            self.event(room, OwnedEvent::Disconnect(client));
+    /// Closes a client's connection, and removes it from its room.
+    fn disconnect(&mut self, room: RoomKey, client: ClientId, code: u16, reason: &str) {
+        if let Some(sender) = self.clients.leave(room, client, None) {
+            sender.close(code, reason, true);
+            self.queue(room, OwnedEvent::Disconnect(client), None);
         }
     }
 
-    /// Sends what waits, as far as there is place.
-    pub(crate) fn send_waiting(&mut self, bridge: &mut Bridge) {
-        while let Some(waiting) = self.waiting.front() {
-            // What is for a room that has ended is for nobody.
-            let room = self.rooms.iter().find(|room| room.key == waiting.room);
-            if room.is_some_and(|room| {
-                bridge.send(room.number, waiting.event.as_event())
-                    == Err(BridgeSendError::QueueFull)
-            }) {
+    /// Passes queued events to the bridge, as far as it takes them.
+    pub(super) fn send_backlog(&mut self, bridge: &mut Bridge) {
+        while let Some(queued) = self.backlog.front() {
+            // Events of a room that has ended are dropped.
+            let room = self.rooms.iter().find(|room| room.key == queued.room);
+            if room.is_some_and(|room| !bridge.send(room.number, queued.event.as_event())) {
                 return;
             }
-            self.waiting.pop_front();
+            self.backlog.pop_front();
         }
     }
 
-    /// Does what the board tells.
-    pub(crate) fn told(&mut self, told: BoardMessage<'_>) {
-        match told {
-            BoardMessage::SessionStarted => self.has_session = true,
-            BoardMessage::RoomOpened {
-                room,
-                max_message_bytes,
+    /// Handles a message of the board.
+    pub(super) fn handle_message(&mut self, message: BoardMessage<'_>) {
+        match message {
+            BoardMessage::Greeting => self.is_established = true,
+            BoardMessage::Room {
+                number,
+                message_bytes,
                 id,
-            } => self.opened(room, max_message_bytes, id),
-            BoardMessage::RoomClosed { room, fault } => self.closed(room, fault),
-            BoardMessage::Joined { room, client } => {
-                if let Some(key) = self.key(room) {
-                    self.joined(key, client);
+            } => self.on_opened(number, message_bytes, id),
+            BoardMessage::Closed { number, fault } => self.on_closed(number, fault),
+            BoardMessage::Joined(number, client) => {
+                if let Some(key) = self.key(number) {
+                    self.on_joined(key, client);
                 }
             }
-            BoardMessage::Refused {
-                room,
-                client,
-                reason,
-            } => {
-                if let Some(key) = self.key(room) {
-                    self.refused(key, client, reason);
+            BoardMessage::Refused(number, client, reason) => {
+                if let Some(key) = self.key(number) {
+                    self.on_rejected(key, client, reason);
                 }
             }
-            BoardMessage::Output { room, output } => {
-                if let Some(key) = self.key(room) {
-                    // It never refuses.
-                    let Ok(()) = self.members.send(key, output) else {
+            BoardMessage::Output(number, output) => {
+                if let Some(key) = self.key(number) {
+                    // The transport never blocks and never fails.
+                    let Ok(()) = self.clients.send(key, output) else {
                         return;
                     };
-                    for (room, client) in self.members.take_too_slow() {
-                        log::info!("client {client} of room {room} is closed: it was too slow");
-                        self.event(room, OwnedEvent::Disconnect(client));
+                    for (room, client) in self.clients.take_too_slow() {
+                        log::info!("disconnected client {client} of room {room}: too slow");
+                        self.queue(room, OwnedEvent::Disconnect(client), None);
                     }
                 }
             }
@@ -270,7 +244,7 @@ impl BoardSession {
         Some(self.rooms.iter().find(|room| room.number == number)?.key)
     }
 
-    fn opened(&mut self, number: u8, message_bytes: usize, id: &str) {
+    fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
         log::info!("the board has the room {id:?}");
         let key = RoomKey::from_bits(self.next_key);
         self.next_key += 1;
@@ -279,90 +253,89 @@ impl BoardSession {
             key,
             number,
             id: id.into(),
-            message_bytes,
+            max_message_bytes,
         });
     }
 
-    fn closed(&mut self, number: u8, fault: Option<&str>) {
-        let Some(place) = self.rooms.iter().position(|room| room.number == number) else {
+    fn on_closed(&mut self, number: u8, fault: Option<&str>) {
+        let Some(index) = self.rooms.iter().position(|room| room.number == number) else {
             return;
         };
-        let BoardRoom { key, id, .. } = self.rooms.remove(place);
+        let BoardRoom { key, id, .. } = self.rooms.remove(index);
         let (code, reason) = match fault {
             Some(fault) => (1011, fault),
             None => (1001, "the room is closed"),
         };
-        log::info!("the board has closed the room {id:?}: {reason}");
-        self.joining.retain_mut(|joining| {
-            let is_here = joining.room == key;
-            if is_here {
-                joining.refuse(code, reason);
+        log::info!("the board closed the room {id:?}: {reason}");
+        self.pending_joins.retain_mut(|join| {
+            let is_of_room = join.room == key;
+            if is_of_room {
+                join.reject(code, reason);
             }
-            !is_here
+            !is_of_room
         });
-        self.members.close_room(key, code, reason);
+        self.clients.close_room(key, code, reason);
     }
 
-    fn joined(&mut self, key: RoomKey, client: ClientId) {
-        let is_it = |joining: &Joining| (joining.room, joining.client) == (key, client);
-        let Some(place) = self.joining.iter().position(is_it) else {
+    fn on_joined(&mut self, key: RoomKey, client: ClientId) {
+        let is_pending = |join: &PendingJoin| join.is_of(key, client);
+        let Some(index) = self.pending_joins.iter().position(is_pending) else {
             return;
         };
-        let joining = self.joining.remove(place);
-        // An older connection of the client was replaced meanwhile.
-        if self.joining.iter().any(is_it) {
+        let join = self.pending_joins.remove(index);
+        // The confirmed connection was replaced by one that is still pending.
+        if self.pending_joins.iter().any(is_pending) {
             return;
         }
-        self.members.connected(key, client);
-        let has_gone = joining
+        self.clients.connected(key, client);
+        let has_left = join
             .reply
             .is_some_and(|reply| reply.send(Ok((key, client))).is_err());
-        if has_gone && self.members.leave(key, client, None).is_some() {
-            self.event(key, OwnedEvent::Disconnect(client));
+        if has_left && self.clients.leave(key, client, None).is_some() {
+            self.queue(key, OwnedEvent::Disconnect(client), None);
         }
     }
 
-    fn refused(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
+    fn on_rejected(&mut self, key: RoomKey, client: ClientId, reason: Reason) {
         let (code, text) = match reason {
-            RefusalReason::NoSuchRoom => (1001, "the room is closed"),
-            RefusalReason::RoomFull => (1013, "the room has its limit of clients"),
-            RefusalReason::MessageTooLong => (1009, "the message is longer than the room takes"),
-            RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
+            Reason::NoSuchRoom => (1001, "the room is closed"),
+            Reason::RoomFull => (1013, "the room is full"),
+            Reason::MessageTooLong => (1009, "the message exceeds the room's limit"),
+            Reason::NotUtf8 => (1007, "the text is not UTF-8"),
             _ => (1011, "the board and the bridge disagree"),
         };
-        let place = self
-            .joining
+        let index = self
+            .pending_joins
             .iter()
-            .position(|joining| (joining.room, joining.client) == (key, client));
-        match place {
-            Some(place) => {
-                self.joining.remove(place).refuse(code, text);
-                self.members.leave(key, client, None);
+            .position(|join| join.is_of(key, client));
+        match index {
+            Some(index) => {
+                self.pending_joins.remove(index).reject(code, text);
+                self.clients.leave(key, client, None);
             }
-            None => self.expel(key, client, code, text),
+            None => self.disconnect(key, client, code, text),
         }
     }
 
-    /// Closes all clients, since their board is gone.
-    pub(crate) fn lose(&mut self, reason: &LinkError) {
-        self.has_session = false;
-        self.end(1012, &reason.to_string());
+    /// Closes all clients, since the link is lost.
+    pub(super) fn on_link_lost(&mut self, reason: &LinkError) {
+        self.is_established = false;
+        self.close_all(1012, &reason.to_string());
     }
 
     /// Closes all clients, since the server stops.
-    pub(crate) fn stop(&mut self) {
-        self.end(1001, "the server is stopping");
+    pub(super) fn stop(&mut self) {
+        let (code, reason) = STOPPING;
+        self.close_all(code, reason);
     }
 
-    fn end(&mut self, code: u16, reason: &str) {
-        for mut joining in self.joining.drain(..) {
-            joining.refuse(code, reason);
+    fn close_all(&mut self, code: u16, reason: &str) {
+        for mut join in self.pending_joins.drain(..) {
+            join.reject(code, reason);
         }
         for room in self.rooms.drain(..) {
-            self.members.close_room(room.key, code, reason);
+            self.clients.close_room(room.key, code, reason);
         }
-        self.waiting.clear();
+        self.backlog.clear();
     }
 }
-
-const REPLACED: &str = "replaced by a newer connection";

@@ -1,4 +1,5 @@
-//! Who may connect: how many at a time, in all and from one address, and how often.
+//! Admission control: how many connections there may be, in all and from one address, and how often
+//! an address may connect.
 
 use crate::{
     config::ServerConfig,
@@ -7,19 +8,17 @@ use crate::{
 use axum::http::StatusCode;
 use hashbrown::HashMap;
 use std::{
-    format,
     net::{IpAddr, Ipv6Addr},
-    string::String,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
-/// Counts connections in and out.
+/// Counts connections and rejects those over a limit.
 #[derive(Clone)]
-pub(crate) struct ConnectionLimiter {
+pub(super) struct ConnectionLimiter {
     limits: ConnectionLimits,
     since: Instant,
-    inside: Arc<Mutex<AdmissionState>>,
+    state: Arc<Mutex<AdmissionState>>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,31 +31,31 @@ struct ConnectionLimits {
 #[derive(Default)]
 struct AdmissionState {
     connections: usize,
-    visitors: HashMap<IpAddr, PeerState>,
-    /// How many visitors there may be before those that are gone are looked for.
+    peers: HashMap<IpAddr, PeerState>,
+    /// The number of peers at which stale ones are removed.
     sweep_at: usize,
 }
 
-/// One address: those that have a connection, or had one just now.
+/// An address that has connections, or had some recently.
 struct PeerState {
     connections: usize,
     connects: TokenBucket,
 }
 
-/// A connection's place; given back when this is dropped.
-pub(crate) struct ConnectionPermit {
-    door: ConnectionLimiter,
-    visitor: IpAddr,
+/// Counts as one connection until it is dropped.
+pub(super) struct ConnectionPermit {
+    limiter: ConnectionLimiter,
+    peer: IpAddr,
 }
 
-/// Why somebody may not connect.
-pub(crate) struct Rejection {
-    pub(crate) status: StatusCode,
-    pub(crate) reason: String,
+/// Why a connection is rejected.
+pub(super) struct Rejection {
+    pub(super) status: StatusCode,
+    pub(super) reason: String,
 }
 
 impl ConnectionLimiter {
-    pub(crate) fn new(config: &ServerConfig) -> Self {
+    pub(super) fn new(config: &ServerConfig) -> Self {
         let limits = ConnectionLimits {
             connections: config.max_connections,
             per_address: config.max_connections_per_address,
@@ -65,54 +64,48 @@ impl ConnectionLimiter {
         Self {
             limits,
             since: Instant::now(),
-            inside: Arc::default(),
+            state: Arc::default(),
         }
     }
 
-    /// Lets a connection in, or says why not.
-    pub(crate) fn enter(&self, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
+    /// Admits or rejects a new connection.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
         let ConnectionLimits {
             connections,
             per_address,
             rate,
         } = self.limits;
-        let (now, visitor) = (self.now(), visitor(address));
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.connections >= connections {
-            let reason = format!("the server has {connections} connections and takes no more");
+        let (now, peer) = (self.now(), peer(address));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.connections >= connections {
             return Err(Rejection {
                 status: StatusCode::SERVICE_UNAVAILABLE,
-                reason,
+                reason: format!("the server has its maximum of {connections} connections"),
             });
         }
-        inside.sweep(now);
-        let known = inside.visitors.entry(visitor);
-        let known = known.or_insert_with(|| PeerState {
+        state.sweep(now);
+        let known = state.peers.entry(peer).or_insert_with(|| PeerState {
             connections: 0,
             connects: TokenBucket::new(rate),
         });
         if known.connections >= per_address {
-            let reason = format!("your address has {per_address} connections and may have no more");
             return Err(Rejection {
                 status: StatusCode::TOO_MANY_REQUESTS,
-                reason,
+                reason: format!("your address has its maximum of {per_address} connections"),
             });
         }
-        if !known.connects.try_take(now) {
-            let reason = format!(
-                "your address connects more than {} times a second",
-                rate.per_second
-            );
+        if !known.connects.try_consume(now) {
+            let per_second = rate.per_second;
             return Err(Rejection {
                 status: StatusCode::TOO_MANY_REQUESTS,
-                reason,
+                reason: format!("your address exceeds {per_second} new connections a second"),
             });
         }
         known.connections += 1;
-        inside.connections += 1;
+        state.connections += 1;
         Ok(ConnectionPermit {
-            door: self.clone(),
-            visitor,
+            limiter: self.clone(),
+            peer,
         })
     }
 
@@ -123,43 +116,40 @@ impl ConnectionLimiter {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let now = self.door.now();
-        let mut inside = self
-            .door
-            .inside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        inside.connections -= 1;
-        if let Some(known) = inside.visitors.get_mut(&self.visitor) {
-            known.connections -= 1;
-            if known.is_gone(now) {
-                inside.visitors.remove(&self.visitor);
+        let limiter = &self.limiter;
+        let now = limiter.now();
+        let mut state = limiter.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.connections -= 1;
+        if let Some(peer) = state.peers.get_mut(&self.peer) {
+            peer.connections -= 1;
+            if peer.is_stale(now) {
+                state.peers.remove(&self.peer);
             }
         }
     }
 }
 
 impl PeerState {
-    /// Whether there is nothing to remember of it.
-    const fn is_gone(&self, now: u64) -> bool {
+    /// Whether it equals the state of an unknown address.
+    const fn is_stale(&self, now: u64) -> bool {
         self.connections == 0 && self.connects.is_full(now)
     }
 }
 
 impl AdmissionState {
-    /// Forgets who is gone, each time that as many as were there before have come.
+    /// Removes stale peers each time their number has doubled: amortised constant time.
     fn sweep(&mut self, now: u64) {
-        const FEW: usize = 1024;
-        if self.visitors.len() >= self.sweep_at.max(FEW) {
-            self.visitors.retain(|_, visitor| !visitor.is_gone(now));
-            self.sweep_at = self.visitors.len() * 2;
+        const MIN_SWEEP: usize = 1024;
+        if self.peers.len() >= self.sweep_at.max(MIN_SWEEP) {
+            self.peers.retain(|_, peer| !peer.is_stale(now));
+            self.sweep_at = self.peers.len() * 2;
         }
     }
 }
 
-/// What counts as one address: of IPv6 the first half, since a provider gives its customers all
-/// that begin with it.
-fn visitor(address: IpAddr) -> IpAddr {
+/// What counts as one address: for IPv6 the /64 network, since that is what a provider assigns to
+/// one customer.
+fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

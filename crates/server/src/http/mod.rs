@@ -1,7 +1,10 @@
-//! Connections from when they are accepted until they are WebSockets.
+//! HTTP: connections from when they are accepted until they become WebSockets.
 
 pub(crate) mod accept;
-pub(crate) mod admission;
-pub(crate) mod origin;
-pub(crate) mod rooms_endpoint;
-pub(crate) mod throttled_stream;
+mod admission;
+mod origin;
+mod rooms_endpoint;
+pub(crate) mod routes;
+mod throttled_stream;
+
+pub(crate) use self::rooms_endpoint::RoomSummary;

@@ -1,8 +1,8 @@
-//! Which web pages may talk to the rooms.
+//! The origin check against cross-site WebSocket hijacking.
 //!
-//! A browser lets any page open a WebSocket to any server, and says in `Origin` where the page is
-//! from. Whoever is no browser sends no `Origin`, or what it likes; this is no way to keep such
-//! clients out, but to keep a page from using the browser of somebody who can reach this server.
+//! A browser lets any page open a WebSocket to any server, and sends the page's origin in `Origin`.
+//! Other clients send none, or any they like: the check does not keep those out, it keeps pages
+//! from using the browser of somebody who can reach this server.
 
 use crate::{config::ServerConfig, rate_limit::LogLimiter};
 use axum::{
@@ -15,21 +15,21 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{format, net::IpAddr, string::String, sync::Arc, vec::Vec};
+use std::{net::IpAddr, sync::Arc};
 
-/// The origins that may talk to the rooms, besides the server's own.
+/// The allowed origins, besides the server's own.
 #[derive(Clone)]
-pub(crate) struct Origins {
+pub(super) struct Origins {
     allowed: Arc<Vec<String>>,
-    /// Whether only this machine reaches the server. Then an attacker's own name may have been made
-    /// to point here ("DNS rebinding"), so that a name counts as ours only if it is `localhost`.
+    /// Whether the server listens on a loopback address. Then DNS rebinding can point an attacker's
+    /// name here, so only local names count as the server's own.
     is_local: bool,
     log: Arc<LogLimiter>,
 }
 
 impl Origins {
-    pub(crate) fn new(config: &ServerConfig) -> Self {
-        // As browsers write them.
+    pub(super) fn new(config: &ServerConfig) -> Self {
+        // In the form that browsers send.
         let allowed = config.allowed_origins.iter();
         let allowed = allowed
             .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase())
@@ -41,20 +41,21 @@ impl Origins {
         }
     }
 
-    /// The origin, if there is one that may not talk to the rooms.
-    fn refused<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
-        // More than one is none that a browser sends.
-        let origin = only(headers, ORIGIN)?.unwrap_or("null");
+    /// The request's origin, if it is not allowed.
+    fn rejected<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        // Browsers send one; several match nothing.
+        let origin = single(headers, ORIGIN)?.unwrap_or("null");
         let is_listed = self
             .allowed
             .iter()
             .any(|allowed| allowed == "*" || allowed == origin);
-        let host = only(headers, HOST).flatten();
-        (!is_listed && !host.is_some_and(|host| self.is_same(origin, host))).then_some(origin)
+        let host = single(headers, HOST).flatten();
+        let is_own = host.is_some_and(|host| self.is_own(origin, host));
+        (!is_listed && !is_own).then_some(origin)
     }
 
-    /// Whether the page is from this server, which its client knows by this name.
-    fn is_same(&self, origin: &str, host: &str) -> bool {
+    /// Whether the origin is this server, as named in the request's `Host`.
+    fn is_own(&self, origin: &str, host: &str) -> bool {
         let is_from_host = origin
             .split_once("://")
             .is_some_and(|(_, from)| from.eq_ignore_ascii_case(host));
@@ -62,37 +63,34 @@ impl Origins {
     }
 }
 
-/// Refuses what a page of a foreign origin asks for: WebSockets, and whatever changes something.
-/// What it may only read, the browser keeps from it.
-pub(crate) async fn guard(
+/// Rejects WebSockets and unsafe methods from other origins. Reading needs no check: browsers keep
+/// responses from pages of other origins.
+pub(super) async fn guard(
     State(origins): State<Origins>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_guarded = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
-    match origins.refused(request.headers()) {
+    match origins.rejected(request.headers()) {
         Some(origin) if is_guarded => {
-            if origins.log.may() {
-                log::info!(
-                    "a page of the origin {origin:?} was refused; `--allow-origin` lets it in"
-                );
+            if origins.log.allows() {
+                log::info!("rejected a page of the origin {origin:?}; `--allow-origin` allows it");
             }
-            let answer = format!("pages of the origin {origin:?} are not allowed here\n");
-            (StatusCode::FORBIDDEN, answer).into_response()
+            let message = format!("the origin {origin:?} is not allowed\n");
+            (StatusCode::FORBIDDEN, message).into_response()
         }
         _ => next.run(request).await,
     }
 }
 
-/// A header that may come once: nothing if it is not there, and nothing in it if it comes more
-/// often, or is no text.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
+/// A header that may occur once: `None` if absent, `Some(None)` if repeated or not text.
+fn single(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     Some(first.to_str().ok().filter(|_| values.next().is_none()))
 }
 
-/// Whether nobody else can own this name: `localhost` and what is below it, and addresses.
+/// Whether nobody else can own this name: `localhost`, its subdomains, and IP addresses.
 fn is_local_name(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

@@ -1,4 +1,4 @@
-//! What `GET /rooms` answers.
+//! The response to `GET /rooms`.
 
 use axum::{
     body::{Body, Bytes},
@@ -10,27 +10,20 @@ use axum::{
 };
 use core::convert::Infallible;
 use futures_util::stream;
-use stateroom_wasmi_host::Host;
-use stateroom_wasmi_host::{Clock, Instant, Room, Transport};
-use std::{
-    string::{String, ToString},
-    vec::Vec,
-};
+use stateroom_wasmi_host::{Clock, Host, Instant, Room, Transport};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Answers to `/rooms` that are under way at a time. A list may have megabytes, and stays in memory
-/// until its client has taken it.
-pub(crate) const LISTS: usize = 16;
+/// A list may have megabytes, and stays in memory until its client has taken it.
+pub(super) const MAX_CONCURRENT_LISTINGS: usize = 16;
 
 /// All rooms of a server.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct RoomList {
-    /// The module that they are made from.
-    pub(crate) module: String,
-    /// The ABI that it speaks.
-    pub(crate) abi: String,
-    /// The rooms, by their ids.
-    pub(crate) rooms: Vec<RoomSummary>,
+pub(super) struct RoomList {
+    /// The name of their module.
+    pub(super) module: String,
+    pub(super) abi: String,
+    /// Ordered by id.
+    pub(super) rooms: Vec<RoomSummary>,
 }
 
 /// One room.
@@ -38,12 +31,12 @@ pub(crate) struct RoomList {
 pub(crate) struct RoomSummary {
     pub(crate) id: String,
     clients: usize,
-    state: State,
+    state: RoomState,
     memory_bytes: usize,
     fuel_used: u64,
     messages_in: u64,
     messages_out: u64,
-    /// The policy: `close`, `restart` or `rollback`; none if it is not known.
+    /// The fault policy: `close`, `restart` or `rollback`; none if unknown.
     on_fault: Option<String>,
     faults: u64,
     last_fault: Option<String>,
@@ -51,32 +44,32 @@ pub(crate) struct RoomSummary {
 
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
-    /// It waits for something to happen.
+enum RoomState {
+    /// Idle.
     Open,
-    /// It is in the middle of an event, or events wait for it.
+    /// Handling an event, or with events in its inbox.
     Busy,
-    /// Its guest has failed; another will be started.
+    /// Its guest failed; a fresh one will be started.
     Restarting,
-    /// It has ended and its last messages are on their way.
+    /// Ended, with messages still to be sent.
     Closed,
 }
 
 impl RoomList {
-    /// The list in JSON, in pieces; the permit is given back when the last one is taken.
-    pub(crate) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
-        const PIECE_BYTES: usize = 16 << 10;
+    /// The list in JSON, as a stream of chunks that holds the permit.
+    pub(super) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
+        const CHUNK_BYTES: usize = 16 << 10;
         let json = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
         let length = json.len();
-        let pieces = stream::unfold((json, permit), async |(mut rest, permit)| {
-            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, permit)))
+        let chunks = stream::unfold((json, permit), async |(mut rest, permit)| {
+            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
+            (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (rest, permit)))
         });
         let headers = [
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (CONTENT_LENGTH, length.into()),
         ];
-        (headers, Body::from_stream(pieces)).into_response()
+        (headers, Body::from_stream(chunks)).into_response()
     }
 }
 
@@ -85,13 +78,13 @@ impl RoomSummary {
         host.rooms().map(|(_, room)| Self::of(room)).collect()
     }
 
-    /// A room that runs elsewhere, of which no more is known.
+    /// A room of a board, whose statistics are unknown.
     #[cfg(feature = "board")]
-    pub(crate) fn elsewhere(id: &str, clients: usize) -> Self {
+    pub(crate) fn remote(id: &str, clients: usize) -> Self {
         Self {
             id: id.into(),
             clients,
-            state: State::Open,
+            state: RoomState::Open,
             memory_bytes: 0,
             fuel_used: 0,
             messages_in: 0,
@@ -105,10 +98,10 @@ impl RoomSummary {
     fn of(room: &Room) -> Self {
         let stats = room.stats();
         let state = match room {
-            room if room.is_closed() => State::Closed,
-            room if room.is_restarting() => State::Restarting,
-            room if room.has_work(Instant::ZERO) => State::Busy,
-            _ => State::Open,
+            room if room.is_closed() => RoomState::Closed,
+            room if room.is_restarting() => RoomState::Restarting,
+            room if room.has_work(Instant::ZERO) => RoomState::Busy,
+            _ => RoomState::Open,
         };
         Self {
             id: room.id().into(),

@@ -1,4 +1,4 @@
-//! Connections that are read from only so fast, and end without a reset.
+//! A TCP stream with throttled reads and a lingering close.
 
 use crate::{http::admission::ConnectionPermit, rate_limit::TokenBucket};
 use core::{
@@ -7,10 +7,7 @@ use core::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use std::{
-    boxed::Box,
-    io::{self, IoSlice},
-};
+use std::io::{self, IoSlice};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -18,50 +15,48 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-/// A connection that is read from only so fast, and that, once it is dropped, still takes for a
-/// short time what the other side sends.
+/// A TCP stream whose reads are throttled, and whose drop is followed by a lingering close.
 ///
-/// A socket that is closed while there is something to read answers with a reset, and a client that
-/// is reset may never see what it was sent last: the close frame that says its message was too long.
-pub(crate) struct ThrottledStream {
-    /// Gone once it was dropped.
+/// Closing a socket with unread data sends a reset, and a client that is reset may lose what it was
+/// sent last, such as the close frame with the reason.
+pub(super) struct ThrottledStream {
+    /// `None` once dropped.
     open: Option<(TcpStream, ConnectionPermit)>,
     since: Instant,
-    /// Bytes that may be read. All that comes is counted here, also what is no message yet, or never
-    /// becomes one.
+    /// Counts raw bytes, so that partial messages and control frames are throttled, too.
     bytes: TokenBucket,
-    /// Set when more was read than there should be.
+    /// Set while over the rate.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drop for ThrottledStream {
     fn drop(&mut self) {
-        if let (Some((stream, place)), Ok(runtime)) = (self.open.take(), Handle::try_current()) {
+        if let (Some((stream, permit)), Ok(runtime)) = (self.open.take(), Handle::try_current()) {
             runtime.spawn(async move {
                 lingering_close(stream).await;
-                drop(place);
+                drop(permit);
             });
         }
     }
 }
 
-/// Takes and throws away what comes, until the other side ends, for a short time.
-pub(crate) async fn lingering_close(mut stream: TcpStream) {
-    const TIME: Duration = Duration::from_secs(2);
-    let ended = async {
+/// Shuts down the sending side and discards what arrives until the peer closes, for a bounded time.
+pub(super) async fn lingering_close(mut stream: TcpStream) {
+    const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+    let closed = async {
         stream.shutdown().await?;
-        let mut nowhere = [0; 4096];
-        while stream.read(&mut nowhere).await? > 0 {}
+        let mut discarded = [0; 4096];
+        while stream.read(&mut discarded).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whoever goes on for longer, or is gone, is not waited for.
-    let _ = timeout(TIME, ended).await;
+    // On an error or a timeout the socket is dropped anyway.
+    let _ = timeout(LINGER_TIMEOUT, closed).await;
 }
 
 impl ThrottledStream {
-    pub(crate) fn new(stream: TcpStream, place: ConnectionPermit, bytes: TokenBucket) -> Self {
+    pub(super) fn new(stream: TcpStream, permit: ConnectionPermit, bytes: TokenBucket) -> Self {
         Self {
-            open: Some((stream, place)),
+            open: Some((stream, permit)),
             since: Instant::now(),
             bytes,
             pause: None,
@@ -73,12 +68,12 @@ impl ThrottledStream {
         stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Counts what was read, and pauses if it was too much.
+    /// Counts bytes that were read, and pauses when over the rate.
     fn count(&mut self, bytes: usize) {
         let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let wait = self.bytes.take(now, bytes as u64);
-        if !wait.is_zero() {
-            self.pause = Some(Box::pin(sleep(wait)));
+        let pause = self.bytes.consume(now, bytes as u64);
+        if !pause.is_zero() {
+            self.pause = Some(Box::pin(sleep(pause)));
         }
     }
 }

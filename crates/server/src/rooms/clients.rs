@@ -1,200 +1,38 @@
-//! Who is connected to the rooms of a worker, and how messages reach them.
+//! The clients of a worker's rooms, and the transport to them.
 
-use crate::rooms::tokens::{TokenHasher, Tokens};
-use axum::extract::ws::{CloseFrame, Message};
+use crate::{
+    rooms::tokens::{TokenHasher, Tokens},
+    ws::send_queue::ClientSender,
+};
+use axum::extract::ws::Message;
 use core::convert::Infallible;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{ClientId, MessagePayload, Output, RoomKey, SendError, Transport};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    vec::Vec,
-};
-use tokio::sync::{Notify, mpsc, oneshot};
-
-/// The end of a connection that a worker holds: where it queues messages, and says when to close.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    /// Tells connections of one client apart.
-    pub(crate) number: u64,
-    /// Whether its room knows of it; what the room says before is not for it.
-    is_known: bool,
-    queue: mpsc::Sender<Message>,
-    gauge: Arc<QueueUsage>,
-    close: oneshot::Sender<Close>,
-}
-
-/// How a connection is to end.
-#[derive(Debug)]
-pub(crate) struct Close {
-    pub(crate) frame: CloseFrame,
-    /// Whether what is queued is sent before.
-    pub(crate) after_queue: bool,
-}
-
-/// The other end.
-pub(crate) struct Mailbox {
-    pub(crate) queue: Queue,
-    pub(crate) close: oneshot::Receiver<Close>,
-}
-
-/// The messages that wait for a client.
-pub(crate) struct Queue {
-    messages: mpsc::Receiver<Message>,
-    pub(crate) gauge: Arc<QueueUsage>,
-}
-
-/// How much may wait for one client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QueueLimits {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
-/// How full a client's queue is.
-#[derive(Debug)]
-pub(crate) struct QueueUsage {
-    limits: QueueLimits,
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    fell: Notify,
-}
-
-/// Both ends, with a queue between them.
-pub(crate) fn connection(limits: QueueLimits) -> (Connection, Mailbox) {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let (queue, messages) = mpsc::channel(limits.messages);
-    let gauge = Arc::new(QueueUsage {
-        limits,
-        messages: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-        fell: Notify::new(),
-    });
-    let (close, told) = oneshot::channel();
-    let connection = Connection {
-        number,
-        is_known: false,
-        queue,
-        gauge: gauge.clone(),
-        close,
-    };
-    (
-        connection,
-        Mailbox {
-            queue: Queue { messages, gauge },
-            close: told,
-        },
-    )
-}
-
-impl QueueUsage {
-    /// Whether a message of this length may wait, too. One that waits alone may be of any length.
-    fn fits(&self, bytes: usize) -> bool {
-        let waiting = self.bytes.load(Ordering::Acquire);
-        waiting == 0 || waiting.saturating_add(bytes) <= self.limits.bytes
-    }
-
-    fn rise(&self, bytes: usize) {
-        self.messages.fetch_add(1, Ordering::AcqRel);
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    fn fall(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::AcqRel);
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if self.is_half_empty() {
-            self.fell.notify_one();
-        }
-    }
-
-    fn is_half_empty(&self) -> bool {
-        self.messages.load(Ordering::Acquire) <= self.limits.messages / 2
-            && self.bytes.load(Ordering::Acquire) <= self.limits.bytes / 2
-    }
-
-    /// Waits until no more than half of the queue is in use. For one waiter.
-    pub(crate) async fn half_empty(&self) {
-        while !self.is_half_empty() {
-            // If it falls before this waits, the notification is kept.
-            self.fell.notified().await;
-        }
-    }
-}
-
-impl Queue {
-    /// Takes up to `limit` messages, at least one unless there are no more and never will be.
-    /// If this is cancelled, nothing was taken.
-    pub(crate) async fn take(&mut self, batch: &mut Vec<Message>, limit: usize) -> usize {
-        let before = batch.len();
-        let taken = self.messages.recv_many(batch, limit).await;
-        let bytes = batch[before..].iter().map(message_bytes).sum();
-        self.gauge.fall(taken, bytes);
-        taken
-    }
-}
-
-/// The length of what a room says.
-fn message_bytes(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) => bytes.len(),
-        _ => 0,
-    }
-}
-
-impl Connection {
-    /// Queues a message; answers whether there was room for it.
-    fn send(&self, message: Message) -> bool {
-        let bytes = message_bytes(&message);
-        match self.queue.try_reserve() {
-            Ok(_) if !self.gauge.fits(bytes) => false,
-            Ok(place) => {
-                // Before the other end can take it.
-                self.gauge.rise(bytes);
-                place.send(message);
-                true
-            }
-            Err(mpsc::error::TrySendError::Full(())) => false,
-            // One that has ended by itself is about to leave.
-            Err(mpsc::error::TrySendError::Closed(())) => true,
-        }
-    }
-
-    /// Closes; there is nothing more to queue.
-    pub(crate) fn close(self, code: u16, reason: &str, after_queue: bool) {
-        // RFC 6455: a close frame has 125 bytes, two of which are the code.
-        let mut end = reason.len().min(123);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let frame = CloseFrame {
-            code,
-            reason: reason[..end].into(),
-        };
-        // A connection that has ended by itself needs no telling.
-        let _ = self.close.send(Close { frame, after_queue });
-    }
-}
 
 /// The clients of all rooms of a worker, as their transport.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    rooms: HashMap<RoomKey, RoomMembers>,
+    rooms: HashMap<RoomKey, RoomClients>,
     hasher: TokenHasher,
     /// Tokens that a room remembers.
     max_tokens: usize,
-    /// Clients whose queue was full; they are closed, and their rooms are yet to be told.
+    /// Clients that were disconnected because their queue was full; their rooms get a disconnect.
     too_slow: Vec<(RoomKey, ClientId)>,
 }
 
 #[derive(Debug, Default)]
-struct RoomMembers {
-    connections: Vec<(ClientId, Connection)>,
+struct RoomClients {
+    connected: Vec<Client>,
     last_id: u32,
     tokens: Tokens,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    sender: ClientSender,
+    /// Set when the room starts handling the connect; earlier outputs are not for this client.
+    outputs_enabled: bool,
 }
 
 impl Clients {
@@ -207,119 +45,112 @@ impl Clients {
         }
     }
 
-    /// The id for a new client, or the one that the holder of this token had.
+    /// The id that this token had before, or a new one.
     pub(crate) fn client_id(&mut self, room: RoomKey, token: Option<&str>) -> ClientId {
-        let token = token.map(|token| self.hasher.token(token));
-        let members = self.rooms.entry(room).or_default();
-        if let Some(client) = token.and_then(|token| members.tokens.client(token)) {
+        let token = token.map(|token| self.hasher.hash(token));
+        let clients = self.rooms.entry(room).or_default();
+        if let Some(client) = token.and_then(|token| clients.tokens.client(token)) {
             return client;
         }
-        // At a thousand clients a second, ids last for 24 days; then they begin anew.
+        // At a thousand clients a second, ids last for 24 days; then they wrap around.
         loop {
-            members.last_id = members.last_id % ClientId::MAX.0 + 1;
-            let client = ClientId(members.last_id);
-            let is_connected = |client| {
-                members
-                    .connections
-                    .iter()
-                    .any(|(connected, _)| *connected == client)
-            };
-            if !is_connected(client) && !members.tokens.has(client) {
+            clients.last_id = clients.last_id % ClientId::MAX.0 + 1;
+            let id = ClientId(clients.last_id);
+            let is_connected = |id| clients.connected.iter().any(|client| client.id == id);
+            if !is_connected(id) && !clients.tokens.contains(id) {
                 if let Some(token) = token {
-                    members
+                    clients
                         .tokens
-                        .remember(token, client, self.max_tokens, is_connected);
+                        .insert(token, id, self.max_tokens, is_connected);
                 }
-                return client;
+                return id;
             }
         }
     }
 
-    pub(crate) fn join(&mut self, room: RoomKey, client: ClientId, connection: Connection) {
-        self.rooms
-            .entry(room)
-            .or_default()
-            .connections
-            .push((client, connection));
+    pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, sender: ClientSender) {
+        self.rooms.entry(room).or_default().connected.push(Client {
+            id,
+            sender,
+            outputs_enabled: false,
+        });
     }
 
-    /// Takes a client out; only if it is this connection of it, where one is named.
+    /// Removes a client; if `connection_id` is given, only while that is its connection.
     pub(crate) fn leave(
         &mut self,
         room: RoomKey,
-        client: ClientId,
-        number: Option<u64>,
-    ) -> Option<Connection> {
-        let connections = &mut self.rooms.get_mut(&room)?.connections;
-        let place = connections.iter().position(|(member, connection)| {
-            *member == client && number.is_none_or(|number| number == connection.number)
+        id: ClientId,
+        connection_id: Option<u64>,
+    ) -> Option<ClientSender> {
+        let connected = &mut self.rooms.get_mut(&room)?.connected;
+        let index = connected.iter().position(|client| {
+            client.id == id
+                && connection_id.is_none_or(|connection| connection == client.sender.connection_id)
         })?;
-        Some(connections.swap_remove(place).1)
+        Some(connected.swap_remove(index).sender)
     }
 
     /// How many clients a room has.
     pub(crate) fn count(&self, room: RoomKey) -> usize {
         self.rooms
             .get(&room)
-            .map_or(0, |members| members.connections.len())
+            .map_or(0, |clients| clients.connected.len())
     }
 
-    /// Closes all clients of a room, after what is queued for them, and forgets it.
+    /// Removes a room and closes its clients, after draining their queues.
     pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) {
-        let members = self.rooms.remove(&room).unwrap_or_default();
-        for (_, connection) in members.connections {
-            connection.close(code, reason, true);
+        let clients = self.rooms.remove(&room).unwrap_or_default();
+        for client in clients.connected {
+            client.sender.close(code, reason, true);
         }
     }
 
-    /// Takes the clients that were closed because they were too slow.
+    /// The clients that were disconnected as too slow since the last call.
     pub(crate) fn take_too_slow(&mut self) -> Vec<(RoomKey, ClientId)> {
         core::mem::take(&mut self.too_slow)
     }
 }
 
-/// Never refuses: a client whose queue is full is closed, so that it delays nobody.
+/// Never blocks: a client whose queue is full is disconnected, so that it delays no other.
 impl Transport for Clients {
     type Error = Infallible;
 
     fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
-        let Some(members) = self.rooms.get_mut(&room) else {
+        let Some(clients) = self.rooms.get_mut(&room) else {
             return Ok(());
         };
-        // Copied once; the clients share it.
+        // Copied once; all recipients share it.
         let message = match output.payload {
             MessagePayload::Text(text) => Message::text(text),
             MessagePayload::Bytes(bytes) => Message::binary(bytes.to_vec()),
         };
         let mut i = 0;
-        while let Some((client, connection)) = members.connections.get(i) {
-            let client = *client;
-            if !connection.is_known || !output.recipient.includes(client) {
-                i += 1;
-                continue;
-            }
-            if connection.send(message.clone()) {
+        while let Some(client) = clients.connected.get(i) {
+            let id = client.id;
+            if !client.outputs_enabled
+                || !output.recipient.includes(id)
+                || client.sender.send(message.clone())
+            {
                 i += 1;
             } else {
-                let (_, connection) = members.connections.swap_remove(i);
-                connection.close(1013, "too slow: too many messages were waiting", false);
-                self.too_slow.push((room, client));
+                let client = clients.connected.swap_remove(i);
+                let reason = "too slow: the send queue is full";
+                client.sender.close(1013, reason, false);
+                self.too_slow.push((room, id));
             }
         }
         Ok(())
     }
 
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
-        let members = self
-            .rooms
-            .get_mut(&room)
-            .map(|members| &mut members.connections);
-        let newest = members
+    fn connected(&mut self, room: RoomKey, id: ClientId) {
+        let clients = self.rooms.get_mut(&room);
+        let newest = clients
             .into_iter()
-            .flatten()
-            .rfind(|(member, _)| *member == client);
-        if let Some((_, connection)) = newest {
-            connection.is_known = true;
+            .flat_map(|clients| &mut clients.connected)
+            .rfind(|client| client.id == id);
+        if let Some(client) = newest {
+            client.outputs_enabled = true;
         }
     }
 }

@@ -1,54 +1,54 @@
-//! The ids of clients that gave a token, for when they come back.
+//! Client ids by token, for clients that come back.
 
 use core::hash::BuildHasher;
 use stateroom_wasmi_host::ClientId;
 use std::{collections::VecDeque, hash::RandomState};
 
-/// What a token is known by. Keyed with what only this process knows, so that neither the time that
-/// a comparison takes nor a look into the memory tells a token.
+/// A keyed hash of a token. The keys are secret to this process, so that neither the timing of a
+/// comparison nor a memory dump reveals the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token([u64; 2]);
+pub(super) struct TokenHash([u64; 2]);
 
-/// Makes [`Token`]s.
+/// Hashes tokens with random keys.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TokenHasher([RandomState; 2]);
+pub(super) struct TokenHasher([RandomState; 2]);
 
 impl TokenHasher {
-    pub(crate) fn token(&self, text: &str) -> Token {
-        Token(self.0.each_ref().map(|key| key.hash_one(text)))
+    pub(super) fn hash(&self, token: &str) -> TokenHash {
+        TokenHash(self.0.each_ref().map(|key| key.hash_one(token)))
     }
 }
 
-/// The tokens of a room, latest last.
+/// The tokens of a room, newest last.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(VecDeque<(Token, ClientId)>);
+pub(super) struct Tokens(VecDeque<(TokenHash, ClientId)>);
 
 impl Tokens {
-    pub(crate) fn client(&self, token: Token) -> Option<ClientId> {
+    pub(super) fn client(&self, token: TokenHash) -> Option<ClientId> {
         self.0
             .iter()
             .find(|(known, _)| *known == token)
             .map(|(_, client)| *client)
     }
 
-    pub(crate) fn has(&self, client: ClientId) -> bool {
+    pub(super) fn contains(&self, client: ClientId) -> bool {
         self.0.iter().any(|(_, known)| *known == client)
     }
 
-    /// Remembers whose token this is. If there are `limit` already, the oldest one whose client is
-    /// not connected is forgotten; if all are, this one is not remembered.
-    pub(crate) fn remember(
+    /// Stores the token of a client. At `limit`, it evicts the oldest whose client is not
+    /// connected; if all are connected, the new token is not stored.
+    pub(super) fn insert(
         &mut self,
-        token: Token,
+        token: TokenHash,
         client: ClientId,
         limit: usize,
         is_connected: impl Fn(ClientId) -> bool,
     ) {
         if self.0.len() >= limit {
-            let Some(gone) = self.0.iter().position(|(_, client)| !is_connected(*client)) else {
+            let Some(evicted) = self.0.iter().position(|(_, client)| !is_connected(*client)) else {
                 return;
             };
-            self.0.remove(gone);
+            self.0.remove(evicted);
         }
         self.0.push_back((token, client));
     }

@@ -1,14 +1,16 @@
-//! The tasks that run rooms, each with a host, a module and an interpreter of its own.
+//! A worker: a task that runs rooms, with a host, a module and an interpreter of its own.
 //!
-//! They share the runtime's threads with the connections, so that a message takes its way through the
-//! server without waking another thread; after a slice or a millisecond of work, the others have
-//! their turn.
+//! Workers share the runtime's threads with the connections, so that a message passes through the
+//! server without waking another thread. A worker yields after about a millisecond of work.
 
 use crate::{
     config::ServerConfig,
-    http::rooms_endpoint::RoomSummary,
-    rooms::clients::{Clients, Connection},
-    rooms::command::{COMMANDS, Command, Refusal},
+    http::RoomSummary,
+    rooms::{
+        clients::Clients,
+        command::{Command, JoinRejection, MAX_QUEUED_COMMANDS, REPLACED, STOPPING},
+    },
+    ws::send_queue::ClientSender,
 };
 use core::time::Duration;
 use hashbrown::HashMap;
@@ -18,28 +20,23 @@ use stateroom_wasmi_host::{
     driver::tokio::{OwnedEvent, TokioClock, Wake, wait},
 };
 use std::{
-    boxed::Box,
     collections::{BTreeSet, VecDeque},
-    format,
-    string::ToString,
     sync::Arc,
-    vec::Vec,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-pub(crate) struct Worker {
+pub(super) struct Worker {
     host: Host<TokioClock, Clients>,
     module: Module,
     rooms: HashMap<RoomKey, OpenRoom>,
     /// Rooms without clients, by the time to close them: those that have an `idle_until`.
     idle: BTreeSet<(Instant, RoomKey)>,
-    /// Rooms that have just been opened, by the time to give back what memory they do not use;
-    /// earliest first, since all wait for the same time.
+    /// New rooms, by the time to trim their memory. In order, since the delay is constant.
     untrimmed: VecDeque<(Instant, RoomKey)>,
-    /// What rooms have been given and are not done with. Rooms that are have no entry.
-    given: HashMap<RoomKey, Given>,
-    /// Places for rooms, of all workers.
-    places: Arc<Semaphore>,
+    /// Only rooms with events in their inbox or backlog have an entry.
+    queues: HashMap<RoomKey, RoomQueue>,
+    /// One for each open room, shared by all workers.
+    room_permits: Arc<Semaphore>,
     max_rooms: usize,
     room_idle: Duration,
     keep_timers: bool,
@@ -47,42 +44,41 @@ pub(crate) struct Worker {
 }
 
 struct OpenRoom {
-    /// Given back when the room is closed.
-    _place: OwnedSemaphorePermit,
+    /// Returned when the room is closed.
+    _permit: OwnedSemaphorePermit,
     idle_until: Option<Instant>,
 }
 
+/// The credits of events on their way through a room; see [`Command::Message`].
 #[derive(Default)]
-struct Given {
-    /// What to give back for each event in the room's inbox, in order.
-    taken: VecDeque<Option<OwnedSemaphorePermit>>,
-    /// Events that found the inbox full, in order, and what to give back for them; everything else
-    /// for the room waits behind them. Their number is bounded: messages are by what each connection
-    /// may have on its way, and nobody joins a room where events wait here.
-    waiting: VecDeque<(OwnedEvent, Option<OwnedSemaphorePermit>)>,
+struct RoomQueue {
+    /// One for each event in the room's inbox, in order; none for events of the worker's own.
+    credits: VecDeque<Option<OwnedSemaphorePermit>>,
+    /// Events that found the inbox full, in order; later events queue behind them. Bounded:
+    /// messages by their connections' credits, joins are rejected while there is a backlog.
+    backlog: VecDeque<(OwnedEvent, Option<OwnedSemaphorePermit>)>,
 }
 
 struct Stopping {
     reply: oneshot::Sender<()>,
-    /// When to stop even if the rooms are not done.
+    /// When to stop even if rooms still have work.
     until: Instant,
 }
 
-/// Fuel between two turns of the others on the thread: about a millisecond of work.
+/// Fuel between two yields to other tasks: about a millisecond of work.
 const FUEL_PER_POLL: u64 = 800_000;
 
-/// Time for rooms to handle what they were given before the server stopped.
-const LAST_WORK: Duration = Duration::from_secs(2);
+/// Time for rooms to handle queued events at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// Time after which a room has used what memory it uses at all events; most that are closed soon
-/// are closed before.
-const SETTLED: Duration = Duration::from_secs(2);
+/// Time after which a room has used most memory it will use; short-lived rooms are closed before.
+const TRIM_DELAY: Duration = Duration::from_secs(2);
 
 impl Worker {
-    pub(crate) fn new(
+    pub(super) fn new(
         config: &ServerConfig,
         module: Module,
-        places: Arc<Semaphore>,
+        room_permits: Arc<Semaphore>,
         seed: u64,
     ) -> Self {
         let limits = HostLimits::new().max_rooms(config.max_rooms);
@@ -94,8 +90,8 @@ impl Worker {
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
-            given: HashMap::new(),
-            places,
+            queues: HashMap::new(),
+            room_permits,
             max_rooms: config.max_rooms,
             room_idle: config.room_idle,
             keep_timers: config.keep_timers,
@@ -103,7 +99,7 @@ impl Worker {
         }
     }
 
-    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             let wake_at = self.work();
             let now = self.host.clock().now();
@@ -128,83 +124,68 @@ impl Worker {
             )
             .await
             {
-                Wake::Command(command) => self.command(command),
+                Wake::Command(command) => self.handle_command(command),
                 Wake::Time | Wake::Writable => {}
                 Wake::Ended => return,
             }
-            // What has come meanwhile is one round, too.
-            for _ in 0..COMMANDS {
+            // Batch the commands that have arrived meanwhile.
+            for _ in 0..MAX_QUEUED_COMMANDS {
                 match commands.try_recv() {
-                    Ok(command) => self.command(command),
+                    Ok(command) => self.handle_command(command),
                     Err(_) => break,
                 }
             }
         }
     }
 
-    /// Does what there is to do; answers when to go on.
+    /// Does one round of work; returns when to continue.
     fn work(&mut self) -> Option<Instant> {
         let mut wake_at = self.host.poll(Budget::fuel(FUEL_PER_POLL));
         for (room, client) in self.host.transport_mut().take_too_slow() {
-            log::info!("client {client} of room {room} is closed: it was too slow");
-            self.left(room, client);
+            log::info!("disconnected client {client} of room {room}: too slow");
+            self.on_disconnect(room, client);
             wake_at = Some(Instant::ZERO);
         }
         self.close_idle();
         self.trim();
-        self.see_off_closed();
-        if self.settle() {
+        self.reap_closed();
+        if self.drain_backlogs() {
             wake_at = Some(Instant::ZERO);
         }
         wake_at
     }
 
-    fn command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Join {
                 room,
                 token,
-                connection,
+                sender,
                 reply,
             } => {
-                let joined = self.join(&room, token, connection);
-                // Whoever has gone meanwhile is taken out again.
-                if let Err(Ok((room, client))) = reply.send(joined)
-                    && self
-                        .host
-                        .transport_mut()
-                        .leave(room, client, None)
-                        .is_some()
-                {
-                    self.left(room, client);
+                let joined = self.join(&room, token, sender);
+                // The connection closed while joining: undo the join.
+                if let Err(Ok((room, client))) = reply.send(joined) {
+                    self.leave(room, client, None);
                 }
             }
-            // What comes later than the end is not handled, or there would be none.
+            // Ignore messages after shutdown began, or it might never finish.
             Command::Message { .. } if self.stopping.is_some() => {}
             Command::Message {
                 room,
                 event,
-                permit,
-            } => self.event(room, event, Some(permit)),
+                credit,
+            } => self.deliver(room, event, Some(credit)),
             Command::Leave {
                 room,
                 client,
-                connection,
-            } => {
-                if self
-                    .host
-                    .transport_mut()
-                    .leave(room, client, Some(connection))
-                    .is_some()
-                {
-                    self.left(room, client);
-                }
-            }
+                connection_id,
+            } => self.leave(room, client, Some(connection_id)),
             Command::List(reply) => {
                 let _ = reply.send(RoomSummary::of_all(&self.host));
             }
             Command::Stop(reply) => {
-                let until = self.host.clock().now() + LAST_WORK;
+                let until = self.host.clock().now() + SHUTDOWN_GRACE;
                 self.stopping = Some(Stopping { reply, until });
             }
         }
@@ -214,82 +195,92 @@ impl Worker {
         &mut self,
         id: &str,
         token: Option<Box<str>>,
-        connection: Connection,
-    ) -> Result<(RoomKey, ClientId), Refusal> {
+        sender: ClientSender,
+    ) -> Result<(RoomKey, ClientId), JoinRejection> {
         if self.stopping.is_some() {
-            return Err(Refusal {
-                code: 1001,
-                reason: "the server is stopping".into(),
-            });
+            return Err(JoinRejection::stopping());
         }
         let room = match self.host.find(id) {
             Some(room) => room,
             None => self.open(id)?,
         };
-        let joined = self.let_in(room, token, connection);
-        // Also a room that has let nobody in is closed some time.
-        self.note_whether_idle(room);
+        let joined = self.admit(room, token, sender);
+        // Also if the join was rejected: a new room without clients must be closed eventually.
+        self.update_idle_deadline(room);
         Ok((room, joined?))
     }
 
-    fn open(&mut self, id: &str) -> Result<RoomKey, Refusal> {
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| OpenError::TooManyRooms {
+    fn open(&mut self, id: &str) -> Result<RoomKey, JoinRejection> {
+        let permit = self.room_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| OpenError::TooManyRooms {
             limit: self.max_rooms,
         })?;
         let room = self.host.open(id, &self.module)?;
         self.rooms.insert(
             room,
             OpenRoom {
-                _place: place,
+                _permit: permit,
                 idle_until: None,
             },
         );
         self.untrimmed
-            .push_back((self.host.clock().now() + SETTLED, room));
+            .push_back((self.host.clock().now() + TRIM_DELAY, room));
         Ok(room)
     }
 
-    fn let_in(
+    fn admit(
         &mut self,
         room: RoomKey,
         token: Option<Box<str>>,
-        connection: Connection,
-    ) -> Result<ClientId, Refusal> {
-        // Before anything happens, so that nobody is sent away for one who does not get in.
+        sender: ClientSender,
+    ) -> Result<ClientId, JoinRejection> {
+        // Check capacity first, or we would drop the old connection and then reject the new one.
         if self.is_inbox_full(room) {
             return Err(EventError::InboxFull.into());
         }
         let client = self.host.transport_mut().client_id(room, token.as_deref());
         if let Some(older) = self.host.transport_mut().leave(room, client, None) {
-            older.close(1008, "replaced by a newer connection", true);
-            self.event(room, OwnedEvent::Disconnect(client), None);
+            older.close(1008, REPLACED, true);
+            self.deliver(room, OwnedEvent::Disconnect(client), None);
         }
         self.host.handle_event(room, Event::Connect(client))?;
-        self.given.entry(room).or_default().taken.push_back(None);
-        self.host.transport_mut().join(room, client, connection);
+        self.queues.entry(room).or_default().credits.push_back(None);
+        self.host.transport_mut().join(room, client, sender);
         Ok(client)
     }
 
-    /// Whether a client that joins, after an older connection of it has left, would find no place in
-    /// the room's inbox.
+    /// Whether the inbox lacks space for a connect and the disconnect of an older connection.
     fn is_inbox_full(&self, room: RoomKey) -> bool {
         let limit = self.module.limits().max_inbox_events;
-        let in_inbox = self
-            .host
+        let has_backlog = self
+            .queues
+            .get(&room)
+            .is_some_and(|queue| !queue.backlog.is_empty());
+        has_backlog || self.inbox_len(room) + 2 > limit
+    }
+
+    fn inbox_len(&self, room: RoomKey) -> usize {
+        self.host
             .room(room)
-            .map_or(0, |room| room.stats().waiting_events);
-        let waiting = self.given.get(&room).map_or(0, |given| given.waiting.len());
-        waiting > 0 || in_inbox + 2 > limit
+            .map_or(0, |room| room.stats().waiting_events)
     }
 
-    /// Tells a room that a client has left, which has no connection any more.
-    fn left(&mut self, room: RoomKey, client: ClientId) {
-        self.event(room, OwnedEvent::Disconnect(client), None);
-        self.note_whether_idle(room);
+    /// Removes a client; if `connection_id` is given, only while that is its connection.
+    fn leave(&mut self, room: RoomKey, client: ClientId, connection_id: Option<u64>) {
+        let clients = self.host.transport_mut();
+        if clients.leave(room, client, connection_id).is_some() {
+            self.on_disconnect(room, client);
+        }
     }
 
-    fn note_whether_idle(&mut self, key: RoomKey) {
+    /// Delivers the disconnect of a client that was removed from the transport.
+    fn on_disconnect(&mut self, room: RoomKey, client: ClientId) {
+        self.deliver(room, OwnedEvent::Disconnect(client), None);
+        self.update_idle_deadline(room);
+    }
+
+    /// Starts a room's idle timeout if it has no clients, and else cancels it.
+    fn update_idle_deadline(&mut self, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else {
             return;
         };
@@ -303,53 +294,53 @@ impl Worker {
         }
     }
 
-    /// Gives a room an event; it waits if the room's inbox is full, or others wait already.
-    fn event(&mut self, room: RoomKey, event: OwnedEvent, permit: Option<OwnedSemaphorePermit>) {
-        let given = self.given.entry(room).or_default();
-        if !given.waiting.is_empty() {
-            given.waiting.push_back((event, permit));
+    /// Delivers an event to a room's inbox, or to its backlog if the inbox is full.
+    fn deliver(&mut self, room: RoomKey, event: OwnedEvent, credit: Option<OwnedSemaphorePermit>) {
+        let queue = self.queues.entry(room).or_default();
+        if !queue.backlog.is_empty() {
+            queue.backlog.push_back((event, credit));
             return;
         }
         match self.host.handle_event(room, event.as_event()) {
-            Ok(()) => given.taken.push_back(permit),
-            Err(EventError::InboxFull) => given.waiting.push_back((event, permit)),
-            // A message may come after its client was closed, or the room.
-            Err(error) => log::debug!("room {room} refused an event: {error}"),
+            Ok(()) => queue.credits.push_back(credit),
+            Err(EventError::InboxFull) => queue.backlog.push_back((event, credit)),
+            // A message may arrive after its client or room was closed.
+            Err(error) => log::debug!("room {room} rejected an event: {error}"),
         }
     }
 
-    /// Gives back what was given for events that are over, and moves what waited into the inboxes as
-    /// far as it fits; answers whether anything was moved.
-    fn settle(&mut self) -> bool {
+    /// Returns the credits of handled events, and moves backlogs into inboxes as far as they fit;
+    /// returns whether any event was moved.
+    fn drain_backlogs(&mut self) -> bool {
         let mut moved = false;
         let host = &mut self.host;
-        self.given.retain(|room, Given { taken, waiting }| {
+        self.queues.retain(|room, RoomQueue { credits, backlog }| {
             let in_inbox = host
                 .room(*room)
                 .map_or(0, |room| room.stats().waiting_events);
-            taken.drain(..taken.len().saturating_sub(in_inbox));
-            while let Some((event, _)) = waiting.front() {
+            credits.drain(..credits.len().saturating_sub(in_inbox));
+            while let Some((event, _)) = backlog.front() {
                 match host.handle_event(*room, event.as_event()) {
                     Err(EventError::InboxFull) => break,
                     result => {
-                        let permit = waiting.pop_front().and_then(|(_, permit)| permit);
+                        let credit = backlog.pop_front().and_then(|(_, credit)| credit);
                         match result {
-                            Ok(()) => taken.push_back(permit),
-                            Err(error) => log::debug!("room {room} refused an event: {error}"),
+                            Ok(()) => credits.push_back(credit),
+                            Err(error) => log::debug!("room {room} rejected an event: {error}"),
                         }
                         moved = true;
                     }
                 }
             }
-            !taken.is_empty() || !waiting.is_empty()
+            !credits.is_empty() || !backlog.is_empty()
         });
         moved
     }
 
-    /// Closes rooms that had no client for long enough.
+    /// Closes rooms whose idle timeout has passed.
     fn close_idle(&mut self) {
-        /// Time between two looks at a room that is kept.
-        const LOOK_AGAIN: Duration = Duration::from_millis(100);
+        /// Shortest time between two checks of a room that is kept for its timer.
+        const MIN_RECHECK: Duration = Duration::from_millis(100);
         let now = self.host.clock().now();
         while let Some((_, key)) = self
             .idle
@@ -358,12 +349,12 @@ impl Worker {
             .filter(|(until, _)| *until <= now)
         {
             self.idle.pop_first();
-            // A timer may be set by an event that is not over.
+            // An event in progress may set a timer.
             let has_timer = self.host.room(key).is_some_and(|room| {
                 room.poll_timeout().is_some() || room.stats().waiting_events > 0
             });
             let idle_until =
-                (has_timer && self.keep_timers).then(|| now + self.room_idle.max(LOOK_AGAIN));
+                (has_timer && self.keep_timers).then(|| now + self.room_idle.max(MIN_RECHECK));
             if let Some(room) = self.rooms.get_mut(&key) {
                 room.idle_until = idle_until;
             }
@@ -374,7 +365,7 @@ impl Worker {
         }
     }
 
-    /// Gives back the memory that rooms turned out not to use, one room at a time.
+    /// Returns a room's unused memory to the operating system; one room per round.
     fn trim(&mut self) {
         let now = self.host.clock().now();
         if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
@@ -383,26 +374,26 @@ impl Worker {
         }
     }
 
-    /// Closes the clients of rooms that are closed, and forgets these.
-    fn see_off_closed(&mut self) {
+    /// Closes the clients of closed rooms, and removes those rooms.
+    fn reap_closed(&mut self) {
         while let Some(room) = self.host.poll_closed() {
             let (code, reason) = match &room.fault {
                 Some(fault) => {
-                    log::warn!("room {:?} is closed: {fault}", room.id);
+                    log::warn!("closed room {:?}: {fault}", room.id);
                     match room.stats.faults {
                         0 | 1 => (1011, fault.to_string()),
                         faults => (1011, format!("after {faults} faults: {fault}")),
                     }
                 }
                 None => {
-                    log::debug!("room {:?} is closed", room.id);
+                    log::debug!("closed room {:?}", room.id);
                     (1001, "the room is closed".into())
                 }
             };
             self.host
                 .transport_mut()
                 .close_room(room.key, code, &reason);
-            self.given.remove(&room.key);
+            self.queues.remove(&room.key);
             if let Some(until) = self
                 .rooms
                 .remove(&room.key)
@@ -413,37 +404,30 @@ impl Worker {
         }
     }
 
-    /// Closes all clients, after what is queued for them.
+    /// Closes all clients, after draining their queues.
     fn stop(&mut self, stopping: Stopping) {
         let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
+        let (code, reason) = STOPPING;
         for room in rooms {
-            self.host
-                .transport_mut()
-                .close_room(room, 1001, "the server is stopping");
+            self.host.transport_mut().close_room(room, code, reason);
         }
         let _ = stopping.reply.send(());
     }
 }
 
-impl From<OpenError> for Refusal {
+impl From<OpenError> for JoinRejection {
     fn from(error: OpenError) -> Self {
         let code = match error {
             OpenError::TooManyRooms { .. } | OpenError::IdTaken => 1013,
             OpenError::IdTooLong { .. } => 1008,
             _ => 1011,
         };
-        Self {
-            code,
-            reason: error.to_string(),
-        }
+        Self::new(code, error.to_string())
     }
 }
 
-impl From<EventError> for Refusal {
+impl From<EventError> for JoinRejection {
     fn from(error: EventError) -> Self {
-        Self {
-            code: 1013,
-            reason: error.to_string(),
-        }
+        Self::new(1013, error.to_string())
     }
 }

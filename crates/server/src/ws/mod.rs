@@ -1,3 +1,5 @@
 //! WebSocket connections.
 
+mod heartbeat;
+pub(crate) mod send_queue;
 pub(crate) mod socket;

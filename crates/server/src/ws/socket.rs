@@ -1,36 +1,39 @@
-//! One client's connection: from its first frame to its last.
+//! One client's connection, from the upgrade to the close handshake.
 
 use crate::{
     config::ServerConfig,
     rate_limit::{Rate, TokenBucket},
-    rooms::clients::{Close, Connection, Mailbox, Queue, QueueLimits, QueueUsage, connection},
-    rooms::command::{Command, Refusal},
+    rooms::command::{Command, JoinRejection},
+    ws::{
+        heartbeat::Liveness,
+        send_queue::{
+            ClientReceiver, ClientSender, CloseRequest, QueueLimits, QueueUsage, SendQueue, channel,
+        },
+    },
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use core::{
-    future::{Future, pending, poll_fn},
+    future::{pending, poll_fn},
     pin::{Pin, pin},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    task::Poll,
 };
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use stateroom_wasmi_host::{ClientId, RoomKey, driver::tokio::OwnedEvent};
-use std::{boxed::Box, string::ToString, sync::Arc, time::Duration, vec::Vec};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, Sleep, sleep, timeout},
 };
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 
-/// What connections are run with.
+/// The options of all connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
-    pub(crate) message_bytes: usize,
+    pub(crate) max_message_bytes: usize,
     message_rate: Rate,
-    client_queue: QueueLimits,
+    queue_limits: QueueLimits,
     heartbeat_interval: Duration,
     heartbeat_timeout: Duration,
 }
@@ -38,9 +41,9 @@ pub(crate) struct SocketOptions {
 impl SocketOptions {
     pub(crate) fn new(config: &ServerConfig) -> Self {
         Self {
-            message_bytes: config.limits.max_message_bytes,
+            max_message_bytes: config.limits.max_message_bytes,
             message_rate: config.message_rate,
-            client_queue: QueueLimits {
+            queue_limits: QueueLimits {
                 messages: config.max_queued_messages.clamp(1, Semaphore::MAX_PERMITS),
                 bytes: config.max_queued_bytes,
             },
@@ -50,67 +53,11 @@ impl SocketOptions {
     }
 }
 
-/// When a client was last heard of; the reading half of a connection tells the writing half.
-struct Heard {
-    since: Instant,
-    nanos: AtomicU64,
-    /// Whether what it said waits for its room. Meanwhile it is not read from, so that it cannot be
-    /// heard, and that is not its fault.
-    waits: AtomicBool,
-}
+/// Time for the client to take its queued messages before a requested close.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-impl Heard {
-    fn now() -> Self {
-        Self {
-            since: Instant::now(),
-            nanos: AtomicU64::new(0),
-            waits: AtomicBool::new(false),
-        }
-    }
-
-    /// It is heard now; answers when that is, in nanoseconds.
-    fn again(&self) -> u64 {
-        let nanos = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.store(nanos, Ordering::Relaxed);
-        nanos
-    }
-
-    fn last(&self) -> Instant {
-        self.since + Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
-    }
-
-    fn set_waits(&self, waits: bool) {
-        self.waits.store(waits, Ordering::Relaxed);
-        self.again();
-    }
-
-    /// Waits for something, during which the client is not read from.
-    async fn while_it_waits<T>(&self, something: impl Future<Output = T>) -> T {
-        let mut something = pin!(something);
-        // Mostly there is nothing to wait for; then the clock need not be asked.
-        if let Poll::Ready(value) = poll_fn(|cx| Poll::Ready(something.as_mut().poll(cx))).await {
-            return value;
-        }
-        self.set_waits(true);
-        let value = something.await;
-        self.set_waits(false);
-        value
-    }
-
-    /// Whether the client was silent for so long.
-    fn is_silent(&self, time: Duration) -> bool {
-        if self.waits.load(Ordering::Relaxed) {
-            self.again();
-        }
-        self.last().elapsed() >= time
-    }
-}
-
-/// Time for the other side to take what was queued for it before it is closed.
-const FAREWELL: Duration = Duration::from_secs(3);
-
-/// Time for the other side to take a close frame and answer it.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// Time for the client to take our close frame and return its own.
+const CLOSE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs a connection until either side ends it.
 pub(crate) async fn run(
@@ -121,39 +68,35 @@ pub(crate) async fn run(
     options: SocketOptions,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let (connection, mailbox) = connection(options.client_queue);
-    let number = connection.number;
+    let (sender, receiver) = channel(options.queue_limits);
+    let connection_id = sender.connection_id;
     let joined = tokio::select! {
-        joined = join(&worker, room, token, connection) => joined,
-        _ = stopping.wait_for(|stopping| *stopping) => Err(going_away()),
+        joined = join(&worker, room, token, sender) => joined,
+        _ = stopping.wait_for(|stopping| *stopping) => Err(JoinRejection::stopping()),
     };
     let (room, client) = match joined {
         Ok(joined) => joined,
-        Err(Refusal { code, reason }) => {
-            let frame = CloseFrame {
-                code,
-                reason: reason.as_str().into(),
-            };
-            say_goodbye(&mut socket, Some(frame)).await;
+        Err(JoinRejection { code, reason }) => {
+            let reason = reason.as_str().into();
+            close_handshake(&mut socket, Some(CloseFrame { code, reason })).await;
             return;
         }
     };
     let (mut sink, mut stream) = socket.split();
-    let heard = Heard::now();
-    let gauge = mailbox.queue.gauge.clone();
+    let liveness = Liveness::new();
+    let usage = receiver.queue.usage.clone();
     let frame = tokio::select! {
-        end = read(&mut stream, &worker, (room, client), options, &heard, &gauge) => end,
-        end = write(&mut sink, mailbox, options, &heard) => end,
+        end = read(&mut stream, &worker, (room, client), options, &liveness, &usage) => end,
+        end = write(&mut sink, receiver, options, &liveness) => end,
     };
-    let _ = worker
-        .send(Command::Leave {
-            room,
-            client,
-            connection: number,
-        })
-        .await;
+    let leave = Command::Leave {
+        room,
+        client,
+        connection_id,
+    };
+    let _ = worker.send(leave).await;
     if let Ok(mut socket) = sink.reunite(stream) {
-        say_goodbye(&mut socket, frame).await;
+        close_handshake(&mut socket, frame).await;
     }
 }
 
@@ -161,49 +104,44 @@ async fn join(
     worker: &mpsc::Sender<Command>,
     room: Box<str>,
     token: Option<Box<str>>,
-    connection: Connection,
-) -> Result<(RoomKey, ClientId), Refusal> {
-    let (reply, answer) = oneshot::channel();
+    sender: ClientSender,
+) -> Result<(RoomKey, ClientId), JoinRejection> {
+    let (reply, joined) = oneshot::channel();
     worker
         .send(Command::Join {
             room,
             token,
-            connection,
+            sender,
             reply,
         })
         .await
-        .map_err(|_| going_away())?;
-    answer.await.unwrap_or_else(|_| Err(going_away()))
+        .map_err(|_| JoinRejection::stopping())?;
+    joined
+        .await
+        .unwrap_or_else(|_| Err(JoinRejection::stopping()))
 }
 
-fn going_away() -> Refusal {
-    Refusal {
-        code: 1001,
-        reason: "the server is stopping".to_string(),
-    }
-}
-
-/// Hands what the client sends to its room. Answers what to close with; nothing if the client
-/// closed, or is gone.
+/// Passes the client's messages to its room. Returns the frame to close with; none if the client
+/// closed or the connection is lost.
 async fn read(
     stream: &mut SplitStream<WebSocket>,
     worker: &mpsc::Sender<Command>,
     (room, client): (RoomKey, ClientId),
     options: SocketOptions,
-    heard: &Heard,
-    gauge: &QueueUsage,
+    liveness: &Liveness,
+    usage: &QueueUsage,
 ) -> Option<CloseFrame> {
-    let permits = permits(options);
-    let on_the_way = Arc::new(Semaphore::new(permits as usize));
+    let max_credits = max_credits(options);
+    let credits = Arc::new(Semaphore::new(max_credits as usize));
     let mut rate = TokenBucket::new(options.message_rate);
     loop {
         let message = match stream.next().await? {
             Ok(message) => message,
             Err(error) => return close_frame(error),
         };
-        let too_early = rate.take(heard.again(), 1);
-        if !too_early.is_zero() {
-            heard.while_it_waits(sleep(too_early)).await;
+        let pause = rate.consume(liveness.touch(), 1);
+        if !pause.is_zero() {
+            liveness.while_paused(sleep(pause)).await;
         }
         let event = match message {
             Message::Text(text) => OwnedEvent::Text(client, text.as_str().into()),
@@ -211,42 +149,39 @@ async fn read(
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return None,
         };
-        let permit = on_the_way
+        let credit = credits
             .clone()
-            .acquire_many_owned(cost(&event).min(permits));
-        let permit = heard.while_it_waits(permit).await.ok()?;
-        // Who does not take the answers is not read from, and so gets no more of them. This comes
-        // second, since what was on its way until now may have been answered meanwhile.
-        gauge.half_empty().await;
-        let handed_on = async {
-            if worker
-                .send(Command::Message {
-                    room,
-                    event,
-                    permit,
-                })
-                .await
-                .is_err()
-            {
-                // The rooms are closed. What they have sent is still to be written, so the end of
-                // this connection is not to be found here.
+            .acquire_many_owned(cost(&event).min(max_credits));
+        let credit = liveness.while_paused(credit).await.ok()?;
+        // Backpressure: do not read from a client whose send queue is over half full. Checked after
+        // the credit, since the room may have replied to earlier messages meanwhile.
+        usage.below_half().await;
+        let pass_on = async {
+            let message = Command::Message {
+                room,
+                event,
+                credit,
+            };
+            if worker.send(message).await.is_err() {
+                // The worker has stopped. Its remaining messages are still to be written, so only
+                // the writing half ends this connection.
                 pending::<()>().await;
             }
         };
-        heard.while_it_waits(handed_on).await;
+        liveness.while_paused(pass_on).await;
     }
 }
 
-/// What a client may have on its way to its room, and waiting there, in units of [`cost`]: many
-/// small messages or one of the greatest length; then it is not read from until the room has caught
-/// up. When the room answers each of them, the answers still fit into what is left of its queue.
-fn permits(options: SocketOptions) -> u32 {
+/// What a client may have in flight to its room and queued there, in units of [`cost`]: many small
+/// messages or one of maximum length; beyond that it is not read from. If the room replies to each
+/// of them, the replies still fit into the other half of the send queue.
+fn max_credits(options: SocketOptions) -> u32 {
     const SMALL_MESSAGES: usize = 64;
-    let permits = (options.client_queue.messages / 2).clamp(1, SMALL_MESSAGES);
-    permits as u32
+    let credits = (options.queue_limits.messages / 2).clamp(1, SMALL_MESSAGES);
+    credits as u32
 }
 
-/// A large message counts as many small ones.
+/// A large message costs as much as several small ones.
 fn cost(event: &OwnedEvent) -> u32 {
     const SMALL_BYTES: usize = 16 << 10;
     u32::try_from(event.as_event().payload_len() / SMALL_BYTES)
@@ -254,15 +189,14 @@ fn cost(event: &OwnedEvent) -> u32 {
         .saturating_add(1)
 }
 
-/// What to answer to frames that cannot be taken.
+/// The frame to close with after a read error; none if the connection is lost.
 fn close_frame(error: axum::Error) -> Option<CloseFrame> {
     let error = error.into_inner().downcast::<Error>().ok()?;
     let (code, reason) = match *error {
         Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
-            (1009, std::format!("messages may have {max_size} bytes"))
+            (1009, format!("the message exceeds {max_size} bytes"))
         }
         Error::Utf8(_) => (1007, "the text is not UTF-8".into()),
-        // The client is gone, without a word.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
         Error::Protocol(error) => (1002, error.to_string()),
         _ => return None,
@@ -273,122 +207,124 @@ fn close_frame(error: axum::Error) -> Option<CloseFrame> {
     })
 }
 
-/// Sends what the room says, and pings. Answers what to close with.
+/// Sends the room's messages, and pings. Returns the frame to close with; none if the connection is
+/// lost.
 async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
-    Mailbox {
+    ClientReceiver {
         mut queue,
         mut close,
-    }: Mailbox,
+    }: ClientReceiver,
     options: SocketOptions,
-    heard: &Heard,
+    liveness: &Liveness,
 ) -> Option<CloseFrame> {
     let mut batch = Vec::new();
-    // These are set anew when they have run off and not for each message, which is cheaper.
+    // Reset when they fire and not for each message, which is cheaper.
     let mut ping = pin!(sleep(options.heartbeat_interval));
-    let mut give_up = pin!(sleep(options.heartbeat_timeout));
-    // Set when the worker has said how to close after what is queued.
-    let mut last = None;
+    let mut deadline = pin!(sleep(options.heartbeat_timeout));
+    // Set by a request to close after draining the queue.
+    let mut final_frame = None;
     loop {
-        // A client that does not take what is sent must not keep us from closing it, and one that
-        // is silent is closed whether it takes anything or not.
+        // Selected together, so that neither a client that takes nothing nor a silent one can
+        // delay its close.
         let sent = tokio::select! {
             biased;
-            told = &mut close, if last.is_none() => match told {
-                Ok(Close { frame, after_queue: true }) => {
-                    last = Some(frame);
-                    give_up.as_mut().reset(Instant::now() + FAREWELL);
+            request = &mut close, if final_frame.is_none() => match request {
+                Ok(CloseRequest { frame, drain: true }) => {
+                    final_frame = Some(frame);
+                    deadline.as_mut().reset(Instant::now() + DRAIN_TIMEOUT);
                     continue;
                 }
-                Ok(Close { frame, after_queue: false }) => return Some(frame),
-                // The worker is gone, and with it the queue's other end.
-                Err(_) => return last,
+                Ok(CloseRequest { frame, drain: false }) => return Some(frame),
+                // The worker is gone, and so is the queue's sender.
+                Err(_) => return final_frame,
             },
-            () = &mut give_up => {
-                if last.is_some() {
-                    return last;
+            () = &mut deadline => {
+                if final_frame.is_some() {
+                    return final_frame;
                 }
-                if !heard.is_silent(options.heartbeat_timeout) {
-                    give_up.as_mut().reset(heard.last() + options.heartbeat_timeout);
+                if !liveness.is_silent_for(options.heartbeat_timeout) {
+                    deadline.as_mut().reset(liveness.last() + options.heartbeat_timeout);
                     continue;
                 }
-                let reason = std::format!("nothing was heard for {} s", options.heartbeat_timeout.as_secs());
+                let reason = format!("no data for {} s", options.heartbeat_timeout.as_secs());
                 return Some(CloseFrame { code: 1008, reason: reason.as_str().into() });
             }
-            sent = send_some(sink, &mut queue, &mut batch, ping.as_mut()) => sent,
+            sent = send_batch(sink, &mut queue, &mut batch, ping.as_mut()) => sent,
         };
         match sent {
             Sent::Messages => {}
             Sent::Ping => ping
                 .as_mut()
                 .reset(Instant::now() + options.heartbeat_interval),
-            // How to close is told before the queue ends, but perhaps after it was asked for above.
-            Sent::Everything if last.is_none() => return close.await.ok().map(|close| close.frame),
-            Sent::Everything => return last,
-            Sent::Nothing => return None,
+            // The request precedes the end of the queue, but may have come after it was polled.
+            Sent::QueueEnded if final_frame.is_none() => {
+                return close.await.ok().map(|request| request.frame);
+            }
+            Sent::QueueEnded => return final_frame,
+            Sent::ConnectionLost => return None,
         }
     }
 }
 
-/// What [`send_some`] has done.
+/// The outcome of [`send_batch`].
 enum Sent {
     Messages,
     Ping,
-    /// There is no more, and never will be.
-    Everything,
-    /// The connection is gone.
-    Nothing,
+    /// The worker has dropped the sender, and everything is sent.
+    QueueEnded,
+    ConnectionLost,
 }
 
-/// Sends what is queued, or a ping when it is time for one. If it is cancelled, what it had begun
-/// to send stays first in `batch`, or with the socket.
-async fn send_some(
+/// Sends queued messages, or a ping when it is due. If it is cancelled, unsent messages stay in
+/// `batch` or with the socket.
+async fn send_batch(
     sink: &mut SplitSink<WebSocket, Message>,
-    queue: &mut Queue,
+    queue: &mut SendQueue,
     batch: &mut Vec<Message>,
     ping: Pin<&mut Sleep>,
 ) -> Sent {
-    /// Messages that are handed to the socket before it is flushed.
-    const BATCH: usize = 64;
+    /// Messages that are passed to the socket before it is flushed.
+    const MAX_BATCH: usize = 64;
     let mut sent = Sent::Messages;
-    // What was handed to the socket in the call before leaves it first, also if that was cancelled.
+    // Flushes what the previous call passed to the socket, even if that was cancelled.
     if sink.flush().await.is_err() {
-        return Sent::Nothing;
+        return Sent::ConnectionLost;
     }
     if batch.is_empty() {
         tokio::select! {
             biased;
-            // First, so that a client whom much is sent is asked for a sign of life, too.
+            // First, so that a client that is sent a lot is pinged, too.
             () = ping => {
                 batch.push(Message::Ping(Default::default()));
                 sent = Sent::Ping;
             }
-            taken = queue.take(batch, BATCH) => {
-                if taken == 0 {
-                    return Sent::Everything;
+            received = queue.receive(batch, MAX_BATCH) => {
+                if received == 0 {
+                    return Sent::QueueEnded;
                 }
-                // They are taken from the end.
+                // They are popped from the end.
                 batch.reverse();
             }
         }
     }
     while !batch.is_empty() {
-        // Only when the sink is ready is a message taken, so that none is lost between the two.
+        // A message leaves the batch only when the sink is ready, so that cancelling loses none.
         if poll_fn(|cx| sink.poll_ready_unpin(cx)).await.is_err() {
-            return Sent::Nothing;
+            return Sent::ConnectionLost;
         }
         if let Some(message) = batch.pop()
             && sink.start_send_unpin(message).is_err()
         {
-            return Sent::Nothing;
+            return Sent::ConnectionLost;
         }
     }
     sent
 }
 
-/// Sends the close frame and waits, a short time, for the other side to close.
-async fn say_goodbye(socket: &mut WebSocket, frame: Option<CloseFrame>) {
-    let goodbye = async {
+/// Sends the close frame and waits, for a bounded time, until the client closes.
+async fn close_handshake(socket: &mut WebSocket, frame: Option<CloseFrame>) {
+    let handshake = async {
         if let Some(frame) = frame {
             socket.send(Message::Close(Some(frame))).await?;
         }
@@ -397,6 +333,6 @@ async fn say_goodbye(socket: &mut WebSocket, frame: Option<CloseFrame>) {
         }
         Ok::<(), axum::Error>(())
     };
-    // Whoever does not listen any more does not hear it.
-    let _ = timeout(GOODBYE, goodbye).await;
+    // On an error or a timeout the connection is dropped anyway.
+    let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, handshake).await;
 }
