@@ -8,29 +8,29 @@ use stateroom_wasmi_host::{
 };
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
-/// Tell whether a module can be served, what it needs and what it costs.
+/// Check whether a module can be served, what it imports and what its rooms cost
 #[derive(Args)]
 pub(crate) struct Check {
-    /// A .wasm, a .wat, or a folder with server.wasm
+    /// A .wasm or .wat file, or a folder with server.wasm
     module: PathBuf,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What there is to say of a module.
+/// The result of the check.
 #[derive(Default, Serialize)]
 struct Report {
     module: String,
     ok: bool,
-    /// The ABI that it speaks, as far as that can be seen.
+    /// The ABI, if it can be recognised.
     abi: Option<String>,
     module_bytes: usize,
     imports: Vec<Item>,
     exports: Vec<Item>,
-    /// What a room of it costs; none if it cannot be opened.
+    /// What a room costs; none if it cannot be opened.
     room: Option<Cost>,
-    /// Whether its rooms can undo an event that fails: `possible`, or why not.
+    /// `possible`, or why its rooms cannot be rolled back.
     rollback: Option<String>,
     problems: Vec<String>,
 }
@@ -41,14 +41,14 @@ struct Item {
     kind: String,
 }
 
-/// Measured on a room that was opened for it.
+/// Measured on one room.
 #[derive(Serialize)]
 struct Cost {
-    /// Linear memory once the room is there.
+    /// Linear memory of an open room.
     memory_bytes: usize,
-    /// Fuel to initialise it.
+    /// Fuel to initialise the guest.
     fuel_to_open: u64,
-    /// Fuel to let a first client in.
+    /// Fuel to connect the first client.
     fuel_to_connect: u64,
 }
 
@@ -103,8 +103,7 @@ impl Report {
                 kind: kind.to_string(),
             })
             .collect();
-        let mut options = LoadOptions::default();
-        options.rollback = true;
+        let options = LoadOptions::new().rollback(true);
         let for_rollback = Module::load_with(wasm, &Limits::default(), options);
         self.rollback =
             Some(for_rollback.map_or_else(|error| error.to_string(), |_| "possible".to_owned()));
@@ -160,7 +159,7 @@ impl Cost {
     }
 }
 
-/// Lets a room go on until it has nothing to do.
+/// Runs a room until it is idle.
 fn finish(room: &mut Room) -> Result<(), Fault> {
     loop {
         while room.poll_output().is_some() {}

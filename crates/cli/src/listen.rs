@@ -1,4 +1,4 @@
-//! What every server is told: where to listen, and whom to.
+//! The flags that `serve` and `attach` share: where to listen, and who may connect.
 
 use clap::{Args, builder::RangedU64ValueParser};
 use stateroom_wasmi_server::ServerConfig;
@@ -7,38 +7,57 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 #[derive(Args)]
 pub(crate) struct ListenArgs {
     /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value_t = defaults().host)]
     host: IpAddr,
     /// Port to listen on; 0 picks a free one
-    #[arg(short, long, default_value_t = 8080)]
+    #[arg(short, long, default_value_t = defaults().port)]
     port: u16,
     /// Seconds between two pings
-    #[arg(short = 'i', long, default_value_t = 30, value_name = "SECONDS", value_parser = at_least_one())]
+    #[arg(
+        short = 'i',
+        long,
+        default_value_t = defaults().heartbeat_interval.as_secs(),
+        value_name = "SECONDS",
+        value_parser = timeout_seconds(),
+    )]
     heartbeat_interval: u64,
-    /// Seconds after which a client that sends nothing is dropped
-    #[arg(short = 't', long, default_value_t = 120, value_name = "SECONDS", value_parser = at_least_one())]
+    /// Seconds without data after which a client is disconnected
+    #[arg(
+        short = 't',
+        long,
+        default_value_t = defaults().heartbeat_timeout.as_secs(),
+        value_name = "SECONDS",
+        value_parser = timeout_seconds(),
+    )]
     heartbeat_timeout: u64,
-    /// Folder to serve under / instead of the bundled page
+    /// Folder to serve at / instead of the built-in page
     #[arg(long = "static", value_name = "DIR")]
     static_dir: Option<PathBuf>,
-    /// Origin (scheme://host:port) whose pages may connect besides the server's own; may be
-    /// given again; * for all
+    /// Origin (scheme://host:port) whose pages may connect, besides the server's own; repeatable;
+    /// * allows all
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 }
 
 impl ListenArgs {
-    pub(crate) fn set(self, config: &mut ServerConfig) {
-        config.host = self.host;
-        config.port = self.port;
-        config.heartbeat_interval = Duration::from_secs(self.heartbeat_interval);
-        config.heartbeat_timeout = Duration::from_secs(self.heartbeat_timeout);
+    pub(crate) fn apply(self, config: ServerConfig) -> ServerConfig {
+        let mut config = config
+            .host(self.host)
+            .port(self.port)
+            .heartbeat_interval(Duration::from_secs(self.heartbeat_interval))
+            .heartbeat_timeout(Duration::from_secs(self.heartbeat_timeout))
+            .allowed_origins(self.allow_origin);
         config.static_dir = self.static_dir;
-        config.allowed_origins = self.allow_origin;
+        config
     }
 }
 
-/// Seconds, as many as a timer can take.
-pub(crate) fn at_least_one() -> RangedU64ValueParser {
+/// The source of the flags' defaults.
+pub(crate) fn defaults() -> ServerConfig {
+    ServerConfig::new([])
+}
+
+/// At least one second, and no more than a timer can take.
+pub(crate) fn timeout_seconds() -> RangedU64ValueParser {
     clap::value_parser!(u64).range(1..=u32::MAX.into())
 }

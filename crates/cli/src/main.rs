@@ -1,4 +1,11 @@
-//! Serves Stateroom rooms, and checks modules; without the feature `serve` it only checks.
+//! The command-line tool `stateroom-wasmi`.
+//!
+//! - `serve` serves the rooms of a module over WebSockets.
+//! - `attach` does so for the rooms of a board at the other end of a link.
+//! - `check` checks whether a module can be served.
+//!
+//! `serve` and `attach` need the feature `serve`, which is on by default. The server itself is the
+//! library `stateroom-wasmi-server`.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +21,7 @@ mod serve;
 use clap::{Parser, Subcommand};
 use std::{error::Error, process::ExitCode};
 
-/// Runs Stateroom rooms, small WebAssembly modules that serve a group of clients, on an interpreter.
+/// Serves Stateroom rooms, small stateful WebAssembly modules that talk to groups of clients
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -48,7 +55,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// An error and what it came from, in one line each.
+/// An error and its sources, on one line.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

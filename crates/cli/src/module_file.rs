@@ -1,4 +1,4 @@
-//! A module as the command line names it.
+//! Reads the module that the command line names.
 
 use std::{
     error::Error,
@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module that was read, binary.
+/// A module in the binary format.
 pub(crate) struct ModuleFile {
     pub(crate) name: String,
     pub(crate) wasm: Vec<u8>,
-    /// The files that belong to it, if it is a folder that has some.
+    /// The folder's `static`, if it was read from a folder with one.
     #[cfg_attr(
         not(feature = "serve"),
         expect(dead_code, reason = "only a server serves files")
@@ -19,8 +19,8 @@ pub(crate) struct ModuleFile {
 }
 
 impl ModuleFile {
-    /// Reads a `.wasm`, a `.wat`, or a folder with `server.wasm` (and `static`), as
-    /// `stateroom serve` takes it.
+    /// Reads a `.wasm` or `.wat` file, or a folder with `server.wasm` (and `static`), the layout of
+    /// `stateroom serve`.
     pub(crate) fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
         let (file, static_dir) = match path.is_dir() {
             true => (
@@ -31,7 +31,7 @@ impl ModuleFile {
         };
         let bytes =
             fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        // Binary modules are returned as they are.
+        // Binary modules pass through unchanged.
         let wasm = wat::parse_bytes(&bytes)
             .map_err(|mut error| {
                 error.set_path(&file);

@@ -1,7 +1,7 @@
 //! `stateroom-wasmi serve`.
 
 use crate::{
-    listen::{ListenArgs, at_least_one},
+    listen::{ListenArgs, defaults, timeout_seconds},
     module_file::ModuleFile,
 };
 use clap::Args;
@@ -15,18 +15,18 @@ use std::{
     time::Duration,
 };
 
-/// Serve the rooms of a module over WebSockets.
+/// Serve the rooms of a module over WebSockets
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// A .wasm, a .wat, or a folder with server.wasm (and static/)
+    /// A .wasm or .wat file, or a folder with server.wasm (and static/)
     module: PathBuf,
     #[command(flatten)]
     listen: ListenArgs,
-    /// Workers that run rooms, in parallel [default: one for each core]
+    /// Workers that run rooms in parallel [default: one per core]
     #[arg(long)]
     workers: Option<usize>,
     /// Seconds after which a room without clients is closed
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    #[arg(long, default_value_t = defaults().room_idle.as_secs(), value_name = "SECONDS")]
     room_idle: u64,
     /// Keep a room without clients while its timer is set
     #[arg(long)]
@@ -40,31 +40,32 @@ pub(crate) struct Serve {
     limits: LimitArgs,
 }
 
-/// What follows when a guest fails.
+/// The fault policy.
 #[derive(Args)]
 #[command(next_help_heading = "Faults")]
 struct FaultArgs {
-    /// What becomes of a room whose guest fails
+    /// What follows when a room's guest fails
     #[arg(long, value_enum, default_value_t = OnFault::Close)]
     on_fault: OnFault,
-    /// Milliseconds before the first restart; each further one waits twice as long
-    #[arg(long, default_value_t = 100, value_name = "MS")]
+    /// Milliseconds before the first restart; doubled for each further one
+    #[arg(long, default_value_t = Backoff::new().first.as_millis() as u64, value_name = "MS")]
     restart_wait: u64,
-    /// Seconds that a restart waits at the longest; a room that has run as long begins anew
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    /// Longest wait before a restart, in seconds; after running this long without a fault, the
+    /// first wait applies again
+    #[arg(long, default_value_t = Backoff::new().longest.as_secs(), value_name = "SECONDS")]
     restart_longest: u64,
-    /// Restarts in a row; then the room is closed
-    #[arg(long, default_value_t = 8)]
+    /// Consecutive restarts before the room is closed
+    #[arg(long, default_value_t = Backoff::new().restarts)]
     restarts: u32,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum OnFault {
-    /// The room is closed, with its clients
+    /// Close the room and its clients
     Close,
-    /// A fresh guest is started after a while, and told of the clients
+    /// Start a fresh guest after a wait; the clients stay connected
     Restart,
-    /// The event is undone, and the room goes on
+    /// Restore the state before the event; the room continues
     Rollback,
 }
 
@@ -83,7 +84,7 @@ impl FaultArgs {
     }
 }
 
-/// The limits that an operator would set.
+/// The limits that operators set.
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
@@ -93,61 +94,64 @@ struct LimitArgs {
     /// Clients of one room
     #[arg(long, default_value_t = defaults().limits.max_clients, value_name = "CLIENTS")]
     max_clients: usize,
-    /// Bytes of one message, in both directions
+    /// Bytes of one message, in either direction
     #[arg(long, default_value_t = defaults().limits.max_message_bytes, value_name = "BYTES")]
     max_message_bytes: usize,
     /// Bytes of memory of one room
     #[arg(long, default_value_t = defaults().limits.max_memory_bytes, value_name = "BYTES")]
     max_memory_bytes: usize,
-    /// Fuel of one event: about one unit for each instruction
-    #[arg(long, default_value_t = defaults().limits.max_fuel_per_event.unwrap_or(u64::MAX), value_name = "FUEL")]
+    /// Fuel of one event: about one unit per instruction
+    #[arg(
+        long,
+        default_value_t = defaults().limits.max_fuel_per_event.unwrap_or(u64::MAX),
+        value_name = "FUEL",
+    )]
     max_fuel_per_event: u64,
-    /// Messages queued for one client; one more disconnects it
+    /// Messages queued for one client; beyond that it is disconnected
     #[arg(long, default_value_t = defaults().max_queued_messages, value_name = "MESSAGES")]
     max_queued_messages: usize,
-    /// Bytes of the messages queued for one client; more disconnect it
+    /// Bytes of messages queued for one client; beyond that it is disconnected
     #[arg(long, default_value_t = defaults().max_queued_bytes, value_name = "BYTES")]
     max_queued_bytes: usize,
-    /// Messages of one client per second; 0 for no limit
+    /// Messages of one client per second, throttled; 0 is unlimited
     #[arg(long, default_value_t = defaults().message_rate.per_second, value_name = "MESSAGES")]
     message_rate: u64,
-    /// Messages of one client at once, after a silence
+    /// Messages of one client in a burst
     #[arg(long, default_value_t = defaults().message_rate.burst, value_name = "MESSAGES")]
     message_burst: u64,
-    /// Bytes read from one connection per second; 0 for no limit
+    /// Bytes read from one connection per second, throttled; 0 is unlimited
     #[arg(long, default_value_t = defaults().byte_rate.per_second, value_name = "BYTES")]
     byte_rate: u64,
-    /// Bytes read from one connection at once, after a silence
+    /// Bytes read from one connection in a burst
     #[arg(long, default_value_t = defaults().byte_rate.burst, value_name = "BYTES")]
     byte_burst: u64,
     /// Concurrent connections
     #[arg(long, default_value_t = defaults().max_connections, value_name = "CONNECTIONS")]
     max_connections: usize,
-    /// Concurrent connections from one address; raise it behind a proxy, whose address all clients have
-    #[arg(long, default_value_t = defaults().max_connections_per_address, value_name = "CONNECTIONS")]
+    /// Concurrent connections from one address; behind a proxy all clients have its address
+    #[arg(
+        long,
+        default_value_t = defaults().max_connections_per_address,
+        value_name = "CONNECTIONS",
+    )]
     max_connections_per_address: usize,
-    /// New connections from one address per second; 0 for no limit
+    /// New connections from one address per second; 0 is unlimited
     #[arg(long, default_value_t = defaults().connect_rate.per_second, value_name = "CONNECTIONS")]
     connect_rate: u64,
-    /// New connections from one address at once, after a silence
+    /// New connections from one address in a burst
     #[arg(long, default_value_t = defaults().connect_rate.burst, value_name = "CONNECTIONS")]
     connect_burst: u64,
-    /// Seconds for the head of a request
+    /// Seconds for the headers of a request
     #[arg(
         long,
         default_value_t = defaults().handshake_timeout.as_secs(),
         value_name = "SECONDS",
-        value_parser = at_least_one(),
+        value_parser = timeout_seconds(),
     )]
     handshake_timeout: u64,
     /// Client tokens that a room remembers
     #[arg(long, default_value_t = defaults().max_tokens, value_name = "TOKENS")]
     max_tokens: usize,
-}
-
-/// The flags' defaults are the library's.
-fn defaults() -> ServerConfig {
-    ServerConfig::new([])
 }
 
 impl LimitArgs {
@@ -168,7 +172,7 @@ impl LimitArgs {
 
     fn limits(&self) -> Limits {
         let limits = Limits::new();
-        // A single message of the greatest length must fit into the queues.
+        // A message of maximum length must fit into the queues.
         let (inbox, outbox) = (limits.max_inbox_bytes, limits.max_outbox_bytes);
         limits
             .max_clients(self.max_clients)
@@ -192,29 +196,30 @@ impl Serve {
     }
 
     fn config(self, file: ModuleFile) -> ServerConfig {
-        let mut config = ServerConfig::new(file.wasm);
-        config.module_name = file.name;
-        self.listen.set(&mut config);
+        let config = ServerConfig::new(file.wasm).module_name(file.name);
+        let workers = self.workers.unwrap_or(config.workers);
+        let mut config = self
+            .limits
+            .apply(self.listen.apply(config))
+            .workers(workers)
+            .room_idle(Duration::from_secs(self.room_idle))
+            .keep_timers(self.keep_timers)
+            .on_fault(self.faults.policy())
+            .seed(self.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
-        config.workers = self.workers.unwrap_or(config.workers);
-        config.room_idle = Duration::from_secs(self.room_idle);
-        config.keep_timers = self.keep_timers;
-        config = self.limits.apply(config);
-        config.on_fault = self.faults.policy();
-        config.seed = self.seed;
         config
     }
 }
 
-/// Lets this process have as many files open as it may at all: each connection is one, and many
-/// systems begin with 1,024.
-fn allow_files() {
+/// Raises the soft limit on open files to the hard limit: each connection is a file, and the soft
+/// limit is often 1,024.
+fn raise_open_file_limit() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        // Without it, the server takes fewer connections, and the others wait.
+        // If it fails, connections beyond the soft limit wait.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
@@ -224,11 +229,11 @@ async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
     run_server(Server::bind(config).await?, &name).await
 }
 
-/// Says where a server listens, and runs it until the process is asked to end.
+/// Prints where the server listens, and runs it until SIGINT or SIGTERM.
 pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
-    allow_files();
+    raise_open_file_limit();
     let stop = stop_signal()?;
-    // On a line of its own, so that scripts find it. Whoever closed our output does not want it.
+    // The URL has a line of its own, for scripts. Fails if standard output is closed.
     let _ = writeln!(
         io::stdout(),
         "{name} is served at\nhttp://{}",
@@ -238,7 +243,7 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Ready when the process is asked to end.
+/// Resolves on SIGINT or SIGTERM.
 fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     #[cfg(unix)]
     {
