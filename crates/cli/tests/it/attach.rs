@@ -1,6 +1,6 @@
-//! `attach`: a board that is simulated by a thread, and WebSocket clients of its rooms.
+//! `attach`: a board, simulated by a thread, and WebSocket clients of its rooms.
 
-use super::{Client, Server, soon};
+use super::{Client, Server, eventually};
 use crate::support::{ENV, echo, guest_0_2, limits, module_with};
 use serde_json::Value;
 use stateroom_wasmi_host::{Budget, Host, Limits, SystemClock};
@@ -19,7 +19,7 @@ use std::{
 
 const BUFFER: usize = buffer_bytes(1024);
 
-/// What the board's rooms are.
+/// The board's rooms.
 fn rooms() -> Vec<(&'static str, String)> {
     let to =
         |recipient: &str| format!("(call $send_message {recipient} (local.get 1) (local.get 2))");
@@ -28,7 +28,7 @@ fn rooms() -> Vec<(&'static str, String)> {
     vec![("echo", echo()), ("chat", chat), ("fragile", fragile)]
 }
 
-/// A wire that is a stream which does not block.
+/// A wire over a nonblocking stream.
 struct Stream<S>(S);
 
 impl<S: Read + Write> Wire for Stream<S> {
@@ -50,21 +50,32 @@ impl<S: Read + Write> Wire for Stream<S> {
     }
 }
 
-/// What a test and its board share.
+/// How a test controls its board.
 #[derive(Default)]
 struct Switches {
-    /// The board is to start again, on the same line.
+    /// Restarts the board, on the same stream.
     restart: AtomicBool,
-    /// The line is to break.
+    /// Closes the stream.
     cut: AtomicBool,
-    /// Nobody is to be let in any more.
+    /// Ends the thread.
     quit: AtomicBool,
-    /// Clients in all rooms together.
+    /// Clients in all rooms.
     clients: AtomicUsize,
 }
 
-/// A board that runs until the test is over.
+/// A board that runs until this is dropped.
 struct Board(Arc<Switches>);
+
+impl Board {
+    async fn until_clients(&self, count: usize) {
+        eventually("the board has its clients", async {
+            while self.0.clients.load(Ordering::Relaxed) != count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+}
 
 impl Drop for Board {
     fn drop(&mut self) {
@@ -72,14 +83,14 @@ impl Drop for Board {
     }
 }
 
-/// Runs a board on each line that is opened, one after the other.
+/// Runs a board on each stream that is opened, one after the other.
 fn run_board<S: Read + Write>(open: impl Fn() -> Option<S> + Send + 'static) -> Board {
     let switches = Arc::new(Switches::default());
     let shared = switches.clone();
     thread::spawn(move || {
         while !shared.quit.load(Ordering::Relaxed) {
             match open() {
-                Some(stream) => run_line(stream, &shared),
+                Some(stream) => run_stream(stream, &shared),
                 None => thread::sleep(Duration::from_millis(10)),
             }
         }
@@ -87,7 +98,7 @@ fn run_board<S: Read + Write>(open: impl Fn() -> Option<S> + Send + 'static) -> 
     Board(switches)
 }
 
-fn run_line<S: Read + Write>(stream: S, switches: &Switches) {
+fn run_stream<S: Read + Write>(stream: S, switches: &Switches) {
     let mut stream = Stream(stream);
     while !switches.cut.swap(false, Ordering::Relaxed) && !switches.quit.load(Ordering::Relaxed) {
         switches.restart.store(false, Ordering::Relaxed);
@@ -97,7 +108,7 @@ fn run_line<S: Read + Write>(stream: S, switches: &Switches) {
     }
 }
 
-/// What a board does from its start to its reset.
+/// The firmware, from its start to its reset.
 fn run_firmware<S: Read + Write>(stream: &mut Stream<S>, switches: &Switches) -> io::Result<()> {
     let small = limits(|limits| {
         *limits = Limits::small();
@@ -134,7 +145,7 @@ fn tcp_board() -> (Board, String) {
     let address = listener.local_addr().expect("it listens").to_string();
     listener
         .set_nonblocking(true)
-        .expect("it can be asked not to wait");
+        .expect("cannot make it nonblocking");
     let open = move || {
         let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
@@ -144,43 +155,43 @@ fn tcp_board() -> (Board, String) {
     (run_board(open), address)
 }
 
-/// The tool, attached to a board of which it knows all rooms.
+/// The tool, attached to a board and informed of all its rooms.
 async fn attach(board: &str) -> Server {
     let server = Server::attach(board, &[]);
-    all_rooms_are_there(&server).await;
+    until_all_rooms(&server).await;
     server
 }
 
-async fn all_rooms_are_there(server: &Server) {
-    // The last that is told of.
+async fn until_all_rooms(server: &Server) {
+    // The last that the board announces.
     server
         .until_room("fragile", "the rooms are known", |room| room.is_some())
         .await;
 }
 
-/// A client that is in its room for sure.
+/// A client that has joined: its first message was echoed.
 async fn join_echo(server: &Server) -> Client {
     let mut client = server.join("/echo").await;
-    client.say("hello").await;
+    client.send("hello").await;
     client.expect("hello").await;
     client
 }
 
 #[tokio::test]
-async fn a_client_talks_to_a_room_on_a_board() {
+async fn a_client_exchanges_messages_with_a_room_on_a_board() {
     let (_board, address) = tcp_board();
     let server = attach(&address).await;
     let mut client = join_echo(&server).await;
-    client.say(vec![0_u8, 255, 0]).await;
-    assert_eq!(client.hear().await.into_data(), [0, 255, 0][..]);
+    client.send(vec![0_u8, 255, 0]).await;
+    assert_eq!(client.receive().await.into_data(), [0, 255, 0][..]);
     for i in 0..300 {
-        client.say(i.to_string()).await;
+        client.send(i.to_string()).await;
     }
     for i in 0..300 {
         client.expect(&i.to_string()).await;
     }
     let long = "x".repeat(1000);
-    client.say(long.clone()).await;
+    client.send(long.clone()).await;
     client.expect(&long).await;
 
     let list: Value = serde_json::from_str(&server.get("/rooms").await.body).expect("JSON");
@@ -207,11 +218,11 @@ async fn a_client_talks_to_a_room_on_a_board() {
 }
 
 #[tokio::test]
-async fn the_first_room_is_that_of_the_empty_id() {
+async fn the_empty_id_is_the_first_room() {
     let (_board, address) = tcp_board();
     let server = attach(&address).await;
     let mut client = server.join("").await;
-    client.say("hello").await;
+    client.send("hello").await;
     client.expect("hello").await;
     server
         .until_room("echo", "it is in the echo", |room| {
@@ -221,27 +232,22 @@ async fn the_first_room_is_that_of_the_empty_id() {
 }
 
 #[tokio::test]
-async fn clients_of_a_room_hear_each_other_until_they_leave() {
+async fn clients_share_a_room_until_they_leave() {
     let (board, address) = tcp_board();
     let server = attach(&address).await;
     let [mut a, mut b] = server.join_all("chat").await;
-    a.say("a").await;
+    a.send("a").await;
     for client in [&mut a, &mut b] {
         client.expect("a").await;
     }
     a.leave().await;
-    soon("the board knows", async {
-        while board.0.clients.load(Ordering::Relaxed) != 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    b.say("b").await;
+    board.until_clients(1).await;
+    b.send("b").await;
     b.expect("b").await;
 }
 
 #[tokio::test]
-async fn what_the_board_refuses_is_closed_with_the_reason() {
+async fn rejections_of_the_board_close_with_their_reason() {
     let (_board, address) = tcp_board();
     let server = attach(&address).await;
     let unknown = server.join("/nowhere").await.closed().await;
@@ -249,20 +255,20 @@ async fn what_the_board_refuses_is_closed_with_the_reason() {
 
     let _three = server.join_all::<3>("chat").await;
     let full = server.join("/chat").await.closed().await;
-    assert_eq!(full, (1013, "the room has its limit of clients".into()));
+    assert_eq!(full, (1013, "the room is full".into()));
 
-    let mut wordy = join_echo(&server).await;
-    wordy.say("x".repeat(1001)).await;
+    let mut verbose = join_echo(&server).await;
+    verbose.send("x".repeat(1001)).await;
     assert_eq!(
-        wordy.closed().await,
+        verbose.closed().await,
         (
             1009,
-            "1001 bytes are more than the 1000 that the board takes".into()
+            "the message has 1001 bytes; the board's limit is 1000".into()
         )
     );
 
     let mut fragile = server.join("/fragile").await;
-    fragile.say("x").await;
+    fragile.send("x").await;
     let (code, reason) = fragile.closed().await;
     assert_eq!(code, 1011);
     assert!(
@@ -272,70 +278,65 @@ async fn what_the_board_refuses_is_closed_with_the_reason() {
     server
         .until_room("fragile", "it is gone", |room| room.is_none())
         .await;
-    // Others do not notice.
+    // Other rooms are not affected.
     join_echo(&server).await;
 }
 
 #[tokio::test]
-async fn a_client_comes_back_with_its_token() {
+async fn a_token_replaces_the_older_connection() {
     let (board, address) = tcp_board();
     let server = attach(&address).await;
     let mut older = server.join("/echo?token=t").await;
-    older.say("hello").await;
+    older.send("hello").await;
     older.expect("hello").await;
     let mut newer = server.join("/echo?token=t").await;
     assert_eq!(
         older.closed().await,
         (1008, "replaced by a newer connection".into())
     );
-    newer.say("again").await;
+    newer.send("again").await;
     newer.expect("again").await;
-    assert_eq!(board.0.clients.load(Ordering::Relaxed), 1);
+    board.until_clients(1).await;
 }
 
 #[tokio::test]
-async fn a_line_that_breaks_is_opened_again() {
+async fn a_broken_link_is_reopened() {
     let (board, address) = tcp_board();
     let server = attach(&address).await;
     let mut client = join_echo(&server).await;
     board.0.cut.store(true, Ordering::Relaxed);
     let (code, reason) = client.closed().await;
     assert_eq!(code, 1012);
-    assert!(reason.starts_with("the line is broken"), "{reason}");
-    all_rooms_are_there(&server).await;
+    assert!(reason.starts_with("the link is broken"), "{reason}");
+    until_all_rooms(&server).await;
     join_echo(&server).await;
 }
 
 #[tokio::test]
-async fn a_board_that_starts_again_is_attached_again() {
+async fn a_restarted_board_is_attached_again() {
     let (board, address) = tcp_board();
     let server = attach(&address).await;
     let mut client = join_echo(&server).await;
     board.0.restart.store(true, Ordering::Relaxed);
     assert_eq!(client.closed().await, (1012, "the board restarted".into()));
-    all_rooms_are_there(&server).await;
+    until_all_rooms(&server).await;
     join_echo(&server).await;
 }
 
 #[tokio::test]
-async fn a_tool_that_stops_takes_its_clients_with_it() {
+async fn shutdown_closes_the_clients_and_tells_the_board() {
     let (board, address) = tcp_board();
     let mut server = attach(&address).await;
     let mut client = join_echo(&server).await;
     server.signal("-TERM");
     assert_eq!(client.closed().await.0, 1001);
-    assert!(server.ended().await.success());
-    soon("the board knows", async {
-        while board.0.clients.load(Ordering::Relaxed) != 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    assert!(server.exited().await.success());
+    board.until_clients(0).await;
 }
 
 #[tokio::test]
-async fn without_a_board_clients_are_told_to_come_again() {
-    // A port where nobody listens.
+async fn without_a_board_clients_close_with_1013() {
+    // A port without a listener.
     let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = free.local_addr().expect("it listens").to_string();
     drop(free);
@@ -346,17 +347,17 @@ async fn without_a_board_clients_are_told_to_come_again() {
     );
     assert_eq!(server.rooms().await, Vec::<Value>::new());
     server.signal("-INT");
-    assert!(server.ended().await.success());
+    assert!(server.exited().await.success());
 }
 
 #[tokio::test]
 async fn a_board_is_reached_over_a_unix_socket() {
-    let folder = super::Folder::new();
+    let folder = super::TempDir::new();
     let path = folder.0.join("board");
     let listener = UnixListener::bind(&path).expect("a socket can be made");
     listener
         .set_nonblocking(true)
-        .expect("it can be asked not to wait");
+        .expect("cannot make it nonblocking");
     let _board = run_board(move || {
         let (stream, _) = listener.accept().ok()?;
         stream.set_nonblocking(true).ok()?;
@@ -366,7 +367,7 @@ async fn a_board_is_reached_over_a_unix_socket() {
     join_echo(&server).await;
 }
 
-/// A pseudoterminal is a serial port as far as programs can tell.
+/// Over a pseudoterminal, which programs cannot tell from a serial port.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_board_is_reached_over_a_serial_port() {
@@ -378,18 +379,18 @@ async fn a_board_is_reached_over_a_serial_port() {
         .expect("it has a name")
         .into_string()
         .expect("text");
-    // While nobody has the other end open, this one cannot be read.
+    // Reading one end fails unless the other is open.
     let other_end = fs::open(
         &*port,
         fs::OFlags::RDWR | fs::OFlags::NOCTTY,
         fs::Mode::empty(),
     );
     let _other_end = other_end.expect("it can be opened");
-    let flags = fs::fcntl_getfl(&board_end).expect("it is open");
-    fs::fcntl_setfl(&board_end, flags | fs::OFlags::NONBLOCK).expect("it can be asked not to wait");
+    let flags = fs::fcntl_getfl(&board_end).expect("the room is open");
+    fs::fcntl_setfl(&board_end, flags | fs::OFlags::NONBLOCK).expect("cannot make it nonblocking");
     let board_end = std::sync::Mutex::new(Some(std::fs::File::from(board_end)));
     let _board = run_board(move || board_end.lock().ok()?.take());
     let server = Server::attach(&port, &["--baud", "115200"]);
-    all_rooms_are_there(&server).await;
+    until_all_rooms(&server).await;
     join_echo(&server).await;
 }

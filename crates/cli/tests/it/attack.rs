@@ -1,6 +1,6 @@
-//! Floods: what is there afterwards is what was there before, and who behaves loses nothing.
+//! Attacks: afterwards no resources are leaked, and other clients lose no message.
 
-use super::{Client, FINAL, RawClient, Server, TEXT, soon};
+use super::{Client, FINAL, RawClient, Server, TEXT, eventually};
 use crate::support::{ENV, echo, guest_0_2};
 use futures_util::future::join_all;
 use std::{fs, sync::Arc, time::Duration};
@@ -10,20 +10,20 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// What a server's process holds, as Linux tells.
+/// The resources of a server's process, from `/proc`.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct ResourceUsage {
     files: usize,
     memory_mib: usize,
 }
 
-impl Held {
-    fn by(server: &Server) -> Self {
+impl ResourceUsage {
+    fn of(server: &Server) -> Self {
         let process = format!("/proc/{}", server.process.id());
         let files = fs::read_dir(format!("{process}/fd"))
-            .expect("Linux")
+            .expect("no /proc")
             .count();
-        let status = fs::read_to_string(format!("{process}/status")).expect("Linux");
+        let status = fs::read_to_string(format!("{process}/status")).expect("no /proc");
         let resident = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
@@ -39,11 +39,11 @@ impl Held {
         }
     }
 
-    /// Waits until no more files are open than before; answers what is held then.
-    async fn again(self, server: &Server) -> Self {
-        soon("the connections are closed", async {
+    /// Waits until no more files are open than in `self`; returns the usage then.
+    async fn settled(self, server: &Server) -> Self {
+        eventually("the connections are closed", async {
             loop {
-                let now = Self::by(server);
+                let now = Self::of(server);
                 if now.files <= self.files {
                     return now;
                 }
@@ -54,8 +54,8 @@ impl Held {
     }
 }
 
-/// Connects so often, in each of the ways that a connection may end.
-async fn come_and_go(server: Arc<Server>, count: usize) {
+/// Opens this many connections, which end in different ways.
+async fn connect_and_leave(server: Arc<Server>, count: usize) {
     for number in 0..count {
         let room = format!("/{}", number % 7);
         match number % 5 {
@@ -65,7 +65,7 @@ async fn come_and_go(server: Arc<Server>, count: usize) {
             3 => {
                 let mut client = RawClient::join(&server, &room).await;
                 client.frame(FINAL | TEXT, b"hello").await;
-                assert_eq!(client.hear().await, (FINAL | TEXT, b"hello".to_vec()));
+                assert_eq!(client.receive().await, (FINAL | TEXT, b"hello".to_vec()));
             }
             _ => server.join(&room).await.leave().await,
         }
@@ -74,32 +74,32 @@ async fn come_and_go(server: Arc<Server>, count: usize) {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn ten_thousand_connections_leave_nothing_behind() {
+async fn ten_thousand_connections_leak_nothing() {
     const AT_A_TIME: usize = 20;
     let server = Arc::new(Server::guest(
         &echo(),
         &["--connect-rate", "0", "--room-idle", "0"],
     ));
     let round = async |each: usize| {
-        let tasks = (0..AT_A_TIME).map(|_| tokio::spawn(come_and_go(server.clone(), each)));
+        let tasks = (0..AT_A_TIME).map(|_| tokio::spawn(connect_and_leave(server.clone(), each)));
         for done in join_all(tasks).await {
-            done.expect("nobody is refused");
+            done.expect("a connection was rejected");
         }
     };
-    let fresh = Held::by(&server);
-    // What the first of them need may stay for the others.
+    let fresh = ResourceUsage::of(&server);
+    // Warm up: allocations of the first connections may be reused.
     round(50).await;
-    let warm = fresh.again(&server).await;
+    let warm = fresh.settled(&server).await;
     round(450).await;
-    let after = fresh.again(&server).await;
-    soon("the rooms are closed", async {
+    let after = fresh.settled(&server).await;
+    eventually("the rooms are closed", async {
         while !server.rooms().await.is_empty() {
             sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
     println!("{fresh:?}, warm {warm:?}, after {after:?}");
-    // 4 KiB of each would be 36 MiB.
+    // Leaking 4 KiB per connection would be 36 MiB.
     assert!(
         after.memory_mib < warm.memory_mib + 16,
         "{fresh:?}, {warm:?}, then {after:?}"
@@ -107,90 +107,95 @@ async fn ten_thousand_connections_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn rooms_by_random_name_are_bounded_and_make_way() {
+async fn floods_of_rooms_are_bounded_and_end() {
     let server = Server::guest(&echo(), &["--max-rooms", "20", "--room-idle", "1"]);
     let mut client = server.join("/mine").await;
-    client.say("mine").await;
+    client.send("mine").await;
     client.expect("mine").await;
     let mut flood = Vec::new();
-    let mut refused = 0;
+    let mut rejected = 0;
     for number in 0..300_u64 {
         let name = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut raw = RawClient::join(&server, &format!("/{name:x}")).await;
         raw.frame(FINAL | TEXT, b"x").await;
-        match raw.hear().await {
+        match raw.receive().await {
             (first, payload) if first == FINAL | TEXT => assert_eq!(payload, b"x"),
             (_, payload) => {
                 assert_eq!(payload[..2], 1013_u16.to_be_bytes());
                 assert!(String::from_utf8_lossy(&payload).contains("limit of 20 rooms"));
-                refused += 1;
+                rejected += 1;
                 continue;
             }
         }
         flood.push(raw);
         assert!(server.rooms().await.len() <= 20);
     }
-    assert_eq!((flood.len(), refused), (19, 281));
-    client.say("still mine").await;
+    assert_eq!((flood.len(), rejected), (19, 281));
+    client.send("still mine").await;
     client.expect("still mine").await;
     drop(flood);
-    soon("the other rooms are closed", async {
+    eventually("the other rooms are closed", async {
         while server.rooms().await.len() > 1 {
             sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
     let mut fresh = server.join("/another").await;
-    fresh.say("hello").await;
+    fresh.send("hello").await;
     fresh.expect("hello").await;
 }
 
-/// Opens rooms whose ids take six times their length in JSON; they stay open for a while.
+/// Opens rooms whose ids take six times their length in JSON.
 async fn open_rooms(server: Arc<Server>, first: usize, count: usize) {
     for number in first..first + count {
         let id = format!("/{number}{}", "%01".repeat(250));
         let mut client = RawClient::join(&server, &id).await;
         client.frame(FINAL | TEXT, b"x").await;
-        assert_eq!(client.hear().await, (FINAL | TEXT, b"x".to_vec()));
+        assert_eq!(client.receive().await, (FINAL | TEXT, b"x".to_vec()));
     }
 }
 
 #[tokio::test]
-async fn lists_of_rooms_that_nobody_takes_are_bounded() {
+async fn room_lists_that_are_not_read_are_bounded() {
     const EACH: usize = 200;
-    let server = Arc::new(Server::guest(&echo(), &["--connect-rate", "0", "-t", "8"]));
+    let server = Arc::new(Server::guest(
+        &echo(),
+        &["--connect-rate", "0", "-t", "8", "--room-idle", "3600"],
+    ));
     let tasks = (0..10).map(|task| tokio::spawn(open_rooms(server.clone(), task * EACH, EACH)));
     for done in join_all(tasks).await {
-        done.expect("nobody is refused");
+        done.expect("a connection was rejected");
     }
-    // Lists of 3 MB are more than the buffers of both sides hold.
+    // Lists of 3 MB exceed the socket buffers.
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        socket
+            .set_recv_buffer_size(4096)
+            .expect("cannot set the buffer size");
         let address = server.address.parse().expect("an address");
         let mut stream = socket.connect(address).await.expect("the server listens");
         stream
             .write_all(b"GET /rooms HTTP/1.1\r\nHost: a\r\n\r\n")
             .await
-            .expect("the server reads");
+            .expect("cannot write");
         deaf.push(stream);
     }
-    soon("there are too many", async {
+    eventually("a list is rejected", async {
         while server.get("/rooms").await.status != 503 {}
     })
     .await;
-    // They are given up, and then there is a list again.
-    soon("there is a list", async {
+    // Once the others time out, lists are served again.
+    eventually("a list is served", async {
         while server.get("/rooms").await.status != 200 {}
     })
     .await;
     assert_eq!(server.rooms().await.len(), 10 * EACH);
 }
 
-/// A guest that echoes, but for texts that begin with `h` (an endless loop), `m` (memory for ever)
-/// and `s` (messages to everybody without end).
-fn wild() -> String {
+/// A guest that echoes, but on texts that start with `h` loops endlessly, with `m` grows its memory
+/// endlessly, and with `s` sends messages endlessly.
+fn hostile() -> String {
     let on = |letter: char, then: &str| {
         format!(
             "(if (i32.eq (i32.load8_u (local.get 1)) (i32.const {})) (then {then}))",
@@ -210,18 +215,17 @@ fn wild() -> String {
     guest_0_2(ENV, &[("message", &message)], "")
 }
 
-/// Says numbers to a room that echoes and counts what comes back, until it is told to stop and has
-/// said as many as it should.
-async fn behave(
+/// Sends numbers to an echo room until `stop`, at least `at_least`; returns how many were echoed.
+async fn exchange(
     mut client: Client,
     at_least: u32,
     stop: tokio::sync::watch::Receiver<bool>,
 ) -> u32 {
     let mut count = 0;
     while count < at_least || !*stop.borrow() {
-        // Some are on the way at any time.
+        // Several in flight.
         for number in count..count + 4 {
-            client.say(format!("{number}")).await;
+            client.send(format!("{number}")).await;
         }
         for number in count..count + 4 {
             client.expect(&format!("{number}")).await;
@@ -232,37 +236,37 @@ async fn behave(
     count
 }
 
-/// Runs an attack beside two clients who behave, in a room of their own; then checks that not one
-/// message of theirs was lost.
-async fn while_others_behave(server: &Server, attack: impl Future<Output = ()>) {
+/// Runs an attack while two other clients use a room of their own; then checks that they lost no
+/// message.
+async fn beside_other_clients(server: &Server, attack: impl Future<Output = ()>) {
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    // It stays so that the room does, too.
+    // Keeps the room open.
     let mut witness = server.join("/good").await;
-    witness.say("one").await;
+    witness.send("one").await;
     witness.expect("one").await;
-    let before = server.room("good").await.expect("it is open");
+    let before = server.room("good").await.expect("the room is open");
     let clients = [server.join("/good").await, server.join("/good").await];
-    let clients = clients.map(|client| tokio::spawn(behave(client, 200, stopped.clone())));
+    let clients = clients.map(|client| tokio::spawn(exchange(client, 200, stopped.clone())));
     attack.await;
     let _ = stop.send(true);
-    let mut said = 0;
+    let mut sent = 0;
     for client in clients {
-        said += u64::from(client.await.expect("it hears all it said"));
+        sent += u64::from(client.await.expect("all messages were echoed"));
     }
-    let after = server.room("good").await.expect("it is open");
+    let after = server.room("good").await.expect("the room is open");
     for figure in ["messages_in", "messages_out"] {
         let number = |room: &serde_json::Value| room[figure].as_u64().expect("a number");
-        assert_eq!(number(&after) - number(&before), said, "{figure}");
+        assert_eq!(number(&after) - number(&before), sent, "{figure}");
     }
-    witness.say("two").await;
+    witness.send("two").await;
     witness.expect("two").await;
 }
 
 #[tokio::test]
-async fn a_hog_and_a_bomb_beside_an_echo() {
-    // All on one worker, the least fortunate case.
+async fn hostile_rooms_do_not_disturb_an_echo() {
+    // One worker: the worst case.
     let server = Server::guest(
-        &wild(),
+        &hostile(),
         &[
             "--workers",
             "1",
@@ -277,13 +281,13 @@ async fn a_hog_and_a_bomb_beside_an_echo() {
         ("/bomb", "m", "units of fuel"),
         ("/flood", "s", "more than 4096 messages"),
     ];
-    while_others_behave(&server, async {
+    beside_other_clients(&server, async {
         join_all(rooms.map(|(room, word, why)| {
             let server = &server;
             async move {
                 for _ in 0..3 {
                     let mut client = server.join(room).await;
-                    client.say(word).await;
+                    client.send(word).await;
                     let (code, reason) = client.closed().await;
                     assert_eq!(code, 1011, "{room}: {reason}");
                     assert!(reason.contains(why), "{room}: {reason}");
@@ -293,7 +297,7 @@ async fn a_hog_and_a_bomb_beside_an_echo() {
         .await;
     })
     .await;
-    soon("only one room is left", async {
+    eventually("only one room is left", async {
         while server.rooms().await.len() > 1 {
             sleep(Duration::from_millis(20)).await;
         }
@@ -301,7 +305,7 @@ async fn a_hog_and_a_bomb_beside_an_echo() {
     .await;
 }
 
-/// Everything at once that a hostile client may do.
+/// All kinds of hostile clients at once.
 async fn attack(server: &Server) {
     let long_message = async {
         for _ in 0..5 {
@@ -319,10 +323,10 @@ async fn attack(server: &Server) {
     };
     let garbage = async {
         for _ in 0..20 {
-            server.ask(b"\x16\x03\x01garbage\r\n\r\n").await;
+            server.request(b"\x16\x03\x01garbage\r\n\r\n").await;
         }
     };
-    // Opened and left in the middle; given up when the attack is over.
+    // Unfinished requests, dropped at the end of the attack.
     let half_open = async {
         let mut idle = Vec::new();
         for _ in 0..100 {
@@ -332,7 +336,7 @@ async fn attack(server: &Server) {
             stream
                 .write_all(b"GET /ws HTTP/1.1\r\nHo")
                 .await
-                .expect("the server reads");
+                .expect("cannot write");
             idle.push(stream);
         }
         sleep(Duration::from_secs(1)).await;
@@ -342,7 +346,7 @@ async fn attack(server: &Server) {
             drop(server.join(&format!("/random-{number}")).await);
         }
     };
-    // Says much, takes nothing of what it is answered, and vanishes.
+    // Sends much, reads nothing, and disconnects.
     let deaf_flood = async {
         let mut client = RawClient::join(server, "/deaf").await;
         let mut frame = vec![FINAL | TEXT, 0x80 | 100, 0, 0, 0, 0];
@@ -353,7 +357,7 @@ async fn attack(server: &Server) {
     let faults = async {
         for word in ["h", "m", "s"] {
             let mut client = server.join("/faults").await;
-            client.say(word).await;
+            client.send(word).await;
             assert_eq!(client.closed().await.0, 1011);
         }
     };
@@ -370,7 +374,7 @@ async fn attack(server: &Server) {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn all_of_it_at_once_harms_nobody_who_behaves() {
+async fn combined_attacks_do_not_disturb_other_clients() {
     let args = [
         "--max-fuel-per-event",
         "5000000",
@@ -379,19 +383,19 @@ async fn all_of_it_at_once_harms_nobody_who_behaves() {
         "--max-rooms",
         "200",
     ];
-    let server = Server::guest(&wild(), &args);
-    let fresh = Held::by(&server);
+    let server = Server::guest(&hostile(), &args);
+    let fresh = ResourceUsage::of(&server);
     let mut warm = None;
     for _ in 0..3 {
-        while_others_behave(&server, attack(&server)).await;
-        let after = fresh.again(&server).await;
-        soon("the rooms are closed", async {
+        beside_other_clients(&server, attack(&server)).await;
+        let after = fresh.settled(&server).await;
+        eventually("the rooms are closed", async {
             while !server.rooms().await.is_empty() {
                 sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
-        // What the first attack needs may stay for the next.
+        // Warm up: allocations of the first attack may be reused.
         let warm = *warm.get_or_insert(after);
         println!("{fresh:?}, warm {warm:?}, after {after:?}");
         assert!(

@@ -1,10 +1,9 @@
-//! Every module in examples/rooms/wasm is served and answers as its source says.
+//! Serves every module in examples/rooms/wasm.
 
 use super::{Server, bundled_path};
 use std::{collections::BTreeSet, fs};
 use tokio_tungstenite::tungstenite::Message;
 
-/// All of them; that none is missing is a test, too.
 const ECHO: [&str; 9] = [
     "echo-assemblyscript",
     "echo-c",
@@ -30,8 +29,8 @@ const FLOATS: [&str; 1] = ["floats-wat"];
 const HOSTILE: [&str; 1] = ["hostile-rust-small"];
 
 #[test]
-fn none_is_missing_here() {
-    let here: BTreeSet<_> = [
+fn every_bundled_room_is_tested() {
+    let tested: BTreeSet<_> = [
         &ECHO[..],
         &COUNTER,
         &CHAT,
@@ -46,8 +45,8 @@ fn none_is_missing_here() {
     .map(str::to_owned)
     .collect();
     let folder = bundled_path("x").parent().expect("a folder").to_owned();
-    let there: BTreeSet<_> = fs::read_dir(folder)
-        .expect("it is there")
+    let built: BTreeSet<_> = fs::read_dir(folder)
+        .expect("cannot read it")
         .map(|file| {
             file.expect("a file")
                 .path()
@@ -57,7 +56,7 @@ fn none_is_missing_here() {
                 .into_owned()
         })
         .collect();
-    assert_eq!(here, there);
+    assert_eq!(tested, built);
 }
 
 #[tokio::test]
@@ -65,16 +64,20 @@ async fn echo() {
     for name in ECHO {
         let server = Server::bundled(name, &["--workers", "1"]);
         let [mut a, mut b] = server.join_all("r").await;
-        a.say("hällo").await;
+        a.send("hällo").await;
         a.expect("hällo").await;
-        a.say(Message::binary(vec![0, 200, 7])).await;
-        assert_eq!(a.hear().await, Message::binary(vec![0, 200, 7]), "{name}");
-        // It went to nobody else.
-        b.say("mine").await;
+        a.send(Message::binary(vec![0, 200, 7])).await;
+        assert_eq!(
+            a.receive().await,
+            Message::binary(vec![0, 200, 7]),
+            "{name}"
+        );
+        // The other client received nothing.
+        b.send("mine").await;
         b.expect("mine").await;
-        // The SDK 0.2.9 panics when it is asked to send nothing.
+        // The SDK 0.2.9 panics on sending an empty message.
         if !name.starts_with("echo-rust-0.2") {
-            a.say("").await;
+            a.send("").await;
             a.expect("").await;
         }
     }
@@ -88,7 +91,7 @@ async fn counter() {
         a.expect("0").await;
         let mut b = server.join("/r").await;
         b.expect("0").await;
-        for (said, count) in [
+        for (text, count) in [
             ("+", "1"),
             (" - ", "0"),
             ("+41", "41"),
@@ -96,11 +99,11 @@ async fn counter() {
             ("=-5", "-5"),
             ("7", "7"),
         ] {
-            a.say(said).await;
+            a.send(text).await;
             a.expect(count).await;
             b.expect(count).await;
         }
-        b.say("what?").await;
+        b.send("what?").await;
         b.expect("Say +, -, +N, -N or =N.").await;
         a.leave().await;
         server.join("/r").await.expect("7").await;
@@ -118,15 +121,15 @@ async fn chat() {
         b.expect("Welcome, guest2. Commands: /nick NAME, /who.")
             .await;
         a.expect("guest2 joined.").await;
-        a.say("/nick ada").await;
+        a.send("/nick ada").await;
         for client in [&mut a, &mut b] {
             client.expect("guest1 is now ada.").await;
         }
-        b.say("hello").await;
+        b.send("hello").await;
         for client in [&mut a, &mut b] {
             client.expect("guest2: hello").await;
         }
-        b.say("/who").await;
+        b.send("/who").await;
         b.expect("Here: ada, guest2.").await;
         a.leave().await;
         b.expect("ada left.").await;
@@ -151,17 +154,21 @@ async fn cursors() {
     for name in CURSORS {
         let server = Server::bundled(name, &["--workers", "1"]);
         let [mut a, mut b] = server.join_all("r").await;
-        a.say(Message::binary(vec![9, 8])).await;
-        // The id, and what was sent.
+        a.send(Message::binary(vec![9, 8])).await;
+        // The client id and the payload.
         let frame = Message::binary(vec![1, 0, 0, 0, 9, 8]);
-        assert_eq!(b.hear().await, frame, "{name}");
+        assert_eq!(b.receive().await, frame, "{name}");
         let mut late = server.join("/r").await;
-        assert_eq!(late.hear().await, frame, "{name}");
-        a.say("text").await;
+        assert_eq!(late.receive().await, frame, "{name}");
+        a.send("text").await;
         a.expect("This room is binary: send your position as 1 to 256 bytes.")
             .await;
         a.leave().await;
-        assert_eq!(b.hear().await, Message::binary(vec![1, 0, 0, 0]), "{name}");
+        assert_eq!(
+            b.receive().await,
+            Message::binary(vec![1, 0, 0, 0]),
+            "{name}"
+        );
     }
 }
 
@@ -173,8 +180,8 @@ async fn dice() {
         let [mut a, mut b] = server.join_all("r").await;
         a.expect(HINT).await;
         b.expect(HINT).await;
-        a.say("2d6").await;
-        let rolled = a.hear_text().await;
+        a.send("2d6").await;
+        let rolled = a.receive_text().await;
         b.expect(&rolled).await;
         let rest = rolled
             .strip_prefix("client 1 rolled 2d6: ")
@@ -189,7 +196,7 @@ async fn dice() {
             "{name}: {rolled}"
         );
         assert_eq!(sum, dice.iter().sum::<u32>().to_string());
-        b.say("luck").await;
+        b.send("luck").await;
         b.expect(HINT).await;
     }
 }
@@ -198,14 +205,14 @@ async fn dice() {
 async fn floats() {
     let server = Server::bundled(FLOATS[0], &["--workers", "1"]);
     let [mut a, mut b] = server.join_all("r").await;
-    a.say("").await;
-    let state = a.hear().await.into_data();
-    assert_eq!(state[..8], 1.5_f64.to_le_bytes(), "nothing has stirred it");
-    assert_eq!(b.hear().await.into_data(), state);
-    a.say("b").await;
+    a.send("").await;
+    let state = a.receive().await.into_data();
+    assert_eq!(state[..8], 1.5_f64.to_le_bytes(), "the initial state");
+    assert_eq!(b.receive().await.into_data(), state);
+    a.send("b").await;
     // 98 is 14 times seven: a NaN, which is the canonical one.
     assert_eq!(
-        a.hear().await.into_data()[36..],
+        a.receive().await.into_data()[36..],
         0x7fc0_0000_u32.to_le_bytes()
     );
 }
@@ -214,15 +221,15 @@ async fn floats() {
 async fn hostile() {
     let server = Server::bundled(HOSTILE[0], &["--workers", "1"]);
     let mut a = server.join("/r").await;
-    a.say("hello").await;
+    a.send("hello").await;
     a.expect("hello").await;
-    a.say("grow").await;
+    a.send("grow").await;
     a.expect("refused").await;
     for evil in ["panic", "loop", "recurse", "wild", "flood"] {
         let mut victim = server.join(&format!("/{evil}")).await;
-        victim.say(evil).await;
+        victim.send(evil).await;
         assert_eq!(victim.closed().await.0, 1011, "{evil}");
     }
-    a.say("still here").await;
+    a.send("still here").await;
     a.expect("still here").await;
 }

@@ -1,10 +1,10 @@
 //! `stateroom-wasmi check`.
 
-use super::{Folder, bundled_path, tool};
+use super::{TempDir, bundled_path, tool};
 use crate::support::{assemble, echo};
 use serde_json::{Value, json};
 
-/// Runs `check` and answers its exit status, what it prints, and its errors.
+/// Runs `check`; returns its exit status, standard output and standard error.
 fn check(args: &[&str]) -> (Option<i32>, String, String) {
     let output = tool(&[&["check"], args].concat());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -27,7 +27,7 @@ fn bundled(name: &str) -> String {
     bundled_path(name).to_str().expect("UTF-8").to_owned()
 }
 
-/// Lacks `timer` and `jam_free`, mistypes `connect`, and imports what nobody has.
+/// Lacks `timer` and `jam_free`, mistypes `connect`, and has an unknown import.
 const BROKEN: &str = r#"(module
     (import "env" "launch_missiles" (func (param i32 i64) (result i32)))
     (memory (export "memory") 1)
@@ -38,7 +38,7 @@ const BROKEN: &str = r#"(module
     (func (export "message") (param i32 i32 i32))
     (func (export "binary") (param i32 i32 i32)))"#;
 
-/// The four problems, each by what has to be in its text.
+/// The four problems, each by the words that its text contains.
 const PROBLEMS: [&[&str]; 4] = [
     &["`timer`", "() -> ()"],
     &["`jam_free`", "(i32, i32) -> ()"],
@@ -78,7 +78,7 @@ fn a_module_that_can_be_served() {
 }
 
 #[test]
-fn the_same_in_json() {
+fn a_module_that_can_be_served_in_json() {
     for (name, abi) in [("echo-rust-0.2", "0.2"), ("dice-rust-0.4-wasi", "0.4")] {
         let (status, report) = check_json(&bundled(name));
         assert_eq!(status, Some(0), "{report}");
@@ -88,7 +88,7 @@ fn the_same_in_json() {
             (&json!(true), &json!(abi), &json!([]))
         );
         let bytes = std::fs::metadata(bundled_path(name))
-            .expect("it is there")
+            .expect("cannot read it")
             .len();
         assert_eq!(report["module_bytes"], bytes);
         assert!(
@@ -115,7 +115,7 @@ fn the_same_in_json() {
 
 #[test]
 fn all_problems_are_named() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let module = folder.write("broken.wat", BROKEN);
     let module = module.to_str().expect("UTF-8");
 
@@ -142,8 +142,8 @@ fn all_problems_are_named() {
 }
 
 #[test]
-fn a_module_that_fails_when_it_is_opened() {
-    let folder = Folder::new();
+fn a_module_whose_guest_fails_to_connect_is_rejected() {
+    let folder = TempDir::new();
     let fails = echo().replace(
         "(export \"connect\") (param i32)",
         "(export \"connect\") (param i32) unreachable",
@@ -162,11 +162,11 @@ fn a_module_that_fails_when_it_is_opened() {
 }
 
 #[test]
-fn what_is_no_module() {
-    let folder = Folder::new();
+fn files_that_are_not_modules_are_rejected() {
+    let folder = TempDir::new();
     let text = folder.write("hello.wasm", "hello");
     let empty = folder.write("empty.wasm", "");
-    let cut = std::fs::read(bundled_path("echo-c")).expect("it is there");
+    let cut = std::fs::read(bundled_path("echo-c")).expect("cannot read it");
     let cut = folder.write("cut.wasm", &cut[..200]);
     for path in [text, empty, cut] {
         let (status, printed, errors) = check(&[path.to_str().expect("UTF-8")]);
@@ -188,7 +188,7 @@ fn what_is_no_module() {
 
 #[test]
 fn a_folder() {
-    let folder = Folder::new();
+    let folder = TempDir::new();
     let path = folder.0.to_str().expect("UTF-8").to_owned();
     assert_eq!(check(&[&path]).0, Some(1), "it has no server.wasm yet");
     folder.write("server.wasm", assemble(&echo()));
@@ -198,7 +198,7 @@ fn a_folder() {
 }
 
 #[test]
-fn a_wrong_call_is_told_how() {
+fn wrong_usage_prints_the_usage() {
     let (status, _, errors) = check(&[]);
     assert_eq!(status, Some(2));
     assert!(errors.contains("Usage: stateroom-wasmi check"), "{errors}");

@@ -1,10 +1,10 @@
-//! What follows when a guest fails on a server: the flags, `/rooms`, and the close code.
+//! Fault policies: the flags, `/rooms`, and the close code.
 
 use super::{Server, tool};
 use crate::support::{ENV, guest_0_2};
 
-/// Says how many texts it has had, and that it was told of a client; fails at `bad` (three bytes),
-/// after it said `lost`.
+/// A guest that sends `hello` on a connect and the number of texts on each text; on a text of three
+/// bytes it sends `lost` and fails.
 fn counter() -> String {
     let message = r#"
         (if (i32.eq (local.get 2) (i32.const 3))
@@ -18,11 +18,11 @@ fn counter() -> String {
 }
 
 #[tokio::test]
-async fn by_default_the_room_closes_and_begins_anew() {
+async fn by_default_the_room_closes() {
     let server = Server::guest(&counter(), &[]);
     let mut client = server.join("/r").await;
     client.expect("hello").await;
-    client.say("bad").await;
+    client.send("bad").await;
     client.expect("lost").await;
     let (code, reason) = client.closed().await;
     assert_eq!(code, 1011);
@@ -33,7 +33,7 @@ async fn by_default_the_room_closes_and_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_room_that_starts_again_keeps_its_clients() {
+async fn a_restarted_room_keeps_its_clients() {
     let args = [
         "--on-fault",
         "restart",
@@ -48,13 +48,13 @@ async fn a_room_that_starts_again_keeps_its_clients() {
     let mut client = server.join("/r").await;
     client.expect("hello").await;
     for _ in 0..2 {
-        client.say("count").await;
+        client.send("count").await;
         client.expect("1").await;
-        client.say("bad").await;
+        client.send("bad").await;
         client.expect("lost").await;
         client.expect("hello").await;
     }
-    let room = server.room("r").await.expect("it is open");
+    let room = server.room("r").await.expect("the room is open");
     assert_eq!(
         (room["on_fault"].as_str(), room["faults"].as_u64()),
         (Some("restart"), Some(2))
@@ -65,7 +65,7 @@ async fn a_room_that_starts_again_keeps_its_clients() {
             .is_some_and(|fault| fault.contains("`message`")),
         "{room}"
     );
-    client.say("bad").await;
+    client.send("bad").await;
     client.expect("lost").await;
     let (code, reason) = client.closed().await;
     assert_eq!(code, 1011);
@@ -73,7 +73,7 @@ async fn a_room_that_starts_again_keeps_its_clients() {
 }
 
 #[tokio::test]
-async fn a_room_that_waits_to_start_again_says_so() {
+async fn a_room_that_waits_for_its_restart_is_listed_as_restarting() {
     let server = Server::guest(
         &counter(),
         &[
@@ -87,7 +87,7 @@ async fn a_room_that_waits_to_start_again_says_so() {
     );
     let mut client = server.join("/r").await;
     client.expect("hello").await;
-    client.say("bad").await;
+    client.send("bad").await;
     client.expect("lost").await;
     server
         .until_room("r", "it is restarting", |room| {
@@ -97,16 +97,16 @@ async fn a_room_that_waits_to_start_again_says_so() {
 }
 
 #[tokio::test]
-async fn a_room_that_rolls_back_goes_on_as_if_nothing_had_been() {
+async fn rollback_undoes_the_faulty_event() {
     let server = Server::guest(&counter(), &["--on-fault", "rollback"]);
     let mut client = server.join("/r").await;
     client.expect("hello").await;
     for n in 1..=9 {
-        client.say("bad").await;
-        client.say("count").await;
+        client.send("bad").await;
+        client.send("count").await;
         client.expect(&n.to_string()).await;
     }
-    let room = server.room("r").await.expect("it is open");
+    let room = server.room("r").await.expect("the room is open");
     assert_eq!(
         (room["on_fault"].as_str(), room["faults"].as_u64()),
         (Some("rollback"), Some(9))
@@ -114,28 +114,28 @@ async fn a_room_that_rolls_back_goes_on_as_if_nothing_had_been() {
 }
 
 #[tokio::test]
-async fn rollback_is_refused_for_a_module_with_hidden_state() {
+async fn rollback_is_rejected_for_a_module_with_hidden_state() {
     let text = guest_0_2(
         "",
         &[("timer", "(table.set $t (i32.const 0) (ref.null func))")],
         "(table $t 1 funcref)",
     );
-    let folder = super::Folder::new();
+    let folder = super::TempDir::new();
     let path = folder.write("tables.wat", text);
-    let path = path.to_str().expect("it is text");
+    let path = path.to_str().expect("UTF-8");
     let served = tool(&["serve", path, "--port", "0", "--on-fault", "rollback"]);
     assert!(!served.status.success());
-    let said = String::from_utf8_lossy(&served.stderr);
+    let printed = String::from_utf8_lossy(&served.stderr);
     assert!(
-        said.contains("cannot be rolled back, since it uses table.set"),
-        "{said}"
+        printed.contains("cannot be rolled back, since it uses table.set"),
+        "{printed}"
     );
 
     let checked = tool(&["check", path]);
     assert!(checked.status.success());
-    let said = String::from_utf8_lossy(&checked.stdout);
+    let printed = String::from_utf8_lossy(&checked.stdout);
     assert!(
-        said.contains("rollback  the module cannot be rolled back"),
-        "{said}"
+        printed.contains("rollback  the module cannot be rolled back"),
+        "{printed}"
     );
 }

@@ -1,16 +1,18 @@
-//! The built tool with real WebSocket clients, end to end.
+//! End-to-end tests: the built tool and real WebSocket clients.
 //!
-//! Each test starts a server of its own on a free port. Waiting is for events, with a time after
-//! which a test fails rather than hangs.
+//! Each test starts a server of its own on a free port and waits for events. The upper bound on
+//! time is generous, so that tests pass on a busy machine, and only keeps a failing one from
+//! hanging; what a server may not do too early is asserted with lower bounds.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admission;
 #[cfg(unix)]
 mod attach;
 mod attack;
 mod bundled;
 mod check_tool;
 mod closing;
-mod doors;
+
 mod faults;
 mod limits;
 mod load;
@@ -27,11 +29,11 @@ use serde_json::Value;
 use std::{
     fs,
     future::Future,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -47,14 +49,14 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message},
 };
 
-/// Longer than anything takes, on a machine that does much else.
-const TIME: Duration = Duration::from_secs(20);
+/// The upper bound on every wait.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Waits for something that will happen.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(TIME, future)
+/// Waits for an event, and fails after [`TIMEOUT`].
+async fn eventually<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, future)
         .await
-        .unwrap_or_else(|_| panic!("it never happened: {what}"))
+        .unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
 /// The root of the repository.
@@ -62,25 +64,25 @@ fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// A built module of examples/rooms; `ROOMS_DIR` names a folder where they were built again.
+/// A built module of examples/rooms; `ROOMS_DIR` overrides the folder.
 fn bundled_path(name: &str) -> PathBuf {
     let committed = || repository().join("examples/rooms/wasm");
     let folder = std::env::var_os("ROOMS_DIR").map_or_else(committed, PathBuf::from);
     folder.join(format!("{name}.wasm"))
 }
 
-/// Runs the tool until it ends.
+/// Runs the tool to its end.
 fn tool(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"))
         .args(args)
         .output()
-        .expect("the tool runs")
+        .expect("cannot run the tool")
 }
 
-/// A folder that is gone when the test is over.
-struct Folder(PathBuf);
+/// A folder that is removed on drop.
+struct TempDir(PathBuf);
 
-impl Folder {
+impl TempDir {
     fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!(
@@ -89,34 +91,33 @@ impl Folder {
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("a folder can be made");
+        fs::create_dir_all(&path).expect("cannot create a folder");
         Self(path)
     }
 
-    /// Writes a file, with the folders that it is in.
+    /// Writes a file, and creates its parent folders.
     fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
-        fs::create_dir_all(path.parent().expect("it is in a folder"))
-            .expect("a folder can be made");
-        fs::write(&path, contents).expect("a file can be written");
+        fs::create_dir_all(path.parent().expect("no parent")).expect("cannot create a folder");
+        fs::write(&path, contents).expect("cannot write a file");
         path
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A server that runs; it is killed when the test is over.
+/// A running server; killed on drop, which prints its log if the test failed.
 struct Server {
     process: Child,
-    /// `127.0.0.1:` and the port that was free.
+    /// `127.0.0.1:` and the port.
     address: String,
     log: Arc<Mutex<String>>,
-    /// The module, if it was written for this test.
-    folder: Option<Folder>,
+    /// Holds the module, if it was written for this test.
+    folder: Option<TempDir>,
 }
 
 impl Server {
@@ -127,7 +128,7 @@ impl Server {
 
     /// Serves a guest in WebAssembly text.
     fn guest(text: &str, args: &[&str]) -> Self {
-        let folder = Folder::new();
+        let folder = TempDir::new();
         let mut server = Self::start(&folder.write("guest.wat", text), args);
         server.folder = Some(folder);
         server
@@ -141,9 +142,9 @@ impl Server {
         )
     }
 
-    /// Serves by a command that runs the tool.
+    /// Serves with a command that runs the tool.
     fn run(mut command: Command, module: &Path, args: &[&str]) -> Self {
-        // Machines that have many cores would start many threads for each test.
+        // The default would start a worker per core for each test.
         let workers: &[&str] = if args.contains(&"--workers") {
             &[]
         } else {
@@ -163,11 +164,11 @@ impl Server {
     fn listening(mut command: Command) -> Self {
         let mut process = command
             .args(["--port", "0"])
-            .env("RUST_LOG", "debug")
+            .env("RUST_LOG", "info,stateroom_wasmi_server=debug")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the tool runs");
+            .expect("cannot run the tool");
         let log = Arc::new(Mutex::new(String::new()));
         let (mut stderr, lines) = (process.stderr.take().expect("it is piped"), log.clone());
         thread::spawn(move || {
@@ -175,45 +176,48 @@ impl Server {
             while let Ok(read @ 1..) = stderr.read(&mut buffer) {
                 lines
                     .lock()
-                    .expect("no panic")
+                    .expect("not poisoned")
                     .push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
         let stdout = BufReader::new(process.stdout.take().expect("it is piped"));
         let mut lines = stdout.lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.strip_prefix("http://").map(str::to_owned));
+        // Built first, so that a failed start is cleaned up and its log printed.
         let mut server = Self {
             process,
             address: String::new(),
             log,
             folder: None,
         };
-        server.address = address.expect("it prints its address when it listens");
+        server.address = address.expect("the server did not start");
         server
     }
 
-    /// Connects a client to `/ws` and what follows.
+    /// Connects a client to `/ws` followed by `path`.
     async fn join(&self, path: &str) -> Client {
-        self.try_join(path).await.expect("a WebSocket is opened")
+        self.try_join(path).await.expect("the handshake failed")
     }
 
-    /// Connects clients to a room that is empty, and waits until all are there: a WebSocket is open
-    /// before its client is in the room.
+    /// Connects clients to an empty room, and waits until all have joined: the WebSocket handshake
+    /// precedes the join.
     async fn join_all<const N: usize>(&self, room: &str) -> [Client; N] {
         let mut clients = Vec::new();
         for count in 1..=N {
             clients.push(self.join(&format!("/{room}")).await);
-            let is_there = |room: Option<&Value>| room.is_some_and(|room| room["clients"] == count);
-            self.until_room(room, "the client is there", is_there).await;
+            let has_joined =
+                |room: Option<&Value>| room.is_some_and(|room| room["clients"] == count);
+            self.until_room(room, "the client has joined", has_joined)
+                .await;
         }
         clients
             .try_into()
-            .unwrap_or_else(|_| unreachable!("there are as many"))
+            .unwrap_or_else(|_| unreachable!("N clients"))
     }
 
     async fn try_join(&self, path: &str) -> Result<Client, Error> {
         let url = format!("ws://{}/ws{path}", self.address);
-        let (socket, _) = soon("the handshake", connect_async(url)).await?;
+        let (socket, _) = eventually("the handshake", connect_async(url)).await?;
         Ok(Client(socket))
     }
 
@@ -222,8 +226,8 @@ impl Server {
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address
         );
-        let answer = self.ask(request.as_bytes()).await;
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let response = self.request(request.as_bytes()).await;
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
         let status = head
             .split(' ')
             .nth(1)
@@ -236,33 +240,35 @@ impl Server {
         }
     }
 
-    /// Sends this, whatever it is; answers all that comes until the server closes.
-    async fn ask(&self, request: &[u8]) -> String {
-        let answer = async {
+    /// Sends raw bytes; returns everything until the server closes.
+    async fn request(&self, request: &[u8]) -> String {
+        let response = async {
             let mut stream = TcpStream::connect(&self.address).await?;
             stream.write_all(request).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            std::io::Result::Ok(answer)
+            let mut response = Vec::new();
+            stream.read_to_end(&mut response).await?;
+            std::io::Result::Ok(response)
         };
-        let answer = soon("an answer", answer).await.expect("the server answers");
-        String::from_utf8(answer).expect("text")
+        let response = eventually("a response", response)
+            .await
+            .expect("no response");
+        String::from_utf8(response).expect("not UTF-8")
     }
 
-    /// The same, but only until the end of the head.
-    async fn ask_for_head(&self, request: &[u8]) -> String {
+    /// Sends raw bytes; returns the head of the response.
+    async fn request_head(&self, request: &[u8]) -> String {
         let head = async {
             let mut stream = TcpStream::connect(&self.address).await?;
             stream.write_all(request).await?;
             read_head(&mut stream).await
         };
-        soon("an answer", head).await.expect("the server answers")
+        eventually("a response", head).await.expect("no response")
     }
 
-    /// Waits until the server has logged something.
+    /// Waits until the server's log contains `what`.
     async fn until_logged(&self, what: &str) {
-        soon(what, async {
-            while !self.log.lock().expect("no panic").contains(what) {
+        eventually(what, async {
+            while !self.log.lock().expect("not poisoned").contains(what) {
                 sleep(Duration::from_millis(20)).await;
             }
         })
@@ -279,9 +285,9 @@ impl Server {
         self.rooms().await.into_iter().find(|room| room["id"] == id)
     }
 
-    /// Waits until a room is as it should be.
+    /// Waits until a room satisfies `is`.
     async fn until_room(&self, id: &str, what: &str, is: impl Fn(Option<&Value>) -> bool) {
-        soon(what, async {
+        eventually(what, async {
             while !is(self.room(id).await.as_ref()) {
                 sleep(Duration::from_millis(20)).await;
             }
@@ -296,11 +302,11 @@ impl Server {
         assert!(status.expect("kill runs").success());
     }
 
-    /// Waits until the server has ended.
-    async fn ended(&mut self) -> ExitStatus {
-        soon("the server ends", async {
+    /// Waits until the process has exited.
+    async fn exited(&mut self) -> ExitStatus {
+        eventually("the server exits", async {
             loop {
-                if let Some(status) = self.process.try_wait().expect("it is our child") {
+                if let Some(status) = self.process.try_wait().expect("no child") {
                     return status;
                 }
                 sleep(Duration::from_millis(20)).await;
@@ -315,16 +321,14 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if thread::panicking() {
-            let _ = writeln!(
-                std::io::stderr(),
-                "the server's log:\n{}",
-                self.log.lock().expect("no panic")
-            );
+            // Captured by the test harness, which shows it with the failed test.
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("the server's log:\n{log}");
         }
     }
 }
 
-/// Reads what ends with an empty line.
+/// Reads up to and including an empty line.
 async fn read_head(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -340,55 +344,55 @@ struct Response {
     body: String,
 }
 
-/// A WebSocket client. It answers pings while it waits for something.
+/// A WebSocket client, which replies to pings while it waits.
 struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
-    async fn say(&mut self, message: impl Into<Message>) {
-        soon("the server takes it", self.0.send(message.into()))
+    async fn send(&mut self, message: impl Into<Message>) {
+        eventually("sending", self.0.send(message.into()))
             .await
-            .expect("the client can send");
+            .expect("cannot send");
     }
 
-    /// The next that comes, but for pings and pongs.
-    async fn hear(&mut self) -> Message {
+    /// The next message that is not a ping or a pong.
+    async fn receive(&mut self) -> Message {
         loop {
-            let message = soon("a message", self.0.next())
+            let message = eventually("a message", self.0.next())
                 .await
-                .expect("the connection stands");
-            match message.expect("the connection stands") {
+                .expect("the connection is open");
+            match message.expect("the connection is open") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,
             }
         }
     }
 
-    async fn hear_text(&mut self) -> String {
-        match self.hear().await {
+    async fn receive_text(&mut self) -> String {
+        match self.receive().await {
             Message::Text(text) => text.to_string(),
-            other => panic!("not a text: {other:?}"),
+            other => panic!("not text: {other:?}"),
         }
     }
 
     #[track_caller]
     fn expect(&mut self, text: &str) -> impl Future<Output = ()> {
-        let (place, text) = (std::panic::Location::caller(), text.to_owned());
-        async move { assert_eq!(self.hear_text().await, text, "at {place}") }
+        let (caller, text) = (std::panic::Location::caller(), text.to_owned());
+        async move { assert_eq!(self.receive_text().await, text, "at {caller}") }
     }
 
-    /// The code and the reason that the server closes with; what comes before is not looked at.
+    /// The code and reason that the server closes with; skips other messages.
     async fn closed(&mut self) -> (u16, String) {
         loop {
-            if let Message::Close(frame) = self.hear().await {
-                let frame = frame.expect("a code");
+            if let Message::Close(frame) = self.receive().await {
+                let frame = frame.expect("no close code");
                 return (frame.code.into(), frame.reason.to_string());
             }
         }
     }
 
-    /// Closes and waits until the server has closed, too.
+    /// Closes and waits for the server's close.
     async fn leave(mut self) {
-        soon("a goodbye", async {
+        eventually("the close handshake", async {
             let _ = self.0.close(None).await;
             while let Some(Ok(_)) = self.0.next().await {}
         })
@@ -396,7 +400,7 @@ impl Client {
     }
 }
 
-/// A client that sends what it is told to, frame by frame, and answers no ping.
+/// A client that sends raw frames and replies to no ping.
 struct RawClient(TcpStream);
 
 impl RawClient {
@@ -412,28 +416,28 @@ impl RawClient {
         stream
             .write_all(request.as_bytes())
             .await
-            .expect("the server reads");
-        let head = soon("the handshake", read_head(&mut stream))
+            .expect("cannot write");
+        let head = eventually("the handshake", read_head(&mut stream))
             .await
-            .expect("an answer");
+            .expect("a response");
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-        // The answer to this key that RFC 6455 gives.
+        // The example of RFC 6455.
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
         Self(stream)
     }
 
-    /// One to write and one to read, at the same time.
-    fn twins(self) -> (Self, Self) {
+    /// Two handles of the connection, to read and write concurrently.
+    fn split(self) -> (Self, Self) {
         let stream = self.0.into_std().expect("a socket");
-        let twin = stream.try_clone().expect("a socket has two ends");
+        let clone = stream.try_clone().expect("cannot clone the socket");
         (
             Self(TcpStream::from_std(stream).expect("a socket")),
-            Self(TcpStream::from_std(twin).expect("a socket")),
+            Self(TcpStream::from_std(clone).expect("a socket")),
         )
     }
 
-    /// Sends one frame (RFC 6455, 5.2), masked with zeros. `first` is its first byte: the final bit,
-    /// three reserved bits, and the opcode.
+    /// Sends one frame (RFC 6455, 5.2), masked with zeros. `first` is its first byte: the final
+    /// bit, three reserved bits, and the opcode.
     async fn frame(&mut self, first: u8, payload: &[u8]) {
         let mut frame = vec![first];
         match payload.len() {
@@ -449,13 +453,13 @@ impl RawClient {
         }
         frame.extend([0; 4]);
         frame.extend(payload);
-        soon("the server takes it", self.0.write_all(&frame))
+        eventually("sending", self.0.write_all(&frame))
             .await
-            .expect("the client can send");
+            .expect("cannot send");
     }
 
     /// The first byte of the next frame, and its payload.
-    async fn hear(&mut self) -> (u8, Vec<u8>) {
+    async fn receive(&mut self) -> (u8, Vec<u8>) {
         let frame = async {
             let first = self.0.read_u8().await?;
             let length = match self.0.read_u8().await? {
@@ -467,13 +471,15 @@ impl RawClient {
             self.0.read_exact(&mut payload).await?;
             std::io::Result::Ok((first, payload))
         };
-        soon("a frame", frame).await.expect("the connection stands")
+        eventually("a frame", frame)
+            .await
+            .expect("the connection is open")
     }
 
-    /// The code that the server closes with; what comes before is not looked at.
+    /// The code that the server closes with; skips other frames.
     async fn closed(&mut self) -> u16 {
         loop {
-            let (first, payload) = self.hear().await;
+            let (first, payload) = self.receive().await;
             if first == FINAL | CLOSE {
                 return u16::from_be_bytes([payload[0], payload[1]]);
             }

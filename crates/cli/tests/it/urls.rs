@@ -1,6 +1,6 @@
-//! What each URL answers.
+//! The response of each URL.
 
-use super::{Client, Folder, Server, bundled_path};
+use super::{Client, Server, TempDir, bundled_path};
 use crate::support::{self, assemble};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -12,7 +12,7 @@ async fn status_is_ok() {
 }
 
 #[tokio::test]
-async fn text_and_bytes_come_back_as_what_they_were() {
+async fn text_and_bytes_are_echoed_unchanged() {
     let server = Server::bundled("echo-c", &[]);
     let mut client = server.join("").await;
     for message in [
@@ -23,15 +23,15 @@ async fn text_and_bytes_come_back_as_what_they_were() {
         Message::binary(vec![]),
         Message::binary(vec![7; 70_000]),
     ] {
-        client.say(message.clone()).await;
-        assert_eq!(client.hear().await, message);
+        client.send(message.clone()).await;
+        assert_eq!(client.receive().await, message);
     }
 }
 
-/// Says in which room it is: the chat room tells all who are there.
-async fn says(server: &Server, path: &str) -> Client {
+/// Joins a chat room and reads its welcome.
+async fn join_chat(server: &Server, path: &str) -> Client {
     let mut client = server.join(path).await;
-    assert!(client.hear_text().await.starts_with("Welcome, guest"));
+    assert!(client.receive_text().await.starts_with("Welcome, guest"));
     client
 }
 
@@ -52,7 +52,7 @@ async fn the_path_names_the_room() {
     ];
     let mut clients = Vec::new();
     for (path, _) in names {
-        clients.push(says(&server, path).await);
+        clients.push(join_chat(&server, path).await);
     }
     let mut ids: Vec<_> = names.iter().map(|(_, id)| *id).collect();
     ids.sort_unstable();
@@ -68,22 +68,22 @@ async fn the_path_names_the_room() {
 #[tokio::test]
 async fn ws_and_ws_slash_are_the_room_with_the_empty_id() {
     let server = Server::bundled("chat-rust-0.4", &[]);
-    let mut first = says(&server, "").await;
-    let _second = says(&server, "/").await;
+    let mut first = join_chat(&server, "").await;
+    let _second = join_chat(&server, "/").await;
     first.expect("guest2 joined.").await;
 }
 
 #[tokio::test]
-async fn a_room_is_named_in_utf_8() {
+async fn room_ids_must_be_utf_8() {
     let server = Server::bundled("echo-c", &[]);
     let Err(Error::Http(response)) = server.try_join("/%FF").await else {
-        panic!("not refused")
+        panic!("not rejected")
     };
     assert_eq!(response.status(), 400);
 }
 
 #[tokio::test]
-async fn a_token_gives_back_the_id() {
+async fn a_token_restores_the_id() {
     let server = Server::bundled("chat-rust-0.4", &[]);
     let mut first = server.join("/r?token=ada%20l").await;
     first
@@ -96,7 +96,7 @@ async fn a_token_gives_back_the_id() {
     first.leave().await;
     second.expect("guest1 left.").await;
 
-    // Whoever comes without it, or with an empty one, is somebody else.
+    // Without a token, or with an empty one, a client is new.
     for (path, id) in [("/r", 3), ("/r?token=", 4), ("/r?token=", 5)] {
         let mut other = server.join(path).await;
         other
@@ -111,7 +111,7 @@ async fn a_token_gives_back_the_id() {
     first
         .expect("Welcome, guest1. Commands: /nick NAME, /who.")
         .await;
-    // In another room, the token means nothing yet.
+    // Tokens belong to one room.
     let mut elsewhere = server.join("/s?token=bob").await;
     elsewhere
         .expect("Welcome, guest1. Commands: /nick NAME, /who.")
@@ -119,10 +119,10 @@ async fn a_token_gives_back_the_id() {
 }
 
 #[tokio::test]
-async fn a_token_that_comes_again_replaces_the_older_connection() {
+async fn a_reused_token_replaces_the_older_connection() {
     let server = Server::bundled("chat-rust-0.4", &[]);
-    let mut other = says(&server, "/r").await;
-    let mut older = says(&server, "/r?token=x").await;
+    let mut other = join_chat(&server, "/r").await;
+    let mut older = join_chat(&server, "/r?token=x").await;
     other.expect("guest2 joined.").await;
     let mut newer = server.join("/r?token=x").await;
     let (code, reason) = older.closed().await;
@@ -135,29 +135,32 @@ async fn a_token_that_comes_again_replaces_the_older_connection() {
         .await;
     other.expect("guest2 left.").await;
     other.expect("guest2 joined.").await;
-    // The end of the older connection is not the end of the newer one.
+    // The older connection's end does not disconnect the client.
     drop(older);
-    newer.say("still here").await;
+    newer.send("still here").await;
     newer.expect("guest2: still here").await;
     other.expect("guest2: still here").await;
-    assert_eq!(server.room("r").await.expect("it is open")["clients"], 2);
+    assert_eq!(
+        server.room("r").await.expect("the room is open")["clients"],
+        2
+    );
 }
 
 #[tokio::test]
-async fn a_token_has_128_bytes_at_most() {
+async fn tokens_are_at_most_128_bytes() {
     let server = Server::bundled("echo-c", &[]);
     server.join(&format!("/r?token={}", "x".repeat(128))).await;
     let Err(Error::Http(response)) = server
         .try_join(&format!("/r?token={}", "x".repeat(129)))
         .await
     else {
-        panic!("not refused")
+        panic!("not rejected")
     };
     assert_eq!(response.status(), 400);
 }
 
 #[tokio::test]
-async fn rooms_are_listed_with_their_figures() {
+async fn rooms_are_listed_with_their_statistics() {
     let server = Server::bundled("chat-rust-0.4", &[]);
     let list = server.get("/rooms").await;
     assert!(
@@ -169,19 +172,19 @@ async fn rooms_are_listed_with_their_figures() {
     let expected = serde_json::json!({ "module": "chat-rust-0.4.wasm", "abi": "0.4", "rooms": [] });
     assert_eq!(list, expected);
 
-    let mut a = says(&server, "/lobby").await;
-    let mut b = says(&server, "/lobby").await;
+    let mut a = join_chat(&server, "/lobby").await;
+    let mut b = join_chat(&server, "/lobby").await;
     a.expect("guest2 joined.").await;
     for text in ["one", "two", "three"] {
-        a.say(text).await;
+        a.send(text).await;
         a.expect(&format!("guest1: {text}")).await;
         b.expect(&format!("guest1: {text}")).await;
     }
-    let room = server.room("lobby").await.expect("it is open");
+    let room = server.room("lobby").await.expect("the room is open");
     assert_eq!(room["clients"], 2);
     assert_eq!(room["state"], "open");
     assert_eq!(room["messages_in"], 3);
-    // A welcome and a "joined" for each client, and the three texts; one to many counts once.
+    // A welcome and a "joined" per client, and three texts; a broadcast counts once.
     assert_eq!(room["messages_out"], 7);
     let memory = room["memory_bytes"].as_u64().expect("a number");
     assert!(memory > 0 && memory % 65_536 == 0, "{memory}");
@@ -215,15 +218,15 @@ async fn the_page_is_at_the_root_with_a_policy() {
 }
 
 #[tokio::test]
-async fn a_plain_request_to_ws_is_refused() {
+async fn a_plain_request_to_ws_is_rejected() {
     let server = Server::bundled("echo-c", &[]);
     assert_eq!(server.get("/ws").await.status / 100, 4);
     assert_eq!(server.rooms().await.len(), 0);
 }
 
 #[tokio::test]
-async fn static_files_take_the_place_of_the_page() {
-    let folder = Folder::new();
+async fn static_files_replace_the_page() {
+    let folder = TempDir::new();
     folder.write("site/index.html", "my page");
     folder.write("site/js/a b.js", "my script");
     folder.write("secret", "my secret");
@@ -233,33 +236,33 @@ async fn static_files_take_the_place_of_the_page() {
     assert_eq!(server.get("/js/a%20b.js").await.body, "my script");
     assert_eq!(server.get("/nothing").await.status, 404);
     for outside in ["/../secret", "/..%2Fsecret", "/%2e%2e/secret", "//secret"] {
-        let answer = server.get(outside).await;
-        assert_eq!(answer.status, 404, "{outside}");
-        assert!(!answer.body.contains("my secret"), "{outside}");
+        let response = server.get(outside).await;
+        assert_eq!(response.status, 404, "{outside}");
+        assert!(!response.body.contains("my secret"), "{outside}");
     }
-    // The server's own URLs go first.
+    // The server's own URLs take precedence.
     assert_eq!(server.get("/status").await.body, "ok");
     let mut client = server.join("/r").await;
-    client.say("hello").await;
+    client.send("hello").await;
     client.expect("hello").await;
 }
 
 #[tokio::test]
-async fn a_folder_has_its_module_and_its_files() {
-    let folder = Folder::new();
+async fn a_folder_provides_module_and_static_files() {
+    let folder = TempDir::new();
     folder.write("server.wasm", assemble(&support::echo()));
     folder.write("static/index.html", "the folder's page");
     let server = Server::start(&folder.0, &[]);
     assert_eq!(server.get("/").await.body, "the folder's page");
     let mut client = server.join("").await;
-    client.say("hello").await;
+    client.send("hello").await;
     client.expect("hello").await;
 }
 
 #[tokio::test]
-async fn a_folder_without_files_has_the_page() {
-    let folder = Folder::new();
-    let wasm = std::fs::read(bundled_path("echo-c")).expect("it is there");
+async fn a_folder_without_static_files_gets_the_page() {
+    let folder = TempDir::new();
+    let wasm = std::fs::read(bundled_path("echo-c")).expect("cannot read it");
     folder.write("server.wasm", wasm);
     let server = Server::start(&folder.0, &[]);
     assert!(
@@ -276,13 +279,13 @@ async fn a_module_in_the_text_format_is_served() {
     let wat = super::repository().join("examples/rooms/wat/echo.wat");
     let server = Server::start(&wat, &[]);
     let mut client = server.join("").await;
-    client.say("hello").await;
+    client.send("hello").await;
     client.expect("hello").await;
 }
 
 #[test]
-fn what_cannot_be_served_is_said() {
-    let folder = Folder::new();
+fn startup_errors_are_printed() {
+    let folder = TempDir::new();
     let no_room = folder.write("no-room.wat", "(module)");
     let no_wasm = folder.write("no-wasm.wasm", "hello");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
@@ -307,13 +310,13 @@ fn what_cannot_be_served_is_said() {
         ),
         (
             &["-p", &port, echo.to_str().expect("UTF-8")],
-            "the address cannot be listened on",
+            "cannot listen on the address",
         ),
     ];
-    for (args, said) in cases {
+    for (args, expected) in cases {
         let output = super::tool(&[&["serve"], args].concat());
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(said), "{said:?} is not in: {error}");
+        assert!(error.contains(expected), "{expected:?} is not in: {error}");
     }
 }

@@ -1,6 +1,6 @@
-//! Who gets in: connections that never become anything, too many of them, and what is no request.
+//! Admission control and request parsing, before a connection becomes a WebSocket.
 
-use super::{Folder, RawClient, Response, Server, bundled_path, soon};
+use super::{RawClient, Response, Server, TempDir, bundled_path, eventually};
 use crate::support::echo;
 use std::{process::Command, time::Duration};
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Waits until the server closes a connection, to which `again` is sent over and over.
+/// Sends `once` and then, repeatedly, `again`, until the server closes the connection.
 async fn is_closed(server: &Server, what: &str, once: &str, again: &str) {
     let stream = TcpStream::connect(&server.address)
         .await
@@ -23,24 +23,24 @@ async fn is_closed(server: &Server, what: &str, once: &str, again: &str) {
         }
     };
     let end = async {
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         tokio::select! {
-            read = read.read_to_end(&mut answer) => read.map(drop),
-            // What is written to a connection that is closed fails.
+            read = read.read_to_end(&mut response) => read.map(drop),
+            // Writing to a closed connection fails.
             talked = talk => talked,
         }
     };
-    let _: std::io::Result<()> = soon(what, end).await;
+    let _: std::io::Result<()> = eventually(what, end).await;
 }
 
 #[tokio::test]
-async fn a_request_that_never_ends_is_given_up() {
+async fn an_unfinished_request_times_out() {
     let server = Server::bundled("echo-c", &["--handshake-timeout", "1"]);
     let upgrade =
         "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
     let cases = [
-        ("one that says nothing", "", ""),
-        ("one that stops in the first line", "GET /st", ""),
+        ("an idle connection", "", ""),
+        ("one that stops in the request line", "GET /st", ""),
         ("one that stops before the end", upgrade, ""),
         ("one that trickles", upgrade, "x: y\r\n"),
         (
@@ -52,16 +52,16 @@ async fn a_request_that_never_ends_is_given_up() {
     for (what, once, again) in cases {
         is_closed(&server, what, once, again).await;
     }
-    // Whoever is in a room has all the time.
+    // The timeout does not apply to WebSockets.
     let mut client = server.join("").await;
     sleep(Duration::from_millis(1500)).await;
-    client.say("still here").await;
+    client.send("still here").await;
     client.expect("still here").await;
 }
 
-/// Asks for the status until there is a place again.
+/// Requests the status until a connection is admitted.
 async fn until_ok(server: &Server) {
-    soon("there is a place", async {
+    eventually("a connection is admitted", async {
         while server.get("/status").await.status != 200 {
             sleep(Duration::from_millis(20)).await;
         }
@@ -70,10 +70,10 @@ async fn until_ok(server: &Server) {
 }
 
 #[tokio::test]
-async fn connections_are_counted_and_one_too_many_gets_503() {
+async fn connections_over_the_limit_get_503() {
     let server = Server::guest(&echo(), &["--max-connections", "3"]);
     let mut first = server.join("/r").await;
-    // Whatever they are.
+    // All kinds of connections count.
     let idle = TcpStream::connect(&server.address)
         .await
         .expect("the server listens");
@@ -82,14 +82,14 @@ async fn connections_are_counted_and_one_too_many_gets_503() {
         let Response { status, head, body } = server.get("/status").await;
         assert_eq!(status, 503);
         assert!(head.contains("retry-after:"), "{head}");
-        assert_eq!(body, "the server has 3 connections and takes no more\n");
+        assert_eq!(body, "the server has its maximum of 3 connections\n");
     }
-    first.say("hello").await;
+    first.send("hello").await;
     first.expect("hello").await;
     drop(idle);
     until_ok(&server).await;
     drop(raw);
-    let mut second = soon("there is another place", async {
+    let mut second = eventually("another connection is admitted", async {
         loop {
             match server.try_join("/r").await {
                 Ok(client) => break client,
@@ -98,13 +98,13 @@ async fn connections_are_counted_and_one_too_many_gets_503() {
         }
     })
     .await;
-    second.say("hello").await;
+    second.send("hello").await;
     second.expect("hello").await;
 }
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn there_may_be_more_connections_than_files_at_first() {
+async fn the_soft_limit_on_open_files_is_raised() {
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
@@ -117,67 +117,67 @@ async fn there_may_be_more_connections_than_files_at_first() {
         clients.push(server.join("").await);
     }
     for client in &mut clients {
-        client.say("hello").await;
+        client.send("hello").await;
         client.expect("hello").await;
     }
 }
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn no_address_takes_all_the_places() {
+async fn connections_over_the_limit_of_an_address_get_429() {
     let server = Server::guest(&echo(), &["--max-connections-per-address", "2"]);
     let _both = [server.join("/r").await, server.join("/r").await];
-    let refused = server.get("/status").await;
-    assert_eq!(refused.status, 429);
+    let rejected = server.get("/status").await;
+    assert_eq!(rejected.status, 429);
     assert_eq!(
-        refused.body,
-        "your address has 2 connections and may have no more\n"
+        rejected.body,
+        "your address has its maximum of 2 connections\n"
     );
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket
         .bind("127.0.0.2:0".parse().expect("an address"))
-        .expect("all of 127/8 is this machine");
+        .expect("cannot bind 127.0.0.2");
     let mut other = socket
         .connect(server.address.parse().expect("an address"))
         .await
-        .expect("it listens");
+        .expect("the server listens");
     other
         .write_all(b"GET /status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         .await
-        .expect("it reads");
-    let mut answer = String::new();
-    soon("an answer", other.read_to_string(&mut answer))
+        .expect("cannot write");
+    let mut response = String::new();
+    eventually("a response", other.read_to_string(&mut response))
         .await
         .expect("text");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
 #[tokio::test]
-async fn who_connects_too_often_gets_429_for_a_while() {
+async fn connections_over_the_rate_get_429() {
     let server = Server::guest(&echo(), &["--connect-rate", "1", "--connect-burst", "5"]);
     let mut client = server.join("/r").await;
-    let mut refused = None;
+    let mut rejected = None;
     for _ in 0..100 {
-        let answer = server.get("/status").await;
-        if answer.status != 200 {
-            refused = Some(answer);
+        let response = server.get("/status").await;
+        if response.status != 200 {
+            rejected = Some(response);
             break;
         }
     }
-    let refused = refused.expect("a hundred take less than a hundred seconds");
-    assert_eq!(refused.status, 429);
+    let rejected = rejected.expect("no connection was rejected");
+    assert_eq!(rejected.status, 429);
     assert_eq!(
-        refused.body,
-        "your address connects more than 1 times a second\n"
+        rejected.body,
+        "your address exceeds 1 new connections a second\n"
     );
-    // Whoever is in is not asked.
-    client.say("hello").await;
+    // Open connections are not affected.
+    client.send("hello").await;
     client.expect("hello").await;
     until_ok(&server).await;
 }
 
 #[tokio::test]
-async fn heads_are_bounded_and_garbage_is_refused() {
+async fn oversized_and_malformed_heads_are_rejected() {
     let server = Server::bundled("echo-c", &[]);
     let long = "x".repeat(64 << 10);
     let many: String = (0..1000)
@@ -195,7 +195,7 @@ async fn heads_are_bounded_and_garbage_is_refused() {
             [431, 431],
         ),
         (
-            "a long address",
+            "a long path",
             format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
             [414, 431],
         ),
@@ -217,19 +217,19 @@ async fn heads_are_bounded_and_garbage_is_refused() {
         ),
     ];
     for (what, request, statuses) in cases {
-        let answer = server.ask(request.as_bytes()).await;
-        let status = answer
+        let response = server.request(request.as_bytes()).await;
+        let status = response
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok())
             .unwrap_or(0);
-        assert!(statuses.contains(&status), "{what}: {answer}");
+        assert!(statuses.contains(&status), "{what}: {response}");
     }
-    // A body that nobody wants is not waited for.
+    // The response does not wait for the body.
     let post = "POST /rooms HTTP/1.1\r\nHost: a\r\nconnection: close\r\ncontent-length: 1000000000\r\n\r\nx";
     assert!(
         server
-            .ask(post.as_bytes())
+            .request(post.as_bytes())
             .await
             .starts_with("HTTP/1.1 405")
     );
@@ -237,9 +237,9 @@ async fn heads_are_bounded_and_garbage_is_refused() {
 }
 
 #[tokio::test]
-async fn who_does_not_take_an_answer_is_given_up() {
-    let folder = Folder::new();
-    // More than the buffers of both sides hold.
+async fn a_client_that_does_not_read_its_response_times_out() {
+    let folder = TempDir::new();
+    // Exceeds the socket buffers.
     folder.write("large", vec![0; 64 << 20]);
     let site = folder.0.to_str().expect("UTF-8");
     let server = Server::bundled("echo-c", &["--static", site, "-t", "1"]);
@@ -248,17 +248,17 @@ async fn who_does_not_take_an_answer_is_given_up() {
         .expect("the server listens");
     deaf.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
-        .expect("the server reads");
-    server.until_logged("has failed").await;
+        .expect("cannot write");
+    server.until_logged("the connection of").await;
     let mut taken = Vec::new();
-    soon("the end", deaf.read_to_end(&mut taken))
+    eventually("the end", deaf.read_to_end(&mut taken))
         .await
         .expect("an orderly end");
     assert!(taken.len() < 64 << 20, "{}", taken.len());
 }
 
 #[tokio::test]
-async fn tokens_of_clients_that_are_there_are_not_pushed_out() {
+async fn tokens_of_connected_clients_are_not_evicted() {
     let server = Server::bundled("chat-rust-0.4", &["--max-tokens", "3"]);
     let mut keeper = server.join("/r?token=kept").await;
     keeper
@@ -279,7 +279,7 @@ async fn tokens_of_clients_that_are_there_are_not_pushed_out() {
     again
         .expect("Welcome, guest1. Commands: /nick NAME, /who.")
         .await;
-    // The latest of those that have gone is known, and the first is not.
+    // The newest token of the disconnected clients is kept, the oldest is evicted.
     server
         .join("/r?token=9")
         .await
