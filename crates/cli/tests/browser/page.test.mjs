@@ -1,15 +1,15 @@
-// README: drives the page of `stateroom-wasmi serve` as a user does, in headless Chromium, against the real tool.
+// Tests the page of `stateroom-wasmi serve` in headless Chromium, against the built tool.
 //
 //     cargo build -p stateroom-wasmi
-//     cd .ci/browser && npm install                   # playwright-core only; it downloads no browser
+//     cd crates/cli/tests/browser && npm install      # playwright-core only; downloads no browser
 //     STATEROOM_WASMI=../../../../target/debug/stateroom-wasmi npm test
 //
-// STATEROOM_WASMI  path of the tool (needed)
+// STATEROOM_WASMI  path of the tool (required)
 // CHROMIUM         path of the browser (default: /usr/bin/chromium)
-// SCREENSHOT       path of a PNG; when set, one more test writes a picture of the page in use there
+// SCREENSHOT       path of a PNG; if set, one more test writes a screenshot of the page there
 //
-// The rooms are trusted with little: a text that one client of the chat sends shows up, somewhere in
-// a message, at every client of that room; the echo sends text and bytes back as they came.
+// Little is assumed of the rooms: a text that one client of the chat sends appears in a message to
+// every client of that room; the echo returns text and bytes unchanged.
 
 import { test, before, after, describe } from "node:test";
 import assert from "node:assert/strict";
@@ -19,15 +19,15 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
-const REPO = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+const REPO = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../../..");
 const ROOMS = path.join(REPO, "examples/rooms/wasm");
 const CHAT = path.join(ROOMS, "chat-rust-0.4.wasm");
-const ECHO = [path.join(ROOMS, "echo-rust-0.4.wasm"), path.join(ROOMS, "echo-c.wasm")].find((file, place, all) => existsSync(file) || place === all.length - 1);
+const ECHO = [path.join(ROOMS, "echo-rust-0.4.wasm"), path.join(ROOMS, "echo-c.wasm")].find((file, index, all) => existsSync(file) || index === all.length - 1);
 const CHROMIUM = process.env.CHROMIUM || "/usr/bin/chromium";
 const TOOL = process.env.STATEROOM_WASMI && path.resolve(process.env.STATEROOM_WASMI);
 const { SCREENSHOT } = process.env;
 
-// Said here and not in a hook, whose failure the runner tells as "cancelled".
+// Not in a hook, whose failure the runner reports as "cancelled".
 if (!TOOL || !existsSync(TOOL)) throw new Error("set STATEROOM_WASMI to the path of the built tool");
 if (!existsSync(CHROMIUM)) throw new Error(`no browser at ${CHROMIUM}: install Chromium or set CHROMIUM`);
 
@@ -41,33 +41,33 @@ const TEST = { timeout: 90_000 };
 const running = new Set();
 process.on("exit", () => { for (const child of running) child.kill("SIGKILL"); });
 
-/** Starts the tool on a free port. `stop()` ends it as a service manager would and gives its exit code. */
+/** Starts the tool on a free port. `stop()` sends SIGTERM and checks the exit code. */
 async function serve(module) {
   const child = spawn(TOOL, ["serve", module, "--port", "0"], { stdio: ["ignore", "pipe", "pipe"] });
   running.add(child);
-  let said = "";
+  let output = "";
   const ended = new Promise((resolve) => {
     child.once("exit", (code, signal) => { running.delete(child); resolve({ code, signal }); });
     child.once("error", (error) => { running.delete(child); resolve({ code: null, signal: String(error) }); });
   });
   const url = await new Promise((resolve, reject) => {
-    const late = setTimeout(() => { child.kill("SIGKILL"); reject(new Error(`no address within ${START_MS} ms; the tool said:\n${said}`)); }, START_MS);
-    const hear = (chunk) => {
-      said += chunk;
-      // The character after the port tells that all its digits have come.
-      const line = /http:\/\/127\.0\.0\.1:\d+(?=\D)/.exec(said);
+    const late = setTimeout(() => { child.kill("SIGKILL"); reject(new Error(`no address within ${START_MS} ms; its output:\n${output}`)); }, START_MS);
+    const read = (chunk) => {
+      output += chunk;
+      // The character after the port shows that it is complete.
+      const line = /http:\/\/127\.0\.0\.1:\d+(?=\D)/.exec(output);
       if (line) { clearTimeout(late); resolve(line[0]); }
     };
-    child.stdout.setEncoding("utf8").on("data", hear);
-    child.stderr.setEncoding("utf8").on("data", hear);
-    ended.then(({ code, signal }) => { clearTimeout(late); reject(new Error(`the tool ended (${code ?? signal}) before it gave an address; it said:\n${said}`)); });
+    child.stdout.setEncoding("utf8").on("data", read);
+    child.stderr.setEncoding("utf8").on("data", read);
+    ended.then(({ code, signal }) => { clearTimeout(late); reject(new Error(`the tool ended (${code ?? signal}) before it gave an address; its output:\n${output}`)); });
   });
   const stop = async () => {
     child.kill("SIGTERM");
     const late = setTimeout(() => child.kill("SIGKILL"), STOP_MS);
     const { code, signal } = await ended;
     clearTimeout(late);
-    assert.equal(code, 0, `after SIGTERM the tool should end with 0, not ${code ?? signal}; it said:\n${said}`);
+    assert.equal(code, 0, `after SIGTERM the tool should end with 0, not ${code ?? signal}; its output:\n${output}`);
   };
   return { url, stop };
 }
@@ -78,7 +78,7 @@ let browser, chat, echo;
 
 before(async () => {
   [chat, echo] = await Promise.all([serve(CHAT), serve(ECHO)]);
-  // `launch` makes a profile of its own in a temporary folder and removes it.
+  // `launch` creates a temporary profile and removes it.
   browser = await chromium.launch({
     executablePath: CHROMIUM,
     args: [
@@ -95,24 +95,24 @@ after(async () => {
 }, { timeout: 60_000 });
 
 /**
- * One test with a page of its own. Whatever it does, the page may not complain on the console, may
- * not ask anything of anybody but its own server, and may not break its content security policy.
+ * One test with a page of its own. The page must log no console errors or warnings, send requests
+ * only to its own server, and not violate its content security policy.
  */
 function withPage(name, options, body) {
   if (typeof options === "function") [options, body] = [{}, options];
   const { server = () => chat, hash = "", allow, ...context } = options;
   test(name, TEST, async () => {
     const home = await server();
-    const held = await browser.newContext({ viewport: { width: 1200, height: 800 }, colorScheme: "light", locale: "en", ...context });
+    const browserContext = await browser.newContext({ viewport: { width: 1200, height: 800 }, colorScheme: "light", locale: "en", ...context });
     const complaints = [];
     const outside = [];
     const sockets = [];
     const origins = new Set([new URL(home.url).origin, new URL(home.url).origin.replace("http", "ws")]);
-    held.on("request", (request) => {
+    browserContext.on("request", (request) => {
       const url = new URL(request.url());
       if (url.protocol !== "data:" && !origins.has(url.origin)) outside.push(url.href);
     });
-    held.on("page", (page) => {
+    browserContext.on("page", (page) => {
       page.setDefaultTimeout(STEP_MS);
       page.on("console", (message) => { if (["error", "warning"].includes(message.type())) complaints.push(message.text()); });
       page.on("pageerror", (error) => complaints.push(String(error)));
@@ -123,13 +123,13 @@ function withPage(name, options, body) {
       });
     });
     try {
-      const page = await held.newPage();
+      const page = await browserContext.newPage();
       await page.goto(`${home.url}/${hash}`);
-      await body(page, { home, sockets, context: held });
-      assert.deepEqual(complaints.filter((text) => !allow?.test(text)), [], "the console should be quiet");
-      assert.deepEqual(outside, [], "nothing should be asked of elsewhere");
+      await body(page, { home, sockets, context: browserContext });
+      assert.deepEqual(complaints.filter((text) => !allow?.test(text)), [], "console errors or warnings");
+      assert.deepEqual(outside, [], "requests to other servers");
     } finally {
-      await held.close();
+      await browserContext.close();
     }
   });
 }
@@ -155,12 +155,12 @@ async function connected(page, letter) {
   await leaveButton(page, letter).waitFor();
 }
 
-async function say(page, letter, text) {
+async function send(page, letter, text) {
   await field(page, letter).fill(text);
   await field(page, letter).press("Enter");
 }
 
-async function hears(page, letter, text) {
+async function receives(page, letter, text) {
   await entries(page, letter, "received").filter({ hasText: text }).first().waitFor();
 }
 
@@ -168,7 +168,7 @@ async function choose(page, letter, mode) {
   await panel(page, letter).locator("label", { hasText: mode }).click();
 }
 
-/** Waits until `probe` gives something true; its last answer is in the error. */
+/** Waits until `probe` returns something truthy; the error has its last result. */
 async function until(what, probe) {
   const end = Date.now() + STEP_MS;
   let last;
@@ -193,8 +193,8 @@ describe("page", () => {
     await field(page, "A").click();
     await page.keyboard.type("good morning");
     await page.keyboard.press("Enter");
-    await hears(page, "A", "good morning");
-    await hears(page, "B", "good morning");
+    await receives(page, "A", "good morning");
+    await receives(page, "B", "good morning");
     assert.equal(await entries(page, "A", "sent").count(), 1);
     assert.equal(await entries(page, "B", "sent").count(), 0);
     assert.equal(await field(page, "A").inputValue(), "", "a sent message leaves the field");
@@ -205,19 +205,19 @@ describe("page", () => {
   withPage("the default room needs no name", async (page, { sockets }) => {
     assert.match(await page.title(), /^default room · /);
     await connect(page, "A");
-    await say(page, "A", "nobody named this room");
-    await hears(page, "A", "nobody named this room");
+    await send(page, "A", "nobody named this room");
+    await receives(page, "A", "nobody named this room");
     assert.match(sockets[0], /\/ws\?token=[0-9a-f]{32}$/);
     await roomButton(page, /^default room/).waitFor();
   });
 
   withPage("an echo room gives text and bytes back", { server: () => echo, hash: inRoom("bytes") }, async (page) => {
     await connect(page, "A");
-    await say(page, "A", "Grüße, 世界");
+    await send(page, "A", "Grüße, 世界");
     await entries(page, "A", "received").getByText("Grüße, 世界", { exact: true }).waitFor();
 
     await choose(page, "A", "Hex");
-    await say(page, "A", " 00 FF7f\t8081 ");
+    await send(page, "A", " 00 FF7f\t8081 ");
     const back = entries(page, "A", "received").filter({ hasText: "binary, 5 bytes" });
     await back.getByText("00 ff 7f 80 81", { exact: true }).waitFor();
     await entries(page, "A", "sent").filter({ hasText: "00 ff 7f 80 81" }).waitFor();
@@ -227,18 +227,18 @@ describe("page", () => {
     await connect(page, "A");
     await choose(page, "A", "Hex");
     const error = panel(page, "A").getByRole("alert");
-    await say(page, "A", "01 0g");
+    await send(page, "A", "01 0g");
     await error.getByText("“g” (character 5) is not a hex digit", { exact: false }).waitFor();
     assert.equal(await field(page, "A").getAttribute("aria-invalid"), "true");
-    assert.equal(await field(page, "A").inputValue(), "01 0g", "what was typed stays, to be mended");
+    assert.equal(await field(page, "A").inputValue(), "01 0g", "the input is kept, to be corrected");
 
-    await say(page, "A", "01 2");
+    await send(page, "A", "01 2");
     await error.getByText("3 digits do not make whole bytes", { exact: false }).waitFor();
 
-    await say(page, "A", "01 02");
+    await send(page, "A", "01 02");
     await entries(page, "A", "received").filter({ hasText: "binary, 2 bytes" }).waitFor();
     assert.equal(await error.textContent(), "");
-    assert.equal(await entries(page, "A", "sent").count(), 1, "only the right one was sent");
+    assert.equal(await entries(page, "A", "sent").count(), 1, "only valid input was sent");
     assert.equal(await entries(page, "A", "received").filter({ hasText: "binary" }).count(), 1);
   });
 
@@ -249,7 +249,7 @@ describe("page", () => {
     await page.getByText("ABI 0.4", { exact: true }).waitFor();
 
     await name.fill(one);
-    await connect(page, "A"); // the name in the field counts though it was not confirmed
+    await connect(page, "A"); // uses the name in the field although it was not submitted
     await connect(page, "B");
     await name.fill(two);
     await name.press("Enter");
@@ -261,8 +261,8 @@ describe("page", () => {
     await roomButton(page, new RegExp(`^${one}\\b.*2 clients,`)).click();
     assert.equal(new URL(page.url()).hash, `#${one}`);
     assert.equal(await name.inputValue(), one);
-    await say(page, "A", "count me");
-    await hears(page, "B", "count me");
+    await send(page, "A", "count me");
+    await receives(page, "B", "count me");
     await until("two clients", async () => (await figure(page, "clients").textContent()) === "2");
     await until("a message in", async () => Number(await figure(page, "messages_in").textContent()) >= 1);
     await until("messages out", async () => Number(await figure(page, "messages_out").textContent()) >= 1);
@@ -274,7 +274,7 @@ describe("page", () => {
     assert.equal(await name.inputValue(), two, "the back button goes to the room before");
   });
 
-  withPage("rooms do not hear each other", async (page) => {
+  withPage("rooms are isolated", async (page) => {
     const [one, two] = [freshRoom("apart"), freshRoom("apart")];
     const name = page.getByRole("textbox", { name: "Room", exact: true });
     await name.fill(one);
@@ -282,20 +282,20 @@ describe("page", () => {
     await connect(page, "B");
     await name.fill(two);
     await connect(page, "C");
-    await say(page, "A", "only for the first");
-    await hears(page, "B", "only for the first");
-    await say(page, "C", "only for the second");
-    await hears(page, "C", "only for the second");
-    // A second round: whatever was on its way across would have come by now.
-    await say(page, "B", "still the first");
-    await hears(page, "A", "still the first");
-    await say(page, "C", "still the second");
-    await hears(page, "C", "still the second");
+    await send(page, "A", "only for the first");
+    await receives(page, "B", "only for the first");
+    await send(page, "C", "only for the second");
+    await receives(page, "C", "only for the second");
+    // A second round: messages to the wrong room would have arrived by now.
+    await send(page, "B", "still the first");
+    await receives(page, "A", "still the first");
+    await send(page, "C", "still the second");
+    await receives(page, "C", "still the second");
     assert.equal(await entries(page, "C", "received").filter({ hasText: "first" }).count(), 0);
     for (const letter of ["A", "B"]) assert.equal(await entries(page, letter, "received").filter({ hasText: "second" }).count(), 0);
   });
 
-  withPage("a room's name may hold anything that an address can carry", async (page, { sockets }) => {
+  withPage("a room's name may contain anything that a URL can encode", async (page, { sockets }) => {
     const room = "a/b?c#d %25 ü 😀 <b>&amp;";
     const name = page.getByRole("textbox", { name: "Room", exact: true });
     await name.fill(room);
@@ -310,7 +310,7 @@ describe("page", () => {
     await page.getByRole("alert").filter({ hasText: "cannot be called" }).waitFor();
     await page.goto(`${chat.url}/#%E0%A4%A`);
     await page.reload();
-    assert.equal(await name.inputValue(), "%E0%A4%A", "a broken link is taken as it is written");
+    assert.equal(await name.inputValue(), "%E0%A4%A", "invalid percent-encoding is kept as it is");
   });
 
   withPage("a client disconnects, and returns with its token", { hash: inRoom("return") }, async (page, { sockets }) => {
@@ -321,26 +321,26 @@ describe("page", () => {
     await entries(page, "A", "note").filter({ hasText: "Disconnected by you" }).waitFor();
     await until("the room has one client", async () => (await figure(page, "clients").textContent()) === "1");
 
-    await say(page, "A", "into the void");
+    await send(page, "A", "into the void");
     await panel(page, "A").getByRole("alert").filter({ hasText: "Not connected" }).waitFor();
     assert.equal(await entries(page, "A", "sent").count(), 0);
     assert.equal(await field(page, "A").inputValue(), "into the void");
 
-    await say(page, "B", "while A is away");
-    await hears(page, "B", "while A is away");
+    await send(page, "B", "while A is away");
+    await receives(page, "B", "while A is away");
     await returnButton(page, "A").click();
     await connected(page, "A");
     assert.equal(await field(page, "A").inputValue(), "into the void");
-    await say(page, "A", "back again");
-    await hears(page, "A", "back again");
-    await hears(page, "B", "back again");
+    await send(page, "A", "back again");
+    await receives(page, "A", "back again");
+    await receives(page, "B", "back again");
     assert.equal(await entries(page, "A", "received").filter({ hasText: "while A is away" }).count(), 0);
     assert.equal(sockets.length, 3);
     assert.equal(sockets[2], sockets[0], "the same room with the same token");
     assert.notEqual(sockets[1], sockets[0], "each client has a token of its own");
   });
 
-  withPage("a newer connection with the same token takes the place of the older", { hash: inRoom("replaced") }, async (page, { sockets, context }) => {
+  withPage("a newer connection with the same token replaces the older", { hash: inRoom("replaced") }, async (page, { sockets, context }) => {
     await connect(page, "A");
     const other = await context.newPage();
     await other.goto(chat.url);
@@ -360,8 +360,8 @@ describe("page", () => {
     await panel(page, "A").waitFor({ state: "detached" });
     await until("the room has one client", async () => (await figure(page, "clients").textContent()) === "1");
     await connect(page, "C");
-    await say(page, "C", "hello B");
-    await hears(page, "B", "hello B");
+    await send(page, "C", "hello B");
+    await receives(page, "B", "hello B");
     for (const letter of ["B", "C"]) await page.getByRole("button", { name: `Remove client ${letter}` }).click();
     await page.getByText("No clients yet").waitFor();
   });
@@ -380,7 +380,7 @@ describe("page", () => {
     await connected(page, "A");
     await page.keyboard.type("typed, never clicked");
     await press("Enter", "Message of client A");
-    await hears(page, "A", "typed, never clicked");
+    await receives(page, "A", "typed, never clicked");
     await press("Shift+Tab", "Text");
     await press("ArrowRight", "Hex");
     await press("Tab", "Message of client A");
@@ -404,32 +404,32 @@ describe("page", () => {
     await roomButton(page, new RegExp(`^${room}\\b`)).focus();
     const focused = () => page.evaluate(() => document.activeElement.closest("#rooms button")?.title);
     assert.equal(await focused(), room);
-    const asked = () => page.waitForResponse((answer) => answer.url().endsWith("/rooms"));
-    await asked();
-    await asked();
+    const refreshed = () => page.waitForResponse((response) => response.url().endsWith("/rooms"));
+    await refreshed();
+    await refreshed();
     assert.equal(await focused(), room);
   });
 
-  withPage("markup in a message or a name is text", { hash: inRoom("<img src=x onerror=alert(1)>") }, async (page) => {
+  withPage("markup in a message or a name is shown as text", { hash: inRoom("<img src=x onerror=alert(1)>") }, async (page) => {
     const markup = "<b id=evil>bold</b><img src=/x onerror=alert(2)><script>alert(3)</script>";
     await connect(page, "A");
-    await say(page, "A", markup);
-    await hears(page, "A", markup);
+    await send(page, "A", markup);
+    await receives(page, "A", markup);
     await entries(page, "A", "sent").filter({ hasText: markup }).waitFor();
     await roomButton(page, /<img src=x onerror=alert\(1\)>/).waitFor();
     assert.equal(await page.locator("#evil, img, .log script").count(), 0);
   });
 
   for (const width of [360, 320]) {
-    withPage(`a phone ${width} px wide needs no scrolling sideways`, { viewport: { width, height: 740 }, hasTouch: true, hash: inRoom("w".repeat(60)) }, async (page) => {
+    withPage(`a phone ${width} px wide needs no horizontal scrolling`, { viewport: { width, height: 740 }, hasTouch: true, hash: inRoom("w".repeat(60)) }, async (page) => {
       await connectButton(page).tap();
       await connected(page, "A");
       await connectButton(page).tap();
       await connected(page, "B");
-      await say(page, "A", "unbroken".repeat(40));
-      await hears(page, "B", "unbroken".repeat(40));
+      await send(page, "A", "unbroken".repeat(40));
+      await receives(page, "B", "unbroken".repeat(40));
       await choose(page, "A", "Hex");
-      await say(page, "A", "nothex".repeat(30));
+      await send(page, "A", "nothex".repeat(30));
       await panel(page, "A").getByRole("alert").filter({ hasText: "hex digit" }).waitFor();
       const wide = await page.evaluate(() => ({
         page: document.documentElement.scrollWidth,
@@ -442,10 +442,10 @@ describe("page", () => {
     });
   }
 
-  withPage("figures are asked for only while the page is visible", async (page) => {
+  withPage("statistics are polled only while the page is visible", async (page) => {
     let asked = 0;
     page.on("request", (request) => { if (request.url().endsWith("/rooms")) asked++; });
-    await until("figures are asked for", () => asked >= 2);
+    await until("statistics are polled", () => asked >= 2);
     const turn = (state) => page.evaluate((to) => {
       Object.defineProperty(document, "visibilityState", { configurable: true, get: () => to });
       Object.defineProperty(document, "hidden", { configurable: true, get: () => to === "hidden" });
@@ -455,12 +455,12 @@ describe("page", () => {
     await page.waitForTimeout(300);
     const before = asked;
     await page.waitForTimeout(2500);
-    assert.equal(asked, before, "nobody sees them");
+    assert.equal(asked, before, "the page is hidden");
     await turn("visible");
-    await until("figures are asked for again", () => asked > before);
+    await until("statistics are polled again", () => asked > before);
   });
 
-  // What the example rooms do not do is played by a server in the browser.
+  // What the example rooms do not do is mocked in the browser.
 
   const CLOSES = [
     [1008, "replaced by a newer connection", /policy/],
@@ -469,23 +469,23 @@ describe("page", () => {
     [1013, "outbox full", /too slow/],
     [4321, "<i>own</i>", /application/],
   ];
-  withPage("a close is told with its code, its meaning and its reason", async (page) => {
+  withPage("a close shows its code, its meaning and its reason", async (page) => {
     await page.routeWebSocket(/\/ws/, (socket) => {
       socket.onMessage((text) => { const [code, reason] = CLOSES[Number(text)]; socket.close({ code, reason }); });
     });
     await page.reload();
     await connect(page, "A");
-    for (const [place, [code, reason, meaning]] of CLOSES.entries()) {
-      await say(page, "A", String(place));
-      const told = panel(page, "A").locator(".closed");
-      await told.filter({ hasText: String(code) }).waitFor();
-      const text = await told.textContent();
+    for (const [index, [code, reason, meaning]] of CLOSES.entries()) {
+      await send(page, "A", String(index));
+      const notice = panel(page, "A").locator(".closed");
+      await notice.filter({ hasText: String(code) }).waitFor();
+      const text = await notice.textContent();
       assert.match(text, meaning);
       assert.ok(text.includes(reason), text);
       await entries(page, "A", "note").filter({ hasText: String(code) }).waitFor();
       await returnButton(page, "A").click();
       await connected(page, "A");
-      await told.waitFor({ state: "hidden" });
+      await notice.waitFor({ state: "hidden" });
     }
   });
 
@@ -498,30 +498,30 @@ describe("page", () => {
     });
     await page.reload();
     await connect(page, "A");
-    await say(page, "A", "flood");
+    await send(page, "A", "flood");
     const last = entries(page, "A", "received").getByText("drop 3000", { exact: true });
     await last.waitFor();
     const log = page.getByRole("log");
     assert.ok((await log.locator(".entry").count()) <= 500);
-    assert.ok(await last.evaluate((node) => { const a = node.getBoundingClientRect(), b = node.closest(".log").getBoundingClientRect(); return a.top >= b.top && a.bottom <= b.bottom + 1; }), "the newest is in view");
+    assert.ok(await last.evaluate((node) => { const a = node.getBoundingClientRect(), b = node.closest(".log").getBoundingClientRect(); return a.top >= b.top && a.bottom <= b.bottom + 1; }), "the newest entry is in view");
     await panel(page, "A").getByText("1 sent, 3,000 received").waitFor();
 
     await log.evaluate((node) => { node.scrollTop = 0; });
     await until("the log stands at its top", () => log.evaluate((node) => node.scrollTop === 0));
     await page.waitForTimeout(100);
-    await say(page, "A", "huge");
+    await send(page, "A", "huge");
     await entries(page, "A", "received").filter({ hasText: "binary, 100,000 bytes" }).waitFor();
     await entries(page, "A", "received").filter({ hasText: "more characters" }).waitFor();
     assert.ok((await log.textContent()).length < 60_000);
   });
 
-  withPage("who reads older entries is not dragged away from them", async (page) => {
+  withPage("new entries do not scroll the log while older ones are read", async (page) => {
     let server;
     await page.routeWebSocket(/\/ws/, (socket) => { server = socket; });
     await page.reload();
     await connect(page, "A");
     for (let n = 1; n <= 100; n++) server.send(`line ${n}`);
-    await hears(page, "A", "line 100");
+    await receives(page, "A", "line 100");
     const log = page.getByRole("log");
     await log.evaluate((node) => { node.scrollTop = 0; });
     await page.waitForTimeout(200);
@@ -534,7 +534,7 @@ describe("page", () => {
     assert.ok(await log.evaluate((node) => node.scrollHeight - node.scrollTop - node.clientHeight < 2));
   });
 
-  withPage("an odd or very long list of rooms is taken in good part", async (page) => {
+  withPage("a malformed or very long list of rooms is handled", async (page) => {
     const many = Array.from({ length: 300 }, (_, n) => ({ id: `r${String(n).padStart(3, "0")}`, clients: n, state: "open", memory_bytes: 65536, fuel_used: 2 ** 60, messages_in: 1, messages_out: 1 }));
     const odd = [null, 7, { id: 3 }, { id: "a-odd", clients: "<b>2</b>", state: "on fire", memory_bytes: -1, fuel_used: null }, { id: "a-closed", state: "closed", clients: 0 }];
     await page.route("**/rooms", (route) => route.fulfill({ json: { module: "<b>m</b>", abi: 4, rooms: [...odd, ...many] } }));
@@ -550,12 +550,12 @@ describe("page", () => {
     await until("the figures of that room", async () => (await figure(page, "fuel_used").textContent()) === "1.15 E");
   });
 
-  // The last one of the page's own: a server that goes away while clients are connected.
+  // Last: a server that stops while clients are connected.
   let leaving;
-  withPage("a server that stops says 1001", {
+  withPage("a server that stops closes with 1001", {
     hash: inRoom("end"),
     server: async () => (leaving = await serve(CHAT)),
-    allow: /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED/, // the browser's own words for a server that is gone
+    allow: /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED/, // the browser's errors for a server that is gone
   }, async (page) => {
     await connect(page, "A");
     await connect(page, "B");
@@ -572,7 +572,7 @@ describe("page", () => {
 
   if (SCREENSHOT) {
     let tidy; // a server without the rooms of the other tests
-    withPage("a picture for the README", { hash: inRoom("harbour"), server: async () => (tidy = await serve(CHAT)) }, async (page, { context }) => {
+    withPage("a screenshot for the README", { hash: inRoom("harbour"), server: async () => (tidy = await serve(CHAT)) }, async (page, { context }) => {
       for (const room of ["chess-night", "chess-night", "standup"]) {
         const other = await context.newPage();
         await other.goto(`${tidy.url}/${inRoom(room)}`);
@@ -586,8 +586,8 @@ describe("page", () => {
       ];
       for (const [letter, text] of talk) {
         await page.waitForTimeout(400);
-        await say(page, letter, text);
-        for (const each of ["A", "B", "C"]) await hears(page, each, text);
+        await send(page, letter, text);
+        for (const each of ["A", "B", "C"]) await receives(page, each, text);
       }
       await field(page, "A").fill("On my way!");
       await roomButton(page, /^standup/).waitFor();
