@@ -9,8 +9,8 @@ use super::{
 };
 use core::{fmt, time::Duration};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, ClosedRoom, Event, EventError, Host, Instant, MessagePayload, RoomKey,
-    Transport,
+    Budget, ClientId, Clock, ClosedRoom, Event, EventError, Host, Instant, MessagePayload, Room,
+    RoomKey, Transport,
 };
 
 /// Bytes per read of the wire.
@@ -77,7 +77,8 @@ enum Deferral {
     /// The room's inbox is full.
     InboxFull {
         room: RoomKey,
-        waiting_events: usize,
+        /// [`RoomStats::events_handled`](stateroom_wasmi_host::RoomStats) at that time.
+        events_handled: u64,
     },
     /// [`LinkTransport`] has no capacity for a reply.
     TransportFull,
@@ -367,7 +368,7 @@ impl Session {
                 .and_then(|room| room.clients().last().copied())
             {
                 // Fails if the room is closed.
-                if host.handle_event(key, Event::Disconnect(client)).is_err() {
+                if host.enqueue(key, Event::Disconnect(client)).is_err() {
                     break;
                 }
             }
@@ -385,10 +386,14 @@ impl Session {
             Some(Deferral::TransportFull) => transport(host).can_accept_event(),
             Some(Deferral::InboxFull {
                 room,
-                waiting_events,
-            }) => host
-                .room(room)
-                .is_none_or(|room| room.stats().waiting_events < waiting_events),
+                events_handled,
+            }) => {
+                host.room(room).is_none_or(|room| {
+                    let stats = room.stats();
+                    // Events of a restart, which are the room's own, are not counted as handled.
+                    stats.events_handled > events_handled || stats.waiting_events == 0
+                })
+            }
         };
         if is_ready {
             self.deferral = None;
@@ -423,20 +428,17 @@ where
         transport(host).report_refused(number, client, RefusalReason::NoSuchRoom);
         return Ok(());
     };
-    let waiting_events = host
-        .room(room)
-        .map_or(0, |room| room.stats().waiting_events);
-    match (host.handle_event(room, event), event) {
-        (Ok(()), Event::Connect(_)) => transport(host).add_pending_join(number, client),
-        (Ok(()), _) => {}
-        // An event that does not fit into an empty inbox never will.
-        (Err(EventError::InboxFull), _) if waiting_events > 0 => {
+    match host.enqueue(room, event) {
+        Ok(()) => {}
+        Err(EventError::InboxFull) => {
+            let stats = host.room(room).map(Room::stats);
+            let events_handled = stats.map_or(0, |stats| stats.events_handled);
             return Err(Deferral::InboxFull {
                 room,
-                waiting_events,
+                events_handled,
             });
         }
-        (Err(error), _) => {
+        Err(error) => {
             if let Some(reason) = RefusalReason::from_error(error) {
                 transport(host).report_refused(number, client, reason);
             }

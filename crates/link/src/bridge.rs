@@ -10,7 +10,7 @@ use super::{
 };
 use alloc::boxed::Box;
 use core::{fmt, num::NonZeroU32, time::Duration};
-use stateroom_wasmi_host::{ClientId, Event, Instant, MessagePayload, Output};
+use stateroom_wasmi_host::{ClientId, Event, Instant, MessagePayload, OutputMessage};
 
 /// Bounds the messages that a board may send. A computer has the memory.
 const BUFFER_BYTES: usize = u16::MAX as usize;
@@ -146,7 +146,7 @@ pub enum BoardMessage<'a> {
         /// The room's number.
         room: u8,
         /// Recipients and payload.
-        output: Output<'a>,
+        output: OutputMessage<'a>,
     },
 }
 
@@ -434,7 +434,7 @@ fn parse(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
             };
             BoardMessage::Output {
                 room,
-                output: Output { recipient, payload },
+                output: OutputMessage { recipient, payload },
             }
         }
         _ => return None,

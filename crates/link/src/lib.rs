@@ -72,7 +72,6 @@
 //! | rooms of a link ([`MAX_ROOMS`]) | 8 |
 //! | length of a room's id ([`MAX_ROOM_ID_BYTES`]) | 64 bytes |
 //! | frames without an acknowledgement | 64 |
-//! | connects in the rooms' inboxes | 8 |
 //! | bytes that one poll reads | about `N` |
 //! | silence after which a session ends ([`LinkOptions::session_timeout`]) | 10 s |
 //!

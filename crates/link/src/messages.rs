@@ -159,7 +159,7 @@ impl RefusalReason {
     pub(crate) const fn from_error(error: EventError) -> Option<Self> {
         match error {
             EventError::RoomFull { .. } => Some(Self::RoomFull),
-            EventError::MessageTooLong { .. } | EventError::InboxFull => Some(Self::MessageTooLong),
+            EventError::MessageTooLong { .. } => Some(Self::MessageTooLong),
             EventError::InvalidClientId(_) => Some(Self::InvalidClientId),
             EventError::AlreadyConnected(_) => Some(Self::AlreadyConnected),
             EventError::NotConnected(_) => None,

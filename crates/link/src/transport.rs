@@ -9,7 +9,7 @@ use super::{
 };
 use core::fmt::{self, Write};
 use stateroom_wasmi_host::{
-    ClientId, Fault, Instant, MessagePayload, Output, RoomKey, SendError, Transport,
+    ClientId, Fault, Instant, MessagePayload, OutputMessage, RoomKey, SendError, Transport,
 };
 
 /// The most rooms that one link carries at a time.
@@ -17,8 +17,6 @@ pub const MAX_ROOMS: usize = 8;
 /// The length of the longest room id that a link carries.
 pub const MAX_ROOM_ID_BYTES: usize = 64;
 
-/// Connects that are in the rooms' inboxes, or handled but not reported to the bridge.
-const MAX_PENDING_JOINS: usize = 8;
 /// Longer fault texts are truncated.
 const MAX_FAULT_BYTES: usize = 120;
 
@@ -36,10 +34,6 @@ pub struct LinkTransport<const N: usize> {
     /// The number of the room that is added next.
     next_number: u8,
     has_session: bool,
-    /// Connects that wait in the inbox of their room.
-    pending_joins: heapless::Vec<(u8, ClientId), MAX_PENDING_JOINS>,
-    /// Connects that a room handles, whose `JOINED` is not queued yet.
-    unreported_joins: heapless::Deque<(u8, ClientId), MAX_PENDING_JOINS>,
 }
 
 #[derive(Clone, Copy)]
@@ -92,8 +86,6 @@ impl<const N: usize> LinkTransport<N> {
             rooms: [None; MAX_ROOMS],
             next_number: 0,
             has_session: false,
-            pending_joins: heapless::Vec::new(),
-            unreported_joins: heapless::Deque::new(),
         }
     }
 
@@ -156,8 +148,6 @@ impl<const N: usize> LinkTransport<N> {
 
     fn clear_session(&mut self) {
         self.has_session = false;
-        self.pending_joins.clear();
-        self.unreported_joins.clear();
         for room in self.rooms.iter_mut().flatten() {
             room.is_announced = false;
         }
@@ -191,8 +181,8 @@ impl<const N: usize> LinkTransport<N> {
     }
 
     /// Whether the closing of a room can be queued.
-    pub(crate) fn can_report_closed(&mut self) -> bool {
-        !self.has_session || (self.report_joins() && self.arq.has_capacity(2 + MAX_FAULT_BYTES))
+    pub(crate) fn can_report_closed(&self) -> bool {
+        !self.has_session || self.arq.has_capacity(2 + MAX_FAULT_BYTES)
     }
 
     /// Removes a closed room, and reports it to the bridge.
@@ -209,7 +199,6 @@ impl<const N: usize> LinkTransport<N> {
         else {
             return;
         };
-        self.pending_joins.retain(|(room, _)| *room != number);
         if self.has_session && is_announced {
             let mut text = Truncated(heapless::String::new());
             if let Some(fault) = fault {
@@ -226,17 +215,9 @@ impl<const N: usize> LinkTransport<N> {
         }
     }
 
-    /// Whether there is capacity for what an event may cause: a refusal, or one more pending join.
-    pub(crate) fn can_accept_event(&mut self) -> bool {
-        self.report_joins()
-            && !self.pending_joins.is_full()
-            && self.arq.has_capacity(EVENT_HEADER_BYTES + 1)
-    }
-
-    /// A connect is in the inbox of its room.
-    pub(crate) fn add_pending_join(&mut self, room: u8, client: ClientId) {
-        // Cannot be full: `can_accept_event` was checked.
-        let _ = self.pending_joins.push((room, client));
+    /// Whether the refusal of an event can be queued.
+    pub(crate) fn can_accept_event(&self) -> bool {
+        self.arq.has_capacity(EVENT_HEADER_BYTES + 1)
     }
 
     pub(crate) fn report_refused(&mut self, room: u8, client: ClientId, reason: RefusalReason) {
@@ -247,25 +228,31 @@ impl<const N: usize> LinkTransport<N> {
         );
     }
 
-    /// Queues a `JOINED` for each unreported join. Returns whether all fitted.
-    fn report_joins(&mut self) -> bool {
-        while let Some((room, client)) = self.unreported_joins.front() {
-            let pushed = self
-                .arq
-                .push(kind::JOINED, &[&event_header(*room, *client)]);
-            if pushed == Err(PushError::QueueFull) {
-                return false;
-            }
-            self.unreported_joins.pop_front();
-        }
-        true
+    /// The number of a room that clients of the bridge may be in: it was announced in this session.
+    fn announced_number(&mut self, key: RoomKey) -> Option<u8> {
+        let has_session = self.has_session;
+        let room = self.room_mut(key)?;
+        (has_session && room.is_announced).then_some(room.number)
+    }
+
+    fn push(
+        &mut self,
+        kind: u8,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), SendError<LinkSendError>> {
+        self.arq
+            .push(kind, &[header, payload])
+            .map_err(|error| match error {
+                PushError::QueueFull => SendError::WouldBlock,
+                PushError::TooLong => SendError::Failed(LinkSendError::TooLong {
+                    bytes: payload.len(),
+                }),
+            })
     }
 
     /// The bytes to write next; empty if there are none.
     pub(crate) fn unsent(&mut self, now: Instant) -> &[u8] {
-        if self.has_session {
-            self.report_joins();
-        }
         self.arq.unsent(now)
     }
 }
@@ -283,50 +270,27 @@ pub(crate) const fn hello<const N: usize>(session: u32, window_bytes: u32) -> He
 impl<const N: usize> Transport for LinkTransport<N> {
     type Error = LinkSendError;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Self::Error>> {
-        let Some(&mut LinkedRoom {
-            number,
-            is_announced,
-            ..
-        }) = self.room_mut(room)
-        else {
+    fn send(
+        &mut self,
+        room: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Self::Error>> {
+        let OutputMessage { recipient, payload } = message;
+        let Some(number) = self.announced_number(room) else {
             return Ok(());
         };
-        // No client of the bridge can be in a room that was not announced.
-        if !self.has_session || !is_announced {
-            return Ok(());
-        }
-        if !self.report_joins() {
-            return Err(SendError::WouldBlock);
-        }
-        let kind = match output.payload {
+        let kind = match payload {
             MessagePayload::Text(_) => kind::OUTPUT_TEXT,
             MessagePayload::Bytes(_) => kind::OUTPUT_BYTES,
         };
-        let header = output_header(number, output.recipient);
-        self.arq
-            .push(kind, &[&header, output.payload.as_bytes()])
-            .map_err(|error| match error {
-                PushError::QueueFull => SendError::WouldBlock,
-                PushError::TooLong => SendError::Failed(LinkSendError::TooLong {
-                    bytes: output.payload.len(),
-                }),
-            })
+        self.push(kind, &output_header(number, recipient), payload.as_bytes())
     }
 
-    fn connected(&mut self, room: RoomKey, client: ClientId) {
-        let Some(&mut LinkedRoom { number, .. }) = self.room_mut(room) else {
-            return;
+    fn connected(&mut self, room: RoomKey, client: ClientId) -> Result<(), SendError<Self::Error>> {
+        let Some(number) = self.announced_number(room) else {
+            return Ok(());
         };
-        let mut joins = self.pending_joins.iter();
-        // Ignore clients that the firmware itself connected.
-        let Some(index) = joins.position(|join| *join == (number, client)) else {
-            return;
-        };
-        self.pending_joins.remove(index);
-        // Cannot be full: connects are accepted only while this is empty.
-        let _ = self.unreported_joins.push_back((number, client));
-        self.report_joins();
+        self.push(kind::JOINED, &event_header(number, client), &[])
     }
 }
 

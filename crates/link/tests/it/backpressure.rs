@@ -116,8 +116,8 @@ fn a_full_inbox_makes_the_bridge_wait() {
 }
 
 #[test]
-fn a_message_that_never_fits_the_inbox_is_refused() {
-    let limits = limits(|limits| limits.max_inbox_bytes = 10);
+fn a_message_that_the_room_never_accepts_is_refused() {
+    let limits = limits(|limits| limits.max_message_bytes = 10);
     let mut board = board_with(&[("", &echo())], &limits);
     let mut bridge = Bridge::connect_to(&mut board, 1);
     bridge.connect(&mut board, 0, 1);

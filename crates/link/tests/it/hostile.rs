@@ -177,12 +177,13 @@ fn acknowledgements_of_unsent_frames_are_ignored() {
 }
 
 #[test]
-fn pending_connects_are_bounded() {
+fn pending_connects_are_bounded_by_the_inbox() {
     // The first connect runs longer than this test, so the others wait.
     let endless = crate::support::speaker(&[("connect", "(loop $again (br $again))")], "");
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(u64::MAX);
         limits.fuel_per_slice = 100;
+        limits.max_inbox_events = 8;
     });
     let mut board = board_with(&[("", &endless)], &limits);
     let bridge = Bridge::connect_to(&mut board, 1);

@@ -196,7 +196,7 @@ fn a_closed_room_is_reported_with_its_fault() {
     );
 
     let good = board.host.find("good").expect("the room is open");
-    board.host.close(good);
+    board.host.close(good).expect("the room is open");
     assert!(
         board
             .link
@@ -270,7 +270,7 @@ fn the_number_of_rooms_and_the_length_of_ids_are_limited() {
         Ok(()),
         "adding it again is a no-op"
     );
-    board.host.close(first);
+    board.host.close(first).expect("the room is open");
     board.link.poll_closed(&mut board.host).expect("it closed");
     assert_eq!(
         board.link.add_room(&mut board.host, first),

@@ -165,7 +165,7 @@ fn outputs_without_a_session_are_dropped() {
     let room = board.host.find("").expect("the room is open");
     board
         .host
-        .handle_event(room, Event::Connect(ClientId(9)))
+        .enqueue(room, Event::Connect(ClientId(9)))
         .expect("the client may connect");
     board.poll();
     board.written();
