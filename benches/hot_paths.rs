@@ -92,7 +92,7 @@ fn events(c: &mut Criterion) {
                     let event = Event::message(CLIENT, text.as_str());
                     room.handle_event(Instant::ZERO, event).expect("it is idle");
                     while let Some(output) = room.poll_output() {
-                        black_box(message);
+                        black_box(output);
                     }
                 });
             });
@@ -151,7 +151,7 @@ fn rollback(c: &mut Criterion) {
                 .expect("it is open");
             while room.has_work(Instant::ZERO) || room.peek_output().is_some() {
                 while let Some(output) = room.poll_output() {
-                    black_box(message);
+                    black_box(output);
                 }
                 room.resume(Instant::ZERO);
             }

@@ -146,7 +146,7 @@ impl Report {
 
 impl Cost {
     fn of(module: &Module) -> Result<Self, Box<dyn Error>> {
-        let mut room = Room::new(module, "check", Instant::ZERO, RoomOptions::default())?;
+        let mut room = Room::new(module, "check", RoomOptions::default())?;
         finish(&mut room)?;
         let fuel_to_open = room.fuel_used();
         room.handle_event(Instant::ZERO, Event::Connect(ClientId(1)))?;

@@ -294,7 +294,7 @@ fn startup_errors_are_printed() {
     let cases: [(&[&str], &str); 5] = [
         (
             &["-p", "0", no_room.to_str().expect("UTF-8")],
-            "the module cannot be a room",
+            "the module is not a room",
         ),
         (
             &["-p", "0", no_wasm.to_str().expect("UTF-8")],

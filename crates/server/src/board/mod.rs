@@ -16,7 +16,7 @@ use crate::rooms::command::Command;
 use core::time::Duration;
 use stateroom_wasmi_host::{Clock, driver::tokio::TokioClock};
 use stateroom_wasmi_link::{Bridge, SessionError};
-use std::io;
+use std::{io, num::NonZeroU32};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     sync::{mpsc, oneshot},
@@ -128,7 +128,7 @@ async fn run_session(
         match stepped {
             Ok(None) => {}
             Ok(Some(reply)) => {
-                bridge.leave();
+                bridge.end_session();
                 let _ = timeout(LEAVE_TIMEOUT, flush(&mut writer, clock, &mut bridge)).await;
                 return Ended::Stopped(reply);
             }
@@ -157,7 +157,7 @@ async fn step(
             if read == 0 {
                 return Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
-            bridge.receive(&bytes[..read], clock.now(), |message| session.handle_message(message))?;
+            bridge.handle_input(&bytes[..read], clock.now(), |message| session.handle_message(message))?;
         }
         written = writer.write(unsent), if !unsent.is_empty() => {
             let written = written.map_err(LinkError::Broken)?;
@@ -191,8 +191,8 @@ async fn flush(
 }
 
 /// Random, so that it differs from earlier sessions.
-fn random_session_id() -> io::Result<u32> {
-    Ok(getrandom::u32()?.max(1))
+fn random_session_id() -> io::Result<NonZeroU32> {
+    Ok(NonZeroU32::new(getrandom::u32()?).unwrap_or(NonZeroU32::MIN))
 }
 
 impl From<SessionError> for LinkError {

@@ -9,8 +9,8 @@ use crate::{
     ws::send_queue::ClientSender,
 };
 use core::fmt;
-use stateroom_wasmi_host::{ClientId, RoomKey, Transport, driver::tokio::OwnedEvent};
-use stateroom_wasmi_link::{BoardMessage, Bridge, Reason, SessionError};
+use stateroom_wasmi_host::{ClientId, OwnedEvent, RoomKey, Transport};
+use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::{collections::VecDeque, io};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -196,7 +196,8 @@ impl BoardSession {
         while let Some(queued) = self.backlog.front() {
             // Events of a room that has ended are dropped.
             let room = self.rooms.iter().find(|room| room.key == queued.room);
-            if room.is_some_and(|room| !bridge.send(room.number, queued.event.as_event())) {
+            let sent = room.map(|room| bridge.send(room.number, queued.event.as_event()));
+            if sent == Some(Err(BridgeSendError::QueueFull)) {
                 return;
             }
             self.backlog.pop_front();
@@ -206,25 +207,29 @@ impl BoardSession {
     /// Handles a message of the board.
     pub(super) fn handle_message(&mut self, message: BoardMessage<'_>) {
         match message {
-            BoardMessage::Greeting => self.is_established = true,
-            BoardMessage::Room {
-                number,
-                message_bytes,
+            BoardMessage::SessionStarted => self.is_established = true,
+            BoardMessage::RoomOpened {
+                room,
+                max_message_bytes,
                 id,
-            } => self.on_opened(number, message_bytes, id),
-            BoardMessage::Closed { number, fault } => self.on_closed(number, fault),
-            BoardMessage::Joined(number, client) => {
-                if let Some(key) = self.key(number) {
+            } => self.on_opened(room, max_message_bytes, id),
+            BoardMessage::RoomClosed { room, fault } => self.on_closed(room, fault),
+            BoardMessage::Joined { room, client } => {
+                if let Some(key) = self.key(room) {
                     self.on_joined(key, client);
                 }
             }
-            BoardMessage::Refused(number, client, reason) => {
-                if let Some(key) = self.key(number) {
+            BoardMessage::Refused {
+                room,
+                client,
+                reason,
+            } => {
+                if let Some(key) = self.key(room) {
                     self.on_rejected(key, client, reason);
                 }
             }
-            BoardMessage::Output(number, output) => {
-                if let Some(key) = self.key(number) {
+            BoardMessage::Output { room, output } => {
+                if let Some(key) = self.key(room) {
                     // The transport never blocks and never fails.
                     let Ok(()) = self.clients.send(key, output) else {
                         return;
@@ -287,7 +292,10 @@ impl BoardSession {
         if self.pending_joins.iter().any(is_pending) {
             return;
         }
-        self.clients.connected(key, client);
+        // The transport never blocks and never fails.
+        let Ok(()) = self.clients.connected(key, client) else {
+            return;
+        };
         let has_left = join
             .reply
             .is_some_and(|reply| reply.send(Ok((key, client))).is_err());
@@ -296,12 +304,12 @@ impl BoardSession {
         }
     }
 
-    fn on_rejected(&mut self, key: RoomKey, client: ClientId, reason: Reason) {
+    fn on_rejected(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
         let (code, text) = match reason {
-            Reason::NoSuchRoom => (1001, "the room is closed"),
-            Reason::RoomFull => (1013, "the room is full"),
-            Reason::MessageTooLong => (1009, "the message exceeds the room's limit"),
-            Reason::NotUtf8 => (1007, "the text is not UTF-8"),
+            RefusalReason::NoSuchRoom => (1001, "the room is closed"),
+            RefusalReason::RoomFull => (1013, "the room is full"),
+            RefusalReason::MessageTooLong => (1009, "the message exceeds the room's limit"),
+            RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
             _ => (1011, "the board and the bridge disagree"),
         };
         let index = self

@@ -10,7 +10,7 @@ use axum::{
 };
 use core::convert::Infallible;
 use futures_util::stream;
-use stateroom_wasmi_host::{Clock, Host, Instant, Room, Transport};
+use stateroom_wasmi_host::{Clock, Host, Room, Transport};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A list may have megabytes, and stays in memory until its client has taken it.
@@ -100,7 +100,7 @@ impl RoomSummary {
         let state = match room {
             room if room.is_closed() => RoomState::Closed,
             room if room.is_restarting() => RoomState::Restarting,
-            room if room.has_work(Instant::ZERO) => RoomState::Busy,
+            room if room.is_runnable() => RoomState::Busy,
             _ => RoomState::Open,
         };
         Self {

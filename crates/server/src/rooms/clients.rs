@@ -7,7 +7,9 @@ use crate::{
 use axum::extract::ws::Message;
 use core::convert::Infallible;
 use hashbrown::HashMap;
-use stateroom_wasmi_host::{ClientId, MessagePayload, Output, RoomKey, SendError, Transport};
+use stateroom_wasmi_host::{
+    ClientId, MessagePayload, OutputMessage, RoomKey, SendError, Transport,
+};
 
 /// The clients of all rooms of a worker, as their transport.
 #[derive(Debug)]
@@ -116,7 +118,11 @@ impl Clients {
 impl Transport for Clients {
     type Error = Infallible;
 
-    fn send(&mut self, room: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+    fn send(
+        &mut self,
+        room: RoomKey,
+        output: OutputMessage<'_>,
+    ) -> Result<(), SendError<Infallible>> {
         let Some(clients) = self.rooms.get_mut(&room) else {
             return Ok(());
         };
@@ -143,7 +149,7 @@ impl Transport for Clients {
         Ok(())
     }
 
-    fn connected(&mut self, room: RoomKey, id: ClientId) {
+    fn connected(&mut self, room: RoomKey, id: ClientId) -> Result<(), SendError<Infallible>> {
         let clients = self.rooms.get_mut(&room);
         let newest = clients
             .into_iter()
@@ -152,5 +158,6 @@ impl Transport for Clients {
         if let Some(client) = newest {
             client.outputs_enabled = true;
         }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Messages from connections to a worker, and its rejection of a join.
 
 use crate::{http::RoomSummary, ws::send_queue::ClientSender};
-use stateroom_wasmi_host::{ClientId, RoomKey, driver::tokio::OwnedEvent};
+use stateroom_wasmi_host::{ClientId, OwnedEvent, RoomKey};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Capacity of a worker's command queue.

@@ -16,8 +16,8 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, EventError, Host, HostLimits, Instant, Module, OpenError,
-    RoomKey,
-    driver::tokio::{OwnedEvent, TokioClock, Wake, wait},
+    OwnedEvent, RoomKey,
+    driver::tokio::{TokioClock, Wake, wait},
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -50,9 +50,10 @@ struct OpenRoom {
 }
 
 /// The credits of events on their way through a room; see [`Command::Message`].
-#[derive(Default)]
 struct RoomQueue {
-    /// One for each event in the room's inbox, in order; none for events of the worker's own.
+    /// How many of the room's events were over when credits were returned last.
+    events_handled: u64,
+    /// One for each accepted event that is not over, in order; none for events of the worker's own.
     credits: VecDeque<Option<OwnedSemaphorePermit>>,
     /// Events that found the inbox full, in order; later events queue behind them. Bounded:
     /// messages by their connections' credits, joins are rejected while there is a backlog.
@@ -243,8 +244,8 @@ impl Worker {
             older.close(1008, REPLACED, true);
             self.deliver(room, OwnedEvent::Disconnect(client), None);
         }
-        self.host.handle_event(room, Event::Connect(client))?;
-        self.queues.entry(room).or_default().credits.push_back(None);
+        self.host.enqueue(room, Event::Connect(client))?;
+        self.queue(room).credits.push_back(None);
         self.host.transport_mut().join(room, client, sender);
         Ok(client)
     }
@@ -296,17 +297,27 @@ impl Worker {
 
     /// Delivers an event to a room's inbox, or to its backlog if the inbox is full.
     fn deliver(&mut self, room: RoomKey, event: OwnedEvent, credit: Option<OwnedSemaphorePermit>) {
-        let queue = self.queues.entry(room).or_default();
+        let queue = self.queue(room);
         if !queue.backlog.is_empty() {
             queue.backlog.push_back((event, credit));
             return;
         }
-        match self.host.handle_event(room, event.as_event()) {
-            Ok(()) => queue.credits.push_back(credit),
-            Err(EventError::InboxFull) => queue.backlog.push_back((event, credit)),
+        match self.host.enqueue(room, event.as_event()) {
+            Ok(()) => self.queue(room).credits.push_back(credit),
+            Err(EventError::InboxFull) => self.queue(room).backlog.push_back((event, credit)),
             // A message may arrive after its client or room was closed.
             Err(error) => log::debug!("room {room} rejected an event: {error}"),
         }
+    }
+
+    fn queue(&mut self, room: RoomKey) -> &mut RoomQueue {
+        let host = &self.host;
+        // Without an entry, all events that the room accepted are over.
+        self.queues.entry(room).or_insert_with(|| RoomQueue {
+            events_handled: events_handled(host, room),
+            credits: VecDeque::new(),
+            backlog: VecDeque::new(),
+        })
     }
 
     /// Returns the credits of handled events, and moves backlogs into inboxes as far as they fit;
@@ -314,13 +325,17 @@ impl Worker {
     fn drain_backlogs(&mut self) -> bool {
         let mut moved = false;
         let host = &mut self.host;
-        self.queues.retain(|room, RoomQueue { credits, backlog }| {
-            let in_inbox = host
-                .room(*room)
-                .map_or(0, |room| room.stats().waiting_events);
-            credits.drain(..credits.len().saturating_sub(in_inbox));
+        self.queues.retain(|room, queue| {
+            let RoomQueue {
+                credits, backlog, ..
+            } = queue;
+            let handled = events_handled(host, *room);
+            let newly_handled = handled.saturating_sub(queue.events_handled);
+            queue.events_handled = handled;
+            let returned = usize::try_from(newly_handled).unwrap_or(usize::MAX);
+            credits.drain(..returned.min(credits.len()));
             while let Some((event, _)) = backlog.front() {
-                match host.handle_event(*room, event.as_event()) {
+                match host.enqueue(*room, event.as_event()) {
                     Err(EventError::InboxFull) => break,
                     result => {
                         let credit = backlog.pop_front().and_then(|(_, credit)| credit);
@@ -360,7 +375,8 @@ impl Worker {
             }
             match idle_until {
                 Some(until) => drop(self.idle.insert((until, key))),
-                None => self.host.close(key),
+                // Fails if the room has ended by itself.
+                None => drop(self.host.close(key)),
             }
         }
     }
@@ -370,7 +386,8 @@ impl Worker {
         let now = self.host.clock().now();
         if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
             self.untrimmed.pop_front();
-            self.host.trim(room);
+            // Fails if the room has ended.
+            let _ = self.host.trim(room);
         }
     }
 
@@ -413,6 +430,11 @@ impl Worker {
         }
         let _ = stopping.reply.send(());
     }
+}
+
+fn events_handled(host: &Host<TokioClock, Clients>, room: RoomKey) -> u64 {
+    host.room(room)
+        .map_or(0, |room| room.stats().events_handled)
 }
 
 impl From<OpenError> for JoinRejection {

@@ -20,7 +20,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use stateroom_wasmi_host::{ClientId, RoomKey, driver::tokio::OwnedEvent};
+use stateroom_wasmi_host::{ClientId, OwnedEvent, RoomKey};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -144,8 +144,8 @@ async fn read(
             liveness.while_paused(sleep(pause)).await;
         }
         let event = match message {
-            Message::Text(text) => OwnedEvent::Text(client, text.as_str().into()),
-            Message::Binary(bytes) => OwnedEvent::Bytes(client, bytes.into()),
+            Message::Text(text) => OwnedEvent::message(client, text.as_str()),
+            Message::Binary(bytes) => OwnedEvent::message(client, Vec::from(bytes)),
             Message::Ping(_) | Message::Pong(_) => continue,
             Message::Close(_) => return None,
         };
