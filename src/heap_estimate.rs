@@ -1,35 +1,35 @@
-//! How much heap a module will take, told from its bytes before anything is parsed.
+//! Estimates the heap that a module will take, from its bytes.
 
 use crate::{limits::Limits, module::Module};
 use wasmparser::{Parser, Payload};
 
-/// About how many bytes of heap a module takes on a 32-bit target, by [`Module::heap_estimate`].
+/// Estimated bytes of heap of a module on a 32-bit target, from [`Module::heap_estimate`].
 ///
-/// The interpreter and its parser cannot be stopped in the middle: where an allocation of theirs
-/// fails, they panic more often than not. So ask first, and refuse a module that does not fit
-/// ([`with_one_room`](Self::with_one_room)). Count what was promised to the rooms that are there, not
-/// what is free: a room takes some of its share only when its guest first calls deep.
+/// Most failed allocations in the interpreter and its parser are panics. So estimate first, and
+/// refuse a module that does not fit ([`with_one_room`](Self::with_one_room)). Budget with the
+/// estimates of the rooms that are open, not with what is free: a room allocates some of its share
+/// only when its guest first makes nested calls.
 ///
-/// It is an estimate from above, made for hand-written and small compiled modules that are compiled
-/// with [`Compilation::Eager`](crate::Compilation::Eager), and measured on Cortex-M and RISC-V. On a
-/// 64-bit target the figures are about twice as high.
+/// The estimate is an upper bound for hand-written and small compiled modules with
+/// [`Compilation::Eager`](crate::Compilation::Eager), measured on Cortex-M and RISC-V. On a 64-bit
+/// target the figures are about twice as high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapEstimate {
-    /// At the peak, while the module is loaded.
+    /// The peak while the module is loaded.
     pub load: usize,
-    /// For as long as the module or a room of it is there.
+    /// For as long as the module or a room of it exists.
     pub module: usize,
-    /// For each room: the guest's memory as it starts, its stack at its limit, buffers for a few short
+    /// For each room: the guest's initial memory, its stack at its limit, buffers for a few short
     /// messages.
     pub room: usize,
-    /// Of `room`, the guest's memory as it starts, which the interpreter allocates in one piece.
+    /// The part of `room` that is the guest's initial memory, one allocation.
     pub memory: usize,
 }
 
 impl HeapEstimate {
-    /// The same for a room whose guest's memory does not lie in this heap: an allocator may give
-    /// large pieces a region of their own, such as external RAM.
+    /// Without the guest's memory, for allocators that put large allocations into another region,
+    /// such as external RAM.
     #[must_use]
     pub const fn without_memory(self) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl HeapEstimate {
         }
     }
 
-    /// What must be free for the module and one room of it.
+    /// Bytes that must be free for the module and one room.
     #[must_use]
     pub const fn with_one_room(&self) -> usize {
         let kept = self.module.saturating_add(self.room);
@@ -47,22 +47,22 @@ impl HeapEstimate {
     }
 }
 
-/// What every module takes: the engine, its types, the linked imports.
+/// For every module: the engine, its types, the linked imports.
 const MODULE_BYTES: usize = 6 << 10;
-/// What a byte of a module becomes: instructions of the interpreter, and tables about them.
+/// For each byte of a module: the interpreter's instructions and their tables.
 const BYTES_PER_BYTE: usize = 3;
-/// What only the parser needs, on top.
+/// For the parser, while the module is loaded.
 const PARSER_BYTES: usize = 6 << 10;
-/// What a room takes besides its memory and its stack.
+/// For a room besides its memory and its stack.
 const ROOM_BYTES: usize = 7 << 10;
-/// What a call within a call takes of the interpreter's other stack, which grows by doubling.
+/// For each nested call on the interpreter's call stack, which grows by doubling.
 const CALL_BYTES: usize = 48;
-/// The least that such a call takes of the value stack.
+/// The least that such a call takes on the value stack.
 const CALL_STACK_BYTES: usize = 16;
 
 impl Module {
-    /// About how much heap it will take to load these bytes and to open a room; see
-    /// [`HeapEstimate`]. It allocates nothing, and looks at the module no further than it is valid.
+    /// Estimates the heap for loading a module and opening a room; see [`HeapEstimate`]. It does not
+    /// allocate, and stops where the module is invalid.
     #[must_use]
     pub fn heap_estimate(wasm: &[u8], limits: &Limits) -> HeapEstimate {
         let (code_bytes, memory_bytes) = measure(wasm);
@@ -85,7 +85,7 @@ impl Module {
     }
 }
 
-/// The length without custom sections, which are not kept, and the memory that it starts with.
+/// The length without custom sections, which are not kept, and the initial memory in bytes.
 fn measure(wasm: &[u8]) -> (usize, u64) {
     let (mut bytes, mut memory) = (wasm.len(), 0);
     for payload in Parser::new(0).parse_all(wasm) {
