@@ -1,4 +1,4 @@
-//! A module: compiled and checked once, shared by all of its rooms.
+//! A module: compiled and checked once, shared by its rooms.
 
 use crate::{
     abi::{AbiVersion, ExternKind},
@@ -11,23 +11,22 @@ use core::fmt;
 
 /// A WebAssembly module that is a Stateroom room, compiled and checked against the ABI.
 ///
-/// Cloning is cheap: clones share the compiled code. Rooms of one module on several threads should
-/// each be made from a module of their own (loaded once a thread), since threads that share one
-/// interpreter engine slow each other down.
+/// Cloning is cheap: clones share the compiled code. Load a module once for each thread that runs
+/// rooms of it, since threads that share one interpreter engine slow each other down.
 #[derive(Clone)]
 pub struct Module {
     pub(crate) compiled: Arc<Compiled>,
 }
 
-/// How a module is loaded.
+/// Options for loading a module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadOptions {
     /// When its functions are translated. Default [`Compilation::Lazy`].
     pub compilation: Compilation,
     /// Whether its rooms may have the policy [`Rollback`](crate::FaultPolicy::Rollback). Loading
-    /// then looks at each instruction once more, and keeps a changed copy of the module while it
-    /// does. A module whose state is not all in its memory and its globals is refused. Default no.
+    /// then scans all instructions, and rewrites the module in memory. Modules with state outside of
+    /// memory and globals are refused. Default false.
     #[cfg(feature = "rollback")]
     pub rollback: bool,
 }
@@ -61,18 +60,18 @@ impl From<Compilation> for LoadOptions {
 impl Module {
     /// Compiles a binary module and checks it, with [`LoadOptions::default`].
     ///
-    /// The limits are those of the module and of each room made from it.
+    /// The limits apply to the module and to each room made from it.
     ///
     /// # Errors
     ///
-    /// If the bytes are too many, no valid WebAssembly, or not a room. Then
-    /// [`LoadError::Abi`] lists all that is wrong.
+    /// If the module is too long, not valid WebAssembly, or not a room. [`LoadError::Abi`] lists all
+    /// problems.
     #[cfg(feature = "validate")]
     pub fn load(wasm: &[u8], limits: &Limits) -> Result<Self, LoadError> {
         Self::load_with(wasm, limits, Compilation::default())
     }
 
-    /// The same, with options.
+    /// Like [`Module::load`], with options.
     ///
     /// ```
     /// # use stateroom_wasmi_host::*;
@@ -93,22 +92,22 @@ impl Module {
         Self::load_by(wasm, limits, options.into(), guest::validated)
     }
 
-    /// The same, but the module is not validated. Everything else is checked: its length, that its
-    /// imports and exports fit the ABI, and all that its rooms do.
+    /// Like [`Module::load_with`], without validation. Everything else is checked: the module's
+    /// length, its imports and exports, and what its rooms do.
     ///
     /// For firmware whose modules are part of its image, and were validated when that was built.
-    /// Without the feature `validate`, which is on by default, the validator is left out of the
-    /// program: on a Cortex-M that is a quarter of its flash, and half of its stack while it loads.
+    /// Without the default feature `validate` the validator is not linked: on a Cortex-M that saves a
+    /// quarter of the flash, and half of the stack while a module is loaded.
     ///
     /// # Safety
     ///
-    /// The module must be one that [`Module::load`] accepts with the same features of this crate,
-    /// such as in a test or a build script; where it is not valid, what the interpreter does is
-    /// undefined.
+    /// The module must be one that [`Module::load_with`] accepts with the same options and the same
+    /// features of this crate, such as in a test or a build script. An invalid module is undefined
+    /// behaviour.
     ///
     /// # Errors
     ///
-    /// As [`Module::load`], but for what only validation finds.
+    /// As [`Module::load`], except for what only validation finds.
     #[cfg(feature = "unchecked")]
     #[allow(unsafe_code, reason = "see the module that this calls")]
     pub unsafe fn load_unchecked(
@@ -117,8 +116,7 @@ impl Module {
         options: impl Into<LoadOptions>,
     ) -> Result<Self, LoadError> {
         Self::load_by(wasm, limits, options.into(), |engine, wasm| {
-            // SAFETY: the caller says that the module is valid. What rollback changes of it is valid
-            // if the module is.
+            // SAFETY: the caller guarantees that the module is valid. Instrumentation keeps it valid.
             unsafe { guest::unchecked(engine, wasm) }
         })
     }
@@ -136,20 +134,13 @@ impl Module {
                 limit: limits.max_module_bytes,
             });
         }
-        #[cfg(feature = "rollback")]
-        if options.rollback {
-            let compiled = Compiled::exposed(wasm, limits, options.compilation, parse)?;
-            return Ok(Self {
-                compiled: Arc::new(compiled),
-            });
-        }
-        let compiled = Compiled::new(wasm, limits, options.compilation, parse)?;
+        let compiled = Compiled::new(wasm, limits, options, parse)?;
         Ok(Self {
             compiled: Arc::new(compiled),
         })
     }
 
-    /// Compiles a module in the text format, and checks it.
+    /// Compiles a module in the text format and checks it, with [`LoadOptions::default`].
     ///
     /// # Errors
     ///
@@ -161,24 +152,24 @@ impl Module {
         Self::load(&wasm, limits)
     }
 
-    /// The ABI that the module speaks.
+    /// The ABI of the module.
     #[must_use]
     pub fn abi(&self) -> AbiVersion {
         self.compiled.abi
     }
 
-    /// The limits that it was loaded with.
+    /// The limits that the module was loaded with.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.compiled.limits
     }
 
-    /// What the module imports: module, name and kind of each import, in order.
+    /// Module, name and kind of each import, in order.
     pub fn imports(&self) -> impl Iterator<Item = (&str, &str, ExternKind)> {
         self.compiled.shape().imports.into_iter()
     }
 
-    /// What the module exports: name and kind of each export.
+    /// Name and kind of each export.
     pub fn exports(&self) -> impl Iterator<Item = (&str, ExternKind)> {
         self.compiled.shape().exports.into_iter()
     }

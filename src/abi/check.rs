@@ -1,6 +1,10 @@
-//! Whether a module fits the ABI: all that is wrong with it, in one go.
+//! Checks a module against its ABI and collects all problems.
 
-use super::{AbiVersion, ExternKind, Signature, tables};
+use super::{
+    AbiVersion, ExternKind, Signature, ValueType,
+    description::{Abi, ENV, MEMORY},
+    wasi::{self, WASI},
+};
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::fmt;
 
@@ -11,59 +15,59 @@ pub(crate) struct ModuleShape<'a> {
     pub(crate) imports: Vec<(&'a str, &'a str, ExternKind)>,
     /// Name and kind of each export.
     pub(crate) exports: Vec<(&'a str, ExternKind)>,
-    /// Names of exported globals with the number at the address that each holds.
+    /// Names of exported globals with the numbers at their addresses.
     pub(crate) versions: Vec<(&'a str, i32)>,
 }
 
-/// One thing in which a module does not fit the ABI.
+/// One way in which a module does not conform to the ABI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AbiProblem {
-    /// The module exports nothing of either ABI, so it is no room.
+    /// The module has no export of either ABI.
     NotARoom,
     /// An export is missing.
     MissingExport {
         /// Its name.
         name: &'static str,
-        /// What it must be.
+        /// The type that the ABI requires.
         expected: ExternKind,
     },
-    /// An export is something else than it must be.
+    /// An export has the wrong type.
     WrongExport {
         /// Its name.
         name: &'static str,
-        /// What it must be.
+        /// The type that the ABI requires.
         expected: ExternKind,
-        /// What it is.
+        /// The type that it has.
         found: ExternKind,
     },
-    /// The module imports something that no host of this ABI has.
+    /// The module imports something that the ABI does not have.
     UnknownImport {
         /// The module name of the import.
         module: String,
         /// The name of the import.
         name: String,
-        /// What it is to be.
+        /// The type that the module declares.
         found: ExternKind,
     },
-    /// An import is something else than the host has under that name.
+    /// An import has the wrong type.
     WrongImport {
         /// The module name of the import.
         module: String,
         /// The name of the import.
         name: String,
-        /// What the host has.
+        /// The type that the host provides.
         expected: ExternKind,
-        /// What the module wants.
+        /// The type that the module declares.
         found: ExternKind,
     },
-    /// The module was made for another version of the interface.
+    /// The module was built for another version of the interface.
     WrongVersion {
         /// The exported global that holds the address of the number.
         name: &'static str,
-        /// What the number must be.
+        /// The number that the host expects.
         expected: i32,
-        /// What it is.
+        /// The number in the module.
         found: i32,
     },
 }
@@ -117,18 +121,19 @@ impl fmt::Display for AbiProblem {
     }
 }
 
-/// Finds out which ABI a module speaks and all that is wrong with it.
+/// Detects the ABI of a module and checks the module against it.
 pub(crate) fn check(
     shape: &ModuleShape<'_>,
 ) -> Result<AbiVersion, (Option<AbiVersion>, Vec<AbiProblem>)> {
-    let Some(abi) = detect(shape) else {
+    let Some(version) = detect(shape) else {
         return Err((None, Vec::from([AbiProblem::NotARoom])));
     };
+    let abi = version.description();
     let mut problems = Vec::new();
     check_exports(abi, shape, &mut problems);
     check_imports(abi, shape, &mut problems);
-    for (name, expected) in tables::versions(abi) {
-        // A later data segment writes over an earlier one.
+    for &(name, expected) in abi.version_globals {
+        // A later data segment overwrites an earlier one.
         match shape.versions.iter().rfind(|(global, _)| *global == name) {
             Some(&(_, found)) if found != expected => {
                 problems.push(AbiProblem::WrongVersion {
@@ -141,38 +146,32 @@ pub(crate) fn check(
         }
     }
     if problems.is_empty() {
-        Ok(abi)
+        Ok(version)
     } else {
-        Err((Some(abi), problems))
+        Err((Some(version), problems))
     }
 }
 
-/// The ABI is seen from the exports: the one of `stateroom_recv` first, then the one of which
-/// there is anything at all, so that a module that is nearly a room is told what it lacks.
+/// An export that identifies an ABI comes first, then any export of one: a module that is nearly a
+/// room gets a list of what is missing.
 fn detect(shape: &ModuleShape<'_>) -> Option<AbiVersion> {
-    let exports_any = |names: &[tables::Named]| {
-        shape
-            .exports
-            .iter()
-            .any(|(name, _)| names.iter().any(|(known, _)| known == name))
+    let has = |name: &str| shape.exports.iter().any(|(export, _)| *export == name);
+    let is_identified = |abi: &Abi| abi.identified_by.is_some_and(has);
+    let has_any = |abi: &Abi| abi.exports().any(|(name, _)| has(name));
+    let find = |is_it: &dyn Fn(&Abi) -> bool| {
+        AbiVersion::ALL
+            .into_iter()
+            .find(|version| is_it(version.description()))
     };
-    if exports_any(&[("stateroom_recv", "")]) {
-        return Some(AbiVersion::V0_4);
-    }
-    [AbiVersion::V0_2, AbiVersion::V0_4]
-        .into_iter()
-        .find(|abi| exports_any(tables::exports(*abi)))
+    find(&is_identified).or_else(|| find(&has_any))
 }
 
-fn check_exports(abi: AbiVersion, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
-    let found = |name: &str| {
-        shape
-            .exports
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, kind)| kind)
+fn check_exports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
+    let find = |name: &str| {
+        let export = shape.exports.iter().find(|(export, _)| *export == name);
+        export.map(|(_, kind)| kind)
     };
-    let mut expect = |name: &'static str, expected: ExternKind, required: bool| match found(name) {
+    let mut expect = |name: &'static str, expected: ExternKind, required: bool| match find(name) {
         None if required => problems.push(AbiProblem::MissingExport { name, expected }),
         Some(found) if *found != expected => {
             problems.push(AbiProblem::WrongExport {
@@ -183,29 +182,27 @@ fn check_exports(abi: AbiVersion, shape: &ModuleShape<'_>, problems: &mut Vec<Ab
         }
         _ => {}
     };
-    expect(tables::MEMORY, ExternKind::Memory, true);
-    for (name, shorthand) in tables::exports(abi) {
-        expect(
-            name,
-            ExternKind::Func(Signature::from_shorthand(shorthand)),
-            true,
-        );
+    let function = |shorthand| ExternKind::Func(Signature::from_shorthand(shorthand));
+    expect(MEMORY, ExternKind::Memory, true);
+    for (name, shorthand) in abi.exports() {
+        expect(name, function(shorthand), true);
     }
-    let (name, shorthand) = tables::REACTOR;
-    expect(
-        name,
-        ExternKind::Func(Signature::from_shorthand(shorthand)),
-        false,
-    );
-    for (name, _) in tables::versions(abi) {
-        expect(name, ExternKind::Global(super::ValueType::I32), false);
+    let (name, shorthand) = wasi::CONSTRUCTOR;
+    expect(name, function(shorthand), false);
+    for (name, _) in abi.version_globals {
+        expect(name, ExternKind::Global(ValueType::I32), false);
     }
 }
 
-fn check_imports(abi: AbiVersion, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
+fn check_imports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
     for (module, name, found) in &shape.imports {
         let names = || ((*module).to_owned(), (*name).to_owned());
-        let Some(signature) = tables::import_signature(abi, module, name) else {
+        let signature = match *module {
+            ENV => abi.import(name),
+            WASI => wasi::signature(name),
+            _ => None,
+        };
+        let Some(signature) = signature else {
             let (module, name) = names();
             problems.push(AbiProblem::UnknownImport {
                 module,

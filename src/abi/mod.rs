@@ -1,32 +1,42 @@
-//! The two interfaces between a host and a guest, as plain data and pure functions: nothing here
-//! knows of an interpreter.
+//! The two interfaces between a host and a guest, as plain data and pure functions that do not
+//! depend on an interpreter.
 //!
 //! ABI 0.2 is the documented one (`stateroom-wasm` 0.2, and guests written by hand in any
 //! language): one export for each kind of event, numbers for recipients. ABI 0.4
 //! (`stateroom-wasm` 0.4) has one export and one import that carry messages encoded with bincode.
-//! Its source is the published crates `stateroom-wasm-host` 0.2.9 and 0.4.4.
+//! The sources are the published crates `stateroom-wasm-host` 0.2.9 and 0.4.4.
 
 mod check;
-mod codec;
+mod description;
 mod signature;
-mod tables;
+mod v0_2;
+mod v0_4;
 mod versions;
+mod wasi;
 
 pub use self::{
     check::AbiProblem,
-    codec::{DecodeError, Request, decode, encode_into, encoded_len},
     signature::{ExternKind, Signature, ValueType},
+    v0_4::DecodeError,
 };
+// For tests and fuzz targets; not part of the public API.
 pub(crate) use self::{
     check::{ModuleShape, check},
-    tables::{WASI, versions, wasi_signature},
+    description::{ENV, Handlers, MEMORY, Parameters},
     versions::find_versions,
+    wasi::{CONSTRUCTOR, WASI, signature as wasi_signature},
+};
+#[doc(hidden)]
+pub use self::{
+    v0_2::decode_recipient,
+    v0_4::{Request, decode, encode_into, encoded_len},
 };
 
-use crate::event::{ClientId, MessageRecipient};
+use self::description::Abi;
+use crate::event::{ClientId, MessagePayload};
 use core::fmt;
 
-/// Which of the two interfaces a module speaks.
+/// The interface that a module uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AbiVersion {
     /// The documented interface: `jam_malloc`, `connect`, `message`, `send_message`, ….
@@ -35,19 +45,50 @@ pub enum AbiVersion {
     V0_4,
 }
 
-impl fmt::Display for AbiVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V0_2 => "0.2",
-            Self::V0_4 => "0.4",
-        })
+/// An ABI is a file that describes it, and an arm in each of these functions. They match instead of
+/// calling through pointers, since two of them run for each event.
+impl AbiVersion {
+    pub(crate) const ALL: [Self; 2] = [Self::V0_2, Self::V0_4];
+
+    pub(crate) const fn description(self) -> &'static Abi {
+        match self {
+            Self::V0_2 => &v0_2::ABI,
+            Self::V0_4 => &v0_4::ABI,
+        }
+    }
+
+    /// Bytes of a call's payload in the guest's memory. The limits of messages and of room ids keep
+    /// this far below `u32::MAX`; larger lengths saturate, and the guest's allocator refuses them.
+    #[inline]
+    pub(crate) fn payload_len(self, call: &Call<'_>) -> u32 {
+        let len = match self {
+            Self::V0_2 => v0_2::payload(call).len(),
+            Self::V0_4 => v0_4::encoded_len(call),
+        };
+        u32::try_from(len).unwrap_or(u32::MAX)
+    }
+
+    /// Writes a call's payload; `out` has its length.
+    #[inline]
+    pub(crate) fn write_payload(self, call: &Call<'_>, out: &mut [u8]) {
+        match self {
+            Self::V0_2 => out.copy_from_slice(v0_2::payload(call)),
+            Self::V0_4 => v0_4::encode_into(call, out),
+        }
     }
 }
 
-/// Something that a guest is told in one call. Both ABIs can say each of them.
+impl fmt::Display for AbiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.description().name)
+    }
+}
+
+/// One event as it is delivered to a guest; each ABI has all of them.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
-    /// The first call: the room begins. ABI 0.4 does not carry the id.
+    /// The first call, when the room is opened. ABI 0.4 does not carry the id.
     Init {
         /// The id of the room.
         room_id: &'a str,
@@ -57,23 +98,7 @@ pub enum Call<'a> {
     /// A client left.
     Disconnect(ClientId),
     /// A client sent a message.
-    Message(ClientId, crate::event::MessagePayload<'a>),
-    /// The timer ran off.
+    Message(ClientId, MessagePayload<'a>),
+    /// The timer fired.
     Timer,
-}
-
-/// The recipient that ABI 0.2 writes as one number: 0 is everybody, `n > 0` is client n, `n < 0`
-/// is everybody but client −n.
-///
-/// `None` for `i32::MIN`, whose negation is no client id.
-#[must_use]
-pub fn decode_recipient(recipient: i32) -> Option<MessageRecipient> {
-    match recipient {
-        0 => Some(MessageRecipient::Broadcast),
-        i32::MIN => None,
-        1.. => Some(MessageRecipient::Client(ClientId(recipient.unsigned_abs()))),
-        _ => Some(MessageRecipient::EveryoneExcept(ClientId(
-            recipient.unsigned_abs(),
-        ))),
-    }
 }

@@ -1,4 +1,4 @@
-//! Types of functions and other things that a module imports and exports.
+//! The types of imports and exports.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -43,8 +43,7 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// A signature from shorthand, as in the tables of this module: `"iI:i"` takes an i32 and an
-    /// i64 and answers an i32.
+    /// A signature from shorthand: `"iI:i"` takes an i32 and an i64 and returns an i32.
     pub(crate) fn from_shorthand(shorthand: &str) -> Self {
         let (params, results) = shorthand.split_once(':').unwrap_or((shorthand, ""));
         let types = |letters: &str| {
@@ -86,7 +85,7 @@ fn write_list(f: &mut fmt::Formatter<'_>, types: &[ValueType]) -> fmt::Result {
     f.write_str(")")
 }
 
-/// What an import or an export is.
+/// The kind and type of an import or an export.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExternKind {
     /// A function of this type.

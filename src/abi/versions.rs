@@ -1,14 +1,14 @@
-//! The version numbers of a module, read from its data without running it.
+//! The version numbers of a module, read from its data segments without running it.
 
-use super::{AbiVersion, tables};
+use super::AbiVersion;
 use alloc::vec::Vec;
 use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload};
 
 /// The exported version globals of a module with the numbers at their addresses.
 ///
-/// The globals hold *addresses*. What a linker writes there stands in an active data segment at a
-/// constant offset. Whatever is not that plain (or not a module at all) is left out: the numbers
-/// are looked at once more in the memory of each room, before its guest is first called.
+/// The globals hold *addresses*. A linker puts the numbers into active data segments at constant
+/// offsets. Anything else (or an invalid module) is skipped: the numbers are checked again in the
+/// memory of each room, before the first call of its guest.
 pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
     let mut globals = Vec::new();
     let mut imported_globals = 0;
@@ -60,7 +60,7 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
                 }
             }
             Ok(_) => {}
-            // An invalid module is somebody else's to report.
+            // The engine reports invalid modules later.
             Err(_) => break,
         }
     }
@@ -68,11 +68,10 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
 }
 
 fn is_version_name(name: &str) -> bool {
-    [AbiVersion::V0_2, AbiVersion::V0_4].into_iter().any(|abi| {
-        tables::versions(abi)
-            .iter()
-            .any(|(known, _)| *known == name)
-    })
+    AbiVersion::ALL
+        .iter()
+        .flat_map(|abi| abi.description().version_globals)
+        .any(|(known, _)| *known == name)
 }
 
 /// The value of an expression that is one `i32.const`.
@@ -84,7 +83,7 @@ fn constant(expr: &wasmparser::ConstExpr<'_>) -> Option<u32> {
     }
 }
 
-/// The number at `address` if it lies in the segment `data` that goes to `offset`.
+/// The number at `address`, if it lies in the segment `data` at `offset`.
 fn read(data: &[u8], offset: u32, address: u32) -> Option<i32> {
     let from = usize::try_from(address.checked_sub(offset)?).ok()?;
     let bytes = data.get(from..)?.first_chunk()?;

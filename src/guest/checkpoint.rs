@@ -1,12 +1,16 @@
-//! The state of a guest between two events, to go back to.
+//! The state of a guest between two events, to restore later.
 
-use super::{Buffer, Guest, memory::is_zero, rng::Random};
+use super::{
+    Buffer, Guest,
+    memory::{grow, is_zero, page_bytes},
+    rng::{self, Random},
+};
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::mem;
 use wasmi::Val;
 
-/// All that a guest's answer to an event depends on, but for what its module says.
+/// Everything besides its module that a guest's behaviour depends on.
 pub(crate) struct Checkpoint {
     memory: Image,
     globals: Vec<Val>,
@@ -17,19 +21,19 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The state of a guest that has had an event and is not in the middle of another.
+    /// The state of a guest that has handled an event and is not paused.
     pub(crate) fn of(guest: &Guest) -> Self {
-        Self::within(Image::default(), Vec::new(), guest)
+        Self::reusing(Image::default(), Vec::new(), guest)
     }
 
-    /// Becomes the state of the guest as it is now, in the memory that it has already.
+    /// Replaces this by the current state of the guest, reusing the allocations.
     pub(crate) fn update(&mut self, guest: &Guest) {
         let (memory, globals) = (mem::take(&mut self.memory), mem::take(&mut self.globals));
-        *self = Self::within(memory, globals, guest);
+        *self = Self::reusing(memory, globals, guest);
     }
 
-    fn within(mut memory: Image, mut globals: Vec<Val>, guest: &Guest) -> Self {
-        memory.take(guest.exports.memory.data(&*guest.store));
+    fn reusing(mut memory: Image, mut globals: Vec<Val>, guest: &Guest) -> Self {
+        memory.copy_from(guest.exports.memory.data(&*guest.store));
         globals.clear();
         globals.extend(guest.globals.iter().map(|global| global.get(&*guest.store)));
         let state = guest.store.data();
@@ -38,65 +42,92 @@ impl Checkpoint {
             globals,
             deadline: state.deadline,
             random: state.random.fork(),
-            memory_refused: state.growth.memory_refused,
+            memory_refused: state.limiter.memory_refused,
             buffer: guest.buffer,
         }
     }
 
-    /// Brings a fresh guest of the same module into this state. None if there is no memory for it.
+    /// Restores this state in a fresh guest of the same module. None if there is no memory for it.
     pub(crate) fn restore(&self, guest: &mut Guest) -> Option<()> {
         let memory = guest.exports.memory;
-        let more = self.memory.len.checked_sub(guest.memory_bytes())?;
-        let pages = more as u64 / u64::from(guest.page_bytes());
-        memory.grow(&mut *guest.store, pages).ok()?;
-        self.memory.put(memory.data_mut(&mut *guest.store));
+        let missing = self.memory.len.checked_sub(guest.memory_bytes())?;
+        let pages = missing / page_bytes(memory, &guest.store) as usize;
+        grow(memory, &mut guest.store, pages.try_into().ok()?)?;
+        self.memory.copy_to(memory.data_mut(&mut *guest.store));
         for (global, value) in guest.globals.iter().zip(&self.globals) {
             global.set(&mut *guest.store, value.clone()).ok()?;
         }
         let state = guest.store.data_mut();
         state.deadline = self.deadline;
         state.random = self.random.fork();
-        state.growth.memory_refused = self.memory_refused;
+        state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;
-        // It was before the first event, and the state is that after one.
-        guest.constructed = true;
+        // The state is that after an event, so the constructor has run.
+        guest.exports.constructor = None;
         Some(())
     }
 }
 
-/// A memory without its zeros: most guests use little of what they have.
+impl Guest {
+    /// The time of the last event.
+    pub(crate) fn now(&self) -> Instant {
+        self.store.data().now
+    }
+
+    /// While disabled, what the guest sends and prints is discarded.
+    pub(crate) fn set_outputs_enabled(&mut self, enabled: bool) {
+        self.store.data_mut().outputs_enabled = enabled;
+    }
+}
+
+impl Random {
+    /// A copy that returns the same numbers from here on.
+    fn fork(&self) -> Self {
+        let generator = self.generator.as_ref().map(|original| {
+            let mut generator = rng::generator(self.seed);
+            generator.set_word_pos(original.get_word_pos());
+            generator
+        });
+        Self {
+            seed: self.seed,
+            generator,
+        }
+    }
+}
+
+/// A memory without its zero chunks: most guests use little of theirs.
 #[derive(Default)]
 struct Image {
     /// Length of the memory in bytes.
     len: usize,
-    /// The numbers of the chunks that are not all zero.
+    /// The indices of the chunks that are not all zero.
     chunks: Vec<u32>,
-    /// These chunks, one behind the other; the memory's last may be shorter.
+    /// The contents of these chunks; the memory's last may be shorter.
     bytes: Vec<u8>,
 }
 
-/// A few cache lines: small enough for guests with a memory of some KiB.
+/// A few cache lines, small enough for memories of some KiB.
 const CHUNK: usize = 256;
 
 impl Image {
-    fn take(&mut self, memory: &[u8]) {
+    fn copy_from(&mut self, memory: &[u8]) {
         self.len = memory.len();
         self.chunks.clear();
         self.bytes.clear();
-        for (number, chunk) in (0..).zip(memory.chunks(CHUNK)) {
+        for (index, chunk) in (0..).zip(memory.chunks(CHUNK)) {
             if !is_zero(chunk) {
-                self.chunks.push(number);
+                self.chunks.push(index);
                 self.bytes.extend_from_slice(chunk);
             }
         }
     }
 
-    fn put(&self, memory: &mut [u8]) {
+    fn copy_to(&self, memory: &mut [u8]) {
         let mut chunks = self.chunks.iter().zip(self.bytes.chunks(CHUNK)).peekable();
-        for (number, chunk) in (0..).zip(memory.chunks_mut(CHUNK)) {
-            match chunks.next_if(|(at, _)| **at == number) {
+        for (index, chunk) in (0..).zip(memory.chunks_mut(CHUNK)) {
+            match chunks.next_if(|(at, _)| **at == index) {
                 Some((_, bytes)) => chunk.copy_from_slice(bytes),
-                // Pages that were never written need no memory of the host; so zeros stay.
+                // Do not write zeros to zero pages, which may not be resident.
                 None if is_zero(chunk) => {}
                 None => chunk.fill(0),
             }

@@ -1,39 +1,41 @@
-//! From bytes to a compiled module: wasmi's configuration, and what a module looks like to the ABI.
+//! The interpreter's configuration, and its types translated into the ABI's.
 
+use super::instrument;
 use crate::{
     abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
     limits::Limits,
+    module::LoadOptions,
 };
 use alloc::vec::Vec;
 use wasmi::{
     CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType,
 };
 
-/// When the functions of a module are validated, and translated to the interpreter's instructions.
-/// What they do is the same.
+/// When the functions of a module are validated and translated to the interpreter's instructions.
+/// It does not change their behaviour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compilation {
-    /// All are validated when the module is loaded, and each is translated when it is first called:
+    /// All are validated when the module is loaded, and each is translated at its first call, so that
     /// code that never runs costs little. The default.
     #[default]
     Lazy,
-    /// All are validated and translated when the module is loaded: no event ever waits for a
-    /// translation, and none allocates memory for it.
+    /// All are validated and translated when the module is loaded, so that no event waits for a
+    /// translation or allocates memory for it.
     Eager,
-    /// Each is validated and translated when it is first called, for rooms that must start at once:
-    /// loading looks at the rest of the module alone. No function runs that is not valid; the call
-    /// of one that is not is a fault ([`InvalidFunction`](crate::FaultCause::InvalidFunction)) where
-    /// the other modes refuse the module. So it is for modules that were checked before.
+    /// Each is validated and translated at its first call, for rooms that must start at once: loading
+    /// skips the functions' code. No invalid function runs: its call is a fault
+    /// ([`InvalidFunction`](crate::FaultCause::InvalidFunction)), where the other modes refuse the
+    /// module. So it is for modules that were checked before.
     OnDemand,
 }
 
-/// An engine for one module; two threads on one engine get in each other's way.
-pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
+/// An engine for one module; threads that share an engine contend for it.
+pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {
     let mut config = Config::default();
     config
         .consume_fuel(limits.max_fuel_per_event.is_some())
-        // Translation must cost nothing: the first room would pay for all others, and a callee
-        // that is translated when it is first called would end a call that could be paused.
+        // Translation must cost nothing: the first room would pay for all others, and running out of
+        // fuel while a callee is translated ends a call instead of pausing it.
         .fuel_cost(CustomFuelCosts {
             bytes_copied_per_fuel: 64,
             fuel_per_bytes_translated: 0,
@@ -44,31 +46,31 @@ pub(super) fn engine(limits: &Limits, compilation: Compilation) -> Engine {
         .set_max_recursion_depth(limits.max_recursion_depth)
         .set_min_stack_height(limits.max_stack_bytes.min(1024))
         .set_max_stack_height(limits.max_stack_bytes)
-        .compilation_mode(match compilation {
+        .compilation_mode(match options.compilation {
             Compilation::Eager => CompilationMode::Eager,
             Compilation::Lazy => CompilationMode::LazyTranslation,
             Compilation::OnDemand => CompilationMode::Lazy,
         });
-    // The validator's matter: without it, there is nobody to refuse what is no room's language.
+    // Proposals can be disabled only when the validator is compiled in.
     #[cfg(feature = "validate")]
     config.wasm_multi_memory(false).wasm_custom_page_sizes(true);
     Engine::new(&config)
 }
 
-/// How the bytes of a module are parsed.
+/// Parses the bytes of a module.
 pub(crate) type Parse = fn(&Engine, &[u8]) -> Result<wasmi::Module, Error>;
 
-/// Parses a module, and validates it.
+/// Parses and validates a module.
 #[cfg(feature = "validate")]
 pub(crate) fn validated(engine: &Engine, wasm: &[u8]) -> Result<wasmi::Module, Error> {
     wasmi::Module::new(engine, wasm)
 }
 
-/// What the module imports and exports, in the words of the ABI.
+/// The module's own imports and exports.
 pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShape<'a> {
-    let exports = module.exports();
-    #[cfg(feature = "rollback")]
-    let exports = exports.filter(|export| !super::instrument::is_exposed(export.name()));
+    let exports = module
+        .exports()
+        .filter(|export| !instrument::is_added(export.name()));
     ModuleShape {
         imports: module
             .imports()
@@ -79,7 +81,7 @@ pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShap
     }
 }
 
-/// The signature as wasmi has it.
+/// The signature as the interpreter's type.
 pub(super) fn func_type(signature: &Signature) -> FuncType {
     let types = |types: &[ValueType]| types.iter().map(|ty| val_type(*ty)).collect::<Vec<_>>();
     FuncType::new(types(&signature.params), types(&signature.results))

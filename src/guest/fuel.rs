@@ -1,24 +1,23 @@
-//! How much fuel a guest may use, and has used.
+//! Fuel accounting.
 
-use super::host_state::State;
+use super::host_state::HostState;
 use crate::{error::FaultCause, limits::Limits};
 use wasmi::Store;
 
-/// Hands out the fuel of an event slice by slice, and accounts for it.
+/// Grants the fuel of an event slice by slice, and accounts for it.
 ///
-/// An event's use does not depend on how it was sliced: what imports use beyond a slice is kept as
-/// a debt and counted here, and what a slice leaves is not counted.
+/// The fuel that an event uses does not depend on how it was sliced: what imports use beyond a slice
+/// is kept as a debt and counted here, and what is left of a slice is not counted.
 pub(super) struct FuelMeter {
     /// Fuel per event; none if metering is off.
     per_event: Option<u64>,
-    /// What the running event may still use.
+    /// What is left for the running event.
     left: u64,
-    /// What the store was given for the running slice.
+    /// What was granted for the running slice.
     granted: u64,
-    /// What the next instruction of a paused guest needs at least; a large copy may need more than
-    /// a slice.
+    /// What the next instruction of a paused guest needs; a large copy may need more than a slice.
     required: u64,
-    /// All that was ever used.
+    /// The sum over all events.
     pub(super) used: u64,
 }
 
@@ -38,8 +37,8 @@ impl FuelMeter {
         self.required = 0;
     }
 
-    /// Fuels the store for a slice, within what the event may use.
-    pub(super) fn grant(&mut self, store: &mut Store<State>, slice: u64) {
+    /// Sets the store's fuel for a slice, within what is left for the event.
+    pub(super) fn grant(&mut self, store: &mut Store<HostState>, slice: u64) {
         if self.per_event.is_some() {
             self.granted = slice.max(self.required).min(self.left);
             store
@@ -48,16 +47,16 @@ impl FuelMeter {
         }
     }
 
-    /// Accounts for what the slice used.
-    pub(super) fn settle(&mut self, store: &mut Store<State>) -> Result<(), FaultCause> {
+    /// Counts what the slice used.
+    pub(super) fn account(&mut self, store: &mut Store<HostState>) -> Result<(), FaultCause> {
         if self.per_event.is_none() {
             return Ok(());
         }
-        let rest = store
+        let unused = store
             .get_fuel()
             .expect("the engine was made with metering on");
         let debt = core::mem::take(&mut store.data_mut().fuel_debt);
-        let used = (self.granted - rest).saturating_add(debt);
+        let used = (self.granted - unused).saturating_add(debt);
         self.used = self.used.saturating_add(used);
         self.left = self
             .left
@@ -66,7 +65,7 @@ impl FuelMeter {
         Ok(())
     }
 
-    /// Notes what a paused guest needs to go on, which must be within what the event may use.
+    /// Records what a paused guest needs to go on; a fault if more than is left for the event.
     pub(super) fn require(&mut self, fuel: u64) -> Result<(), FaultCause> {
         if fuel > self.left {
             return Err(self.exhausted());

@@ -1,4 +1,4 @@
-//! The random numbers of a guest.
+//! The random number generator of a guest.
 
 use alloc::boxed::Box;
 use chacha20::{
@@ -6,11 +6,11 @@ use chacha20::{
     rand_core::{Rng, SeedableRng},
 };
 
-/// A seeded generator. It is made when it is first asked, since most guests never do and it is
-/// larger than all else that is kept for them.
+/// A seeded generator, created on first use: most guests never use it, and it is larger than the
+/// rest of their state.
 pub(super) struct Random {
-    seed: u64,
-    generator: Option<Box<ChaCha8Rng>>,
+    pub(super) seed: u64,
+    pub(super) generator: Option<Box<ChaCha8Rng>>,
 }
 
 impl Random {
@@ -26,22 +26,8 @@ impl Random {
             .get_or_insert_with(|| generator(self.seed))
             .fill_bytes(bytes);
     }
-
-    /// A generator that goes on as this one will.
-    #[cfg(feature = "rollback")]
-    pub(super) fn fork(&self) -> Self {
-        let generator = self.generator.as_ref().map(|drawn_from| {
-            let mut generator = generator(self.seed);
-            generator.set_word_pos(drawn_from.get_word_pos());
-            generator
-        });
-        Self {
-            seed: self.seed,
-            generator,
-        }
-    }
 }
 
-fn generator(seed: u64) -> Box<ChaCha8Rng> {
+pub(super) fn generator(seed: u64) -> Box<ChaCha8Rng> {
     Box::new(ChaCha8Rng::seed_from_u64(seed))
 }

@@ -1,11 +1,11 @@
-//! What a guest prints, line by line to the log.
+//! A guest's standard output and standard error, line by line to the log.
 
 use alloc::boxed::Box;
 
-/// What a guest printed and did not end with a new line yet.
+/// The lines that a guest has not ended yet.
 #[derive(Default)]
 pub(super) struct LineBuffer {
-    /// Standard output and standard error; there once something was printed.
+    /// Standard output and standard error; allocated when something is printed.
     lines: Option<Box<[Line; 2]>>,
 }
 
@@ -22,7 +22,7 @@ impl LineBuffer {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = rest;
             if byte != b'\n' {
-                // Cannot fail: a full line was logged and cleared.
+                // Never full here: full lines are logged and cleared below.
                 let _ = line.push(byte);
             }
             if byte == b'\n' || line.is_full() {
@@ -33,7 +33,7 @@ impl LineBuffer {
     }
 }
 
-/// Control characters are escaped, so that a guest cannot write to an operator's terminal.
+/// Escapes control characters, so that a guest cannot control an operator's terminal.
 #[cfg_attr(
     not(feature = "log"),
     expect(unused_variables, reason = "there is nowhere to log to")

@@ -1,8 +1,5 @@
 //! Modules that are not validated.
-#![allow(
-    unsafe_code,
-    reason = "the interpreter trusts what it is not to validate"
-)]
+#![allow(unsafe_code, reason = "the interpreter relies on valid modules")]
 
 use wasmi::{Engine, Error, Module};
 
@@ -12,6 +9,6 @@ use wasmi::{Engine, Error, Module};
 ///
 /// The module must be valid.
 pub(crate) unsafe fn unchecked(engine: &Engine, wasm: &[u8]) -> Result<Module, Error> {
-    // SAFETY: the same is asked of the caller.
+    // SAFETY: the caller guarantees that the module is valid.
     unsafe { Module::new_unchecked(engine, wasm) }
 }

@@ -1,53 +1,68 @@
-//! Instructions that the interpreter gets wrong.
-//!
-//! wasmi 2.0.0 misreads `v128.store8_lane` and `v128.store16_lane` whose offset has more than 16 bits,
-//! and then reads beyond its own stack, which ends the process or worse. Compilers hardly ever make
-//! such an offset, so a module that has one is refused.
+//! Workarounds for bugs of wasmi 2.0.0; to be deleted with the bugs.
 
-use wasmparser::{FunctionBody, Operator, Parser, Payload};
+#[cfg(feature = "simd")]
+pub(super) use self::lane_stores::find_misread_store;
 
-/// The first such instruction of a module, by its name. Of a module that is not valid, the
-/// interpreter says so; but each function is looked at, since it may look at them later.
-pub(super) fn find_misread(wasm: &[u8]) -> Option<&'static str> {
-    Parser::new(0)
-        .parse_all(wasm)
-        .map_while(Result::ok)
-        .find_map(|payload| match payload {
-            Payload::CodeSectionEntry(body) if may_have_lane_store(body.as_bytes()) => {
-                misread_of(&body)
-            }
-            _ => None,
-        })
-}
+/// Elements by which a table may grow at once while the guest runs.
+///
+/// wasmi resumes at the wrong instruction when `table.grow` itself runs out of fuel. It charges one
+/// unit for each eight elements, so growing by up to seven is free and never pauses.
+pub(super) const MAX_TABLE_GROWTH: usize = 7;
 
-fn misread_of(body: &FunctionBody<'_>) -> Option<&'static str> {
-    // What follows an instruction that is not valid is never run.
-    let operators = body
-        .get_operators_reader()
-        .ok()?
-        .into_iter()
-        .map_while(Result::ok);
-    operators
-        .filter_map(|operator| match operator {
-            Operator::V128Store8Lane { memarg, .. } => Some((memarg.offset, "v128.store8_lane")),
-            Operator::V128Store16Lane { memarg, .. } => Some((memarg.offset, "v128.store16_lane")),
-            _ => None,
-        })
-        .find_map(|(offset, name)| (offset > u16::MAX.into()).then_some(name))
-}
+/// wasmi misreads `v128.store8_lane` and `v128.store16_lane` with an offset of more than 16 bits,
+/// and then reads beyond its own stack, which is undefined behaviour. Compilers hardly ever emit
+/// such offsets, so a module that has one is refused.
+#[cfg(feature = "simd")]
+mod lane_stores {
+    use wasmparser::{FunctionBody, Operator, Parser, Payload};
 
-/// Whether the bytes of these instructions are there at all, as instructions or as something else:
-/// the prefix of SIMD, then 0x58 or 0x59, which may be the first of several bytes of that number.
-fn may_have_lane_store(body: &[u8]) -> bool {
-    let mut rest = body;
-    while let Some(at) = rest.iter().position(|byte| *byte == 0xfd) {
-        rest = &rest[at + 1..];
-        if rest
-            .first()
-            .is_some_and(|next| matches!(next & 0x7f, 0x58 | 0x59))
-        {
-            return true;
-        }
+    /// The name of the first such instruction of a module. The interpreter reports invalid modules;
+    /// but all functions are checked, since it may compile them later.
+    pub(in crate::guest) fn find_misread_store(wasm: &[u8]) -> Option<&'static str> {
+        Parser::new(0)
+            .parse_all(wasm)
+            .map_while(Result::ok)
+            .find_map(|payload| match payload {
+                Payload::CodeSectionEntry(body) if may_have_lane_store(body.as_bytes()) => {
+                    find_in(&body)
+                }
+                _ => None,
+            })
     }
-    false
+
+    fn find_in(body: &FunctionBody<'_>) -> Option<&'static str> {
+        // Nothing after an invalid instruction ever runs.
+        let operators = body
+            .get_operators_reader()
+            .ok()?
+            .into_iter()
+            .map_while(Result::ok);
+        operators
+            .filter_map(|operator| match operator {
+                Operator::V128Store8Lane { memarg, .. } => {
+                    Some((memarg.offset, "v128.store8_lane"))
+                }
+                Operator::V128Store16Lane { memarg, .. } => {
+                    Some((memarg.offset, "v128.store16_lane"))
+                }
+                _ => None,
+            })
+            .find_map(|(offset, name)| (offset > u16::MAX.into()).then_some(name))
+    }
+
+    /// A quick search for the bytes of these instructions: the prefix of SIMD, then 0x58 or 0x59,
+    /// possibly as the first byte of a longer LEB128. It may have false positives.
+    fn may_have_lane_store(body: &[u8]) -> bool {
+        let mut rest = body;
+        while let Some(at) = rest.iter().position(|byte| *byte == 0xfd) {
+            rest = &rest[at + 1..];
+            if rest
+                .first()
+                .is_some_and(|next| matches!(next & 0x7f, 0x58 | 0x59))
+            {
+                return true;
+            }
+        }
+        false
+    }
 }

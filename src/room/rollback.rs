@@ -57,7 +57,7 @@ impl History {
     /// [`replay`](Self::replay) is done. None if there is no checkpoint, or no memory for it.
     pub(super) fn restore(&self, guest: &mut Guest) -> Option<()> {
         self.checkpoint.as_ref()?.restore(guest)?;
-        guest.set_heard(false);
+        guest.set_outputs_enabled(false);
         Some(())
     }
 
@@ -97,7 +97,7 @@ impl History {
         if matches!(undone, EventKind::Timer) {
             guest.clear_timer();
         }
-        guest.set_heard(true);
+        guest.set_outputs_enabled(true);
         self.take_checkpoint(guest);
         Ok(Progress::Done)
     }

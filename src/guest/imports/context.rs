@@ -1,24 +1,25 @@
-//! How imports get at the memory, the state and the fuel of the guest that calls them.
+//! Access to the memory, the state and the fuel of the guest that calls an import.
 
-use super::super::host_state::{FaultCauseError, State};
-use crate::error::FaultCause;
+use super::super::host_state::{FaultCauseError, HostState};
+use crate::{abi::MEMORY, error::FaultCause};
 use wasmi::{AsContextMut, Caller, Error, Extern};
 
-/// Fuel for one call of an import, about what it takes beside an instruction.
+/// Fuel for one call of an import: about its cost in instructions.
 pub(super) const CALL: u64 = 16;
 
-/// Fuel for an import that looks at and copies `len` bytes.
+/// Fuel for an import that reads and copies `len` bytes.
 pub(super) fn copying(len: u32) -> u64 {
     CALL + u64::from(len) / 8
 }
 
-/// Takes fuel for what the host does on behalf of the guest, so that a chain of calls cannot take
-/// more time than a slice is meant to.
+/// Charges the guest for the host's work, so that a chain of calls cannot take much longer than a
+/// slice.
 ///
-/// What is lacking is noted as a debt and the call goes on: the guest is paused at its next
-/// instruction. So the fuel that an event uses does not depend on how it was sliced.
-pub(super) fn charge(caller: &mut Caller<'_, State>, fuel: u64) {
-    // Not asked of the store, which makes an error when metering is off.
+/// If the slice has too little left, the rest becomes a debt and the call goes on; the guest is
+/// paused at its next instruction. So the fuel that an event uses does not depend on how it was
+/// sliced.
+pub(super) fn charge(caller: &mut Caller<'_, HostState>, fuel: u64) {
+    // `get_fuel` would create an error when metering is off.
     if !caller.data().is_metered {
         return;
     }
@@ -29,13 +30,13 @@ pub(super) fn charge(caller: &mut Caller<'_, State>, fuel: u64) {
         .expect("metering is on");
 }
 
-/// The bytes that a guest points at, beside its state.
+/// The bytes at a guest's pointer, and its state.
 pub(super) fn slice<'a>(
-    caller: &'a mut Caller<'_, State>,
+    caller: &'a mut Caller<'_, HostState>,
     function: &'static str,
     ptr: u32,
     len: u32,
-) -> Result<(&'a [u8], &'a mut State), Error> {
+) -> Result<(&'a [u8], &'a mut HostState), Error> {
     let (memory, state) = memory(caller);
     let bytes = memory
         .get(ptr as usize..)
@@ -46,16 +47,18 @@ pub(super) fn slice<'a>(
     }
 }
 
-/// The guest's memory, beside its state.
-pub(super) fn memory<'a>(caller: &'a mut Caller<'_, State>) -> (&'a mut [u8], &'a mut State) {
+/// The guest's memory and its state.
+pub(super) fn memory<'a>(
+    caller: &'a mut Caller<'_, HostState>,
+) -> (&'a mut [u8], &'a mut HostState) {
     if caller.data().memory.is_none() {
-        // Only a start function calls while the guest is not there yet.
-        caller.data_mut().memory = caller.get_export("memory").and_then(Extern::into_memory);
+        // A start function calls before the instance exists.
+        caller.data_mut().memory = caller.get_export(MEMORY).and_then(Extern::into_memory);
     }
     let memory = caller
         .data()
         .memory
-        .expect("a module without a memory is refused when it is loaded");
+        .expect("loading refuses modules without a memory");
     memory.data_and_store_mut(caller.as_context_mut())
 }
 

@@ -1,33 +1,29 @@
-//! What a module imports, linked to what the host has.
+//! The functions that a guest may call.
 
 mod context;
 mod stateroom;
 mod wasi;
 
-use super::host_state::State;
-use crate::abi::{self, wasi_signature};
+use super::host_state::HostState;
+use crate::abi::{ENV, WASI, wasi_signature};
 use wasmi::{Linker, errors::LinkerError};
 
-/// A linker with exactly what the module imports; the ABI check has seen that the host has it.
-pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<State>, LinkerError> {
+/// A linker with exactly the module's imports, which the ABI check has accepted.
+pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<HostState>, LinkerError> {
     let mut linker = Linker::new(module.engine());
-    // Importing one thing twice is allowed.
+    // A module may import a function twice.
     linker.allow_shadowing(true);
     for import in module.imports() {
-        let (module, name) = (import.module(), import.name());
-        match (module, name) {
-            ("env", "send_message") => linker.func_wrap(module, name, stateroom::send_message)?,
-            ("env", "send_binary") => linker.func_wrap(module, name, stateroom::send_binary)?,
-            ("env", "set_timer") => linker.func_wrap(module, name, stateroom::set_timer)?,
-            ("env", "stateroom_send") => {
-                linker.func_wrap(module, name, stateroom::stateroom_send)?
+        let name = import.name();
+        match import.module() {
+            ENV => stateroom::define(&mut linker, name)?,
+            WASI => {
+                if let Some(signature) = wasi_signature(name) {
+                    wasi::define(&mut linker, name, &signature)?;
+                }
             }
-            (abi::WASI, _) => match wasi_signature(name) {
-                Some(signature) => wasi::define(&mut linker, name, &signature)?,
-                None => continue,
-            },
-            _ => continue,
-        };
+            _ => {}
+        }
     }
     Ok(linker)
 }

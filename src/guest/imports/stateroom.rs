@@ -1,18 +1,30 @@
-//! The functions of `env`: sending, and the timer.
+//! The functions of `env`: messages and the timer.
 
 use super::{
-    super::host_state::State,
+    super::host_state::HostState,
     context::{CALL, charge, copying, fault, slice},
 };
 use crate::{
-    abi::{self, Request},
+    abi::{self, ENV, Request},
     error::FaultCause,
     event::MessagePayload,
 };
-use wasmi::{Caller, Error};
+use wasmi::{Caller, Error, Linker, errors::LinkerError};
 
-pub(super) fn send_message(
-    mut caller: Caller<'_, State>,
+/// Defines one function of `env` by its name.
+pub(super) fn define(linker: &mut Linker<HostState>, name: &str) -> Result<(), LinkerError> {
+    match name {
+        "send_message" => linker.func_wrap(ENV, name, send_message)?,
+        "send_binary" => linker.func_wrap(ENV, name, send_binary)?,
+        "set_timer" => linker.func_wrap(ENV, name, set_timer)?,
+        "stateroom_send" => linker.func_wrap(ENV, name, stateroom_send)?,
+        _ => return Ok(()),
+    };
+    Ok(())
+}
+
+fn send_message(
+    mut caller: Caller<'_, HostState>,
     client: i32,
     ptr: u32,
     len: u32,
@@ -23,8 +35,8 @@ pub(super) fn send_message(
     send(state, client, MessagePayload::Text(text))
 }
 
-pub(super) fn send_binary(
-    mut caller: Caller<'_, State>,
+fn send_binary(
+    mut caller: Caller<'_, HostState>,
     client: i32,
     ptr: u32,
     len: u32,
@@ -34,22 +46,18 @@ pub(super) fn send_binary(
     send(state, client, MessagePayload::Bytes(bytes))
 }
 
-fn send(state: &mut State, client: i32, payload: MessagePayload<'_>) -> Result<(), Error> {
+fn send(state: &mut HostState, client: i32, payload: MessagePayload<'_>) -> Result<(), Error> {
     let recipient =
         abi::decode_recipient(client).ok_or_else(|| fault(FaultCause::BadRecipient(client)))?;
     state.send(recipient, payload).map_err(fault)
 }
 
-pub(super) fn set_timer(mut caller: Caller<'_, State>, ms_delay: u32) {
+fn set_timer(mut caller: Caller<'_, HostState>, ms_delay: u32) {
     charge(&mut caller, CALL);
     caller.data_mut().set_timer(ms_delay);
 }
 
-pub(super) fn stateroom_send(
-    mut caller: Caller<'_, State>,
-    ptr: u32,
-    len: u32,
-) -> Result<(), Error> {
+fn stateroom_send(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Result<(), Error> {
     charge(&mut caller, copying(len));
     let (bytes, state) = slice(&mut caller, "stateroom_send", ptr, len)?;
     match abi::decode(bytes).map_err(|error| fault(FaultCause::Undecodable(error)))? {

@@ -1,10 +1,10 @@
-//! The part of WASI preview 1 that a room gets: it may print, tell the time, draw random numbers
-//! and exit. There are no files, no arguments and no environment.
+//! WASI preview 1 for rooms: printing, clocks, random numbers and exit. There are no files, no
+//! arguments and no environment.
 //!
-//! Pointers outside of the memory answer `EFAULT`, as they do in the JIT host.
+//! Pointers outside of the memory return `EFAULT`, as they do in the JIT host.
 
 use super::{
-    super::host_state::State,
+    super::host_state::HostState,
     context::{CALL, charge, copying, fault, memory},
 };
 use crate::{
@@ -14,11 +14,11 @@ use crate::{
 use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
 
 /// Defines one function of WASI by its name.
-pub(super) fn define<'a>(
-    linker: &'a mut Linker<State>,
+pub(super) fn define(
+    linker: &mut Linker<HostState>,
     name: &str,
     signature: &Signature,
-) -> Result<&'a mut Linker<State>, LinkerError> {
+) -> Result<(), LinkerError> {
     match name {
         "args_sizes_get" | "environ_sizes_get" => linker.func_wrap(WASI, name, sizes_get),
         "args_get" | "environ_get" => linker.func_wrap(WASI, name, |_: u32, _: u32| SUCCESS),
@@ -39,8 +39,9 @@ pub(super) fn define<'a>(
         }),
         "random_get" => linker.func_wrap(WASI, name, random_get),
         "sched_yield" => linker.func_wrap(WASI, name, || SUCCESS),
-        _ => refuse(linker, name, signature),
-    }
+        _ => define_unsupported(linker, name, signature),
+    }?;
+    Ok(())
 }
 
 type Errno = u32;
@@ -51,17 +52,17 @@ const EINVAL: Errno = 28;
 const ENOSYS: Errno = 52;
 const ESPIPE: Errno = 70;
 
-/// Functions on files say that there is no such file, all others that they are not there.
-fn refuse<'a>(
-    linker: &'a mut Linker<State>,
+/// Functions on files return `EBADF`, all others `ENOSYS`.
+fn define_unsupported<'a>(
+    linker: &'a mut Linker<HostState>,
     name: &str,
     signature: &Signature,
-) -> Result<&'a mut Linker<State>, LinkerError> {
+) -> Result<&'a mut Linker<HostState>, LinkerError> {
     let on_files = ["fd_", "path_", "sock_"]
         .iter()
         .any(|prefix| name.starts_with(prefix));
     let errno = if on_files { EBADF } else { ENOSYS };
-    let answer = move |_: Caller<'_, State>, _: &[Val], results: &mut [Val]| {
+    let function = move |_: Caller<'_, HostState>, _: &[Val], results: &mut [Val]| {
         results[0] = Val::I32(errno.cast_signed());
         Ok(())
     };
@@ -69,40 +70,45 @@ fn refuse<'a>(
         WASI,
         name,
         crate::guest::engine::func_type(signature),
-        answer,
+        function,
     )
 }
 
-/// The number of arguments or variables, and the length of all of them.
-fn sizes_get(mut caller: Caller<'_, State>, count: u32, bytes: u32) -> Errno {
+/// The number of arguments or variables, and their total length.
+fn sizes_get(mut caller: Caller<'_, HostState>, count: u32, bytes: u32) -> Errno {
     let (memory, _) = memory(&mut caller);
-    done(put(memory, count, &[0; 4]).and_then(|()| put(memory, bytes, &[0; 4])))
+    errno(write(memory, count, &[0; 4]).and_then(|()| write(memory, bytes, &[0; 4])))
 }
 
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
 
-fn clock_res_get(mut caller: Caller<'_, State>, clock: u32, resolution: u32) -> Errno {
+fn clock_res_get(mut caller: Caller<'_, HostState>, clock: u32, resolution: u32) -> Errno {
     let (memory, _) = memory(&mut caller);
     match clock {
-        REALTIME | MONOTONIC => done(put(memory, resolution, &1_u64.to_le_bytes())),
+        REALTIME | MONOTONIC => errno(write(memory, resolution, &1_u64.to_le_bytes())),
         _ => EINVAL,
     }
 }
 
-/// The time of the running event; it stands still while the guest runs.
-fn clock_time_get(mut caller: Caller<'_, State>, clock: u32, _precision: u64, time: u32) -> Errno {
+/// The time of the running event; it does not advance while the guest runs.
+fn clock_time_get(
+    mut caller: Caller<'_, HostState>,
+    clock: u32,
+    _precision: u64,
+    time: u32,
+) -> Errno {
     let (memory, state) = memory(&mut caller);
     let nanos = match clock {
         REALTIME => (state.now + state.unix_time_at_zero).as_nanos(),
         MONOTONIC => state.now.as_nanos(),
         _ => return EINVAL,
     };
-    done(put(memory, time, &nanos.to_le_bytes()))
+    errno(write(memory, time, &nanos.to_le_bytes()))
 }
 
-/// The standard streams are character devices; the guest may write to two of them.
-fn fd_fdstat_get(mut caller: Caller<'_, State>, fd: u32, stat: u32) -> Errno {
+/// The standard streams are character devices; two of them are writable.
+fn fd_fdstat_get(mut caller: Caller<'_, HostState>, fd: u32, stat: u32) -> Errno {
     const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_TO_WRITE: u8 = 1 << 6;
     if fd > 2 {
@@ -112,16 +118,16 @@ fn fd_fdstat_get(mut caller: Caller<'_, State>, fd: u32, stat: u32) -> Errno {
     bytes[0] = CHARACTER_DEVICE;
     bytes[8] = if fd == 0 { 0 } else { RIGHT_TO_WRITE };
     let (memory, _) = memory(&mut caller);
-    done(put(memory, stat, &bytes))
+    errno(write(memory, stat, &bytes))
 }
 
-/// As many buffers as POSIX lets a caller give at once.
+/// POSIX's `IOV_MAX`.
 const MAX_BUFFERS: u32 = 1024;
-/// As many bytes as are taken at once; a caller goes on with the rest.
-const MAX_BYTES_AT_ONCE: u32 = 64 << 10;
+/// The most that one call writes; the caller repeats it for the rest.
+const MAX_BYTES_PER_CALL: u32 = 64 << 10;
 
 fn fd_write(
-    mut caller: Caller<'_, State>,
+    mut caller: Caller<'_, HostState>,
     fd: u32,
     buffers: u32,
     count: u32,
@@ -134,23 +140,29 @@ fn fd_write(
         return EINVAL;
     }
     let (memory, state) = memory(&mut caller);
-    let (total, whole) = print(memory, state, fd, buffers, count);
-    let errno = done(whole.and_then(|()| put(memory, written, &total.to_le_bytes())));
+    let (total, all_printed) = print(memory, state, fd, buffers, count);
+    let result = errno(all_printed.and_then(|()| write(memory, written, &total.to_le_bytes())));
     charge(&mut caller, copying(total) + u64::from(count) * CALL);
-    errno
+    result
 }
 
-/// Prints some buffers; answers how many bytes, and whether all buffers were within the memory.
-fn print(memory: &[u8], state: &mut State, fd: u32, buffers: u32, count: u32) -> (u32, Option<()>) {
+/// Prints buffers; returns the number of bytes, and `None` if a buffer was not within the memory.
+fn print(
+    memory: &[u8],
+    state: &mut HostState,
+    fd: u32,
+    buffers: u32,
+    count: u32,
+) -> (u32, Option<()>) {
     let mut total = 0;
     for i in 0..count {
         let Some(buffer) = buffer_at(memory, buffers, i) else {
             return (total, None);
         };
-        let taken = buffer.len().min((MAX_BYTES_AT_ONCE - total) as usize);
-        state.print(fd, &buffer[..taken]);
-        // At most what was left.
-        total += taken as u32;
+        let len = buffer.len().min((MAX_BYTES_PER_CALL - total) as usize);
+        state.print(fd, &buffer[..len]);
+        // At most the difference above.
+        total += len as u32;
     }
     (total, Some(()))
 }
@@ -164,9 +176,9 @@ fn buffer_at(memory: &[u8], buffers: u32, i: u32) -> Option<&[u8]> {
     memory.get(word(0) as usize..)?.get(..word(4) as usize)
 }
 
-/// Random bytes, all of the seed. More than 64 KiB at once are refused, to bound one call.
-fn random_get(mut caller: Caller<'_, State>, ptr: u32, len: u32) -> Errno {
-    if len > MAX_BYTES_AT_ONCE {
+/// Random bytes, derived from the seed. More than 64 KiB are refused, to bound one call.
+fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Errno {
+    if len > MAX_BYTES_PER_CALL {
         return EINVAL;
     }
     charge(&mut caller, CALL + u64::from(len));
@@ -181,7 +193,7 @@ fn random_get(mut caller: Caller<'_, State>, ptr: u32, len: u32) -> Errno {
     SUCCESS
 }
 
-fn put(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
+fn write(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
     memory
         .get_mut(ptr as usize..)?
         .get_mut(..bytes.len())?
@@ -189,8 +201,8 @@ fn put(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-fn done(put: Option<()>) -> Errno {
-    match put {
+fn errno(result: Option<()>) -> Errno {
+    match result {
         Some(()) => SUCCESS,
         None => EFAULT,
     }

@@ -1,39 +1,56 @@
-//! The messages of ABI 0.4: bincode 1.3 with its defaults (little endian, fixed-width integers,
-//! enum tags of 32 bits, lengths of 64). Source: `stateroom` 0.4.4, `messages.rs` and
-//! `message_recipient.rs`, whose enums are numbered in the order of their variants.
+//! ABI 0.4 and the codec of its messages. Source: `stateroom-wasm-macro` 0.4.0.
+//!
+//! Messages are bincode 1.3 with its defaults (little endian, fixed-width integers, enum tags of 32
+//! bits, lengths of 64). Source: `stateroom` 0.4.4, `messages.rs` and `message_recipient.rs`, whose
+//! enums are numbered in the order of their variants.
 
-use super::Call;
+use super::{
+    Call,
+    description::{Abi, Handler, Handlers, Parameters},
+};
 use crate::event::{ClientId, MessagePayload, MessageRecipient};
 use core::fmt;
 
-/// What a guest asks for in one `stateroom_send`.
+const RECV: &str = "stateroom_recv";
+
+pub(super) const ABI: Abi = Abi {
+    name: "0.4",
+    malloc: "stateroom_malloc",
+    free: "stateroom_free",
+    handlers: Handlers::all(Handler::new(RECV, Parameters::Payload)),
+    identified_by: Some(RECV),
+    imports: &[("stateroom_send", "ii:")],
+    version_globals: &[("STATEROOM_API_VERSION", 1), ("STATEROOM_API_PROTOCOL", 0)],
+};
+
+/// One message from a guest, the argument of `stateroom_send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Send a message.
     Message {
-        /// To whom.
+        /// The clients that receive it.
         recipient: MessageRecipient,
-        /// What.
+        /// Its content.
         payload: MessagePayload<'a>,
     },
     /// Set the timer.
     SetTimer {
-        /// In how many milliseconds.
+        /// The delay in milliseconds.
         ms_delay: u32,
     },
 }
 
-/// Why bytes are not a [`Request`].
+/// Why a guest's bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end before the message does.
     Truncated,
-    /// A number that is none of an enum's variants.
+    /// A tag that no variant of an enum has.
     UnknownTag {
-        /// The enum.
+        /// The name of the enum.
         of: &'static str,
-        /// The number.
+        /// The tag.
         tag: u32,
     },
     /// A text that is not UTF-8.
@@ -52,8 +69,8 @@ impl fmt::Display for DecodeError {
 
 impl core::error::Error for DecodeError {}
 
-/// Tags and lengths of a message up to its payload: `Message`, sender, kind, length.
-const MESSAGE_HEAD: usize = 4 + 4 + 4 + 8;
+/// Bytes of a message before its payload: tag, sender, kind, length.
+const MESSAGE_HEADER: usize = 4 + 4 + 4 + 8;
 
 /// The number of bytes that [`encode_into`] writes for a call.
 #[must_use]
@@ -61,19 +78,19 @@ pub const fn encoded_len(call: &Call<'_>) -> usize {
     match call {
         Call::Init { .. } | Call::Timer => 4,
         Call::Connect(_) | Call::Disconnect(_) => 8,
-        Call::Message(_, payload) => MESSAGE_HEAD + payload.len(),
+        Call::Message(_, payload) => MESSAGE_HEADER + payload.len(),
     }
 }
 
-/// Writes what `stateroom_recv` is given for a call.
+/// Encodes a call for `stateroom_recv`.
 ///
 /// # Panics
 ///
 /// If `out` is not [`encoded_len`] bytes long.
 pub fn encode_into(call: &Call<'_>, out: &mut [u8]) {
     let put = |out: &mut [u8], words: &[u32]| {
-        for (place, word) in out.chunks_exact_mut(4).zip(words) {
-            place.copy_from_slice(&word.to_le_bytes());
+        for (bytes, word) in out.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
         }
     };
     assert_eq!(out.len(), encoded_len(call), "the buffer must fit the call");
@@ -82,20 +99,20 @@ pub fn encode_into(call: &Call<'_>, out: &mut [u8]) {
         Call::Connect(client) => put(out, &[1, client.0]),
         Call::Disconnect(client) => put(out, &[2, client.0]),
         Call::Message(client, payload) => {
-            let (head, body) = out.split_at_mut(MESSAGE_HEAD);
+            let (header, body) = out.split_at_mut(MESSAGE_HEADER);
             let kind = match payload {
                 MessagePayload::Bytes(_) => 0,
                 MessagePayload::Text(_) => 1,
             };
-            put(head, &[3, client.0, kind]);
-            head[12..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+            put(header, &[3, client.0, kind]);
+            header[12..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
             body.copy_from_slice(payload.as_bytes());
         }
         Call::Timer => put(out, &[4]),
     }
 }
 
-/// Reads what a guest gave to `stateroom_send`.
+/// Decodes the argument of `stateroom_send`.
 ///
 /// Bytes after the message are ignored, as the published host ignores them.
 ///
@@ -160,7 +177,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// A length and as many bytes. A length beyond the address space is beyond the bytes, too.
+    /// A length and that many bytes. A length that does not fit into `usize` is truncated input, too.
     fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = u64::from_le_bytes(self.array()?);
         self.take(usize::try_from(len).map_err(|_| DecodeError::Truncated)?)

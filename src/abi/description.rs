@@ -1,0 +1,153 @@
+//! What differs from one ABI to the next, as data.
+
+use super::{Call, Signature};
+use crate::event::MessagePayload;
+
+/// A function's name with its type in the shorthand of [`Signature`]: `i` is an i32, `I` an i64,
+/// results follow the colon. The unsigned numbers of the ABIs are i32 in WebAssembly.
+pub(crate) type Function = (&'static str, &'static str);
+
+/// The name of the memory that a module of any ABI must export.
+pub(crate) const MEMORY: &str = "memory";
+
+/// The module name of the ABIs' own imports.
+pub(crate) const ENV: &str = "env";
+
+/// What a module of an ABI must export and what it may import.
+pub(crate) struct Abi {
+    /// The version as it is displayed.
+    pub(crate) name: &'static str,
+    /// The guest's allocator: from a length to a pointer.
+    pub(crate) malloc: &'static str,
+    /// Takes the pointer and the length back.
+    pub(crate) free: &'static str,
+    /// The exports that events are delivered to.
+    pub(crate) handlers: Handlers<Handler>,
+    /// An export that identifies this ABI even when the exports of another are complete.
+    pub(crate) identified_by: Option<&'static str>,
+    /// What a module may import from [`ENV`].
+    pub(crate) imports: &'static [Function],
+    /// Exported globals that hold the *addresses* of version numbers, and the expected numbers. A
+    /// module without them is accepted, since the documented interface of 0.2 does not list them.
+    pub(crate) version_globals: &'static [(&'static str, i32)],
+}
+
+/// An export that takes events.
+#[derive(Clone, Copy)]
+pub(crate) struct Handler {
+    pub(crate) export: &'static str,
+    pub(crate) parameters: Parameters,
+}
+
+/// The parameters of a handler; it has no results. A payload is a pointer and a length.
+#[derive(Clone, Copy)]
+pub(crate) enum Parameters {
+    None,
+    Client,
+    Payload,
+    ClientAndPayload,
+}
+
+/// One value for each kind of event.
+#[derive(Clone, Copy)]
+pub(crate) struct Handlers<T> {
+    pub(crate) init: T,
+    pub(crate) connect: T,
+    pub(crate) disconnect: T,
+    pub(crate) timer: T,
+    pub(crate) text: T,
+    pub(crate) bytes: T,
+}
+
+impl Abi {
+    /// The functions that a module must export, each once.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = Function> {
+        let handlers = self.handlers.as_array();
+        let is_first = move |(i, handler): &(usize, Handler)| {
+            handlers[..*i].iter().all(|h| h.export != handler.export)
+        };
+        [(self.malloc, "i:i"), (self.free, "ii:")]
+            .into_iter()
+            .chain(
+                (0..)
+                    .zip(handlers)
+                    .filter(is_first)
+                    .map(|(_, handler)| (handler.export, handler.parameters.shorthand())),
+            )
+    }
+
+    /// The type of the function of [`ENV`] with this name.
+    pub(crate) fn import(&self, name: &str) -> Option<Signature> {
+        find(self.imports, name)
+    }
+}
+
+impl Handler {
+    pub(crate) const fn new(export: &'static str, parameters: Parameters) -> Self {
+        Self { export, parameters }
+    }
+}
+
+impl Parameters {
+    const fn shorthand(self) -> &'static str {
+        match self {
+            Self::None => ":",
+            Self::Client => "i:",
+            Self::Payload => "ii:",
+            Self::ClientAndPayload => "iii:",
+        }
+    }
+}
+
+impl<T: Copy> Handlers<T> {
+    /// The same for each kind of event.
+    pub(crate) const fn all(value: T) -> Self {
+        Self {
+            init: value,
+            connect: value,
+            disconnect: value,
+            timer: value,
+            text: value,
+            bytes: value,
+        }
+    }
+
+    const fn as_array(&self) -> [T; 6] {
+        [
+            self.init,
+            self.connect,
+            self.disconnect,
+            self.timer,
+            self.text,
+            self.bytes,
+        ]
+    }
+
+    #[inline]
+    pub(crate) const fn of(&self, call: &Call<'_>) -> &T {
+        match call {
+            Call::Init { .. } => &self.init,
+            Call::Connect(_) => &self.connect,
+            Call::Disconnect(_) => &self.disconnect,
+            Call::Timer => &self.timer,
+            Call::Message(_, MessagePayload::Text(_)) => &self.text,
+            Call::Message(_, MessagePayload::Bytes(_)) => &self.bytes,
+        }
+    }
+
+    pub(crate) fn try_map<U, E>(&self, f: impl Fn(T) -> Result<U, E>) -> Result<Handlers<U>, E> {
+        Ok(Handlers {
+            init: f(self.init)?,
+            connect: f(self.connect)?,
+            disconnect: f(self.disconnect)?,
+            timer: f(self.timer)?,
+            text: f(self.text)?,
+            bytes: f(self.bytes)?,
+        })
+    }
+}
+
+pub(super) fn find(functions: &[Function], name: &str) -> Option<Signature> {
+    let (_, shorthand) = functions.iter().find(|(known, _)| *known == name)?;
+    Some(Signature::from_shorthand(shorthand))
+}

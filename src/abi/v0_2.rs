@@ -1,0 +1,53 @@
+//! ABI 0.2. Source: `stateroom-wasm-macro` 0.2.9.
+
+use super::{
+    Call,
+    description::{Abi, Handler, Handlers, Parameters},
+};
+use crate::event::{ClientId, MessageRecipient};
+
+pub(super) const ABI: Abi = Abi {
+    name: "0.2",
+    malloc: "jam_malloc",
+    free: "jam_free",
+    handlers: Handlers {
+        init: Handler::new("initialize", Parameters::Payload),
+        connect: Handler::new("connect", Parameters::Client),
+        disconnect: Handler::new("disconnect", Parameters::Client),
+        timer: Handler::new("timer", Parameters::None),
+        text: Handler::new("message", Parameters::ClientAndPayload),
+        bytes: Handler::new("binary", Parameters::ClientAndPayload),
+    },
+    identified_by: None,
+    imports: &[
+        ("send_message", "iii:"),
+        ("send_binary", "iii:"),
+        ("set_timer", "i:"),
+    ],
+    version_globals: &[("JAMSOCKET_API_VERSION", 1), ("JAMSOCKET_API_PROTOCOL", 0)],
+};
+
+/// Text and bytes are passed as they are; the client is a parameter of its own.
+pub(super) const fn payload<'a>(call: &Call<'a>) -> &'a [u8] {
+    match *call {
+        Call::Init { room_id } => room_id.as_bytes(),
+        Call::Message(_, payload) => payload.as_bytes(),
+        Call::Connect(_) | Call::Disconnect(_) | Call::Timer => &[],
+    }
+}
+
+/// The recipient as one number: 0 is everybody, `n > 0` is client n, `n < 0` is everybody but
+/// client −n.
+///
+/// `None` for `i32::MIN`, whose negation is no client id.
+#[must_use]
+pub fn decode_recipient(recipient: i32) -> Option<MessageRecipient> {
+    match recipient {
+        0 => Some(MessageRecipient::Broadcast),
+        i32::MIN => None,
+        1.. => Some(MessageRecipient::Client(ClientId(recipient.unsigned_abs()))),
+        _ => Some(MessageRecipient::EveryoneExcept(ClientId(
+            recipient.unsigned_abs(),
+        ))),
+    }
+}
