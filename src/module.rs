@@ -29,6 +29,13 @@ pub struct LoadOptions {
     /// memory and globals are refused. Default false.
     #[cfg(feature = "rollback")]
     pub rollback: bool,
+    /// Whether the module may use SIMD instructions. If not, validation refuses a module that does.
+    /// Default false.
+    ///
+    /// `Module::load_unchecked` does not validate, so it refuses no SIMD: a module that uses SIMD
+    /// without this option breaks its safety contract.
+    #[cfg(feature = "simd")]
+    pub simd: bool,
 }
 
 impl LoadOptions {
@@ -39,6 +46,8 @@ impl LoadOptions {
             compilation: Compilation::Lazy,
             #[cfg(feature = "rollback")]
             rollback: false,
+            #[cfg(feature = "simd")]
+            simd: false,
         }
     }
 
@@ -46,6 +55,9 @@ impl LoadOptions {
 
     #[cfg(feature = "rollback")]
     setters! { rollback: bool }
+
+    #[cfg(feature = "simd")]
+    setters! { simd: bool }
 }
 
 impl From<Compilation> for LoadOptions {

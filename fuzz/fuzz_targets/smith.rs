@@ -5,14 +5,14 @@
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use stateroom_wasmi_fuzz::{check_module, limits};
-use stateroom_wasmi_host::{LoadError, Module};
+use stateroom_wasmi_host::{LoadError, LoadOptions, Module};
 use std::sync::LazyLock;
 use wasm_encoder::{ExportKind, ExportSection, reencode::Reencode};
 
 fuzz_target!(|data: &[u8]| {
     // Short inputs make no module.
     if let Ok(wasm) = room(&mut Unstructured::new(data)) {
-        match Module::load(&wasm, &limits(u64::MAX)) {
+        match Module::load_with(&wasm, &limits(u64::MAX), LoadOptions::new().simd(true)) {
             Ok(_) => check_module(&wasm),
             // It has an instruction that the interpreter gets wrong.
             Err(LoadError::Misread { .. }) => {}

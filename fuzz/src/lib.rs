@@ -53,20 +53,18 @@ pub fn check_module(wasm: &[u8]) {
 
 /// Compares a room that rolls back the events that fail with a reference room that never gets them.
 fn check_rollback(wasm: &[u8], slice: u64) {
-    let mut load_options = LoadOptions::default();
-    load_options.rollback = true;
+    let load_options = LoadOptions::new().rollback(true).simd(true);
     // Some modules do not support rollback.
     let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else {
         return;
     };
-    let mut options = RoomOptions::default();
-    options.seed = 7;
+    let options = RoomOptions::new().seed(7);
     let mut now = Instant::from_millis(1);
-    let Ok(mut reference) = Room::new(&module, "fuzz", now, options) else {
+    let Ok(mut reference) = Room::new(&module, "fuzz", options) else {
         return;
     };
-    options.on_fault = FaultPolicy::Rollback;
-    let mut rolled_back = Room::new(&module, "fuzz", now, options).expect("the reference opened");
+    let options = options.on_fault(FaultPolicy::Rollback);
+    let mut rolled_back = Room::new(&module, "fuzz", options).expect("the reference opened");
     let long = [0x62; 3_000];
     let (one, two) = (ClientId(1), ClientId(2));
     let payloads = [
@@ -130,10 +128,9 @@ struct Observation {
 fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     let module =
         Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
-    let mut options = RoomOptions::default();
-    options.seed = 7;
+    let options = RoomOptions::new().seed(7);
     let mut now = Instant::from_millis(1);
-    let mut room = Room::new(&module, "fuzz", now, options).map_err(|error| match error {
+    let mut room = Room::new(&module, "fuzz", options).map_err(|error| match error {
         OpenError::Fault(fault) => fault.to_string(),
         error => error.to_string(),
     })?;

@@ -30,7 +30,9 @@ impl Compiled {
         parse: Parse,
     ) -> Result<Self, LoadError> {
         #[cfg(feature = "simd")]
-        if let Some(instruction) = super::wasmi_bugs::find_misread_store(wasm) {
+        if options.simd
+            && let Some(instruction) = super::wasmi_bugs::find_misread_store(wasm)
+        {
             return Err(LoadError::Misread { instruction });
         }
         let (wasm, instrumented) = instrument::instrument(wasm, options)?;

@@ -54,6 +54,10 @@ pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {
     // Proposals can be disabled only when the validator is compiled in.
     #[cfg(feature = "validate")]
     config.wasm_multi_memory(false).wasm_custom_page_sizes(true);
+    #[cfg(all(feature = "validate", feature = "simd"))]
+    config
+        .wasm_simd(options.simd)
+        .wasm_relaxed_simd(options.simd);
     Engine::new(&config)
 }
 

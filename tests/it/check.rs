@@ -640,6 +640,8 @@ fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
 #[cfg(feature = "simd")]
 #[test]
 fn lane_stores_that_the_interpreter_misreads_are_refused() {
+    use stateroom_wasmi_host::LoadOptions;
+
     for width in [8, 16] {
         let guest = |offset: u32| {
             let store =
@@ -651,14 +653,15 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
                 "(memory (export \"memory\") 3)",
             ))
         };
-        let refused = |wasm: &[u8]| match Module::load(wasm, &Limits::default()) {
+        let load = |wasm: &[u8], options| Module::load_with(wasm, &Limits::default(), options);
+        let simd = LoadOptions::new().simd(true);
+        let refused = |wasm: &[u8]| match load(wasm, simd) {
             Err(LoadError::Misread { instruction }) => {
                 instruction == format!("v128.store{width}_lane")
             }
             _ => false,
         };
-        let mut room =
-            room(&Module::load(&guest(65_535), &Limits::default()).expect("it is read well"));
+        let mut room = room(&load(&guest(65_535), simd).expect("it is read well"));
         connect(&mut room, 1);
         assert_eq!(room.fault(), None);
         assert!(refused(&guest(65_536)) && refused(&guest(u32::MAX)));
@@ -672,19 +675,15 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
         longer[at..at + 3].copy_from_slice(&[0xfd, 0x80 | number, 0]);
         assert!(refused(&longer));
         for compilation in [Compilation::Eager, Compilation::OnDemand] {
-            let loaded = Module::load_with(&guest(65_536), &Limits::default(), compilation);
+            let loaded = load(&guest(65_536), simd.compilation(compilation));
             assert!(matches!(loaded, Err(LoadError::Misread { .. })));
         }
     }
     // Bytes that look like it, in a constant.
     let constant = "(drop (f64.const nan:0x858fd58fd59fd))";
-    assert!(
-        Module::load(
-            &assemble(&guest_0_2("", &[("timer", constant)], "")),
-            &Limits::default()
-        )
-        .is_ok()
-    );
+    let wasm = assemble(&guest_0_2("", &[("timer", constant)], ""));
+    let simd = LoadOptions::new().simd(true);
+    assert!(Module::load_with(&wasm, &Limits::default(), simd).is_ok());
 }
 
 #[test]

@@ -20,6 +20,8 @@ mod restart;
 #[cfg(feature = "rollback")]
 mod rollback;
 mod sim;
+#[cfg(feature = "simd")]
+mod simd;
 mod slices;
 mod stack;
 #[path = "../support/mod.rs"]

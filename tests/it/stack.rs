@@ -5,7 +5,8 @@
 //! thread, which ends the process. So each instruction is repeated here, in a thread with a small
 //! stack. Which one it was is the last line that `--nocapture` shows.
 
-use crate::support::{connect, guest_0_2, limits, module_with, room};
+use crate::support::{assemble, connect, guest_0_2, limits, room};
+use stateroom_wasmi_host::{LoadOptions, Module};
 use std::thread;
 
 /// As many times as would fill the stack with return addresses and what goes with them. Where the
@@ -74,7 +75,12 @@ fn run(guest: &str) {
     };
     let text = guest_0_2("", &[("connect", guest)], &format!("{MORE} {v128}"));
     println!("{guest}");
-    let mut room = room(&module_with(&text, &limits));
+    let options = LoadOptions::new();
+    #[cfg(feature = "simd")]
+    let options = options.simd(true);
+    let module = Module::load_with(&assemble(&text), &limits, options)
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut room = room(&module);
     connect(&mut room, 1);
     assert_eq!(room.fault(), None, "{guest}");
 }

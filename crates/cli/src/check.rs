@@ -75,7 +75,8 @@ impl Report {
             module_bytes: file.wasm.len(),
             ..Self::default()
         };
-        match Module::load(&file.wasm, &Limits::default()) {
+        let options = LoadOptions::new().simd(true);
+        match Module::load_with(&file.wasm, &Limits::default(), options) {
             Ok(module) => report.describe(&module, &file.wasm),
             Err(LoadError::Abi { abi, problems }) => {
                 report.abi = abi.map(|abi| abi.to_string());
@@ -103,7 +104,7 @@ impl Report {
                 kind: kind.to_string(),
             })
             .collect();
-        let options = LoadOptions::new().rollback(true);
+        let options = LoadOptions::new().rollback(true).simd(true);
         let for_rollback = Module::load_with(wasm, &Limits::default(), options);
         self.rollback =
             Some(for_rollback.map_or_else(|error| error.to_string(), |_| "possible".to_owned()));
