@@ -45,7 +45,7 @@ impl FaultPolicy {
     )]
     pub(crate) fn check(self, module: &Module) -> Result<(), OpenError> {
         #[cfg(feature = "rollback")]
-        if self == Self::Rollback && !module.compiled.is_exposed() {
+        if self == Self::Rollback && !module.compiled.is_instrumented() {
             return Err(OpenError::NoRollback);
         }
         Ok(())

@@ -6,7 +6,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use stateroom_wasmi_fuzz::limits;
 use stateroom_wasmi_host::{
-    Fault, FaultCause, Instant, LoadError, Module, Room, RoomOptions,
+    Fault, FaultCause, LoadError, Module, Room, RoomOptions,
     abi::{AbiProblem, AbiVersion},
 };
 
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     match Module::load(&wasm, &limits(u64::MAX)) {
         Ok(module) => {
             assert!(shape.fits(module.abi()), "{shape:?}");
-            let room = Room::new(&module, "", Instant::ZERO, RoomOptions::default());
+            let room = Room::new(&module, "", RoomOptions::new());
             // Opening checks the versions that loading could not read from the data segments.
             if let Ok(room) = room {
                 let is_refused = matches!(

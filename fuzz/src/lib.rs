@@ -126,8 +126,12 @@ struct Observation {
 }
 
 fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
-    let module =
-        Module::load_with(wasm, &limits(slice), compilation).map_err(|error| error.to_string())?;
+    let module = Module::load_with(
+        wasm,
+        &limits(slice),
+        LoadOptions::from(compilation).simd(true),
+    )
+    .map_err(|error| error.to_string())?;
     let options = RoomOptions::new().seed(7);
     let mut now = Instant::from_millis(1);
     let mut room = Room::new(&module, "fuzz", options).map_err(|error| match error {
@@ -165,12 +169,15 @@ fn observe(room: &mut Room, now: Instant) -> Observation {
     let mut outputs = Vec::new();
     loop {
         while let Some(output) = room.poll_output() {
-            assert!(output.payload.len() <= limits.max_message_bytes);
-            let is_text = output.payload.text().is_some();
+            let Some(message) = output.message() else {
+                continue;
+            };
+            assert!(message.payload.len() <= limits.max_message_bytes);
+            let is_text = message.payload.text().is_some();
             outputs.push((
-                output.recipient,
+                message.recipient,
                 is_text,
-                output.payload.as_bytes().to_vec(),
+                message.payload.as_bytes().to_vec(),
             ));
         }
         assert!(room.stats().memory_bytes <= limits.max_memory_bytes);

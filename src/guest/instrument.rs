@@ -47,7 +47,7 @@ impl AddedExports {
 
 impl Compiled {
     /// Whether the module is instrumented, so that the state of its guests can be saved.
-    pub(crate) const fn is_exposed(&self) -> bool {
+    pub(crate) const fn is_instrumented(&self) -> bool {
         self.instrumented.0.is_some()
     }
 }

@@ -5,7 +5,7 @@ use anyhow::anyhow;
 use core::{convert::Infallible, time::Duration};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions,
-    ManualClock, MessagePayload, MessageRecipient, Output, RoomKey, RoomOptions, SendError,
+    ManualClock, MessagePayload, MessageRecipient, OutputMessage, RoomKey, RoomOptions, SendError,
     Transport,
 };
 use std::sync::Arc;
@@ -60,8 +60,8 @@ impl WasmiHost {
 
 impl Runtime for WasmiHost {
     fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
-        let mut options = LoadOptions::from(self.compilation);
-        options.rollback = self.on_fault == FaultPolicy::Rollback;
+        let options =
+            LoadOptions::from(self.compilation).rollback(self.on_fault == FaultPolicy::Rollback);
         let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
         Ok(match self.in_host {
             true => Box::new(HostedModule(module)),
@@ -75,9 +75,8 @@ struct DirectModule(stateroom_wasmi_host::Module, FaultPolicy);
 impl Module for DirectModule {
     fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
         let Self(module, on_fault) = self;
-        let mut options = RoomOptions::default();
-        options.on_fault = *on_fault;
-        let room = stateroom_wasmi_host::Room::new(module, id, Instant::ZERO, options)?;
+        let options = RoomOptions::new().on_fault(*on_fault);
+        let room = stateroom_wasmi_host::Room::new(module, id, options)?;
         let mut room = DirectRoom {
             room,
             sink,
@@ -146,8 +145,11 @@ impl DirectRoom {
     fn run_until_idle(&mut self) {
         loop {
             while let Some(output) = self.room.poll_output() {
+                let Some(message) = output.message() else {
+                    continue;
+                };
                 self.sink
-                    .message(output.recipient.into(), output.payload.into());
+                    .message(message.recipient.into(), message.payload.into());
             }
             if !self.room.has_work(self.now) {
                 break;
@@ -199,7 +201,7 @@ impl Room for HostedRoom {
                 return;
             }
         };
-        let _ = self.host.handle_event(self.key, event);
+        let _ = self.host.enqueue(self.key, event);
         self.host.poll(Budget::UNLIMITED);
     }
 }
@@ -209,9 +211,13 @@ struct SinkTransport(Arc<dyn OutputSink>);
 impl Transport for SinkTransport {
     type Error = Infallible;
 
-    fn send(&mut self, _: RoomKey, output: Output<'_>) -> Result<(), SendError<Infallible>> {
+    fn send(
+        &mut self,
+        _: RoomKey,
+        message: OutputMessage<'_>,
+    ) -> Result<(), SendError<Infallible>> {
         self.0
-            .message(output.recipient.into(), output.payload.into());
+            .message(message.recipient.into(), message.payload.into());
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::Result;
 use stateroom_wasmi_host::{
-    Budget, ClientId, Event, Host, Limits, ManualClock, Module, Output, RoomKey, SendError,
+    Budget, ClientId, Event, Host, Limits, ManualClock, Module, OutputMessage, RoomKey, SendError,
     Transport,
 };
 use std::{convert::Infallible, time::Instant};
@@ -103,7 +103,7 @@ struct CountingTransport(u64);
 impl Transport for CountingTransport {
     type Error = Infallible;
 
-    fn send(&mut self, _: RoomKey, _: Output<'_>) -> Result<(), SendError<Infallible>> {
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Infallible>> {
         self.0 += 1;
         Ok(())
     }
@@ -118,11 +118,11 @@ impl Driver {
         let echo = host.open("echo", &module)?;
         let neighbour = host.open("neighbour", &module)?;
         for room in [echo, neighbour] {
-            host.handle_event(room, Event::Connect(ClientId(1)))?;
+            host.enqueue(room, Event::Connect(ClientId(1)))?;
         }
         host.poll(Budget::UNLIMITED);
         if is_noisy {
-            host.handle_event(neighbour, Event::message(ClientId(1), SPIN))?;
+            host.enqueue(neighbour, Event::message(ClientId(1), SPIN))?;
             host.poll(SLICE);
         }
         Ok(Self { host, echo })
@@ -133,7 +133,7 @@ impl Driver {
         let before = self.host.transport().0;
         let start = Instant::now();
         self.host
-            .handle_event(self.echo, Event::message(ClientId(1), "0123456789abcdef"))?;
+            .enqueue(self.echo, Event::message(ClientId(1), "0123456789abcdef"))?;
         while self.host.transport().0 == before {
             self.host.poll(SLICE);
         }

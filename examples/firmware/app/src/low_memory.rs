@@ -24,8 +24,7 @@ pub fn smallest_heap_of_a_room<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::R
             let allocations = bench.heap.allocations();
             match bundled.load_within(&Limits::small(), bench.heap.free()) {
                 Ok((module, _)) => {
-                    let room =
-                        Room::new(&module, "tight", bench.clock.now(), RoomOptions::default());
+                    let room = Room::new(&module, "tight", RoomOptions::default());
                     let mut room = room.map_err(|_| fmt::Error)?;
                     exchange_messages(&mut room, bench.clock)?;
                     smallest = smallest.or(Some(free));
@@ -73,7 +72,7 @@ pub fn recursion_in_a_full_heap<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::
             let (module, _) = rooms::HOSTILE
                 .load_within(&limits, reserved)
                 .map_err(|_| fmt::Error)?;
-            let room = Room::new(&module, "deep", bench.clock.now(), RoomOptions::default());
+            let room = Room::new(&module, "deep", RoomOptions::default());
             let mut room = room.map_err(|_| fmt::Error)?;
             exchange_messages(&mut room, bench.clock)?;
             send(&mut room, bench.clock, "recurse")?;

@@ -54,7 +54,7 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
 
     bench.heap.reset_peak();
     let top = stack::paint();
-    let mut room = open(&module, bench.clock.now())?;
+    let mut room = open(&module)?;
     let open_stack = stack::used_below(top);
     figure(bench, name, "open-heap-peak", bench.heap.peak() - start)?;
     figure(bench, name, "open-stack", open_stack)?;
@@ -96,7 +96,7 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
     {
         return Ok(());
     }
-    let mut second = open(&module, now)?;
+    let mut second = open(&module)?;
     warm_up(&mut second, now)?;
     figure(
         bench,
@@ -124,7 +124,7 @@ fn long_loop<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
         .load(&Limits::small())
         .map_err(|_| fmt::Error)?;
     let now = bench.clock.now();
-    let mut room = open(&module, now)?;
+    let mut room = open(&module)?;
     room.handle_event(now, Event::Connect(CLIENT))
         .map_err(|_| fmt::Error)?;
     let top = stack::paint();
@@ -182,8 +182,8 @@ impl Port for Disconnected {
 }
 
 /// A room on the heap, as in a `Host`.
-fn open(module: &Module, now: Instant) -> Result<Box<Room>, fmt::Error> {
-    Room::new(module, "lab", now, RoomOptions::default())
+fn open(module: &Module) -> Result<Box<Room>, fmt::Error> {
+    Room::new(module, "lab", RoomOptions::default())
         .map(Box::new)
         .map_err(|_| fmt::Error)
 }

@@ -85,12 +85,15 @@ fn write_transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fm
 fn write_outputs(room: &mut Room, now: Instant, out: &mut dyn fmt::Write) -> fmt::Result {
     loop {
         while let Some(output) = room.poll_output() {
-            match output.recipient {
+            let Some(message) = output.message() else {
+                continue;
+            };
+            match message.recipient {
                 MessageRecipient::Broadcast => write!(out, "  to all: ")?,
                 MessageRecipient::Client(client) => write!(out, "  to {client}: ")?,
                 MessageRecipient::EveryoneExcept(client) => write!(out, "  to all but {client}: ")?,
             }
-            match output.payload {
+            match message.payload {
                 MessagePayload::Text(text) => writeln!(out, "\"{}\"", text.escape_debug())?,
                 MessagePayload::Bytes(bytes) => {
                     bytes

@@ -3,7 +3,7 @@
 use crate::heap::Free;
 use core::fmt;
 use stateroom_wasmi_host::{Compilation, HeapEstimate, Limits, LoadError, Module, OpenError};
-use stateroom_wasmi_link::CarryError;
+use stateroom_wasmi_link::AddRoomError;
 
 /// A bundled room: one of the constants below.
 #[derive(Clone, Copy)]

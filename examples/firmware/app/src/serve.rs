@@ -41,7 +41,7 @@ pub fn run<C: Clock, P: Port>(
     server.open_rooms()?;
     loop {
         let wake_at = server.poll()?;
-        if !server.link.is_writing(&mut server.host) {
+        if !server.link.wants_write(&mut server.host) {
             sleep(wake_at, &mut || !received.is_empty());
         }
     }
@@ -75,8 +75,7 @@ pub struct Server<'a, C, P> {
 impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     /// A server without rooms.
     pub fn new(clock: &'a C, port: P, modules: Vec<Module>) -> Self {
-        let mut options = LinkOptions::default();
-        options.receive_buffer_bytes = RECEIVED_BYTES as u32;
+        let options = LinkOptions::new().receive_buffer_bytes(RECEIVED_BYTES as u32);
         Self {
             host: Host::new(clock, LinkTransport::new()),
             link: Link::with_options(Ready(Serial(port)), options),
@@ -121,8 +120,8 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
             .open(ROOMS[i].0, &self.modules[i])
             .map_err(RoomError::Open)?;
         self.link
-            .carry(&mut self.host, room)
-            .map_err(RoomError::Carry)
+            .add_room(&mut self.host, room)
+            .map_err(RoomError::AddRoom)
     }
 }
 
