@@ -156,7 +156,7 @@ pub fn all() -> Vec<Difference> {
                 "(i32.store (i32.const 16) (i32.const 77)) (call $send (i32.const 16) (i32.const 4))",
             ),
             theirs: Expected::Panics,
-            ours: Expected::Closes("bytes that are no message"),
+            ours: Expected::Closes("bytes that do not decode"),
         },
         Difference {
             title: "A guest of ABI 0.4 traps.",
