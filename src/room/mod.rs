@@ -3,7 +3,7 @@
 mod event_kind;
 mod inbox;
 mod recovery;
-#[cfg_attr(not(feature = "rollback"), path = "no_rollback.rs")]
+#[cfg_attr(not(feature = "rollback"), path = "rollback_off.rs")]
 mod rollback;
 
 use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
