@@ -74,7 +74,10 @@ impl Guest {
 
     fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         self.fuel.grant(&mut self.store, slice);
-        let result = self.run_steps(call);
+        let result = match self.pending.take() {
+            None => self.run_steps(call),
+            Some(pending) => self.resume_steps(pending, call),
+        };
         match (result, self.fuel.account(&mut self.store)) {
             (Ok(()), Ok(())) => Ok(Progress::Done),
             (result, accounted) => self.stopped(call, result.err(), accounted),
@@ -111,49 +114,76 @@ impl Guest {
         }
     }
 
+    /// Makes the calls that are left.
     fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
         let needed = self.exports.abi.payload_len(call);
-        if let Some(pending) = self.pending.take() {
-            let store = &mut *self.store;
-            match pending {
-                Pending::Construct(call) => {
-                    let result = call.resume(store);
-                    self.constructed(result)?;
-                }
-                Pending::Free(call) => {
-                    let result = call.resume(store);
-                    self.freed(result)?;
-                }
-                Pending::Malloc(call) => {
-                    let result = call.resume(store);
-                    self.allocated(result, needed)?;
-                }
-                Pending::Deliver(call) => {
-                    let result = call.resume(store);
-                    return self.delivered(result);
-                }
-            }
-        }
-        if let Some(constructor) = self.exports.constructor {
-            let result = constructor.call_resumable(&mut *self.store, ());
-            self.constructed(result)?;
-        }
-        if needed > self.buffer.len {
-            self.replace_buffer(needed)?;
+        if self.exports.constructor.is_some() || needed > self.buffer.len {
+            self.prepare(needed)?;
         }
         self.deliver(call, needed)
     }
 
-    /// Frees the buffer, if the guest allocated it, and allocates another.
-    fn replace_buffer(&mut self, needed: u32) -> Result<(), Stop> {
-        let Buffer { ptr, len, .. } = self.buffer;
-        if self.buffer.owned_by_guest {
-            let result = self
-                .exports
-                .free
-                .call_resumable(&mut *self.store, (ptr, len));
-            self.freed(result)?;
+    /// Resumes the pending call, and makes those that are left.
+    ///
+    /// Out of line, as the calls of [`prepare`](Self::prepare): what most events do not need takes no
+    /// stack while a guest runs.
+    #[inline(never)]
+    fn resume_steps(&mut self, pending: Pending, call: &Call<'_>) -> Result<(), Stop> {
+        let store = &mut *self.store;
+        match pending {
+            Pending::Construct(pending) => {
+                let result = pending.resume(store);
+                self.constructed(result)?;
+            }
+            Pending::Free(pending) => {
+                let result = pending.resume(store);
+                self.freed(result)?;
+            }
+            Pending::Malloc(pending) => {
+                let result = pending.resume(store);
+                self.allocated(result, self.exports.abi.payload_len(call))?;
+            }
+            Pending::Deliver(pending) => {
+                let result = pending.resume(store);
+                return self.delivered(result);
+            }
         }
+        self.run_steps(call)
+    }
+
+    /// Runs a reactor's constructor, and makes the buffer long enough for the payload.
+    fn prepare(&mut self, needed: u32) -> Result<(), Stop> {
+        self.construct()?;
+        if needed > self.buffer.len {
+            self.free_buffer()?;
+            self.allocate_buffer(needed)?;
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn construct(&mut self) -> Result<(), Stop> {
+        let Some(constructor) = self.exports.constructor else {
+            return Ok(());
+        };
+        let result = constructor.call_resumable(&mut *self.store, ());
+        self.constructed(result)
+    }
+
+    /// Frees the buffer, if the guest allocated it.
+    #[inline(never)]
+    fn free_buffer(&mut self) -> Result<(), Stop> {
+        let Buffer { ptr, len, .. } = self.buffer;
+        if !self.buffer.owned_by_guest {
+            return Ok(());
+        }
+        let free = self.exports.free;
+        let result = free.call_resumable(&mut *self.store, (ptr, len));
+        self.freed(result)
+    }
+
+    #[inline(never)]
+    fn allocate_buffer(&mut self, needed: u32) -> Result<(), Stop> {
         let result = self.exports.malloc.call_resumable(&mut *self.store, needed);
         self.allocated(result, needed)
     }

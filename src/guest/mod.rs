@@ -112,8 +112,9 @@ impl Guest {
         &mut self.store.data_mut().outbox
     }
 
-    pub(crate) fn into_outbox(self) -> Outbox {
-        self.store.into_data().outbox
+    /// Moves the outputs out, and nothing else through the stack.
+    pub(crate) fn take_outbox(&mut self) -> Outbox {
+        core::mem::take(&mut self.store.data_mut().outbox)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

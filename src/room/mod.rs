@@ -107,7 +107,9 @@ pub struct Room {
 /// Whether a room has a guest.
 enum State {
     Live {
-        guest: Guest,
+        /// Boxed, since a room is moved while it is opened, which is when a microcontroller needs
+        /// its stack most.
+        guest: Box<Guest>,
         phase: Phase,
     },
     /// A fresh guest is started at this time.
@@ -190,7 +192,7 @@ impl Room {
         on_fault.check(module)?;
         let seed = options.seed.unwrap_or(0);
         let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
-        let guest = Guest::new(&module.compiled, seed, unix_time_at_zero)?;
+        let guest = Box::new(Guest::new(&module.compiled, seed, unix_time_at_zero)?);
         let mut inbox = Inbox::default();
         inbox.push(EventKind::Init, MessagePayload::EMPTY);
         Ok(Self {

@@ -52,6 +52,10 @@ impl Recovery {
 
 impl Room {
     /// Applies the fault policy. The event that caused the fault is over.
+    ///
+    /// Out of line, so that its frame is not on the stack while a guest runs.
+    #[cold]
+    #[inline(never)]
     pub(super) fn fail(&mut self, event: EventKind, fault: Fault) {
         self.stats.faults += 1;
         match &mut self.recovery {
@@ -82,10 +86,10 @@ impl Room {
             outbox: Outbox::new(),
         };
         match mem::replace(&mut self.state, interim) {
-            State::Live { guest, .. } => {
+            State::Live { mut guest, .. } => {
                 self.stats.fuel_used += guest.fuel_used();
                 self.stats.memory_bytes = guest.memory_bytes();
-                guest.into_outbox()
+                guest.take_outbox()
             }
             State::Restarting { outbox, .. } | State::Closed { outbox, .. } => outbox,
         }
@@ -115,13 +119,13 @@ impl Room {
     }
 
     /// Another guest of the same module, with other random numbers.
-    fn fresh_guest(&self) -> Result<Guest, Fault> {
+    fn fresh_guest(&self) -> Result<Box<Guest>, Fault> {
         // An odd multiplier with well-spread bits, so that no other room of a host has the same seed.
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, seed, self.unix_time_at_zero).map_err(|error| match error
-        {
+        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero);
+        guest.map(Box::new).map_err(|error| match error {
             OpenError::Fault(fault) => fault,
             // Instantiation succeeded before within the same limits, so the host's memory ran out.
             _ => Fault {
@@ -187,7 +191,7 @@ impl Room {
     }
 
     /// A fresh guest in the state of the checkpoint.
-    fn restored_guest(&self) -> Option<Guest> {
+    fn restored_guest(&self) -> Option<Box<Guest>> {
         let Recovery::Rollback(history) = &self.recovery else {
             return None;
         };
@@ -218,6 +222,7 @@ impl Room {
 impl Outbox {
     /// Appends that a client joined or left, if the event is its connect or disconnect.
     #[cold]
+    #[inline(never)]
     pub(super) fn announce(&mut self, event: EventKind) {
         match event {
             EventKind::Rejoin(client) | EventKind::Outside(EventHeader::Connect(client)) => {

@@ -127,6 +127,7 @@ fn long_loop<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     let mut room = open(&module)?;
     room.handle_event(now, Event::Connect(CLIENT))
         .map_err(|_| fmt::Error)?;
+    while room.poll_output().is_some() {}
     let top = stack::paint();
     room.handle_event(now, Event::message(CLIENT, "loop"))
         .map_err(|_| fmt::Error)?;
