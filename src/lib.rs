@@ -139,6 +139,7 @@ mod guest;
 mod heap_estimate;
 mod host;
 mod limits;
+mod load_options;
 mod module;
 mod room;
 mod storage;
@@ -153,14 +154,14 @@ pub use self::{
         OwnedEvent, OwnedPayload,
     },
     fault_policy::{Backoff, FaultPolicy},
-    guest::Compilation,
     heap_estimate::HeapEstimate,
     host::{
         Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey,
         SendError, SentMessage, Transport,
     },
     limits::{Limits, LimitsError},
-    module::{LoadOptions, Module},
+    load_options::{Compilation, LoadOptions},
+    module::Module,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
 };

@@ -3,8 +3,9 @@
 use crate::{
     abi::{AbiVersion, ExternKind},
     error::LoadError,
-    guest::{self, Compilation, Compiled, Parse},
+    guest::{self, Compiled, Parse},
     limits::Limits,
+    load_options::{Compilation, LoadOptions},
 };
 use alloc::sync::Arc;
 use core::fmt;
@@ -16,57 +17,6 @@ use core::fmt;
 #[derive(Clone)]
 pub struct Module {
     pub(crate) compiled: Arc<Compiled>,
-}
-
-/// Options for loading a module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LoadOptions {
-    /// When its functions are translated. Default [`Compilation::Lazy`].
-    pub compilation: Compilation,
-    /// Whether its rooms may have the policy [`Rollback`](crate::FaultPolicy::Rollback). Loading
-    /// then scans all instructions, and rewrites the module in memory. Modules with state outside of
-    /// memory and globals are refused. Default false.
-    #[cfg(feature = "rollback")]
-    pub rollback: bool,
-    /// Whether the module may use SIMD instructions. If not, validation refuses a module that does.
-    /// Default false.
-    ///
-    /// `Module::load_unchecked` does not validate, so it refuses no SIMD: a module that uses SIMD
-    /// without this option breaks its safety contract.
-    #[cfg(feature = "simd")]
-    pub simd: bool,
-}
-
-impl LoadOptions {
-    /// The defaults.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            compilation: Compilation::Lazy,
-            #[cfg(feature = "rollback")]
-            rollback: false,
-            #[cfg(feature = "simd")]
-            simd: false,
-        }
-    }
-
-    setters! { compilation: Compilation }
-
-    #[cfg(feature = "rollback")]
-    setters! { rollback: bool }
-
-    #[cfg(feature = "simd")]
-    setters! { simd: bool }
-}
-
-impl From<Compilation> for LoadOptions {
-    fn from(compilation: Compilation) -> Self {
-        Self {
-            compilation,
-            ..Self::default()
-        }
-    }
 }
 
 impl Module {

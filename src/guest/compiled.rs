@@ -9,7 +9,7 @@ use crate::{
     abi::{AbiVersion, ModuleShape, check},
     error::{EngineError, LoadError},
     limits::Limits,
-    module::LoadOptions,
+    load_options::LoadOptions,
 };
 use wasmi::Linker;
 

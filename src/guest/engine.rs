@@ -4,30 +4,12 @@ use super::instrument;
 use crate::{
     abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
     limits::Limits,
-    module::LoadOptions,
+    load_options::{Compilation, LoadOptions},
 };
 use alloc::vec::Vec;
 use wasmi::{
     CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType,
 };
-
-/// When the functions of a module are validated and translated to the interpreter's instructions.
-/// It does not change their behaviour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compilation {
-    /// All are validated when the module is loaded, and each is translated at its first call, so that
-    /// code that never runs costs little. The default.
-    #[default]
-    Lazy,
-    /// All are validated and translated when the module is loaded, so that no event waits for a
-    /// translation or allocates memory for it.
-    Eager,
-    /// Each is validated and translated at its first call, for rooms that must start at once: loading
-    /// skips the functions' code. No invalid function runs: its call is a fault
-    /// ([`InvalidFunction`](crate::FaultCause::InvalidFunction)), where the other modes refuse the
-    /// module. So it is for modules that were checked before.
-    OnDemand,
-}
 
 /// An engine for one module; threads that share an engine contend for it.
 pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {

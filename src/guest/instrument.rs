@@ -6,7 +6,7 @@
 use super::{compiled::Compiled, host_state::HostState};
 use crate::{
     error::{EngineError, LoadError},
-    module::LoadOptions,
+    load_options::LoadOptions,
 };
 use alloc::{borrow::Cow, format, string::String, vec::Vec};
 use wasm_encoder::{Encode, ExportKind, ExportSection, SectionId};

@@ -2,7 +2,7 @@
 //! of these types has a size.
 
 use super::host_state::HostState;
-use crate::{error::LoadError, module::LoadOptions};
+use crate::{error::LoadError, load_options::LoadOptions};
 use alloc::borrow::Cow;
 use wasmi::{Instance, Store};
 

@@ -29,7 +29,6 @@ mod wasmi_bugs;
 
 #[cfg(feature = "rollback")]
 pub(crate) use self::checkpoint::Checkpoint;
-pub use self::engine::Compilation;
 #[cfg(feature = "validate")]
 pub(crate) use self::engine::validated;
 #[cfg(feature = "unchecked")]
