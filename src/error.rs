@@ -42,7 +42,6 @@ pub enum LoadError {
         instruction: &'static str,
     },
     /// The module cannot be loaded for rollback: its guests have state that cannot be restored.
-    #[cfg(feature = "rollback")]
     HiddenState {
         /// What has that state: an instruction such as `table.set`.
         what: &'static str,
@@ -68,7 +67,6 @@ impl fmt::Display for LoadError {
                 "the module uses {instruction} with an offset of 65536 or more, which the interpreter \
                  executes incorrectly"
             ),
-            #[cfg(feature = "rollback")]
             Self::HiddenState { what } => {
                 write!(f, "the module cannot be rolled back, since it uses {what}")
             }
@@ -139,7 +137,6 @@ pub enum OpenError {
     Fault(Fault),
     /// The policy is [`Rollback`](crate::FaultPolicy::Rollback), but the module was not loaded for
     /// it ([`LoadOptions::rollback`](crate::LoadOptions::rollback)).
-    #[cfg(feature = "rollback")]
     NoRollback,
 }
 
@@ -156,7 +153,6 @@ impl fmt::Display for OpenError {
             Self::TooManyRooms { limit } => write!(f, "the host has its limit of {limit} rooms"),
             Self::Instantiate(_) => f.write_str("the module could not be instantiated"),
             Self::Fault(fault) => fault.fmt(f),
-            #[cfg(feature = "rollback")]
             Self::NoRollback => f.write_str("the module was not loaded for rollback"),
         }
     }

@@ -1,6 +1,5 @@
 //! What follows when a guest fails.
 
-use crate::{error::OpenError, module::Module};
 use core::{fmt, time::Duration};
 
 /// What follows when the guest of a room fails. Set for a host
@@ -35,21 +34,6 @@ pub enum FaultPolicy {
     /// with output suppressed, slice by slice.
     #[cfg(feature = "rollback")]
     Rollback,
-}
-
-impl FaultPolicy {
-    /// Whether rooms of this module can have the policy.
-    #[cfg_attr(
-        not(feature = "rollback"),
-        expect(unused_variables, clippy::unused_self)
-    )]
-    pub(crate) fn check(self, module: &Module) -> Result<(), OpenError> {
-        #[cfg(feature = "rollback")]
-        if self == Self::Rollback && !module.compiled.is_instrumented() {
-            return Err(OpenError::NoRollback);
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Display for FaultPolicy {

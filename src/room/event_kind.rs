@@ -10,7 +10,7 @@ use crate::{
 pub(super) enum EventKind {
     /// The guest is initialised.
     Init,
-    /// A fresh guest is told of a client that was connected before it started.
+    /// A fresh guest handles the connect of a client that was connected before it started.
     Rejoin(ClientId),
     /// An event that was given to the room. Only these are counted and bounded.
     Outside(EventHeader),

@@ -25,7 +25,7 @@ use core::{fmt, time::Duration};
 #[non_exhaustive]
 pub struct RoomOptions {
     /// Seeds the guest's random generator. The same seed gives the same numbers; a secret seed gives
-    /// numbers that nobody can predict. Default: a different one for each room of a host
+    /// numbers that cannot be predicted. Default: a different one for each room of a host
     /// ([`Host::with_seed`](crate::Host::with_seed)); 0 without a host.
     pub seed: Option<u64>,
     /// The wall time when the room is created, since the Unix epoch, for guests that ask WASI for
@@ -189,7 +189,7 @@ impl Room {
             });
         }
         let on_fault = options.on_fault.unwrap_or_default();
-        on_fault.check(module)?;
+        let recovery = Recovery::new(on_fault, module)?;
         let seed = options.seed.unwrap_or(0);
         let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
         let guest = Box::new(Guest::new(&module.compiled, seed, unix_time_at_zero)?);
@@ -205,7 +205,7 @@ impl Room {
                 guest,
                 phase: Phase::Idle,
             },
-            recovery: Recovery::new(on_fault),
+            recovery,
             last_fault: None,
             clients: Vec::new(),
             inbox,

@@ -6,6 +6,7 @@ use crate::{
     event::{ClientId, EventHeader, MessagePayload, OutputHeader},
     fault_policy::{Backoff, FaultPolicy},
     guest::{Guest, Outbox, Progress},
+    module::Module,
     time::Instant,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -23,12 +24,20 @@ pub(super) enum Recovery {
 }
 
 impl Recovery {
-    pub(super) fn new(policy: FaultPolicy) -> Self {
+    /// # Errors
+    ///
+    /// If the module was not loaded for the policy.
+    #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
+    pub(super) fn new(policy: FaultPolicy, module: &Module) -> Result<Self, OpenError> {
         match policy {
-            FaultPolicy::Close => Self::Close,
-            FaultPolicy::Restart(backoff) => Self::Restart(Restarts::new(backoff)),
+            FaultPolicy::Close => Ok(Self::Close),
+            FaultPolicy::Restart(backoff) => Ok(Self::Restart(Restarts::new(backoff))),
             #[cfg(feature = "rollback")]
-            FaultPolicy::Rollback => Self::Rollback(Box::default()),
+            FaultPolicy::Rollback if module.compiled.is_instrumented() => {
+                Ok(Self::Rollback(Box::default()))
+            }
+            #[cfg(feature = "rollback")]
+            FaultPolicy::Rollback => Err(OpenError::NoRollback),
         }
     }
 
