@@ -18,9 +18,9 @@ impl Inbox {
         self.queue.len() - usize::from(self.is_first_pinned)
     }
 
-    /// Whether there is no event at all, not even a pinned one.
+    /// Whether no event waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.len() == 0
     }
 
     /// Whether one more event with a payload of this length may wait.

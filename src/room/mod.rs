@@ -368,7 +368,7 @@ impl Room {
         match self.state {
             State::Live {
                 phase: Phase::Idle, ..
-            } => self.inbox.len() > 0 && self.are_outputs_taken(),
+            } => !self.inbox.is_empty() && self.are_outputs_taken(),
             State::Live { .. } => true,
             State::Restarting { .. } | State::Closed { .. } => false,
         }
