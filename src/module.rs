@@ -5,7 +5,7 @@ use crate::{
     error::LoadError,
     guest::{self, Compiled, Parse},
     limits::Limits,
-    load_options::{Compilation, LoadOptions},
+    load_options::LoadOptions,
 };
 use alloc::sync::Arc;
 use core::fmt;
@@ -30,7 +30,7 @@ impl Module {
     /// problems.
     #[cfg(feature = "validate")]
     pub fn load(wasm: &[u8], limits: &Limits) -> Result<Self, LoadError> {
-        Self::load_with(wasm, limits, Compilation::default())
+        Self::load_with(wasm, limits, LoadOptions::new())
     }
 
     /// Like [`Module::load`], with options.

@@ -104,8 +104,9 @@ fn types_that_are_many_are_small() {
 fn clocks_and_transports_work_by_reference_and_boxed() {
     fn clock(_: impl Clock) {}
     fn transport(_: impl Transport) {}
-    clock(&ManualClock::new());
-    clock(&mut ManualClock::new());
+    let mut manual = ManualClock::new();
+    clock(&manual);
+    clock(&mut manual);
     clock(Box::new(ManualClock::new()) as Box<dyn Clock>);
     transport(&mut RecordingTransport::new());
     transport(Box::new(RecordingTransport::new()) as Box<dyn Transport<Error = &'static str>>);
