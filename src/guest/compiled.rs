@@ -39,8 +39,7 @@ impl Compiled {
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options);
         let module = parse(&engine, &wasm).map_err(invalid)?;
-        let abi = check(&engine::shape(&module, &wasm))
-            .map_err(|(abi, problems)| LoadError::Abi { abi, problems })?;
+        let abi = check_abi(&module, &wasm)?;
         let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
         Ok(Self {
             module,
@@ -55,4 +54,10 @@ impl Compiled {
     pub(crate) fn shape(&self) -> ModuleShape<'_> {
         engine::shape(&self.module, &[])
     }
+}
+
+/// Out of line, so that its frame is not on the stack while a module is parsed, which takes most.
+#[inline(never)]
+fn check_abi(module: &wasmi::Module, wasm: &[u8]) -> Result<AbiVersion, LoadError> {
+    check(&engine::shape(module, wasm)).map_err(|(abi, problems)| LoadError::Abi { abi, problems })
 }
