@@ -1,6 +1,6 @@
-//! The crate's own hot paths, for those who work on it: `cargo bench --bench hot_paths`.
+//! Benchmarks of the crate's hot paths: `cargo bench --bench hot_paths`.
 //!
-//! How it compares with other hosts is measured in `benches/vs-jit`.
+//! `benches/vs-jit` compares the crate with other hosts.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use stateroom_wasmi_host::{
@@ -14,9 +14,9 @@ const ECHO_RUST: &[u8] = include_bytes!("../examples/rooms/wasm/echo-rust-0.4.wa
 const CLOCK: &[u8] = include_bytes!("../examples/rooms/wasm/clock-rust-0.2.wasm");
 const CLIENT: ClientId = ClientId(1);
 
-struct Nowhere;
+struct NullTransport;
 
-impl Transport for Nowhere {
+impl Transport for NullTransport {
     type Error = Infallible;
 
     fn send(
@@ -34,37 +34,37 @@ fn module(wasm: &[u8]) -> Module {
 }
 
 fn module_with(wasm: &[u8], limits: &Limits) -> Module {
-    Module::load(wasm, limits).expect("the room loads")
+    Module::load(wasm, limits).expect("the module loads")
 }
 
 fn room(module: &Module) -> Room {
-    let mut room = Room::new(module, "bench", RoomOptions::default()).expect("it opens");
+    let mut room = Room::new(module, "bench", RoomOptions::default()).expect("the room opens");
     room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
-        .expect("it takes a client");
+        .expect("the client may connect");
     while room.poll_output().is_some() {}
     room
 }
 
-/// A host with some rooms, each with a client.
+/// A host with `rooms` rooms, each with a client.
 fn host(
     module: &Module,
     clock: &'static ManualClock,
     rooms: usize,
-) -> (Host<&'static ManualClock, Nowhere>, Vec<RoomKey>) {
-    let mut host = Host::new(clock, Nowhere);
+) -> (Host<&'static ManualClock, NullTransport>, Vec<RoomKey>) {
+    let mut host = Host::new(clock, NullTransport);
     let keys: Vec<_> = (0..rooms)
-        .map(|i| host.open(&i.to_string(), module).expect("it opens"))
+        .map(|i| host.open(&i.to_string(), module).expect("the room opens"))
         .collect();
     for key in &keys {
         host.enqueue(*key, Event::Connect(CLIENT))
-            .expect("it takes a client");
+            .expect("the client may connect");
     }
     host.poll(Budget::UNLIMITED);
     (host, keys)
 }
 
 fn clock() -> &'static ManualClock {
-    // A process measures a handful of hosts and ends.
+    // Leaked: a run needs only a handful of clocks.
     Box::leak(Box::default())
 }
 
@@ -74,7 +74,7 @@ fn start(c: &mut Criterion) {
         group.bench_function(format!("load, {name}"), |b| b.iter(|| module(wasm)));
         let module = module(wasm);
         group.bench_function(format!("open, {name}"), |b| {
-            b.iter(|| Room::new(&module, "bench", RoomOptions::default()).expect("it opens"));
+            b.iter(|| Room::new(&module, "bench", RoomOptions::default()).expect("the room opens"));
         });
     }
 }
@@ -90,7 +90,8 @@ fn events(c: &mut Criterion) {
             group.bench_function(format!("room, {name}, {len} B"), |b| {
                 b.iter(|| {
                     let event = Event::message(CLIENT, text.as_str());
-                    room.handle_event(Instant::ZERO, event).expect("it is idle");
+                    room.handle_event(Instant::ZERO, event)
+                        .expect("the room is idle");
                     while let Some(output) = room.poll_output() {
                         black_box(output);
                     }
@@ -100,7 +101,7 @@ fn events(c: &mut Criterion) {
             group.bench_function(format!("host, {name}, {len} B"), |b| {
                 b.iter(|| {
                     host.enqueue(keys[0], Event::message(CLIENT, text.as_str()))
-                        .expect("it is idle");
+                        .expect("the room is idle");
                     host.poll(Budget::UNLIMITED)
                 });
             });
@@ -108,7 +109,7 @@ fn events(c: &mut Criterion) {
     }
 }
 
-/// What metering costs, and being paused and resumed.
+/// The cost of metering, and of pausing and resuming.
 fn fuel(c: &mut Criterion) {
     let mut group = c.benchmark_group("fuel");
     let text = "x".repeat(4 << 10);
@@ -124,14 +125,14 @@ fn fuel(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 host.enqueue(keys[0], Event::message(CLIENT, text.as_str()))
-                    .expect("it is idle");
+                    .expect("the room is idle");
                 host.poll(Budget::UNLIMITED)
             });
         });
     }
 }
 
-/// What it costs to be able to undo events, and to undo one.
+/// The cost of keeping a history, and of a rollback.
 #[cfg(feature = "rollback")]
 fn rollback(c: &mut Criterion) {
     use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
@@ -140,15 +141,15 @@ fn rollback(c: &mut Criterion) {
     limits.max_fuel_per_event = Some(20_000);
     let mut load = LoadOptions::default();
     load.rollback = true;
-    let module = Module::load_with(ECHO_RUST, &limits, load).expect("the room loads");
+    let module = Module::load_with(ECHO_RUST, &limits, load).expect("the module loads");
     for on_fault in [FaultPolicy::Close, FaultPolicy::Rollback] {
         let options = RoomOptions::new().on_fault(on_fault);
-        let mut room = Room::new(&module, "bench", options).expect("it opens");
+        let mut room = Room::new(&module, "bench", options).expect("the room opens");
         room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
-            .expect("it takes a client");
-        let mut say = move |text: &str| {
+            .expect("the client may connect");
+        let mut send = move |text: &str| {
             room.handle_event(Instant::ZERO, Event::message(CLIENT, text))
-                .expect("it is open");
+                .expect("the room is open");
             while room.has_work(Instant::ZERO) || room.peek_output().is_some() {
                 while let Some(output) = room.poll_output() {
                     black_box(output);
@@ -157,12 +158,12 @@ fn rollback(c: &mut Criterion) {
             }
         };
         group.bench_function(format!("an event, {on_fault}"), |b| {
-            b.iter(|| say("0123456789abcdef"))
+            b.iter(|| send("0123456789abcdef"))
         });
         if on_fault == FaultPolicy::Rollback {
-            // It takes more than the fuel of an event.
+            // Exceeds the fuel limit of an event.
             let long = "x".repeat(100_000);
-            group.bench_function("an event that is undone", |b| b.iter(|| say(&long)));
+            group.bench_function("an event that is rolled back", |b| b.iter(|| send(&long)));
         }
     }
 }
@@ -179,7 +180,7 @@ fn many_rooms(c: &mut Criterion) {
             for key in &keys {
                 echoes
                     .enqueue(*key, Event::message(CLIENT, "hello"))
-                    .expect("it is idle");
+                    .expect("the room is idle");
             }
             echoes.poll(Budget::UNLIMITED)
         });

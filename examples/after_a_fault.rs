@@ -1,4 +1,4 @@
-//! What follows when a guest fails: one module under each policy.
+//! The effect of each fault policy on the same failing module.
 //!
 //! `cargo run --features rollback --example after_a_fault`
 
@@ -7,7 +7,7 @@ use stateroom_wasmi_host::{
     RecordingTransport, RoomOptions,
 };
 
-/// Counts messages, and answers each with as many `x`; at the fourth, it sends `oops` and panics.
+/// Counts messages and replies to each with that many `x`; on the fourth, sends `oops` and traps.
 const COUNTER: &str = r#"(module
     (import "env" "send_message" (func $send (param i32 i32 i32)))
     (memory (export "memory") 1)
@@ -42,25 +42,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let room = host.open_with("room", &module, options)?;
         host.enqueue(room, Event::Connect(ClientId(1)))?;
         for _ in 0..5 {
-            // A room that has closed takes no more.
+            // A closed room accepts no events.
             if host
                 .enqueue(room, Event::message(ClientId(1), "count"))
                 .is_err()
             {
                 break;
             }
-            // A room that is to start again says when.
+            // `poll` returns the time of the next restart.
             while let Some(wake_at) = host.poll(Budget::UNLIMITED) {
                 clock.set(wake_at);
             }
         }
-        let said: Vec<_> = host
+        let payloads: Vec<_> = host
             .transport()
             .sent
             .iter()
             .map(|sent| &sent.payload)
             .collect();
-        println!("{policy}: {said:?}");
+        println!("{policy}: {payloads:?}");
         match host.poll_closed().and_then(|closed| closed.fault) {
             Some(fault) => println!("  closed: {fault}"),
             None => println!(

@@ -1,4 +1,4 @@
-//! A thousand chat rooms on one host, with a transport and a clock of one's own:
+//! A thousand chat rooms on one host, with a custom transport:
 //! `cargo run --release --features std --example many_rooms`.
 
 use stateroom_wasmi_host::{
@@ -7,7 +7,7 @@ use stateroom_wasmi_host::{
 };
 use std::{convert::Infallible, error::Error, time::Instant};
 
-/// Counts what it is given, where another would send it.
+/// Counts messages and bytes instead of sending them.
 #[derive(Default)]
 struct Counter {
     messages: usize,
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         started.elapsed()
     );
     while let Some(closed) = host.poll_closed() {
-        println!("room {:?} has failed: {:?}", closed.id, closed.fault);
+        println!("room {:?} is closed: {:?}", closed.id, closed.fault);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A room in a tokio task: `cargo run --features tokio --example tokio_rooms`.
 //!
-//! The task sleeps exactly until the room's next deadline, or until something comes in.
+//! The task sleeps until the room's next deadline or the next command.
 
 use stateroom_wasmi_host::{
     ClientId, Limits, Module, OwnedEvent,

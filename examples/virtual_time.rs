@@ -1,7 +1,7 @@
 //! A room in virtual time, without any runtime: `cargo run --example virtual_time`.
 //!
-//! The clock room ticks every second while somebody is there. Here no second passes: the driver
-//! tells the room what time it is, and jumps from one deadline to the next.
+//! The clock room ticks every second while a client is connected. Here no real time passes: the
+//! driver passes the time to the room and jumps from one deadline to the next.
 
 use stateroom_wasmi_host::{ClientId, Event, Instant, Limits, Module, Room, RoomOptions};
 use std::error::Error;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut room = Room::new(&module, "tower", RoomOptions::default())?;
     room.handle_event(now, Event::Connect(ClientId(1)))?;
     for _ in 0..5 {
-        // Sleep until the deadline: a real driver waits, this one is there at once.
+        // A real driver sleeps until the deadline; this one jumps to it.
         now = room.poll_timeout().ok_or("the clock has set no timer")?;
         room.handle_timeout(now);
         while let Some(output) = room.poll_output() {

@@ -1,5 +1,6 @@
-//! What `stateroom` 0.4.4 declares in `messages.rs`, `message_recipient.rs` and `lib.rs`: what is
-//! serialised with bincode, and in which order. The fuzz target of the codec has this file, too.
+//! The message types of `stateroom` 0.4.4 (`messages.rs`, `message_recipient.rs`, `lib.rs`).
+//! bincode serialises them in order of declaration. The fuzz target of the codec includes this
+//! file too.
 
 use serde::{Deserialize, Serialize};
 use stateroom_wasmi_host::{
@@ -50,7 +51,7 @@ pub enum MessageFromProcess {
     },
 }
 
-/// The call as the published host has it.
+/// The call in the published host's types.
 pub fn as_published(call: &Call<'_>) -> MessageToProcess {
     match *call {
         Call::Init { .. } => MessageToProcess::Init,
@@ -71,7 +72,7 @@ pub fn as_published(call: &Call<'_>) -> MessageToProcess {
     }
 }
 
-/// What the published guest means by a message, in our words.
+/// The request that a message of the published guest stands for, in our types.
 pub fn as_request(message: &MessageFromProcess) -> Request<'_> {
     let ours = |client: &ClientId| ours::ClientId(client.0);
     match message {

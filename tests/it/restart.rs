@@ -1,4 +1,4 @@
-//! A room that starts again after its guest has failed.
+//! Restarting a room after a fault of its guest.
 
 use crate::support::{
     guest_0_2, limits, module, module_with, next_message, numbers, outputs, speaker,
@@ -32,8 +32,9 @@ fn at(ms: u64) -> Instant {
     Instant::from_millis(ms)
 }
 
-fn give(room: &mut Room, now: Instant, event: Event<'_>) {
-    room.handle_event(now, event).expect("the room takes it");
+fn handle(room: &mut Room, now: Instant, event: Event<'_>) {
+    room.handle_event(now, event)
+        .expect("the room accepts the event");
     if let Some(Output::Joined(_)) = room.peek_output() {
         room.poll_output();
     }
@@ -46,10 +47,9 @@ fn unreachable(during: &'static str) -> Fault {
     }
 }
 
-/// Says 1000 when it is initialised, 100 + n for a connect, 200 + n for a disconnect, 300 + n for
-/// how manieth text it gets, 400 when its timer runs off; fails at bytes, after it said 7 and set
-/// its timer.
-fn diary() -> String {
+/// Sends 1000 on initialisation, 100 + n on a connect, 200 + n on a disconnect, 300 + n on its nth
+/// text and 400 when its timer fires; on bytes, sends 7, sets its timer and fails.
+fn event_reporter() -> String {
     speaker(
         &[
             ("initialize", "(call $say (i32.const 1000))"),
@@ -77,25 +77,25 @@ fn diary() -> String {
 }
 
 #[test]
-fn a_fresh_guest_hears_of_the_clients_that_are_there() {
-    let mut room = open(&module(&diary()), backoff(100, 1000, 3));
+fn a_fresh_guest_receives_a_connect_for_each_client() {
+    let mut room = open(&module(&event_reporter()), backoff(100, 1000, 3));
     for client in [3, 1, 2] {
-        give(&mut room, NOW, Event::Connect(ClientId(client)));
+        handle(&mut room, NOW, Event::Connect(ClientId(client)));
         numbers(&mut room, NOW);
     }
-    give(&mut room, NOW, Event::message(ClientId(1), "one"));
+    handle(&mut room, NOW, Event::message(ClientId(1), "one"));
     assert_eq!(numbers(&mut room, NOW), [301]);
 
-    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    handle(&mut room, NOW, Event::message(ClientId(1), b"bad"));
     assert_eq!(
         room.stats().memory_bytes,
         0,
-        "a guest that failed is gone at once"
+        "the memory of a failed guest is freed at once"
     );
     assert_eq!(
         numbers(&mut room, NOW),
         [7],
-        "what it had sent before goes out"
+        "outputs from before the fault are sent"
     );
     assert!(!room.is_closed());
     assert_eq!(
@@ -105,13 +105,13 @@ fn a_fresh_guest_hears_of_the_clients_that_are_there() {
     assert_eq!(
         room.poll_timeout(),
         Some(at(100)),
-        "the timer of the old guest is not set any more"
+        "the old guest's timer is cancelled"
     );
 
-    // What happens meanwhile waits.
-    give(&mut room, at(50), Event::message(ClientId(2), "two"));
-    give(&mut room, at(50), Event::Disconnect(ClientId(3)));
-    give(&mut room, at(50), Event::Connect(ClientId(4)));
+    // Events during the backoff are queued.
+    handle(&mut room, at(50), Event::message(ClientId(2), "two"));
+    handle(&mut room, at(50), Event::Disconnect(ClientId(3)));
+    handle(&mut room, at(50), Event::Connect(ClientId(4)));
     assert!(numbers(&mut room, at(99)).is_empty());
     assert_eq!(
         numbers(&mut room, at(100)),
@@ -122,19 +122,19 @@ fn a_fresh_guest_hears_of_the_clients_that_are_there() {
 }
 
 #[test]
-fn clients_that_come_and_go_meanwhile_do_so_in_order() {
-    let mut room = open(&module(&diary()), backoff(10, 10, 1));
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
-    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+fn connects_and_disconnects_during_backoff_are_delivered_in_order() {
+    let mut room = open(&module(&event_reporter()), backoff(10, 10, 1));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::message(ClientId(1), b"bad"));
     numbers(&mut room, NOW);
     for event in
         [Event::Disconnect, Event::Connect, Event::Disconnect].map(|event| event(ClientId(1)))
     {
-        give(&mut room, NOW, event);
+        handle(&mut room, NOW, event);
     }
     for event in [Event::Connect, Event::Disconnect, Event::Connect].map(|event| event(ClientId(2)))
     {
-        give(&mut room, NOW, event);
+        handle(&mut room, NOW, event);
     }
     assert_eq!(
         numbers(&mut room, at(10)),
@@ -144,18 +144,18 @@ fn clients_that_come_and_go_meanwhile_do_so_in_order() {
 }
 
 #[test]
-fn the_event_that_failed_is_over_whatever_it_was() {
+fn the_failed_event_is_not_retried() {
     let fails_for_2 = "(if (i32.eq (local.get 0) (i32.const 2)) (then (unreachable)))
         (call $say (local.get 0))";
-    // A client whose connect fails is connected nevertheless, and the fresh guest is told of it.
+    // A client whose connect fails is still connected: the fresh guest receives its connect.
     let connect = speaker(&[("connect", fails_for_2)], "");
     let mut room = open(&module(&connect), backoff(1, 1, 1));
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
-    give(&mut room, NOW, Event::Connect(ClientId(2)));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::Connect(ClientId(2)));
     assert_eq!(numbers(&mut room, NOW), [1]);
     assert_eq!(room.clients(), [1, 2].map(ClientId));
 
-    // A client whose disconnect fails has left, and the fresh guest does not hear of it.
+    // A client whose disconnect fails has left: the fresh guest receives nothing of it.
     let disconnect = speaker(
         &[
             ("disconnect", "(unreachable)"),
@@ -164,17 +164,17 @@ fn the_event_that_failed_is_over_whatever_it_was() {
         "",
     );
     let mut room = open(&module(&disconnect), backoff(1, 1, 1));
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
     numbers(&mut room, NOW);
-    give(&mut room, NOW, Event::Connect(ClientId(2)));
+    handle(&mut room, NOW, Event::Connect(ClientId(2)));
     numbers(&mut room, NOW);
-    give(&mut room, NOW, Event::Disconnect(ClientId(1)));
+    handle(&mut room, NOW, Event::Disconnect(ClientId(1)));
     assert_eq!(numbers(&mut room, at(1)), [2]);
     assert_eq!(room.clients(), [2].map(ClientId));
 }
 
 #[test]
-fn waits_double_up_to_the_longest_and_end_after_so_many() {
+fn backoff_doubles_up_to_the_longest_and_restarts_are_bounded() {
     let always = guest_0_2("", &[("initialize", "(unreachable)")], "");
     let mut room = open(&module(&always), backoff(100, 350, 4));
     let mut now = NOW;
@@ -194,25 +194,21 @@ fn waits_double_up_to_the_longest_and_end_after_so_many() {
 }
 
 #[test]
-fn faults_are_in_a_row_until_a_guest_has_run_for_the_longest_wait() {
-    for (pause, goes_on) in [(999, false), (1000, true)] {
-        let mut room = open(&module(&diary()), backoff(10, 1000, 1));
-        give(&mut room, NOW, Event::Connect(ClientId(1)));
+fn the_fault_count_resets_after_running_for_the_longest_wait() {
+    for (pause, restarts) in [(999, false), (1000, true)] {
+        let mut room = open(&module(&event_reporter()), backoff(10, 1000, 1));
+        handle(&mut room, NOW, Event::Connect(ClientId(1)));
         numbers(&mut room, NOW);
-        give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+        handle(&mut room, NOW, Event::message(ClientId(1), b"bad"));
         numbers(&mut room, at(10));
-        let again = at(10 + pause);
-        give(&mut room, again, Event::message(ClientId(1), b"bad"));
-        assert_eq!(
-            !room.is_closed(),
-            goes_on,
-            "{pause} ms after it started again"
-        );
+        let next = at(10 + pause);
+        handle(&mut room, next, Event::message(ClientId(1), b"bad"));
+        assert_eq!(!room.is_closed(), restarts, "{pause} ms after the restart");
     }
 }
 
 #[test]
-fn waits_double_however_short_the_first_is() {
+fn backoff_doubles_from_one_nanosecond_and_saturates() {
     let backoff = Backoff {
         first: Duration::from_nanos(1),
         longest: Duration::MAX,
@@ -221,7 +217,7 @@ fn waits_double_however_short_the_first_is() {
     let nanos = |fault| backoff.wait(fault).map(|wait| wait.as_nanos());
     assert_eq!(
         [1, 2, 33, 34, 64, 80].map(nanos),
-        [0, 1, 32, 33, 63, 79].map(|doubled| Some(1 << doubled))
+        [0, 1, 32, 33, 63, 79].map(|exponent| Some(1 << exponent))
     );
     assert_eq!(
         [95, 1000, u32::MAX].map(|fault| backoff.wait(fault)),
@@ -230,8 +226,8 @@ fn waits_double_however_short_the_first_is() {
 }
 
 #[test]
-fn a_start_function_that_fails_later_is_one_more_fault() {
-    // It fails when it draws an odd number. The first must go well, or there is no room.
+fn a_start_function_that_fails_on_restart_counts_as_a_fault() {
+    // It fails on an odd random number. The first run must succeed, or the room does not open.
     let text = format!(
         r#"(module
         (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
@@ -242,14 +238,14 @@ fn a_start_function_that_fails_later_is_one_more_fault() {
         &guest_0_2("", &[("message", "(unreachable)")], "")["(module".len()..]
     );
     let module = module(&text);
-    let mut again = 0;
+    let mut restarted = 0;
     for seed in 0..100 {
         let options = options(backoff(1, 1, 1)).seed(seed);
         let Ok(mut room) = Room::new(&module, "test", options) else {
             continue;
         };
-        give(&mut room, NOW, Event::Connect(ClientId(1)));
-        give(&mut room, NOW, Event::message(ClientId(1), "go"));
+        handle(&mut room, NOW, Event::Connect(ClientId(1)));
+        handle(&mut room, NOW, Event::message(ClientId(1), "go"));
         room.handle_timeout(at(1));
         if room.is_closed() {
             assert_eq!(
@@ -258,24 +254,27 @@ fn a_start_function_that_fails_later_is_one_more_fault() {
             );
         } else {
             assert_eq!((room.stats().faults, room.is_restarting()), (1, false));
-            again += 1;
+            restarted += 1;
         }
     }
-    assert!((10..40).contains(&again), "a half of a half: {again}");
+    assert!(
+        (10..40).contains(&restarted),
+        "about a quarter: {restarted}"
+    );
 }
 
 #[test]
-fn no_restart_at_all_is_to_close() {
-    let mut room = open(&module(&diary()), backoff(10, 10, 0));
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
+fn zero_restarts_close_the_room() {
+    let mut room = open(&module(&event_reporter()), backoff(10, 10, 0));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
     numbers(&mut room, NOW);
-    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    handle(&mut room, NOW, Event::message(ClientId(1), b"bad"));
     assert!(room.is_closed());
     assert_eq!(numbers(&mut room, NOW), [7]);
 }
 
 #[test]
-fn a_fault_in_a_later_slice_is_no_other() {
+fn a_fault_in_a_later_slice_restarts_the_room() {
     let text = speaker(
         &[
             (
@@ -292,11 +291,11 @@ fn a_fault_in_a_later_slice_is_no_other() {
         &module_with(&text, &limits(|limits| limits.fuel_per_slice = 1000)),
         backoff(1, 1, 1),
     );
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
     outputs(&mut room, NOW);
-    give(&mut room, NOW, Event::message(ClientId(1), "go"));
-    assert!(room.has_work(NOW), "it is paused");
-    give(&mut room, NOW, Event::Disconnect(ClientId(1)));
+    handle(&mut room, NOW, Event::message(ClientId(1), "go"));
+    assert!(room.has_work(NOW), "the room is paused");
+    handle(&mut room, NOW, Event::Disconnect(ClientId(1)));
     assert!(numbers(&mut room, NOW).is_empty());
     assert_eq!(room.poll_timeout(), Some(at(1)));
     assert_eq!(numbers(&mut room, at(1)), [1000]);
@@ -304,15 +303,15 @@ fn a_fault_in_a_later_slice_is_no_other() {
 }
 
 #[test]
-fn outputs_of_the_old_guest_are_taken_before_the_next_one_starts() {
-    let mut room = open(&module(&diary()), backoff(1, 1, 1));
+fn pending_outputs_are_polled_before_the_restart() {
+    let mut room = open(&module(&event_reporter()), backoff(1, 1, 1));
     assert_eq!(numbers(&mut room, NOW), [1000]);
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
     numbers(&mut room, NOW);
-    give(&mut room, NOW, Event::message(ClientId(1), b"bad"));
+    handle(&mut room, NOW, Event::message(ClientId(1), b"bad"));
     room.handle_timeout(at(5));
     room.resume(at(5));
-    assert!(!room.has_work(at(5)), "there is an output to take");
+    assert!(!room.has_work(at(5)), "an output is pending");
     assert_eq!(
         next_message(&mut room).map(|(_, payload)| payload.as_payload().len()),
         Some(4)
@@ -323,7 +322,7 @@ fn outputs_of_the_old_guest_are_taken_before_the_next_one_starts() {
 }
 
 #[test]
-fn a_fresh_guest_draws_other_numbers() {
+fn a_fresh_guest_draws_different_random_numbers() {
     let imports = r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
         (import "env" "send_binary" (func $send (param i32 i32 i32)))"#;
     let draw = "(drop (call $random (i32.const 16) (i32.const 8)))
@@ -335,24 +334,24 @@ fn a_fresh_guest_draws_other_numbers() {
     );
     let mut room = open(&module(&text), backoff(1, 1, 9));
     let mut drawn = outputs(&mut room, NOW);
-    give(&mut room, NOW, Event::Connect(ClientId(1)));
+    handle(&mut room, NOW, Event::Connect(ClientId(1)));
     for restart in 1..4 {
-        give(&mut room, at(restart), Event::message(ClientId(1), b"bad"));
+        handle(&mut room, at(restart), Event::message(ClientId(1), b"bad"));
         drawn.extend(outputs(&mut room, at(restart + 1)));
     }
     assert_eq!(drawn.len(), 4);
     drawn.dedup();
-    assert_eq!(drawn.len(), 4, "no two are the same: {drawn:?}");
+    assert_eq!(drawn.len(), 4, "all numbers differ: {drawn:?}");
 }
 
-/// Writes down whom it is told of.
+/// Records the calls of `connected`.
 #[derive(Default)]
-struct Doorman {
+struct ConnectRecorder {
     connected: Vec<u32>,
     sent: usize,
 }
 
-impl Transport for Doorman {
+impl Transport for ConnectRecorder {
     type Error = Infallible;
 
     fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Infallible>> {
@@ -367,10 +366,11 @@ impl Transport for Doorman {
 }
 
 #[test]
-fn a_host_wakes_for_it_and_tells_the_transport_again() {
+fn the_host_wakes_for_a_restart_and_reports_connects_again() {
     let clock = ManualClock::new();
-    let mut host = Host::new(&clock, Doorman::default()).with_fault_policy(backoff(100, 100, 1));
-    let key = host.open("room", &module(&diary())).unwrap();
+    let mut host =
+        Host::new(&clock, ConnectRecorder::default()).with_fault_policy(backoff(100, 100, 1));
+    let key = host.open("room", &module(&event_reporter())).unwrap();
     for event in [
         Event::Connect(ClientId(1)),
         Event::message(ClientId(1), b"bad"),
@@ -384,11 +384,11 @@ fn a_host_wakes_for_it_and_tells_the_transport_again() {
     assert_eq!(host.poll(Budget::UNLIMITED), None);
     assert_eq!(host.transport().connected, [1, 1]);
 
-    // The second fault in a row closes it.
+    // The second fault in a row closes the room.
     host.enqueue(key, Event::message(ClientId(1), b"bad"))
         .unwrap();
     host.poll(Budget::UNLIMITED);
-    let closed = host.poll_closed().expect("it is closed");
+    let closed = host.poll_closed().expect("the room is closed");
     assert_eq!(
         (closed.fault, closed.stats.faults),
         (Some(unreachable("binary")), 2)
@@ -396,14 +396,16 @@ fn a_host_wakes_for_it_and_tells_the_transport_again() {
 }
 
 #[test]
-fn a_host_comes_back_though_a_room_starts_again_at_once_for_ever() {
+fn endless_restarts_without_backoff_do_not_block_poll() {
     let always = guest_0_2("", &[("initialize", "(unreachable)")], "");
     let clock = ManualClock::new();
     let mut host =
         Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(0, 0, u32::MAX));
     let key = host.open("room", &module(&always)).unwrap();
     for faults in 1..100 {
-        let wake_at = host.poll(Budget::UNLIMITED).expect("it is to start again");
+        let wake_at = host
+            .poll(Budget::UNLIMITED)
+            .expect("a restart is scheduled");
         assert!(wake_at > clock.now());
         assert_eq!(host.room(key).map(|room| room.stats().faults), Some(faults));
         clock.set(wake_at);
@@ -411,10 +413,10 @@ fn a_host_comes_back_though_a_room_starts_again_at_once_for_ever() {
 }
 
 #[test]
-fn a_room_may_have_another_policy_than_its_host() {
+fn a_room_can_override_the_policy_of_its_host() {
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new())
         .with_fault_policy(backoff(1, 1, 1));
-    let module = module(&diary());
+    let module = module(&event_reporter());
     let restarts = host.open("restarts", &module).unwrap();
     let closes = host
         .open_with("closes", &module, options(FaultPolicy::Close))
@@ -436,11 +438,11 @@ fn a_room_may_have_another_policy_than_its_host() {
 }
 
 #[test]
-fn closing_a_room_that_waits_to_start_again_is_no_fault() {
+fn closing_a_room_during_backoff_is_no_fault() {
     let clock = ManualClock::new();
     let mut host =
         Host::new(&clock, RecordingTransport::new()).with_fault_policy(backoff(10, 10, 1));
-    let key = host.open("room", &module(&diary())).unwrap();
+    let key = host.open("room", &module(&event_reporter())).unwrap();
     for event in [
         Event::Connect(ClientId(1)),
         Event::message(ClientId(1), b"bad"),
@@ -449,14 +451,14 @@ fn closing_a_room_that_waits_to_start_again_is_no_fault() {
     }
     host.poll(Budget::UNLIMITED);
     host.close(key).expect("the room is open");
-    let closed = host.poll_closed().expect("it is closed");
+    let closed = host.poll_closed().expect("the room is closed");
     assert_eq!((closed.fault, closed.stats.faults), (None, 1));
     clock.set(at(1000));
     assert_eq!(host.poll(Budget::UNLIMITED), None);
-    let said = host
+    let last = host
         .transport()
         .sent
         .last()
         .map(|sent| sent.payload.clone());
-    assert_eq!(said, Some(OwnedPayload::Bytes(7_i32.to_le_bytes().into())));
+    assert_eq!(last, Some(OwnedPayload::Bytes(7_i32.to_le_bytes().into())));
 }

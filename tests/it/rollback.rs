@@ -1,4 +1,4 @@
-//! Rooms that undo the event that broke their guest.
+//! Rolling back the event that made a guest fail.
 
 use crate::support::{
     Random, Said, assemble, guest_0_2, limits, module, numbers, outputs, speaker,
@@ -35,13 +35,14 @@ fn open(module: &Module) -> Room {
     room
 }
 
-fn give(room: &mut Room, now: Instant, event: Event<'_>) -> Vec<Said> {
-    room.handle_event(now, event).expect("the room takes it");
+fn handle(room: &mut Room, now: Instant, event: Event<'_>) -> Vec<Said> {
+    room.handle_event(now, event)
+        .expect("the room accepts the event");
     outputs(room, now)
 }
 
-/// A guest that keeps state everywhere that a guest can. A text changes all of it and tells it;
-/// bytes do the same and fail. Its first byte is how much to do in between.
+/// A guest that keeps state everywhere that a guest can. A text changes all of it and sends it;
+/// bytes do the same and then fail. The first byte says how much to compute in between.
 fn ledger() -> String {
     let imports = r#"
         (import "env" "send_binary" (func $send_binary (param i32 i32 i32)))
@@ -85,15 +86,15 @@ fn ledger() -> String {
     )
 }
 
-/// Gives one room random events, some of which fail, and another those that do not; both must say
-/// the same, at each step.
+/// Sends random events to one room, some of which fail, and only the good ones to a reference room;
+/// the outputs must be equal at each step.
 #[track_caller]
 fn same_as_without_bad_events(
     module: &Module,
     random: &mut Random,
     mut payload: impl FnMut(&mut Random) -> Payload,
 ) -> u64 {
-    let (mut room, mut twin) = (open(module), open(module));
+    let (mut room, mut reference) = (open(module), open(module));
     let mut now = NOW;
     for step in 0..150 {
         now = Instant::from_millis(now.as_millis() + random.below(40) as u64);
@@ -102,29 +103,29 @@ fn same_as_without_bad_events(
             Payload::Text(text) => Event::message(CLIENT, text.as_str()),
             Payload::Bytes(bytes) => Event::message(CLIENT, bytes.as_slice()),
         };
-        let mut said = Vec::new();
+        let mut actual = Vec::new();
         let faults = room.stats().faults;
         // The timer first, since it may be due before the event.
         room.handle_timeout(now);
-        said.extend(outputs(&mut room, now));
+        actual.extend(outputs(&mut room, now));
         assert_eq!(room.stats().faults, faults, "the timer does not fail here");
-        said.extend(give(&mut room, now, event));
-        let has_failed = room.stats().faults > faults;
+        actual.extend(handle(&mut room, now, event));
+        let failed = room.stats().faults > faults;
 
-        twin.handle_timeout(now);
-        let mut expected = outputs(&mut twin, now);
-        if !has_failed {
-            expected.extend(give(&mut twin, now, event));
+        reference.handle_timeout(now);
+        let mut expected = outputs(&mut reference, now);
+        if !failed {
+            expected.extend(handle(&mut reference, now, event));
         }
-        assert_eq!(said, expected, "step {step}");
-        assert_eq!(room.poll_timeout(), twin.poll_timeout(), "step {step}");
+        assert_eq!(actual, expected, "step {step}");
+        assert_eq!(room.poll_timeout(), reference.poll_timeout(), "step {step}");
         assert_eq!(
             room.stats().memory_bytes,
-            twin.stats().memory_bytes,
+            reference.stats().memory_bytes,
             "step {step}"
         );
     }
-    assert_eq!(twin.stats().faults, 0);
+    assert_eq!(reference.stats().faults, 0);
     room.stats().faults
 }
 
@@ -134,9 +135,9 @@ enum Payload {
 }
 
 #[test]
-fn the_room_goes_on_as_if_the_bad_event_had_not_been() {
+fn a_rolled_back_event_leaves_no_trace() {
     let mut random = Random::new();
-    // Slices of all sizes, and copies of the state now and then; the log is the rest.
+    // Slices of all sizes, occasional checkpoints, and a log of the events in between.
     for slice in [300, 5000, 1_000_000] {
         let module = load_wat(&ledger(), &limits(|limits| limits.fuel_per_slice = slice));
         let faults =
@@ -146,13 +147,13 @@ fn the_room_goes_on_as_if_the_bad_event_had_not_been() {
             });
         assert!(
             (20..60).contains(&faults),
-            "a quarter of the events is bad: {faults}"
+            "about a quarter of the events fail: {faults}"
         );
     }
 }
 
 #[test]
-fn rooms_made_with_the_sdks_do_too() {
+fn a_rolled_back_event_leaves_no_trace_in_sdk_rooms() {
     let mut random = Random::new();
     for name in [
         "echo-rust-0.2",
@@ -163,8 +164,8 @@ fn rooms_made_with_the_sdks_do_too() {
         "dice-rust-0.4-wasi",
     ] {
         let wasm =
-            std::fs::read(format!("examples/rooms/wasm/{name}.wasm")).expect("it is bundled");
-        // What a long message takes is more than an event may use, at a point of its own each time.
+            std::fs::read(format!("examples/rooms/wasm/{name}.wasm")).expect("the room is bundled");
+        // Long messages run out of fuel, each at a different point.
         let limits = limits(|limits| {
             limits.max_fuel_per_event = Some(20_000);
             limits.fuel_per_slice = 7_000;
@@ -181,7 +182,7 @@ fn rooms_made_with_the_sdks_do_too() {
 }
 
 #[test]
-fn nothing_of_a_bad_event_is_sent_however_it_is_sliced() {
+fn a_failed_event_sends_nothing_however_it_is_sliced() {
     let fails_late = "(call $say (i32.const 1))
         (loop (br_if 0 (i32.lt_u (call $count) (i32.const 5000))))
         (call $say (i32.const 2)) (unreachable)";
@@ -204,7 +205,7 @@ fn nothing_of_a_bad_event_is_sent_however_it_is_sliced() {
     ] {
         room.handle_event(NOW, payload).unwrap();
         assert!(room.has_work(NOW), "the event takes many slices");
-        assert_eq!(room.peek_output(), None, "and is not over");
+        assert_eq!(room.peek_output(), None, "no output before the event ends");
         assert_eq!(room.poll_output(), None);
         assert_eq!(numbers(&mut room, NOW), expected);
     }
@@ -217,8 +218,8 @@ fn nothing_of_a_bad_event_is_sent_however_it_is_sliced() {
 }
 
 #[test]
-fn to_run_events_again_takes_slices_as_well() {
-    // Each text costs much, but less than what a copy of the memory is worth.
+fn replay_is_sliced() {
+    // Each text is expensive, but cheaper than a checkpoint.
     let text = speaker(
         &[
             (
@@ -247,7 +248,7 @@ fn to_run_events_again_takes_slices_as_well() {
     while room.has_work(NOW) {
         let before = room.fuel_used();
         room.resume(NOW);
-        // A slice may be passed by what one import copies.
+        // The copy of one import may exceed the slice.
         assert!(
             room.fuel_used() - before <= 2100,
             "{}",
@@ -257,7 +258,7 @@ fn to_run_events_again_takes_slices_as_well() {
     }
     assert!(
         slices > 10,
-        "ten events of several slices each are run again in {slices}"
+        "replaying ten events of several slices each took {slices}"
     );
     assert!(outputs(&mut room, NOW).is_empty());
     room.handle_event(NOW, Event::message(CLIENT, "count"))
@@ -266,7 +267,7 @@ fn to_run_events_again_takes_slices_as_well() {
 }
 
 #[test]
-fn an_event_that_comes_at_once_waits_until_all_was_run_again() {
+fn an_event_during_replay_is_queued() {
     let text = speaker(
         &[
             (
@@ -278,7 +279,7 @@ fn an_event_that_comes_at_once_waits_until_all_was_run_again() {
         "(global $n (mut i32) (i32.const 0))",
     );
     let mut room = open(&load_wat(&text, &Limits::default()));
-    give(&mut room, NOW, Event::message(CLIENT, "one"));
+    handle(&mut room, NOW, Event::message(CLIENT, "one"));
     room.handle_event(NOW, Event::message(CLIENT, b"bad"))
         .unwrap();
     room.handle_event(NOW, Event::message(CLIENT, "two"))
@@ -287,7 +288,7 @@ fn an_event_that_comes_at_once_waits_until_all_was_run_again() {
 }
 
 #[test]
-fn a_timer_of_what_is_run_again_does_not_fire_meanwhile() {
+fn timers_do_not_fire_during_replay() {
     let text = speaker(
         &[
             ("initialize", "(call $set_timer (i32.const 5))"),
@@ -298,26 +299,26 @@ fn a_timer_of_what_is_run_again_does_not_fire_meanwhile() {
         "",
     );
     let mut room = open(&load_wat(&text, &Limits::default()));
-    give(&mut room, NOW, Event::message(CLIENT, "cancel"));
+    handle(&mut room, NOW, Event::message(CLIENT, "cancel"));
     let later = Instant::from_millis(10);
     room.handle_event(later, Event::message(CLIENT, b"bad"))
         .unwrap();
-    assert_eq!(room.poll_timeout(), None, "the text is to be run again yet");
+    assert_eq!(room.poll_timeout(), None, "the text is yet to be replayed");
     room.handle_timeout(later);
     assert!(outputs(&mut room, later).is_empty());
     assert_eq!((room.poll_timeout(), room.stats().faults), (None, 1));
 }
 
-/// The fuel of one such text, and of undoing an event after so many of them.
-fn cost_of_undoing(guest: &str, limits: &Limits, text: &str, texts: usize) -> (u64, u64) {
+/// The fuel of one text, and of a rollback after `texts` of them.
+fn cost_of_rollback(guest: &str, limits: &Limits, text: &str, texts: usize) -> (u64, u64) {
     let text_guest = guest_0_2("", &[("message", guest), ("binary", "(unreachable)")], "");
     let mut room = open(&load_wat(&text_guest, limits));
     let mut cost = |event| {
         let before = room.fuel_used();
-        give(&mut room, NOW, event);
+        handle(&mut room, NOW, event);
         room.fuel_used() - before
     };
-    // The first also makes the buffer.
+    // The first also allocates the buffer.
     cost(Event::message(CLIENT, text));
     let one = cost(Event::message(CLIENT, text));
     for _ in 2..texts {
@@ -327,33 +328,33 @@ fn cost_of_undoing(guest: &str, limits: &Limits, text: &str, texts: usize) -> (u
 }
 
 #[test]
-fn what_is_run_again_is_bounded() {
+fn replay_is_bounded() {
     let memory = 65_536;
     let count = "(loop $again
         (local.set 0 (i32.add (local.get 0) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get 0) (i32.const 2000))))";
-    let (one, undoing) = cost_of_undoing(count, &Limits::default(), "", 100);
+    let (one, rollback) = cost_of_rollback(count, &Limits::default(), "", 100);
     assert!(
-        undoing <= memory + one,
-        "fuel ends it: {undoing}, of {one} each"
+        rollback <= memory + one,
+        "bounded by fuel: {rollback}, of {one} each"
     );
 
     let long = "x".repeat(30_000);
-    let (one, undoing) = cost_of_undoing("", &Limits::default(), &long, 300);
+    let (one, rollback) = cost_of_rollback("", &Limits::default(), &long, 300);
     assert!(
-        undoing <= 3 * one,
-        "bytes that are kept end it: {undoing}, of {one} each"
+        rollback <= 3 * one,
+        "bounded by logged bytes: {rollback}, of {one} each"
     );
 
-    let (one, undoing) = cost_of_undoing("", &Limits::default(), "", 10_000);
+    let (one, rollback) = cost_of_rollback("", &Limits::default(), "", 10_000);
     assert!(
-        undoing <= 1025 * one,
-        "so does their number: {undoing}, of {one} each"
+        rollback <= 1025 * one,
+        "bounded by logged events: {rollback}, of {one} each"
     );
 }
 
 #[test]
-fn slices_of_nothing_are_slow_but_come_to_an_end() {
+fn slices_of_zero_fuel_make_progress() {
     let limits = limits(|limits| limits.fuel_per_slice = 0);
     let text = speaker(
         &[
@@ -378,7 +379,7 @@ fn slices_of_nothing_are_slow_but_come_to_an_end() {
 }
 
 #[test]
-fn the_inbox_takes_no_more_while_an_event_is_undone() {
+fn inbox_limits_hold_during_rollback() {
     let count = "(loop $again
         (local.set 0 (i32.add (local.get 0) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get 0) (i32.const 2000))))";
@@ -393,24 +394,31 @@ fn the_inbox_takes_no_more_while_an_event_is_undone() {
     let text = guest_0_2("", &[("message", count), ("binary", "(unreachable)")], "");
     for (message, waiting) in [("", 3), ("7 bytes", 2)] {
         let mut room = open(&load_wat(&text, &limits));
-        give(&mut room, NOW, Event::message(CLIENT, "first"));
+        handle(&mut room, NOW, Event::message(CLIENT, "first"));
         room.handle_event(NOW, Event::message(CLIENT, b"bad"))
             .unwrap();
         room.resume(NOW);
-        assert!(room.has_work(NOW), "the first is run again, and paused");
+        assert!(
+            room.has_work(NOW),
+            "the replay of the first event is paused"
+        );
         for _ in 0..waiting {
             room.handle_event(NOW, Event::message(CLIENT, message))
                 .unwrap();
         }
         let one_more = room.handle_event(NOW, Event::message(CLIENT, message));
-        assert_eq!(one_more, Err(EventError::InboxFull), "{waiting} wait");
+        assert_eq!(
+            one_more,
+            Err(EventError::InboxFull),
+            "{waiting} events are queued"
+        );
         outputs(&mut room, NOW);
         assert_eq!((room.stats().waiting_events, room.stats().faults), (0, 1));
     }
 }
 
 #[test]
-fn events_that_come_meanwhile_wait() {
+fn events_during_a_failing_event_are_queued() {
     let text = speaker(
         &[
             ("message", "(call $say (i32.const 1))"),
@@ -435,7 +443,7 @@ fn events_that_come_meanwhile_wait() {
 }
 
 #[test]
-fn a_timer_that_fails_is_not_set_any_more_and_one_that_waits_still_is() {
+fn rollback_restores_a_pending_timer_but_not_the_one_that_failed() {
     let text = speaker(
         &[
             ("message", "(call $set_timer (i32.const 100))"),
@@ -448,13 +456,13 @@ fn a_timer_that_fails_is_not_set_any_more_and_one_that_waits_still_is() {
         "",
     );
     let mut room = open(&load_wat(&text, &Limits::default()));
-    give(&mut room, NOW, Event::message(CLIENT, "set"));
-    give(&mut room, NOW, Event::message(CLIENT, b"bad"));
+    handle(&mut room, NOW, Event::message(CLIENT, "set"));
+    handle(&mut room, NOW, Event::message(CLIENT, b"bad"));
     let deadline = Instant::from_millis(100);
     assert_eq!(
         room.poll_timeout(),
         Some(deadline),
-        "what the bad event set is not"
+        "the timer of the failed event is rolled back"
     );
     room.handle_timeout(deadline);
     assert!(outputs(&mut room, deadline).is_empty());
@@ -462,12 +470,12 @@ fn a_timer_that_fails_is_not_set_any_more_and_one_that_waits_still_is() {
     assert!(!room.is_closed());
 }
 
-/// What a guest says to a text after three events were undone, and the last fault.
-fn after_undoing(text: &str) -> (Vec<i32>, Option<Fault>) {
+/// The numbers that a guest sends on a text after three rollbacks, and the last fault.
+fn after_rollbacks(text: &str) -> (Vec<i32>, Option<Fault>) {
     let mut room = open(&load_wat(text, &Limits::default()));
-    // What is saved after the first is what the second goes back to, and the third fails from.
+    // The second rollback restores what was saved after the first; the third starts from there.
     for _ in 0..3 {
-        give(&mut room, NOW, Event::message(CLIENT, b"bad"));
+        handle(&mut room, NOW, Event::message(CLIENT, b"bad"));
     }
     room.handle_event(NOW, Event::message(CLIENT, "good"))
         .unwrap();
@@ -475,7 +483,7 @@ fn after_undoing(text: &str) -> (Vec<i32>, Option<Fault>) {
 }
 
 #[test]
-fn what_was_made_zero_is_zero_again() {
+fn zeroed_data_segments_are_restored_as_zero() {
     let text = speaker(
         &[
             (
@@ -493,11 +501,11 @@ fn what_was_made_zero_is_zero_again() {
         ],
         "(data (i32.const 600) \"\\01\") (data (i32.const 1100) \"\\02\")",
     );
-    assert_eq!(after_undoing(&text).0, [0, 2]);
+    assert_eq!(after_rollbacks(&text).0, [0, 2]);
 }
 
 #[test]
-fn a_constructor_runs_once() {
+fn rollback_does_not_rerun_the_constructor() {
     let text = speaker(
         &[
             ("message", "(call $say (global.get $runs))"),
@@ -507,11 +515,11 @@ fn a_constructor_runs_once() {
         (func (export \"_initialize\")
             (global.set $runs (i32.add (global.get $runs) (i32.const 1))))",
     );
-    assert_eq!(after_undoing(&text).0, [1]);
+    assert_eq!(after_rollbacks(&text).0, [1]);
 }
 
 #[test]
-fn pages_of_any_size_grow_again() {
+fn grown_memory_is_restored_with_custom_page_sizes() {
     let text = speaker(
         &[
             ("connect", "(drop (memory.grow (i32.const 100)))"),
@@ -524,11 +532,11 @@ fn pages_of_any_size_grow_again() {
         "(memory (export \"memory\") 1)",
         "(memory (export \"memory\") 5000 (pagesize 1))",
     );
-    assert_eq!(after_undoing(&text).0, [5100]);
+    assert_eq!(after_rollbacks(&text).0, [5100]);
 }
 
 #[test]
-fn that_memory_was_refused_is_not_forgotten() {
+fn refused_memory_growth_is_remembered_after_rollback() {
     let text = speaker(
         &[
             ("connect", "(drop (memory.grow (i32.const 60000)))"),
@@ -540,11 +548,11 @@ fn that_memory_was_refused_is_not_forgotten() {
         during: "binary",
         cause: FaultCause::Trap(Trap::UnreachableOutOfMemory),
     };
-    assert_eq!(after_undoing(&text).1, Some(fault));
+    assert_eq!(after_rollbacks(&text).1, Some(fault));
 }
 
 #[test]
-fn a_guest_that_cannot_be_initialised_closes_its_room() {
+fn a_fault_in_initialize_closes_the_room() {
     let text = speaker(
         &[("initialize", "(call $say (i32.const 1)) (unreachable)")],
         "",
@@ -556,7 +564,7 @@ fn a_guest_that_cannot_be_initialised_closes_its_room() {
 }
 
 #[test]
-fn a_client_whose_connect_was_undone_is_connected() {
+fn a_client_whose_connect_was_rolled_back_stays_connected() {
     let text = speaker(
         &[
             ("connect", "(unreachable)"),
@@ -575,7 +583,7 @@ fn a_client_whose_connect_was_undone_is_connected() {
 }
 
 #[test]
-fn closing_a_room_in_the_middle_of_an_event_sends_nothing_of_it() {
+fn closing_a_room_discards_the_outputs_of_an_unfinished_event() {
     let text = speaker(
         &[("message", "(call $say (i32.const 1)) (loop (br 0))")],
         "",
@@ -596,7 +604,7 @@ fn closing_a_room_in_the_middle_of_an_event_sends_nothing_of_it() {
 }
 
 #[test]
-fn a_module_with_state_that_cannot_be_written_is_refused() {
+fn modules_with_unrestorable_state_are_refused() {
     for (instruction, what) in [
         ("(table.set $t (i32.const 0) (ref.null func))", "table.set"),
         (
@@ -634,12 +642,12 @@ fn a_module_with_state_that_cannot_be_written_is_refused() {
             Err(LoadError::HiddenState { what: found }) => assert_eq!(found, what),
             other => panic!("{what}: {other:?}"),
         }
-        Module::load(&wasm, &Limits::default()).expect("without rollback it may be anything");
+        Module::load(&wasm, &Limits::default()).expect("without rollback any state is allowed");
     }
 }
 
 #[test]
-fn loading_for_it_changes_nothing_that_can_be_seen() {
+fn instrumentation_keeps_imports_exports_and_errors() {
     let everything = r#"(table (export "table") 3 funcref) (func (export "function"))
         (global (export "constant") i64 (i64.const 1)) (global (export "shown") (mut f32) (f32.const 1))"#;
     let text = ledger().replace("(memory (export", &format!("{everything} (memory (export"));
@@ -663,7 +671,7 @@ fn loading_for_it_changes_nothing_that_can_be_seen() {
         plain.unwrap_err().to_string(),
         changed.unwrap_err().to_string()
     );
-    // Cut off anywhere (between two sections a part may still be a module).
+    // Truncated anywhere (a prefix that ends between two sections may still be a module).
     let wasm = assemble(&text);
     for end in 0..wasm.len() {
         let plain = Module::load(&wasm[..end], &Limits::default()).map(|_| ());
@@ -677,7 +685,7 @@ fn loading_for_it_changes_nothing_that_can_be_seen() {
 }
 
 #[test]
-fn a_module_must_be_loaded_for_it() {
+fn rollback_requires_a_module_loaded_for_rollback() {
     let plain = module(&ledger());
     assert!(matches!(
         Room::new(&plain, "", options()),

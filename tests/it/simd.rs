@@ -1,4 +1,4 @@
-//! SIMD is an option of each module that is loaded.
+//! SIMD is an option of loading a module.
 
 use crate::support::{assemble, connect, guest_0_2, room};
 use stateroom_wasmi_host::{
@@ -24,7 +24,7 @@ fn a_module_with_simd_is_refused_by_default() {
         let loaded = load(LoadOptions::new().compilation(compilation));
         assert!(matches!(loaded, Err(LoadError::Invalid(_))));
     }
-    // Even where no vector is ever on the stack, and for the relaxed instructions.
+    // Also in unreachable code, and for relaxed instructions.
     let unreachable = "unreachable i8x16.relaxed_swizzle drop";
     let wasm = assemble(&guest_0_2("", &[("connect", unreachable)], ""));
     let loaded = Module::load(&wasm, &Limits::default());
@@ -42,7 +42,7 @@ fn a_module_with_simd_loads_with_the_option() {
 }
 
 #[test]
-fn on_demand_a_function_with_simd_is_invalid_without_the_option() {
+fn on_demand_a_simd_function_faults_without_the_option() {
     let module = load(Compilation::OnDemand.into()).expect("functions are not validated yet");
     let mut room = room(&module);
     connect(&mut room, 1);

@@ -1,4 +1,4 @@
-//! Pausing in the middle of an event, and going on later.
+//! Pausing in the middle of an event, and resuming later.
 
 use crate::support::{
     ENV, SAY, Said, connect, echo, guest_0_2, limits, module, module_with, next_message, numbers,
@@ -19,10 +19,10 @@ fn sliced(slice: u64) -> Limits {
     })
 }
 
-/// Guests that work for a while when client 1 sends `go`, and say numbers about it.
+/// Guests that compute for a while on a message and send numbers as the result.
 fn workers() -> Vec<(&'static str, String)> {
     let worker = |body: &str, more: &str| speaker(&[("message", body)], more);
-    // Whether a piece of memory is filled as it should be is said as a sum of its bytes.
+    // The sum of its bytes shows that memory was filled correctly.
     let sum = "(func $sum (param $ptr i32) (param $len i32) (result i32) (local $sum i32)
         (loop $next
             (local.set $sum (i32.add (local.get $sum) (i32.load8_u (local.get $ptr))))
@@ -115,18 +115,18 @@ fn workers() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What became of a room: all that it said, its fuel, its fault, and its timer.
+/// A room's outputs, fuel, fault and timer.
 type Outcome = (Vec<Said>, u64, Option<Fault>, Option<Instant>);
 
 fn outcome(module: &Module) -> Outcome {
     let mut room = room(module);
-    let mut said = outputs(&mut room, NOW);
+    let mut sent = outputs(&mut room, NOW);
     connect(&mut room, 1);
-    said.extend(outputs(&mut room, NOW));
+    sent.extend(outputs(&mut room, NOW));
     send(&mut room, "go on, and on");
-    said.extend(outputs(&mut room, NOW));
+    sent.extend(outputs(&mut room, NOW));
     (
-        said,
+        sent,
         room.fuel_used(),
         room.fault().cloned(),
         room.poll_timeout(),
@@ -152,8 +152,8 @@ fn slices_of_any_length_give_the_same_outputs_and_fuel() {
 }
 
 #[test]
-fn what_the_guests_say_is_right() {
-    // Of each worker, from its source. The twelfth Fibonacci number is 144.
+fn sliced_guests_send_the_expected_numbers() {
+    // From the source of each worker. The twelfth Fibonacci number is 144.
     let expected: [(&str, &[i32]); 6] = [
         ("loop", &[1000]),
         ("recursion", &[144]),
@@ -176,7 +176,7 @@ fn what_the_guests_say_is_right() {
 }
 
 #[test]
-fn all_ways_of_compiling_use_the_same_fuel() {
+fn all_compilation_modes_use_the_same_fuel() {
     for (name, text) in workers() {
         let wasm = crate::support::assemble(&text);
         for slice in [1, 100, u64::MAX] {
@@ -194,7 +194,7 @@ fn all_ways_of_compiling_use_the_same_fuel() {
 }
 
 #[test]
-fn the_second_room_of_a_module_uses_as_much_fuel_as_the_first() {
+fn each_room_of_a_module_uses_the_same_fuel() {
     for (name, text) in workers() {
         let module = module_with(&text, &sliced(100));
         assert_eq!(outcome(&module), outcome(&module), "{name}");
@@ -202,8 +202,8 @@ fn the_second_room_of_a_module_uses_as_much_fuel_as_the_first() {
 }
 
 #[test]
-fn a_callee_that_is_first_called_at_the_end_of_a_slice_is_called() {
-    // Each function is compiled when it is first called; somewhere a slice ends just there.
+fn a_first_call_at_the_end_of_a_slice_is_not_lost() {
+    // Functions are compiled on their first call; one of these slices ends exactly there.
     let functions: String = (0..40)
         .map(|i| {
             format!(
@@ -231,8 +231,8 @@ fn a_callee_that_is_first_called_at_the_end_of_a_slice_is_called() {
 }
 
 #[test]
-fn growing_a_table_at_the_end_of_a_slice_happens_once() {
-    // What is counted right before a growth would be counted again if that was replayed.
+fn table_grow_at_the_end_of_a_slice_runs_once() {
+    // If a growth was replayed, the count right before it would be incremented twice.
     let step = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
         (drop (table.grow $t (ref.null func) (i32.const 7)))";
     let body = step.repeat(20) + "(call $say (global.get $count)) (call $say (table.size $t))";
@@ -248,7 +248,7 @@ fn growing_a_table_at_the_end_of_a_slice_happens_once() {
 }
 
 #[test]
-fn growing_memory_at_the_end_of_a_slice_happens_once() {
+fn memory_grow_at_the_end_of_a_slice_runs_once() {
     let step = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
         (drop (memory.grow (i32.const 1)))";
     let body = step.repeat(10) + "(call $say (global.get $count)) (call $say (memory.size))";
@@ -265,7 +265,7 @@ fn growing_memory_at_the_end_of_a_slice_happens_once() {
     }
 }
 
-/// A guest that says `A n` bytes: it says 1 when it begins an event, works, and says 2.
+/// A guest that, on a message or timer, sends a number, computes, and sends the next number.
 fn slow() -> String {
     let work = |begin: i32| {
         format!(
@@ -292,7 +292,7 @@ fn slow() -> String {
 }
 
 #[test]
-fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
+fn the_running_event_does_not_count_towards_the_inbox() {
     let limits = limits(|limits| {
         (
             limits.max_inbox_events,
@@ -302,7 +302,7 @@ fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
     });
     let mut room = room_of_one(&guest_0_2("", &[("message", "(loop (br 0))")], ""), &limits);
     send(&mut room, "ten bytes.");
-    assert!(room.has_work(NOW), "it is paused");
+    assert!(room.has_work(NOW), "the room is paused");
     for (text, expected) in [
         ("ten bytes.", Ok(())),
         ("one too many", Err(EventError::InboxFull)),
@@ -314,11 +314,11 @@ fn what_a_guest_is_in_the_middle_of_does_not_count_as_waiting() {
     }
     send(&mut room, "ten bytes.");
     let empty = room.handle_event(NOW, Event::message(ClientId(1), ""));
-    assert_eq!(empty, Err(EventError::InboxFull), "two wait");
+    assert_eq!(empty, Err(EventError::InboxFull), "two events are queued");
 }
 
 #[test]
-fn an_event_does_not_overtake_those_that_wait() {
+fn events_do_not_overtake_queued_ones() {
     let mut room = room_of_one(&echo(), &Limits::default());
     for text in ["1", "2"] {
         send(&mut room, text);
@@ -327,18 +327,18 @@ fn an_event_does_not_overtake_those_that_wait() {
     assert_eq!(
         room.peek_output(),
         None,
-        "the second waits still, and nothing else is to be done"
+        "the second is still queued, and there is no other work"
     );
     send(&mut room, "3");
-    let said: Vec<_> = outputs(&mut room, Instant::ZERO)
+    let echoed: Vec<_> = outputs(&mut room, Instant::ZERO)
         .into_iter()
         .map(|(_, text)| text)
         .collect();
-    assert_eq!(said, ["2", "3"]);
+    assert_eq!(echoed, ["2", "3"]);
 }
 
 #[test]
-fn a_paused_room_is_not_entered_again_and_its_events_wait_in_order() {
+fn a_paused_room_is_not_reentered_and_queues_events_in_order() {
     let mut room = room(&module_with(&slow(), &sliced(100)));
     connect(&mut room, 1);
     outputs(&mut room, NOW);
@@ -355,7 +355,7 @@ fn a_paused_room_is_not_entered_again_and_its_events_wait_in_order() {
 }
 
 #[test]
-fn a_client_that_leaves_while_its_message_is_handled_leaves_after_it() {
+fn a_disconnect_during_a_message_is_delivered_after_it() {
     let mut room = room(&module_with(&slow(), &sliced(100)));
     connect(&mut room, 1);
     outputs(&mut room, NOW);
@@ -363,11 +363,11 @@ fn a_client_that_leaves_while_its_message_is_handled_leaves_after_it() {
     room.handle_event(NOW, Event::Disconnect(ClientId(1)))
         .unwrap();
     connect(&mut room, 1);
-    assert_eq!(numbers(&mut room, NOW), [10, 11, 6, 5], "and may come back");
+    assert_eq!(numbers(&mut room, NOW), [10, 11, 6, 5], "and can reconnect");
 }
 
 #[test]
-fn a_timer_that_is_due_while_the_room_is_paused_fires_after_the_event() {
+fn a_timer_due_during_a_paused_event_fires_after_it() {
     let mut room = room(&module_with(&slow(), &sliced(100)));
     connect(&mut room, 1);
     outputs(&mut room, NOW);
@@ -381,7 +381,7 @@ fn a_timer_that_is_due_while_the_room_is_paused_fires_after_the_event() {
 }
 
 #[test]
-fn a_timer_that_is_cancelled_by_the_paused_event_does_not_fire() {
+fn a_timer_cancelled_by_the_paused_event_does_not_fire() {
     let body = "(local $i i32)
         (loop $next
             (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 500))))
@@ -398,25 +398,29 @@ fn a_timer_that_is_cancelled_by_the_paused_event_does_not_fire() {
     connect(&mut room, 1);
     outputs(&mut room, NOW);
     send(&mut room, "begins");
-    assert_eq!(room.poll_timeout(), None, "it may yet be changed");
+    assert_eq!(
+        room.poll_timeout(),
+        None,
+        "the paused event may still change it"
+    );
     room.handle_timeout(Instant::from_millis(50));
     assert_eq!(numbers(&mut room, Instant::from_millis(50)), [0_i32; 0]);
 }
 
 #[test]
-fn what_a_paused_room_has_said_can_be_taken_already() {
+fn outputs_of_a_paused_room_can_be_polled() {
     let mut room = room(&module_with(&slow(), &sliced(100)));
     connect(&mut room, 1);
     outputs(&mut room, NOW);
     send(&mut room, "begins");
-    let (_, first) = next_message(&mut room).expect("it has said something");
+    let (_, first) = next_message(&mut room).expect("an output is pending");
     assert_eq!(first, OwnedPayload::Bytes(10_u32.to_le_bytes().into()));
     assert_eq!(room.poll_output(), None);
     assert_eq!(numbers(&mut room, NOW), [11]);
 }
 
 #[test]
-fn initialising_may_be_paused() {
+fn initialization_can_be_paused() {
     let body = "(local $i i32)
         (loop $next
             (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 500))))
@@ -446,12 +450,12 @@ fn a_paused_room_can_be_closed() {
     let fuel = room.fuel_used();
     room.close();
     assert!(!room.has_work(Instant::MAX));
-    assert_eq!(numbers(&mut room, NOW), [10], "what it had said");
+    assert_eq!(numbers(&mut room, NOW), [10], "outputs from before closing");
     assert_eq!(room.fuel_used(), fuel);
 }
 
 #[test]
-fn an_event_has_one_budget_for_all_of_its_slices() {
+fn the_fuel_limit_of_an_event_spans_its_slices() {
     let text = speaker(&[("message", "(loop (br 0))")], "");
     for slice in [100, 3_333, 10_000, u64::MAX] {
         let limits = limits(|limits| {
@@ -476,7 +480,7 @@ fn an_event_has_one_budget_for_all_of_its_slices() {
 }
 
 #[test]
-fn deep_recursion_that_is_paused_still_overflows_its_stack() {
+fn endless_recursion_across_slices_overflows_the_stack() {
     let text = guest_0_2(ENV, &[("message", "(call $f)")], "(func $f (call $f))");
     let limits = limits(|limits| (limits.fuel_per_slice, limits.max_recursion_depth) = (10, 500));
     let mut room = room(&module_with(&text, &limits));
@@ -495,7 +499,7 @@ fn deep_recursion_that_is_paused_still_overflows_its_stack() {
 
 type TestHost = Host<ManualClock, RecordingTransport>;
 
-/// A host with rooms of a guest that has client 1.
+/// A host with `rooms` rooms of a module, each with client 1.
 fn host_of(module: &Module, rooms: usize) -> (TestHost, Vec<RoomKey>) {
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
     let keys: Vec<_> = (0..rooms)
@@ -508,12 +512,12 @@ fn host_of(module: &Module, rooms: usize) -> (TestHost, Vec<RoomKey>) {
     (host, keys)
 }
 
-fn tell(host: &mut TestHost, room: RoomKey) {
+fn send_go(host: &mut TestHost, room: RoomKey) {
     host.enqueue(room, Event::message(ClientId(1), "go"))
         .unwrap();
 }
 
-/// A guest that says a number now and then, for ever.
+/// A guest that loops endlessly and sends a number now and then.
 fn spinning() -> String {
     speaker(
         &[(
@@ -528,17 +532,17 @@ fn spinning() -> String {
 }
 
 #[test]
-fn rooms_that_spin_get_turns_alternately() {
+fn busy_rooms_alternate_slices() {
     let (mut host, keys) = host_of(&module_with(&spinning(), &sliced(2_000)), 2);
-    keys.iter().for_each(|key| tell(&mut host, *key));
+    keys.iter().for_each(|key| send_go(&mut host, *key));
     let fuel = |host: &TestHost| [0, 1].map(|i| host.room(keys[i]).unwrap().fuel_used());
     let mut last = fuel(&host);
     for turn in 0..40 {
-        // One slice and no more.
+        // Exactly one slice.
         assert_eq!(
             host.poll(Budget::fuel(1)),
             Some(Instant::ZERO),
-            "there is work left"
+            "there is more work"
         );
         let now = fuel(&host);
         let used = [0, 1].map(|i| now[i] - last[i]);
@@ -552,7 +556,7 @@ fn rooms_that_spin_get_turns_alternately() {
 }
 
 #[test]
-fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_one() {
+fn a_timer_due_in_a_queued_room_does_not_queue_it_twice() {
     let text = speaker(
         &[
             (
@@ -567,7 +571,7 @@ fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_on
     let (mut host, keys) = host_of(&module_with(&text, &sliced(2_000)), 2);
     host.enqueue(keys[0], Event::Connect(ClientId(2))).unwrap();
     host.poll(Budget::UNLIMITED);
-    keys.iter().for_each(|key| tell(&mut host, *key));
+    keys.iter().for_each(|key| send_go(&mut host, *key));
     host.clock().set(Instant::from_millis(10));
     let fuel = |host: &TestHost| [0, 1].map(|i| host.room(keys[i]).unwrap().fuel_used());
     let before = fuel(&host);
@@ -582,25 +586,25 @@ fn a_timer_that_runs_off_while_its_room_waits_for_its_turn_gives_it_no_second_on
 }
 
 #[test]
-fn a_room_that_spins_does_not_keep_another_from_answering() {
+fn a_busy_room_does_not_block_another() {
     let spinning = module_with(&spinning(), &sliced(2_000));
     let (mut host, keys) = host_of(&spinning, 1);
     let echo = host.open("echo", &module(&crate::support::echo())).unwrap();
     host.enqueue(echo, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
-    tell(&mut host, keys[0]);
+    send_go(&mut host, keys[0]);
     for _ in 0..20 {
-        tell(&mut host, echo);
+        send_go(&mut host, echo);
         host.transport_mut().sent.clear();
-        // Both have a slice of it.
+        // Enough for a slice of each room.
         host.poll(Budget::fuel(4_000));
-        let answers = host
+        let replies = host
             .transport()
             .sent
             .iter()
             .filter(|sent| sent.room == echo);
         assert_eq!(
-            answers.map(|sent| &sent.payload).collect::<Vec<_>>(),
+            replies.map(|sent| &sent.payload).collect::<Vec<_>>(),
             [&OwnedPayload::Text("go".into())]
         );
         assert!(!host.room(keys[0]).unwrap().is_closed());
@@ -608,9 +612,9 @@ fn a_room_that_spins_does_not_keep_another_from_answering() {
 }
 
 #[test]
-fn a_budget_of_fuel_gives_control_back() {
+fn poll_returns_when_its_fuel_is_used_up() {
     let (mut host, keys) = host_of(&module_with(&spinning(), &sliced(1_000)), 3);
-    keys.iter().for_each(|key| tell(&mut host, *key));
+    keys.iter().for_each(|key| send_go(&mut host, *key));
     let total = |host: &TestHost| host.rooms().map(|(_, room)| room.fuel_used()).sum::<u64>();
     for budget in [1, 1_000, 10_000, 50_000] {
         let before = total(&host);
@@ -619,14 +623,14 @@ fn a_budget_of_fuel_gives_control_back() {
         assert!(used >= budget, "{used} of {budget}");
         assert!(
             used <= budget + 1_100,
-            "only the last slice may pass it: {used} of {budget}"
+            "only the last slice may exceed it: {used} of {budget}"
         );
     }
 }
 
 #[test]
-fn a_budget_of_time_gives_control_back() {
-    /// A clock that goes on by a millisecond each time it is asked.
+fn poll_returns_when_its_time_is_up() {
+    /// A clock that advances by a millisecond on each read.
     #[derive(Default)]
     struct Ticking(std::cell::Cell<u64>);
 
@@ -650,14 +654,14 @@ fn a_budget_of_time_gives_control_back() {
     assert_eq!(host.poll(Budget::until(until)), Some(Instant::ZERO));
     assert!(host.clock().0.get() <= before + 21);
     assert!(!host.room(room).unwrap().is_closed());
-    // Whichever bound comes first.
+    // The bound that is reached first counts.
     let until = Instant::from_millis(host.clock().0.get() + 1_000_000);
     host.poll(Budget::fuel(1).and_until(until));
     assert!(host.clock().0.get() <= before + 25);
 }
 
 #[test]
-fn a_budget_is_kept_by_long_copies_and_chains_of_calls() {
+fn slices_bound_bulk_copies_host_calls_and_recursion() {
     let fill = "(loop (memory.fill (i32.const 0) (i32.const 0) (i32.const 65536)) (br 0))";
     let calls = "(loop (call $set_timer (i32.const 1)) (br 0))";
     let recursion = "(loop (call $fib (i32.const 20)) (br 0))";
@@ -669,7 +673,7 @@ fn a_budget_is_kept_by_long_copies_and_chains_of_calls() {
             &module_with(&speaker(&[("message", body)], fib), &sliced(5_000)),
             1,
         );
-        tell(&mut host, keys[0]);
+        send_go(&mut host, keys[0]);
         let fuel = |host: &TestHost| host.room(keys[0]).unwrap().fuel_used();
         for _ in 0..10 {
             let before = fuel(&host);
@@ -682,8 +686,8 @@ fn a_budget_is_kept_by_long_copies_and_chains_of_calls() {
 }
 
 #[test]
-fn a_room_is_unaffected_by_when_it_is_resumed() {
-    // Resuming again and again between takes nothing away and adds nothing.
+fn extra_resumes_do_not_change_the_outputs() {
+    // Extra calls of `resume` neither lose nor add outputs.
     let mut room = room(&module_with(&slow(), &sliced(50)));
     connect(&mut room, 1);
     outputs(&mut room, NOW);
@@ -691,16 +695,16 @@ fn a_room_is_unaffected_by_when_it_is_resumed() {
     while room.has_work(NOW) {
         room.resume(NOW);
     }
-    // The room has finished its event, but not what comes after it.
+    // The event is finished; the next one must wait for its outputs.
     send(&mut room, b"waits");
     room.resume(NOW);
     assert!(!room.has_work(NOW));
-    assert_eq!(said_so_far(&mut room), [10, 11]);
+    assert_eq!(pending_outputs(&mut room), [10, 11]);
     assert_eq!(numbers(&mut room, NOW), [20, 21]);
 }
 
-/// What the room has said, without letting it go on.
-fn said_so_far(room: &mut Room) -> Vec<u32> {
+/// The room's pending outputs, without resuming it.
+fn pending_outputs(room: &mut Room) -> Vec<u32> {
     std::iter::from_fn(|| {
         let (_, payload) = next_message(room)?;
         let bytes = payload.as_payload().as_bytes();

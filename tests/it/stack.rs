@@ -1,16 +1,16 @@
-//! No instruction takes stack of the host each time that it is executed.
+//! No instruction grows the host's stack when it is repeated.
 //!
-//! The interpreter goes from one instruction to the next by calls that must be jumps. If the
-//! compiler does not make a jump of one of them, a guest that repeats it overflows the stack of the
-//! thread, which ends the process. So each instruction is repeated here, in a thread with a small
-//! stack. Which one it was is the last line that `--nocapture` shows.
+//! The interpreter dispatches instructions by tail calls. If the compiler does not turn one of
+//! them into a jump, a guest that repeats the instruction overflows the thread's stack, which
+//! aborts the process. So each instruction is repeated here, in a thread with a small stack. The
+//! last line that `--nocapture` shows is the guest that failed.
 
 use crate::support::{assemble, connect, guest_0_2, limits, room};
 use stateroom_wasmi_host::{LoadOptions, Module};
 use std::thread;
 
-/// As many times as would fill the stack with return addresses and what goes with them. Where the
-/// interpreter is not optimised, it goes on in a loop, and all of this is only to be seen to run.
+/// Enough repetitions for leaked stack frames to overflow the stack. An interpreter that is not
+/// optimised dispatches in a loop; then the test only shows that each instruction runs.
 const TIMES: u32 = if cfg!(debug_assertions) {
     1_000
 } else {
@@ -20,39 +20,43 @@ const STACK_BYTES: usize = 256 << 10;
 
 const NUMBERS: [&str; 4] = ["i32", "i64", "f32", "f64"];
 
-/// An instruction, and the types of what it takes and answers.
+/// An instruction, the types of its operands, and whether it has a result.
 struct Instruction {
     text: String,
-    takes: Vec<&'static str>,
-    answers: bool,
+    operands: Vec<&'static str>,
+    has_result: bool,
 }
 
-fn instruction(text: impl Into<String>, takes: &[&'static str], answers: bool) -> Instruction {
+fn instruction(
+    text: impl Into<String>,
+    operands: &[&'static str],
+    has_result: bool,
+) -> Instruction {
     Instruction {
         text: text.into(),
-        takes: takes.to_vec(),
-        answers,
+        operands: operands.to_vec(),
+        has_result,
     }
 }
 
 #[test]
-fn no_number_instruction_takes_stack() {
+fn no_number_instruction_grows_the_stack() {
     repeat(&numbers());
 }
 
 #[test]
-fn no_memory_instruction_takes_stack() {
+fn no_memory_instruction_grows_the_stack() {
     repeat(&memory());
 }
 
 #[test]
-fn no_control_instruction_takes_stack() {
+fn no_control_instruction_grows_the_stack() {
     repeat(&control());
 }
 
 #[cfg(feature = "simd")]
 #[test]
-fn no_vector_instruction_takes_stack() {
+fn no_vector_instruction_grows_the_stack() {
     repeat(&vectors());
 }
 
@@ -62,8 +66,8 @@ fn repeat(instructions: &[Instruction]) {
     let thread = thread::Builder::new()
         .stack_size(STACK_BYTES)
         .spawn(run)
-        .expect("a thread starts");
-    thread.join().expect("nothing fails");
+        .expect("the thread starts");
+    thread.join().expect("no instruction fails");
 }
 
 fn run(guest: &str) {
@@ -73,7 +77,7 @@ fn run(guest: &str) {
     } else {
         ""
     };
-    let text = guest_0_2("", &[("connect", guest)], &format!("{MORE} {v128}"));
+    let text = guest_0_2("", &[("connect", guest)], &format!("{DEFINITIONS} {v128}"));
     println!("{guest}");
     let options = LoadOptions::new();
     #[cfg(feature = "simd")]
@@ -85,8 +89,8 @@ fn run(guest: &str) {
     assert_eq!(room.fault(), None, "{guest}");
 }
 
-/// What the instructions refer to.
-const MORE: &str = "(table $t 8 funcref) (elem (i32.const 0) $none) (elem $e func $none)
+/// Definitions that the instructions refer to.
+const DEFINITIONS: &str = "(table $t 8 funcref) (elem (i32.const 0) $none) (elem $e func $none)
     (data $d \"data\") (type $none (func)) (func $none) (func $one (param i32) (result i32) (local.get 0))
     (global $i32 (mut i32) (i32.const 1)) (global $i64 (mut i64) (i64.const 1))
     (global $f32 (mut f32) (f32.const 1)) (global $f64 (mut f64) (f64.const 1))
@@ -96,37 +100,37 @@ const MORE: &str = "(table $t 8 funcref) (elem (i32.const 0) $none) (elem $e fun
         (return_call_indirect $t (param i32) (i32.sub (local.get 0) (i32.const 1)) (i32.const 7)))))
     (elem (i32.const 7) $tail_indirect)";
 
-/// A function for each way in which an operand may reach the instruction: from a local, as a
-/// constant, or as a result.
+/// A function for each source of the operands: a local, a constant, or a result.
 fn guests(instruction: &Instruction) -> Vec<String> {
-    type From = fn(&str) -> String;
-    let local: From = |ty| format!("(local.get ${ty})");
-    let constant: From = |ty| match ty {
+    type Source = fn(&str) -> String;
+    let local: Source = |ty| format!("(local.get ${ty})");
+    let constant: Source = |ty| match ty {
         "v128" => "(v128.const i32x4 1 2 3 4)".to_owned(),
         ty => format!("({ty}.const 3)"),
     };
-    let result: From = |ty| match ty {
+    let result: Source = |ty| match ty {
         "v128" => "(v128.not (local.get $v128))".to_owned(),
         "i32" | "i64" => format!("({ty}.or (local.get ${ty}) (local.get ${ty}))"),
         ty => format!("({ty}.abs (local.get ${ty}))"),
     };
-    let ways = [
+    let sources = [
         [local, local],
         [local, constant],
         [constant, local],
         [result, local],
         [local, result],
     ];
-    let mut guests: Vec<String> = ways
+    let mut guests: Vec<String> = sources
         .iter()
         .map(|[first, others]| {
-            let mut operands = instruction.takes.iter().enumerate();
-            let operands: String = operands
-                .by_ref()
+            let operands: String = instruction
+                .operands
+                .iter()
+                .enumerate()
                 .map(|(i, ty)| if i == 0 { first(ty) } else { others(ty) })
                 .collect();
             let call = format!("({} {operands})", instruction.text);
-            repeated(&if instruction.answers {
+            repeated(&if instruction.has_result {
                 format!("(drop {call})")
             } else {
                 call
@@ -496,8 +500,12 @@ fn vectors() -> Vec<Instruction> {
             false,
         ));
     }
-    for (name, takes) in [("const i32x4 1 2 3 4", &[][..]), ("store", &["i32", V])] {
-        all.push(instruction(format!("v128.{name}"), takes, takes.is_empty()));
+    for (name, operands) in [("const i32x4 1 2 3 4", &[][..]), ("store", &["i32", V])] {
+        all.push(instruction(
+            format!("v128.{name}"),
+            operands,
+            operands.is_empty(),
+        ));
     }
     all.push(instruction(
         "i8x16.shuffle 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 31",
@@ -512,9 +520,9 @@ fn vectors() -> Vec<Instruction> {
 }
 
 #[cfg(feature = "simd")]
-fn push(all: &mut Vec<Instruction>, shapes: &str, names: &str, takes: &[&'static str]) {
+fn push(all: &mut Vec<Instruction>, shapes: &str, names: &str, operands: &[&'static str]) {
     for shape in shapes.split_whitespace() {
         let names = names.split_whitespace();
-        all.extend(names.map(|name| instruction(format!("{shape}.{name}"), takes, true)));
+        all.extend(names.map(|name| instruction(format!("{shape}.{name}"), operands, true)));
     }
 }

@@ -1,4 +1,4 @@
-//! The timer of a room, and the timers of a host.
+//! Timers of a room and of a host.
 
 use crate::support::{
     ENV, connect, guest_0_2, limits, module, next_message, numbers, outputs, room, room_of_one,
@@ -17,8 +17,8 @@ fn ms(millis: u64) -> Instant {
     Instant::from_millis(millis)
 }
 
-/// A guest that sets its timer to each of the numbers in a binary message, and says 7 when it runs
-/// off.
+/// A guest that sets its timer to each number of a binary message in turn, and sends 7 when it
+/// fires.
 fn alarm() -> Module {
     module(&speaker(
         &[
@@ -58,7 +58,7 @@ fn alarm_room() -> Room {
 }
 
 #[test]
-fn a_timer_fires_once_when_its_time_has_come() {
+fn a_timer_fires_once_at_its_deadline() {
     let mut room = alarm_room();
     assert_eq!(room.poll_timeout(), NEVER);
     set_timers(&mut room, ms(0), &[20]);
@@ -80,7 +80,7 @@ fn a_timer_fires_once_when_its_time_has_come() {
 }
 
 #[test]
-fn setting_a_timer_replaces_the_one_before() {
+fn setting_a_timer_replaces_the_previous_one() {
     let mut room = alarm_room();
     set_timers(&mut room, ms(0), &[20, 50, 10, 30]);
     assert_eq!(room.poll_timeout(), Some(ms(30)));
@@ -102,7 +102,7 @@ fn setting_a_timer_to_zero_cancels_it() {
     assert_eq!(room.poll_timeout(), NEVER);
     room.handle_timeout(Instant::MAX);
     assert_eq!(numbers(&mut room, Instant::MAX), [0_i32; 0]);
-    // Also in one event, and where there is none.
+    // Also within one event, and when no timer is set.
     set_timers(&mut room, ms(2), &[5, 0]);
     assert_eq!(room.poll_timeout(), NEVER);
     set_timers(&mut room, ms(3), &[0]);
@@ -119,7 +119,7 @@ fn a_late_timer_fires_once() {
 }
 
 #[test]
-fn deadlines_count_from_the_now_of_the_event() {
+fn deadlines_count_from_the_time_of_the_event() {
     let mut room = alarm_room();
     set_timers(&mut room, ms(1234), &[10]);
     assert_eq!(room.poll_timeout(), Some(ms(1244)));
@@ -131,7 +131,7 @@ fn deadlines_count_from_the_now_of_the_event() {
 }
 
 #[test]
-fn a_timer_set_within_a_late_timer_counts_from_when_that_fired() {
+fn a_timer_set_by_a_late_timer_counts_from_its_firing() {
     let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
     let text = speaker(
         &[
@@ -150,7 +150,7 @@ fn a_timer_set_within_a_late_timer_counts_from_when_that_fired() {
 }
 
 #[test]
-fn a_timer_set_when_the_room_begins_counts_from_then() {
+fn a_timer_set_in_initialize_counts_from_zero() {
     let text = guest_0_2(
         ENV,
         &[("initialize", "(call $set_timer (i32.const 30))")],
@@ -161,7 +161,7 @@ fn a_timer_set_when_the_room_begins_counts_from_then() {
 }
 
 #[test]
-fn time_that_runs_backwards_stands_still() {
+fn time_that_runs_backwards_is_clamped() {
     let mut room = alarm_room();
     set_timers(&mut room, ms(100), &[1000]);
     set_timers(&mut room, ms(50), &[10]);
@@ -174,7 +174,7 @@ fn time_that_runs_backwards_stands_still() {
 }
 
 #[test]
-fn the_farthest_timers_saturate() {
+fn deadlines_saturate() {
     let mut room = alarm_room();
     set_timers(&mut room, ms(1), &[u32::MAX]);
     assert_eq!(room.poll_timeout(), Some(ms(1 + 4_294_967_295)));
@@ -209,7 +209,7 @@ fn arithmetic_on_time_saturates() {
 }
 
 #[test]
-fn calls_that_are_not_called_for_do_nothing() {
+fn spurious_calls_are_no_ops() {
     let mut room = alarm_room();
     let before = room.stats();
     for _ in 0..3 {
@@ -222,7 +222,7 @@ fn calls_that_are_not_called_for_do_nothing() {
 }
 
 #[test]
-fn a_timer_waits_until_the_outputs_were_taken() {
+fn a_timer_fires_after_pending_outputs_are_polled() {
     let text = speaker(
         &[
             (
@@ -236,12 +236,12 @@ fn a_timer_waits_until_the_outputs_were_taken() {
     let mut room = room(&module(&text));
     connect(&mut room, 1);
     room.handle_timeout(ms(5));
-    assert_eq!(room.poll_timeout(), Some(ms(5)), "it is still to fire");
+    assert_eq!(room.poll_timeout(), Some(ms(5)), "it is still pending");
     assert_eq!(numbers(&mut room, ms(5)), [1, 7]);
 }
 
 #[test]
-fn a_timer_that_is_due_comes_before_the_events_that_wait() {
+fn a_due_timer_fires_before_queued_events() {
     let text = speaker(
         &[
             (
@@ -255,11 +255,11 @@ fn a_timer_that_is_due_comes_before_the_events_that_wait() {
     );
     let mut room = room(&module(&text));
     connect(&mut room, 1);
-    send(&mut room, "waits, since the room has something to say");
+    send(&mut room, "queued, since an output is pending");
     assert_eq!(numbers(&mut room, ms(5)), [1, 7, 2]);
 }
 
-/// A host with as many rooms of a guest as asked for, each with client 1.
+/// A host with `rooms` rooms of a module, each with client 1.
 fn host_of<'a>(
     clock: &'a ManualClock,
     module: &Module,
@@ -276,7 +276,7 @@ fn host_of<'a>(
     (host, keys)
 }
 
-/// Which rooms have said 7 since this was asked last.
+/// The rooms that sent 7 since the last call.
 fn fired(host: &mut Host<&ManualClock, RecordingTransport>) -> Vec<RoomKey> {
     let seven = OwnedPayload::Bytes(7_u32.to_le_bytes().into());
     let sent = std::mem::take(&mut host.transport_mut().sent);
@@ -294,7 +294,7 @@ fn set_in(host: &mut Host<&ManualClock, RecordingTransport>, room: RoomKey, dela
 }
 
 #[test]
-fn a_host_asks_to_be_polled_when_the_earliest_timer_is_due() {
+fn poll_returns_the_earliest_deadline() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 3);
     for (key, delay) in keys.iter().zip([30, 10, 20]) {
@@ -316,7 +316,7 @@ fn a_host_asks_to_be_polled_when_the_earliest_timer_is_due() {
 }
 
 #[test]
-fn timers_that_are_due_fire_by_their_deadlines_and_then_in_the_order_of_opening() {
+fn due_timers_fire_by_deadline_then_by_order_of_opening() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 6);
     for (i, delay) in [(5, 20), (4, 10), (3, 20), (2, 30), (1, 10), (0, 20)] {
@@ -329,7 +329,7 @@ fn timers_that_are_due_fire_by_their_deadlines_and_then_in_the_order_of_opening(
 }
 
 #[test]
-fn a_host_forgets_timers_that_were_cancelled_or_replaced() {
+fn cancelled_and_replaced_timers_do_not_wake_the_host() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 2);
     set_in(&mut host, keys[0], 10);
@@ -351,7 +351,7 @@ fn a_host_forgets_timers_that_were_cancelled_or_replaced() {
 }
 
 #[test]
-fn a_timer_that_was_put_off_wakes_nobody() {
+fn a_postponed_timer_takes_no_turn() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 3);
     for (delay, rooms) in [(5, &keys[..1]), (10, &keys[1..]), (100, &keys[1..])] {
@@ -361,13 +361,13 @@ fn a_timer_that_was_put_off_wakes_nobody() {
         host.poll(Budget::UNLIMITED);
     }
     clock.set(ms(10));
-    // The least that can be asked for is one turn, and that is all there is to do.
+    // The smallest budget is one turn, and there is no more work than that.
     assert_eq!(host.poll(Budget::fuel(0)), Some(ms(100)));
     assert_eq!(fired(&mut host), keys[..1]);
 }
 
 #[test]
-fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
+fn a_timer_due_while_the_transport_is_blocked_fires_later() {
     let text = speaker(
         &[
             (
@@ -394,12 +394,12 @@ fn a_timer_that_ran_off_while_the_transport_refused_fires_later() {
 }
 
 #[test]
-fn a_room_that_sets_the_same_timer_again_fires_again() {
+fn a_timer_set_again_to_the_same_deadline_fires() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 1);
     set_in(&mut host, keys[0], 10);
     host.poll(Budget::UNLIMITED);
-    // Cancelled and set to the same deadline.
+    // Cancelled, then set to the same deadline.
     set_in(&mut host, keys[0], 0);
     host.poll(Budget::UNLIMITED);
     set_in(&mut host, keys[0], 10);
@@ -410,7 +410,7 @@ fn a_room_that_sets_the_same_timer_again_fires_again() {
 }
 
 #[test]
-fn a_ticking_room_fires_once_in_each_poll() {
+fn a_late_ticking_timer_fires_once_in_each_poll() {
     let timer = "(call $say (i32.const 7)) (call $set_timer (i32.const 10))";
     let module = module(&speaker(
         &[
@@ -424,7 +424,7 @@ fn a_ticking_room_fires_once_in_each_poll() {
     host.enqueue(keys[0], Event::message(ClientId(1), "start"))
         .unwrap();
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(10)));
-    // Many ticks late: the missed ones are not made up for.
+    // Many ticks late: missed ticks are skipped.
     clock.set(ms(1000));
     assert_eq!(host.poll(Budget::UNLIMITED), Some(ms(1010)));
     assert_eq!(fired(&mut host), [keys[0]]);
@@ -439,7 +439,7 @@ fn a_ticking_room_fires_once_in_each_poll() {
 }
 
 #[test]
-fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
+fn a_clock_that_runs_backwards_fires_no_timer_early_or_twice() {
     let clock = ManualClock::new();
     let (mut host, keys) = host_of(&clock, &alarm(), 1);
     clock.set(ms(100));
@@ -451,7 +451,7 @@ fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
     assert_eq!(
         host.poll(Budget::UNLIMITED),
         Some(ms(120)),
-        "the room's time stood still at 100"
+        "the room's time was clamped to 100"
     );
     assert_eq!(fired(&mut host), [] as [RoomKey; 0]);
     clock.set(ms(120));
@@ -465,7 +465,7 @@ fn a_clock_that_goes_backwards_fires_nothing_early_and_nothing_twice() {
 }
 
 #[test]
-fn a_flood_of_timers_within_one_event_is_bounded_by_its_fuel() {
+fn setting_timers_in_a_loop_runs_out_of_fuel() {
     let flood = "(loop $next (call $set_timer (i32.const 5)) (br $next))";
     let limits = limits(|limits| limits.max_fuel_per_event = Some(100_000));
     let mut room = room_of_one(&guest_0_2(ENV, &[("message", flood)], ""), &limits);

@@ -1,4 +1,4 @@
-//! A host in a tokio task, in paused time: it goes on by itself when everybody waits.
+//! A host in a tokio task, in paused time: it advances by itself when all tasks are idle.
 
 use crate::support::{ENV, SAY, echo, guest_0_2, module, module_with};
 use core::time::Duration;
@@ -15,8 +15,7 @@ use tokio::{
 
 const ADA: ClientId = ClientId(1);
 
-/// A guest that says the number of its events so far to everybody when its timer fires, and sets
-/// that to a second; it begins with its first client.
+/// A guest that broadcasts the number of ticks so far once a second, from the first connect on.
 fn clock() -> Module {
     let timer = "(global.set $ticks (i32.add (global.get $ticks) (i32.const 1)))
                  (call $say (global.get $ticks))
@@ -41,11 +40,11 @@ fn text(client: ClientId, text: impl ToString) -> OwnedEvent {
 }
 
 async fn open_with(rooms: &HostHandle, module: &Module) -> RoomKey {
-    let room = rooms.open("room", module).await.expect("it opens");
+    let room = rooms.open("room", module).await.expect("the room opens");
     rooms
         .enqueue(room, OwnedEvent::Connect(ADA))
         .await
-        .expect("it takes a client");
+        .expect("the client may connect");
     room
 }
 
@@ -59,9 +58,9 @@ async fn next(outputs: &mut Receiver<RoomOutput>) -> Option<RoomOutput> {
     }
 }
 
-/// A text that is said next.
-async fn heard(said: &mut Receiver<RoomOutput>) -> String {
-    match next(said).await.expect("the task runs") {
+/// The next text.
+async fn next_text(outputs: &mut Receiver<RoomOutput>) -> String {
+    match next(outputs).await.expect("the task runs") {
         RoomOutput::Message {
             payload: OwnedPayload::Text(text),
             ..
@@ -70,14 +69,14 @@ async fn heard(said: &mut Receiver<RoomOutput>) -> String {
     }
 }
 
-/// Waits until the task has nothing to do: paused time goes on only then.
+/// Waits until the task is idle: paused time advances only then.
 async fn idle() {
     sleep(Duration::from_millis(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_ticks_when_its_time_has_come() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn timers_fire_at_their_deadlines() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let start = Instant::now();
     let room = open_with(&rooms, &clock()).await;
     for tick in 1..=1000_u32 {
@@ -85,7 +84,7 @@ async fn a_clock_ticks_when_its_time_has_come() {
             room: from,
             recipient,
             payload: OwnedPayload::Bytes(bytes),
-        }) = next(&mut said).await
+        }) = next(&mut outputs).await
         else {
             panic!("no tick")
         };
@@ -96,8 +95,8 @@ async fn a_clock_ticks_when_its_time_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rooms_wake_each_at_its_own_time() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn each_room_wakes_at_its_own_deadline() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let timer = |millis: u32| {
         let initialize = format!("(call $set_timer (i32.const {millis}))");
         let say = format!("(call $say (i32.const {millis}))");
@@ -112,13 +111,13 @@ async fn rooms_wake_each_at_its_own_time() {
         rooms
             .open(&millis.to_string(), &timer(millis))
             .await
-            .expect("it opens");
+            .expect("the room opens");
     }
     for millis in [100, 200, 300, 86_400_000_u32] {
         let Some(RoomOutput::Message {
             payload: OwnedPayload::Bytes(bytes),
             ..
-        }) = next(&mut said).await
+        }) = next(&mut outputs).await
         else {
             panic!("no timer")
         };
@@ -128,18 +127,18 @@ async fn rooms_wake_each_at_its_own_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_go_in_and_messages_come_out() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn messages_are_echoed_until_the_client_disconnects() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
         .enqueue(room, text(ADA, "hello"))
         .await
-        .expect("it is taken");
+        .expect("the event is accepted");
     let Some(RoomOutput::Message {
         room: from,
         recipient,
         payload: OwnedPayload::Text(echoed),
-    }) = next(&mut said).await
+    }) = next(&mut outputs).await
     else {
         panic!("no echo")
     };
@@ -150,11 +149,11 @@ async fn events_go_in_and_messages_come_out() {
     rooms
         .enqueue(room, OwnedEvent::message(ADA, vec![0, 255]))
         .await
-        .expect("it is taken");
+        .expect("the event is accepted");
     let Some(RoomOutput::Message {
         payload: OwnedPayload::Bytes(bytes),
         ..
-    }) = next(&mut said).await
+    }) = next(&mut outputs).await
     else {
         panic!("no echo")
     };
@@ -162,14 +161,14 @@ async fn events_go_in_and_messages_come_out() {
     rooms
         .enqueue(room, OwnedEvent::Disconnect(ADA))
         .await
-        .expect("it is taken");
+        .expect("the event is accepted");
     let refused = rooms.enqueue(room, text(ADA, "gone")).await;
     assert_eq!(refused, Err(EventError::NotConnected(ADA)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_said_why() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn rejected_commands_return_the_reason() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let echo = module(&echo());
     let room = open_with(&rooms, &echo).await;
     assert!(matches!(
@@ -180,7 +179,7 @@ async fn what_is_refused_is_said_why() {
     assert_eq!(again, Err(EventError::AlreadyConnected(ADA)));
     rooms.close(room).await.expect("the room is open");
     assert!(
-        matches!(next(&mut said).await, Some(RoomOutput::Closed(closed)) if closed.key == room)
+        matches!(next(&mut outputs).await, Some(RoomOutput::Closed(closed)) if closed.key == room)
     );
     let late = rooms.enqueue(room, text(ADA, "late")).await;
     assert_eq!(late, Err(EventError::UnknownRoom));
@@ -191,17 +190,17 @@ async fn what_is_refused_is_said_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_room_that_is_closed_is_told_of_after_its_last_words() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn a_closed_room_is_reported_after_its_last_messages() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
         .enqueue(room, text(ADA, "last words"))
         .await
-        .expect("it is taken");
+        .expect("the event is accepted");
     idle().await;
     rooms.close(room).await.expect("the room is open");
-    assert_eq!(heard(&mut said).await, "last words");
-    let Some(RoomOutput::Closed(closed)) = next(&mut said).await else {
+    assert_eq!(next_text(&mut outputs).await, "last words");
+    let Some(RoomOutput::Closed(closed)) = next(&mut outputs).await else {
         panic!("not closed")
     };
     assert_eq!(
@@ -216,15 +215,15 @@ async fn a_room_that_is_closed_is_told_of_after_its_last_words() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guest_that_fails_is_told_of() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn a_fault_is_reported() {
+    let (rooms, mut outputs) = spawn(Options::default());
     let fails = guest_0_2(ENV, &[("message", "unreachable")], "");
     let room = open_with(&rooms, &module(&fails)).await;
     rooms
         .enqueue(room, text(ADA, "boom"))
         .await
-        .expect("it is taken");
-    let Some(RoomOutput::Closed(closed)) = next(&mut said).await else {
+        .expect("the event is accepted");
+    let Some(RoomOutput::Closed(closed)) = next(&mut outputs).await else {
         panic!("not closed")
     };
     let fault = closed.fault.expect("a fault");
@@ -235,51 +234,51 @@ async fn a_guest_that_fails_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_lost_when_nobody_receives() {
-    let (rooms, mut said) = spawn(options(4));
+async fn a_full_output_channel_applies_backpressure_without_loss() {
+    let (rooms, mut outputs) = spawn(options(4));
     let mut limits = Limits::default();
     limits.max_inbox_events = 8;
     let room = open_with(&rooms, &module_with(&echo(), &limits)).await;
-    // Events are taken until the channel and the inbox are full: no more, whoever waits.
-    let mut taken = 0;
+    // Events are accepted only until the channel and the inbox are full.
+    let mut accepted = 0;
     loop {
-        match rooms.enqueue(room, text(ADA, taken)).await {
-            Ok(()) => taken += 1,
+        match rooms.enqueue(room, text(ADA, accepted)).await {
+            Ok(()) => accepted += 1,
             Err(EventError::InboxFull) => {
                 idle().await;
-                if rooms.enqueue(room, text(ADA, taken)).await.is_err() {
+                if rooms.enqueue(room, text(ADA, accepted)).await.is_err() {
                     break;
                 }
-                taken += 1;
+                accepted += 1;
             }
             Err(error) => panic!("{error}"),
         }
-        assert!(taken < 100, "there is no bound");
+        assert!(accepted < 100, "the queues are unbounded");
     }
-    assert!(taken >= 4 + 8, "{taken}");
-    // Then the rooms go on as fast as somebody receives.
-    for number in 0..taken {
-        assert_eq!(heard(&mut said).await, number.to_string());
+    assert!(accepted >= 4 + 8, "{accepted}");
+    // Then the rooms progress as outputs are received.
+    for number in 0..accepted {
+        assert_eq!(next_text(&mut outputs).await, number.to_string());
     }
     rooms
         .enqueue(room, text(ADA, "more"))
         .await
-        .expect("there is room again");
-    assert_eq!(heard(&mut said).await, "more");
+        .expect("the inbox has capacity again");
+    assert_eq!(next_text(&mut outputs).await, "more");
 }
 
 #[tokio::test(start_paused = true)]
-async fn timers_wait_for_a_receiver_and_fire_once() {
-    let (rooms, mut said) = spawn(options(1));
+async fn timers_wait_for_channel_capacity_and_fire_once() {
+    let (rooms, mut outputs) = spawn(options(1));
     let _room = open_with(&rooms, &clock()).await;
-    // The first tick fills the channel, and the second waits; there is no third meanwhile.
+    // The first tick fills the channel and the second waits; a third does not fire meanwhile.
     sleep(Duration::from_millis(10_500)).await;
     let mut ticks = Vec::new();
     for _ in 0..3 {
         let Some(RoomOutput::Message {
             payload: OwnedPayload::Bytes(bytes),
             ..
-        }) = next(&mut said).await
+        }) = next(&mut outputs).await
         else {
             panic!("no tick")
         };
@@ -289,13 +288,13 @@ async fn timers_wait_for_a_receiver_and_fire_once() {
         ticks.iter().map(|(tick, _)| *tick).collect::<Vec<_>>(),
         [1, 2, 3]
     );
-    assert_eq!(ticks[0].1, ticks[1].1, "both had waited");
+    assert_eq!(ticks[0].1, ticks[1].1, "both were pending");
 }
 
-/// A single task may put in and take out by turns, however full the channel is.
+/// A single task may alternate between sending and receiving, even if the channel is full.
 #[tokio::test(start_paused = true)]
-async fn a_room_that_ends_while_nobody_receives_stops_nobody() {
-    let (rooms, mut said) = spawn(options(1));
+async fn closed_rooms_do_not_block_commands_when_the_channel_is_full() {
+    let (rooms, mut outputs) = spawn(options(1));
     let echo = module(&echo());
     let mut keys = Vec::new();
     for number in 0..5 {
@@ -303,7 +302,7 @@ async fn a_room_that_ends_while_nobody_receives_stops_nobody() {
             rooms
                 .open(&number.to_string(), &echo)
                 .await
-                .expect("it opens"),
+                .expect("the room opens"),
         );
     }
     for key in &keys {
@@ -311,55 +310,56 @@ async fn a_room_that_ends_while_nobody_receives_stops_nobody() {
     }
     idle().await;
     let last = timeout(Duration::from_secs(1), rooms.open("last", &echo)).await;
-    last.expect("commands are still taken").expect("it opens");
+    last.expect("commands are still handled")
+        .expect("the room opens");
     for key in keys {
         assert!(
-            matches!(next(&mut said).await, Some(RoomOutput::Closed(closed)) if closed.key == key)
+            matches!(next(&mut outputs).await, Some(RoomOutput::Closed(closed)) if closed.key == key)
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_task_ends_with_its_handles() {
-    let (rooms, mut said) = spawn(Options::default());
+async fn the_task_ends_when_its_handles_are_dropped() {
+    let (rooms, mut outputs) = spawn(Options::default());
     open_with(&rooms, &clock()).await;
     let other = rooms.clone();
     drop(rooms);
     assert!(
-        matches!(next(&mut said).await, Some(RoomOutput::Message { .. })),
-        "a clone keeps it"
+        matches!(next(&mut outputs).await, Some(RoomOutput::Message { .. })),
+        "a clone keeps the task running"
     );
     drop(other);
-    // Its timer is set, and is no reason to stay.
+    // A pending timer does not keep the task running.
     let start = Instant::now();
-    assert!(next(&mut said).await.is_none());
+    assert!(next(&mut outputs).await.is_none());
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
-    let (rooms, mut said) = spawn(options(2));
+async fn queued_events_are_handled_after_the_handles_are_dropped() {
+    let (rooms, mut outputs) = spawn(options(2));
     let room = open_with(&rooms, &module(&echo())).await;
     for number in 0..50 {
         rooms
             .enqueue(room, text(ADA, number))
             .await
-            .expect("the inbox holds more");
+            .expect("the inbox has capacity");
     }
     rooms
         .close(
             rooms
                 .open("other", &module(&echo()))
                 .await
-                .expect("it opens"),
+                .expect("the room opens"),
         )
         .await
         .expect("the room is open");
     drop(rooms);
     let mut texts = Vec::new();
     let mut closed = 0;
-    while let Some(said) = next(&mut said).await {
-        match said {
+    while let Some(output) = next(&mut outputs).await {
+        match output {
             RoomOutput::Message {
                 payload: OwnedPayload::Text(text),
                 ..
@@ -376,10 +376,10 @@ async fn what_was_put_in_is_answered_after_the_handles_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rooms_go_on_when_nobody_receives_any_more() {
-    let (rooms, said) = spawn(options(1));
+async fn rooms_keep_running_when_the_receiver_is_dropped() {
+    let (rooms, outputs) = spawn(options(1));
     let room = open_with(&rooms, &module(&echo())).await;
-    drop(said);
+    drop(outputs);
     for number in 0..5000 {
         while rooms.enqueue(room, text(ADA, number)).await == Err(EventError::InboxFull) {
             yield_now().await;
@@ -388,12 +388,12 @@ async fn rooms_go_on_when_nobody_receives_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_capacity_of_zero_is_one() {
-    let (rooms, mut said) = spawn(options(0));
+async fn a_channel_capacity_of_zero_means_one() {
+    let (rooms, mut outputs) = spawn(options(0));
     let room = open_with(&rooms, &module(&echo())).await;
     rooms
         .enqueue(room, text(ADA, "hello"))
         .await
-        .expect("it is taken");
-    assert_eq!(heard(&mut said).await, "hello");
+        .expect("the event is accepted");
+    assert_eq!(next_text(&mut outputs).await, "hello");
 }

@@ -1,4 +1,4 @@
-//! What becomes of messages on their way out: refused for a while, lost, or taken.
+//! Messages in the transport: blocked for a while, failed, or sent.
 
 use crate::{
     host::{host, open, say, sent, texts},
@@ -10,7 +10,7 @@ use stateroom_wasmi_host::{
 };
 
 #[test]
-fn all_that_an_event_sends_goes_out_in_one_poll() {
+fn all_messages_of_an_event_are_sent_in_one_poll() {
     let text = speaker(
         &[(
             "connect",
@@ -20,20 +20,20 @@ fn all_that_an_event_sends_goes_out_in_one_poll() {
     );
     let mut host = host();
     open(&mut host, "room", &module(&text));
-    let said: Vec<_> = host
+    let payloads: Vec<_> = host
         .transport()
         .sent
         .iter()
         .map(|sent| sent.payload.clone())
         .collect();
     assert_eq!(
-        said,
+        payloads,
         [1_i32, 2].map(|number| OwnedPayload::Bytes(number.to_le_bytes().into()))
     );
 }
 
 #[test]
-fn what_the_transport_refuses_is_sent_later_and_in_order() {
+fn blocked_messages_are_sent_later_in_order() {
     let (mut host, module) = (host(), module(&echo()));
     let slow = open(&mut host, "slow", &module);
     host.transport_mut().capacity = Some(2);
@@ -43,12 +43,12 @@ fn what_the_transport_refuses_is_sent_later_and_in_order() {
     host.poll(Budget::UNLIMITED);
     assert_eq!(sent(&mut host), texts([(slow, "1"), (slow, "2")]));
     assert!(host.is_blocked());
-    // What comes now waits behind it.
+    // Further messages queue behind it.
     say(&mut host, slow, "6");
     assert_eq!(
         host.poll_timeout(),
         None,
-        "the transport is waited for, not the clock"
+        "the host waits for the transport, not the clock"
     );
     assert_eq!(host.poll(Budget::UNLIMITED), None);
     assert_eq!(sent(&mut host), []);
@@ -65,24 +65,24 @@ fn what_the_transport_refuses_is_sent_later_and_in_order() {
     assert!(!host.is_blocked());
 }
 
-/// A transport that refuses what one room sends, or loses it.
+/// A transport that blocks for one room and fails for another.
 #[derive(Default)]
-struct Picky {
-    refused: Option<RoomKey>,
-    lost: Option<RoomKey>,
+struct FaultyTransport {
+    blocked: Option<RoomKey>,
+    failing: Option<RoomKey>,
     sent: Vec<(RoomKey, Vec<u8>)>,
     refusals: usize,
 }
 
-impl Transport for Picky {
+impl Transport for FaultyTransport {
     type Error = String;
 
     fn send(&mut self, room: RoomKey, message: OutputMessage<'_>) -> Result<(), SendError<String>> {
-        if self.refused == Some(room) {
+        if self.blocked == Some(room) {
             self.refusals += 1;
             return Err(SendError::WouldBlock);
         }
-        if self.lost == Some(room) {
+        if self.failing == Some(room) {
             return Err(SendError::Failed("lost".to_owned()));
         }
         self.sent
@@ -92,14 +92,14 @@ impl Transport for Picky {
 }
 
 #[test]
-fn a_room_whose_messages_are_refused_delays_no_other() {
-    let mut host = Host::new(ManualClock::new(), Picky::default());
+fn a_blocked_room_delays_no_other() {
+    let mut host = Host::new(ManualClock::new(), FaultyTransport::default());
     let module = module(&echo());
-    let keys = ["refused", "good"].map(|id| host.open(id, &module).unwrap());
+    let keys = ["blocked", "good"].map(|id| host.open(id, &module).unwrap());
     for key in keys {
         host.enqueue(key, Event::Connect(ClientId(1))).unwrap();
     }
-    host.transport_mut().refused = Some(keys[0]);
+    host.transport_mut().blocked = Some(keys[0]);
     for i in 0..10_u8 {
         for key in keys {
             host.enqueue(key, Event::message(ClientId(1), &[i]))
@@ -108,9 +108,9 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
         host.poll(Budget::UNLIMITED);
         assert_eq!(host.transport().sent.last(), Some(&(keys[1], vec![i])));
     }
-    // One try in each poll.
+    // One attempt in each poll.
     assert!(host.transport().refusals <= 10);
-    host.transport_mut().refused = None;
+    host.transport_mut().blocked = None;
     host.transport_mut().sent.clear();
     host.poll(Budget::UNLIMITED);
     let late: Vec<_> = (0..10_u8).map(|i| (keys[0], vec![i])).collect();
@@ -118,9 +118,9 @@ fn a_room_whose_messages_are_refused_delays_no_other() {
 }
 
 #[test]
-fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_timer_does() {
+fn a_blocked_room_is_retried_once_in_each_poll() {
     let clock = ManualClock::new();
-    let mut host = Host::new(&clock, Picky::default());
+    let mut host = Host::new(&clock, FaultyTransport::default());
     let text = speaker(
         &[(
             "message",
@@ -128,8 +128,8 @@ fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_tim
         )],
         "",
     );
-    let room = host.open("refused", &module(&text)).unwrap();
-    host.transport_mut().refused = Some(room);
+    let room = host.open("blocked", &module(&text)).unwrap();
+    host.transport_mut().blocked = Some(room);
     host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     host.enqueue(room, Event::message(ClientId(1), "go"))
         .unwrap();
@@ -141,11 +141,11 @@ fn a_room_whose_messages_are_refused_is_tried_once_in_each_poll_whatever_its_tim
 }
 
 #[test]
-fn a_message_that_is_lost_keeps_nothing_else() {
-    let mut host = Host::new(ManualClock::new(), Picky::default());
+fn a_failed_send_blocks_no_other_message() {
+    let mut host = Host::new(ManualClock::new(), FaultyTransport::default());
     let module = module(&echo());
-    let keys = ["unlucky", "good"].map(|id| host.open(id, &module).unwrap());
-    host.transport_mut().lost = Some(keys[0]);
+    let keys = ["failing", "good"].map(|id| host.open(id, &module).unwrap());
+    host.transport_mut().failing = Some(keys[0]);
     for key in keys {
         host.enqueue(key, Event::Connect(ClientId(1))).unwrap();
         host.enqueue(key, Event::message(ClientId(1), b"1"))
@@ -153,7 +153,7 @@ fn a_message_that_is_lost_keeps_nothing_else() {
     }
     host.poll(Budget::UNLIMITED);
     assert!(!host.is_blocked());
-    host.transport_mut().lost = None;
+    host.transport_mut().failing = None;
     host.enqueue(keys[0], Event::message(ClientId(1), b"2"))
         .unwrap();
     host.poll(Budget::UNLIMITED);
@@ -179,7 +179,7 @@ fn the_recording_transport_can_be_set_to_fail() {
 }
 
 #[test]
-fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
+fn a_failed_room_is_reported_after_its_blocked_messages_are_sent() {
     let body = "(call $send_message (local.get 0) (local.get 1) (local.get 2)) (unreachable)";
     let mut host = host();
     let room = open(
@@ -197,7 +197,7 @@ fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
     host.transport_mut().capacity = None;
     host.poll(Budget::UNLIMITED);
     assert_eq!(sent(&mut host), texts([(room, "last words")]));
-    let closed = host.poll_closed().expect("the room has ended");
+    let closed = host.poll_closed().expect("the room is closed");
     assert!(closed.fault.is_some());
     assert_eq!(
         (closed.stats.messages_in, closed.stats.messages_out),
@@ -206,7 +206,7 @@ fn a_room_that_fails_with_messages_refused_is_reported_when_they_were_sent() {
 }
 
 #[test]
-fn a_transport_sees_each_message_as_the_guest_sent_it() {
+fn the_transport_receives_messages_unresolved() {
     #[derive(Default)]
     struct Checking(usize);
 

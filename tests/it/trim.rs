@@ -1,10 +1,10 @@
-//! Memory that is given back: resident no more, and still what it was.
+//! Trimming returns memory to the operating system and keeps its content.
 
 use crate::support::{connect, guest_0_2, module, outputs, room, send};
 use stateroom_wasmi_host::Instant;
 
-/// A guest of 32 pages that says how many of its bytes are not zero: some of them are from the
-/// start, and a message sets its first byte, wherever it says.
+/// A guest of 32 pages that sends the number of its bytes that are not zero: some are from data
+/// segments, and a message sets the byte at the address that it holds.
 fn counting_bytes() -> String {
     let binary = "(local $at i32) (local $found i32)
         (i32.store8 (i32.load (local.get 1)) (i32.const 1))
@@ -27,26 +27,29 @@ fn counting_bytes() -> String {
 }
 
 #[test]
-fn a_room_that_was_trimmed_reads_what_it_wrote() {
+fn a_trimmed_room_keeps_its_memory() {
     let mut room = room(&module(&counting_bytes()));
     connect(&mut room, 1);
-    // What the guest is sent lies in its memory, too: an address has bytes that are not zero.
+    // The message itself lies in the guest's memory: its address has a byte that is not zero.
     let address = 0x0010_0000_u32;
     let count = |room: &mut stateroom_wasmi_host::Room| {
         send(room, &address.to_le_bytes());
-        outputs(room, Instant::ZERO).pop().expect("it answers").1
+        outputs(room, Instant::ZERO)
+            .pop()
+            .expect("the guest replies")
+            .1
     };
     let before = count(&mut room);
     assert_eq!(
         before, "0x06000000",
         "abc, z, the byte that was set, and one of the address"
     );
-    let given_back = room.trim();
+    let trimmed = room.trim();
     if cfg!(target_os = "linux") {
-        // All but the pages of the four places that are written to, and the ragged ends.
+        // All but the pages of the four addresses that are written to, and the unaligned ends.
         assert!(
-            given_back > (2 << 20) - 10 * 65536,
-            "{given_back} bytes were given back"
+            trimmed > (2 << 20) - 10 * 65536,
+            "{trimmed} bytes were trimmed"
         );
     }
     assert_eq!(count(&mut room), before);
@@ -54,7 +57,7 @@ fn a_room_that_was_trimmed_reads_what_it_wrote() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_that_is_given_back_is_not_resident() {
+fn trimmed_memory_is_not_resident() {
     let resident = || {
         let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
         let pages = statm
@@ -64,12 +67,12 @@ fn memory_that_is_given_back_is_not_resident() {
         pages.expect("the second number") * 4096
     };
     let module = module(&counting_bytes());
-    // So many that what other tests do meanwhile does not matter.
+    // Many rooms, so that concurrent tests do not matter.
     let mut rooms: Vec<_> = (0..100).map(|_| room(&module)).collect();
     let before = resident();
-    let given_back: usize = rooms.iter_mut().map(stateroom_wasmi_host::Room::trim).sum();
+    let trimmed: usize = rooms.iter_mut().map(stateroom_wasmi_host::Room::trim).sum();
     let after = resident();
-    assert!(given_back > 150 << 20, "{given_back} bytes were given back");
+    assert!(trimmed > 150 << 20, "{trimmed} bytes were trimmed");
     assert!(
         before.saturating_sub(after) > 100 << 20,
         "{before} bytes before, {after} after"

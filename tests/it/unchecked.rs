@@ -1,4 +1,4 @@
-//! Modules that are loaded without being validated.
+//! Loading modules without validation.
 
 use crate::{
     determinism::{bundled, play},
@@ -11,22 +11,22 @@ fn load(
     limits: &Limits,
     options: impl Into<LoadOptions>,
 ) -> Result<Module, LoadError> {
-    let found = Module::load(wasm, &Limits::default());
+    let validated = Module::load(wasm, &Limits::default());
     assert!(
-        matches!(found, Ok(_) | Err(LoadError::Abi { .. })),
-        "{found:?}"
+        matches!(validated, Ok(_) | Err(LoadError::Abi { .. })),
+        "{validated:?}"
     );
-    // SAFETY: it is valid, as was just seen.
+    // SAFETY: the validated load above found the module valid.
     unsafe { Module::load_unchecked(wasm, limits, options) }
 }
 
 #[test]
-fn bundled_rooms_do_what_they_do_when_they_are_validated() {
+fn bundled_rooms_behave_the_same_without_validation() {
     let limits = limits(|limits| limits.fuel_per_slice = 700);
     for (name, wasm) in bundled() {
-        let expected = play(&Module::load(&wasm, &limits).expect("it loads"));
+        let expected = play(&Module::load(&wasm, &limits).expect("the module loads"));
         for compilation in [Compilation::Lazy, Compilation::Eager, Compilation::OnDemand] {
-            let module = load(&wasm, &limits, compilation).expect("it loads");
+            let module = load(&wasm, &limits, compilation).expect("the module loads");
             assert_eq!(play(&module), expected, "{name}, {compilation:?}");
         }
     }
@@ -34,19 +34,19 @@ fn bundled_rooms_do_what_they_do_when_they_are_validated() {
 
 #[cfg(feature = "rollback")]
 #[test]
-fn they_can_be_rolled_back_as_well() {
+fn unchecked_modules_can_be_loaded_for_rollback() {
     let mut options = LoadOptions::default();
     options.rollback = true;
     let wasm = assemble(&echo());
-    let module = load(&wasm, &Limits::default(), options).expect("it loads");
+    let module = load(&wasm, &Limits::default(), options).expect("the module loads");
     assert_eq!(
         play(&module),
-        play(&Module::load(&wasm, &Limits::default()).expect("it loads"))
+        play(&Module::load(&wasm, &Limits::default()).expect("the module loads"))
     );
 }
 
 #[test]
-fn what_is_no_room_is_refused_without_validation_too() {
+fn abi_and_size_are_checked_without_validation() {
     let module = assemble("(module)");
     assert!(matches!(
         load(&module, &Limits::default(), Compilation::Eager),

@@ -1,5 +1,5 @@
-//! The part of WASI preview 1 that a room gets. Numbers of errors and layouts of structures are
-//! those of `wasi_snapshot_preview1.witx`.
+//! The part of WASI preview 1 that rooms can use. Error numbers and structure layouts are those of
+//! `wasi_snapshot_preview1.witx`.
 
 use crate::support::{
     SAY, connect, guest_0_2, module, next_message, numbers, outputs, room, room_of_one, send,
@@ -16,7 +16,7 @@ const EINVAL: i32 = 28;
 const ENOSYS: i32 = 52;
 const ESPIPE: i32 = 70;
 
-/// All of preview 1: each function with its parameters (`i` is an i32, `I` an i64). All answer an
+/// All of preview 1: each function with its parameters (`i` is an i32, `I` an i64). All return an
 /// errno but `proc_exit`.
 const FUNCTIONS: [(&str, &str); 46] = [
     ("args_get", "ii"),
@@ -67,8 +67,8 @@ const FUNCTIONS: [(&str, &str); 46] = [
     ("sock_shutdown", "ii"),
 ];
 
-/// Functions that do something; all others answer that they cannot.
-const SERVED: [&str; 13] = [
+/// Functions that are implemented; all others return an error.
+const IMPLEMENTED: [&str; 13] = [
     "args_get",
     "args_sizes_get",
     "environ_get",
@@ -101,7 +101,7 @@ fn import(name: &str) -> String {
     format!(r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param{params}) {result}))"#)
 }
 
-/// A call of a function with these numbers.
+/// A call of a function with these arguments.
 fn call(name: &str, arguments: &[i64]) -> String {
     let (_, params) = FUNCTIONS
         .iter()
@@ -120,7 +120,7 @@ fn call(name: &str, arguments: &[i64]) -> String {
 
 const SEND_BINARY: &str = r#"(import "env" "send_binary" (func $send_binary (param i32 i32 i32)))"#;
 
-/// A guest that does this when client 1 connects.
+/// A guest that runs `body` when client 1 connects.
 fn guest(functions: &[&str], body: &str, more: &str) -> String {
     let imports = functions
         .iter()
@@ -128,32 +128,32 @@ fn guest(functions: &[&str], body: &str, more: &str) -> String {
     guest_0_2(&imports, &[("connect", body)], &format!("{SAY} {more}"))
 }
 
-/// What a function answers to each list of arguments.
-fn answers(name: &str, arguments: &[&[i64]]) -> Vec<i32> {
+/// The errno of a function for each list of arguments.
+fn errnos(name: &str, arguments: &[&[i64]]) -> Vec<i32> {
     let calls = arguments
         .iter()
         .map(|arguments| format!("(call $say {})", call(name, arguments)));
     let mut room = room(&module(&guest(&[name], &calls.collect::<String>(), "")));
     connect(&mut room, 1);
-    let answers = numbers(&mut room, Instant::ZERO);
+    let errnos = numbers(&mut room, Instant::ZERO);
     assert_eq!(room.fault(), None, "{name}");
-    answers
+    errnos
 }
 
-/// What a function answers to one call, and then what lies in memory.
-fn answer(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, Vec<u8>) {
+/// The errno of one call, and `len` bytes of memory after it.
+fn errno_and_memory(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, Vec<u8>) {
     let show = format!("(call $send_binary (i32.const 0) (i32.const {at}) (i32.const {len}))");
     let body = format!("(call $say {}) {show}", call(name, arguments));
-    // Memory is filled so that what is not written is seen.
+    // Memory is filled, so that bytes that the call does not write are recognisable.
     let fill = "(memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x10000))";
-    answer_at(
+    connect_at(
         &guest(&[name], &format!("{fill} {body}"), ""),
         Instant::ZERO,
         RoomOptions::default(),
     )
 }
 
-fn answer_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
+fn connect_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
     let mut room = Room::new(&module(text), "", options).unwrap();
     room.handle_event(now, Event::Connect(ClientId(1))).unwrap();
     assert_eq!(room.fault(), None);
@@ -183,8 +183,11 @@ fn all_functions_can_be_imported_at_once() {
 }
 
 #[test]
-fn functions_that_are_not_served_say_so() {
-    for (name, params) in FUNCTIONS.iter().filter(|(name, _)| !SERVED.contains(name)) {
+fn unsupported_functions_return_an_error() {
+    for (name, params) in FUNCTIONS
+        .iter()
+        .filter(|(name, _)| !IMPLEMENTED.contains(name))
+    {
         let on_files = ["fd_", "path_", "sock_"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
@@ -192,7 +195,7 @@ fn functions_that_are_not_served_say_so() {
         for argument in [0, 3, 65_535, -1] {
             let arguments = vec![argument; params.len()];
             assert_eq!(
-                answers(name, &[&arguments]),
+                errnos(name, &[&arguments]),
                 [expected],
                 "{name}({argument}, …)"
             );
@@ -201,9 +204,9 @@ fn functions_that_are_not_served_say_so() {
 }
 
 #[test]
-fn there_are_no_arguments_and_no_environment() {
+fn arguments_and_environment_are_empty() {
     for name in ["args_sizes_get", "environ_sizes_get"] {
-        let (errno, memory) = answer(name, &[100, 104], 96, 16);
+        let (errno, memory) = errno_and_memory(name, &[100, 104], 96, 16);
         assert_eq!(errno, SUCCESS);
         assert_eq!(
             memory,
@@ -212,14 +215,14 @@ fn there_are_no_arguments_and_no_environment() {
         );
     }
     for name in ["args_get", "environ_get"] {
-        let (errno, memory) = answer(name, &[100, 104], 96, 16);
+        let (errno, memory) = errno_and_memory(name, &[100, 104], 96, 16);
         assert_eq!(errno, SUCCESS);
         assert_eq!(memory, [0xaa; 16], "nothing is written");
     }
 }
 
 #[test]
-fn the_clocks_show_the_now_of_the_event() {
+fn clocks_return_the_time_of_the_event() {
     let options = RoomOptions::new().unix_time_at_zero(Duration::from_secs(1_700_000_000));
     let now = Instant::from_nanos(123_456_789_012);
     for (clock, expected) in [
@@ -231,49 +234,49 @@ fn the_clocks_show_the_now_of_the_event() {
             "(call $say {}) {show}",
             call("clock_time_get", &[clock, 1, 100])
         );
-        let (errno, time) = answer_at(&guest(&["clock_time_get"], &body, ""), now, options);
+        let (errno, time) = connect_at(&guest(&["clock_time_get"], &body, ""), now, options);
         assert_eq!(
             (errno, time),
             (SUCCESS, expected.to_le_bytes().to_vec()),
             "clock {clock}"
         );
-        let (errno, resolution) = answer("clock_res_get", &[clock, 100], 100, 8);
+        let (errno, resolution) = errno_and_memory("clock_res_get", &[clock, 100], 100, 8);
         assert_eq!(errno, SUCCESS);
         assert_ne!(resolution, [0; 8]);
     }
 }
 
 #[test]
-fn without_a_wall_clock_the_calendar_begins_in_1970() {
+fn the_wall_clock_starts_in_1970_by_default_and_saturates() {
     let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
     let body = format!(
         "(call $say {}) {show}",
         call("clock_time_get", &[0, 0, 100])
     );
     let text = guest(&["clock_time_get"], &body, "");
-    let (_, time) = answer_at(&text, Instant::from_millis(5), RoomOptions::default());
+    let (_, time) = connect_at(&text, Instant::from_millis(5), RoomOptions::default());
     assert_eq!(time, 5_000_000_u64.to_le_bytes());
-    // At the end of time it stands still.
+    // The clock saturates.
     let options = RoomOptions::new().unix_time_at_zero(Duration::MAX);
-    let (_, time) = answer_at(&text, Instant::MAX, options);
+    let (_, time) = connect_at(&text, Instant::MAX, options);
     assert_eq!(time, u64::MAX.to_le_bytes());
 }
 
 #[test]
-fn other_clocks_are_not_there() {
+fn unsupported_clocks_return_einval() {
     // 2 and 3 are the CPU time of a process and of a thread.
     for clock in [2, 3, 4, -1] {
-        assert_eq!(answers("clock_time_get", &[&[clock, 0, 100]]), [EINVAL]);
-        assert_eq!(answers("clock_res_get", &[&[clock, 100]]), [EINVAL]);
+        assert_eq!(errnos("clock_time_get", &[&[clock, 0, 100]]), [EINVAL]);
+        assert_eq!(errnos("clock_res_get", &[&[clock, 100]]), [EINVAL]);
     }
 }
 
 #[test]
-fn the_standard_streams_are_there_and_no_other_files() {
+fn only_the_standard_streams_exist() {
     for fd in [0, 1, 2] {
-        assert_eq!(answers("fd_close", &[&[fd]]), [SUCCESS]);
-        assert_eq!(answers("fd_seek", &[&[fd, 0, 0, 100]]), [ESPIPE]);
-        let (errno, stat) = answer("fd_fdstat_get", &[fd, 104], 104, 24);
+        assert_eq!(errnos("fd_close", &[&[fd]]), [SUCCESS]);
+        assert_eq!(errnos("fd_seek", &[&[fd, 0, 0, 100]]), [ESPIPE]);
+        let (errno, stat) = errno_and_memory("fd_fdstat_get", &[fd, 104], 104, 24);
         assert_eq!(errno, SUCCESS);
         assert_eq!(stat[0], 2, "a character device");
         assert_eq!(stat[2..4], [0; 2], "no flags");
@@ -283,27 +286,27 @@ fn the_standard_streams_are_there_and_no_other_files() {
             if fd == 0 { 0 } else { 1 << 6 },
             "the right to write"
         );
-        assert_eq!(stat[16..], [0; 8], "none to inherit");
+        assert_eq!(stat[16..], [0; 8], "no rights to inherit");
     }
     for fd in [3, 4, 1000, i64::from(i32::MAX), -1] {
-        assert_eq!(answers("fd_close", &[&[fd]]), [EBADF]);
-        assert_eq!(answers("fd_seek", &[&[fd, 0, 0, 100]]), [EBADF]);
-        assert_eq!(answers("fd_fdstat_get", &[&[fd, 100]]), [EBADF]);
-        assert_eq!(answers("fd_write", &[&[fd, 0, 0, 100]]), [EBADF]);
+        assert_eq!(errnos("fd_close", &[&[fd]]), [EBADF]);
+        assert_eq!(errnos("fd_seek", &[&[fd, 0, 0, 100]]), [EBADF]);
+        assert_eq!(errnos("fd_fdstat_get", &[&[fd, 100]]), [EBADF]);
+        assert_eq!(errnos("fd_write", &[&[fd, 0, 0, 100]]), [EBADF]);
     }
     assert_eq!(
-        answers("fd_write", &[&[0, 0, 0, 100]]),
+        errnos("fd_write", &[&[0, 0, 0, 100]]),
         [EBADF],
-        "nothing can be written to the input"
+        "standard input is not writable"
     );
 }
 
 #[test]
-fn yielding_goes_on() {
-    assert_eq!(answers("sched_yield", &[&[], &[]]), [SUCCESS, SUCCESS]);
+fn sched_yield_succeeds() {
+    assert_eq!(errnos("sched_yield", &[&[], &[]]), [SUCCESS, SUCCESS]);
 }
 
-/// Where eight bytes (or as many as told) cannot be.
+/// Pointers at which `len` bytes are out of bounds.
 fn bad_pointers(len: i64) -> [i64; 6] {
     [
         65_536 - len + 1,
@@ -316,83 +319,83 @@ fn bad_pointers(len: i64) -> [i64; 6] {
 }
 
 #[test]
-fn pointers_outside_of_memory_are_answered_with_a_fault_code() {
+fn pointers_out_of_bounds_return_efault() {
     for ptr in bad_pointers(4) {
         for name in ["args_sizes_get", "environ_sizes_get"] {
             assert_eq!(
-                answers(name, &[&[ptr, 100], &[100, ptr]]),
+                errnos(name, &[&[ptr, 100], &[100, ptr]]),
                 [EFAULT, EFAULT],
                 "{name} {ptr}"
             );
         }
         // The number of bytes written does not fit.
-        assert_eq!(answers("fd_write", &[&[1, 0, 0, ptr]]), [EFAULT], "{ptr}");
+        assert_eq!(errnos("fd_write", &[&[1, 0, 0, ptr]]), [EFAULT], "{ptr}");
     }
     for ptr in bad_pointers(8) {
         assert_eq!(
-            answers("clock_time_get", &[&[0, 0, ptr], &[1, 0, ptr]]),
+            errnos("clock_time_get", &[&[0, 0, ptr], &[1, 0, ptr]]),
             [EFAULT; 2],
             "{ptr}"
         );
-        assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [EFAULT], "{ptr}");
+        assert_eq!(errnos("clock_res_get", &[&[0, ptr]]), [EFAULT], "{ptr}");
         // The list of buffers does not fit.
-        assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [EFAULT], "{ptr}");
+        assert_eq!(errnos("fd_write", &[&[1, ptr, 1, 100]]), [EFAULT], "{ptr}");
     }
-    // The list begins within memory, or its end wraps.
+    // The list ends out of bounds, or its end wraps.
     let lists: [&[i64]; 3] = [
         &[1, 65_528, 2, 100],
         &[1, 0xffff_fff8, 2, 100],
         &[1, 0xffff_ffff, 1024, 100],
     ];
-    assert_eq!(answers("fd_write", &lists), [EFAULT; 3]);
+    assert_eq!(errnos("fd_write", &lists), [EFAULT; 3]);
     for ptr in bad_pointers(24) {
-        assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
+        assert_eq!(errnos("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
     }
     for ptr in bad_pointers(16) {
-        assert_eq!(answers("random_get", &[&[ptr, 16]]), [EFAULT]);
+        assert_eq!(errnos("random_get", &[&[ptr, 16]]), [EFAULT]);
     }
-    // Lengths that pass the end, or wrap.
+    // Lengths that exceed memory, or wrap.
     let lengths: [&[i64]; 4] = [
         &[1, 65_536],
         &[65_535, 2],
         &[65_536, 1],
         &[0xffff_ffff, 65_536],
     ];
-    assert_eq!(answers("random_get", &lengths), [EFAULT; 4]);
+    assert_eq!(errnos("random_get", &lengths), [EFAULT; 4]);
 }
 
 #[test]
-fn pointers_at_the_edges_of_memory_are_good() {
+fn pointers_at_the_bounds_of_memory_are_valid() {
     for ptr in [0, 65_536 - 4] {
         assert_eq!(
-            answers("args_sizes_get", &[&[ptr, 100], &[100, ptr]]),
+            errnos("args_sizes_get", &[&[ptr, 100], &[100, ptr]]),
             [SUCCESS; 2]
         );
         assert_eq!(
-            answers("environ_sizes_get", &[&[ptr, 100], &[100, ptr]]),
+            errnos("environ_sizes_get", &[&[ptr, 100], &[100, ptr]]),
             [SUCCESS; 2]
         );
         assert_eq!(
-            answers("fd_write", &[&[1, 65_536, 0, ptr]]),
+            errnos("fd_write", &[&[1, 65_536, 0, ptr]]),
             [SUCCESS],
             "no buffers, no pointer"
         );
     }
     for ptr in [0, 65_536 - 8] {
-        assert_eq!(answers("clock_time_get", &[&[0, 0, ptr]]), [SUCCESS]);
-        assert_eq!(answers("clock_res_get", &[&[0, ptr]]), [SUCCESS]);
+        assert_eq!(errnos("clock_time_get", &[&[0, 0, ptr]]), [SUCCESS]);
+        assert_eq!(errnos("clock_res_get", &[&[0, ptr]]), [SUCCESS]);
         // A list of one buffer, which is empty.
-        assert_eq!(answers("fd_write", &[&[1, ptr, 1, 100]]), [SUCCESS]);
+        assert_eq!(errnos("fd_write", &[&[1, ptr, 1, 100]]), [SUCCESS]);
     }
     for ptr in [0, 65_536 - 24] {
-        assert_eq!(answers("fd_fdstat_get", &[&[1, ptr]]), [SUCCESS]);
+        assert_eq!(errnos("fd_fdstat_get", &[&[1, ptr]]), [SUCCESS]);
     }
     let good: [&[i64]; 4] = [&[0, 65_536], &[65_535, 1], &[65_536, 0], &[0, 0]];
-    assert_eq!(answers("random_get", &good), [SUCCESS; 4]);
+    assert_eq!(errnos("random_get", &good), [SUCCESS; 4]);
 }
 
-/// A guest that writes buffers (pointer, length) to a stream and says the errno and how much was
-/// written.
+/// The errno and the number of bytes written when a guest writes buffers (pointer, length) to a
+/// stream.
 fn write(fd: i64, buffers: &[(u32, u32)]) -> (i32, u32) {
     let list: String = buffers
         .iter()
@@ -411,12 +414,12 @@ fn write(fd: i64, buffers: &[(u32, u32)]) -> (i32, u32) {
         &body,
         &format!("(data (i32.const 1024) \"{list}\")"),
     );
-    let (errno, written) = answer_at(&text, Instant::ZERO, RoomOptions::default());
+    let (errno, written) = connect_at(&text, Instant::ZERO, RoomOptions::default());
     (errno, u32::from_le_bytes(written.try_into().unwrap()))
 }
 
 #[test]
-fn writing_answers_how_much_was_written() {
+fn fd_write_returns_the_number_of_bytes_written() {
     for fd in [1, 2] {
         assert_eq!(write(fd, &[]), (SUCCESS, 0));
         assert_eq!(write(fd, &[(0, 0)]), (SUCCESS, 0));
@@ -428,7 +431,7 @@ fn writing_answers_how_much_was_written() {
 }
 
 #[test]
-fn buffers_outside_of_memory_cannot_be_written() {
+fn buffers_out_of_bounds_return_efault() {
     for buffer in [
         (65_536, 1),
         (65_535, 2),
@@ -452,7 +455,7 @@ fn at_most_64_kib_are_written_at_once() {
 fn at_most_1024_buffers_are_written_at_once() {
     assert_eq!(write(1, &[(0, 1); 1024]), (SUCCESS, 1024));
     assert_eq!(write(1, &[(0, 1); 1025]).0, EINVAL);
-    assert_eq!(answers("fd_write", &[&[1, 0, 0xffff_ffff, 32]]), [EINVAL]);
+    assert_eq!(errnos("fd_write", &[&[1, 0, 0xffff_ffff, 32]]), [EINVAL]);
 }
 
 /// The random numbers of a room with this seed: three times eight bytes.
@@ -472,7 +475,7 @@ fn random(seed: u64) -> Vec<String> {
 }
 
 #[test]
-fn the_same_seed_draws_the_same_numbers_and_another_seed_others() {
+fn random_numbers_depend_only_on_the_seed() {
     let seeds = [0, 1, 2, u64::MAX];
     let mut all: Vec<String> = Vec::new();
     for seed in seeds {
@@ -485,13 +488,13 @@ fn the_same_seed_draws_the_same_numbers_and_another_seed_others() {
 }
 
 #[test]
-fn more_than_64_kib_of_random_bytes_are_refused() {
+fn more_than_64_kib_of_random_bytes_return_einval() {
     let calls: [&[i64]; 3] = [&[0, 65_536], &[0, 65_537], &[0, 0xffff_ffff]];
-    assert_eq!(answers("random_get", &calls), [SUCCESS, EINVAL, EINVAL]);
+    assert_eq!(errnos("random_get", &calls), [SUCCESS, EINVAL, EINVAL]);
 }
 
 #[test]
-fn exiting_is_a_fault_with_its_code() {
+fn proc_exit_is_a_fault_with_its_code() {
     for code in [0, 1, 42, -1, i32::MIN] {
         let text = guest(&["proc_exit"], &call("proc_exit", &[i64::from(code)]), "");
         let mut room = room(&module(&text));
@@ -509,7 +512,7 @@ fn exiting_is_a_fault_with_its_code() {
 }
 
 #[test]
-fn the_constructor_of_a_reactor_is_called_first_and_once() {
+fn the_reactor_constructor_runs_first_and_once() {
     let say = |n: i32| format!("(call $say (i32.const {n}))");
     let text = guest_0_2(
         SEND_BINARY,
@@ -545,7 +548,7 @@ mod printing {
     use std::cell::RefCell;
 
     thread_local! {
-        /// What was logged on this thread, that is, by this test.
+        /// Log lines of this thread, that is, of this test.
         static LINES: RefCell<Vec<(log::Level, String)>> = const { RefCell::new(Vec::new()) };
     }
 
@@ -567,9 +570,9 @@ mod printing {
         fn flush(&self) {}
     }
 
-    /// What is logged when a guest writes these texts, each in one call.
+    /// The log lines when a guest writes these texts, each in one call.
     fn logged(fd: i64, texts: &[&[u8]]) -> Vec<(log::Level, String)> {
-        // Another test may have set it before.
+        // Another test may have set the logger before.
         let _ = log::set_logger(&Logger);
         log::set_max_level(log::LevelFilter::Trace);
         let write = r"
@@ -592,7 +595,7 @@ mod printing {
     }
 
     #[test]
-    fn what_a_guest_prints_is_logged_a_line_at_a_time() {
+    fn output_is_logged_by_line() {
         use log::Level::{Info, Warn};
         assert_eq!(logged(1, &[b"hello\n"]), lines(Info, &["hello"]));
         assert_eq!(logged(2, &[b"oh no\n"]), lines(Warn, &["oh no"]));
@@ -607,7 +610,7 @@ mod printing {
     }
 
     #[test]
-    fn a_guest_cannot_write_control_characters_into_a_log() {
+    fn control_characters_are_escaped_in_the_log() {
         assert_eq!(
             logged(1, &[b"\x1b[31mred\r\0\xff\n"]),
             lines(log::Level::Info, &[r"\x1b[31mred\r\x00\xff"])
@@ -615,7 +618,7 @@ mod printing {
     }
 
     #[test]
-    fn long_lines_are_logged_in_pieces_without_a_loss() {
+    fn long_lines_are_logged_in_pieces_without_loss() {
         let long = "x".repeat(1000);
         let logged = logged(1, &[long.as_bytes(), b"\n"]);
         assert!(logged.len() > 1);
