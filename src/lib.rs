@@ -58,8 +58,8 @@
 //!
 //! [`Module`] is the `.wasm`; [`Room`] is one instance of it with its clients; [`Host`] runs many
 //! rooms. Use a `Room` by itself to drive one from your own event loop. `driver::tokio` (feature
-//! `tokio`) runs a host in a task; the crate `stateroom-wasmi-server` is a WebSocket server, and
-//! `stateroom-wasmi-link` connects rooms on a board to clients at the other end of a line.
+//! `tokio`) runs a host in a task. A WebSocket server, and the protocol between rooms on a board and
+//! their clients elsewhere, are crates of their own: see the repository.
 //!
 //! # Guarantees
 //!
