@@ -92,7 +92,7 @@
 //! | feature | what |
 //! | --- | --- |
 //! | `bridge` | [`Bridge`], the computer's end; needs `alloc` |
-//! | `embedded-io` | [`Ready`], [`ReadyHalves`] and [`NonBlocking`]: wires of `embedded-io` drivers |
+//! | `embedded-io` | `Ready`, `ReadyHalves` and `NonBlocking`: wires of `embedded-io` drivers |
 //! | `log` | ends of sessions go to the `log` facade |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
