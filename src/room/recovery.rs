@@ -264,15 +264,16 @@ impl Restarts {
 
     /// When to restart after one more fault; none if the room is to close.
     fn schedule(&mut self, now: Instant) -> Option<Instant> {
-        if now >= self.started + self.backoff.longest {
+        // Never no time at all: a guest that fails at once would never count as failing in a row, and
+        // a host whose clock stands still would restart it without end.
+        let shortest = Duration::from_nanos(1);
+        if now >= self.started + self.backoff.longest.max(shortest) {
             self.consecutive_faults = 0;
         }
         self.consecutive_faults = self.consecutive_faults.saturating_add(1);
-        // Never at the same time: a host whose clock stands still would restart it without end.
-        let soonest = Duration::from_nanos(1);
         self.backoff
             .wait(self.consecutive_faults)
-            .map(|wait| now + wait.max(soonest))
+            .map(|wait| now + wait.max(shortest))
     }
 
     /// A fresh guest is about to start.

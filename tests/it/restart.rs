@@ -208,6 +208,18 @@ fn the_fault_count_resets_after_running_for_the_longest_wait() {
 }
 
 #[test]
+fn without_waits_a_guest_that_fails_at_once_is_given_up_as_well() {
+    let bad = module(&speaker(&[("initialize", "(unreachable)")], ""));
+    let mut room = open(&bad, backoff(0, 0, 2));
+    for ms in 1..=2 {
+        assert!(!room.is_closed());
+        room.resume(at(ms));
+    }
+    assert_eq!(room.fault(), Some(&unreachable("initialize")));
+    assert_eq!(room.stats().faults, 3);
+}
+
+#[test]
 fn backoff_doubles_from_one_nanosecond_and_saturates() {
     let backoff = Backoff {
         first: Duration::from_nanos(1),
