@@ -98,6 +98,9 @@ pub struct Room {
     /// The clients that will be connected when the inbox is empty; sorted.
     clients: Vec<ClientId>,
     inbox: Inbox,
+    /// Whether the timer fired last. Then an event that waits has its turn before the timer fires
+    /// again, or a timer that is always due would keep all events waiting.
+    is_turn_of_inbox: bool,
     /// The latest time that was passed in; time does not run backwards in a room.
     now: Instant,
     /// Counters, without what the present guest has used.
@@ -209,6 +212,7 @@ impl Room {
             last_fault: None,
             clients: Vec::new(),
             inbox,
+            is_turn_of_inbox: false,
             now: Instant::ZERO,
             stats: RoomStats::default(),
         })
@@ -324,17 +328,18 @@ impl Room {
         self.enqueue_checked(event)
     }
 
-    /// Fires the timer if it is due and the room is not busy, or starts a fresh guest if that is due.
+    /// Fires the timer if it is due, the room is not busy, and no event has waited since it fired
+    /// last; or starts a fresh guest if that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
-        if self.are_outputs_taken() && self.is_timer_due(self.now) {
+        if self.are_outputs_taken() && self.is_turn_of_timer() {
             self.fire();
         }
     }
 
     /// Lets the guest use one more slice: it continues its event, or handles the timer if that is
-    /// due, or else the next event that waits. A no-op while there are outputs to take, unless the
-    /// guest is in the middle of an event.
+    /// due, or else the next event that waits. A timer that is due again at once lets one event pass.
+    /// A no-op while there are outputs to take, unless the guest is in the middle of an event.
     pub fn resume(&mut self, now: Instant) {
         self.advance(now);
         match self.state {
@@ -347,7 +352,7 @@ impl Room {
                 ..
             } => self.replay(),
             _ if !self.are_outputs_taken() => {}
-            _ if self.is_timer_due(self.now) => self.fire(),
+            _ if self.is_turn_of_timer() => self.fire(),
             State::Live {
                 phase: Phase::Idle, ..
             } => self.begin_next(),
@@ -375,14 +380,14 @@ impl Room {
     }
 
     /// When the timer fires, or a fresh guest is started, in room time. None if neither is set, or
-    /// may yet be changed by the event that the guest is in the middle of.
+    /// may yet be changed by the event that the guest is in the middle of or by its initialisation.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Live {
                 guest,
                 phase: Phase::Idle,
-            } => guest.deadline(),
+            } => guest.deadline().filter(|_| !self.is_init_next()),
             State::Restarting { at, .. } => Some(*at),
             State::Live { .. } | State::Closed { .. } => None,
         }
@@ -510,10 +515,23 @@ impl Room {
         self.poll_timeout().is_some_and(|deadline| deadline <= now)
     }
 
+    fn is_turn_of_timer(&self) -> bool {
+        // A restart comes before the events that wait, which need its guest.
+        let has_precedence = self.is_restarting() || !self.is_turn_of_inbox;
+        self.is_timer_due(self.now) && (has_precedence || self.inbox.is_empty())
+    }
+
+    /// Whether the guest is to be initialised next. A timer that its start function set waits for
+    /// that, however late it is.
+    fn is_init_next(&self) -> bool {
+        matches!(self.inbox.next(), Some((EventKind::Init, _)))
+    }
+
     fn fire(&mut self) {
         match &mut self.state {
             State::Live { guest, .. } => {
                 guest.clear_timer();
+                self.is_turn_of_inbox = true;
                 self.begin(&Call::Timer);
             }
             State::Restarting { .. } => self.restart(),
@@ -558,6 +576,7 @@ impl Room {
         let Some((event, payload)) = self.inbox.next() else {
             return;
         };
+        self.is_turn_of_inbox = false;
         guest.outbox_mut().announce(event);
         match guest.begin(self.now, &event.call(&self.id, payload), slice) {
             Ok(Progress::Done) => {

@@ -1,8 +1,8 @@
 //! Timers of a room and of a host.
 
 use crate::support::{
-    ENV, connect, guest_0_2, limits, module, next_message, numbers, outputs, room, room_of_one,
-    send, speaker,
+    ENV, SAY, connect, guest_0_2, limits, module, next_message, numbers, outputs, room,
+    room_of_one, send, speaker,
 };
 use MessageRecipient::Broadcast;
 use stateroom_wasmi_host::{
@@ -257,6 +257,61 @@ fn a_due_timer_fires_before_queued_events() {
     connect(&mut room, 1);
     send(&mut room, "queued, since an output is pending");
     assert_eq!(numbers(&mut room, ms(5)), [1, 7, 2]);
+}
+
+#[test]
+fn a_timer_that_is_always_due_lets_events_pass() {
+    let timer = "(call $set_timer (i32.const 1)) (call $say (i32.const 7))";
+    let text = speaker(
+        &[
+            ("connect", timer),
+            ("timer", timer),
+            ("message", "(call $say (i32.const 2))"),
+        ],
+        "",
+    );
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, RecordingTransport::new());
+    let room = host.open("", &module(&text)).unwrap();
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    for _ in 0..3 {
+        host.enqueue(room, Event::message(ClientId(1), "x"))
+            .unwrap();
+    }
+    // So little at a time that the timer is due again at each of the room's turns.
+    for _ in 0..7 {
+        clock.advance(Duration::from_millis(1));
+        host.poll(Budget::fuel(1));
+    }
+    let sent = &host.transport().sent;
+    let said = sent
+        .iter()
+        .map(|sent| sent.payload.as_payload().as_bytes()[0]);
+    assert_eq!(said.collect::<Vec<_>>(), [7, 7, 2, 7, 2, 7, 2, 7]);
+}
+
+#[test]
+fn a_timer_that_the_start_function_sets_waits_until_the_guest_is_initialised() {
+    let text = guest_0_2(
+        ENV,
+        &[
+            ("initialize", "(call $say (i32.const 1))"),
+            ("timer", "(call $say (i32.const 7))"),
+        ],
+        &format!("{SAY} (func $start (call $set_timer (i32.const 5))) (start $start)"),
+    );
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, RecordingTransport::new());
+    host.open("", &module(&text)).unwrap();
+    // The host is first polled when the timer is long due.
+    clock.set(ms(100));
+    while host.poll(Budget::UNLIMITED).is_some() {}
+    let sent = &host.transport().sent;
+    let said = sent
+        .iter()
+        .map(|sent| sent.payload.as_payload().as_bytes()[0]);
+    assert_eq!(said.collect::<Vec<_>>(), [1, 7]);
 }
 
 /// A host with `rooms` rooms of a module, each with client 1.

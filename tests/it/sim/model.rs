@@ -30,6 +30,8 @@ pub struct Model {
     startup_events: VecDeque<GuestEvent>,
     /// Events that the room accepted and the guest has not begun.
     accepted: VecDeque<GuestEvent>,
+    /// Whether the timer fired last: then one event passes even if it is due again.
+    timer_was_last: bool,
     /// The client of the last `Transport::connected`, until the guest begins with its connect.
     announced: Option<u32>,
     /// The outputs still to come from the current event.
@@ -79,6 +81,7 @@ impl Model {
                 id_bytes: id.len() as u32,
             }]),
             accepted: VecDeque::new(),
+            timer_was_last: false,
             announced: None,
             pending_outputs: VecDeque::new(),
             pending_fault: None,
@@ -213,14 +216,18 @@ impl Model {
             self.restart(now);
         }
         self.now = now;
-        self.drop_rolled_back_timer(now);
+        let passes = self.timer_was_last && !is_timer;
+        if !passes {
+            self.drop_rolled_back_timer(now);
+        }
         let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
         let event = if is_timer {
             assert!(is_due, "the timer {:?} fires at {now}", self.guest.deadline);
+            self.timer_was_last = true;
             self.coverage.count(CoverPoint::Timer);
             GuestEvent::Timer
         } else {
-            assert!(!is_due, "a due timer fires before queued events");
+            assert!(!is_due || passes, "a due timer fires before queued events");
             self.drop_rolled_back_events();
             self.begin_next_event()
         };
@@ -267,6 +274,7 @@ impl Model {
     }
 
     fn begin_next_event(&mut self) -> GuestEvent {
+        self.timer_was_last = false;
         let startup_event = self.startup_events.pop_front();
         let is_startup = startup_event.is_some();
         let event = startup_event
@@ -332,6 +340,7 @@ impl Model {
             };
             self.begin_next_event();
             self.count_rollback(fault);
+            self.drop_rolled_back_timer(self.now);
         }
     }
 
@@ -343,6 +352,7 @@ impl Model {
             && let Some(fault) = self.guest.fails(&GuestEvent::Timer, now)
         {
             self.guest.deadline = None;
+            self.timer_was_last = true;
             self.count_rollback(fault);
         }
     }
