@@ -179,6 +179,7 @@ impl<W: Wire, const N: usize> Link<W, N> {
         self.session.check_timeout(host, timeout);
         let wake_at = host.poll(budget);
         self.session.resume_deferred(host);
+        forget_rooms(host);
         announce_rooms(host);
         self.write(host)?;
         if has_more {
@@ -463,6 +464,23 @@ fn parse_event(
         kind::BYTES => Ok(Event::Message(client, MessagePayload::Bytes(payload))),
         _ => return None,
     })
+}
+
+/// Removes rooms that the host no longer has and that [`Link::poll_closed`] did not take: discarded
+/// ones. Reports them to the bridge, as far as the send buffer has capacity.
+fn forget_rooms<C, T, const N: usize>(host: &mut Host<C, T>)
+where
+    C: Clock,
+    T: Transport + AsMut<LinkTransport<N>>,
+{
+    for slot in 0..MAX_ROOMS {
+        let Some(key) = transport(host).room_at(slot) else {
+            continue;
+        };
+        if host.room(key).is_none() && transport(host).can_report_closed() {
+            transport(host).remove_room(key, None);
+        }
+    }
 }
 
 /// Announces rooms to the bridge, as far as the send buffer has capacity.

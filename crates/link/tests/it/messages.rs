@@ -219,6 +219,26 @@ fn a_closed_room_is_reported_with_its_fault() {
 }
 
 #[test]
+fn a_discarded_room_is_reported_and_frees_its_place() {
+    let mut board = board(&[("gone", &echo())]);
+    let mut bridge = Bridge::connect_to(&mut board, 1);
+    bridge.connect(&mut board, 0, 1);
+    bridge.take_messages();
+    let gone = board.host.find("gone").expect("the room is open");
+    board.host.discard(gone).expect("the room is open");
+    bridge.run(&mut board);
+    assert_eq!(bridge.take_messages(), messages([(ROOM_CLOSED, "0x0000")]));
+
+    // As many more as the link carries, each discarded before the bridge knows of it.
+    for _ in 0..20 {
+        let room = board.open("short-lived", &echo(), &Limits::default());
+        board.host.discard(room).expect("the room is open");
+        bridge.run(&mut board);
+    }
+    assert_eq!(bridge.take_messages(), []);
+}
+
+#[test]
 fn frames_of_unknown_kinds_are_ignored() {
     let mut board = board(&[("", &echo())]);
     let mut bridge = Bridge::connect_to(&mut board, 1);
