@@ -102,6 +102,30 @@ async fn keep_timers_keeps_a_room_while_its_timer_is_set() {
 }
 
 #[tokio::test]
+async fn keep_timers_keeps_a_room_that_is_in_the_middle_of_an_event() {
+    let slow = "(local i32)
+        (call $set_timer (i32.const 2000))
+        (local.set 1 (i32.const 5000000))
+        (loop (br_if 0 (local.tee 1 (i32.sub (local.get 1) (i32.const 1)))))";
+    let guest = guest_0_2(ENV, &[("disconnect", slow)], "");
+    let server = Server::guest(&guest, &["--room-idle", "0", "--keep-timers"]);
+    let start = Instant::now();
+    let client = server.join("/r").await;
+    server
+        .until_room("r", "the client has joined", |room| room.is_some())
+        .await;
+    client.leave().await;
+    server
+        .until_room("r", "the room is closed", |room| room.is_none())
+        .await;
+    let elapsed = start.elapsed();
+    assert!(
+        elapsed >= Duration::from_secs(2),
+        "closed after {elapsed:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_room_that_stops_its_timer_is_closed() {
     let server = Server::bundled("clock-rust-0.4", &["--room-idle", "1", "--keep-timers"]);
     let mut client = server.join("").await;
@@ -142,4 +166,29 @@ async fn the_same_seed_gives_the_same_dice() {
     }
     assert_eq!(rolls[0], rolls[1]);
     assert_ne!(rolls[0], rolls[2]);
+}
+
+#[tokio::test]
+async fn a_connection_gets_nothing_that_was_sent_to_the_one_it_replaced() {
+    let say = |at: u32, len: u32| {
+        format!("(call $send_message (i32.const 0) (i32.const {at}) (i32.const {len}))")
+    };
+    // Both connections arrive while the room is initialised.
+    let slow = "(local i32)
+        (local.set 2 (i32.const 5000000))
+        (loop (br_if 0 (local.tee 2 (i32.sub (local.get 2) (i32.const 1)))))";
+    let exports = [
+        ("initialize", slow),
+        ("connect", &say(64, 5)),
+        ("disconnect", &say(69, 3)),
+        ("message", &say(72, 3)),
+    ];
+    let guest = guest_0_2(ENV, &exports, r#"(data (i32.const 64) "hellobyeend")"#);
+    let server = Server::guest(&guest, &[]);
+    let mut older = server.join("/r?token=t").await;
+    let mut newer = server.join("/r?token=t").await;
+    assert_eq!(older.closed().await.0, 1008);
+    newer.expect("hello").await;
+    newer.send("x").await;
+    newer.expect("end").await;
 }

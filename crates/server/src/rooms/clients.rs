@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     ClientId, MessagePayload, OutputMessage, RoomKey, SendError, Transport,
 };
+use std::collections::VecDeque;
 
 /// The clients of all rooms of a worker, as their transport.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ pub(crate) struct Clients {
 #[derive(Debug, Default)]
 struct RoomClients {
     connected: Vec<Client>,
+    /// Clients whose disconnects the room was given and has not handled, in order. One of them may be
+    /// connected again: what the room sends until then is for its earlier connection.
+    leaving: VecDeque<ClientId>,
     last_id: u32,
     tokens: Tokens,
 }
@@ -78,7 +82,8 @@ impl Clients {
         });
     }
 
-    /// Removes a client; if `connection_id` is given, only while that is its connection.
+    /// Removes a client; if `connection_id` is given, only while that is its connection. The room is
+    /// to be given its disconnect.
     pub(crate) fn leave(
         &mut self,
         room: RoomKey,
@@ -91,6 +96,13 @@ impl Clients {
                 && connection_id.is_none_or(|connection| connection == client.sender.connection_id)
         })?;
         Some(connected.swap_remove(index).sender)
+    }
+
+    /// Notes that a room was given the disconnect of a client that was removed.
+    pub(crate) fn note_leaving(&mut self, room: RoomKey, id: ClientId) {
+        if let Some(clients) = self.rooms.get_mut(&room) {
+            clients.leaving.push_back(id);
+        }
     }
 
     /// How many clients a room has.
@@ -150,13 +162,20 @@ impl Transport for Clients {
     }
 
     fn connected(&mut self, room: RoomKey, id: ClientId) -> Result<(), SendError<Infallible>> {
-        let clients = self.rooms.get_mut(&room);
-        let newest = clients
-            .into_iter()
-            .flat_map(|clients| &mut clients.connected)
-            .rfind(|client| client.id == id);
-        if let Some(client) = newest {
+        if let Some(clients) = self.rooms.get_mut(&room)
+            && !clients.leaving.contains(&id)
+            && let Some(client) = clients.connected.iter_mut().find(|client| client.id == id)
+        {
             client.outputs_enabled = true;
+        }
+        Ok(())
+    }
+
+    fn disconnected(&mut self, room: RoomKey, id: ClientId) -> Result<(), SendError<Infallible>> {
+        if let Some(clients) = self.rooms.get_mut(&room)
+            && let Some(index) = clients.leaving.iter().position(|leaving| *leaving == id)
+        {
+            clients.leaving.remove(index);
         }
         Ok(())
     }

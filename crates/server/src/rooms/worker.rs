@@ -242,7 +242,7 @@ impl Worker {
         let client = self.host.transport_mut().client_id(room, token.as_deref());
         if let Some(older) = self.host.transport_mut().leave(room, client, None) {
             older.close(1008, REPLACED, true);
-            self.deliver(room, OwnedEvent::Disconnect(client), None);
+            self.disconnect(room, client);
         }
         self.host.enqueue(room, Event::Connect(client))?;
         self.queue(room).credits.push_back(None);
@@ -276,8 +276,13 @@ impl Worker {
 
     /// Delivers the disconnect of a client that was removed from the transport.
     fn on_disconnect(&mut self, room: RoomKey, client: ClientId) {
-        self.deliver(room, OwnedEvent::Disconnect(client), None);
+        self.disconnect(room, client);
         self.update_idle_deadline(room);
+    }
+
+    fn disconnect(&mut self, room: RoomKey, client: ClientId) {
+        self.host.transport_mut().note_leaving(room, client);
+        self.deliver(room, OwnedEvent::Disconnect(client), None);
     }
 
     /// Starts a room's idle timeout if it has no clients, and else cancels it.
@@ -364,10 +369,10 @@ impl Worker {
             .filter(|(until, _)| *until <= now)
         {
             self.idle.pop_first();
-            // An event in progress may set a timer.
-            let has_timer = self.host.room(key).is_some_and(|room| {
-                room.poll_timeout().is_some() || room.stats().waiting_events > 0
-            });
+            // An event that waits or is in progress may set a timer.
+            let room = self.host.room(key);
+            let has_timer =
+                room.is_some_and(|room| room.poll_timeout().is_some() || room.is_runnable());
             let idle_until =
                 (has_timer && self.keep_timers).then(|| now + self.room_idle.max(MIN_RECHECK));
             if let Some(room) = self.rooms.get_mut(&key) {
