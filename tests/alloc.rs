@@ -373,3 +373,25 @@ fn memory_returns_to_what_it_was_after_an_attack() {
     attack();
     assert_eq!(LIVE_BYTES.get() - before, 0);
 }
+
+#[test]
+fn rooms_that_are_opened_and_removed_between_two_polls_take_no_more_memory() {
+    let mut host = Host::new(ManualClock::new(), Sink::default());
+    let module = echo(&Limits::default());
+    let mut open_and_remove = |times: usize| {
+        for i in 0..times {
+            let key = host.open("room", &module).expect("its id is free");
+            if i % 2 == 0 {
+                host.close(key).expect("it is open");
+            }
+            if i % 4 == 0 {
+                host.poll_closed().expect("it is closed");
+            } else {
+                host.discard(key).expect("it is open");
+            }
+        }
+        LIVE_BYTES.get()
+    };
+    let before = open_and_remove(100);
+    assert_eq!(open_and_remove(2_000), before);
+}

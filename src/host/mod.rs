@@ -185,6 +185,22 @@ struct Queues {
     closed: VecDeque<RoomKey>,
 }
 
+impl Queues {
+    /// Removes the entries of a queue that do not count when they may outnumber those that do, so that
+    /// a driver which opens and discards rooms without polling costs no memory.
+    fn compact(&mut self, rooms: &HashMap<RoomKey, Slot>) {
+        for (queue, queued) in [
+            (&mut self.ready, Queued::Ready),
+            (&mut self.blocked, Queued::Blocked),
+            (&mut self.closed, Queued::Closed),
+        ] {
+            if queue.len() > 2 * rooms.len() + 16 {
+                queue.retain(|key| rooms.get(key).is_some_and(|slot| slot.queued == queued));
+            }
+        }
+    }
+}
+
 struct Slot {
     /// Boxed, since the table of rooms moves its slots when it grows.
     room: Box<Room>,
@@ -494,6 +510,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
     /// What is left of a room that was taken out of the table.
     fn forget(&mut self, key: RoomKey, room: &Room) -> ClosedRoom {
         self.keys.remove(room.id());
+        self.queues.compact(&self.rooms);
         ClosedRoom {
             key,
             id: room.id().into(),
