@@ -9,6 +9,7 @@ mod check;
 mod determinism;
 #[cfg(feature = "embedded-hal")]
 mod embedded_hal;
+mod events_handled;
 mod faults;
 mod fixed_capacity;
 mod heap_estimate;
