@@ -223,7 +223,12 @@ async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::R
         send_closed(&mut host, &mut closed);
         let is_full = host.is_blocked() || closed.is_some();
         let has_work = wake_at.is_some_and(|at| at <= host.clock().now());
-        if has_ended && !is_full && !has_work {
+        // Its events wait for a fresh guest.
+        let waits_for_restart = has_ended
+            && host
+                .rooms()
+                .any(|(_, room)| room.is_restarting() && room.stats().waiting_events > 0);
+        if has_ended && !is_full && !has_work && !waits_for_restart {
             return;
         }
         if has_work {
@@ -238,8 +243,17 @@ async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::R
             }
         };
         if has_ended {
+            let restart = async {
+                match wake_at.filter(|_| waits_for_restart) {
+                    Some(at) => tokio::time::sleep_until(host.clock().at(at)).await,
+                    None => core::future::pending().await,
+                }
+            };
             if !has_work {
-                writable.await;
+                tokio::select! {
+                    () = writable => {}
+                    () = restart => {}
+                }
             }
             continue;
         }

@@ -3,8 +3,8 @@
 use crate::support::{ENV, SAY, echo, guest_0_2, module, module_with};
 use core::time::Duration;
 use stateroom_wasmi_host::{
-    ClientId, EventError, FaultCause, Limits, MessageRecipient, Module, OpenError, OwnedEvent,
-    OwnedPayload, RoomKey, Trap,
+    Backoff, ClientId, EventError, FaultCause, FaultPolicy, Limits, MessageRecipient, Module,
+    OpenError, OwnedEvent, OwnedPayload, RoomKey, Trap,
     driver::tokio::{HostHandle, Options, RoomOutput, spawn},
 };
 use tokio::{
@@ -373,6 +373,30 @@ async fn queued_events_are_handled_after_the_handles_are_dropped() {
         (0..50).map(|number| number.to_string()).collect::<Vec<_>>()
     );
     assert_eq!(closed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_for_a_restart_are_handled_after_the_handles_are_gone() {
+    let fail_at_bytes = guest_0_2(
+        ENV,
+        &[
+            ("binary", "(unreachable)"),
+            (
+                "message",
+                "(call $send_message (i32.const 0) (local.get 1) (local.get 2))",
+            ),
+        ],
+        "",
+    );
+    let (rooms, mut outputs) = spawn(options(8).on_fault(FaultPolicy::Restart(Backoff::default())));
+    let room = open_with(&rooms, &module(&fail_at_bytes)).await;
+    let events = [OwnedEvent::message(ADA, b"x".to_vec()), text(ADA, "after")];
+    for event in events {
+        rooms.enqueue(room, event).await.expect("the room takes it");
+    }
+    drop(rooms);
+    assert_eq!(next_text(&mut outputs).await, "after");
+    assert!(next(&mut outputs).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
