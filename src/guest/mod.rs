@@ -66,15 +66,17 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Instantiates the module; its start function runs, within the fuel of one event.
+    /// Instantiates the module; its start function runs at this time, within the fuel of one event.
     pub(crate) fn new(
         compiled: &Compiled,
         seed: u64,
         unix_time_at_zero: Duration,
+        now: Instant,
     ) -> Result<Self, OpenError> {
         let limits = &compiled.limits;
         let mut fuel = FuelMeter::new(limits);
         let mut store = new_store(compiled, HostState::new(limits, seed, unix_time_at_zero));
+        store.data_mut().begin_event(now);
         fuel.begin_event();
         fuel.grant(&mut store, u64::MAX);
         let instance = compiled

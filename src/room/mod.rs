@@ -195,7 +195,12 @@ impl Room {
         let recovery = Recovery::new(on_fault, module)?;
         let seed = options.seed.unwrap_or(0);
         let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
-        let guest = Box::new(Guest::new(&module.compiled, seed, unix_time_at_zero)?);
+        let guest = Box::new(Guest::new(
+            &module.compiled,
+            seed,
+            unix_time_at_zero,
+            Instant::ZERO,
+        )?);
         let mut inbox = Inbox::default();
         inbox.push(EventKind::Init, MessagePayload::EMPTY);
         Ok(Self {

@@ -111,7 +111,7 @@ impl Room {
         if let Recovery::Restart(restarts) = &mut self.recovery {
             restarts.start(now);
         }
-        match self.fresh_guest() {
+        match self.fresh_guest(now) {
             Ok(guest) => {
                 self.state = State::Live {
                     guest,
@@ -128,12 +128,12 @@ impl Room {
     }
 
     /// Another guest of the same module, with other random numbers.
-    fn fresh_guest(&self) -> Result<Box<Guest>, Fault> {
+    fn fresh_guest(&self, now: Instant) -> Result<Box<Guest>, Fault> {
         // An odd multiplier with well-spread bits, so that no other room of a host has the same seed.
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero);
+        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero, now);
         guest.map(Box::new).map_err(|error| match error {
             OpenError::Fault(fault) => fault,
             // Instantiation succeeded before within the same limits, so the host's memory ran out.
@@ -204,7 +204,8 @@ impl Room {
         let Recovery::Rollback(history) = &self.recovery else {
             return None;
         };
-        let mut guest = self.fresh_guest().ok()?;
+        // The checkpoint's state was begun at that time, too.
+        let mut guest = self.fresh_guest(Instant::ZERO).ok()?;
         history.restore(&mut guest)?;
         Some(guest)
     }

@@ -1,7 +1,7 @@
 //! Restarting a room after a fault of its guest.
 
 use crate::support::{
-    guest_0_2, limits, module, module_with, next_message, numbers, outputs, speaker,
+    ENV, guest_0_2, limits, module, module_with, next_message, numbers, outputs, speaker,
 };
 use stateroom_wasmi_host::{
     Backoff, Budget, ClientId, Clock as _, Event, EventError, Fault, FaultCause, FaultPolicy, Host,
@@ -208,7 +208,7 @@ fn the_fault_count_resets_after_running_for_the_longest_wait() {
 }
 
 #[test]
-fn without_waits_a_guest_that_fails_at_once_is_given_up_as_well() {
+fn restarts_are_limited_even_if_the_longest_wait_is_zero() {
     let bad = module(&speaker(&[("initialize", "(unreachable)")], ""));
     let mut room = open(&bad, backoff(0, 0, 2));
     for ms in 1..=2 {
@@ -273,6 +273,20 @@ fn a_start_function_that_fails_on_restart_counts_as_a_fault() {
         (10..40).contains(&restarted),
         "about a quarter: {restarted}"
     );
+}
+
+#[test]
+fn a_timer_that_the_start_function_sets_counts_from_the_restart() {
+    let text = guest_0_2(
+        ENV,
+        &[("message", "(unreachable)")],
+        "(func $start (call $set_timer (i32.const 5))) (start $start)",
+    );
+    let mut room = open(&module(&text), backoff(10, 10, 1));
+    handle(&mut room, at(100), Event::Connect(ClientId(1)));
+    handle(&mut room, at(100), Event::message(ClientId(1), "fail"));
+    room.handle_timeout(at(110));
+    assert_eq!(room.poll_timeout(), Some(at(115)));
 }
 
 #[test]
