@@ -2,9 +2,13 @@
 
 mod event_kind;
 mod inbox;
+mod options;
 mod recovery;
 #[cfg_attr(not(feature = "rollback"), path = "rollback_off.rs")]
 mod rollback;
+mod stats;
+
+pub use self::{options::RoomOptions, stats::RoomStats};
 
 use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
 use crate::{
@@ -18,57 +22,6 @@ use crate::{
 };
 use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
 use core::{fmt, time::Duration};
-
-/// Options of a room. What is not set comes from the [`Host`](crate::Host) that opens it, or, for a
-/// [`Room`] by itself, is the default that the field names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomOptions {
-    /// Seeds the guest's random generator. The same seed gives the same numbers; a secret seed gives
-    /// numbers that cannot be predicted. Default: a different one for each room of a host
-    /// ([`Host::with_seed`](crate::Host::with_seed)); 0 without a host.
-    pub seed: Option<u64>,
-    /// The wall time when the room is created, since the Unix epoch, for guests that ask WASI for
-    /// it. Default: what the host's clock says; 0 (1970) without a host.
-    pub unix_time_at_zero: Option<Duration>,
-    /// What follows when the guest fails. Default: the host's policy
-    /// ([`Host::with_fault_policy`](crate::Host::with_fault_policy)); [`FaultPolicy::Close`] without
-    /// a host.
-    pub on_fault: Option<FaultPolicy>,
-}
-
-impl RoomOptions {
-    /// Options that set nothing.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            seed: None,
-            unix_time_at_zero: None,
-            on_fault: None,
-        }
-    }
-
-    /// Sets [`seed`](#structfield.seed).
-    #[must_use]
-    pub const fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
-        self
-    }
-
-    /// Sets [`unix_time_at_zero`](#structfield.unix_time_at_zero).
-    #[must_use]
-    pub const fn unix_time_at_zero(mut self, since_epoch: Duration) -> Self {
-        self.unix_time_at_zero = Some(since_epoch);
-        self
-    }
-
-    /// Sets [`on_fault`](#structfield.on_fault).
-    #[must_use]
-    pub const fn on_fault(mut self, policy: FaultPolicy) -> Self {
-        self.on_fault = Some(policy);
-        self
-    }
-}
 
 /// A room: one instance of a module, with its clients.
 ///
@@ -138,30 +91,6 @@ enum Phase {
     InEvent,
     /// It replays the events before one that is undone.
     Replaying { undone: EventKind },
-}
-
-/// Counters and figures of a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RoomStats {
-    /// Connected clients.
-    pub clients: usize,
-    /// Events that wait in the inbox. The one that the guest is in the middle of does not wait.
-    pub waiting_events: usize,
-    /// Events that were accepted and are over: handled, failed, or dropped when the room closed.
-    /// Events end in the order in which they were accepted, so that a driver which counts what it
-    /// put in knows which are over.
-    pub events_handled: u64,
-    /// Messages of clients that the room accepted.
-    pub messages_in: u64,
-    /// Messages that the room sent; a broadcast counts once.
-    pub messages_out: u64,
-    /// Fuel that the guest used, including what was undone and replayed.
-    pub fuel_used: u64,
-    /// Bytes of the guest's linear memory; of a closed room, what its guest had last.
-    pub memory_bytes: usize,
-    /// How often the guest failed.
-    pub faults: u64,
 }
 
 impl Room {
@@ -656,13 +585,6 @@ impl State {
             }
             Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
         }
-    }
-}
-
-impl RoomStats {
-    /// Counts an event that is over, if it came from outside.
-    fn count_handled(&mut self, event: EventKind) {
-        self.events_handled += u64::from(matches!(event, EventKind::Outside(_)));
     }
 }
 
