@@ -156,10 +156,10 @@ pub use self::{
     fault_policy::{Backoff, FaultPolicy},
     heap_estimate::HeapEstimate,
     host::{
-        Budget, Clock, ClosedRoom, Host, HostLimits, ManualClock, RecordingTransport, RoomKey,
-        SendError, SentMessage, Transport,
+        Budget, Clock, ClosedRoom, Host, ManualClock, RecordingTransport, RoomKey, SendError,
+        SentMessage, Transport,
     },
-    limits::{Limits, LimitsError},
+    limits::{HostLimits, Limits, LimitsError},
     load_options::{Compilation, LoadOptions},
     module::Module,
     room::{Room, RoomOptions, RoomStats},

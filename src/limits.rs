@@ -141,6 +141,30 @@ impl Default for Limits {
     }
 }
 
+/// The limits of a host. Those of each room are the [`Limits`] of its module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostLimits {
+    /// Open rooms. Default 10,000.
+    pub max_rooms: usize,
+}
+
+impl HostLimits {
+    /// The defaults.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { max_rooms: 10_000 }
+    }
+
+    setters! { max_rooms: usize }
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Why [`Limits`] contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,13 +1,17 @@
 //! Many rooms, scheduled in turns.
 
+mod budget;
 mod clock;
+mod room_key;
 mod timers;
 mod transport;
 
 #[cfg(feature = "std")]
 pub use self::clock::SystemClock;
 pub use self::{
+    budget::Budget,
     clock::{Clock, ManualClock},
+    room_key::RoomKey,
     transport::{RecordingTransport, SendError, SentMessage, Transport},
 };
 
@@ -16,6 +20,7 @@ use crate::{
     error::{EventError, Fault, OpenError, UnknownRoom},
     event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
+    limits::HostLimits,
     module::Module,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
@@ -23,97 +28,6 @@ use crate::{
 use alloc::{borrow::ToOwned, boxed::Box, collections::VecDeque, vec::Vec};
 use core::{fmt, mem, time::Duration};
 use hashbrown::HashMap;
-
-/// Identifies a room of a host. A key is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomKey(u64);
-
-impl RoomKey {
-    /// The key as a number, for a language or a protocol that has no type for it.
-    #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// The key of this number: one that [`to_bits`](Self::to_bits) returned, or, for a transport of
-    /// rooms that no [`Host`] of this process runs, any number.
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
-}
-
-impl fmt::Display for RoomKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
-
-/// The limits of a host. Those of each room are the [`Limits`](crate::Limits) of its module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HostLimits {
-    /// Open rooms. Default 10,000.
-    pub max_rooms: usize,
-}
-
-impl HostLimits {
-    /// The defaults.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { max_rooms: 10_000 }
-    }
-
-    setters! { max_rooms: usize }
-}
-
-impl Default for HostLimits {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// How much [`Host::poll`] may do before it returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    fuel: u64,
-    until: Instant,
-}
-
-impl Budget {
-    /// No limit.
-    pub const UNLIMITED: Self = Self {
-        fuel: u64::MAX,
-        until: Instant::MAX,
-    };
-
-    /// Until this much fuel was used. The last slice may exceed it.
-    #[must_use]
-    pub const fn fuel(fuel: u64) -> Self {
-        Self {
-            fuel,
-            until: Instant::MAX,
-        }
-    }
-
-    /// Until this time of the host's clock. The last slice may exceed it.
-    #[must_use]
-    pub const fn until(deadline: Instant) -> Self {
-        Self {
-            fuel: u64::MAX,
-            until: deadline,
-        }
-    }
-
-    /// The same budget of fuel, but no longer than until this time of the host's clock.
-    #[must_use]
-    pub const fn and_until(self, deadline: Instant) -> Self {
-        Self {
-            fuel: self.fuel,
-            until: deadline,
-        }
-    }
-}
 
 /// A room that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,7 +204,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let opened_at = self.clock.now();
         let options = self.with_defaults(options, opened_at);
         let room = Box::new(Room::suspended(module, id, options)?);
-        let key = RoomKey(self.next_key);
+        let key = RoomKey::from_bits(self.next_key);
         self.next_key += 1;
         self.rooms.insert(
             key,

@@ -4,7 +4,7 @@ use crate::fault_policy::FaultPolicy;
 use core::time::Duration;
 
 /// Options of a room. What is not set comes from the [`Host`](crate::Host) that opens it, or, for a
-/// [`Room`] by itself, is the default that the field names.
+/// [`Room`](crate::Room) by itself, is the default that the field names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RoomOptions {
