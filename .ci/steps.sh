@@ -23,7 +23,7 @@ step_tests() {
   # Optimised, since the interpreter then dispatches by tail calls.
   cargo test --release --features simd --test it
   # Cargo's own release profile: without link-time optimisation, many codegen units.
-  cargo test --profile plain-release --features simd --test it -- what_runs_long stack::
+  cargo test --profile plain-release --features simd --test it -- long_loops_use_no_host_stack stack::
 }
 
 step_format() {

@@ -1,7 +1,7 @@
-//! Once warm, an event allocates nothing; and what a guest repeats for ever does not grow.
+//! Warm events allocate nothing, and memory does not grow however long a guest repeats itself.
 //!
-//! A test target of its own, since it counts with an allocator of its own. The counts are of the
-//! thread, so that tests do not count each other.
+//! A separate test target, since it installs a counting global allocator. Counts are per thread, so
+//! that tests do not count each other.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod support {
@@ -15,7 +15,7 @@ use stateroom_wasmi_host::{
 use std::{convert::Infallible, time::Duration};
 use support::counting_allocator::{ALLOCATIONS, LIVE_BYTES};
 
-/// Counts what it is given.
+/// A transport that counts messages and bytes.
 #[derive(Default)]
 struct Sink {
     messages: usize,
@@ -42,8 +42,8 @@ impl Transport for Sink {
 
 const CLIENT: ClientId = ClientId(1);
 
-/// An echo that sets its timer with each message to one of 16 delays, and says something when it
-/// runs off.
+/// An echo that sets its timer with each message to one of 16 delays, and broadcasts when the timer
+/// fires.
 const ECHO: &str = r#"(module
     (import "env" "send_message" (func $send_message (param i32 i32 i32)))
     (import "env" "send_binary" (func $send_binary (param i32 i32 i32)))
@@ -85,7 +85,7 @@ fn host_of(rooms: usize) -> (TestHost, Vec<RoomKey>) {
     (host, keys)
 }
 
-/// A round of everything that happens all the time.
+/// A round of all routine events: messages, a reconnect, backpressure and a timer.
 fn round(host: &mut TestHost, keys: &[RoomKey]) {
     for key in keys {
         for event in [
@@ -95,10 +95,10 @@ fn round(host: &mut TestHost, keys: &[RoomKey]) {
             Event::Disconnect(CLIENT),
             Event::Connect(CLIENT),
         ] {
-            host.enqueue(*key, event).expect("the room takes it");
+            host.enqueue(*key, event).expect("the room accepts it");
         }
     }
-    // Refused at first, so that the room's next events wait.
+    // The transport refuses at first, so that the room's next events wait.
     host.transport_mut().full = true;
     host.poll(Budget::UNLIMITED);
     host.transport_mut().full = false;
@@ -108,7 +108,7 @@ fn round(host: &mut TestHost, keys: &[RoomKey]) {
 }
 
 #[test]
-fn once_warm_an_event_allocates_nothing() {
+fn warm_events_allocate_nothing() {
     let (mut host, keys) = host_of(5);
     for _ in 0..50 {
         round(&mut host, &keys);
@@ -122,13 +122,13 @@ fn once_warm_an_event_allocates_nothing() {
     assert_eq!(ALLOCATIONS.get() - before.0, 0);
 }
 
-/// What becomes of rooms that can undo their events.
+/// Rooms with rollback.
 #[cfg(feature = "rollback")]
 mod rollback {
     use super::*;
     use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
 
-    /// A host with one room of a guest with so many pages of memory.
+    /// A host with one room whose guest has `pages` of memory.
     fn host_of(pages: usize, on_fault: FaultPolicy) -> (TestHost, Vec<RoomKey>) {
         let text = ECHO.replace(
             "(memory (export \"memory\") 1)",
@@ -150,7 +150,7 @@ mod rollback {
     }
 
     #[test]
-    fn what_is_kept_to_go_back_to_is_what_is_not_zero() {
+    fn a_checkpoint_holds_only_nonzero_memory() {
         let [more, less] = [FaultPolicy::Rollback, FaultPolicy::Close].map(|policy| {
             let before = LIVE_BYTES.get();
             let _host = host_of(100, policy);
@@ -160,7 +160,7 @@ mod rollback {
     }
 
     #[test]
-    fn once_warm_an_event_allocates_nothing_either() {
+    fn warm_events_allocate_nothing_with_rollback() {
         let (mut host, keys) = host_of(1, FaultPolicy::Rollback);
         let mut rounds = || {
             let before = ALLOCATIONS.get();
@@ -174,17 +174,17 @@ mod rollback {
             ALLOCATIONS.get() - before
         };
         rounds();
-        assert_eq!(rounds(), 0, "though the state was kept ten times");
+        assert_eq!(rounds(), 0, "although ten checkpoints were taken");
     }
 }
 
 #[test]
-fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
+fn setting_a_timer_100_000_times_does_not_grow_memory() {
     let (mut host, keys) = host_of(3);
     let set = |host: &mut TestHost, times: usize| {
         for i in 0..times {
             host.enqueue(keys[i % 3], Event::message(CLIENT, "again"))
-                .expect("the room takes it");
+                .expect("the room accepts it");
             host.poll(Budget::UNLIMITED);
         }
     };
@@ -199,22 +199,22 @@ fn a_timer_that_is_set_100_000_times_takes_no_more_memory() {
 }
 
 #[test]
-fn nor_does_a_timer_that_stays_set_through_5_000_events() {
+fn a_timer_pending_through_5_000_events_does_not_grow_memory() {
     let (mut host, keys) = host_of(1);
-    let give = |host: &mut TestHost, event: Event<'_>| {
-        host.enqueue(keys[0], event).expect("the room takes it");
+    let deliver = |host: &mut TestHost, event: Event<'_>| {
+        host.enqueue(keys[0], event).expect("the room accepts it");
         host.poll(Budget::UNLIMITED);
     };
-    let come_and_go = |host: &mut TestHost, times: usize| {
+    let reconnect = |host: &mut TestHost, times: usize| {
         for _ in 0..times {
-            give(host, Event::Disconnect(CLIENT));
-            give(host, Event::Connect(CLIENT));
+            deliver(host, Event::Disconnect(CLIENT));
+            deliver(host, Event::Connect(CLIENT));
         }
     };
-    give(&mut host, Event::message(CLIENT, "set it"));
-    come_and_go(&mut host, 100);
+    deliver(&mut host, Event::message(CLIENT, "set it"));
+    reconnect(&mut host, 100);
     let before = LIVE_BYTES.get();
-    come_and_go(&mut host, 2_500);
+    reconnect(&mut host, 2_500);
     assert_eq!(LIVE_BYTES.get(), before);
     assert!(
         host.poll_timeout()
@@ -223,7 +223,7 @@ fn nor_does_a_timer_that_stays_set_through_5_000_events() {
 }
 
 #[test]
-fn memory_returns_to_what_it_was_when_rooms_are_closed() {
+fn closing_rooms_frees_their_memory() {
     let (mut host, keys) = host_of(1);
     let module = echo(&Limits::default());
     let flood = |host: &mut TestHost| {
@@ -240,7 +240,7 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
         host.poll(Budget::UNLIMITED);
         assert_eq!(std::iter::from_fn(|| host.poll_closed()).count(), 200);
     };
-    // What the host's own map and queues grow to is kept.
+    // The host keeps the capacity of its map and queues, so let them grow first.
     for _ in 0..3 {
         flood(&mut host);
     }
@@ -249,27 +249,27 @@ fn memory_returns_to_what_it_was_when_rooms_are_closed() {
         flood(&mut host);
     }
     // The host's tables may grow once more, at a time that depends on their hashes; 4,000 rooms
-    // that each left but 20 bytes behind would be more than that.
+    // that each leaked only 20 bytes would exceed that.
     let more = LIVE_BYTES.get() - before;
     assert!(more < 80_000, "{more} bytes more after 4,000 rooms");
     round(&mut host, &keys);
 }
 
 #[test]
-fn a_queue_that_is_never_empty_takes_no_more_memory() {
+fn a_queue_that_is_never_empty_does_not_grow() {
     let module = echo(&Limits::default());
     let mut room = Room::new(&module, "busy", RoomOptions::default()).expect("it opens");
     room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
         .expect("the client may connect");
-    let mut give = |times: usize| {
+    let mut send = |times: usize| {
         for i in 0..times {
-            // One of the two always waits.
+            // One of the two is always queued.
             let event = match i % 2 {
                 0 => Event::message(CLIENT, "a text"),
                 _ => Event::message(CLIENT, b"and bytes"),
             };
             room.handle_event(Instant::ZERO, event)
-                .expect("the room takes it");
+                .expect("the room accepts it");
             if i >= 4 {
                 while room.poll_output().is_some() {}
                 room.resume(Instant::ZERO);
@@ -280,9 +280,9 @@ fn a_queue_that_is_never_empty_takes_no_more_memory() {
             room.resume(Instant::ZERO);
         }
     };
-    give(1_000);
+    send(1_000);
     let before = LIVE_BYTES.get();
-    give(100_000);
+    send(100_000);
     assert_eq!(LIVE_BYTES.get(), before);
 }
 
@@ -299,15 +299,15 @@ const HOSTILE: [&str; 9] = [
     "(call $send_message (i32.const 0x80000000) (i32.const -1) (i32.const -1))",
 ];
 
-/// The same, of a guest that fails when it is opened.
+/// Start functions of hostile guests that fail when they are opened.
 const HOSTILE_STARTS: [&str; 3] = [
     "(func $start (unreachable))",
     "(func $start (loop (br 0)))",
     "(func $start (call $forever))",
 ];
 
-/// Opens rooms of hostile guests, of each some that fail, some that are closed in the middle of what
-/// they do, and some whose messages nobody takes.
+/// Opens rooms of each hostile guest: some fail, some are closed in the middle of an event, and
+/// some have their outputs refused by the transport.
 fn attack() {
     let mut limits = Limits::default();
     limits.max_fuel_per_event = Some(100_000);
@@ -340,15 +340,15 @@ fn attack() {
         host.poll(Budget::fuel(500_000));
         while host.poll_closed().is_some() {}
     }
-    assert_eq!(refused, 1, "the last fits no ABI");
+    assert_eq!(refused, 1, "the last guest fits no ABI");
 }
 
-/// The texts of all hostile guests; the last is no room at all.
+/// The texts of all hostile guests; the last does not fit the ABI.
 fn hostile() -> Vec<String> {
     let more = "(table $t 1 funcref) (func $forever (call $forever))";
     let connect = |body: &&str| {
-        let doing = format!("{more} (func (export \"connect\") (param i32) {body})");
-        ECHO.replace("(func (export \"connect\") (param i32))", &doing)
+        let export = format!("{more} (func (export \"connect\") (param i32) {body})");
+        ECHO.replace("(func (export \"connect\") (param i32))", &export)
     };
     let mut all: Vec<String> = HOSTILE.iter().map(connect).collect();
     let start = |text: &&str| {
@@ -366,8 +366,8 @@ fn hostile() -> Vec<String> {
 }
 
 #[test]
-fn memory_returns_to_what_it_was_after_an_attack() {
-    // What the first one leaves behind is the thread's, and is used again.
+fn hostile_rooms_leave_no_memory_behind() {
+    // The first one initializes thread-locals, which are reused.
     attack();
     let before = LIVE_BYTES.get();
     attack();

@@ -1,4 +1,4 @@
-//! ABI 0.2: what each export is called with, what each import does, and the guest's buffer.
+//! ABI 0.2: the arguments of each export, the effect of each import, and the guest's buffer.
 
 use crate::support::{
     ENV, assemble, connect, echo, guest_0_2, hex, limits, module, numbers, outputs, room,
@@ -10,8 +10,8 @@ use stateroom_wasmi_host::{
     RoomOptions, abi::AbiVersion,
 };
 
-/// A guest that tells of each call: the number of the export, the numbers that it was given (but
-/// no pointers), and the payload.
+/// A guest that reports each call: the number of the export, its arguments (but no pointers), and
+/// the payload.
 fn spy() -> String {
     let number = |n: i32| format!("(call $say (i32.const {n}))");
     let argument = |i: i32| format!("(call $say (local.get {i}))");
@@ -37,16 +37,16 @@ fn spy() -> String {
     )
 }
 
-/// What the spy says.
-fn said(room: &mut Room) -> Vec<String> {
+/// What the spy reports.
+fn received(room: &mut Room) -> Vec<String> {
     outputs(room, Instant::ZERO)
         .into_iter()
-        .map(|(_, said)| said)
+        .map(|(_, text)| text)
         .collect()
 }
 
-/// How the spy says numbers and a payload.
-fn told(numbers: &[u32], payload: Option<&[u8]>) -> Vec<String> {
+/// The report of the spy for numbers and a payload.
+fn expected(numbers: &[u32], payload: Option<&[u8]>) -> Vec<String> {
     numbers
         .iter()
         .map(|n| hex(&n.to_le_bytes()))
@@ -55,13 +55,13 @@ fn told(numbers: &[u32], payload: Option<&[u8]>) -> Vec<String> {
 }
 
 #[test]
-fn initialize_is_given_the_id_of_the_room() {
+fn initialize_receives_the_room_id() {
     let module = module(&spy());
     for id in ["", "lobby", "Zürich 🚢", "\0", &"x".repeat(256)] {
         let mut room = Room::new(&module, id, RoomOptions::default()).unwrap();
         assert_eq!(
-            said(&mut room),
-            told(&[1, id.len() as u32], Some(id.as_bytes())),
+            received(&mut room),
+            expected(&[1, id.len() as u32], Some(id.as_bytes())),
             "{id:?}"
         );
         assert_eq!(room.id(), id);
@@ -69,59 +69,59 @@ fn initialize_is_given_the_id_of_the_room() {
 }
 
 #[test]
-fn connect_and_disconnect_are_given_the_client() {
+fn connect_and_disconnect_receive_the_client() {
     let mut room = room(&module(&spy()));
-    said(&mut room);
+    received(&mut room);
     for client in [1, 2, 0x0102_0304, i32::MAX as u32] {
         connect(&mut room, client);
-        assert_eq!(said(&mut room), told(&[2, client], None));
+        assert_eq!(received(&mut room), expected(&[2, client], None));
         room.handle_event(Instant::ZERO, Event::Disconnect(ClientId(client)))
             .unwrap();
-        assert_eq!(said(&mut room), told(&[3, client], None));
+        assert_eq!(received(&mut room), expected(&[3, client], None));
     }
 }
 
 #[test]
-fn message_and_binary_are_given_the_client_and_the_payload() {
+fn message_and_binary_receive_the_client_and_the_payload() {
     let mut room = room(&module(&spy()));
     for client in [1, i32::MAX as u32] {
         connect(&mut room, client);
-        said(&mut room);
+        received(&mut room);
         for text in ["", "a", "Grüße, 世界", "\0\0", &"long ".repeat(1000)] {
             room.handle_event(Instant::ZERO, Event::message(ClientId(client), text))
                 .unwrap();
             assert_eq!(
-                said(&mut room),
-                told(&[5, client, text.len() as u32], Some(text.as_bytes()))
+                received(&mut room),
+                expected(&[5, client, text.len() as u32], Some(text.as_bytes()))
             );
         }
         for bytes in [&[][..], &[0], &[0xff, 0xfe], &[7; 5000]] {
             room.handle_event(Instant::ZERO, Event::message(ClientId(client), bytes))
                 .unwrap();
             assert_eq!(
-                said(&mut room),
-                told(&[6, client, bytes.len() as u32], Some(bytes))
+                received(&mut room),
+                expected(&[6, client, bytes.len() as u32], Some(bytes))
             );
         }
     }
 }
 
 #[test]
-fn timer_is_given_nothing() {
+fn timer_receives_no_arguments() {
     let text = spy().replace(
         "(call $say (i32.const 2))",
         "(call $set_timer (i32.const 5))",
     );
     let mut room = room_of_one(&text, &Limits::default());
     room.handle_timeout(Instant::from_millis(5));
-    assert_eq!(said(&mut room), told(&[4], None));
+    assert_eq!(received(&mut room), expected(&[4], None));
 }
 
 #[test]
 fn an_empty_payload_has_a_pointer_within_memory() {
-    // The empty id and empty messages need no buffer, but the guest may look at where they are.
-    let look = "(drop (i32.load8_u (local.get 1)))";
-    let text = guest_0_2("", &[("message", look), ("binary", look)], "");
+    // The empty id and empty messages need no buffer, but the guest may read at their address.
+    let read = "(drop (i32.load8_u (local.get 1)))";
+    let text = guest_0_2("", &[("message", read), ("binary", read)], "");
     let mut room = Room::new(&module(&text), "", RoomOptions::default()).unwrap();
     connect(&mut room, 1);
     send(&mut room, "");
@@ -137,7 +137,7 @@ fn caller() -> String {
 }
 
 #[test]
-fn each_form_of_recipient_is_handed_on() {
+fn each_form_of_recipient_is_passed_on() {
     let mut room = room_of_one(&caller(), &Limits::default());
     for (number, recipient) in [
         (0, Broadcast),
@@ -158,7 +158,7 @@ fn each_form_of_recipient_is_handed_on() {
 }
 
 #[test]
-fn the_smallest_number_is_no_recipient() {
+fn the_smallest_i32_is_an_invalid_recipient() {
     for import in ["$send_message", "$send_binary"] {
         let body = format!("(call {import} (i32.const 0x80000000) (i32.const 0) (i32.const 0))");
         let mut room = room_of_one(
@@ -190,14 +190,14 @@ fn empty_and_largest_payloads_can_be_sent_from_the_edges_of_memory() {
         );
         room.handle_event(Instant::ZERO, Event::message(ClientId(1), ""))
             .unwrap();
-        let said = outputs(&mut room, Instant::ZERO);
-        assert_eq!(said.len(), 1, "{ptr} {len}: {:?}", room.fault());
-        assert_eq!(said[0].1.len(), len);
+        let sent = outputs(&mut room, Instant::ZERO);
+        assert_eq!(sent.len(), 1, "{ptr} {len}: {:?}", room.fault());
+        assert_eq!(sent[0].1.len(), len);
     }
 }
 
 #[test]
-fn outputs_come_in_the_order_in_which_they_were_sent() {
+fn outputs_keep_the_order_of_sending() {
     let body = r#"
         (call $send_message (i32.const 1) (i32.const 0) (i32.const 1))
         (call $send_binary (i32.const 0) (i32.const 1) (i32.const 1))
@@ -216,7 +216,7 @@ fn outputs_come_in_the_order_in_which_they_were_sent() {
     ];
     assert_eq!(
         outputs(&mut room, Instant::ZERO),
-        expected.map(|(to, said)| (to, said.to_owned()))
+        expected.map(|(to, text)| (to, text.to_owned()))
     );
 }
 
@@ -236,8 +236,8 @@ fn every_import_is_optional() {
 }
 
 #[test]
-fn an_import_may_be_imported_twice_and_exported_again() {
-    // The host's own functions as the guest's: everything that comes is sent to whom it came from.
+fn an_import_may_be_imported_twice_and_reexported() {
+    // Host functions as the guest's exports: each message is sent back to its sender.
     let text = format!("{}{}", ENV.replace('$', "$other_"), ENV);
     let mut text = guest_0_2(&text, &[], "");
     for (export, import) in [
@@ -271,7 +271,7 @@ fn an_import_may_be_imported_twice_and_exported_again() {
     );
 }
 
-/// A guest that exports where its version numbers are.
+/// A guest that exports the addresses of its version numbers.
 fn versioned(version: (&str, i32), protocol: (&str, i32), more: &str) -> String {
     let globals = format!(
         r#"(global (export "JAMSOCKET_API_VERSION") i32 (i32.const {}))
@@ -291,7 +291,7 @@ fn a_guest_of_the_right_version_is_accepted() {
     let zero = r"\00\00\00\00";
     for (version, protocol) in [
         ((one, 32), (zero, 36)),
-        // Memory is zero where no data is.
+        // Memory without data is zero.
         ((one, 32), ("", 36)),
         // The last four bytes of the memory.
         ((one, 0), ("", 65_532)),
@@ -310,7 +310,7 @@ fn a_guest_without_version_numbers_is_accepted() {
 }
 
 #[test]
-fn versions_whose_address_is_outside_of_the_memory_are_a_fault() {
+fn version_addresses_outside_memory_are_a_fault() {
     for address in [65_533, 65_536, -4, -1, i32::MIN] {
         let room = room(&module(&versioned(
             (r"\01\00\00\00", 32),
@@ -334,7 +334,7 @@ fn versions_whose_address_is_outside_of_the_memory_are_a_fault() {
 }
 
 #[test]
-fn versions_are_checked_before_the_guest_is_first_called() {
+fn versions_are_checked_before_the_first_call() {
     let initialize = "(call $say (i32.const 1))";
     let global = r#"(global (export "JAMSOCKET_API_VERSION") i32 (i32.const 32))"#;
     let mut room = room(&module(&speaker(&[("initialize", initialize)], global)));
@@ -353,8 +353,8 @@ fn versions_are_checked_before_the_guest_is_first_called() {
     );
 }
 
-/// A guest that tells of its allocator: each malloc as its length, each free as minus the pointer
-/// and minus the length, and of each payload as where it is.
+/// A guest that reports each malloc as its length, each free as minus the pointer and minus the
+/// length, and each payload as its address.
 fn allocating() -> String {
     let malloc = r"(call $say (local.get 0))
         (global.set $next (i32.add (global.get $next) (i32.const 4096)))
@@ -375,25 +375,25 @@ fn allocating() -> String {
 }
 
 #[test]
-fn the_buffer_grows_to_exactly_what_a_message_needs() {
+fn the_buffer_grows_to_the_exact_size_of_a_message() {
     let mut room = room(&module(&allocating()));
-    let said = |room: &mut Room| numbers(room, Instant::ZERO);
+    let calls = |room: &mut Room| numbers(room, Instant::ZERO);
     // The id has 4 bytes.
-    assert_eq!(said(&mut room), [4, 4096]);
+    assert_eq!(calls(&mut room), [4, 4096]);
     connect(&mut room, 1);
-    assert_eq!(said(&mut room), [0_i32; 0], "a connect has no payload");
+    assert_eq!(calls(&mut room), [0_i32; 0], "a connect has no payload");
     send(&mut room, "ten bytes.");
-    assert_eq!(said(&mut room), [-4096, -4, 10, 8192]);
+    assert_eq!(calls(&mut room), [-4096, -4, 10, 8192]);
     send(&mut room, "shorter");
-    assert_eq!(said(&mut room), [8192], "what is shorter fits");
+    assert_eq!(calls(&mut room), [8192], "a shorter one fits");
     send(&mut room, &[0; 10]);
-    assert_eq!(said(&mut room), [8192], "what is as long fits");
+    assert_eq!(calls(&mut room), [8192], "one of the same length fits");
     send(&mut room, &[0; 11]);
-    assert_eq!(said(&mut room), [-8192, -10, 11, 12_288]);
+    assert_eq!(calls(&mut room), [-8192, -10, 11, 12_288]);
 }
 
 #[test]
-fn the_guest_is_never_asked_for_nothing() {
+fn the_allocator_is_never_called_for_zero_bytes() {
     let mut room = Room::new(&module(&allocating()), "", RoomOptions::default()).unwrap();
     connect(&mut room, 1);
     let mut calls = numbers(&mut room, Instant::ZERO);
@@ -403,13 +403,13 @@ fn the_guest_is_never_asked_for_nothing() {
         send(&mut room, b"");
         calls.extend(numbers(&mut room, Instant::ZERO));
     }
-    // Only the payloads' places: one for the id, four for the messages.
+    // Only the addresses of payloads: one for the id, four for the messages.
     assert_eq!(calls.len(), 5, "{calls:?}");
 }
 
 #[test]
 fn a_message_may_be_as_long_as_the_memory_above_the_buffer() {
-    // The allocator answers 4096, so that 65,536 − 4096 bytes remain.
+    // The allocator returns 4096, so that 65,536 − 4096 bytes remain.
     let mut room = room_of_one(&echo(), &Limits::default());
     let longest = vec![0x61; 65_536 - 4096];
     send(&mut room, longest.as_slice());
@@ -432,7 +432,7 @@ fn a_message_may_be_as_long_as_the_memory_above_the_buffer() {
 }
 
 #[test]
-fn the_bundled_rust_room_of_the_published_sdk_answers() {
+fn the_bundled_rust_room_of_the_published_sdk_echoes() {
     // Its source: examples/rooms/rust-0.2, an echo.
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -443,13 +443,13 @@ fn the_bundled_rust_room_of_the_published_sdk_answers() {
     connect(&mut room, 1);
     outputs(&mut room, Instant::ZERO);
     send(&mut room, "hello");
-    let said = outputs(&mut room, Instant::ZERO);
-    assert_eq!(said.len(), 1, "{:?}", room.fault());
-    assert!(said[0].1.contains("hello"), "{said:?}");
+    let sent = outputs(&mut room, Instant::ZERO);
+    assert_eq!(sent.len(), 1, "{:?}", room.fault());
+    assert!(sent[0].1.contains("hello"), "{sent:?}");
 }
 
 #[test]
-fn a_module_lists_what_it_imports_and_exports() {
+fn a_module_lists_its_imports_and_exports() {
     let module = Module::load(&assemble(&echo()), &Limits::default()).unwrap();
     let imports: Vec<String> = module
         .imports()

@@ -1,4 +1,4 @@
-//! ABI 0.4: its messages, against `bincode` with the enums of the published SDK.
+//! ABI 0.4: its encoding, compared with `bincode` on the enums of the published SDK.
 
 use crate::published::{self, MessageFromProcess, MessageToProcess, as_published, as_request};
 use crate::support::{
@@ -18,7 +18,7 @@ fn encode(call: &Call<'_>) -> Vec<u8> {
 fn calls() -> Vec<Call<'static>> {
     let mut calls = vec![
         Call::Init {
-            room_id: "the id is not sent",
+            room_id: "the id is not encoded",
         },
         Call::Timer,
     ];
@@ -60,7 +60,7 @@ fn requests() -> Vec<MessageFromProcess> {
 }
 
 #[test]
-fn calls_are_encoded_as_bincode_does() {
+fn calls_are_encoded_like_bincode() {
     for call in calls() {
         assert_eq!(
             encode(&call),
@@ -71,7 +71,7 @@ fn calls_are_encoded_as_bincode_does() {
 }
 
 #[test]
-fn requests_that_bincode_encoded_are_decoded() {
+fn requests_encoded_by_bincode_are_decoded() {
     for request in requests() {
         let bytes = bincode::serialize(&request).unwrap();
         assert_eq!(decode(&bytes), Ok(as_request(&request)));
@@ -79,7 +79,7 @@ fn requests_that_bincode_encoded_are_decoded() {
 }
 
 #[test]
-fn random_messages_go_both_ways() {
+fn random_messages_match_bincode_in_both_directions() {
     let mut random = Random::new();
     for _ in 0..2000 {
         let client = random.next() as u32;
@@ -118,13 +118,13 @@ fn random_messages_go_both_ways() {
 }
 
 #[test]
-fn random_bytes_are_read_as_bincode_reads_them() {
+fn random_bytes_are_decoded_like_bincode() {
     let mut random = Random::new();
-    let mut read = 0;
+    let mut decoded = 0;
     for _ in 0..20_000 {
         let len = random.below(60);
         let mut bytes = random.bytes(len);
-        // Most numbers are small, so that many get past the tags.
+        // Most words are small, so that many have valid tags.
         for word in bytes.chunks_exact_mut(4) {
             if random.below(4) != 0 {
                 word.copy_from_slice(&(random.below(4) as u32).to_le_bytes());
@@ -137,13 +137,13 @@ fn random_bytes_are_read_as_bincode_reads_them() {
             "{}",
             hex(&bytes)
         );
-        read += usize::from(published.is_some());
+        decoded += usize::from(published.is_some());
     }
-    assert!(read > 100, "only {read} were messages");
+    assert!(decoded > 100, "only {decoded} were messages");
 }
 
 #[test]
-fn a_message_that_is_cut_off_anywhere_is_refused() {
+fn a_message_truncated_anywhere_is_rejected() {
     for request in requests() {
         let bytes = bincode::serialize(&request).unwrap();
         for len in 0..bytes.len() {
@@ -157,7 +157,7 @@ fn a_message_that_is_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn bytes_after_a_message_are_ignored_as_the_published_host_does() {
+fn trailing_bytes_are_ignored_as_in_the_published_host() {
     for request in requests() {
         let mut bytes = bincode::serialize(&request).unwrap();
         bytes.extend([0xff; 9]);
@@ -181,7 +181,7 @@ fn broadcast(payload_tag: u32, len: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn lengths_beyond_the_message_are_refused() {
+fn lengths_beyond_the_message_are_rejected() {
     for tag in [0, 1] {
         for len in [
             5,
@@ -204,7 +204,7 @@ fn lengths_beyond_the_message_are_refused() {
 }
 
 #[test]
-fn unknown_tags_are_refused_by_name() {
+fn unknown_tags_are_rejected_by_name() {
     let words = |words: &[u32]| {
         words
             .iter()
@@ -231,7 +231,7 @@ fn unknown_tags_are_refused_by_name() {
 }
 
 #[test]
-fn text_must_be_utf_8_and_bytes_may_be_anything() {
+fn text_must_be_utf_8_and_bytes_are_unrestricted() {
     for wrong in [
         &[0xff][..],
         &[0xc3],
@@ -249,9 +249,9 @@ fn text_must_be_utf_8_and_bytes_may_be_anything() {
     }
 }
 
-/// A guest that broadcasts what it is given, as bytes.
+/// A guest that broadcasts each event that it receives, as bytes.
 fn spy() -> String {
-    // The head lies in the 20 bytes before the buffer: Message, Broadcast, Bytes, length.
+    // The header is in the 20 bytes before the buffer: Message, Broadcast, Bytes, length.
     let recv = r"
         (i64.store (i32.const 4076) (i64.const 0))
         (i32.store (i32.const 4084) (i32.const 0))
@@ -261,7 +261,7 @@ fn spy() -> String {
 }
 
 #[test]
-fn a_guest_is_given_each_event_as_bincode_encodes_it() {
+fn a_guest_receives_each_event_in_bincode() {
     let mut room = room(&module(&spy()));
     assert_eq!(room.module().abi(), AbiVersion::V0_4);
     let client = || published::ClientId(7);
@@ -302,21 +302,21 @@ fn a_guest_is_given_each_event_as_bincode_encodes_it() {
 }
 
 #[test]
-fn a_guest_is_told_of_its_timer() {
-    // What is no timer event sets the timer: SetTimer{ms_delay: 20} lies at address 0.
+fn a_guest_receives_its_timer_event() {
+    // Any other event sets the timer: SetTimer{ms_delay: 20} is at address 0.
     let recv = r"(if (i32.ne (i32.load (local.get 0)) (i32.const 4))
         (then (call $send (i32.const 0) (i32.const 8)))
         (else (call $send (i32.const 8) (i32.const 21))))";
-    let said = bincode::serialize(&MessageFromProcess::Message {
+    let message = bincode::serialize(&MessageFromProcess::Message {
         recipient: published::MessageRecipient::Broadcast,
         message: published::MessagePayload::Text("!".to_owned()),
     })
     .unwrap();
     let timer = bincode::serialize(&MessageFromProcess::SetTimer { ms_delay: 20 }).unwrap();
-    assert_eq!((timer.len(), said.len()), (8, 21));
+    assert_eq!((timer.len(), message.len()), (8, 21));
     let data: String = timer
         .iter()
-        .chain(&said)
+        .chain(&message)
         .map(|byte| format!("\\{byte:02x}"))
         .collect();
     let mut room = room(&module(&guest_0_4(
@@ -330,16 +330,16 @@ fn a_guest_is_told_of_its_timer() {
     assert_eq!(room.poll_timeout(), None);
 }
 
-/// A room of a guest that hands on to `stateroom_send` whatever a client says.
-fn mouthpiece() -> Room {
+/// A room of a guest that passes each message of a client to `stateroom_send`.
+fn forwarder() -> Room {
     let recv = r"(if (i32.eq (i32.load (local.get 0)) (i32.const 3))
         (then (call $send (i32.add (local.get 0) (i32.const 20)) (i32.sub (local.get 1) (i32.const 20)))))";
     room_of_one(&guest_0_4(recv, ""), &Limits::default())
 }
 
 #[test]
-fn what_a_guest_sends_goes_out_as_it_meant_it() {
-    let mut room = mouthpiece();
+fn requests_of_a_guest_become_outputs_and_timers() {
+    let mut room = forwarder();
     for request in requests() {
         send(&mut room, bincode::serialize(&request).unwrap().as_slice());
         match as_request(&request) {
@@ -359,7 +359,7 @@ fn what_a_guest_sends_goes_out_as_it_meant_it() {
 
 #[test]
 fn messages_can_be_sent_from_the_edges_of_memory() {
-    // An empty broadcast of bytes is 20 bytes, all of them 0, as is the memory.
+    // An empty broadcast of bytes is encoded as 20 zero bytes, and memory is zero.
     for ptr in [0, 1, 65_536 - 20] {
         let recv = format!("(call $send (i32.const {ptr}) (i32.const 20))");
         let mut room = room(&module(&guest_0_4(&recv, "")));
@@ -371,8 +371,8 @@ fn messages_can_be_sent_from_the_edges_of_memory() {
 }
 
 #[test]
-fn whoever_is_meant_is_handed_on_also_if_there_is_nobody() {
-    let mut room = mouthpiece();
+fn recipients_that_are_not_connected_are_passed_on() {
+    let mut room = forwarder();
     for (tag, client) in [
         (1, 0),
         (1, 77),
@@ -398,12 +398,12 @@ fn whoever_is_meant_is_handed_on_also_if_there_is_nobody() {
 }
 
 #[test]
-fn a_guest_that_sends_a_message_cut_off_anywhere_fails() {
+fn sending_a_truncated_message_is_a_fault() {
     for request in requests() {
         let bytes = bincode::serialize(&request).unwrap();
-        // The longest are cut off in their head, and before their last byte.
+        // Long messages are truncated only in their header and before their last byte.
         for len in (0..bytes.len().min(24)).chain([bytes.len() - 1]) {
-            let mut room = mouthpiece();
+            let mut room = forwarder();
             send(&mut room, &bytes[..len]);
             let cause = FaultCause::Undecodable(DecodeError::Truncated);
             assert_eq!(
@@ -422,7 +422,7 @@ fn a_guest_that_sends_a_message_cut_off_anywhere_fails() {
 }
 
 #[test]
-fn bytes_that_are_no_message_are_a_fault_with_its_reason() {
+fn sending_an_undecodable_message_is_a_fault_with_its_source() {
     for (bytes, error, text) in [
         (
             vec![],
@@ -448,14 +448,14 @@ fn bytes_that_are_no_message_are_a_fault_with_its_reason() {
             "2 is no variant of MessagePayload",
         ),
     ] {
-        let mut room = mouthpiece();
+        let mut room = forwarder();
         send(&mut room, bytes.as_slice());
         let fault = Fault {
             during: "stateroom_recv",
             cause: FaultCause::Undecodable(error),
         };
         assert_eq!(room.fault(), Some(&fault));
-        let source = std::error::Error::source(&fault).expect("the reason is kept");
+        let source = std::error::Error::source(&fault).expect("the source is kept");
         assert_eq!(source.to_string(), text);
     }
 }

@@ -1,5 +1,5 @@
-//! What the public API promises to the compiler: which types may cross threads, how large they are,
-//! and which names exist.
+//! Compile-time properties of the public API: which types are `Send` and `Sync`, their sizes, and
+//! which names exist.
 
 use stateroom_wasmi_host::{
     Backoff, Budget, ClientId, Clock, ClosedRoom, Compilation, EngineError, Event, EventError,
@@ -18,7 +18,7 @@ fn debug<T: Debug>() {}
 fn error<T: Error + Send + Sync + 'static>() {}
 
 #[test]
-fn a_module_is_shared_between_threads_and_rooms_and_hosts_move() {
+fn modules_are_sync_and_rooms_and_hosts_are_send() {
     const {
         send::<Module>();
         sync::<Module>();
@@ -30,7 +30,7 @@ fn a_module_is_shared_between_threads_and_rooms_and_hosts_move() {
 }
 
 #[test]
-fn errors_are_errors_that_cross_threads() {
+fn errors_are_std_errors_that_are_send_and_sync() {
     error::<LoadError>();
     error::<LimitsError>();
     error::<EngineError>();
@@ -42,7 +42,7 @@ fn errors_are_errors_that_cross_threads() {
 }
 
 #[test]
-fn everything_can_be_debugged() {
+fn public_types_implement_debug() {
     debug::<(Module, Room, Host<ManualClock, RecordingTransport>)>();
     debug::<(
         Limits,
@@ -88,9 +88,9 @@ fn everything_can_be_debugged() {
     debug::<FixedPayloadQueue<u8, 1, 1>>();
 }
 
-/// What a program has thousands of.
+/// Types of which a program has thousands.
 #[test]
-fn types_that_are_many_are_small() {
+fn numerous_types_are_small() {
     assert!(size_of::<Module>() <= size_of::<usize>());
     assert!(size_of::<RoomKey>() <= 8);
     assert!(size_of::<Instant>() <= 8);
@@ -113,7 +113,7 @@ fn clocks_and_transports_work_by_reference_and_boxed() {
 }
 
 #[test]
-fn options_are_built_in_constants() {
+fn options_can_be_built_in_constants() {
     const LIMITS: Limits = Limits::small().max_memory_bytes(4096).fuel_per_slice(500);
     const ROOM: RoomOptions = RoomOptions::new()
         .seed(7)
@@ -133,13 +133,13 @@ fn options_are_built_in_constants() {
 }
 
 #[test]
-fn a_key_survives_its_number() {
+fn a_room_key_round_trips_through_bits() {
     let key = RoomKey::from_bits(u64::MAX);
     assert_eq!(RoomKey::from_bits(key.to_bits()), key);
 }
 
 #[test]
-fn points_in_time_convert_to_their_units() {
+fn instants_convert_to_units() {
     let at = Instant::from_micros(1_234_567);
     assert_eq!(
         (at.as_nanos(), at.as_micros(), at.as_millis()),

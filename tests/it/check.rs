@@ -1,4 +1,4 @@
-//! The check of the ABI when a module is loaded, and what loading refuses.
+//! The ABI check when a module is loaded, and the other reasons to reject a module.
 
 use crate::support::{
     ENV, assemble, connect, echo, guest_0_2, guest_0_4, limits, module, outputs, room, send,
@@ -14,17 +14,17 @@ fn load(text: &str) -> Result<Module, LoadError> {
     Module::load(&assemble(text), &Limits::default())
 }
 
-/// All that is wrong with a module.
+/// All ABI problems of a module.
 fn problems(text: &str) -> Vec<AbiProblem> {
     match load(text) {
         Err(LoadError::Abi { problems, .. }) => problems,
-        other => panic!("{other:?} is not about the ABI"),
+        other => panic!("{other:?} is not an ABI error"),
     }
 }
 
-/// The one thing that is wrong with it.
+/// The only ABI problem of a module.
 fn problem(text: &str) -> AbiProblem {
-    let [problem] = problems(text).try_into().expect("one thing is wrong");
+    let [problem] = problems(text).try_into().expect("there is one problem");
     problem
 }
 
@@ -41,8 +41,8 @@ fn without(text: &str, export: &str) -> String {
     stripped
 }
 
-/// Each function that an ABI wants, with its signature (from the ABI as it is documented).
-fn wanted_exports(abi: AbiVersion) -> Vec<(&'static str, ExternKind)> {
+/// Each function that an ABI requires, with its signature (from the documented ABI).
+fn required_exports(abi: AbiVersion) -> Vec<(&'static str, ExternKind)> {
     match abi {
         AbiVersion::V0_2 => vec![
             ("jam_malloc", func(&[I32], &[I32])),
@@ -81,14 +81,14 @@ fn a_minimal_module_of_each_abi_is_accepted() {
 }
 
 #[test]
-fn each_export_that_is_missing_is_named() {
+fn each_missing_export_is_named() {
     for abi in [AbiVersion::V0_2, AbiVersion::V0_4] {
-        let wanted = wanted_exports(abi)
+        let required = required_exports(abi)
             .into_iter()
             .chain([("memory", ExternKind::Memory)]);
-        for (name, expected) in wanted {
+        for (name, expected) in required {
             if name == "stateroom_recv" {
-                // Its malloc and free still tell the ABI.
+                // Its malloc and free still identify the ABI.
                 let text = without(&minimal(abi), name);
                 assert!(matches!(
                     load(&text),
@@ -117,7 +117,7 @@ fn each_export_that_is_missing_is_named() {
 #[test]
 fn each_export_of_a_wrong_type_is_named_with_both_types() {
     for abi in [AbiVersion::V0_2, AbiVersion::V0_4] {
-        for (name, expected) in wanted_exports(abi) {
+        for (name, expected) in required_exports(abi) {
             let text = without(&minimal(abi), name);
             let other = format!("(func (export \"{name}\") (result f64) (f64.const 0)))");
             let text = text.strip_suffix(')').expect("a module ends").to_owned() + &other;
@@ -160,7 +160,7 @@ fn exports_of_another_kind_are_wrong_exports() {
 }
 
 #[test]
-fn what_a_module_may_export_must_have_the_right_type_if_it_does() {
+fn optional_exports_must_have_the_right_type() {
     let text = guest_0_2(
         "",
         &[],
@@ -192,7 +192,7 @@ fn what_a_module_may_export_must_have_the_right_type_if_it_does() {
             }
         );
     }
-    // The names of the other ABI mean nothing.
+    // The names of the other ABI are ignored.
     module(&guest_0_2(
         "",
         &[],
@@ -201,7 +201,7 @@ fn what_a_module_may_export_must_have_the_right_type_if_it_does() {
 }
 
 #[test]
-fn imports_that_no_host_has_are_unknown() {
+fn imports_outside_the_abi_are_unknown() {
     for (imports, module, name, found) in [
         (
             r#"(import "env" "fly" (func (param i64) (result i32)))"#,
@@ -355,13 +355,13 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
-fn the_abi_is_seen_from_the_exports() {
+fn the_abi_is_detected_from_the_exports() {
     let abi_of = |exports: &str| match load(&format!("(module (memory 1) (func $f) {exports})")) {
         Err(LoadError::Abi { abi, problems }) => (abi, problems),
         other => panic!("{other:?}"),
     };
     let export = |name: &str| format!("(export \"{name}\" (func $f))");
-    for (name, _) in wanted_exports(AbiVersion::V0_2) {
+    for (name, _) in required_exports(AbiVersion::V0_2) {
         assert_eq!(abi_of(&export(name)).0, Some(AbiVersion::V0_2), "{name}");
         let both = export(name) + &export("stateroom_recv");
         assert_eq!(
@@ -370,7 +370,7 @@ fn the_abi_is_seen_from_the_exports() {
             "{name} beside stateroom_recv"
         );
     }
-    for (name, _) in wanted_exports(AbiVersion::V0_4) {
+    for (name, _) in required_exports(AbiVersion::V0_4) {
         assert_eq!(abi_of(&export(name)).0, Some(AbiVersion::V0_4), "{name}");
     }
     for exports in [
@@ -387,7 +387,7 @@ fn the_abi_is_seen_from_the_exports() {
     );
 }
 
-/// A guest with version globals at 32 and 36, whose numbers are written as the test says.
+/// A guest with version globals at 32 and 36, whose values `more` writes.
 fn versioned(abi: AbiVersion, more: &str) -> String {
     let prefix = if abi == AbiVersion::V0_2 {
         "JAMSOCKET"
@@ -446,7 +446,7 @@ fn a_later_data_segment_may_write_the_version() {
 }
 
 #[test]
-fn wrong_versions_that_the_guest_writes_itself_are_found_when_a_room_is_opened() {
+fn wrong_versions_written_at_run_time_are_found_when_a_room_is_opened() {
     let passive = r#"(data $d "\03\00\00\00")
         (func $start (memory.init $d (i32.const 32) (i32.const 0) (i32.const 4))) (start $start)"#;
     let store = "(func $start (i32.store (i32.const 32) (i32.const 3))) (start $start)";
@@ -492,7 +492,7 @@ fn a_module_may_be_as_long_as_the_limit_and_no_longer() {
 }
 
 #[test]
-fn a_module_that_is_cut_off_anywhere_is_refused() {
+fn a_module_truncated_anywhere_is_rejected() {
     let wasm = assemble(&guest_0_2(
         r#"(import "env" "set_timer" (func (param i32)))"#,
         &[],
@@ -512,7 +512,7 @@ fn a_module_that_is_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn what_is_no_module_is_refused_with_the_reason() {
+fn bytes_that_are_not_a_module_are_rejected_with_a_source() {
     for bytes in [
         &b""[..],
         b"\0",
@@ -528,7 +528,7 @@ fn what_is_no_module_is_refused_with_the_reason() {
         let error = Module::load(bytes, &Limits::default()).unwrap_err();
         assert!(matches!(error, LoadError::Invalid(_)), "{bytes:?}: {error}");
         assert_eq!(error.to_string(), "not a valid WebAssembly module");
-        let source = std::error::Error::source(&error).expect("wasmi's reason is kept");
+        let source = std::error::Error::source(&error).expect("the error of wasmi is kept");
         assert!(!source.to_string().is_empty());
     }
 }
@@ -536,7 +536,7 @@ fn what_is_no_module_is_refused_with_the_reason() {
 #[test]
 fn a_module_with_any_byte_changed_does_not_panic() {
     let wasm = assemble(&echo());
-    // Little fuel, as a changed guest may loop.
+    // Little fuel, since a changed guest may loop.
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(10_000);
         limits.max_memory_bytes = 1 << 20;
@@ -561,21 +561,21 @@ fn a_module_with_any_byte_changed_does_not_panic() {
             }
         }
     }
-    assert!(opened > 0, "some changes do no harm");
+    assert!(opened > 0, "some changed modules still open");
 }
 
 #[test]
-fn a_hundred_thousand_functions_are_no_harm() {
+fn a_hundred_thousand_functions_are_accepted() {
     let many = "(func)".repeat(100_000);
     assert_eq!(room(&module(&guest_0_2("", &[], &many))).fault(), None);
 }
 
 #[test]
-fn deep_nesting_is_no_harm() {
+fn deeply_nested_blocks_do_not_overflow_the_stack() {
     let deep = "block ".repeat(20_000) + &"end ".repeat(20_000);
     let wasm = assemble(&guest_0_2("", &[("connect", &deep)], ""));
     for compilation in [Compilation::Lazy, Compilation::Eager] {
-        // A limit of the interpreter's may refuse it.
+        // A limit of the interpreter may reject it.
         let Ok(module) = Module::load_with(&wasm, &Limits::default(), compilation) else {
             continue;
         };
@@ -587,8 +587,8 @@ fn deep_nesting_is_no_harm() {
 }
 
 #[test]
-fn both_ways_of_compiling_find_the_same_invalid_code() {
-    // The body of a function that nobody calls answers nothing where it must answer a number.
+fn lazy_and_eager_compilation_reject_the_same_invalid_code() {
+    // An uncalled function whose body returns nothing where it must return a number.
     let mut wasm = assemble(&guest_0_2("", &[], "(func (result i32) (i32.const 7))"));
     let body = [0x41, 7, 0x0b];
     let at = wasm
@@ -606,7 +606,7 @@ fn both_ways_of_compiling_find_the_same_invalid_code() {
 }
 
 #[test]
-fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
+fn invalid_code_compiled_on_demand_is_a_fault_when_called() {
     let invalid = "(drop (i32.add (i32.const 1)))";
     let wasm = assemble(&guest_0_2(
         ENV,
@@ -621,7 +621,7 @@ fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
         Err(LoadError::Invalid(_))
     ));
     let module = Module::load_with(&wasm, &Limits::default(), Compilation::OnDemand)
-        .expect("it is not looked at");
+        .expect("function bodies are not validated");
     let mut room = room(&module);
     connect(&mut room, 1);
     send(&mut room, b"set the timer");
@@ -639,7 +639,7 @@ fn on_demand_invalid_code_is_a_fault_when_it_is_called() {
 
 #[cfg(feature = "simd")]
 #[test]
-fn lane_stores_that_the_interpreter_misreads_are_refused() {
+fn lane_stores_that_wasmi_misreads_are_rejected() {
     use stateroom_wasmi_host::LoadOptions;
 
     for width in [8, 16] {
@@ -661,11 +661,11 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
             }
             _ => false,
         };
-        let mut room = room(&load(&guest(65_535), simd).expect("it is read well"));
+        let mut room = room(&load(&guest(65_535), simd).expect("the offset is read correctly"));
         connect(&mut room, 1);
         assert_eq!(room.fault(), None);
         assert!(refused(&guest(65_536)) && refused(&guest(u32::MAX)));
-        // The same instruction, its number written in two bytes, and a `nop` less.
+        // The same instruction with its opcode encoded in two bytes, and one `nop` less.
         let mut longer = guest(65_536);
         let number = if width == 8 { 0x58 } else { 0x59 };
         let at = longer
@@ -679,7 +679,7 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
             assert!(matches!(loaded, Err(LoadError::Misread { .. })));
         }
     }
-    // Bytes that look like it, in a constant.
+    // A constant whose bytes look like the instruction.
     let constant = "(drop (f64.const nan:0x858fd58fd59fd))";
     let wasm = assemble(&guest_0_2("", &[("timer", constant)], ""));
     let simd = LoadOptions::new().simd(true);
@@ -687,7 +687,7 @@ fn lane_stores_that_the_interpreter_misreads_are_refused() {
 }
 
 #[test]
-fn data_that_does_not_fit_into_memory_is_found_when_a_room_is_opened() {
+fn out_of_bounds_data_is_found_when_a_room_is_opened() {
     let module = module(&guest_0_2("", &[], r#"(data (i32.const 65535) "ab")"#));
     let error = Room::new(&module, "", RoomOptions::default()).unwrap_err();
     assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
@@ -696,7 +696,7 @@ fn data_that_does_not_fit_into_memory_is_found_when_a_room_is_opened() {
 
 #[cfg(feature = "wat")]
 #[test]
-fn text_is_loaded_too_with_the_feature_for_it() {
+fn the_wat_feature_loads_text() {
     assert!(Module::load_wat(&echo(), &Limits::default()).is_ok());
     let error = Module::load_wat("(module", &Limits::default()).unwrap_err();
     assert!(matches!(error, LoadError::Text(_)));

@@ -1,4 +1,4 @@
-//! Same in, same out: whatever the compilation, the slices, and the floats.
+//! The same inputs give the same outputs, however compiled and sliced, floats included.
 
 use crate::support::{ENV, Said, connect, guest_0_2, limits, module, outputs, room, send};
 use stateroom_wasmi_host::{
@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 
 #[test]
 fn a_nan_has_the_same_bits_on_every_processor() {
-    // Processors differ in what becomes of a NaN's payload; the canonical NaN has none.
+    // Processors differ in how they propagate NaN payloads; the canonical NaN has none.
     let body = "(f64.store (i32.const 0) (f64.add (f64.const nan:0x4000000000001) (f64.const 1)))
         (f32.store (i32.const 8) (f32.mul (f32.const -nan:0x200001) (f32.const 3)))
         (f64.store (i32.const 16) (f64.sqrt (f64.const -1)))
@@ -24,10 +24,10 @@ fn a_nan_has_the_same_bits_on_every_processor() {
 }
 
 #[test]
-fn bundled_rooms_say_the_same_however_they_are_compiled_and_sliced() {
+fn bundled_rooms_send_the_same_however_compiled_and_sliced() {
     for (name, wasm) in bundled() {
         let expected = play(&load(&wasm, Compilation::Lazy, u64::MAX));
-        assert!(!expected.0.is_empty(), "{name} says nothing");
+        assert!(!expected.0.is_empty(), "{name} sends nothing");
         for (compilation, slice) in [
             (Compilation::Lazy, u64::MAX),
             (Compilation::Eager, u64::MAX),
@@ -43,7 +43,7 @@ fn bundled_rooms_say_the_same_however_they_are_compiled_and_sliced() {
 /// The bundled rooms, by their names.
 pub fn bundled() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
-    let files = fs::read_dir(folder).expect("the rooms are there");
+    let files = fs::read_dir(folder).expect("the folder of rooms exists");
     let paths = files.map(|file| file.expect("a file").path());
     paths
         .map(|path| {
@@ -64,12 +64,12 @@ fn load(wasm: &[u8], compilation: Compilation, slice: u64) -> Module {
     .expect("it loads")
 }
 
-/// Everything that a room says to a day's worth of events, and the fuel that it used.
+/// All outputs of a room for a sequence of events, and the fuel that it used.
 pub fn play(module: &Module) -> (Vec<Said>, u64) {
     let options = RoomOptions::new().seed(42);
     let mut now = Instant::from_millis(5);
     let mut room = Room::new(module, "day", options).expect("it opens");
-    let mut said = outputs(&mut room, now);
+    let mut sent = outputs(&mut room, now);
     let (a, b) = (ClientId(1), ClientId(2));
     let events = [
         Event::Connect(a),
@@ -84,10 +84,11 @@ pub fn play(module: &Module) -> (Vec<Said>, u64) {
     for event in events {
         now = now + Duration::from_millis(1500);
         room.handle_timeout(now);
-        said.extend(outputs(&mut room, now));
-        room.handle_event(now, event).expect("it takes the event");
-        said.extend(outputs(&mut room, now));
+        sent.extend(outputs(&mut room, now));
+        room.handle_event(now, event)
+            .expect("the room accepts the event");
+        sent.extend(outputs(&mut room, now));
     }
     assert_eq!(room.fault(), None);
-    (said, room.fuel_used())
+    (sent, room.fuel_used())
 }

@@ -1,10 +1,10 @@
-//! Time that is slept through a delay.
+//! `DelayClock`: a clock that counts the time slept in a `DelayNs`.
 
 use embedded_hal::delay::DelayNs;
 use stateroom_wasmi_host::{Clock, Instant, driver::embedded_hal::DelayClock};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-/// Counts what it is asked to wait.
+/// Records the requested delays.
 #[derive(Clone, Default)]
 struct Delay {
     nanos: Rc<Cell<u128>>,
@@ -25,7 +25,7 @@ impl DelayNs for Delay {
 }
 
 #[test]
-fn the_time_is_what_was_slept_to_the_nanosecond() {
+fn the_clock_counts_sleep_to_the_nanosecond() {
     let nanos = [
         0,
         1,
@@ -47,7 +47,7 @@ fn the_time_is_what_was_slept_to_the_nanosecond() {
 }
 
 #[test]
-fn it_sleeps_until_it_is_time_or_until_it_has_to_look() {
+fn sleep_until_stops_at_the_deadline_or_the_maximum() {
     let delay = Delay::default();
     let clock = DelayClock::new(delay.clone());
     let at_most = Duration::from_millis(10);
@@ -64,7 +64,7 @@ fn it_sleeps_until_it_is_time_or_until_it_has_to_look() {
         Duration::from_millis(5)
     );
     assert_eq!(clock.now(), Instant::from_millis(25));
-    // It is time already.
+    // The deadline has passed.
     let calls = delay.calls.get();
     assert_eq!(
         clock.sleep_until(Some(Instant::ZERO), at_most),
@@ -79,7 +79,7 @@ fn it_sleeps_until_it_is_time_or_until_it_has_to_look() {
 }
 
 #[test]
-fn time_that_passed_otherwise_is_counted_but_not_slept() {
+fn passed_time_is_counted_without_sleeping() {
     let delay = Delay::default();
     let clock = DelayClock::new(delay);
     clock.pass(Duration::from_millis(3));

@@ -1,4 +1,4 @@
-//! Hostile guests: each closes its own room with the right fault, and nothing else happens.
+//! Hostile guests: each closes only its own room, with the right fault.
 
 use crate::support::{
     ENV, connect, echo, guest_0_2, guest_0_4, limits, module, module_with, outputs, room, send,
@@ -11,7 +11,7 @@ use stateroom_wasmi_host::{
 
 const CLIENT: ClientId = ClientId(1);
 
-/// Little fuel, so that what never ends ends soon.
+/// Little fuel, so that endless loops end soon.
 fn little() -> Limits {
     limits(|limits| {
         limits.max_fuel_per_event = Some(200_000);
@@ -24,8 +24,8 @@ fn out_of_fuel() -> FaultCause {
     FaultCause::OutOfFuel { limit: 200_000 }
 }
 
-/// Puts a hostile room between two that behave, lets a client connect and send `go`, and sees that
-/// it fails as it should, and that the others never notice.
+/// Runs a hostile room between two well-behaved ones, and asserts that after a connect and two
+/// messages it is closed with this fault and that the others are not affected.
 #[track_caller]
 fn fails(text: &str, during: &'static str, cause: FaultCause) {
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
@@ -40,24 +40,24 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     ] {
         for room in [first, bad, last] {
             // The hostile room may be closed by now.
-            let taken = host.enqueue(room, event);
+            let result = host.enqueue(room, event);
             assert!(
-                taken.is_ok() || (room == bad && taken == Err(EventError::Closed)),
-                "{taken:?}"
+                result.is_ok() || (room == bad && result == Err(EventError::Closed)),
+                "{result:?}"
             );
         }
         host.poll(Budget::UNLIMITED);
     }
     let mut expected = Vec::new();
-    for said in ["go", "again"] {
-        expected.extend([first, last].map(|room| (room, OwnedPayload::Text(said.into()))));
+    for text in ["go", "again"] {
+        expected.extend([first, last].map(|room| (room, OwnedPayload::Text(text.into()))));
     }
     let sent = host.transport_mut().sent.drain(..);
     let sent: Vec<_> = sent
         .filter(|sent| sent.room != bad)
         .map(|sent| (sent.room, sent.payload))
         .collect();
-    assert_eq!(sent, expected, "the other rooms go on undisturbed");
+    assert_eq!(sent, expected, "the other rooms are not affected");
 
     assert_eq!(
         host.enqueue(bad, Event::message(CLIENT, "late")),
@@ -73,7 +73,7 @@ fn fails(text: &str, during: &'static str, cause: FaultCause) {
     );
 }
 
-/// The same for a guest that does something when it is sent a text.
+/// The same for a guest with this body of `message`.
 #[track_caller]
 fn message_fails(body: &str, cause: FaultCause) {
     let more = "(table $t 4 funcref) (type $none (func)) (type $one (func (param i32)))
@@ -93,7 +93,7 @@ fn trap(trap: Trap) -> FaultCause {
 }
 
 #[test]
-fn every_trap_is_told_apart() {
+fn every_trap_has_its_own_variant() {
     for (body, expected) in [
         ("(unreachable)", Trap::Unreachable),
         (
@@ -155,7 +155,7 @@ fn every_trap_is_told_apart() {
 }
 
 #[test]
-fn each_trap_has_a_text_of_its_own() {
+fn every_trap_has_its_own_text() {
     let traps = [
         Trap::Unreachable,
         Trap::UnreachableOutOfMemory,
@@ -176,7 +176,7 @@ fn each_trap_has_a_text_of_its_own() {
     assert_eq!(texts.len(), traps.len());
 }
 
-/// Pointers and lengths that are not within 65,536 bytes, at each edge.
+/// Pointers and lengths outside of 65,536 bytes, at each edge.
 const OUTSIDE: [(u32, u32); 10] = [
     (0, 65_537),
     (1, 65_536),
@@ -192,7 +192,7 @@ const OUTSIDE: [(u32, u32); 10] = [
 ];
 
 #[test]
-fn pointers_outside_of_memory_are_a_fault() {
+fn pointers_outside_memory_are_a_fault() {
     for (ptr, len) in OUTSIDE {
         for function in ["send_message", "send_binary"] {
             let body =
@@ -251,7 +251,7 @@ fn text_that_is_not_utf_8_is_a_fault() {
 }
 
 #[test]
-fn a_recipient_that_there_cannot_be_is_a_fault() {
+fn an_invalid_recipient_is_a_fault() {
     for import in ["$send_message", "$send_binary"] {
         let body = format!(
             "(call {import} (i32.const {}) (i32.const 0) (i32.const 0))",
@@ -262,7 +262,7 @@ fn a_recipient_that_there_cannot_be_is_a_fault() {
 }
 
 #[test]
-fn what_never_ends_runs_out_of_fuel() {
+fn endless_loops_run_out_of_fuel() {
     for body in [
         "(loop (br 0))",
         "(loop (call $call (i32.const 1)) (br 0))",
@@ -281,7 +281,7 @@ fn what_never_ends_runs_out_of_fuel() {
 }
 
 #[test]
-fn calling_wasi_for_ever_runs_out_of_fuel() {
+fn endless_wasi_calls_run_out_of_fuel() {
     for (name, params, arguments) in [
         (
             "fd_write",
@@ -322,9 +322,9 @@ fn calling_wasi_for_ever_runs_out_of_fuel() {
 }
 
 #[test]
-fn what_runs_long_takes_no_stack_of_the_host() {
-    // The interpreter goes from one instruction to the next by calls that must be jumps; with a
-    // profile under which they are not, this overflows the stack of the thread.
+fn long_loops_use_no_host_stack() {
+    // The interpreter dispatches instructions by tail calls; in a profile that does not compile
+    // them to jumps, this overflows the thread's stack.
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(1_000_000);
         limits.fuel_per_slice = u64::MAX;
@@ -389,7 +389,7 @@ fn a_flood_of_messages_is_a_fault() {
 }
 
 #[test]
-fn a_memory_bomb_gets_no_more_than_its_limit() {
+fn a_memory_bomb_stops_at_its_limit() {
     let bomb = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) (unreachable)";
     message_fails(bomb, trap(Trap::UnreachableOutOfMemory));
 }
@@ -499,7 +499,7 @@ fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
         let text = guest_0_4("", "").replace("(i32.const 4096)", malloc);
         fails(&text, "stateroom_malloc", cause);
     }
-    // A connect has 8 bytes, more than `Init`, so that the buffer is given back.
+    // A connect has 8 bytes, more than `Init`, so that the buffer is freed.
     for (free, cause) in [
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
@@ -511,7 +511,7 @@ fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
 }
 
 #[test]
-fn an_allocator_may_answer_the_last_bytes_of_memory() {
+fn an_allocator_may_return_the_last_bytes_of_memory() {
     // The id is `test`.
     for (malloc, is_within) in [("(i32.const 65532)", true), ("(i32.const 65533)", false)] {
         let text = guest_0_2(ENV, &[("jam_malloc", malloc)], "");
@@ -524,8 +524,8 @@ fn an_allocator_may_answer_the_last_bytes_of_memory() {
 }
 
 #[test]
-fn an_allocator_may_grow_the_memory_and_answer_from_there() {
-    // 65,536 is the address of the second page, which is not there before.
+fn an_allocator_may_grow_memory_and_return_the_new_page() {
+    // 65,536 is the address of the second page, which does not exist before.
     let malloc = "(drop (memory.grow (i32.const 1))) (i32.const 65536)";
     let mut room = room(&module(&echo().replace("(i32.const 4096)", malloc)));
     connect(&mut room, 1);
@@ -554,9 +554,9 @@ fn an_allocator_may_send_and_set_the_timer_once_for_each_buffer() {
 }
 
 #[test]
-fn an_allocator_that_answers_null_is_given_a_buffer_beyond_its_memory() {
+fn a_null_allocator_gets_a_buffer_in_grown_memory() {
     let text = echo().replace("(i32.const 4096)", "(i32.const 0)");
-    // Where the payload lies is sent, too.
+    // The address of the payload is sent, too.
     let at = "(i32.store (i32.const 0) (local.get 1))
         (call $send_binary (i32.const 0) (i32.const 0) (i32.const 4))
         (call $send_message (local.get 0)";
@@ -566,15 +566,15 @@ fn an_allocator_that_answers_null_is_given_a_buffer_beyond_its_memory() {
     for len in [1, 10, 100_000, 10] {
         let message = "x".repeat(len);
         send(&mut room, message.as_str());
-        let said = outputs(&mut room, Instant::ZERO);
+        let sent = outputs(&mut room, Instant::ZERO);
         assert_eq!(room.fault(), None);
-        assert_eq!(said[1], (MessageRecipient::Client(CLIENT), message));
-        assert_ne!(said[0].1, "0x00000000", "address zero is the guest's own");
+        assert_eq!(sent[1], (MessageRecipient::Client(CLIENT), message));
+        assert_ne!(sent[0].1, "0x00000000", "address zero belongs to the guest");
     }
 }
 
 #[test]
-fn an_allocator_that_answers_null_has_no_more_than_its_memory() {
+fn a_null_allocator_faults_when_memory_cannot_grow() {
     let text = guest_0_2("", &[("jam_malloc", "(i32.const 0)")], "");
     let limits = limits(|limits| limits.max_memory_bytes = 65_536);
     let room = room(&module_with(&text, &limits));
@@ -590,7 +590,7 @@ fn an_allocator_that_answers_null_has_no_more_than_its_memory() {
 }
 
 #[test]
-fn an_allocator_may_fail_only_later() {
+fn an_allocator_that_fails_on_a_later_call_is_a_fault() {
     let malloc =
         "(if (i32.gt_u (local.get 0) (i32.const 4)) (then (unreachable))) (i32.const 4096)";
     let text = guest_0_2("", &[("jam_malloc", malloc)], "");
@@ -610,7 +610,7 @@ fn an_allocator_may_fail_only_later() {
 }
 
 #[test]
-fn freeing_that_fails_is_a_fault() {
+fn a_free_that_fails_is_a_fault() {
     for (free, cause) in [
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
@@ -623,7 +623,7 @@ fn freeing_that_fails_is_a_fault() {
             },
         ),
     ] {
-        // The message is longer than the id, so that the buffer is given back.
+        // The message is longer than the id, so that the buffer is freed.
         let text = guest_0_2(ENV, &[("jam_free", free)], "");
         let mut room = room(&module_with(&text, &little()));
         connect(&mut room, 1);
@@ -640,8 +640,8 @@ fn freeing_that_fails_is_a_fault() {
 }
 
 #[test]
-fn an_allocator_that_hands_out_what_is_in_use_harms_its_guest_alone() {
-    // The buffer lies over the text that the guest sends: it sends what it was sent.
+fn an_allocator_that_returns_used_memory_harms_only_its_own_guest() {
+    // The buffer overlaps the text that the guest sends, so it sends the message that it received.
     let body = "(call $send_message (i32.const 0) (i32.const 4096) (i32.const 3))";
     let text = guest_0_2(
         ENV,
@@ -658,7 +658,7 @@ fn an_allocator_that_hands_out_what_is_in_use_harms_its_guest_alone() {
 }
 
 #[test]
-fn failing_at_once_makes_a_room_that_is_closed_from_the_start() {
+fn a_fault_in_initialization_opens_a_closed_room() {
     let unreachable = "(unreachable)";
     fails(
         &guest_0_2("", &[("initialize", unreachable)], ""),
@@ -682,7 +682,7 @@ fn failing_at_once_makes_a_room_that_is_closed_from_the_start() {
 }
 
 #[test]
-fn connecting_leaving_and_the_timer_may_fail() {
+fn faults_in_connect_disconnect_and_timer_are_reported() {
     fails(
         &guest_0_2("", &[("connect", "(unreachable)")], ""),
         "connect",
@@ -725,7 +725,7 @@ fn connecting_leaving_and_the_timer_may_fail() {
     assert_eq!(bad.poll_timeout(), None);
 }
 
-/// Opens a room of a guest whose start function does this.
+/// Opens a room of a guest with this start function.
 fn start(body: &str) -> Result<Room, OpenError> {
     let text = guest_0_2(
         ENV,
@@ -740,7 +740,7 @@ fn start(body: &str) -> Result<Room, OpenError> {
 }
 
 #[test]
-fn a_start_function_that_fails_makes_no_room() {
+fn a_start_function_that_fails_opens_no_room() {
     for (body, cause) in [
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
@@ -777,7 +777,7 @@ fn a_start_function_that_fails_makes_no_room() {
 }
 
 #[test]
-fn a_module_whose_start_function_fails_leaves_the_host_as_it_was() {
+fn a_failed_start_function_leaves_the_host_unchanged() {
     let text = guest_0_2("", &[], "(func $start (unreachable)) (start $start)");
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
     assert!(matches!(
@@ -790,7 +790,7 @@ fn a_module_whose_start_function_fails_leaves_the_host_as_it_was() {
 }
 
 #[test]
-fn what_was_sent_before_a_fault_still_goes_out() {
+fn outputs_sent_before_a_fault_are_delivered() {
     let body = "(call $send_binary (i32.const 0) (i32.const 0) (i32.const 1))
         (call $send_message (i32.const 1) (i32.const 0) (i32.const 0)) (unreachable)";
     let mut room = room(&module(&guest_0_2(ENV, &[("message", body)], "")));
@@ -806,7 +806,7 @@ fn what_was_sent_before_a_fault_still_goes_out() {
 }
 
 #[test]
-fn a_closed_room_takes_no_events_and_says_no_more() {
+fn a_closed_room_rejects_events_and_sends_nothing() {
     let mut room = room(&module(&guest_0_2("", &[("message", "(unreachable)")], "")));
     connect(&mut room, 1);
     send(&mut room, "go");
@@ -833,23 +833,23 @@ fn a_closed_room_takes_no_events_and_says_no_more() {
     assert_eq!(
         room.clients(),
         [CLIENT],
-        "for the driver to close their connections"
+        "so that the driver can close their connections"
     );
-    assert!(room.fuel_used() > 0, "its figures stay");
+    assert!(room.fuel_used() > 0, "its stats are kept");
 }
 
 #[test]
-fn a_room_that_its_driver_closes_has_no_fault() {
+fn a_room_closed_by_its_driver_has_no_fault() {
     let mut room = room(&module(&echo()));
     connect(&mut room, 1);
-    send(&mut room, "last words");
-    send(&mut room, "waits, and is dropped");
+    send(&mut room, "sent");
+    send(&mut room, "queued, and dropped");
     room.close();
     assert!(room.is_closed());
     assert_eq!(room.fault(), None);
     assert_eq!(
         outputs(&mut room, Instant::ZERO),
-        [(MessageRecipient::Client(CLIENT), "last words".to_owned())]
+        [(MessageRecipient::Client(CLIENT), "sent".to_owned())]
     );
     assert_eq!(
         room.handle_event(Instant::ZERO, Event::Disconnect(CLIENT)),
@@ -858,8 +858,8 @@ fn a_room_that_its_driver_closes_has_no_fault() {
 }
 
 #[test]
-fn exports_that_are_the_hosts_own_functions_may_fail() {
-    // `message` is `send_binary` itself, here with a wrong recipient, and so on.
+fn reexported_host_functions_may_fault() {
+    // The exports are host functions, called with the arguments of an export.
     let export = |text: String, name: &str, import: &str| {
         text.replace(
             &format!("(func (export \"{name}\")"),
@@ -875,14 +875,14 @@ fn exports_that_are_the_hosts_own_functions_may_fail() {
         "connect",
         FaultCause::Exit { code: 1 },
     );
-    // It answers EBADF, which is 8, for a buffer that is wherever it pleases.
+    // `fd_sync` returns EBADF, which is 8: the address of the buffer.
     let text = export(
         guest_0_2(&wasi("fd_sync", "(result i32)"), &[], ""),
         "jam_malloc",
         "fd_sync",
     );
     assert_eq!(room(&module(&text)).fault(), None);
-    // It is given the bytes of `Init`, whose tag means Message, and then there is no more.
+    // `stateroom_send` decodes `Init`, whose tag means Message there, and finds it truncated.
     let text = guest_0_4("", "").replace(
         "(func (export \"stateroom_recv\")",
         "(export \"stateroom_recv\" (func $send)) (func (export \"_recv\")",

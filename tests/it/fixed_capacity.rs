@@ -1,4 +1,4 @@
-//! Queues of a fixed size.
+//! Queues of a fixed capacity.
 
 use crate::support::{Random, echo, limits, module, module_with};
 use stateroom_wasmi_host::{
@@ -8,7 +8,7 @@ use stateroom_wasmi_host::{
 use std::collections::VecDeque;
 
 #[test]
-fn what_goes_in_comes_out_in_order_and_nothing_goes_in_that_does_not_fit() {
+fn the_queue_is_fifo_and_rejects_what_does_not_fit() {
     let mut random = Random::new();
     let mut queue = FixedPayloadQueue::<u32, 5, 20>::new();
     let mut model: VecDeque<(u32, Vec<u8>, bool)> = VecDeque::new();
@@ -61,16 +61,16 @@ fn what_goes_in_comes_out_in_order_and_nothing_goes_in_that_does_not_fit() {
 }
 
 #[test]
-fn a_full_transport_makes_the_room_wait_and_loses_nothing() {
+fn a_full_transport_blocks_the_room_and_loses_nothing() {
     let mut host = Host::new(ManualClock::new(), FixedTransport::<2, 10>::new());
     let room = host.open("", &module(&echo())).expect("the room opens");
     host.enqueue(room, Event::Connect(ClientId(1)))
         .expect("the client may connect");
     for text in ["one", "two", "three", "longer than ten bytes", "four"] {
         host.enqueue(room, Event::message(ClientId(1), text))
-            .expect("the room takes it");
+            .expect("the room accepts it");
     }
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     loop {
         host.poll(Budget::UNLIMITED);
         assert!(host.transport().len() <= 2);
@@ -81,13 +81,13 @@ fn a_full_transport_makes_the_room_wait_and_loses_nothing() {
             (address.room, address.recipient),
             (room, MessageRecipient::Client(ClientId(1)))
         );
-        said.push(payload.text().expect("it is a text").to_owned());
+        sent.push(payload.text().expect("the payload is text").to_owned());
     }
-    assert_eq!(said, ["one", "two", "three", "four"]);
+    assert_eq!(sent, ["one", "two", "three", "four"]);
 }
 
 #[test]
-fn events_wait_for_a_room_that_is_busy() {
+fn events_are_queued_for_a_busy_room() {
     let limits = limits(|limits| {
         limits.max_inbox_events = 2;
         limits.max_inbox_bytes = 10;
@@ -100,18 +100,18 @@ fn events_wait_for_a_room_that_is_busy() {
     let mut events = FixedEvents::<10, 100>::new();
     events
         .push(room, Event::Connect(ClientId(1)))
-        .expect("there is a place");
+        .expect("the queue has capacity");
     for text in ["one", "two", "elevenbytes", "three", "four", "five"] {
         events
             .push(room, Event::message(ClientId(1), text))
-            .expect("there is a place");
+            .expect("the queue has capacity");
     }
     events
         .push(room, Event::Disconnect(ClientId(1)))
-        .expect("there is a place");
+        .expect("the queue has capacity");
     events
         .push(room, Event::message(ClientId(1), "too late"))
-        .expect("there is a place");
+        .expect("the queue has capacity");
 
     let mut refused = Vec::new();
     let mut rounds = 0;
@@ -124,7 +124,7 @@ fn events_wait_for_a_room_that_is_busy() {
         rounds += 1;
         assert!(rounds < 10);
     }
-    assert!(rounds > 3, "they found no place at once");
+    assert!(rounds > 3, "the inbox was full at first");
     assert_eq!(
         refused,
         [
@@ -138,11 +138,11 @@ fn events_wait_for_a_room_that_is_busy() {
             (8, EventError::NotConnected(ClientId(1)))
         ]
     );
-    let said: Vec<_> = std::iter::from_fn(|| {
+    let sent: Vec<_> = std::iter::from_fn(|| {
         host.transport_mut()
             .pop()
-            .map(|(_, payload)| payload.text().expect("it is a text").to_owned())
+            .map(|(_, payload)| payload.text().expect("the payload is text").to_owned())
     })
     .collect();
-    assert_eq!(said, ["one", "two", "three", "four", "five"]);
+    assert_eq!(sent, ["one", "two", "three", "four", "five"]);
 }

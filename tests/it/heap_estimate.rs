@@ -1,4 +1,4 @@
-//! How much heap a module will take, from its bytes alone.
+//! The estimate of a module's heap, from its bytes alone.
 
 use stateroom_wasmi_host::{Limits, Module};
 
@@ -7,7 +7,7 @@ fn wasm(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_memory_that_a_room_starts_with_counts_and_no_more_than_it_may_have() {
+fn initial_memory_counts_up_to_the_limit() {
     let limits = Limits::small();
     let room = |text| Module::heap_estimate(&wasm(text), &limits).room;
     let none = room("(module)");
@@ -20,16 +20,16 @@ fn the_memory_that_a_room_starts_with_counts_and_no_more_than_it_may_have() {
 
     let estimate = Module::heap_estimate(&wasm("(module (memory 3000 (pagesize 1)))"), &limits);
     assert_eq!(estimate.memory, 3000);
-    let elsewhere = estimate.without_memory();
-    assert_eq!((elsewhere.room, elsewhere.memory), (none, 0));
+    let without = estimate.without_memory();
+    assert_eq!((without.room, without.memory), (none, 0));
     assert_eq!(
-        (elsewhere.load, elsewhere.module),
+        (without.load, without.module),
         (estimate.load, estimate.module)
     );
 }
 
 #[test]
-fn what_is_kept_grows_with_the_code_and_not_with_custom_sections() {
+fn the_module_estimate_grows_with_code_but_not_custom_sections() {
     let limits = Limits::small();
     let small = wasm("(module (func nop))");
     let estimate = Module::heap_estimate(&small, &limits);
@@ -37,7 +37,7 @@ fn what_is_kept_grows_with_the_code_and_not_with_custom_sections() {
     assert!(Module::heap_estimate(&large, &limits).module >= estimate.module + 1000);
 
     let mut with_names = small.clone();
-    // A custom section of 100 bytes: a name of length 0, and whatever.
+    // A custom section of 100 bytes: a name of length 0, and 99 bytes of content.
     with_names.extend([0, 100]);
     with_names.extend([0; 100]);
     let with_names = Module::heap_estimate(&with_names, &limits);
@@ -48,7 +48,7 @@ fn what_is_kept_grows_with_the_code_and_not_with_custom_sections() {
 }
 
 #[test]
-fn bytes_that_are_no_module_have_an_estimate_too() {
+fn invalid_modules_have_an_estimate() {
     let limits = Limits::small();
     let module = wasm("(module (memory 1) (func nop))");
     for len in 0..module.len() {
@@ -56,7 +56,7 @@ fn bytes_that_are_no_module_have_an_estimate_too() {
         assert!(estimate.load > estimate.module && estimate.room > limits.max_stack_bytes);
         assert!(estimate.with_one_room() >= estimate.load.max(estimate.module + estimate.room));
     }
-    // A memory of 2^64 - 1 pages of a length that is none.
+    // A memory of 2^64 - 1 pages with an invalid page size.
     let huge = b"\0asm\x01\0\0\0\x05\x0d\x01\x0c\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x3f";
     assert!(Module::heap_estimate(huge, &limits).room > limits.max_memory_bytes);
 }

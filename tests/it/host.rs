@@ -1,4 +1,4 @@
-//! Many rooms: opening and closing them, their turns, and what they are told of the clock.
+//! Many rooms: opening, closing, scheduling, and the clock and seed that they get from the host.
 
 use crate::support::{ENV, echo, guest_0_2, limits, module, module_with};
 use stateroom_wasmi_host::{
@@ -24,10 +24,10 @@ pub fn open(host: &mut TestHost, id: &str, module: &Module) -> RoomKey {
 
 pub fn say(host: &mut TestHost, room: RoomKey, text: &str) {
     host.enqueue(room, Event::message(ClientId(1), text))
-        .expect("the room takes it");
+        .expect("the room accepts it");
 }
 
-/// What was sent since this was asked last.
+/// Takes the texts that were sent since the last call.
 pub fn sent(host: &mut TestHost) -> Vec<(RoomKey, String)> {
     let sent = std::mem::take(&mut host.transport_mut().sent);
     sent.into_iter()
@@ -43,7 +43,7 @@ pub fn texts<const N: usize>(texts: [(RoomKey, &str); N]) -> Vec<(RoomKey, Strin
 }
 
 #[test]
-fn rooms_are_found_by_their_ids_until_they_were_reported_closed() {
+fn rooms_are_found_by_id_until_reported_closed() {
     let (mut host, module) = (host(), module(&echo()));
     assert_eq!(host.find("a"), None);
     let a = open(&mut host, "a", &module);
@@ -68,7 +68,7 @@ fn rooms_are_found_by_their_ids_until_they_were_reported_closed() {
 }
 
 #[test]
-fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
+fn open_ids_are_unique_and_keys_are_never_reused() {
     let (mut host, module) = (host(), module(&echo()));
     let mut keys = Vec::new();
     for _ in 0..5 {
@@ -79,7 +79,7 @@ fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
         host.close(keys[keys.len() - 1]).expect("the room is open");
         assert!(
             matches!(host.open("id", &module), Err(OpenError::IdTaken)),
-            "it was not reported yet"
+            "the closed room has not been polled"
         );
         host.poll_closed().expect("the room has ended");
     }
@@ -90,7 +90,7 @@ fn an_id_can_be_taken_once_at_a_time_and_keys_are_never_used_twice() {
 }
 
 #[test]
-fn events_for_what_is_not_there_are_refused() {
+fn events_for_unknown_rooms_and_clients_are_rejected() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     let message = |client: u32| Event::message(ClientId(client), "hi");
@@ -160,7 +160,7 @@ fn the_largest_client_id_is_valid() {
 }
 
 #[test]
-fn a_client_that_left_may_come_again_and_cannot_leave_twice() {
+fn a_client_may_reconnect_but_not_disconnect_twice() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     for _ in 0..3 {
@@ -186,7 +186,7 @@ fn nothing_happens_before_the_host_is_polled() {
 }
 
 #[test]
-fn a_room_is_reported_closed_once_wherever_it_is_closed() {
+fn a_room_is_reported_closed_once_in_any_state() {
     let busy = "(loop (br 0))";
     let text = guest_0_2(
         ENV,
@@ -226,7 +226,7 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         host.close(room).expect("the room is open");
         host.close(room).expect("the room is open");
         if state == "blocked" {
-            assert_eq!(host.poll_closed(), None, "it has something to send yet");
+            assert_eq!(host.poll_closed(), None, "it still has outputs to send");
             host.poll(Budget::UNLIMITED);
             assert_eq!(host.poll_closed(), None);
             host.transport_mut().capacity = None;
@@ -237,7 +237,7 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
         assert_eq!((closed.key, closed.fault), (room, None), "{state}");
         assert_eq!(
             closed.stats.waiting_events, 0,
-            "what waited is dropped: {state}"
+            "queued events are dropped: {state}"
         );
         for _ in 0..3 {
             assert_eq!(host.poll(Budget::UNLIMITED), None, "{state}");
@@ -251,7 +251,7 @@ fn a_room_is_reported_closed_once_wherever_it_is_closed() {
 }
 
 #[test]
-fn rooms_are_reported_in_the_order_in_which_they_ended() {
+fn closed_rooms_are_reported_in_the_order_of_closing() {
     let (mut host, module) = (host(), module(&echo()));
     let keys = ["a", "b", "c"].map(|id| open(&mut host, id, &module));
     for i in [2, 0, 1] {
@@ -265,7 +265,7 @@ fn rooms_are_reported_in_the_order_in_which_they_ended() {
 }
 
 #[test]
-fn the_figures_of_a_room_count_what_happened() {
+fn room_stats_count_clients_events_and_messages() {
     let (mut host, module) = (host(), module(&echo()));
     let room = open(&mut host, "room", &module);
     host.enqueue(room, Event::Connect(ClientId(2))).unwrap();
@@ -298,14 +298,14 @@ fn the_figures_of_a_room_count_what_happened() {
 }
 
 #[test]
-fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
+fn rooms_run_round_robin_in_the_order_of_becoming_ready() {
     let (mut host, module) = (host(), module(&echo()));
     let keys = ["a", "b", "c"].map(|id| open(&mut host, id, &module));
     for (i, text) in [(1, "1"), (1, "2"), (0, "3"), (2, "4"), (0, "5"), (1, "6")] {
         say(&mut host, keys[i], text);
     }
     host.poll(Budget::UNLIMITED);
-    // One event each, and then the next round.
+    // One event per room and round.
     let [a, b, c] = keys;
     assert_eq!(
         sent(&mut host),
@@ -314,7 +314,7 @@ fn rooms_have_turns_in_the_order_in_which_they_became_ready() {
 }
 
 #[test]
-fn a_poll_ends_when_its_budget_is_used_to_the_last() {
+fn a_poll_ends_when_its_budget_is_used_up() {
     let module = module(&echo());
     let mut host = host();
     let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
@@ -340,7 +340,7 @@ fn a_poll_ends_when_its_budget_is_used_to_the_last() {
         assert_eq!(sent(&mut host).len(), turns, "{budget:?}");
         host.poll(Budget::UNLIMITED);
     }
-    // Without an end there is none, whatever the clock shows.
+    // Without a deadline the clock does not matter.
     host.clock().set(Instant::MAX);
     sent(&mut host);
     for key in keys {
@@ -351,16 +351,12 @@ fn a_poll_ends_when_its_budget_is_used_to_the_last() {
 }
 
 #[test]
-fn a_room_that_is_closed_where_it_waits_hides_no_other() {
-    for state in [
-        "closed twice",
-        "waits for its turn",
-        "waits for the transport",
-    ] {
+fn closing_a_queued_room_does_not_hide_other_closed_rooms() {
+    for state in ["closed twice", "ready", "blocked"] {
         let (mut host, module) = (host(), module(&echo()));
         let keys = ["a", "b"].map(|id| open(&mut host, id, &module));
         say(&mut host, keys[0], "waits");
-        if state == "waits for the transport" {
+        if state == "blocked" {
             host.transport_mut().capacity = Some(0);
             host.poll(Budget::UNLIMITED);
             host.transport_mut().capacity = None;
@@ -381,7 +377,7 @@ fn a_room_that_is_closed_where_it_waits_hides_no_other() {
 
 #[cfg(feature = "std")]
 #[test]
-fn the_clock_of_the_system_goes_on_and_knows_the_date() {
+fn the_system_clock_advances_and_has_the_wall_time() {
     use std::time::{SystemTime, UNIX_EPOCH};
     let date = || {
         SystemTime::now()
@@ -390,14 +386,14 @@ fn the_clock_of_the_system_goes_on_and_knows_the_date() {
     };
     let before = date();
     let clock = stateroom_wasmi_host::SystemClock::new();
-    let at_zero = clock.unix_time_at_zero().expect("it knows");
+    let at_zero = clock.unix_time_at_zero().expect("it knows the wall time");
     assert!((before..=date()).contains(&at_zero));
     let start = clock.now();
     while clock.now() == start {}
     assert!(clock.now() > start);
 }
 
-/// Runs a room on a host with whatever clock and transport.
+/// Runs an echo on a host with any clock and transport.
 fn echoes<C: Clock, T: Transport>(mut host: Host<C, T>) -> Host<C, T> {
     let room = host.open("room", &module(&echo())).unwrap();
     host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
@@ -419,7 +415,7 @@ fn clocks_and_transports_may_be_borrowed_and_boxed() {
     assert_eq!(transport.sent.len(), 3);
 }
 
-/// A clock that stands still, and knows the wall time.
+/// A clock that stands still and has the wall time.
 struct Wall;
 
 impl Clock for Wall {
@@ -445,8 +441,8 @@ fn a_borrowed_clock_shows_the_same_time() {
     assert_eq!(ManualClock::new().unix_time_at_zero(), None);
 }
 
-/// A guest that says two random numbers and the wall time when a client connects.
-fn curious() -> Module {
+/// A guest that sends 8 random bytes and the wall time when a client connects.
+fn random_and_time() -> Module {
     let imports = format!(
         r#"{ENV}
         (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
@@ -459,11 +455,11 @@ fn curious() -> Module {
 }
 
 #[test]
-fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
+fn random_numbers_differ_by_room_and_by_seed() {
     let draw = |seed: u64| {
         let mut host = host().with_seed(seed);
         for id in ["a", "b", "c"] {
-            open(&mut host, id, &curious());
+            open(&mut host, id, &random_and_time());
         }
         host.transport()
             .sent
@@ -475,19 +471,22 @@ fn each_room_of_a_host_draws_its_own_numbers_and_the_seed_decides_which() {
     assert_eq!(first, draw(1));
     let second = draw(1_000);
     for (i, numbers) in first.iter().enumerate() {
-        assert!(!first[i + 1..].contains(numbers), "two rooms draw the same");
-        assert!(!second.contains(numbers), "two seeds draw the same");
+        assert!(
+            !first[i + 1..].contains(numbers),
+            "two rooms draw the same numbers"
+        );
+        assert!(!second.contains(numbers), "two seeds give the same numbers");
     }
 }
 
 #[test]
-fn rooms_are_told_the_wall_time_of_the_clock() {
+fn rooms_read_the_wall_time_of_the_clock() {
     let mut host = Host::new(Wall, RecordingTransport::new());
-    let room = host.open("room", &curious()).unwrap();
+    let room = host.open("room", &random_and_time()).unwrap();
     host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
     host.poll(Budget::UNLIMITED);
-    let OwnedPayload::Bytes(said) = &host.transport().sent[0].payload else {
-        panic!("it says bytes")
+    let OwnedPayload::Bytes(bytes) = &host.transport().sent[0].payload else {
+        panic!("the guest sends bytes")
     };
-    assert_eq!(said[8..], 9_007_000_000_u64.to_le_bytes());
+    assert_eq!(bytes[8..], 9_007_000_000_u64.to_le_bytes());
 }

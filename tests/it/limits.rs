@@ -1,5 +1,5 @@
-//! Each limit: what is exactly at it passes, and one more is refused as documented. The limit of
-//! a module's length is in `check.rs`.
+//! Each limit: exactly the limit passes, and one more is rejected as documented. The limit of a
+//! module's length is in `check.rs`.
 
 use crate::support::{
     ENV, SAY, Said, assemble, connect, echo, guest_0_2, guest_0_4, limits, module, module_with,
@@ -22,23 +22,23 @@ fn faulted(during: &'static str, cause: FaultCause) -> Option<Fault> {
     Some(Fault { during, cause })
 }
 
-/// A room of a guest that does something when it is sent a text.
-fn doing(body: &str, limits: &Limits) -> Room {
+/// A room of a guest with this body of `message`.
+fn on_message(body: &str, limits: &Limits) -> Room {
     room_of_one(&speaker(&[("message", body)], ""), limits)
 }
 
 #[test]
 fn memory_can_grow_to_the_limit_and_no_further() {
-    // It begins with one page.
+    // It starts with one page.
     let grow = "(call $say (memory.grow (i32.const 2))) (call $say (memory.grow (i32.const 1)))
         (call $say (memory.grow (i32.const 0x10000))) (call $say (memory.size))";
-    let mut room = doing(grow, &limits(|limits| limits.max_memory_bytes = 3 * PAGE));
+    let mut room = on_message(grow, &limits(|limits| limits.max_memory_bytes = 3 * PAGE));
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [1, -1, -1, 3]);
     assert_eq!(room.fault(), None);
     assert_eq!(room.stats().memory_bytes, 3 * PAGE);
 
-    let mut room = doing(
+    let mut room = on_message(
         grow,
         &limits(|limits| limits.max_memory_bytes = 3 * PAGE - 1),
     );
@@ -47,7 +47,7 @@ fn memory_can_grow_to_the_limit_and_no_further() {
 }
 
 #[test]
-fn a_guest_that_begins_with_more_memory_than_the_limit_cannot_be_opened() {
+fn initial_memory_over_the_limit_cannot_be_opened() {
     let text = guest_0_2("", &[], "");
     assert!(open(&text, &limits(|limits| limits.max_memory_bytes = PAGE)).is_ok());
     let error = open(&text, &limits(|limits| limits.max_memory_bytes = PAGE - 1)).unwrap_err();
@@ -60,7 +60,7 @@ fn a_guest_that_begins_with_more_memory_than_the_limit_cannot_be_opened() {
 }
 
 #[test]
-fn a_memory_is_also_bound_by_its_own_maximum() {
+fn memory_growth_is_also_bounded_by_the_declared_maximum() {
     let grow = "(call $say (memory.grow (i32.const 1))) (call $say (memory.grow (i32.const 1)))";
     let text = speaker(&[("message", grow)], "").replace("\"memory\") 1", "\"memory\") 1 2");
     let mut room = room_of_one(&text, &Limits::default());
@@ -69,9 +69,9 @@ fn a_memory_is_also_bound_by_its_own_maximum() {
 }
 
 #[test]
-fn an_abort_after_memory_was_refused_says_so() {
+fn an_abort_after_a_refused_growth_has_its_own_trap() {
     let abort = "(if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (unreachable)))";
-    let mut room = doing(abort, &limits(|limits| limits.max_memory_bytes = PAGE));
+    let mut room = on_message(abort, &limits(|limits| limits.max_memory_bytes = PAGE));
     send(&mut room, "go");
     assert_eq!(
         room.fault(),
@@ -85,7 +85,7 @@ fn an_abort_after_memory_was_refused_says_so() {
 }
 
 #[test]
-fn tables_together_have_as_many_elements_as_the_limit() {
+fn the_element_limit_covers_all_tables_together() {
     let text = guest_0_2("", &[], "(table 60 funcref) (table 40 externref)");
     assert!(open(&text, &limits(|limits| limits.max_table_elements = 100)).is_ok());
     let error = open(&text, &limits(|limits| limits.max_table_elements = 99)).unwrap_err();
@@ -125,7 +125,7 @@ fn tables_grow_to_the_limit_in_steps_of_at_most_seven() {
         &[("message", &body)],
         "(table 5 externref) (table $t 10 funcref)",
     );
-    // 15 elements at first, and 10 more.
+    // 15 elements initially, and 10 more.
     let mut room = room_of_one(&text, &limits(|limits| limits.max_table_elements = 25));
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [-1, -1, 10, -1, 17, -1, 20, 20]);
@@ -133,13 +133,13 @@ fn tables_grow_to_the_limit_in_steps_of_at_most_seven() {
 }
 
 #[test]
-fn a_table_is_also_bound_by_its_own_maximum() {
+fn table_growth_is_also_bounded_by_the_declared_maximum() {
     let grow = "(call $say (table.grow $t (ref.null func) (i32.const 2)))";
     let text = speaker(&[("message", &grow.repeat(2))], "(table $t 1 4 funcref)");
     let mut room = room_of_one(&text, &Limits::default());
     send(&mut room, "go");
     assert_eq!(numbers(&mut room, NOW), [1, -1]);
-    // What was refused does not count.
+    // A refused growth does not count.
     let again = "(call $say (table.grow $t (ref.null func) (i32.const 2)))
         (call $say (table.grow $t (ref.null func) (i32.const 1)))";
     let text = speaker(&[("message", again)], "(table $t 2 3 funcref)");
@@ -149,7 +149,7 @@ fn a_table_is_also_bound_by_its_own_maximum() {
 }
 
 #[test]
-fn a_call_may_use_as_much_stack_as_the_limit() {
+fn a_call_may_use_stack_up_to_the_limit() {
     let fault = |locals: usize, limit: usize| {
         let body = format!("(local {})", "i64 ".repeat(locals - 1));
         // The parameter is a local, too.
@@ -158,7 +158,7 @@ fn a_call_may_use_as_much_stack_as_the_limit() {
             .fault()
             .cloned()
     };
-    // Each local takes eight bytes at least; how many more is the interpreter's affair.
+    // Each local takes at least eight bytes; the interpreter decides how many more.
     let most = |limit: usize| {
         (1..=limit / 8)
             .rev()
@@ -177,8 +177,8 @@ fn a_call_may_use_as_much_stack_as_the_limit() {
 }
 
 #[test]
-fn calls_nest_as_deep_as_the_limit() {
-    // `connect` is one call, and calls `$down` with what remains.
+fn calls_nest_up_to_the_limit() {
+    // `connect` is one call, and calls `$down` with the remaining depth.
     let down = "(func $down (param i32)
         (if (local.get 0) (then (call $down (i32.sub (local.get 0) (i32.const 1))))))";
     let depth = |depth: u32| {
@@ -211,14 +211,14 @@ fn endless_recursion_is_a_stack_overflow_under_any_limits() {
     }
 }
 
-/// A guest that counts down from what it is sent: fuel in proportion to the number.
+/// A guest that counts down from the number in a message: fuel in proportion to the number.
 fn counting_down() -> String {
     let body = "(local $n i32) (local.set $n (i32.load (local.get 1)))
         (loop $next (br_if $next (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))";
     guest_0_2("", &[("binary", body)], "")
 }
 
-/// Fuel that such a guest uses for one event.
+/// Fuel that this guest uses for one event.
 fn fuel_for(count: u32) -> u64 {
     let mut room = room_of_one(&counting_down(), &Limits::default());
     let before = room.fuel_used();
@@ -229,7 +229,7 @@ fn fuel_for(count: u32) -> u64 {
 }
 
 #[test]
-fn an_event_may_use_as_much_fuel_as_the_limit() {
+fn an_event_may_use_fuel_up_to_the_limit() {
     let fuel = fuel_for(1000);
     let run = |limit: u64| {
         let mut room = room_of_one(
@@ -237,7 +237,7 @@ fn an_event_may_use_as_much_fuel_as_the_limit() {
             &limits(|limits| limits.max_fuel_per_event = Some(limit)),
         );
         for _ in 0..3 {
-            // Each event has the whole of it.
+            // Each event has the whole limit.
             if !room.is_closed() {
                 send(&mut room, &1000_u32.to_le_bytes());
                 outputs(&mut room, NOW);
@@ -256,7 +256,7 @@ fn an_event_may_use_as_much_fuel_as_the_limit() {
 }
 
 #[test]
-fn without_a_limit_of_fuel_nothing_is_metered() {
+fn fuel_is_not_metered_without_a_limit() {
     let mut room = room_of_one(
         &counting_down(),
         &limits(|limits| limits.max_fuel_per_event = None),
@@ -283,7 +283,7 @@ fn a_slice_ends_when_its_fuel_is_used_up() {
 }
 
 #[test]
-fn a_client_may_send_as_many_bytes_as_the_limit() {
+fn a_client_may_send_messages_up_to_the_byte_limit() {
     let limits = limits(|limits| limits.max_message_bytes = 10);
     let mut room = room_of_one(&echo(), &limits);
     send(&mut room, "exactly 10");
@@ -311,12 +311,12 @@ fn a_client_may_send_as_many_bytes_as_the_limit() {
 }
 
 #[test]
-fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
+fn a_guest_may_send_messages_up_to_the_byte_limit() {
     let limits = limits(|limits| limits.max_message_bytes = 10);
     for import in ["$send_message", "$send_binary"] {
         let sending = |len: u32| {
             let body = format!("(call {import} (i32.const 0) (i32.const 0) (i32.const {len}))");
-            let mut room = doing(&body, &limits);
+            let mut room = on_message(&body, &limits);
             send(&mut room, "go");
             (outputs(&mut room, NOW).len(), room.fault().cloned())
         };
@@ -341,9 +341,9 @@ fn a_guest_may_send_as_many_bytes_in_a_message_as_the_limit() {
 }
 
 #[test]
-fn as_many_events_wait_for_a_room_as_the_limit() {
+fn the_inbox_holds_events_up_to_the_limit() {
     let mut room = room_of_one(&echo(), &limits(|limits| limits.max_inbox_events = 3));
-    // Handled at once; its echo, which is not taken, keeps the room busy.
+    // Handled at once; its echo is not taken, which keeps the room busy.
     send(&mut room, "not taken");
     for text in ["1", "2", "3"] {
         send(&mut room, text);
@@ -358,23 +358,27 @@ fn as_many_events_wait_for_a_room_as_the_limit() {
         room.handle_event(NOW, Event::Connect(ClientId(2))),
         Err(EventError::InboxFull)
     );
-    assert_eq!(room.clients(), [ClientId(1)], "nothing of it has happened");
+    assert_eq!(
+        room.clients(),
+        [ClientId(1)],
+        "a rejected connect has no effect"
+    );
     assert_eq!(room.stats().waiting_events, 3);
     assert_eq!(room.stats().messages_in, 4);
-    // A client that leaves is never refused.
+    // A disconnect is never rejected.
     assert_eq!(
         room.handle_event(NOW, Event::Disconnect(ClientId(1))),
         Ok(())
     );
-    let said: Vec<_> = outputs(&mut room, NOW)
+    let texts: Vec<_> = outputs(&mut room, NOW)
         .into_iter()
         .map(|(_, text)| text)
         .collect();
-    assert_eq!(said[1..], ["1", "2", "3"]);
+    assert_eq!(texts[1..], ["1", "2", "3"]);
 }
 
 #[test]
-fn the_event_that_a_paused_room_is_in_does_not_wait() {
+fn the_running_event_does_not_count_as_waiting() {
     let mut room = room_of_one(
         &counting_down(),
         &limits(|limits| (limits.max_inbox_events, limits.fuel_per_slice) = (2, 100)),
@@ -390,7 +394,7 @@ fn the_event_that_a_paused_room_is_in_does_not_wait() {
 }
 
 #[test]
-fn as_many_bytes_wait_for_a_room_as_the_limit() {
+fn the_inbox_holds_bytes_up_to_the_limit() {
     let mut room = room_of_one(
         &echo(),
         &limits(|limits| {
@@ -398,7 +402,7 @@ fn as_many_bytes_wait_for_a_room_as_the_limit() {
             limits.max_message_bytes = 10;
         }),
     );
-    // Handled at once; its echo, which is not taken, keeps the room busy.
+    // Handled at once; its echo is not taken, which keeps the room busy.
     send(&mut room, "not taken");
     send(&mut room, "four");
     send(&mut room, &[6; 6]);
@@ -409,13 +413,13 @@ fn as_many_bytes_wait_for_a_room_as_the_limit() {
     assert_eq!(
         room.handle_event(NOW, Event::message(ClientId(1), "")),
         Ok(()),
-        "nothing fits"
+        "an empty message fits"
     );
     assert_eq!(outputs(&mut room, NOW).len(), 4);
     send(&mut room, "fits again");
 }
 
-/// A guest that sends as many empty messages as the number that it is sent, at once.
+/// A guest that sends messages of `len` bytes, as many as the number in a message to it.
 fn flooding(len: u32, limits: &Limits) -> Room {
     let body = format!(
         "(local $n i32) (local.set $n (i32.load (local.get 1)))
@@ -427,7 +431,7 @@ fn flooding(len: u32, limits: &Limits) -> Room {
 }
 
 #[test]
-fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
+fn an_event_may_send_messages_up_to_the_limit() {
     let limits = limits(|limits| limits.max_outbox_messages = 5);
     let mut room = flooding(0, &limits);
     for _ in 0..3 {
@@ -439,7 +443,7 @@ fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
     assert_eq!(
         outputs(&mut room, NOW).len(),
         5,
-        "what it sent before still goes out"
+        "earlier messages are delivered"
     );
     assert_eq!(
         room.fault(),
@@ -452,8 +456,8 @@ fn a_guest_may_send_as_many_messages_in_an_event_as_the_limit() {
 }
 
 #[test]
-fn the_limits_of_an_event_hold_across_its_slices() {
-    // The outputs are taken whenever the room is paused, so that the outbox is empty again.
+fn event_limits_hold_across_slices() {
+    // The outputs are taken whenever the room is paused, which empties the outbox.
     let limits = limits(|limits| {
         limits.max_outbox_messages = 5;
         limits.fuel_per_slice = 1;
@@ -468,7 +472,7 @@ fn the_limits_of_an_event_hold_across_its_slices() {
 }
 
 #[test]
-fn a_guest_may_send_as_many_bytes_in_an_event_as_the_limit() {
+fn an_event_may_send_bytes_up_to_the_limit() {
     let limits = limits(|limits| limits.max_outbox_bytes = 100);
     let mut room = flooding(20, &limits);
     send(&mut room, &5_u32.to_le_bytes());
@@ -486,7 +490,7 @@ fn a_guest_may_send_as_many_bytes_in_an_event_as_the_limit() {
 }
 
 #[test]
-fn a_room_takes_as_many_clients_as_the_limit() {
+fn a_room_accepts_clients_up_to_the_limit() {
     let mut room = room(&module_with(
         &echo(),
         &limits(|limits| limits.max_clients = 2),
@@ -506,7 +510,7 @@ fn a_room_takes_as_many_clients_as_the_limit() {
 }
 
 #[test]
-fn the_id_of_a_room_may_be_as_long_as_the_limit() {
+fn a_room_id_may_be_as_long_as_the_limit() {
     let module = module_with(&echo(), &limits(|limits| limits.max_room_id_bytes = 6));
     let open = |id: &str| Room::new(&module, id, RoomOptions::default());
     assert!(open("sixsix").is_ok());
@@ -524,7 +528,7 @@ fn the_id_of_a_room_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn a_host_opens_as_many_rooms_as_the_limit() {
+fn a_host_opens_rooms_up_to_the_limit() {
     let mut host_limits = HostLimits::default();
     host_limits.max_rooms = 2;
     let mut host = Host::with_limits(ManualClock::new(), RecordingTransport::new(), host_limits);
@@ -551,7 +555,7 @@ fn an_echo_runs_within_the_small_limits() {
 }
 
 #[test]
-fn a_published_guest_runs_within_the_small_limits_if_its_memory_does() {
+fn a_no_std_sdk_guest_runs_within_the_small_limits() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/examples/rooms/wasm/echo-rust-no-std.wasm"
@@ -567,9 +571,8 @@ fn a_published_guest_runs_within_the_small_limits_if_its_memory_does() {
 }
 
 #[test]
-fn fuel_is_charged_for_what_imports_copy() {
-    // Sending much takes more fuel than sending little, in proportion, so that it cannot outrun a
-    // slice.
+fn imports_charge_fuel_for_copied_bytes() {
+    // Fuel is in proportion to the bytes sent, so that sending cannot outrun a slice.
     let fuel = |text: String| {
         let mut room = room_of_one(&text, &Limits::default());
         let before = room.fuel_used();
@@ -584,10 +587,10 @@ fn fuel_is_charged_for_what_imports_copy() {
         let of = |len: u32| fuel(speaker(&[("message", &call(len))], ""));
         assert!(
             of(60_000) >= of(0) + at_least,
-            "as much as the guest's own copies at least"
+            "at least as much as a copy by the guest"
         );
     }
-    // An empty broadcast; what follows it is looked at as well.
+    // An empty broadcast; the bytes that follow it are charged as well.
     let of = |len: u32| {
         fuel(guest_0_4(
             &format!("(call $send (i32.const 8192) (i32.const {len}))"),
@@ -598,13 +601,13 @@ fn fuel_is_charged_for_what_imports_copy() {
 }
 
 #[test]
-fn fuel_is_charged_for_what_a_guest_copies() {
+fn bulk_memory_instructions_charge_fuel() {
     for body in [
         "(memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))",
         "(memory.copy (i32.const 0) (i32.const 1) (i32.const 65535))",
         "(drop (memory.grow (i32.const 1)))",
     ] {
-        let mut room = doing(body, &Limits::default());
+        let mut room = on_message(body, &Limits::default());
         let before = room.fuel_used();
         send(&mut room, "go");
         assert!(room.fuel_used() - before >= 65_535 / 64, "{body}");
@@ -612,7 +615,7 @@ fn fuel_is_charged_for_what_a_guest_copies() {
 }
 
 #[test]
-fn a_start_function_cannot_outrun_its_fuel_by_what_it_calls_last() {
+fn the_last_call_of_a_start_function_is_charged() {
     let start = "(func $start (call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000))) (start $start)";
     let text = guest_0_2(ENV, &[], start);
     let limit = |fuel: u64| {
@@ -634,7 +637,7 @@ fn a_start_function_cannot_outrun_its_fuel_by_what_it_calls_last() {
 }
 
 #[test]
-fn the_smallest_stacks_are_no_harm() {
+fn tiny_stack_limits_do_not_panic() {
     for bytes in [0, 1, 100, 1023] {
         let opened = open(&echo(), &limits(|limits| limits.max_stack_bytes = bytes));
         let room = opened.expect("it has no start function");
@@ -648,8 +651,8 @@ fn the_smallest_stacks_are_no_harm() {
 }
 
 #[test]
-fn ever_longer_messages_do_not_each_leave_a_buffer_behind() {
-    // Its allocator answers null, so that its memory is grown for each buffer.
+fn growing_messages_reuse_buffer_memory() {
+    // Its allocator returns null, so that its memory is grown for each buffer.
     let text = guest_0_2("", &[("jam_malloc", "(i32.const 0)")], "");
     let mut room = room_of_one(&text, &Limits::default());
     let longest = 40 * PAGE;
@@ -666,8 +669,8 @@ fn ever_longer_messages_do_not_each_leave_a_buffer_behind() {
 }
 
 #[test]
-fn fuel_is_charged_for_what_a_guest_prints_also_when_it_fails() {
-    // Nine buffers of which the last is wrong: eight are printed before that is seen.
+fn failed_prints_charge_fuel() {
+    // Nine buffers of which the last is invalid: eight are printed before that is found.
     let import = r#"(import "wasi_snapshot_preview1" "fd_write"
         (func $fd_write (param i32 i32 i32 i32) (result i32)))"#;
     let buffers: String = (0..9)
@@ -689,7 +692,7 @@ fn fuel_is_charged_for_what_a_guest_prints_also_when_it_fails() {
 }
 
 #[test]
-fn limits_that_contradict_each_other_are_refused_when_a_module_is_loaded() {
+fn inconsistent_limits_are_rejected_at_load() {
     let inbox = limits(|limits| (limits.max_message_bytes, limits.max_inbox_bytes) = (11, 10));
     let events = limits(|limits| limits.max_inbox_events = 1);
     for (limits, text) in [
@@ -713,9 +716,9 @@ fn limits_that_contradict_each_other_are_refused_when_a_module_is_loaded() {
     );
 }
 
-/// What never fits and what does not fit now are two errors.
+/// A message that never fits and one that does not fit now are two errors.
 #[test]
-fn a_message_that_the_limits_allow_is_accepted_by_an_idle_room() {
+fn an_idle_room_accepts_any_message_within_the_limits() {
     let limits = limits(|limits| {
         (limits.max_message_bytes, limits.max_inbox_bytes) = (100, 100);
         limits.max_inbox_events = 2;
@@ -724,7 +727,7 @@ fn a_message_that_the_limits_allow_is_accepted_by_an_idle_room() {
     let room = host
         .open("", &module_with(&echo(), &limits))
         .expect("the room opens");
-    // The initialisation waits, too.
+    // The initialization is in the inbox, too.
     host.enqueue(room, Event::Connect(ClientId(1)))
         .expect("the client may connect");
     host.poll(Budget::UNLIMITED);

@@ -1,5 +1,5 @@
-//! All integration tests in one binary; one file for each subject. They go through the public API
-//! alone, in virtual time.
+//! All integration tests in one binary, one file per subject. They use only the public API, in
+//! virtual time.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod abi_0_2;

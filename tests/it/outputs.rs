@@ -1,4 +1,4 @@
-//! Outputs in order: messages, and that clients join and leave.
+//! The order of outputs: messages, joins and leaves.
 
 use crate::support::{echo, module, speaker};
 use stateroom_wasmi_host::{
@@ -10,7 +10,7 @@ const NOW: Instant = Instant::ZERO;
 const ADA: ClientId = ClientId(1);
 const BOB: ClientId = ClientId(2);
 
-/// Broadcasts a number for each kind of event.
+/// A guest that broadcasts a number for each kind of event.
 fn diary() -> String {
     let say = |number: u32| format!("(call $say (i32.const {number}))");
     speaker(
@@ -40,7 +40,7 @@ fn number(message: OutputMessage<'_>) -> Seen {
 }
 
 #[test]
-fn joining_and_leaving_come_before_what_the_guest_sends_about_them() {
+fn joined_and_left_precede_the_outputs_of_their_event() {
     let mut room = Room::new(&module(&diary()), "", RoomOptions::new()).expect("it opens");
     for event in [
         Event::Connect(ADA),
@@ -76,7 +76,7 @@ fn joining_and_leaving_come_before_what_the_guest_sends_about_them() {
     assert_eq!(room.stats().events_handled, 3);
 }
 
-/// Accepts a number of calls, then refuses until it is given more.
+/// A transport that accepts a number of calls, then blocks.
 #[derive(Default)]
 struct Gate {
     accepts: usize,
@@ -84,7 +84,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn take(&mut self, seen: Seen) -> Result<(), SendError<&'static str>> {
+    fn accept(&mut self, seen: Seen) -> Result<(), SendError<&'static str>> {
         self.accepts = self.accepts.checked_sub(1).ok_or(SendError::WouldBlock)?;
         self.seen.push(seen);
         Ok(())
@@ -99,11 +99,11 @@ impl Transport for Gate {
         _: RoomKey,
         message: OutputMessage<'_>,
     ) -> Result<(), SendError<&'static str>> {
-        self.take(number(message))
+        self.accept(number(message))
     }
 
     fn connected(&mut self, _: RoomKey, client: ClientId) -> Result<(), SendError<&'static str>> {
-        self.take(Seen::Joined(client))
+        self.accept(Seen::Joined(client))
     }
 
     fn disconnected(
@@ -111,12 +111,12 @@ impl Transport for Gate {
         _: RoomKey,
         client: ClientId,
     ) -> Result<(), SendError<&'static str>> {
-        self.take(Seen::Left(client))
+        self.accept(Seen::Left(client))
     }
 }
 
 #[test]
-fn a_refused_join_or_leave_is_retried_in_its_place() {
+fn a_refused_join_or_leave_is_retried_in_order() {
     let mut host = Host::new(ManualClock::new(), Gate::default());
     let room = host.open("", &module(&diary())).expect("it opens");
     let events = [
@@ -148,7 +148,7 @@ fn a_refused_join_or_leave_is_retried_in_its_place() {
 }
 
 #[test]
-fn a_closed_room_whose_transport_refuses_for_good_is_discarded() {
+fn a_closed_room_can_be_discarded_while_its_transport_blocks() {
     let mut host = Host::new(ManualClock::new(), Gate::default());
     let module = module(&diary());
     let room = host.open("lobby", &module).expect("it opens");
@@ -157,16 +157,16 @@ fn a_closed_room_whose_transport_refuses_for_good_is_discarded() {
     host.poll(Budget::UNLIMITED);
     host.close(room).expect("it is open");
     host.poll(Budget::UNLIMITED);
-    assert!(host.poll_closed().is_none(), "its outputs are not sent");
-    let closed = host.discard(room).expect("it is there");
+    assert!(host.poll_closed().is_none(), "its outputs are blocked");
+    let closed = host.discard(room).expect("the room exists");
     assert_eq!(
         (closed.key, &*closed.id, &*closed.clients),
         (room, "lobby", &[ADA][..])
     );
-    assert_eq!(closed.stats.memory_bytes, 65_536, "what its guest had");
+    assert_eq!(closed.stats.memory_bytes, 65_536, "its guest's memory");
     assert_eq!(closed.stats.events_handled, 1);
     assert!(host.discard(room).is_err() && host.close(room).is_err());
-    // The id is free, and nothing is left in the queues.
+    // The id is free, and the queues are empty.
     let again = host.open("lobby", &module).expect("the id is free");
     host.transport_mut().accepts = usize::MAX;
     assert_eq!(host.poll(Budget::UNLIMITED), None);
@@ -176,7 +176,7 @@ fn a_closed_room_whose_transport_refuses_for_good_is_discarded() {
 }
 
 #[test]
-fn a_room_that_is_queued_as_closed_can_be_discarded() {
+fn a_room_queued_as_closed_can_be_discarded() {
     let mut host = Host::new(
         ManualClock::new(),
         stateroom_wasmi_host::RecordingTransport::new(),
@@ -186,20 +186,20 @@ fn a_room_that_is_queued_as_closed_can_be_discarded() {
     for key in keys {
         host.close(key).expect("it is open");
     }
-    host.discard(keys[0]).expect("it is there");
+    host.discard(keys[0]).expect("the room exists");
     assert_eq!(host.poll_closed().map(|closed| closed.key), Some(keys[1]));
     assert!(host.poll_closed().is_none());
 }
 
-/// Each event that is accepted is counted once when it is over, in whichever way.
+/// Each accepted event is counted once when it ends, also when it is dropped.
 #[test]
-fn events_are_counted_when_they_are_over() {
+fn events_are_counted_when_they_end() {
     let spins = module(&speaker(&[("message", "(loop (br 0))")], ""));
     let mut room = Room::new(&spins, "", RoomOptions::new()).expect("it opens");
     assert_eq!(
         room.stats().events_handled,
         0,
-        "its initialisation is its own"
+        "initialization is not an event"
     );
     room.handle_event(NOW, Event::Connect(ADA))
         .expect("it is accepted");
@@ -221,7 +221,7 @@ fn events_are_counted_when_they_are_over() {
 }
 
 #[test]
-fn a_room_inherits_what_its_options_leave_open() {
+fn a_room_inherits_unset_options_from_its_host() {
     let draws = r#"(module
         (import "env" "send_binary" (func $send (param i32 i32 i32)))
         (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
@@ -286,9 +286,8 @@ fn a_room_inherits_what_its_options_leave_open() {
     }
 }
 
-/// Room time starts when the room is opened, whatever the host's clock shows.
 #[test]
-fn a_room_opened_late_has_its_own_time() {
+fn room_time_starts_when_the_room_is_opened() {
     let timer = speaker(
         &[
             ("connect", "(call $set_timer (i32.const 30))"),

@@ -1,4 +1,4 @@
-//! An allocator that counts, for each thread, so that tests do not count each other.
+//! A counting allocator. Counts are per thread, so that tests do not count each other.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -16,16 +16,16 @@ struct Counting;
 static COUNTING: Counting = Counting;
 
 fn count(allocations: usize, bytes: isize) {
-    // At the end of a thread there is nothing to count with, and nothing to count.
+    // Thread-locals are gone while a thread exits; those calls need no counting.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
     let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
 }
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: every call is forwarded to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, layout.size() as isize);
-        // SAFETY: the caller keeps to the contract, which is the same.
+        // SAFETY: the caller upholds the contract, which is the same.
         unsafe { System.alloc(layout) }
     }
 

@@ -1,4 +1,4 @@
-//! What the tests share: guests in WebAssembly text, and short ways to talk to a room.
+//! Shared by the tests: guests in WebAssembly text, and helpers to drive a room.
 
 use stateroom_wasmi_host::{
     ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Output,
@@ -17,8 +17,8 @@ pub const SAY: &str = r#"
         (i32.store (i32.const 16) (local.get 0))
         (call $send_binary (i32.const 0) (i32.const 16) (i32.const 4)))"#;
 
-/// A guest of ABI 0.2 with 64 KiB of memory and an allocator that hands out the bytes from 4096
-/// on, to which a test adds what it is about. What it does not add does nothing.
+/// A guest of ABI 0.2 with 64 KiB of memory and an allocator that always returns 4096. A test adds
+/// its own `imports`, bodies of `exports` and `more` definitions; other exports have empty bodies.
 pub fn guest_0_2(imports: &str, exports: &[(&str, &str)], more: &str) -> String {
     let defaults = [
         ("initialize", "(param i32 i32)"),
@@ -46,19 +46,19 @@ pub fn guest_0_2(imports: &str, exports: &[(&str, &str)], more: &str) -> String 
     text + ")"
 }
 
-/// A guest that imports all of ABI 0.2 and can say numbers.
+/// A guest that imports all of ABI 0.2 and can send numbers with [`SAY`].
 pub fn speaker(exports: &[(&str, &str)], more: &str) -> String {
     guest_0_2(ENV, exports, &format!("{SAY} {more}"))
 }
 
-/// A guest that sends each message back to whom it came from.
+/// A guest that sends each message back to its sender.
 pub fn echo() -> String {
     let echo = |send: &str| format!("(call {send} (local.get 0) (local.get 1) (local.get 2))");
     let (text, bytes) = (echo("$send_message"), echo("$send_binary"));
     guest_0_2(ENV, &[("message", &text), ("binary", &bytes)], "")
 }
 
-/// The same of ABI 0.4, with what happens in `stateroom_recv`.
+/// The same for ABI 0.4, with the body of `stateroom_recv`.
 pub fn guest_0_4(recv: &str, more: &str) -> String {
     format!(
         r#"(module
@@ -83,7 +83,7 @@ pub fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The default limits but for what the test is about.
+/// The default limits with some changed.
 pub fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
     change(&mut limits);
@@ -95,7 +95,7 @@ pub fn room(module: &Module) -> Room {
     Room::new(module, "test", RoomOptions::default()).expect("the room opens")
 }
 
-/// A room of a guest under limits, with client 1 connected and nothing left to say.
+/// A room of a guest under limits, with client 1 connected and all outputs taken.
 pub fn room_of_one(text: &str, limits: &Limits) -> Room {
     let mut room = room(&module_with(text, limits));
     outputs(&mut room, Instant::ZERO);
@@ -104,7 +104,7 @@ pub fn room_of_one(text: &str, limits: &Limits) -> Room {
     room
 }
 
-/// Connects a client at time zero, and takes the output that says that it joined.
+/// Connects a client at time zero, and takes its `Joined` output.
 pub fn connect(room: &mut Room, client: u32) {
     connect_at(room, Instant::ZERO, client);
 }
@@ -121,13 +121,13 @@ pub fn connect_at(room: &mut Room, now: Instant, client: u32) {
 /// Sends text or bytes as client 1 at time zero.
 pub fn send<'a>(room: &mut Room, payload: impl Into<MessagePayload<'a>>) {
     room.handle_event(Instant::ZERO, Event::message(ClientId(1), payload))
-        .expect("the room takes it");
+        .expect("the room accepts it");
 }
 
-/// An output, owned: to whom, and what as it reads in an assertion (bytes in hex after `0x`).
+/// An owned output: its recipient, and its payload as text (bytes in hex after `0x`).
 pub type Said = (MessageRecipient, String);
 
-/// Takes all that a room says, letting it go on as long as it has work.
+/// Takes all outputs of a room, resuming it as long as it has work.
 pub fn outputs(room: &mut Room, now: Instant) -> Vec<Said> {
     take(room, now, |output| {
         let text = match output.payload {
@@ -138,7 +138,7 @@ pub fn outputs(room: &mut Room, now: Instant) -> Vec<Said> {
     })
 }
 
-/// The same for a guest that says numbers.
+/// The same for a guest that sends numbers.
 pub fn numbers(room: &mut Room, now: Instant) -> Vec<i32> {
     take(room, now, |output| {
         let number = output
@@ -166,20 +166,20 @@ pub fn next_message(room: &mut Room) -> Option<(MessageRecipient, OwnedPayload)>
 }
 
 fn take<R>(room: &mut Room, now: Instant, mut read: impl FnMut(OutputMessage<'_>) -> R) -> Vec<R> {
-    let mut said = Vec::new();
+    let mut taken = Vec::new();
     loop {
         while let Some(output) = room.poll_output() {
-            said.extend(output.message().map(&mut read));
+            taken.extend(output.message().map(&mut read));
         }
         if !room.has_work(now) {
-            return said;
+            return taken;
         }
         room.resume(now);
     }
 }
 
-/// Pseudorandom numbers (splitmix64) for randomised tests, which print their seed: it is shown when
-/// one fails. Set `TEST_SEED` to try another.
+/// Pseudorandom numbers (splitmix64) for randomized tests. The seed is printed, so that a failed
+/// test shows it; set `TEST_SEED` to try another.
 pub struct Random(u64);
 
 impl Random {
@@ -189,7 +189,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed that was asked for.
+    /// The seed in `TEST_SEED`.
     pub fn given_seed() -> Option<u64> {
         std::env::var("TEST_SEED")
             .ok()
