@@ -51,8 +51,8 @@ pub struct Room {
     /// The clients that will be connected when the inbox is empty; sorted.
     clients: Vec<ClientId>,
     inbox: Inbox,
-    /// Whether the timer fired last. Then an event that waits has its turn before the timer fires
-    /// again, or a timer that is always due would keep all events waiting.
+    /// Whether the timer fired last, before an event that waited. That has its turn before the timer
+    /// fires again, or a timer that is always due would keep all events waiting.
     is_turn_of_inbox: bool,
     /// The latest time that was passed in; time does not run backwards in a room.
     now: Instant,
@@ -465,7 +465,7 @@ impl Room {
         match &mut self.state {
             State::Live { guest, .. } => {
                 guest.clear_timer();
-                self.is_turn_of_inbox = true;
+                self.is_turn_of_inbox = !self.inbox.is_empty();
                 self.begin(&Call::Timer);
             }
             State::Restarting { .. } => self.restart(),

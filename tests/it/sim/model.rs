@@ -223,7 +223,7 @@ impl Model {
         let is_due = self.guest.deadline.is_some_and(|deadline| deadline <= now);
         let event = if is_timer {
             assert!(is_due, "the timer {:?} fires at {now}", self.guest.deadline);
-            self.timer_was_last = true;
+            self.timer_was_last = !(self.startup_events.is_empty() && self.accepted.is_empty());
             self.coverage.count(CoverPoint::Timer);
             GuestEvent::Timer
         } else {
@@ -352,7 +352,7 @@ impl Model {
             && let Some(fault) = self.guest.fails(&GuestEvent::Timer, now)
         {
             self.guest.deadline = None;
-            self.timer_was_last = true;
+            self.timer_was_last = !(self.startup_events.is_empty() && self.accepted.is_empty());
             self.count_rollback(fault);
         }
     }
