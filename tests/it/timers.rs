@@ -292,6 +292,25 @@ fn a_timer_that_is_always_due_lets_events_pass() {
 }
 
 #[test]
+fn a_due_timer_fires_before_events_that_came_later_however_often_it_fired() {
+    let timer = "(call $set_timer (i32.const 10)) (call $say (i32.const 7))";
+    let exports = [
+        ("connect", "(call $set_timer (i32.const 10))"),
+        ("timer", timer),
+        ("message", "(call $say (i32.const 2))"),
+    ];
+    let mut room = room(&module(&speaker(&exports, "")));
+    connect(&mut room, 1);
+    room.handle_timeout(ms(10));
+    assert_eq!(numbers(&mut room, ms(10)), [7]);
+    room.handle_timeout(ms(20));
+    assert_eq!(room.stats().waiting_events, 0);
+    // While the output of the timer is not taken, an event waits and the timer becomes due again.
+    send(&mut room, "x");
+    assert_eq!(numbers(&mut room, ms(30)), [7, 7, 2]);
+}
+
+#[test]
 fn a_timer_that_the_start_function_sets_waits_until_the_guest_is_initialised() {
     let text = guest_0_2(
         ENV,
