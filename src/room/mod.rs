@@ -262,8 +262,8 @@ impl Room {
         self.enqueue_checked(event)
     }
 
-    /// Fires the timer if it is due, the room is not busy, and no event has waited since it fired
-    /// last; or starts a fresh guest if that is due.
+    /// Fires the timer if it is due and the room is not busy, unless an event that waited when it
+    /// fired last has its turn; or starts a fresh guest if that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.advance(now);
         if self.are_outputs_taken() && self.is_turn_of_timer() {

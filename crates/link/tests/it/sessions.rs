@@ -67,6 +67,19 @@ fn a_repeated_hello_is_confirmed_again_and_changes_nothing() {
     bridge.text(&mut board, 0, 1, "hello");
 }
 
+/// The board has replied that it has no session, and with nothing else; and no client is left.
+fn assert_refused(board: &mut Board) {
+    let frames = decode(&board.written());
+    let [Some(reply)] = &frames[..] else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(
+        (reply.kind, &reply.body[..5]),
+        (HELLO, &hello(1, 0, 0, 0)[..5])
+    );
+    assert!(board.clients("").is_empty());
+}
+
 #[test]
 fn a_restarted_board_replies_to_any_frame_that_it_has_no_session() {
     for (kind, body) in [
@@ -84,15 +97,7 @@ fn a_restarted_board_replies_to_any_frame_that_it_has_no_session() {
             .to_board
             .extend(encode(kind, 7, &body));
         board.poll();
-        let frames = decode(&board.written());
-        let [Some(reply)] = &frames[..] else {
-            panic!("{frames:?}")
-        };
-        assert_eq!(
-            (reply.kind, &reply.body[..5]),
-            (HELLO, &hello(1, 0, 0, 0)[..5])
-        );
-        assert!(board.clients("").is_empty());
+        assert_refused(&mut board);
         // A session can be started as usual.
         let mut bridge = Bridge::connect_to(&mut board, 3);
         bridge.connect(&mut board, 0, 1);
@@ -111,15 +116,7 @@ fn another_version_ends_the_session() {
             &encode(HELLO, 0, &hello(version, 5, 4096, 4096)),
         );
         board.poll();
-        let frames = decode(&board.written());
-        let [Some(reply)] = &frames[..] else {
-            panic!("{frames:?}")
-        };
-        assert_eq!(
-            (reply.kind, &reply.body[..5]),
-            (HELLO, &hello(1, 0, 0, 0)[..5])
-        );
-        assert!(board.clients("").is_empty());
+        assert_refused(&mut board);
     }
 }
 
