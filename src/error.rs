@@ -22,6 +22,16 @@ pub enum LoadError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The module has more of something than a limit allows, so that its rooms would exceed it from
+    /// the start.
+    TooMany {
+        /// Of what, such as `locals in one function`.
+        what: &'static str,
+        /// How many it has.
+        count: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The bytes are not valid WebAssembly, or use a proposal that is not supported.
     Invalid(EngineError),
     /// The text is not valid WebAssembly text.
@@ -56,6 +66,12 @@ impl fmt::Display for LoadError {
                 write!(
                     f,
                     "the module is {bytes} bytes long, more than the limit of {limit}"
+                )
+            }
+            Self::TooMany { what, count, limit } => {
+                write!(
+                    f,
+                    "the module has {count} {what}, more than the limit of {limit}"
                 )
             }
             Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
@@ -130,11 +146,6 @@ pub enum OpenError {
         /// The limit.
         limit: usize,
     },
-    /// The module needs more memory or table elements than the limits allow, or its data segments do
-    /// not fit into its memory.
-    Instantiate(EngineError),
-    /// The guest failed in its start function.
-    Fault(Fault),
     /// The policy is [`Rollback`](crate::FaultPolicy::Rollback), but the module was not loaded for
     /// it ([`LoadOptions::rollback`](crate::LoadOptions::rollback)).
     NoRollback,
@@ -151,23 +162,12 @@ impl fmt::Display for OpenError {
             }
             Self::IdTaken => f.write_str("a room of this id is open already"),
             Self::TooManyRooms { limit } => write!(f, "the host has its limit of {limit} rooms"),
-            Self::Instantiate(_) => f.write_str("the module could not be instantiated"),
-            Self::Fault(fault) => fault.fmt(f),
             Self::NoRollback => f.write_str("the module was not loaded for rollback"),
         }
     }
 }
 
-impl Error for OpenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Instantiate(error) => Some(error),
-            // The fault itself is what this displays.
-            Self::Fault(fault) => fault.source(),
-            _ => None,
-        }
-    }
-}
+impl Error for OpenError {}
 
 /// The host has no room of this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,8 +249,8 @@ impl Error for EventError {}
 /// A guest's failure: its cause, and the export in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The export that was running, such as `message` or `jam_malloc`; `start` for a module's
-    /// start function.
+    /// The export that was running, such as `message` or `jam_malloc`; `start` for a module's start
+    /// function, and `instantiate` before any of the guest's code has run.
     pub during: &'static str,
     /// What happened.
     pub cause: FaultCause,

@@ -18,8 +18,7 @@ pub enum FaultPolicy {
     /// The fresh guest is initialised and handles a connect for each client that is connected, in
     /// the order of their ids; then the events that waited. Memory and timer are lost, and random
     /// numbers differ. The transport's [`connected`](crate::Transport::connected) is called again
-    /// for each client. A guest that fails in its start function while the room is opened makes no
-    /// room.
+    /// for each client.
     Restart(Backoff),
     /// The event is undone: memory, globals and random numbers are as they were before it, and
     /// nothing that it sent is delivered. The room continues as if the event had not happened,

@@ -1,7 +1,6 @@
 //! Estimates the heap that a module will take, from its bytes.
 
-use crate::{limits::Limits, module::Module};
-use wasmparser::{Parser, Payload};
+use crate::{limits::Limits, module::Module, structure::Structure};
 
 /// Estimated bytes of heap of a module on a 32-bit target, from [`Module::heap_estimate`].
 ///
@@ -20,8 +19,8 @@ pub struct HeapEstimate {
     pub load: usize,
     /// For as long as the module or a room of it exists.
     pub module: usize,
-    /// For each room: the guest's initial memory, its stack at its limit, buffers for a few short
-    /// messages.
+    /// For each room: the guest's initial memory, its functions, globals, tables and all else that the
+    /// module declares, its stack at its limit, buffers for a few short messages.
     pub room: usize,
     /// The part of `room` that is the guest's initial memory, one allocation.
     pub memory: usize,
@@ -55,6 +54,11 @@ const BYTES_PER_BYTE: usize = 3;
 const PARSER_BYTES: usize = 6 << 10;
 /// For a room besides its memory and its stack.
 const ROOM_BYTES: usize = 7 << 10;
+/// What that includes of the functions, globals, exports and segments of a module: the interpreter's
+/// arenas have space for some from the start.
+const INCLUDED_INSTANCE_BYTES: usize = 3 << 10;
+/// The estimate is for targets with pointers of 32 bits.
+const POINTER_BYTES: usize = 4;
 /// For each nested call on the interpreter's call stack, which grows by doubling.
 const CALL_BYTES: usize = 48;
 /// The least that such a call takes on the value stack.
@@ -65,11 +69,13 @@ impl Module {
     /// allocate, and stops where the module is invalid.
     #[must_use]
     pub fn heap_estimate(wasm: &[u8], limits: &Limits) -> HeapEstimate {
-        let (code_bytes, memory_bytes) = measure(wasm);
-        let module = MODULE_BYTES.saturating_add(code_bytes.saturating_mul(BYTES_PER_BYTE));
-        let memory = usize::try_from(memory_bytes)
+        let structure = Structure::of(wasm);
+        let kept_bytes = wasm.len().saturating_sub(structure.custom_bytes);
+        let module = MODULE_BYTES.saturating_add(kept_bytes.saturating_mul(BYTES_PER_BYTE));
+        let memory = usize::try_from(structure.memory_bytes)
             .unwrap_or(usize::MAX)
             .min(limits.max_memory_bytes);
+        let instance = structure.instance_bytes(POINTER_BYTES);
         let calls = limits
             .max_recursion_depth
             .min(limits.max_stack_bytes / CALL_STACK_BYTES);
@@ -79,29 +85,11 @@ impl Module {
         HeapEstimate {
             load: module.saturating_add(PARSER_BYTES),
             module,
-            room: ROOM_BYTES.saturating_add(stack).saturating_add(memory),
+            room: ROOM_BYTES
+                .saturating_add(instance.saturating_sub(INCLUDED_INSTANCE_BYTES))
+                .saturating_add(stack)
+                .saturating_add(memory),
             memory,
         }
     }
-}
-
-/// The length without custom sections, which are not kept, and the initial memory in bytes.
-fn measure(wasm: &[u8]) -> (usize, u64) {
-    let (mut bytes, mut memory) = (wasm.len(), 0);
-    for payload in Parser::new(0).parse_all(wasm) {
-        match payload {
-            Ok(Payload::CustomSection(section)) => {
-                bytes = bytes.saturating_sub(section.range().len())
-            }
-            Ok(Payload::MemorySection(memories)) => {
-                for ty in memories.into_iter().flatten() {
-                    let page_bytes = 1_u64 << ty.page_size_log2.unwrap_or(16).min(16);
-                    memory = ty.initial.saturating_mul(page_bytes).saturating_add(memory);
-                }
-            }
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
-    (bytes, memory)
 }

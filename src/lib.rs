@@ -143,6 +143,7 @@ mod load_options;
 mod module;
 mod room;
 mod storage;
+mod structure;
 mod time;
 
 #[cfg(feature = "std")]

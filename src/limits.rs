@@ -4,8 +4,9 @@ use core::fmt;
 
 /// The limits of a module and of each of its rooms.
 ///
-/// A guest that exceeds a limit fails with a [`Fault`](crate::Fault), except for memory and table
-/// growth, which returns −1 as WebAssembly defines it. A client that exceeds a limit gets an
+/// A module that exceeds a limit before any of its code runs is refused with a
+/// [`LoadError`](crate::LoadError). A guest that exceeds one fails with a [`Fault`](crate::Fault),
+/// except for memory and table growth, which returns −1 as WebAssembly defines it. A client that exceeds a limit gets an
 /// [`EventError`](crate::EventError). Neither harms another room.
 ///
 /// Start from [`Limits::new`] (a server) or [`Limits::small`] (a microcontroller) and change what
@@ -25,6 +26,13 @@ pub struct Limits {
     pub max_memory_bytes: usize,
     /// Elements of all tables of one room in total. Default 65,536, small 1,024.
     pub max_table_elements: usize,
+    /// Heap that one room takes for the functions, globals, exports, segments and table elements that
+    /// its module declares, in bytes: an upper bound, of which a compiled module takes some ten KiB. A
+    /// module whose rooms would take more is refused. Default 16 MiB, small 32 KiB.
+    pub max_instance_bytes: usize,
+    /// Locals that a function may declare: each call sets all of them to zero, which costs no fuel. A
+    /// module with a function that declares more is refused. Default 2,000, small 200.
+    pub max_function_locals: usize,
     /// The interpreter's value stack of one room in bytes; a parameter or a local takes 16. (A
     /// compiled language keeps its own shadow stack in linear memory.) Default 1 MiB, small 4 KiB.
     pub max_stack_bytes: usize,
@@ -62,6 +70,8 @@ impl Limits {
             max_module_bytes: 16 << 20,
             max_memory_bytes: 64 << 20,
             max_table_elements: 65_536,
+            max_instance_bytes: 16 << 20,
+            max_function_locals: 2000,
             max_stack_bytes: 1 << 20,
             max_recursion_depth: 10_000,
             max_fuel_per_event: Some(100_000_000),
@@ -83,6 +93,8 @@ impl Limits {
             max_module_bytes: 128 << 10,
             max_memory_bytes: 64 << 10,
             max_table_elements: 1024,
+            max_instance_bytes: 32 << 10,
+            max_function_locals: 200,
             max_stack_bytes: 4 << 10,
             max_recursion_depth: 32,
             max_fuel_per_event: Some(1_000_000),
@@ -121,6 +133,8 @@ impl Limits {
         max_module_bytes: usize,
         max_memory_bytes: usize,
         max_table_elements: usize,
+        max_instance_bytes: usize,
+        max_function_locals: usize,
         max_stack_bytes: usize,
         max_recursion_depth: usize,
         max_fuel_per_event: Option<u64>,

@@ -2,7 +2,7 @@
 
 use stateroom_wasmi_host::{
     ClientId, Compilation, Event, Fault, FaultPolicy, Instant, Limits, LoadOptions, MessagePayload,
-    MessageRecipient, Module, OpenError, Room, RoomOptions,
+    MessageRecipient, Module, Room, RoomOptions,
 };
 
 /// Low enough that inputs reach each limit and none takes long.
@@ -134,10 +134,7 @@ fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     .map_err(|error| error.to_string())?;
     let options = RoomOptions::new().seed(7);
     let mut now = Instant::from_millis(1);
-    let mut room = Room::new(&module, "fuzz", options).map_err(|error| match error {
-        OpenError::Fault(fault) => fault.to_string(),
-        error => error.to_string(),
-    })?;
+    let mut room = Room::new(&module, "fuzz", options).map_err(|error| error.to_string())?;
     let mut all = vec![observe(&mut room, now)];
     let client = ClientId(1);
     let long = [0x61; 3_000];

@@ -1,16 +1,16 @@
 //! Delivers an event as a sequence of resumable calls.
 //!
-//! One event takes up to four calls of exports: a reactor's constructor, freeing the old buffer,
+//! One event takes up to five calls of exports: a start function, a reactor's constructor, freeing the old buffer,
 //! allocating a larger one, and the handler of the event. Most events are the last alone. Each call
 //! has a function for what follows it, whether the call returned at once or after a pause.
 
-use super::{Guest, buffer::Buffer, fault};
+use super::{Guest, buffer::Buffer, fault, wasmi_bugs::MAX_UNINTERRUPTED_FUEL};
 use crate::{
-    abi::{CONSTRUCTOR, Call},
+    abi::Call,
     error::{Fault, FaultCause},
     time::Instant,
 };
-use wasmi::{Error, TypedResumableCall, TypedResumableCallOutOfFuel as OutOfFuel};
+use wasmi::{Error, TypedFunc, TypedResumableCall, TypedResumableCallOutOfFuel as OutOfFuel};
 
 /// How far a guest got within its slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Progress {
 
 /// A call that ran out of fuel.
 pub(super) enum Pending {
-    Construct(OutOfFuel<()>),
+    Startup(OutOfFuel<()>),
     Free(OutOfFuel<()>),
     Malloc(OutOfFuel<u32>),
     Deliver(OutOfFuel<()>),
@@ -32,7 +32,7 @@ pub(super) enum Pending {
 /// The calls of an event, to name the one that failed.
 #[derive(Clone, Copy)]
 enum Step {
-    Construct,
+    Startup,
     Free,
     Malloc,
     Deliver,
@@ -72,7 +72,20 @@ impl Guest {
         self.run(call, slice)
     }
 
+    /// Runs the guest for one slice.
     fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
+        let mut left = slice;
+        while left > MAX_UNINTERRUPTED_FUEL {
+            let before = self.fuel.used;
+            if self.run_uninterrupted(call, MAX_UNINTERRUPTED_FUEL)? == Progress::Done {
+                return Ok(Progress::Done);
+            }
+            left = left.saturating_sub(self.fuel.used - before);
+        }
+        self.run_uninterrupted(call, left)
+    }
+
+    fn run_uninterrupted(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         self.fuel.grant(&mut self.store, slice);
         let result = match self.pending.take() {
             None => self.run_steps(call),
@@ -103,7 +116,11 @@ impl Guest {
         };
         let abi = self.exports.abi.description();
         let during = match step {
-            Step::Construct => CONSTRUCTOR.0,
+            Step::Startup => self
+                .exports
+                .startup
+                .last()
+                .map_or("start", |(name, _)| name),
             Step::Free => abi.free,
             Step::Malloc => abi.malloc,
             Step::Deliver => abi.handlers.of(call).export,
@@ -117,7 +134,7 @@ impl Guest {
     /// Makes the calls that are left.
     fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
         let needed = self.exports.abi.payload_len(call);
-        if self.exports.constructor.is_some() || needed > self.buffer.len {
+        if !self.exports.startup.is_empty() || needed > self.buffer.len {
             self.prepare(needed)?;
         }
         self.deliver(call, needed)
@@ -131,9 +148,9 @@ impl Guest {
     fn resume_steps(&mut self, pending: Pending, call: &Call<'_>) -> Result<(), Stop> {
         let store = &mut *self.store;
         match pending {
-            Pending::Construct(pending) => {
+            Pending::Startup(pending) => {
                 let result = pending.resume(store);
-                self.constructed(result)?;
+                self.started(result)?;
             }
             Pending::Free(pending) => {
                 let result = pending.resume(store);
@@ -151,9 +168,11 @@ impl Guest {
         self.run_steps(call)
     }
 
-    /// Runs a reactor's constructor, and makes the buffer long enough for the payload.
+    /// Runs what comes before the guest's initialisation, and makes the buffer long enough for the payload.
     fn prepare(&mut self, needed: u32) -> Result<(), Stop> {
-        self.construct()?;
+        while let Some((_, function)) = self.exports.startup.last() {
+            self.start_up(*function)?;
+        }
         if needed > self.buffer.len {
             self.free_buffer()?;
             self.allocate_buffer(needed)?;
@@ -162,12 +181,9 @@ impl Guest {
     }
 
     #[inline(never)]
-    fn construct(&mut self) -> Result<(), Stop> {
-        let Some(constructor) = self.exports.constructor else {
-            return Ok(());
-        };
-        let result = constructor.call_resumable(&mut *self.store, ());
-        self.constructed(result)
+    fn start_up(&mut self, function: TypedFunc<(), ()>) -> Result<(), Stop> {
+        let result = function.call_resumable(&mut *self.store, ());
+        self.started(result)
     }
 
     /// Frees the buffer, if the guest allocated it.
@@ -207,9 +223,9 @@ impl Guest {
         self.delivered(result)
     }
 
-    fn constructed(&mut self, result: CallResult<()>) -> Result<(), Stop> {
-        self.finish(Step::Construct, result, Pending::Construct)?;
-        self.exports.constructor = None;
+    fn started(&mut self, result: CallResult<()>) -> Result<(), Stop> {
+        self.finish(Step::Startup, result, Pending::Startup)?;
+        self.exports.startup.pop();
         Ok(())
     }
 

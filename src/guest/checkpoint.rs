@@ -62,8 +62,8 @@ impl Checkpoint {
         state.random = self.random.fork();
         state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;
-        // The state is that after an event, so the constructor has run.
-        guest.exports.constructor = None;
+        // The state is that after an event, so all of this has run.
+        guest.exports.startup.clear();
         Some(())
     }
 }

@@ -3,13 +3,15 @@
 use super::{
     engine::{self, Parse},
     host_state::HostState,
-    imports, instrument,
+    imports, instrument, start,
+    wasmi_bugs::{MAX_GROWS_IN_FUNCTION, count_grows},
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
     error::{EngineError, LoadError},
     limits::Limits,
     load_options::LoadOptions,
+    structure::Structure,
 };
 use wasmi::Linker;
 
@@ -20,6 +22,9 @@ pub(crate) struct Compiled {
     pub(crate) abi: AbiVersion,
     pub(crate) limits: Limits,
     pub(super) instrumented: instrument::AddedExports,
+    pub(super) has_start: bool,
+    /// Fuel that the time of making an instance is worth.
+    pub(crate) instantiation_cost: u64,
 }
 
 impl Compiled {
@@ -35,9 +40,11 @@ impl Compiled {
         {
             return Err(LoadError::Misread { instruction });
         }
-        let (wasm, instrumented) = instrument::instrument(wasm, options)?;
+        let structure = measured(wasm, limits)?;
+        let wasm = start::export_start(wasm);
+        let (wasm, instrumented) = instrument::instrument(&wasm, options)?;
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
-        let engine = engine::engine(limits, options);
+        let engine = engine::engine(limits, options, &structure);
         let module = parse(&engine, &wasm).map_err(invalid)?;
         let abi = check_abi(&module, &wasm)?;
         let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
@@ -47,6 +54,8 @@ impl Compiled {
             abi,
             limits: *limits,
             instrumented,
+            has_start: structure.has_start,
+            instantiation_cost: structure.instantiation_cost(),
         })
     }
 
@@ -54,6 +63,25 @@ impl Compiled {
     pub(crate) fn shape(&self) -> ModuleShape<'_> {
         engine::shape(&self.module, &[])
     }
+}
+
+/// The structure of a module whose rooms are within the limits from the start.
+#[inline(never)]
+fn measured(wasm: &[u8], limits: &Limits) -> Result<Structure, LoadError> {
+    let structure = Structure::of(wasm);
+    structure.check(limits)?;
+    // The bug is of tail calls, which are not used on these targets; see Cargo.toml.
+    if cfg!(not(any(target_arch = "riscv32", target_os = "none"))) {
+        let count = count_grows(wasm);
+        if count > MAX_GROWS_IN_FUNCTION {
+            return Err(LoadError::TooMany {
+                what: "instructions in one function that grow a memory or a table",
+                count,
+                limit: MAX_GROWS_IN_FUNCTION,
+            });
+        }
+    }
+    Ok(structure)
 }
 
 /// Out of line, so that its frame is not on the stack while a module is parsed, which takes most.

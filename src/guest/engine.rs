@@ -1,19 +1,29 @@
 //! The interpreter's configuration, and its types translated into the ABI's.
 
-use super::instrument;
+use super::wasmi_bugs::GROW_COST;
 use crate::{
     abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
     limits::Limits,
     load_options::{Compilation, LoadOptions},
+    structure::Structure,
 };
 use alloc::vec::Vec;
 use wasmi::{
-    CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, ValType,
+    CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, OperatorCost,
+    ValType,
 };
 
+/// Code beyond which a module is compiled when it is loaded, whatever the options say: translating a
+/// function costs no fuel, so an event must never wait for much of it.
+const MAX_LAZY_CODE_BYTES: usize = 256 << 10;
+
 /// An engine for one module; threads that share an engine contend for it.
-pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {
+pub(super) fn engine(limits: &Limits, options: LoadOptions, structure: &Structure) -> Engine {
     let mut config = Config::default();
+    let compilation = match options.compilation {
+        _ if structure.code_bytes > MAX_LAZY_CODE_BYTES => Compilation::Eager,
+        compilation => compilation,
+    };
     config
         .consume_fuel(limits.max_fuel_per_event.is_some())
         // Translation must cost nothing: the first room would pay for all others, and running out of
@@ -23,12 +33,13 @@ pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {
             fuel_per_bytes_translated: 0,
             fuel_per_bytes_validated: 0,
         })
+        .operator_cost(operator_costs())
         // Debug information would cost megabytes.
         .ignore_custom_sections(true)
         .set_max_recursion_depth(limits.max_recursion_depth)
         .set_min_stack_height(limits.max_stack_bytes.min(1024))
         .set_max_stack_height(limits.max_stack_bytes)
-        .compilation_mode(match options.compilation {
+        .compilation_mode(match compilation {
             Compilation::Eager => CompilationMode::Eager,
             Compilation::Lazy => CompilationMode::LazyTranslation,
             Compilation::OnDemand => CompilationMode::Lazy,
@@ -43,6 +54,15 @@ pub(super) fn engine(limits: &Limits, options: LoadOptions) -> Engine {
     Engine::new(&config)
 }
 
+/// What an instruction costs by itself. Most cost one unit.
+fn operator_costs() -> OperatorCost {
+    OperatorCost {
+        memory_grow: GROW_COST,
+        table_grow: GROW_COST,
+        ..OperatorCost::default()
+    }
+}
+
 /// Parses the bytes of a module.
 pub(crate) type Parse = fn(&Engine, &[u8]) -> Result<wasmi::Module, Error>;
 
@@ -52,11 +72,14 @@ pub(crate) fn validated(engine: &Engine, wasm: &[u8]) -> Result<wasmi::Module, E
     wasmi::Module::new(engine, wasm)
 }
 
+/// The beginning of the names of exports that the host adds to a module.
+pub(super) const ADDED: &str = "stateroom-wasmi-host:";
+
 /// The module's own imports and exports.
 pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShape<'a> {
     let exports = module
         .exports()
-        .filter(|export| !instrument::is_added(export.name()));
+        .filter(|export| !export.name().starts_with(ADDED));
     ModuleShape {
         imports: module
             .imports()

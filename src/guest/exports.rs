@@ -1,18 +1,20 @@
 //! The typed exports of a guest.
 
-use super::host_state::HostState;
+use super::{compiled::Compiled, host_state::HostState, start::START};
 use crate::{
     abi::{AbiVersion, CONSTRUCTOR, Call, Handlers, MEMORY, Parameters},
     error::FaultCause,
 };
+use heapless::Vec;
 use wasmi::{Error, Instance, Memory, Store, TypedFunc, TypedResumableCall};
 
 pub(super) struct Exports {
     pub(super) abi: AbiVersion,
     instance: Instance,
     pub(super) memory: Memory,
-    /// The constructor of a WASI reactor, until it has run.
-    pub(super) constructor: Option<TypedFunc<(), ()>>,
+    /// What must run before the guest is initialised, by name, the last first: its start function, and
+    /// the constructor of a WASI reactor. Each until it has run.
+    pub(super) startup: Vec<(&'static str, TypedFunc<(), ()>), 2>,
     pub(super) malloc: TypedFunc<u32, u32>,
     pub(super) free: TypedFunc<(u32, u32), ()>,
     handlers: Handlers<Handler>,
@@ -30,10 +32,11 @@ enum Handler {
 impl Exports {
     /// None is missing in a module that passed the check when it was loaded.
     pub(super) fn new(
-        abi: AbiVersion,
+        compiled: &Compiled,
         store: &Store<HostState>,
         instance: Instance,
     ) -> Result<Self, Error> {
+        let abi = compiled.abi;
         let memory = instance
             .get_memory(store, MEMORY)
             .ok_or_else(|| Error::new("no memory"))?;
@@ -49,11 +52,19 @@ impl Exports {
                 }
             })
         })?;
+        let constructor = instance.get_typed_func(store, CONSTRUCTOR.0).ok();
+        let start = compiled
+            .has_start
+            .then(|| instance.get_typed_func(store, START))
+            .transpose()?;
+        let constructor = constructor.map(|function| (CONSTRUCTOR.0, function));
+        let start = start.map(|function| ("start", function));
+        let startup = constructor.into_iter().chain(start).collect();
         Ok(Self {
             abi,
             instance,
             memory,
-            constructor: instance.get_typed_func(store, CONSTRUCTOR.0).ok(),
+            startup,
             malloc: instance.get_typed_func(store, description.malloc)?,
             free: instance.get_typed_func(store, description.free)?,
             handlers,

@@ -1,30 +1,29 @@
 //! From the interpreter's errors to faults.
 
-use super::{
-    fuel::FuelMeter,
-    host_state::{FaultCauseError, HostState},
+use super::host_state::{FaultCauseError, HostState};
+use crate::error::{Fault, FaultCause, Trap};
+use wasmi::{
+    Error, Store, TrapCode,
+    errors::{ErrorKind, InstantiationError, MemoryError},
 };
-use crate::error::{EngineError, Fault, FaultCause, OpenError, Trap};
-use wasmi::{Error, Store, TrapCode, errors::ErrorKind};
 
-/// The error of an instantiation: a fault of the start function, or one before that runs.
-pub(super) fn instantiation_error(
-    error: Error,
-    store: &Store<HostState>,
-    fuel: &FuelMeter,
-) -> OpenError {
-    let cause = match error.kind() {
-        ErrorKind::TrapCode(TrapCode::OutOfFuel) => fuel.exhausted(),
-        ErrorKind::TrapCode(_) | ErrorKind::Host(_) => cause(&error, store),
-        _ => return OpenError::Instantiate(EngineError::new(error)),
+/// Why a module could not be instantiated, which is before any of its code runs: a segment does not
+/// fit, or the host has no memory left. (All else is checked when it is loaded.)
+#[cold]
+pub(super) fn instantiation_fault(error: &Error) -> Fault {
+    let trap = match error.kind() {
+        ErrorKind::TrapCode(TrapCode::MemoryOutOfBounds) => Trap::MemoryOutOfBounds,
+        ErrorKind::TrapCode(TrapCode::TableOutOfBounds)
+        | ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
+            Trap::TableOutOfBounds
+        }
+        ErrorKind::Memory(MemoryError::OutOfBoundsAccess) => Trap::MemoryOutOfBounds,
+        ErrorKind::Memory(_) | ErrorKind::Instantiation(_) => Trap::OutOfSystemMemory,
+        _ => Trap::Other,
     };
-    OpenError::Fault(start_fault(cause))
-}
-
-pub(super) const fn start_fault(cause: FaultCause) -> Fault {
     Fault {
-        during: "start",
-        cause,
+        during: "instantiate",
+        cause: FaultCause::Trap(trap),
     }
 }
 

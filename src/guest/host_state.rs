@@ -15,7 +15,7 @@ use wasmi::{Memory, errors::HostError};
 pub(crate) type Outbox = PayloadQueue<OutputHeader>;
 
 pub(super) struct HostState {
-    /// The guest's memory; none during instantiation.
+    /// The guest's memory; none until the module is instantiated.
     pub(super) memory: Option<Memory>,
     pub(super) outbox: Outbox,
     /// What the running event may still send. Counted here and not in the outbox, which is emptied

@@ -52,11 +52,7 @@ impl Compiled {
     }
 }
 
-/// Whether this export was added here.
-pub(super) fn is_added(export: &str) -> bool {
-    export.starts_with(PREFIX)
-}
-
+/// What the name of an added export begins with; see [`ADDED`](super::engine::ADDED).
 const PREFIX: &str = "stateroom-wasmi-host:global:";
 
 /// Why a module cannot be instrumented.

@@ -23,7 +23,3 @@ impl AddedExports {
         Globals
     }
 }
-
-pub(super) const fn is_added(_: &str) -> bool {
-    false
-}

@@ -1,7 +1,7 @@
 //! Bounds the memories and tables of a guest.
 
 use super::wasmi_bugs::MAX_TABLE_GROWTH;
-use crate::limits::Limits;
+use crate::{limits::Limits, structure::MAX_TABLES};
 use wasmi::ResourceLimiter;
 use wasmi_core::LimiterError;
 
@@ -62,8 +62,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn tables(&self) -> usize {
-        // Each costs some bytes even when it is empty.
-        64
+        MAX_TABLES
     }
 
     fn memories(&self) -> usize {

@@ -20,6 +20,7 @@ mod instrument;
 mod limiter;
 mod memory;
 mod rng;
+mod start;
 mod stdio;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
@@ -38,10 +39,7 @@ pub(crate) use self::{calls::Progress, compiled::Compiled, engine::Parse, host_s
 use self::{
     buffer::Buffer, calls::Pending, exports::Exports, fuel::FuelMeter, host_state::HostState,
 };
-use crate::{
-    error::{EngineError, OpenError},
-    time::Instant,
-};
+use crate::{error::Fault, time::Instant};
 use alloc::boxed::Box;
 use core::time::Duration;
 use wasmi::Store;
@@ -66,27 +64,20 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Instantiates the module; its start function runs at this time, within the fuel of one event.
+    /// Instantiates the module. None of its code runs: a start function is the first call of the first
+    /// event.
     pub(crate) fn new(
         compiled: &Compiled,
         seed: u64,
         unix_time_at_zero: Duration,
-        now: Instant,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, Fault> {
         let limits = &compiled.limits;
-        let mut fuel = FuelMeter::new(limits);
         let mut store = new_store(compiled, HostState::new(limits, seed, unix_time_at_zero));
-        store.data_mut().begin_event(now);
-        fuel.begin_event();
-        fuel.grant(&mut store, u64::MAX);
-        let instance = compiled
+        let (instance, exports) = compiled
             .linker
             .instantiate_and_start(&mut *store, &compiled.module)
-            .map_err(|error| fault::instantiation_error(error, &store, &fuel))?;
-        fuel.account(&mut store)
-            .map_err(|cause| OpenError::Fault(fault::start_fault(cause)))?;
-        let exports = Exports::new(compiled.abi, &store, instance)
-            .map_err(|error| OpenError::Instantiate(EngineError::new(error)))?;
+            .and_then(|instance| Ok((instance, Exports::new(compiled, &store, instance)?)))
+            .map_err(|error| fault::instantiation_fault(&error))?;
         let state = store.data_mut();
         state.memory = Some(exports.memory);
         state.limiter.is_instantiated = true;
@@ -97,7 +88,7 @@ impl Guest {
             globals,
             buffer: Buffer::default(),
             pending: None,
-            fuel,
+            fuel: FuelMeter::new(limits),
         })
     }
 
@@ -147,7 +138,7 @@ impl Guest {
     }
 }
 
-/// Out of line, so that its stack frame is gone before the start function runs.
+/// Out of line, so that its stack frame is gone before the module is instantiated.
 #[inline(never)]
 fn new_store(compiled: &Compiled, state: HostState) -> Box<Store<HostState>> {
     let mut store = Box::new(Store::new(compiled.module.engine(), state));

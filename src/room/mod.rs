@@ -14,7 +14,7 @@ use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
 use crate::{
     abi::Call,
     error::{EventError, Fault, OpenError},
-    event::{ClientId, Event, MessagePayload, Output},
+    event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
     guest::{Guest, Outbox, Progress},
     module::Module,
@@ -58,6 +58,8 @@ pub struct Room {
     now: Instant,
     /// Counters, without what the present guest has used.
     stats: RoomStats,
+    /// See [`host_work`](Self::host_work); without what its history counts.
+    host_work: u64,
 }
 
 /// Whether a room has a guest.
@@ -68,9 +70,11 @@ enum State {
         guest: Box<Guest>,
         phase: Phase,
     },
-    /// A fresh guest is started at this time.
-    Restarting {
+    /// It has no guest. A fresh one is instantiated at this time, when the room is resumed.
+    Starting {
         at: Instant,
+        /// The event that is undone in the fresh guest; none if that begins anew.
+        undone: Option<EventKind>,
         /// What the last guest had sent.
         outbox: Outbox,
     },
@@ -99,15 +103,16 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// If the id is too long, or the module cannot be instantiated within its limits. If the guest
-    /// fails while it is initialised, the room is closed from the start.
+    /// If the id is too long, or the module was not loaded for the fault policy. If the module cannot
+    /// be instantiated, or its guest fails while it is initialised, the fault policy is applied: by
+    /// default the room is closed from the start.
     pub fn new(module: &Module, id: &str, options: RoomOptions) -> Result<Self, OpenError> {
         let mut room = Self::suspended(module, id, options)?;
         room.resume(Instant::ZERO);
         Ok(room)
     }
 
-    /// Like [`new`](Self::new), but the guest is first called when the room is resumed.
+    /// Like [`new`](Self::new), but the module is instantiated when the room is resumed.
     pub(crate) fn suspended(
         module: &Module,
         id: &str,
@@ -124,31 +129,25 @@ impl Room {
         let recovery = Recovery::new(on_fault, module)?;
         let seed = options.seed.unwrap_or(0);
         let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
-        let guest = Box::new(Guest::new(
-            &module.compiled,
-            seed,
-            unix_time_at_zero,
-            Instant::ZERO,
-        )?);
-        let mut inbox = Inbox::default();
-        inbox.push(EventKind::Init, MessagePayload::EMPTY);
         Ok(Self {
             id: id.to_owned().into_boxed_str(),
             module: module.clone(),
             seed,
             unix_time_at_zero,
             on_fault,
-            state: State::Live {
-                guest,
-                phase: Phase::Idle,
+            state: State::Starting {
+                at: Instant::ZERO,
+                undone: None,
+                outbox: Outbox::new(),
             },
             recovery,
             last_fault: None,
             clients: Vec::new(),
-            inbox,
+            inbox: Inbox::default(),
             is_turn_of_inbox: false,
             now: Instant::ZERO,
             stats: RoomStats::default(),
+            host_work: 0,
         })
     }
 
@@ -179,7 +178,7 @@ impl Room {
             fuel_used: self.fuel_used(),
             memory_bytes: match &self.state {
                 State::Live { guest, .. } => guest.memory_bytes(),
-                State::Restarting { .. } => 0,
+                State::Starting { .. } => 0,
                 State::Closed { .. } => self.stats.memory_bytes,
             },
             ..self.stats
@@ -191,7 +190,7 @@ impl Room {
     pub fn fuel_used(&self) -> u64 {
         let guest = match &self.state {
             State::Live { guest, .. } => guest.fuel_used(),
-            State::Restarting { .. } | State::Closed { .. } => 0,
+            State::Starting { .. } | State::Closed { .. } => 0,
         };
         self.stats.fuel_used + guest
     }
@@ -201,7 +200,7 @@ impl Room {
     pub const fn fault(&self) -> Option<&Fault> {
         match &self.state {
             State::Closed { fault, .. } => fault.as_ref(),
-            State::Live { .. } | State::Restarting { .. } => None,
+            State::Live { .. } | State::Starting { .. } => None,
         }
     }
 
@@ -230,7 +229,19 @@ impl Room {
     /// [`poll_timeout`](Self::poll_timeout) returns when.
     #[must_use]
     pub const fn is_restarting(&self) -> bool {
-        matches!(self.state, State::Restarting { .. })
+        self.is_starting() && self.last_fault.is_some()
+    }
+
+    /// Whether the room has no guest yet: the next turn of the room makes one.
+    pub(crate) const fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting { .. })
+    }
+
+    /// What the host did for this room besides running its guest: instances that it made, and
+    /// checkpoints that it took and restored; in units of fuel that take as long.
+    #[must_use]
+    pub const fn host_work(&self) -> u64 {
+        self.host_work.saturating_add(self.recovery.host_work())
     }
 
     /// Gives the room an event. It is delivered at once, or waits for the one before it to end.
@@ -290,7 +301,7 @@ impl Room {
             State::Live {
                 phase: Phase::Idle, ..
             } => self.begin_next(),
-            State::Restarting { .. } | State::Closed { .. } => {}
+            State::Starting { .. } | State::Closed { .. } => {}
         }
     }
 
@@ -301,7 +312,7 @@ impl Room {
     }
 
     /// Whether [`resume`](Self::resume) would do something whatever the time is: the guest is in the
-    /// middle of an event, or an event waits and the outputs were taken.
+    /// middle of an event, or an event waits or a guest is to be started and the outputs were taken.
     #[must_use]
     pub fn is_runnable(&self) -> bool {
         match self.state {
@@ -309,20 +320,21 @@ impl Room {
                 phase: Phase::Idle, ..
             } => !self.inbox.is_empty() && self.are_outputs_taken(),
             State::Live { .. } => true,
-            State::Restarting { .. } | State::Closed { .. } => false,
+            State::Starting { at, .. } => at <= self.now && self.are_outputs_taken(),
+            State::Closed { .. } => false,
         }
     }
 
     /// When the timer fires, or a fresh guest is started, in room time. None if neither is set, or
-    /// may yet be changed by the event that the guest is in the middle of or by its initialisation.
+    /// may yet be changed by the event that the guest is in the middle of.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Live {
                 guest,
                 phase: Phase::Idle,
-            } => guest.deadline().filter(|_| !self.is_init_next()),
-            State::Restarting { at, .. } => Some(*at),
+            } => guest.deadline(),
+            State::Starting { at, .. } => Some(*at),
             State::Live { .. } | State::Closed { .. } => None,
         }
     }
@@ -371,7 +383,7 @@ impl Room {
     pub fn trim(&mut self) -> usize {
         match &mut self.state {
             State::Live { guest, .. } => guest.trim(),
-            State::Restarting { .. } | State::Closed { .. } => 0,
+            State::Starting { .. } | State::Closed { .. } => 0,
         }
     }
 
@@ -450,15 +462,9 @@ impl Room {
     }
 
     fn is_turn_of_timer(&self) -> bool {
-        // A restart comes before the events that wait, which need its guest.
-        let has_precedence = self.is_restarting() || !self.is_turn_of_inbox;
+        // A start comes before the events that wait, which need its guest.
+        let has_precedence = self.is_starting() || !self.is_turn_of_inbox;
         self.is_timer_due(self.now) && (has_precedence || self.inbox.is_empty())
-    }
-
-    /// Whether the guest is to be initialised next. A timer that its start function set waits for
-    /// that, however late it is.
-    fn is_init_next(&self) -> bool {
-        matches!(self.inbox.next(), Some((EventKind::Init, _)))
     }
 
     fn fire(&mut self) {
@@ -468,7 +474,10 @@ impl Room {
                 self.is_turn_of_inbox = !self.inbox.is_empty();
                 self.begin(&Call::Timer);
             }
-            State::Restarting { .. } => self.restart(),
+            State::Starting { undone, .. } => {
+                let undone = *undone;
+                self.start(undone);
+            }
             State::Closed { .. } => {}
         }
     }
@@ -573,7 +582,7 @@ impl State {
                 let is_held = holds_outputs && !matches!(phase, Phase::Idle);
                 Some(guest.outbox()).filter(|_| !is_held)
             }
-            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
+            Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
         }
     }
 
@@ -583,7 +592,7 @@ impl State {
                 let is_held = holds_outputs && !matches!(phase, Phase::Idle);
                 Some(guest.outbox_mut()).filter(|_| !is_held)
             }
-            Self::Restarting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
+            Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     fault_policy::{Backoff, FaultPolicy},
     guest::{Guest, Outbox, Progress},
     module::Module,
+    structure::memory_cost,
     time::Instant,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -53,6 +54,14 @@ impl Recovery {
         }
     }
 
+    /// What was done for the policy, in units of fuel.
+    pub(super) const fn host_work(&self) -> u64 {
+        match self {
+            Self::Rollback(history) => history.work(),
+            Self::Close | Self::Restart(_) => 0,
+        }
+    }
+
     /// Whether an event's outputs are held until it ends, since it may be undone.
     pub(super) const fn holds_outputs(&self) -> bool {
         matches!(self, Self::Rollback(_))
@@ -73,7 +82,11 @@ impl Room {
                 Some(at) => {
                     log!(warn, "room {:?} restarts after a fault: {fault}", self.id);
                     let outbox = self.retire_guest();
-                    self.state = State::Restarting { at, outbox };
+                    self.state = State::Starting {
+                        at,
+                        undone: None,
+                        outbox,
+                    };
                     self.last_fault = Some(fault);
                 }
                 None => self.end(Some(fault)),
@@ -100,48 +113,43 @@ impl Room {
                 self.stats.memory_bytes = guest.memory_bytes();
                 guest.take_outbox()
             }
-            State::Restarting { outbox, .. } | State::Closed { outbox, .. } => outbox,
+            State::Starting { outbox, .. } | State::Closed { outbox, .. } => outbox,
         }
     }
 
-    /// Starts a fresh guest. Before all that waits it is initialised and handles a connect for each
-    /// client that was connected before that.
-    pub(super) fn restart(&mut self) {
+    /// Instantiates a fresh guest: to undo an event in it, or to begin anew. In that case, before all
+    /// that waits, it is initialised and handles a connect for each client that was connected before.
+    pub(super) fn start(&mut self, undone: Option<EventKind>) {
         let now = self.now;
         if let Recovery::Restart(restarts) = &mut self.recovery {
             restarts.start(now);
         }
-        match self.fresh_guest(now) {
-            Ok(guest) => {
-                self.state = State::Live {
-                    guest,
-                    phase: Phase::Idle,
-                };
+        self.host_work += self.module.compiled.instantiation_cost;
+        let guest = match self.fresh_guest() {
+            Ok(guest) => guest,
+            Err(fault) => return self.fail(undone.unwrap_or(EventKind::Init), fault),
+        };
+        match undone {
+            Some(undone) => self.begin_replay(guest, undone),
+            None => {
+                let phase = Phase::Idle;
+                self.state = State::Live { guest, phase };
                 for client in self.clients_before_inbox().into_iter().rev() {
                     self.inbox.push_first(EventKind::Rejoin(client));
                 }
                 self.inbox.push_first(EventKind::Init);
                 self.begin_next();
             }
-            Err(fault) => self.fail(EventKind::Init, fault),
         }
     }
 
-    /// Another guest of the same module, with other random numbers.
-    fn fresh_guest(&self, now: Instant) -> Result<Box<Guest>, Fault> {
+    /// Another guest of the same module, with other random numbers after each fault.
+    fn fresh_guest(&self) -> Result<Box<Guest>, Fault> {
         // An odd multiplier with well-spread bits, so that no other room of a host has the same seed.
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero, now);
-        guest.map(Box::new).map_err(|error| match error {
-            OpenError::Fault(fault) => fault,
-            // Instantiation succeeded before within the same limits, so the host's memory ran out.
-            _ => Fault {
-                during: "start",
-                cause: FaultCause::Trap(Trap::OutOfSystemMemory),
-            },
-        })
+        Guest::new(&self.module.compiled, seed, self.unix_time_at_zero).map(Box::new)
     }
 
     /// The clients that were connected before the events in the inbox.
@@ -168,46 +176,58 @@ impl Room {
     }
 
     /// Starts to undo an event; the room closes if that is impossible.
-    fn roll_back(&mut self, event: EventKind, fault: Fault) {
+    fn roll_back(&mut self, undone: EventKind, fault: Fault) {
         // A replay repeats what went well before. If it fails the host lacks memory, and another
         // attempt would fail as well.
-        let can_replay = !matches!(
+        let can_replay = matches!(
             self.state,
             State::Live {
-                phase: Phase::Replaying { .. },
+                phase: Phase::Idle | Phase::InEvent,
                 ..
             }
         );
-        // First, so that the next guest gets its memory. What the event sent is dropped with it.
+        let has_checkpoint =
+            matches!(&self.recovery, Recovery::Rollback(history) if history.has_checkpoint());
+        // What the event sent is dropped with its guest, before the next one gets its memory.
         drop(self.retire_guest());
-        match can_replay.then(|| self.restored_guest()).flatten() {
-            Some(mut guest) => {
-                log!(
-                    warn,
-                    "room {:?} undoes an event after a fault: {fault}",
-                    self.id
-                );
-                // That a client joined or left is not undone.
-                guest.outbox_mut().announce(event);
-                self.state = State::Live {
-                    guest,
-                    phase: Phase::Replaying { undone: event },
-                };
-                self.last_fault = Some(fault);
-            }
-            None => self.close_with(Some(fault), Outbox::new()),
+        if can_replay && has_checkpoint {
+            log!(
+                warn,
+                "room {:?} undoes an event after a fault: {fault}",
+                self.id
+            );
+            // That a client joined or left is not undone.
+            let mut outbox = Outbox::new();
+            outbox.announce(undone);
+            self.state = State::Starting {
+                at: self.now,
+                undone: Some(undone),
+                outbox,
+            };
+            self.last_fault = Some(fault);
+        } else {
+            self.close_with(Some(fault), Outbox::new());
         }
     }
 
-    /// A fresh guest in the state of the checkpoint.
-    fn restored_guest(&self) -> Option<Box<Guest>> {
+    /// Restores the checkpoint in a fresh guest, which then replays what came after it.
+    fn begin_replay(&mut self, mut guest: Box<Guest>, undone: EventKind) {
         let Recovery::Rollback(history) = &self.recovery else {
-            return None;
+            return;
         };
-        // The checkpoint's state was begun at that time, too.
-        let mut guest = self.fresh_guest(Instant::ZERO).ok()?;
-        history.restore(&mut guest)?;
-        Some(guest)
+        if history.restore(&mut guest).is_none() {
+            let cause = FaultCause::Trap(Trap::OutOfSystemMemory);
+            return self.fail(
+                undone,
+                Fault {
+                    during: "instantiate",
+                    cause,
+                },
+            );
+        }
+        self.host_work += memory_cost(guest.memory_bytes());
+        let phase = Phase::Replaying { undone };
+        self.state = State::Live { guest, phase };
     }
 
     /// Continues to undo an event, for one slice.

@@ -10,9 +10,9 @@ use crate::{
     event::MessagePayload,
     guest::{Checkpoint, Guest, Progress},
     storage::PayloadQueue,
+    structure::copy_cost,
     time::Instant,
 };
-
 /// Logged events after which the next checkpoint is taken, whatever they cost.
 const MAX_LOG_EVENTS: usize = 1024;
 
@@ -24,6 +24,8 @@ pub(super) struct History {
     fuel_at_checkpoint: u64,
     /// The events since then, in order.
     log: PayloadQueue<LogEntry>,
+    /// Fuel that the copies are worth which were made.
+    work: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,15 @@ struct LogEntry {
 }
 
 impl History {
+    pub(super) const fn work(&self) -> u64 {
+        self.work
+    }
+
+    /// Whether there is a state to go back to.
+    pub(super) const fn has_checkpoint(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
     /// Records an event that the guest has handled. The guest is as it left it.
     pub(super) fn record(&mut self, guest: &Guest, event: EventKind, payload: MessagePayload<'_>) {
         // A checkpoint reads each byte of memory; it pays when the log has cost many times as much.
@@ -107,6 +118,7 @@ impl History {
             Some(checkpoint) => checkpoint.update(guest),
             None => self.checkpoint = Some(Checkpoint::of(guest)),
         }
+        self.work += copy_cost(guest.memory_bytes());
         self.fuel_at_checkpoint = guest.fuel_used();
         self.log.clear();
     }

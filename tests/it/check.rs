@@ -5,8 +5,7 @@ use crate::support::{
 };
 use ValueType::{I32, I64};
 use stateroom_wasmi_host::{
-    Compilation, Fault, FaultCause, Instant, Limits, LoadError, Module, OpenError, Room,
-    RoomOptions,
+    Compilation, Fault, FaultCause, Instant, Limits, LoadError, Module, Room, RoomOptions, Trap,
     abi::{AbiProblem, AbiVersion, ExternKind, Signature, ValueType},
 };
 
@@ -570,6 +569,23 @@ fn a_hundred_thousand_functions_are_accepted() {
     assert_eq!(room(&module(&guest_0_2("", &[], &many))).fault(), None);
 }
 
+/// An invalid function shows whether a module was translated when it was loaded.
+#[test]
+fn large_modules_are_compiled_when_loaded() {
+    let invalid = |code_bytes: usize| {
+        let large = format!("(func {})", "nop ".repeat(code_bytes));
+        let mut wasm = assemble(&guest_0_2("", &[("timer", "nop nop nop nop")], &large));
+        let nops = wasm
+            .windows(6)
+            .rposition(|bytes| bytes == [0, 1, 1, 1, 1, 0x0b]);
+        // `drop` without an operand.
+        wasm[nops.expect("the handler of the timer") + 1] = 0x1a;
+        Module::load_with(&wasm, &Limits::default(), Compilation::OnDemand)
+    };
+    assert!(invalid(255 << 10).is_ok(), "it is not looked at");
+    assert!(matches!(invalid(256 << 10), Err(LoadError::Invalid(_))));
+}
+
 #[test]
 fn deeply_nested_blocks_do_not_overflow_the_stack() {
     let deep = "block ".repeat(20_000) + &"end ".repeat(20_000);
@@ -687,11 +703,27 @@ fn lane_stores_that_wasmi_misreads_are_rejected() {
 }
 
 #[test]
-fn out_of_bounds_data_is_found_when_a_room_is_opened() {
+fn out_of_bounds_segments_are_found_when_a_room_is_opened() {
     let module = module(&guest_0_2("", &[], r#"(data (i32.const 65535) "ab")"#));
-    let error = Room::new(&module, "", RoomOptions::default()).unwrap_err();
-    assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
-    assert_eq!(error.to_string(), "the module could not be instantiated");
+    let room = Room::new(&module, "", RoomOptions::default()).unwrap();
+    let expected = Fault {
+        during: "instantiate",
+        cause: FaultCause::Trap(Trap::MemoryOutOfBounds),
+    };
+    assert_eq!(room.fault(), Some(&expected));
+
+    let module = module_with_elements_beyond_its_table();
+    let room = Room::new(&module, "", RoomOptions::default()).unwrap();
+    let expected = Fault {
+        during: "instantiate",
+        cause: FaultCause::Trap(Trap::TableOutOfBounds),
+    };
+    assert_eq!(room.fault(), Some(&expected));
+}
+
+fn module_with_elements_beyond_its_table() -> Module {
+    let more = "(table 1 funcref) (func $f) (elem (i32.const 1) $f)";
+    module(&guest_0_2("", &[], more))
 }
 
 #[cfg(feature = "wat")]

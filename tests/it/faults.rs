@@ -5,8 +5,7 @@ use crate::support::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
-    MessageRecipient, OpenError, OwnedPayload, RecordingTransport, Room, RoomOptions, Trap,
-    abi::DecodeError,
+    MessageRecipient, OwnedPayload, RecordingTransport, Room, Trap, abi::DecodeError,
 };
 
 const CLIENT: ClientId = ClientId(1);
@@ -725,22 +724,18 @@ fn faults_in_connect_disconnect_and_timer_are_reported() {
     assert_eq!(bad.poll_timeout(), None);
 }
 
-/// Opens a room of a guest with this start function.
-fn start(body: &str) -> Result<Room, OpenError> {
+/// A room of a guest with this start function.
+fn start(body: &str) -> Room {
     let text = guest_0_2(
         ENV,
         &[],
         &format!("(func $f (call $f)) (func $start {body}) (start $start)"),
     );
-    Room::new(
-        &module_with(&text, &little()),
-        "test",
-        RoomOptions::default(),
-    )
+    room(&module_with(&text, &little()))
 }
 
 #[test]
-fn a_start_function_that_fails_opens_no_room() {
+fn a_start_function_that_fails_closes_the_room() {
     for (body, cause) in [
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
@@ -762,28 +757,25 @@ fn a_start_function_that_fails_opens_no_room() {
             FaultCause::BadRecipient(i32::MIN),
         ),
     ] {
-        match start(body) {
-            Err(OpenError::Fault(fault)) => assert_eq!(
-                fault,
-                Fault {
-                    during: "start",
-                    cause
-                }
-            ),
-            other => panic!("{body}: {other:?}"),
+        let mut room = start(body);
+        while room.has_work(Instant::ZERO) {
+            room.resume(Instant::ZERO);
         }
+        let during = "start";
+        assert_eq!(room.fault(), Some(&Fault { during, cause }), "{body}");
     }
-    assert!(start("").is_ok());
+    assert_eq!(start("").fault(), None);
 }
 
 #[test]
-fn a_failed_start_function_leaves_the_host_unchanged() {
+fn a_room_whose_start_function_fails_gives_its_id_back() {
     let text = guest_0_2("", &[], "(func $start (unreachable)) (start $start)");
     let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
-    assert!(matches!(
-        host.open("room", &module(&text)),
-        Err(OpenError::Fault(_))
-    ));
+    let key = host.open("room", &module(&text)).expect("its id is free");
+    host.poll(Budget::UNLIMITED);
+    let closed = host.poll_closed().expect("its guest failed");
+    assert_eq!(closed.key, key);
+    assert_eq!(closed.fault.expect("it failed").during, "start");
     assert_eq!(host.rooms().len(), 0);
     assert_eq!(host.find("room"), None);
     host.open("room", &module(&echo())).expect("the id is free");

@@ -18,6 +18,14 @@ fn open(text: &str, limits: &Limits) -> Result<Room, OpenError> {
     Room::new(&module_with(text, limits), "test", RoomOptions::default())
 }
 
+/// What a module has too many of, how many it has, and the limit.
+fn too_many(text: &str, limits: &Limits) -> (&'static str, u64, u64) {
+    match Module::load(&assemble(text), limits) {
+        Err(LoadError::TooMany { what, count, limit }) => (what, count, limit),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn faulted(during: &'static str, cause: FaultCause) -> Option<Fault> {
     Some(Fault { during, cause })
 }
@@ -47,16 +55,17 @@ fn memory_can_grow_to_the_limit_and_no_further() {
 }
 
 #[test]
-fn initial_memory_over_the_limit_cannot_be_opened() {
+fn initial_memory_over_the_limit_is_refused() {
     let text = guest_0_2("", &[], "");
     assert!(open(&text, &limits(|limits| limits.max_memory_bytes = PAGE)).is_ok());
-    let error = open(&text, &limits(|limits| limits.max_memory_bytes = PAGE - 1)).unwrap_err();
-    assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
+    let under = limits(|limits| limits.max_memory_bytes = PAGE - 1);
+    let what = "bytes of initial memory";
+    assert_eq!(too_many(&text, &under), (what, 65_536, 65_535));
     let text = text.replace("\"memory\") 1", "\"memory\") 65536");
-    assert!(matches!(
-        open(&text, &Limits::default()),
-        Err(OpenError::Instantiate(_))
-    ));
+    assert_eq!(
+        too_many(&text, &Limits::default()),
+        (what, 1 << 32, 64 << 20)
+    );
 }
 
 #[test]
@@ -88,21 +97,17 @@ fn an_abort_after_a_refused_growth_has_its_own_trap() {
 fn the_element_limit_covers_all_tables_together() {
     let text = guest_0_2("", &[], "(table 60 funcref) (table 40 externref)");
     assert!(open(&text, &limits(|limits| limits.max_table_elements = 100)).is_ok());
-    let error = open(&text, &limits(|limits| limits.max_table_elements = 99)).unwrap_err();
-    assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
+    let under = limits(|limits| limits.max_table_elements = 99);
+    let what = "initial elements in its tables";
+    assert_eq!(too_many(&text, &under), (what, 100, 99));
 }
 
 #[test]
 fn a_module_may_have_64_tables_and_one_memory() {
-    let tables = |count: usize| {
-        open(
-            &guest_0_2("", &[], &"(table 1 funcref)".repeat(count)),
-            &Limits::default(),
-        )
-    };
-    assert!(tables(64).is_ok());
-    let error = tables(65).unwrap_err();
-    assert!(matches!(error, OpenError::Instantiate(_)), "{error:?}");
+    let tables = |count: usize| guest_0_2("", &[], &"(table 1 funcref)".repeat(count));
+    let limits = Limits::default();
+    assert_eq!(open(&tables(64), &limits).unwrap().fault(), None);
+    assert_eq!(too_many(&tables(65), &limits), ("tables", 65, 64));
     let wasm = assemble(&guest_0_2("", &[], "(memory 1)"));
     assert!(matches!(
         Module::load(&wasm, &Limits::default()),
@@ -624,16 +629,12 @@ fn the_last_call_of_a_start_function_is_charged() {
             &limits(|limits| limits.max_fuel_per_event = Some(fuel)),
         )
     };
-    assert!(limit(60_000).is_ok());
-    match limit(200) {
-        Err(OpenError::Fault(fault)) => {
-            assert_eq!(
-                Some(fault),
-                faulted("start", FaultCause::OutOfFuel { limit: 200 })
-            );
-        }
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(limit(60_000).unwrap().fault(), None);
+    assert_eq!(
+        limit(200).unwrap().fault(),
+        faulted("jam_malloc", FaultCause::OutOfFuel { limit: 200 }).as_ref(),
+        "the call after it has no fuel left"
+    );
 }
 
 #[test]
@@ -743,4 +744,49 @@ fn an_idle_room_accepts_any_message_within_the_limits() {
             limit: 100
         })
     );
+}
+
+#[test]
+fn locals_are_limited() {
+    let text = |locals: usize| {
+        let function = format!("(func (local{}))", " i64".repeat(locals));
+        guest_0_2("", &[], &function)
+    };
+    let limits = Limits::default();
+    assert_eq!(open(&text(2000), &limits).unwrap().fault(), None);
+    let what = "locals in one function";
+    assert_eq!(too_many(&text(2001), &limits), (what, 2001, 2000));
+    // A declaration of a million takes seven bytes.
+    assert_eq!(too_many(&text(40_000), &limits), (what, 40_000, 2000));
+}
+
+#[test]
+fn what_a_room_takes_besides_its_memory_is_limited() {
+    let limits = limits(|limits| limits.max_instance_bytes = 64 << 10);
+    let what = "bytes of functions, globals, exports and segments in each room";
+    assert_eq!(open(&echo(), &limits).unwrap().fault(), None);
+    let many = |part: &str| guest_0_2("", &[], &format!("(func $g) {}", part.repeat(20_000)));
+    for part in [
+        "(func)",
+        "(global i32 (i32.const 0))",
+        "(global (mut i64) (i64.const 0))",
+        r#"(data "x")"#,
+        "(elem func $g)",
+        "(type (func)) (elem func $g $g $g)",
+    ] {
+        let (found, count, limit) = too_many(&many(part), &limits);
+        assert_eq!((found, limit), (what, 64 << 10), "{part}");
+        // A machine word each is the least that anything takes.
+        assert!(count >= 20_000 * size_of::<usize>() as u64, "{part}");
+    }
+    let exports: String = (0..20_000)
+        .map(|i| format!(r#"(export "{i}" (memory 0))"#))
+        .collect();
+    assert_eq!(too_many(&guest_0_2("", &[], &exports), &limits).0, what);
+    let elements = guest_0_2(
+        "",
+        &[],
+        &format!("(func $g) (elem func {})", "$g ".repeat(20_000)),
+    );
+    assert_eq!(too_many(&elements, &limits).0, what);
 }

@@ -303,6 +303,8 @@ fn timers_do_not_fire_during_replay() {
     let later = Instant::from_millis(10);
     room.handle_event(later, Event::message(CLIENT, b"bad"))
         .unwrap();
+    assert_eq!(room.poll_timeout(), Some(later), "a fresh guest is due");
+    room.handle_timeout(later);
     assert_eq!(room.poll_timeout(), None, "the text is yet to be replayed");
     room.handle_timeout(later);
     assert!(outputs(&mut room, later).is_empty());

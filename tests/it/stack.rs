@@ -5,8 +5,8 @@
 //! aborts the process. So each instruction is repeated here, in a thread with a small stack. The
 //! last line that `--nocapture` shows is the guest that failed.
 
-use crate::support::{assemble, connect, guest_0_2, limits, room};
-use stateroom_wasmi_host::{LoadOptions, Module};
+use crate::support::{assemble, connect, guest_0_2, limits, module_with, room};
+use stateroom_wasmi_host::{Limits, LoadOptions, Module};
 use std::thread;
 
 /// Enough repetitions for leaked stack frames to overflow the stack. An interpreter that is not
@@ -71,7 +71,10 @@ fn repeat(instructions: &[Instruction]) {
 }
 
 fn run(guest: &str) {
-    let limits = limits(|limits| limits.fuel_per_slice = u64::MAX);
+    let limits = limits(|limits| {
+        limits.fuel_per_slice = u64::MAX;
+        limits.max_fuel_per_event = Some(u64::MAX);
+    });
     let v128 = if cfg!(feature = "simd") {
         "(global $v128 (mut v128) (v128.const i64x2 1 2))"
     } else {
@@ -244,6 +247,12 @@ fn memory() -> Vec<Instruction> {
     all.extend([
         instruction("memory.size", &[], true),
         instruction("memory.grow (i32.const 0)", &[], true),
+        // Granted until the limit is reached, refused by the limit, by WebAssembly's own, and at once.
+        instruction("memory.grow (i32.const 1)", &[], true),
+        instruction("memory.grow (i32.const 60000)", &[], true),
+        instruction("memory.grow (i32.const -1)", &[], true),
+        instruction("memory.grow", &["i32"], true),
+        instruction(grow_often("memory.grow", 64), &[], true),
         instruction("memory.fill", &three, false),
         instruction("memory.copy", &three, false),
         instruction(
@@ -257,6 +266,10 @@ fn memory() -> Vec<Instruction> {
         instruction("table.set $t (i32.const 1) (ref.null func)", &[], false),
         instruction("table.size $t", &[], true),
         instruction("table.grow $t (ref.null func) (i32.const 0)", &[], true),
+        instruction("table.grow $t (ref.null func) (i32.const 1)", &[], true),
+        instruction("table.grow $t (ref.null func) (i32.const 8)", &[], true),
+        instruction("table.grow $t (ref.null func) (i32.const -1)", &[], true),
+        instruction(grow_often("table.grow $t (ref.null func)", 64), &[], true),
         instruction(
             "table.fill $t (i32.const 1) (ref.null func) (i32.const 2)",
             &[],
@@ -276,6 +289,60 @@ fn memory() -> Vec<Instruction> {
         instruction("ref.is_null (ref.null func)", &[], true),
     ]);
     all
+}
+
+/// The instruction applied to its own result, so many times, after a growth that is refused: the
+/// shortest code that grows so often.
+fn grow_often(grow: &str, times: usize) -> String {
+    let nested = format!("({grow} ").repeat(times - 1);
+    format!("{grow} {nested} (i32.const -1) {}", ")".repeat(times - 1))
+}
+
+#[test]
+fn growing_in_a_start_function_or_by_single_bytes_takes_no_more_stack() {
+    let growing = "(local $n i32) (loop $next (drop (memory.grow (i32.const 1)))
+        (br_if $next (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 20000))))";
+    let start = format!("(func $start {growing}) (start $start)");
+    let texts = [
+        guest_0_2("", &[], &start),
+        guest_0_2("", &[("connect", growing)], "")
+            .replace("\"memory\") 1", "\"memory\") 100 (pagesize 1)")
+            .replace("(i32.const 4096)", "(i32.const 1)"),
+    ];
+    let run = move || {
+        for text in texts {
+            let limits = limits(|limits| limits.fuel_per_slice = u64::MAX);
+            let mut room = room(&module_with(&text, &limits));
+            connect(&mut room, 1);
+            assert_eq!(room.fault(), None);
+        }
+    };
+    let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(run);
+    thread
+        .expect("the thread starts")
+        .join()
+        .expect("no guest fails");
+}
+
+#[test]
+fn functions_that_grow_something_in_very_many_places_are_refused() {
+    for grow in ["memory.grow", "table.grow $t (ref.null func)"] {
+        let text = |times| {
+            let body = format!("(drop ({}))", grow_often(grow, times));
+            guest_0_2("", &[("timer", &body)], "(table $t 1 funcref)")
+        };
+        let load = |times| Module::load(&assemble(&text(times)), &Limits::default());
+        assert!(load(64).is_ok());
+        let error = load(65).expect_err("it is refused").to_string();
+        assert!(
+            error.contains("has 65 instructions in one function that grow"),
+            "{error}"
+        );
+    }
+    // Its bytes, 0x40 and 0, do not count where they are those of others: a block's type, `unreachable`.
+    let others = "(if (i32.const 0) (then (unreachable)))".repeat(1000);
+    let text = guest_0_2("", &[("timer", &others)], "");
+    assert!(Module::load(&assemble(&text), &Limits::default()).is_ok());
 }
 
 fn control() -> Vec<Instruction> {

@@ -1,8 +1,8 @@
 //! Access to the memory, the state and the fuel of the guest that calls an import.
 
 use super::super::host_state::{FaultCauseError, HostState};
-use crate::{abi::MEMORY, error::FaultCause};
-use wasmi::{AsContextMut, Caller, Error, Extern};
+use crate::error::FaultCause;
+use wasmi::{AsContextMut, Caller, Error};
 
 /// Fuel for one call of an import: about its cost in instructions.
 pub(super) const CALL: u64 = 16;
@@ -51,14 +51,10 @@ pub(super) fn slice<'a>(
 pub(super) fn memory<'a>(
     caller: &'a mut Caller<'_, HostState>,
 ) -> (&'a mut [u8], &'a mut HostState) {
-    if caller.data().memory.is_none() {
-        // A start function calls before the instance exists.
-        caller.data_mut().memory = caller.get_export(MEMORY).and_then(Extern::into_memory);
-    }
     let memory = caller
         .data()
         .memory
-        .expect("loading refuses modules without a memory");
+        .expect("no guest runs before it was given its memory");
     memory.data_and_store_mut(caller.as_context_mut())
 }
 

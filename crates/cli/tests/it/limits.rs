@@ -74,11 +74,15 @@ async fn a_room_id_over_the_limit_closes_with_1008() {
 
 #[tokio::test]
 async fn memory_is_bounded() {
-    // Two initial pages exceed a limit of one.
-    let guest = guest_0_2(ENV, &[], "").replacen("\"memory\") 1)", "\"memory\") 2)", 1);
+    // It has one page, asks for another, and replies if it gets none.
+    let message = "(if (i32.eq (memory.grow (i32.const 1)) (i32.const -1))
+        (then (call $send_message (local.get 0) (i32.const 16) (i32.const 7))))";
+    let data = r#"(data (i32.const 16) "refused")"#;
+    let guest = guest_0_2(ENV, &[("message", message)], data);
     let server = Server::guest(&guest, &["--max-memory-bytes", "65536"]);
-    let (code, _) = server.join("").await.closed().await;
-    assert_eq!(code, 1011);
+    let mut client = server.join("").await;
+    client.send("more").await;
+    assert_eq!(client.receive_text().await, "refused");
 }
 
 /// On each text, the guest sends 16 numbered messages of 1 KiB to everybody but the sender, and
