@@ -93,6 +93,11 @@ pub struct Host<C, T> {
 struct Queues {
     /// Rooms that have work, in the order of their turns.
     ready: VecDeque<RoomKey>,
+    /// Rooms whose next turn makes an instance, which takes long and cannot be divided: no two of them
+    /// have their turn before all that were ready in between.
+    starting: VecDeque<RoomKey>,
+    /// Turns of rooms that are ready before the next of one that starts.
+    turns_before_start: usize,
     /// Rooms whose next output the transport refused.
     blocked: VecDeque<RoomKey>,
     /// Rooms that are closed and have nothing left to send.
@@ -100,11 +105,44 @@ struct Queues {
 }
 
 impl Queues {
+    fn push(&mut self, key: RoomKey, queued: Queued) {
+        match queued {
+            Queued::Nowhere => {}
+            Queued::Ready => self.ready.push_back(key),
+            Queued::Starting => self.starting.push_back(key),
+            Queued::Blocked => self.blocked.push_back(key),
+            Queued::Closed => self.closed.push_back(key),
+        }
+    }
+
+    /// Whether a room has a turn.
+    fn have_turn(&self) -> bool {
+        !self.ready.is_empty() || !self.starting.is_empty()
+    }
+
+    /// Takes the room whose turn it is.
+    fn next_turn(&mut self) -> Option<RoomKey> {
+        if self.turns_before_start > 0
+            && let Some(key) = self.ready.pop_front()
+        {
+            self.turns_before_start -= 1;
+            return Some(key);
+        }
+        match self.starting.pop_front() {
+            Some(key) => {
+                self.turns_before_start = self.ready.len();
+                Some(key)
+            }
+            None => self.ready.pop_front(),
+        }
+    }
+
     /// Removes the entries of a queue that do not count when they may outnumber those that do, so that
     /// a driver which opens and discards rooms without polling costs no memory.
     fn compact(&mut self, rooms: &HashMap<RoomKey, Slot>) {
         for (queue, queued) in [
             (&mut self.ready, Queued::Ready),
+            (&mut self.starting, Queued::Starting),
             (&mut self.blocked, Queued::Blocked),
             (&mut self.closed, Queued::Closed),
         ] {
@@ -131,6 +169,7 @@ enum Queued {
     /// None: it has nothing to do before its timer.
     Nowhere,
     Ready,
+    Starting,
     Blocked,
     Closed,
 }
@@ -173,11 +212,13 @@ impl<C: Clock, T: Transport> Host<C, T> {
         self
     }
 
-    /// Opens a room with the host's defaults. Its guest is first called when the host is polled.
+    /// Opens a room with the host's defaults. Its module is instantiated when the host is polled; if
+    /// that fails, the fault policy is applied, as when its guest fails.
     ///
     /// # Errors
     ///
-    /// If the id is taken or too long, the host is full, or the module cannot be instantiated.
+    /// If the id is taken or too long, the host is full, or the module was not loaded for the fault
+    /// policy.
     pub fn open(&mut self, id: &str, module: &Module) -> Result<RoomKey, OpenError> {
         self.open_with(id, module, RoomOptions::new())
     }
@@ -211,12 +252,12 @@ impl<C: Clock, T: Transport> Host<C, T> {
             Slot {
                 room,
                 opened_at,
-                queued: Queued::Ready,
+                queued: Queued::Starting,
                 deadline: None,
             },
         );
         self.keys.insert(id.to_owned().into_boxed_str(), key);
-        self.queues.ready.push_back(key);
+        self.queues.push(key, Queued::Starting);
         log!(debug, "room {id:?} is open as {key}");
         Ok(key)
     }
@@ -242,8 +283,13 @@ impl<C: Clock, T: Transport> Host<C, T> {
     pub fn close(&mut self, key: RoomKey) -> Result<(), UnknownRoom> {
         let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
         slot.room.close();
-        // A closed room has no deadline to insert.
-        slot.reschedule(key, &mut self.transport, &mut self.queues);
+        slot.deadline = None;
+        if slot.room.peek_output().is_some() {
+            slot.wake(key, &mut self.queues);
+        } else if slot.queued != Queued::Closed {
+            slot.queued = Queued::Closed;
+            self.queues.push(key, Queued::Closed);
+        }
         Ok(())
     }
 
@@ -273,7 +319,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let mut used = 0_u64;
         // `now` stands still, so that a timer which a room sets in its turn is not due before the
         // next poll; so this ends when the events that wait do.
-        while let Some(key) = self.queues.ready.pop_front() {
+        while let Some(key) = self.queues.next_turn() {
             used = used.saturating_add(self.turn(key, now));
             let is_late = budget.until < Instant::MAX && self.clock.now() >= budget.until;
             if used >= budget.fuel || is_late {
@@ -285,7 +331,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     /// When to poll next; see [`poll`](Self::poll).
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        if !self.queues.ready.is_empty() {
+        if self.queues.have_turn() {
             return Some(Instant::ZERO);
         }
         let rooms = &self.rooms;
@@ -379,35 +425,35 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
     }
 
+    /// Gives a turn to the rooms whose output the transport refused.
     fn retry_blocked(&mut self) {
-        for _ in 0..self.queues.blocked.len() {
-            let Some(key) = self.queues.blocked.pop_front() else {
-                return;
-            };
+        for key in self.queues.blocked.drain(..) {
             // It may have been closed, and have sent its last output, while it was queued.
             let slot = self.rooms.get_mut(&key);
             if let Some(slot) = slot.filter(|slot| slot.queued == Queued::Blocked) {
-                slot.queued = Queued::Nowhere;
-                let deadline = slot.reschedule(key, &mut self.transport, &mut self.queues);
-                self.insert_deadline(key, deadline);
+                slot.queued = Queued::Ready;
+                self.queues.ready.push_back(key);
             }
         }
     }
 
-    /// Gives a room a slice and returns the fuel that it used.
+    /// Gives a room a slice, to send outputs that were left or else to run, and returns what that cost
+    /// in fuel.
     fn turn(&mut self, key: RoomKey, now: Instant) -> u64 {
         // A room that was closed while it waited for its turn is queued elsewhere now.
         let slot = self.rooms.get_mut(&key);
-        let Some(slot) = slot.filter(|slot| slot.queued == Queued::Ready) else {
+        let Some(slot) = slot.filter(|slot| slot.has_turn()) else {
             return 0;
         };
-        let before = slot.room.fuel_used();
-        slot.room.resume(slot.room_time(now));
-        let used = slot.room.fuel_used() - before;
+        let before = slot.cost();
+        if slot.room.peek_output().is_none() {
+            slot.room.resume(slot.room_time(now));
+        }
+        let used = slot.cost() - before;
         slot.queued = Queued::Nowhere;
-        let deadline = slot.reschedule(key, &mut self.transport, &mut self.queues);
+        let (deadline, sending) = slot.reschedule(key, &mut self.transport, &mut self.queues);
         self.insert_deadline(key, deadline);
-        used
+        used.saturating_add(sending)
     }
 
     /// Inserts a deadline that is not in the timer queue.
@@ -447,46 +493,52 @@ impl Slot {
     /// Queues a room that has something to do now.
     fn wake(&mut self, key: RoomKey, queues: &mut Queues) {
         if self.queued == Queued::Nowhere {
-            self.queued = Queued::Ready;
-            queues.ready.push_back(key);
+            self.queued = self.turn_queue();
+            queues.push(key, self.queued);
         }
     }
 
-    /// Sends the room's outputs, queues the room where it belongs, and returns its deadline if the
-    /// timer queue does not have it.
-    ///
-    /// The room must not be in a queue, except when it was closed from outside: then `queued` says
-    /// where it is, and it is queued again only elsewhere.
+    /// Where a room that has something to do waits for its turn.
+    fn turn_queue(&self) -> Queued {
+        if self.room.is_starting() {
+            Queued::Starting
+        } else {
+            Queued::Ready
+        }
+    }
+
+    const fn has_turn(&self) -> bool {
+        matches!(self.queued, Queued::Ready | Queued::Starting)
+    }
+
+    /// What the room has cost, in fuel.
+    fn cost(&self) -> u64 {
+        self.room.fuel_used().saturating_add(self.room.host_work())
+    }
+
+    /// Sends the room's outputs and queues the room, which must be in no queue, where it belongs.
+    /// Returns its deadline if the timer queue does not have it, and what sending cost.
     fn reschedule(
         &mut self,
         key: RoomKey,
         transport: &mut impl Transport,
         queues: &mut Queues,
-    ) -> Option<Instant> {
-        let queued = if !flush(&mut self.room, key, transport) {
-            Queued::Blocked
-        } else if self.room.is_closed() {
-            Queued::Closed
-        } else if self.room.is_runnable() {
-            Queued::Ready
-        } else {
-            Queued::Nowhere
+    ) -> (Option<Instant>, u64) {
+        let (flushed, cost) = flush(&mut self.room, key, transport);
+        self.queued = match flushed {
+            Flushed::Blocked => Queued::Blocked,
+            Flushed::Partly => Queued::Ready,
+            Flushed::All if self.room.is_closed() => Queued::Closed,
+            Flushed::All if self.room.is_runnable() => self.turn_queue(),
+            Flushed::All => Queued::Nowhere,
         };
-        if self.queued != queued {
-            self.queued = queued;
-            match queued {
-                Queued::Ready => queues.ready.push_back(key),
-                Queued::Blocked => queues.blocked.push_back(key),
-                Queued::Closed => queues.closed.push_back(key),
-                Queued::Nowhere => {}
-            }
-        }
+        queues.push(key, self.queued);
         let deadline = self
             .room
             .poll_timeout()
             .map(|deadline| self.host_time(deadline));
         let inserted = mem::replace(&mut self.deadline, deadline);
-        deadline.filter(|_| deadline != inserted)
+        (deadline.filter(|_| deadline != inserted), cost)
     }
 }
 
@@ -497,17 +549,36 @@ fn is_current(rooms: &HashMap<RoomKey, Slot>, deadline: Instant, key: RoomKey) -
         .is_some_and(|slot| slot.deadline == Some(deadline))
 }
 
-/// Sends the outputs of a room and returns whether the transport accepted all of them.
-fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> bool {
+/// How many of a room's outputs were sent.
+enum Flushed {
+    All,
+    /// As many as one turn may.
+    Partly,
+    /// Until the transport refused one.
+    Blocked,
+}
+
+/// Fuel that handing an output to a transport is worth.
+const OUTPUT_COST: u64 = 32;
+
+/// Sends outputs of a room, at most a slice's worth; returns what that cost, too.
+fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> (Flushed, u64) {
+    let slice = room.module().limits().fuel_per_slice;
+    let mut cost = 0_u64;
     while let Some(output) = room.peek_output() {
+        // One is sent in any case.
+        if cost > slice {
+            return (Flushed::Partly, cost);
+        }
         let sent = match output {
             Output::Joined(client) => transport.connected(key, client),
             Output::Left(client) => transport.disconnected(key, client),
             Output::Message(message) => transport.send(key, message),
         };
+        cost = cost.saturating_add(OUTPUT_COST.saturating_add(transport.take_cost()));
         match sent {
             Ok(()) => {}
-            Err(SendError::WouldBlock) => return false,
+            Err(SendError::WouldBlock) => return (Flushed::Blocked, cost),
             #[cfg_attr(not(feature = "log"), expect(unused_variables))]
             Err(SendError::Failed(error)) => {
                 log!(warn, "an output of room {:?} is lost: {error}", room.id());
@@ -515,7 +586,7 @@ fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> bool 
         }
         room.drop_output();
     }
-    true
+    (Flushed::All, cost)
 }
 
 impl<C, T> fmt::Debug for Host<C, T> {

@@ -56,6 +56,15 @@ pub trait Transport {
         let _ = (room, client);
         Ok(())
     }
+
+    /// What the calls above have cost since the last call of this, in units of fuel that take as
+    /// long (one is about a nanosecond of a desktop's processor): copies for each recipient of a
+    /// broadcast, system calls. The host counts it as the room's, so that a room with many clients
+    /// delays others no longer than one that computes. The default is 0: each call is cheap, whoever
+    /// the recipients are.
+    fn take_cost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Why a transport did not send.
@@ -95,6 +104,10 @@ macro_rules! forward_transport {
                     client: ClientId,
                 ) -> Result<(), SendError<Self::Error>> {
                     (**self).disconnected(room, client)
+                }
+
+                fn take_cost(&mut self) -> u64 {
+                    (**self).take_cost()
                 }
             }
         )*

@@ -3,7 +3,8 @@
 use crate::support::{ENV, echo, guest_0_2, limits, module, module_with};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessageRecipient,
-    Module, OpenError, OwnedPayload, RecordingTransport, RoomKey, Transport, UnknownRoom,
+    Module, OpenError, OutputMessage, OwnedPayload, RecordingTransport, RoomKey, SendError,
+    Transport, UnknownRoom,
 };
 use std::time::Duration;
 
@@ -327,10 +328,11 @@ fn a_poll_ends_when_its_budget_is_used_up() {
     host.clock().set(now);
     for (budget, turns) in [
         (Budget::fuel(one), 1),
-        (Budget::fuel(one + 1), 2),
+        // Sending costs something, too.
+        (Budget::fuel(3 * one), 2),
         (Budget::until(now), 1),
         (Budget::until(now + Duration::from_nanos(1)), 2),
-        (Budget::fuel(one + 1).and_until(now), 1),
+        (Budget::fuel(3 * one).and_until(now), 1),
     ] {
         sent(&mut host);
         for key in keys {
@@ -489,4 +491,115 @@ fn rooms_read_the_wall_time_of_the_clock() {
         panic!("the guest sends bytes")
     };
     assert_eq!(bytes[8..], 9_007_000_000_u64.to_le_bytes());
+}
+
+#[test]
+fn rooms_that_start_delay_those_that_run_by_one_start_each() {
+    // An instance of this module is worth more than a slice.
+    let large = module(&echo().replace("\"memory\") 1", "\"memory\") 1000"));
+    let small = module(&echo());
+    let mut host = host();
+    let key = open(&mut host, "echo", &small);
+    for i in 0..10 {
+        host.open(&format!("large {i}"), &large).expect("it opens");
+    }
+    let started = |host: &TestHost| {
+        let rooms = host.rooms();
+        rooms
+            .filter(|(_, room)| room.stats().memory_bytes > 65_536)
+            .count()
+    };
+    sent(&mut host);
+    for replies in 1..=5 {
+        let before = started(&host);
+        say(&mut host, key, "x");
+        // A budget for one turn, however long that takes.
+        host.poll(Budget::fuel(1));
+        host.poll(Budget::fuel(1));
+        assert_eq!(sent(&mut host).len(), 1, "after {replies}");
+        assert!(started(&host) <= before + 1);
+    }
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(started(&host), 10, "none was forgotten");
+}
+
+#[test]
+fn starting_a_room_uses_up_a_poll_s_budget() {
+    let large = module(&echo().replace("\"memory\") 1", "\"memory\") 1000"));
+    let mut host = host();
+    let keys: Vec<_> = (0..4)
+        .map(|i| host.open(&i.to_string(), &large).expect("it opens"))
+        .collect();
+    let started = |host: &TestHost| {
+        let rooms = keys.iter().filter_map(|key| host.room(*key));
+        rooms.filter(|room| room.stats().memory_bytes > 0).count()
+    };
+    assert_eq!(
+        started(&host),
+        0,
+        "nothing is done before the host is polled"
+    );
+    // 1,000 pages are 65 MB: as much work as many slices.
+    for expected in 1..=4 {
+        host.poll(Budget::fuel(1_000_000));
+        assert_eq!(started(&host), expected);
+    }
+    assert!(host.room(keys[0]).unwrap().host_work() > 1_000_000);
+}
+
+/// A transport that says that each message costs this much.
+struct Costly {
+    each: u64,
+    cost: u64,
+    sent: usize,
+}
+
+impl Transport for Costly {
+    type Error = &'static str;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<&'static str>> {
+        self.cost += self.each;
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn take_cost(&mut self) -> u64 {
+        std::mem::take(&mut self.cost)
+    }
+}
+
+#[test]
+fn what_a_transport_does_is_divided_and_counted() {
+    let broadcasts = "(local $i i32) (loop
+        (call $send_binary (i32.const 0) (i32.const 0) (i32.const 1))
+        (br_if 0 (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100))))";
+    let text = guest_0_2(ENV, &[("message", broadcasts)], "");
+    let transport = Costly {
+        each: 300_000,
+        cost: 0,
+        sent: 0,
+    };
+    let mut host = Host::new(ManualClock::new(), transport);
+    let keys = ["a", "b"].map(|id| {
+        let key = host.open(id, &module(&text)).expect("it opens");
+        host.enqueue(key, Event::Connect(ClientId(1)))
+            .expect("it is accepted");
+        key
+    });
+    host.poll(Budget::UNLIMITED);
+    for key in keys {
+        host.enqueue(key, Event::message(ClientId(1), "go"))
+            .expect("it is accepted");
+    }
+    // A slice is a million, which pays for four of them; then it is the other room's turn.
+    host.poll(Budget::fuel(1_000_000));
+    assert_eq!(host.transport().sent, 4);
+    host.poll(Budget::fuel(1_000_000));
+    assert_eq!(host.transport().sent, 8);
+    // Whose events are over before all that they sent is out.
+    for key in keys {
+        assert_eq!(host.room(key).unwrap().stats().events_handled, 2);
+    }
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.transport().sent, 200);
 }

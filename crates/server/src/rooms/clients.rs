@@ -21,6 +21,8 @@ pub(crate) struct Clients {
     max_tokens: usize,
     /// Clients that were disconnected because their queue was full; their rooms get a disconnect.
     too_slow: Vec<(RoomKey, ClientId)>,
+    /// What sending has cost, until the host asks; see [`Transport::take_cost`].
+    cost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +43,12 @@ struct Client {
     outputs_enabled: bool,
 }
 
+/// Fuel that it is worth to look at a client of a room, to put a message into its queue, and bytes that
+/// are copied for a unit.
+const COST_OF_CLIENT: u64 = 4;
+const COST_OF_SEND: u64 = 150;
+const BYTES_PER_FUEL: u64 = 16;
+
 impl Clients {
     pub(crate) fn new(max_tokens: usize) -> Self {
         Self {
@@ -48,6 +56,7 @@ impl Clients {
             hasher: TokenHasher::default(),
             max_tokens,
             too_slow: Vec::new(),
+            cost: 0,
         }
     }
 
@@ -143,13 +152,17 @@ impl Transport for Clients {
             MessagePayload::Text(text) => Message::text(text),
             MessagePayload::Bytes(bytes) => Message::binary(bytes.to_vec()),
         };
+        self.cost += output.payload.len() as u64 / BYTES_PER_FUEL;
         let mut i = 0;
         while let Some(client) = clients.connected.get(i) {
             let id = client.id;
-            if !client.outputs_enabled
-                || !output.recipient.includes(id)
-                || client.sender.send(message.clone())
-            {
+            self.cost += COST_OF_CLIENT;
+            if !client.outputs_enabled || !output.recipient.includes(id) {
+                i += 1;
+                continue;
+            }
+            self.cost += COST_OF_SEND;
+            if client.sender.send(message.clone()) {
                 i += 1;
             } else {
                 let client = clients.connected.swap_remove(i);
@@ -178,5 +191,9 @@ impl Transport for Clients {
             clients.leaving.remove(index);
         }
         Ok(())
+    }
+
+    fn take_cost(&mut self) -> u64 {
+        core::mem::take(&mut self.cost)
     }
 }
