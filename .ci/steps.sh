@@ -117,6 +117,12 @@ step_package() {
   fi
 }
 
+# That no guest gets much more of the host's time or stack than it pays for, in counted instructions.
+step_audit() {
+  need valgrind
+  cargo bench -q --bench cost_audit --features log,rollback,simd -- --check
+}
+
 # Rooms that are built again behave as the committed ones do.
 step_rooms() {
   need clang wasm-ld wat2wasm node npm

@@ -31,7 +31,7 @@ pub struct Limits {
     /// module whose rooms would take more is refused. Default 16 MiB, small 32 KiB.
     pub max_instance_bytes: usize,
     /// Locals that a function may declare: each call sets all of them to zero, which costs no fuel. A
-    /// module with a function that declares more is refused. Default 2,000, small 200.
+    /// module with a function that declares more is refused. Default 800, small 200.
     pub max_function_locals: usize,
     /// The interpreter's value stack of one room in bytes; a parameter or a local takes 16. (A
     /// compiled language keeps its own shadow stack in linear memory.) Default 1 MiB, small 4 KiB.
@@ -71,7 +71,7 @@ impl Limits {
             max_memory_bytes: 64 << 20,
             max_table_elements: 65_536,
             max_instance_bytes: 16 << 20,
-            max_function_locals: 2000,
+            max_function_locals: 800,
             max_stack_bytes: 1 << 20,
             max_recursion_depth: 10_000,
             max_fuel_per_event: Some(100_000_000),

@@ -753,11 +753,11 @@ fn locals_are_limited() {
         guest_0_2("", &[], &function)
     };
     let limits = Limits::default();
-    assert_eq!(open(&text(2000), &limits).unwrap().fault(), None);
+    assert_eq!(open(&text(800), &limits).unwrap().fault(), None);
     let what = "locals in one function";
-    assert_eq!(too_many(&text(2001), &limits), (what, 2001, 2000));
+    assert_eq!(too_many(&text(801), &limits), (what, 801, 800));
     // A declaration of a million takes seven bytes.
-    assert_eq!(too_many(&text(40_000), &limits), (what, 40_000, 2000));
+    assert_eq!(too_many(&text(40_000), &limits), (what, 40_000, 800));
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod faults;
 mod fixed_capacity;
 mod heap_estimate;
 mod host;
+#[path = "../support/instructions.rs"]
+mod instructions;
 mod limits;
 mod outputs;
 mod published;
