@@ -3,6 +3,7 @@
 
 use crate::{
     abi::{AbiProblem, AbiVersion, DecodeError},
+    escape::Escaped,
     event::ClientId,
     limits::LimitsError,
 };
@@ -37,7 +38,7 @@ pub enum LoadError {
     /// The text is not valid WebAssembly text.
     #[cfg(feature = "wat")]
     Text(EngineError),
-    /// The module is valid, but does not conform to the ABI.
+    /// The module is valid, but does not conform to the ABI. Displays the first 32 problems.
     Abi {
         /// The ABI that it was checked against; none if it exports nothing of either.
         abi: Option<AbiVersion>,
@@ -74,7 +75,9 @@ impl fmt::Display for LoadError {
                     "the module has {count} {what}, more than the limit of {limit}"
                 )
             }
-            Self::Invalid(_) => f.write_str("not a valid WebAssembly module"),
+            Self::Invalid(_) => f.write_str(
+                "the module is not valid WebAssembly, or uses a proposal that is not supported",
+            ),
             #[cfg(feature = "wat")]
             Self::Text(_) => f.write_str("not valid WebAssembly text"),
             #[cfg(feature = "simd")]
@@ -91,13 +94,20 @@ impl fmt::Display for LoadError {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
                     None => f.write_str("the module is not a room:")?,
                 }
-                problems
-                    .iter()
-                    .try_for_each(|problem| write!(f, "\n  - {problem}"))
+                for problem in problems.iter().take(MAX_PROBLEMS) {
+                    write!(f, "\n  - {problem}")?;
+                }
+                match problems.len().checked_sub(MAX_PROBLEMS) {
+                    Some(more @ 1..) => write!(f, "\n  - and {more} more"),
+                    _ => Ok(()),
+                }
             }
         }
     }
 }
+
+/// How many problems of a module are displayed: a small module can have a million.
+const MAX_PROBLEMS: usize = 32;
 
 impl Error for LoadError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
@@ -110,19 +120,43 @@ impl Error for LoadError {
     }
 }
 
-/// An error of the interpreter or of its parser, whose message says what it is about.
+/// An error of the interpreter or of its parser, whose message says what it is about. What it quotes
+/// from a module is [escaped](Escaped).
 #[derive(Debug)]
-pub struct EngineError(Box<dyn Error + Send + Sync>);
+pub struct EngineError {
+    error: Box<dyn Error + Send + Sync>,
+    has_lines: bool,
+}
 
 impl EngineError {
     pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(Box::new(error))
+        Self {
+            error: Box::new(error),
+            has_lines: false,
+        }
+    }
+
+    /// An error whose message has several lines, and quotes no ends of lines.
+    #[cfg(feature = "wat")]
+    pub(crate) fn with_lines(error: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            has_lines: true,
+            ..Self::new(error)
+        }
     }
 }
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        /// Quoted names may have any length.
+        const MAX_CHARS: usize = 1000;
+        let text = Escaped::new(&self.error).at_most(MAX_CHARS);
+        let text = if self.has_lines {
+            text.keep_lines()
+        } else {
+            text
+        };
+        text.fmt(f)
     }
 }
 

@@ -133,6 +133,7 @@ mod setters;
 pub mod abi;
 pub mod driver;
 mod error;
+mod escape;
 mod event;
 mod fault_policy;
 mod guest;
@@ -150,6 +151,7 @@ mod time;
 pub use self::host::SystemClock;
 pub use self::{
     error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap, UnknownRoom},
+    escape::Escaped,
     event::{
         ClientId, Event, EventHeader, MessagePayload, MessageRecipient, Output, OutputMessage,
         OwnedEvent, OwnedPayload,

@@ -110,7 +110,7 @@ impl Module {
     #[cfg(feature = "wat")]
     pub fn load_wat(text: &str, limits: &Limits) -> Result<Self, LoadError> {
         let wasm = wat::parse_str(text)
-            .map_err(|error| LoadError::Text(crate::error::EngineError::new(error)))?;
+            .map_err(|error| LoadError::Text(crate::error::EngineError::with_lines(error)))?;
         Self::load(&wasm, limits)
     }
 

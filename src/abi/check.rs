@@ -5,6 +5,7 @@ use super::{
     description::{Abi, ENV, MEMORY},
     wasi::{self, WASI},
 };
+use crate::escape::Escaped;
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::fmt;
 
@@ -94,10 +95,8 @@ impl fmt::Display for AbiProblem {
                 name,
                 found,
             } => {
-                write!(
-                    f,
-                    "import `{module}.{name}` ({found}) is unknown to this ABI"
-                )
+                write_import(f, module, name)?;
+                write!(f, " ({found}) is unknown to this ABI")
             }
             Self::WrongImport {
                 module,
@@ -105,10 +104,8 @@ impl fmt::Display for AbiProblem {
                 expected,
                 found,
             } => {
-                write!(
-                    f,
-                    "import `{module}.{name}` is {expected}, but the module wants {found}"
-                )
+                write_import(f, module, name)?;
+                write!(f, " is {expected}, but the module wants {found}")
             }
             Self::WrongVersion {
                 name,
@@ -119,6 +116,13 @@ impl fmt::Display for AbiProblem {
             }
         }
     }
+}
+
+/// As in the text format, so that it is clear where the two names end.
+fn write_import(f: &mut fmt::Formatter<'_>, module: &str, name: &str) -> fmt::Result {
+    const MAX_CHARS: usize = 100;
+    let escaped = |name| Escaped::new(name).at_most(MAX_CHARS);
+    write!(f, "import {:?} {:?}", escaped(module), escaped(name))
 }
 
 /// Detects the ABI of a module and checks the module against it.

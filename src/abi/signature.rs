@@ -33,7 +33,7 @@ impl fmt::Display for ValueType {
     }
 }
 
-/// The type of a function; displayed as `(i32, i32) -> i32`.
+/// The type of a function; displayed as `(i32, i32) -> i32`, of a long list the first 16.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Signature {
     /// The types of the parameters, in order.
@@ -77,10 +77,15 @@ impl fmt::Display for Signature {
 }
 
 fn write_list(f: &mut fmt::Formatter<'_>, types: &[ValueType]) -> fmt::Result {
+    /// A function may have a thousand parameters.
+    const MAX_TYPES: usize = 16;
     f.write_str("(")?;
-    for (i, ty) in types.iter().enumerate() {
+    for (i, ty) in types.iter().take(MAX_TYPES).enumerate() {
         let separator = if i == 0 { "" } else { ", " };
         write!(f, "{separator}{ty}")?;
+    }
+    if let Some(more @ 1..) = types.len().checked_sub(MAX_TYPES) {
+        write!(f, ", and {more} more")?;
     }
     f.write_str(")")
 }

@@ -258,7 +258,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         );
         self.keys.insert(id.to_owned().into_boxed_str(), key);
         self.queues.push(key, Queued::Starting);
-        log!(debug, "room {id:?} is open as {key}");
+        log!(debug, "room {:?} is open as {key}", crate::Escaped::new(id));
         Ok(key)
     }
 
@@ -581,7 +581,12 @@ fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> (Flus
             Err(SendError::WouldBlock) => return (Flushed::Blocked, cost),
             #[cfg_attr(not(feature = "log"), expect(unused_variables))]
             Err(SendError::Failed(error)) => {
-                log!(warn, "an output of room {:?} is lost: {error}", room.id());
+                log!(
+                    warn,
+                    "an output of room {:?} is lost: {}",
+                    crate::Escaped::new(room.id()),
+                    crate::Escaped::new(error)
+                );
             }
         }
         room.drop_output();

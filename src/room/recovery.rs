@@ -80,7 +80,11 @@ impl Room {
             Recovery::Close => self.end(Some(fault)),
             Recovery::Restart(restarts) => match restarts.schedule(self.now) {
                 Some(at) => {
-                    log!(warn, "room {:?} restarts after a fault: {fault}", self.id);
+                    log!(
+                        warn,
+                        "room {:?} restarts after a fault: {fault}",
+                        crate::Escaped::new(&self.id)
+                    );
                     let outbox = self.retire_guest();
                     self.state = State::Starting {
                         at,
@@ -194,7 +198,7 @@ impl Room {
             log!(
                 warn,
                 "room {:?} undoes an event after a fault: {fault}",
-                self.id
+                crate::Escaped::new(&self.id)
             );
             // That a client joined or left is not undone.
             let mut outbox = Outbox::new();

@@ -254,7 +254,7 @@ fn imports_outside_the_abi_are_unknown() {
     );
     assert_eq!(
         problem(&text).to_string(),
-        "import `env.fly` (a function (i64, f32) -> (i32, i32)) is unknown to this ABI"
+        r#"import "env" "fly" (a function (i64, f32) -> (i32, i32)) is unknown to this ABI"#
     );
 }
 
@@ -327,7 +327,7 @@ fn imports_of_a_wrong_type_are_named_with_both_types() {
     let text = guest_0_2(r#"(import "env" "set_timer" (global i32))"#, &[], "");
     assert_eq!(
         problem(&text).to_string(),
-        "import `env.set_timer` is a function (i32) -> (), but the module wants a global i32"
+        r#"import "env" "set_timer" is a function (i32) -> (), but the module wants a global i32"#
     );
 }
 
@@ -346,7 +346,7 @@ fn all_problems_are_reported_at_once() {
          \n  - export `connect` must be a function (i32) -> (), but is a function (i64) -> ()\
          \n  - export `timer` is missing; it must be a function () -> ()\
          \n  - export `binary` is missing; it must be a function (i32, i32, i32) -> ()\
-         \n  - import `env.fly` (a function () -> ()) is unknown to this ABI"
+         \n  - import \"env\" \"fly\" (a function () -> ()) is unknown to this ABI"
     );
     assert!(
         matches!(error, LoadError::Abi { abi: Some(AbiVersion::V0_2), problems } if problems.len() == 4)
@@ -526,7 +526,10 @@ fn bytes_that_are_not_a_module_are_rejected_with_a_source() {
     ] {
         let error = Module::load(bytes, &Limits::default()).unwrap_err();
         assert!(matches!(error, LoadError::Invalid(_)), "{bytes:?}: {error}");
-        assert_eq!(error.to_string(), "not a valid WebAssembly module");
+        assert!(
+            error.to_string().contains("not valid WebAssembly"),
+            "{error}"
+        );
         let source = std::error::Error::source(&error).expect("the error of wasmi is kept");
         assert!(!source.to_string().is_empty());
     }

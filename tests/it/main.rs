@@ -9,6 +9,7 @@ mod check;
 mod determinism;
 #[cfg(feature = "embedded-hal")]
 mod embedded_hal;
+mod escaping;
 mod events_handled;
 mod faults;
 mod fixed_capacity;

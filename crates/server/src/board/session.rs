@@ -9,7 +9,7 @@ use crate::{
     ws::send_queue::ClientSender,
 };
 use core::fmt;
-use stateroom_wasmi_host::{ClientId, OwnedEvent, RoomKey, Transport};
+use stateroom_wasmi_host::{ClientId, Escaped, OwnedEvent, RoomKey, Transport};
 use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::{collections::VecDeque, io};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -138,7 +138,12 @@ impl BoardSession {
         let room = self.rooms.iter().find(|room| *room.id == *id);
         room.or_else(|| self.rooms.first().filter(|_| id.is_empty()))
             .map(|room| room.key)
-            .ok_or_else(|| JoinRejection::new(1008, format!("the board has no room {id:?}")))
+            .ok_or_else(|| {
+                JoinRejection::new(
+                    1008,
+                    format!("the board has no room {:?}", Escaped::new(id)),
+                )
+            })
     }
 
     /// Starts a join, which the board confirms or rejects.
@@ -250,7 +255,7 @@ impl BoardSession {
     }
 
     fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
-        log::info!("the board has the room {id:?}");
+        log::info!("the board has the room {:?}", Escaped::new(id));
         let key = RoomKey::from_bits(self.next_key);
         self.next_key += 1;
         self.rooms.retain(|room| room.number != number);
@@ -271,7 +276,11 @@ impl BoardSession {
             Some(fault) => (1011, fault),
             None => (1001, "the room is closed"),
         };
-        log::info!("the board closed the room {id:?}: {reason}");
+        log::info!(
+            "the board closed the room {:?}: {}",
+            Escaped::new(&id),
+            Escaped::new(reason)
+        );
         self.pending_joins.retain_mut(|join| {
             let is_of_room = join.room == key;
             if is_of_room {

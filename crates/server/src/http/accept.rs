@@ -15,6 +15,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use stateroom_wasmi_host::Escaped;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::AsyncWriteExt,
@@ -109,6 +110,7 @@ impl Acceptor {
                 }
             };
             if let Err(error) = served {
+                let error = Escaped::new(error);
                 log::debug!("the connection of {address} failed: {error}");
             }
         });

@@ -15,6 +15,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use stateroom_wasmi_host::Escaped;
 use std::{net::IpAddr, sync::Arc};
 
 /// The allowed origins, besides the server's own.
@@ -73,6 +74,7 @@ pub(super) async fn guard(
     let is_guarded = !request.method().is_safe() || request.headers().contains_key(UPGRADE);
     match origins.rejected(request.headers()) {
         Some(origin) if is_guarded => {
+            let origin = Escaped::new(origin).at_most(200);
             if origins.log.allows() {
                 log::info!("rejected a page of the origin {origin:?}; `--allow-origin` allows it");
             }

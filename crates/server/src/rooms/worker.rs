@@ -15,8 +15,8 @@ use crate::{
 use core::time::Duration;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Event, EventError, Host, HostLimits, Instant, Module, OpenError,
-    OwnedEvent, RoomKey,
+    Budget, ClientId, Clock, Escaped, Event, EventError, Host, HostLimits, Instant, Module,
+    OpenError, OwnedEvent, RoomKey,
     driver::tokio::{TokioClock, Wake, wait},
 };
 use std::{
@@ -401,14 +401,14 @@ impl Worker {
         while let Some(room) = self.host.poll_closed() {
             let (code, reason) = match &room.fault {
                 Some(fault) => {
-                    log::warn!("closed room {:?}: {fault}", room.id);
+                    log::warn!("closed room {:?}: {fault}", Escaped::new(&room.id));
                     match room.stats.faults {
                         0 | 1 => (1011, fault.to_string()),
                         faults => (1011, format!("after {faults} faults: {fault}")),
                     }
                 }
                 None => {
-                    log::debug!("closed room {:?}", room.id);
+                    log::debug!("closed room {:?}", Escaped::new(&room.id));
                     (1001, "the room is closed".into())
                 }
             };
