@@ -60,6 +60,13 @@ pub struct Limits {
     pub max_clients: usize,
     /// Length of a room's id in bytes. Default 256, small 32.
     pub max_room_id_bytes: usize,
+    /// Bytes that a guest may print to the log within one event (feature `log`), after what must be
+    /// is [escaped](crate::Escaped); each line counts 64 more. What is beyond is dropped, with a note
+    /// that says how much. Default 16 KiB, small 1 KiB.
+    pub max_log_bytes_per_event: usize,
+    /// The same for each second of room time: a guest that printed as much as one event may goes on at
+    /// this rate. Default 16 KiB, small 1 KiB.
+    pub max_log_bytes_per_second: usize,
 }
 
 impl Limits {
@@ -83,6 +90,8 @@ impl Limits {
             max_outbox_bytes: 4 << 20,
             max_clients: 1024,
             max_room_id_bytes: 256,
+            max_log_bytes_per_event: 16 << 10,
+            max_log_bytes_per_second: 16 << 10,
         }
     }
 
@@ -106,6 +115,8 @@ impl Limits {
             max_outbox_bytes: 4 << 10,
             max_clients: 8,
             max_room_id_bytes: 32,
+            max_log_bytes_per_event: 1 << 10,
+            max_log_bytes_per_second: 1 << 10,
         }
     }
 
@@ -146,6 +157,8 @@ impl Limits {
         max_outbox_bytes: usize,
         max_clients: usize,
         max_room_id_bytes: usize,
+        max_log_bytes_per_event: usize,
+        max_log_bytes_per_second: usize,
     }
 }
 

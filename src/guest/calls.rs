@@ -92,7 +92,10 @@ impl Guest {
             Some(pending) => self.resume_steps(pending, call),
         };
         match (result, self.fuel.account(&mut self.store)) {
-            (Ok(()), Ok(())) => Ok(Progress::Done),
+            (Ok(()), Ok(())) => {
+                self.store.data_mut().end_event();
+                Ok(Progress::Done)
+            }
             (result, accounted) => self.stopped(call, result.err(), accounted),
         }
     }
@@ -127,7 +130,10 @@ impl Guest {
         };
         match result {
             Ok(()) => Ok(Progress::Paused),
-            Err(cause) => Err(Fault { during, cause }),
+            Err(cause) => {
+                self.store.data_mut().end_event();
+                Err(Fault { during, cause })
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The host's state of a guest, which its imports act on.
 
-use super::{limiter::Limiter, rng::Random, stdio::LineBuffer};
+use super::{limiter::Limiter, rng::Random, stdio::Stdio};
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient, OutputHeader},
@@ -30,7 +30,7 @@ pub(super) struct HostState {
     pub(super) unix_time_at_zero: Duration,
     /// The guest's only source of randomness.
     pub(super) random: Random,
-    pub(super) stdio: LineBuffer,
+    pub(super) stdio: Stdio,
     /// False while events are replayed: what the guest sends and prints is discarded.
     pub(super) outputs_enabled: bool,
     /// Whether fuel is metered.
@@ -49,7 +49,12 @@ struct SendLimits {
 }
 
 impl HostState {
-    pub(super) fn new(limits: &Limits, seed: u64, unix_time_at_zero: Duration) -> Self {
+    pub(super) fn new(
+        limits: &Limits,
+        seed: u64,
+        unix_time_at_zero: Duration,
+        stdio: Stdio,
+    ) -> Self {
         Self {
             memory: None,
             outbox: Outbox::new(),
@@ -59,7 +64,7 @@ impl HostState {
             now: Instant::ZERO,
             unix_time_at_zero,
             random: Random::new(seed),
-            stdio: LineBuffer::default(),
+            stdio,
             outputs_enabled: true,
             is_metered: limits.max_fuel_per_event.is_some(),
             fuel_debt: 0,
@@ -114,8 +119,14 @@ impl HostState {
 
     pub(super) fn print(&mut self, fd: u32, bytes: &[u8]) {
         if self.outputs_enabled() {
-            self.stdio.write(fd, bytes);
+            self.stdio.write(self.now, fd, bytes);
         }
+    }
+
+    /// The event has ended, well or not.
+    #[inline]
+    pub(super) fn end_event(&mut self) {
+        self.stdio.end_event(self.now);
     }
 
     const fn outputs_enabled(&self) -> bool {

@@ -21,6 +21,7 @@ mod limiter;
 mod memory;
 mod rng;
 mod start;
+#[cfg_attr(not(feature = "log"), path = "stdio_off.rs")]
 mod stdio;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
@@ -34,7 +35,13 @@ pub(crate) use self::checkpoint::Checkpoint;
 pub(crate) use self::engine::validated;
 #[cfg(feature = "unchecked")]
 pub(crate) use self::unchecked::unchecked;
-pub(crate) use self::{calls::Progress, compiled::Compiled, engine::Parse, host_state::Outbox};
+pub(crate) use self::{
+    calls::Progress,
+    compiled::Compiled,
+    engine::Parse,
+    host_state::Outbox,
+    stdio::{Printed, Stdio},
+};
 
 use self::{
     buffer::Buffer, calls::Pending, exports::Exports, fuel::FuelMeter, host_state::HostState,
@@ -70,9 +77,11 @@ impl Guest {
         compiled: &Compiled,
         seed: u64,
         unix_time_at_zero: Duration,
+        stdio: Stdio,
     ) -> Result<Self, Fault> {
         let limits = &compiled.limits;
-        let mut store = new_store(compiled, HostState::new(limits, seed, unix_time_at_zero));
+        let state = HostState::new(limits, seed, unix_time_at_zero, stdio);
+        let mut store = new_store(compiled, state);
         let (instance, exports) = compiled
             .linker
             .instantiate_and_start(&mut *store, &compiled.module)
@@ -107,6 +116,11 @@ impl Guest {
     /// Moves the outputs out, and nothing else through the stack.
     pub(crate) fn take_outbox(&mut self) -> Outbox {
         core::mem::take(&mut self.store.data_mut().outbox)
+    }
+
+    /// What it has printed and may print, for the room's next guest.
+    pub(crate) fn take_printed(&mut self) -> Printed {
+        self.store.data_mut().stdio.retire()
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

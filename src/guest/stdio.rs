@@ -1,51 +1,261 @@
 //! A guest's standard output and standard error, line by line to the log.
 
-use alloc::boxed::Box;
+use crate::{escape::Escaped, limits::Limits, time::Instant};
+use alloc::{boxed::Box, sync::Arc};
+use core::{
+    fmt::{self, Write},
+    mem,
+    time::Duration,
+};
+use log::Level;
 
-/// The lines that a guest has not ended yet.
-#[derive(Default)]
-pub(super) struct LineBuffer {
-    /// Standard output and standard error; allocated when something is printed.
-    lines: Option<Box<[Line; 2]>>,
+/// Where a guest prints to.
+pub(crate) struct Stdio {
+    /// The room's id, which stands before each line.
+    room: Arc<str>,
+    limits: LogLimits,
+    printed: Printed,
 }
 
-/// A longer line is logged in pieces.
-type Line = heapless::Vec<u8, 256>;
+/// What a room has printed and may print: goes from its guest to the next one, so that a guest which
+/// fails and is replaced has no new allowance. Allocated when something is printed.
+#[derive(Default)]
+pub(crate) struct Printed(Option<Box<Printer>>);
 
-impl LineBuffer {
-    pub(super) fn write(&mut self, fd: u32, mut bytes: &[u8]) {
-        if !cfg!(feature = "log") {
+#[derive(Clone, Copy)]
+struct LogLimits {
+    bytes_per_event: usize,
+    bytes_per_second: usize,
+}
+
+/// Bytes that each line counts, for what stands before its text.
+const LINE_BYTES: usize = 64;
+
+/// Time between two notes that something was dropped.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A token bucket, and the line that is not ended yet. A line of the other stream ends it: so there
+/// is one for both, and what is printed first is logged first.
+struct Printer {
+    level: Level,
+    /// A longer line is logged in pieces.
+    line: heapless::Vec<u8, 256>,
+    /// Bytes that may be logged before time passes.
+    allowance: usize,
+    refilled_at: Instant,
+    /// Bytes that were dropped since the last note.
+    dropped: usize,
+    noted_at: Option<Instant>,
+}
+
+impl Printed {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+}
+
+impl Stdio {
+    pub(crate) fn new(room: &Arc<str>, limits: &Limits, printed: Printed) -> Self {
+        Self {
+            room: room.clone(),
+            limits: LogLimits {
+                bytes_per_event: limits.max_log_bytes_per_event,
+                bytes_per_second: limits.max_log_bytes_per_second,
+            },
+            printed,
+        }
+    }
+
+    /// Prints to a stream, 1 or 2. Whole lines are logged, as far as the limits allow.
+    pub(super) fn write(&mut self, now: Instant, fd: u32, bytes: &[u8]) {
+        let level = if fd == 1 { Level::Info } else { Level::Warn };
+        if !log::log_enabled!(target: TARGET, level) {
             return;
         }
-        let lines = self.lines.get_or_insert_default();
-        let line = &mut lines[if fd == 1 { 0 } else { 1 }];
-        while let Some((&byte, rest)) = bytes.split_first() {
-            bytes = rest;
-            if byte != b'\n' {
-                // Never full here: full lines are logged and cleared below.
-                let _ = line.push(byte);
-            }
-            if byte == b'\n' || line.is_full() {
-                log_line(fd, line);
-                line.clear();
+        let Self {
+            room,
+            limits,
+            printed: Printed(printer),
+        } = self;
+        let printer = printer.get_or_insert_with(|| Box::new(Printer::new(*limits, now)));
+        if printer.level != level {
+            printer.end_line(room);
+            printer.level = level;
+        }
+        printer.refill(*limits, now);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.split_last() {
+                Some((b'\n', text)) => {
+                    printer.append(room, text);
+                    printer.log_line(room, printer.line.len());
+                }
+                _ => printer.append(room, piece),
             }
         }
     }
+
+    /// Logs the line that is not ended yet, and how much was dropped. Called when an event has ended,
+    /// well or not: what follows may be long in coming, and a panic's message may have no end.
+    #[inline]
+    pub(super) fn end_event(&mut self, now: Instant) {
+        if let Printed(Some(printer)) = &mut self.printed
+            && (!printer.line.is_empty() || printer.dropped > 0)
+        {
+            printer.end_event(&self.room, self.limits, now);
+        }
+    }
+
+    /// The guest has ended; its room's next one goes on from here.
+    pub(super) fn retire(&mut self) -> Printed {
+        let mut printed = mem::take(&mut self.printed);
+        if let Printed(Some(printer)) = &mut printed {
+            printer.end_line(&self.room);
+            printer.note(&self.room, self.limits);
+        }
+        printed
+    }
 }
 
-/// Escapes control characters, so that a guest cannot control an operator's terminal.
-#[cfg_attr(
-    not(feature = "log"),
-    expect(unused_variables, reason = "there is nowhere to log to")
-)]
-fn log_line(fd: u32, line: &[u8]) {
-    #[cfg(feature = "log")]
-    {
-        let level = if fd == 1 {
-            log::Level::Info
-        } else {
-            log::Level::Warn
-        };
-        log::log!(target: "guest", level, "{}", line.escape_ascii());
+/// A room may be dropped in the middle of an event.
+impl Drop for Stdio {
+    fn drop(&mut self) {
+        drop(self.retire());
     }
+}
+
+/// The target of the lines of guests in the log.
+const TARGET: &str = "guest";
+
+impl Printer {
+    fn new(limits: LogLimits, now: Instant) -> Self {
+        Self {
+            level: Level::Info,
+            line: heapless::Vec::new(),
+            allowance: limits.bytes_per_event,
+            refilled_at: now,
+            dropped: 0,
+            noted_at: None,
+        }
+    }
+
+    /// Adds what may be logged since the last refill: whole bytes, whose time counts no more.
+    fn refill(&mut self, limits: LogLimits, now: Instant) {
+        const SECOND: u64 = 1_000_000;
+        let rate = limits.bytes_per_second as u64;
+        let from = self.refilled_at.as_micros();
+        let elapsed = now.as_micros().saturating_sub(from);
+        let bytes = elapsed.saturating_mul(rate) / SECOND;
+        if bytes > 0 {
+            self.refilled_at = Instant::from_micros(from + (bytes * SECOND).div_ceil(rate));
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let allowance = self.allowance.saturating_add(bytes);
+            self.allowance = allowance.min(limits.bytes_per_event);
+        }
+    }
+
+    /// Appends to the line; logs the pieces of one that is too long.
+    fn append(&mut self, room: &str, mut text: &[u8]) {
+        while !text.is_empty() {
+            if self.line.is_full() {
+                self.log_line(room, whole_chars(&self.line));
+            }
+            let space = self.line.capacity() - self.line.len();
+            let (head, tail) = text.split_at(text.len().min(space));
+            // It fits, as it was cut so.
+            let _ = self.line.extend_from_slice(head);
+            text = tail;
+        }
+    }
+
+    /// Logs the line if there is one.
+    fn end_line(&mut self, room: &str) {
+        if !self.line.is_empty() {
+            self.log_line(room, self.line.len());
+        }
+    }
+
+    /// Logs the first `len` bytes of the line, or drops them if they exceed what is allowed; the rest
+    /// stays.
+    fn log_line(&mut self, room: &str, len: usize) {
+        let (line, rest) = self.line.split_at(len);
+        let text = Escaped::new(Lossy(line));
+        let cost = LINE_BYTES + displayed_len(&text);
+        if let Some(allowance) = self.allowance.checked_sub(cost) {
+            self.allowance = allowance;
+            log::log!(target: TARGET, self.level, "room {:?}: {text}", Escaped::new(room));
+        } else {
+            self.dropped = self.dropped.saturating_add(len);
+        }
+        // No more than there was.
+        self.line = heapless::Vec::from_slice(rest).unwrap_or_default();
+    }
+
+    #[cold]
+    fn end_event(&mut self, room: &str, limits: LogLimits, now: Instant) {
+        self.end_line(room);
+        let is_note_due = self.noted_at.is_none_or(|at| now >= at + NOTE_INTERVAL);
+        if self.dropped > 0 && is_note_due {
+            self.noted_at = Some(now);
+            self.note(room, limits);
+        }
+    }
+
+    /// Logs how much was dropped, if anything was.
+    #[cold]
+    fn note(&mut self, room: &str, limits: LogLimits) {
+        if self.dropped == 0 {
+            return;
+        }
+        log::warn!(
+            target: TARGET,
+            "room {:?}: {} bytes that it printed were dropped; its limits are {} bytes an event and {} \
+             a second",
+            Escaped::new(room),
+            mem::take(&mut self.dropped),
+            limits.bytes_per_event,
+            limits.bytes_per_second
+        );
+    }
+}
+
+/// Bytes as text; those that are not UTF-8 as `\xff`.
+struct Lossy<'a>(&'a [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.utf8_chunks().try_for_each(|chunk| {
+            f.write_str(chunk.valid())?;
+            let mut invalid = chunk.invalid().iter();
+            invalid.try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+        })
+    }
+}
+
+/// The length without a character that is cut off at the end.
+fn whole_chars(bytes: &[u8]) -> usize {
+    const MAX_CHAR_BYTES: usize = 4;
+    let tail = bytes.iter().rev().take(MAX_CHAR_BYTES);
+    // The first byte of the last character, and how far it is from the end.
+    let first = (1..).zip(tail).find(|(_, byte)| **byte & 0xc0 != 0x80);
+    match first {
+        Some((len, 0xc0..=0xdf)) if len < 2 => bytes.len() - len,
+        Some((len, 0xe0..=0xef)) if len < 3 => bytes.len() - len,
+        Some((len, 0xf0..)) if len < 4 => bytes.len() - len,
+        _ => bytes.len(),
+    }
+}
+
+/// How long something is when it is displayed, in bytes.
+fn displayed_len(text: &impl fmt::Display) -> usize {
+    struct Length(usize);
+    impl fmt::Write for Length {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 += text.len();
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // Cannot fail.
+    let _ = write!(length, "{text}");
+    length.0
 }

@@ -16,11 +16,11 @@ use crate::{
     error::{EventError, Fault, OpenError},
     event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
-    guest::{Guest, Outbox, Progress},
+    guest::{Guest, Outbox, Printed, Progress},
     module::Module,
     time::Instant,
 };
-use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::{fmt, time::Duration};
 
 /// A room: one instance of a module, with its clients.
@@ -39,13 +39,16 @@ use core::{fmt, time::Duration};
 /// unless it has another [`FaultPolicy`]; [`fault`](Self::fault) returns the reason, and what the
 /// guest had sent before can still be taken.
 pub struct Room {
-    id: Box<str>,
+    /// Shared with the guest, whose log lines name it.
+    id: Arc<str>,
     module: Module,
     seed: u64,
     unix_time_at_zero: Duration,
     on_fault: FaultPolicy,
     state: State,
     recovery: Recovery,
+    /// Of the last guest, while there is none.
+    printed: Printed,
     /// The last fault that the room survived.
     last_fault: Option<Fault>,
     /// The clients that will be connected when the inbox is empty; sorted.
@@ -130,7 +133,7 @@ impl Room {
         let seed = options.seed.unwrap_or(0);
         let unix_time_at_zero = options.unix_time_at_zero.unwrap_or(Duration::ZERO);
         Ok(Self {
-            id: id.to_owned().into_boxed_str(),
+            id: id.into(),
             module: module.clone(),
             seed,
             unix_time_at_zero,
@@ -141,6 +144,7 @@ impl Room {
                 outbox: Outbox::new(),
             },
             recovery,
+            printed: Printed::new(),
             last_fault: None,
             clients: Vec::new(),
             inbox: Inbox::default(),

@@ -5,7 +5,7 @@ use crate::{
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, EventHeader, MessagePayload, OutputHeader},
     fault_policy::{Backoff, FaultPolicy},
-    guest::{Guest, Outbox, Progress},
+    guest::{Guest, Outbox, Progress, Stdio},
     module::Module,
     structure::memory_cost,
     time::Instant,
@@ -115,6 +115,7 @@ impl Room {
             State::Live { mut guest, .. } => {
                 self.stats.fuel_used += guest.fuel_used();
                 self.stats.memory_bytes = guest.memory_bytes();
+                self.printed = guest.take_printed();
                 guest.take_outbox()
             }
             State::Starting { outbox, .. } | State::Closed { outbox, .. } => outbox,
@@ -148,12 +149,14 @@ impl Room {
     }
 
     /// Another guest of the same module, with other random numbers after each fault.
-    fn fresh_guest(&self) -> Result<Box<Guest>, Fault> {
+    fn fresh_guest(&mut self) -> Result<Box<Guest>, Fault> {
         // An odd multiplier with well-spread bits, so that no other room of a host has the same seed.
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Guest::new(&self.module.compiled, seed, self.unix_time_at_zero).map(Box::new)
+        let stdio = Stdio::new(&self.id, self.module.limits(), mem::take(&mut self.printed));
+        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero, stdio);
+        guest.map(Box::new)
     }
 
     /// The clients that were connected before the events in the inbox.

@@ -700,3 +700,18 @@ fn rollback_requires_a_module_loaded_for_rollback() {
         Err(OpenError::NoRollback)
     ));
 }
+
+#[test]
+fn what_a_start_function_does_is_not_repeated() {
+    let more = r#"(func $start (call $say (i32.const 7))) (start $start)"#;
+    let text = speaker(&[("message", "(unreachable)")], more);
+    let mut room = Room::new(&load_wat(&text, &Limits::default()), "test", options()).unwrap();
+    assert_eq!(numbers(&mut room, NOW), [7]);
+    room.handle_event(NOW, Event::Connect(CLIENT)).unwrap();
+    for _ in 0..2 {
+        room.handle_event(NOW, Event::message(CLIENT, "fail"))
+            .unwrap();
+        assert_eq!(numbers(&mut room, NOW), [] as [i32; 0]);
+    }
+    assert_eq!(room.stats().faults, 2);
+}

@@ -156,14 +156,15 @@ fn errno_and_memory(name: &str, arguments: &[i64], at: u32, len: u32) -> (i32, V
 fn connect_at(text: &str, now: Instant, options: RoomOptions) -> (i32, Vec<u8>) {
     let mut room = Room::new(&module(text), "", options).unwrap();
     room.handle_event(now, Event::Connect(ClientId(1))).unwrap();
-    assert_eq!(room.fault(), None);
     let mut next = || {
-        next_message(&mut room)
-            .unwrap()
-            .1
-            .as_payload()
-            .as_bytes()
-            .to_owned()
+        let message = loop {
+            assert_eq!(room.fault(), None);
+            match next_message(&mut room) {
+                Some((_, message)) => break message,
+                None => room.resume(now),
+            }
+        };
+        message.as_payload().as_bytes().to_owned()
     };
     let (errno, shown) = (next().try_into().unwrap(), next());
     (i32::from_le_bytes(errno), shown)
@@ -542,9 +543,74 @@ fn a_start_function_may_use_wasi_and_send() {
     assert_eq!(numbers(&mut room, Instant::ZERO), [SUCCESS]);
 }
 
+/// A guest that prints each binary message to standard output and each text to standard error, and
+/// runs `after_text` then.
+fn printer(after_text: &str) -> String {
+    let print = |fd| {
+        let write = r"
+            (i32.store (i32.const 32) (local.get 1))
+            (i32.store (i32.const 36) (local.get 2))";
+        format!("{write} (drop {})", call("fd_write", &[fd, 32, 1, 40]))
+    };
+    let text = format!("{} {after_text}", print(2));
+    let handlers = [("binary", print(1)), ("message", text)];
+    let handlers = handlers
+        .each_ref()
+        .map(|(name, body)| (*name, body.as_str()));
+    guest_0_2(&import("fd_write"), &handlers, "")
+}
+
+/// Fuel that a room uses to print these texts, each in an event of its own.
+fn fuel_to_print(limits: &Limits, texts: &[&[u8]]) -> u64 {
+    let mut room = room_of_one(&printer(""), limits);
+    let before = room.fuel_used();
+    for text in texts {
+        send(&mut room, *text);
+        outputs(&mut room, Instant::ZERO);
+    }
+    assert_eq!(room.fault(), None);
+    room.fuel_used() - before
+}
+
+#[test]
+fn printing_is_charged_by_what_it_becomes_in_the_log() {
+    let fuel = |text: &[u8]| fuel_to_print(&Limits::default(), &[text]);
+    let nothing = fuel(b"");
+    let long = [b'x'; 10_000];
+    let letter = (fuel(&long) - nothing) / 10_000;
+    assert!(letter >= 8, "a byte of the log is more than an instruction");
+    // An escape such as \x1b has four letters.
+    let control = (fuel(&[0x1b; 10_000]) - nothing) / 10_000;
+    assert!((4 * letter..5 * letter).contains(&control), "{control}");
+    let line = fuel(b"\n") - nothing;
+    assert!(
+        line >= 256 * letter,
+        "what stands before its text, and a system call"
+    );
+    assert!(nothing >= line, "each call may end a line");
+    // In many calls or in few.
+    let (one, ten) = (fuel(&[b'x'; 100]), [&[b'x'; 10][..]; 10]);
+    assert!(fuel_to_print(&Limits::default(), &ten) >= one);
+}
+
+#[test]
+fn printing_uses_the_same_fuel_whether_it_is_logged_or_dropped() {
+    let texts = [&b"one\n"[..], &[b'x'; 3000], b"\n\n\xff\x1b", b"rest"];
+    let [all, none] = [usize::MAX, 0].map(|bytes| {
+        let limits = Limits::new()
+            .max_log_bytes_per_event(bytes)
+            .max_log_bytes_per_second(bytes);
+        fuel_to_print(&limits, &texts)
+    });
+    assert_eq!(all, none);
+}
+
 #[cfg(feature = "log")]
 mod printing {
     use super::*;
+    use crate::support::limits;
+    use log::Level::{Info, Warn};
+    use stateroom_wasmi_host::{Backoff, FaultPolicy, Trap};
     use std::cell::RefCell;
 
     thread_local! {
@@ -570,64 +636,340 @@ mod printing {
         fn flush(&self) {}
     }
 
-    /// The log lines when a guest writes these texts, each in one call.
-    fn logged(fd: i64, texts: &[&[u8]]) -> Vec<(log::Level, String)> {
+    fn start_logging() {
         // Another test may have set the logger before.
         let _ = log::set_logger(&Logger);
         log::set_max_level(log::LevelFilter::Trace);
-        let write = r"
-            (i32.store (i32.const 32) (local.get 1))
-            (i32.store (i32.const 36) (local.get 2))";
-        let body = format!("{write} (drop {})", call("fd_write", &[fd, 32, 1, 40]));
-        let text = guest_0_2(&import("fd_write"), &[("binary", &body)], "");
-        let mut room = room(&module(&text));
-        connect(&mut room, 1);
-        texts.iter().for_each(|text| send(&mut room, *text));
-        assert_eq!(room.fault(), None);
-        LINES.take()
     }
 
-    fn lines(level: log::Level, lines: &[&str]) -> Vec<(log::Level, String)> {
-        lines
-            .iter()
-            .map(|line| (level, (*line).to_owned()))
-            .collect()
+    /// What was logged since the last call, without the room's name.
+    fn logged() -> Vec<(log::Level, String)> {
+        let without_room = |(level, line): (_, String)| {
+            let text = line.strip_prefix("room \"test\": ");
+            (level, text.expect("each line names its room").to_owned())
+        };
+        LINES.take().into_iter().map(without_room).collect()
+    }
+
+    fn logged_text() -> Vec<String> {
+        logged().into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// A room that prints what it is sent, with client 1.
+    fn room_with(limits: &Limits, after_text: &str) -> Room {
+        start_logging();
+        room_of_one(&printer(after_text), limits)
+    }
+
+    /// The lines that are logged when a guest prints this, each in an event of its own.
+    fn lines(texts: &[&[u8]]) -> Vec<String> {
+        let mut room = room_with(&Limits::default(), "");
+        texts.iter().for_each(|text| send(&mut room, *text));
+        assert_eq!(room.fault(), None);
+        logged_text()
+    }
+
+    /// Gives a room an event and runs it to its end.
+    fn handle(room: &mut Room, now: Instant, event: Event<'_>) {
+        room.handle_event(now, event).expect("it is accepted");
+        outputs(room, now);
+    }
+
+    fn print(room: &mut Room, now: Instant, text: &[u8]) {
+        handle(room, now, Event::message(ClientId(1), text));
     }
 
     #[test]
     fn output_is_logged_by_line() {
-        use log::Level::{Info, Warn};
-        assert_eq!(logged(1, &[b"hello\n"]), lines(Info, &["hello"]));
-        assert_eq!(logged(2, &[b"oh no\n"]), lines(Warn, &["oh no"]));
+        assert_eq!(lines(&[b"hello\n"]), ["hello"]);
         assert_eq!(
-            logged(1, &[b"no end of line"]),
-            [] as [(log::Level, String); 0]
+            lines(&[b"one line\nand another\n\n"]),
+            ["one line", "and another", ""]
         );
+    }
+
+    #[test]
+    fn each_stream_has_its_level() {
+        let mut room = room_with(&Limits::default(), "");
+        send(&mut room, &b"hello\n"[..]);
+        send(&mut room, "oh no\n");
+        let expected = [(Info, "hello"), (Warn, "oh no")];
         assert_eq!(
-            logged(1, &[b"one ", b"line\nand ", b"another\n\n"]),
-            lines(Info, &["one line", "and another", ""])
+            logged(),
+            expected.map(|(level, text)| (level, text.to_owned()))
         );
+    }
+
+    #[test]
+    fn lines_name_their_room_however_it_is_called() {
+        start_logging();
+        let module = module(&printer(""));
+        let mut room = Room::new(&module, "a\": ok\n\u{202e}", RoomOptions::new()).unwrap();
+        connect(&mut room, 1);
+        send(&mut room, &b"hello\n"[..]);
+        let line = r#"room "a\": ok\n\u{202e}": hello"#;
+        assert_eq!(LINES.take(), [(Info, line.to_owned())]);
+    }
+
+    #[test]
+    fn an_unfinished_line_is_logged_when_its_event_ends() {
+        assert_eq!(lines(&[b"no end"]), ["no end"]);
+        assert_eq!(lines(&[b"one ", b"two\nthree"]), ["one ", "two", "three"]);
+        assert_eq!(lines(&[b"", b""]), [""; 0]);
+    }
+
+    #[test]
+    fn an_unfinished_line_is_logged_when_the_guest_fails() {
+        let mut room = room_with(&Limits::default(), "(unreachable)");
+        send(&mut room, "panicked at lib.rs:7:\nindex out of bounds");
+        assert!(room.is_closed());
+        assert_eq!(
+            logged_text(),
+            ["panicked at lib.rs:7:", "index out of bounds"]
+        );
+    }
+
+    #[test]
+    fn an_unfinished_line_is_logged_when_a_room_is_closed_in_the_middle_of_an_event() {
+        let mut room = room_with(&limits(|limits| limits.fuel_per_slice = 100), "");
+        room.handle_event(Instant::ZERO, Event::message(ClientId(1), "half"))
+            .unwrap();
+        while LINES.with_borrow(Vec::is_empty) && room.has_work(Instant::ZERO) {
+            assert!(room.stats().fuel_used < 1_000_000);
+            room.resume(Instant::ZERO);
+        }
+        room.close();
+        assert_eq!(logged_text(), ["half"]);
+    }
+
+    #[test]
+    fn what_a_failing_start_function_prints_is_logged() {
+        start_logging();
+        let write = call("fd_write", &[2, 32, 1, 40]);
+        let more = format!(
+            r#"(data (i32.const 32) "\40\00\00\00\04\00\00\00") (data (i32.const 64) "oops")
+            (func $start (drop {write}) unreachable) (start $start)"#
+        );
+        let module = module(&guest_0_2(&import("fd_write"), &[], &more));
+        let room = room(&module);
+        let cause = room.fault().map(|fault| &fault.cause);
+        assert_eq!(cause, Some(&FaultCause::Trap(Trap::Unreachable)));
+        assert_eq!(logged(), [(Warn, "oops".to_owned())]);
     }
 
     #[test]
     fn control_characters_are_escaped_in_the_log() {
         assert_eq!(
-            logged(1, &[b"\x1b[31mred\r\0\xff\n"]),
-            lines(log::Level::Info, &[r"\x1b[31mred\r\x00\xff"])
+            lines(&[b"\x1b[31mred\r\0\xff\xc2\x85\n"]),
+            [r"\x1b[31mred\r\x00\xff\u{85}"]
         );
     }
 
     #[test]
+    fn readable_text_is_logged_as_it_is() {
+        let text = r#"it's "größer", здравствуйте, 你好, ❤️"#;
+        assert_eq!(lines(&[text.as_bytes()]), [text]);
+    }
+
+    #[test]
     fn long_lines_are_logged_in_pieces_without_loss() {
-        let long = "x".repeat(1000);
-        let logged = logged(1, &[long.as_bytes(), b"\n"]);
-        assert!(logged.len() > 1);
+        // Characters of one to four bytes, which begin everywhere.
+        for text in ["xéε漢🦀", "🦀", "漢", "éx", "x"] {
+            for start in ["", "x", "xx", "xxx"] {
+                let long = start.to_owned() + &text.repeat(300);
+                let pieces = lines(&[long.as_bytes()]);
+                assert!(pieces.len() > 1);
+                assert_eq!(pieces.concat(), long);
+            }
+        }
         assert_eq!(
-            logged
-                .into_iter()
-                .map(|(_, piece)| piece)
-                .collect::<String>(),
-            long
+            lines(&[&[b'x'; 256], b"\n"]),
+            ["x".repeat(256), String::new()]
         );
+        assert_eq!(
+            lines(&[&[[b'x'; 256].as_slice(), b"\n"].concat()]),
+            ["x".repeat(256)]
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_logged_in_pieces_without_loss() {
+        for byte in [0x80, 0xbf, 0xc3, 0xe2, 0xf0, 0xff] {
+            let expected = format!("\\x{byte:02x}").repeat(1000);
+            assert_eq!(lines(&[&[byte; 1000]]).concat(), expected, "{byte:x}");
+        }
+    }
+
+    /// The number in the note that something was dropped.
+    fn dropped(line: &str) -> Option<usize> {
+        line.split_once(" bytes that it printed were dropped")?
+            .0
+            .parse()
+            .ok()
+    }
+
+    /// Letters of the lines, and bytes that were dropped according to notes.
+    fn letters_and_dropped(lines: &[String]) -> (usize, usize) {
+        let letters = |line: &&String| line.bytes().all(|byte| byte == b'x');
+        let letters = lines.iter().filter(letters).map(String::len).sum();
+        (letters, lines.iter().filter_map(|line| dropped(line)).sum())
+    }
+
+    fn limits_of(per_event: usize, per_second: usize) -> Limits {
+        Limits::new()
+            .max_log_bytes_per_event(per_event)
+            .max_log_bytes_per_second(per_second)
+    }
+
+    #[test]
+    fn what_an_event_prints_beyond_its_limit_is_dropped_with_one_note() {
+        for printed in [4_096, 51_200] {
+            let mut room = room_with(&limits_of(4_000, 4_000), "");
+            print(&mut room, Instant::ZERO, &vec![b'x'; printed]);
+            assert_eq!(room.fault(), None);
+            let lines = logged_text();
+            // Lines of 256 letters, which count 320 bytes: twelve of them.
+            assert_eq!(letters_and_dropped(&lines), (12 * 256, printed - 12 * 256));
+            assert_eq!(lines.len(), 12 + 1);
+            assert!(lines[12].contains("4000 bytes an event and 4000 a second"));
+        }
+    }
+
+    #[test]
+    fn empty_lines_and_escapes_count_as_what_they_become() {
+        let mut room = room_with(&limits_of(640, 0), "");
+        print(&mut room, Instant::ZERO, &[b'\n'; 1000]);
+        assert_eq!(
+            logged_text().iter().filter(|line| line.is_empty()).count(),
+            10
+        );
+        let mut room = room_with(&limits_of(64 + 40, 0), "");
+        print(&mut room, Instant::ZERO, &[0x1b; 10]);
+        assert_eq!(logged_text(), [r"\x1b".repeat(10)]);
+        let mut room = room_with(&limits_of(64 + 39, 0), "");
+        print(&mut room, Instant::ZERO, &[0x1b; 10]);
+        assert_eq!(dropped(&logged_text()[0]), Some(10));
+    }
+
+    #[test]
+    fn an_endless_printer_logs_no_more_than_its_limit() {
+        let write = call("fd_write", &[1, 32, 1, 40]);
+        let body = format!(
+            "(memory.fill (i32.const 1024) (i32.const 120) (i32.const 60000))
+            (i32.store (i32.const 32) (i32.const 1024)) (i32.store (i32.const 36) (i32.const 60000))
+            (loop $again (drop {write}) (br $again))"
+        );
+        start_logging();
+        let mut room = room_of_one(
+            &guest_0_2(&import("fd_write"), &[("message", &body)], ""),
+            &Limits::new(),
+        );
+        handle(&mut room, Instant::ZERO, Event::message(ClientId(1), "go"));
+        let fault = room.fault().expect("it has no fuel left");
+        assert!(matches!(fault.cause, FaultCause::OutOfFuel { .. }));
+        let lines = logged_text();
+        let logged: usize = lines.iter().map(String::len).sum();
+        assert!(
+            logged <= Limits::new().max_log_bytes_per_event + 200,
+            "{logged}"
+        );
+        // Fuel bounds what the host has to look at, too.
+        let (_, dropped) = letters_and_dropped(&lines);
+        assert!(dropped < 10_000_000, "{dropped}");
+    }
+
+    #[test]
+    fn printing_is_limited_over_time() {
+        let mut room = room_with(&limits_of(10 * 164, 164), "");
+        let line = [[b'x'; 100].as_slice(), b"\n"].concat();
+        let mut print = |millis| {
+            print(&mut room, Instant::from_millis(millis), &line);
+            logged_text()
+        };
+        for _ in 0..10 {
+            assert_eq!(letters_and_dropped(&print(0)), (100, 0));
+        }
+        assert_eq!(letters_and_dropped(&print(0)), (0, 100));
+        // A second's worth is one line; there is one note a second.
+        assert_eq!(print(500), [""; 0]);
+        assert_eq!(print(999), [""; 0]);
+        assert_eq!(letters_and_dropped(&print(1_001)), (100, 200));
+        assert_eq!(print(1_002), [""; 0]);
+        // After a long time no more than one event's.
+        for i in 0..11 {
+            let (letters, _) = letters_and_dropped(&print(3_600_000));
+            assert_eq!(letters, if i < 10 { 100 } else { 0 }, "{i}");
+        }
+    }
+
+    #[test]
+    fn small_gains_add_up() {
+        // A line each second, in steps of a millisecond which each bring a fraction of a byte.
+        let mut room = room_with(&limits_of(74, 74), "");
+        let mut lines = 0;
+        for millis in 0..10_500 {
+            print(&mut room, Instant::from_millis(millis), b"0123456789\n");
+            lines += logged_text()
+                .iter()
+                .filter(|line| *line == "0123456789")
+                .count();
+        }
+        assert_eq!(lines, 11);
+    }
+
+    #[test]
+    fn a_room_that_restarts_has_no_new_allowance() {
+        start_logging();
+        let policy = FaultPolicy::Restart(Backoff::new().first(Duration::ZERO));
+        let options = RoomOptions::new().on_fault(policy);
+        let module = crate::support::module_with(&printer("(unreachable)"), &limits_of(640, 0));
+        let mut room = Room::new(&module, "test", options).unwrap();
+        let mut now = Instant::ZERO;
+        handle(&mut room, now, Event::Connect(ClientId(1)));
+        let text = "x".repeat(100);
+        for _ in 0..5 {
+            handle(&mut room, now, Event::message(ClientId(1), text.as_str()));
+            now = room.poll_timeout().expect("it restarts");
+            room.handle_timeout(now);
+            outputs(&mut room, now);
+        }
+        assert_eq!(room.stats().faults, 5);
+        // Three lines of 164 bytes.
+        assert_eq!(letters_and_dropped(&logged_text()), (300, 200));
+    }
+
+    #[cfg(feature = "rollback")]
+    #[test]
+    fn a_room_that_rolls_back_has_no_new_allowance_and_repeats_nothing() {
+        use crate::support::assemble;
+        use stateroom_wasmi_host::{LoadOptions, Module};
+        start_logging();
+        let write = call("fd_write", &[1, 48, 1, 40]);
+        // The start function prints, and each event that a rollback replays.
+        let start = format!(
+            r#"(data (i32.const 48) "\40\00\00\00\06\00\00\00") (data (i32.const 64) "start\n")
+            (func $start (drop {write})) (start $start) (memory"#
+        );
+        let text = printer("(unreachable)").replacen("(memory", &start, 1);
+        let options = LoadOptions::new().rollback(true);
+        let module = Module::load_with(&assemble(&text), &limits_of(640, 0), options).unwrap();
+        let options = RoomOptions::new().on_fault(FaultPolicy::Rollback);
+        let mut room = Room::new(&module, "test", options).unwrap();
+        handle(&mut room, Instant::ZERO, Event::Connect(ClientId(1)));
+        print(&mut room, Instant::ZERO, b"logged\n");
+        assert_eq!(logged_text(), ["start", "logged"]);
+        let text = "x".repeat(100);
+        for _ in 0..5 {
+            handle(
+                &mut room,
+                Instant::ZERO,
+                Event::message(ClientId(1), text.as_str()),
+            );
+        }
+        assert_eq!(room.stats().faults, 5);
+        // After 69 and 70 bytes, three lines of 164.
+        let lines = logged_text();
+        assert_eq!(letters_and_dropped(&lines), (300, 200));
+        assert!(!lines.iter().any(|line| line == "start" || line == "logged"));
     }
 }

@@ -107,6 +107,20 @@ struct LimitArgs {
         value_name = "FUEL",
     )]
     max_fuel_per_event: u64,
+    /// Bytes that one event may print to the log; what is beyond is dropped
+    #[arg(
+        long,
+        default_value_t = defaults().limits.max_log_bytes_per_event,
+        value_name = "BYTES",
+    )]
+    max_log_bytes_per_event: usize,
+    /// Bytes that one room may print to the log per second; what is beyond is dropped
+    #[arg(
+        long,
+        default_value_t = defaults().limits.max_log_bytes_per_second,
+        value_name = "BYTES",
+    )]
+    max_log_bytes_per_second: usize,
     /// Messages queued for one client; beyond that it is disconnected
     #[arg(long, default_value_t = defaults().max_queued_messages, value_name = "MESSAGES")]
     max_queued_messages: usize,
@@ -179,6 +193,8 @@ impl LimitArgs {
             .max_message_bytes(self.max_message_bytes)
             .max_memory_bytes(self.max_memory_bytes)
             .max_fuel_per_event(Some(self.max_fuel_per_event))
+            .max_log_bytes_per_event(self.max_log_bytes_per_event)
+            .max_log_bytes_per_second(self.max_log_bytes_per_second)
             .max_inbox_bytes(inbox.max(self.max_message_bytes))
             .max_outbox_bytes(outbox.max(self.max_message_bytes))
     }

@@ -5,7 +5,7 @@
 
 use super::{
     super::host_state::HostState,
-    context::{CALL, charge, copying, fault, memory},
+    context::{CALL, charge, fault, memory},
 };
 use crate::{
     abi::{Signature, WASI},
@@ -140,31 +140,52 @@ fn fd_write(
         return EINVAL;
     }
     let (memory, state) = memory(&mut caller);
-    let (total, all_printed) = print(memory, state, fd, buffers, count);
-    let result = errno(all_printed.and_then(|()| write(memory, written, &total.to_le_bytes())));
-    charge(&mut caller, copying(total) + u64::from(count) * CALL);
+    // It may end a line that began on the other stream.
+    let mut fuel = CALL + LOG_LINE;
+    let total = print(memory, state, fd, buffers, count, &mut fuel);
+    let result = errno(total.and_then(|total| write(memory, written, &total.to_le_bytes())));
+    charge(&mut caller, fuel);
     result
 }
 
-/// Prints buffers; returns the number of bytes, and `None` if a buffer was not within the memory.
+/// Prints buffers and adds what that costs; returns the number of bytes, and `None` if a buffer was
+/// not within the memory.
 fn print(
     memory: &[u8],
     state: &mut HostState,
     fd: u32,
     buffers: u32,
     count: u32,
-) -> (u32, Option<()>) {
+    fuel: &mut u64,
+) -> Option<u32> {
     let mut total = 0;
     for i in 0..count {
-        let Some(buffer) = buffer_at(memory, buffers, i) else {
-            return (total, None);
-        };
+        let buffer = buffer_at(memory, buffers, i)?;
         let len = buffer.len().min((MAX_BYTES_PER_CALL - total) as usize);
-        state.print(fd, &buffer[..len]);
+        let printed = &buffer[..len];
+        state.print(fd, printed);
+        *fuel += CALL + printing(printed);
         // At most the difference above.
         total += len as u32;
     }
-    (total, Some(()))
+    Some(total)
+}
+
+/// Fuel for a line of the log, with what stands before its text and what writing it costs.
+const LOG_LINE: u64 = 4096;
+/// Fuel for each byte of a line's text; 256 of them at most are one line.
+const LOG_BYTE: u64 = 16;
+
+/// Fuel for printing, by what becomes of the bytes in the log at most. It is the same whether they
+/// are logged, dropped or replayed, so that an event uses the same fuel in every host.
+fn printing(bytes: &[u8]) -> u64 {
+    /// The length of `\x1b`; no other escape is longer for each of its bytes.
+    const MAX_ESCAPE: u64 = 4;
+    let count = |is: fn(&u8) -> bool| bytes.iter().filter(|byte| is(byte)).count() as u64;
+    let lines = count(|byte| *byte == b'\n');
+    let readable = count(|byte| matches!(byte, b' '..=b'~'));
+    let others = bytes.len() as u64 - readable - lines;
+    lines * LOG_LINE + (readable + others * MAX_ESCAPE) * LOG_BYTE
 }
 
 /// The `i`th buffer of an array of pointers and lengths.

@@ -179,3 +179,36 @@ async fn an_event_may_fill_the_outbox() {
         assert_eq!(client.receive().await.into_data().len(), 1024);
     }
 }
+
+#[tokio::test]
+async fn what_a_room_prints_is_named_and_bounded() {
+    let import = r#"(import "wasi_snapshot_preview1" "fd_write"
+        (func $write (param i32 i32 i32 i32) (result i32)))"#;
+    // Standard error, whose lines stay unfinished.
+    let message = "
+        (i32.store (i32.const 8) (local.get 1)) (i32.store (i32.const 12) (local.get 2))
+        (drop (call $write (i32.const 2) (i32.const 8) (i32.const 1) (i32.const 16)))";
+    // 60 KB of `x` again and again, until its fuel is gone.
+    let binary = "
+        (memory.fill (i32.const 1024) (i32.const 120) (i32.const 60000))
+        (i32.store (i32.const 8) (i32.const 1024)) (i32.store (i32.const 12) (i32.const 60000))
+        (loop $again
+            (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 16)))
+            (br $again))";
+    let guest = guest_0_2(import, &[("message", message), ("binary", binary)], "");
+    let server = Server::guest(&guest, &["--max-log-bytes-per-event", "8000"]);
+    let mut client = server.join("/lobby%22%0a").await;
+    client.send("größer\x1b[2J").await;
+    server
+        .until_logged(r#"room "lobby\"\n": größer\x1b[2J"#)
+        .await;
+    client.send(Message::binary(vec![1])).await;
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1011);
+    assert!(reason.contains("fuel"), "{reason}");
+    server
+        .until_logged("bytes that it printed were dropped; its limits are 8000 bytes an event")
+        .await;
+    let log = server.log.lock().expect("not poisoned").clone();
+    assert!(log.matches('x').count() < 8_000);
+}
