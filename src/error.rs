@@ -120,6 +120,27 @@ impl Error for LoadError {
     }
 }
 
+/// Displays an error with its sources, with colons between them: for logs, and for whoever can act.
+///
+/// ```
+/// use stateroom_wasmi_host::*;
+///
+/// let error = Module::load(b"\0asm", &Limits::new()).unwrap_err();
+/// println!("cannot load the module: {}", WithSources(&error));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct WithSources<'a>(pub &'a dyn Error);
+
+impl fmt::Display for WithSources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        match self.0.source() {
+            Some(source) => write!(f, ": {}", WithSources(source)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// An error of the interpreter or of its parser, whose message says what it is about. What it quotes
 /// from a module is [escaped](Escaped).
 #[derive(Debug)]

@@ -150,7 +150,10 @@ mod time;
 #[cfg(feature = "std")]
 pub use self::host::SystemClock;
 pub use self::{
-    error::{EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap, UnknownRoom},
+    error::{
+        EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap, UnknownRoom,
+        WithSources,
+    },
     escape::Escaped,
     event::{
         ClientId, Event, EventHeader, MessagePayload, MessageRecipient, Output, OutputMessage,

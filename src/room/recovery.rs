@@ -82,8 +82,9 @@ impl Room {
                 Some(at) => {
                     log!(
                         warn,
-                        "room {:?} restarts after a fault: {fault}",
-                        crate::Escaped::new(&self.id)
+                        "room {:?} restarts after a fault: {}",
+                        crate::Escaped::new(&self.id),
+                        crate::WithSources(&fault)
                     );
                     let outbox = self.retire_guest();
                     self.state = State::Starting {
@@ -200,8 +201,9 @@ impl Room {
         if can_replay && has_checkpoint {
             log!(
                 warn,
-                "room {:?} undoes an event after a fault: {fault}",
-                crate::Escaped::new(&self.id)
+                "room {:?} undoes an event after a fault: {}",
+                crate::Escaped::new(&self.id),
+                crate::WithSources(&fault)
             );
             // That a client joined or left is not undone.
             let mut outbox = Outbox::new();

@@ -2,11 +2,12 @@
 //! which names exist.
 
 use stateroom_wasmi_host::{
-    Backoff, Budget, ClientId, Clock, ClosedRoom, Compilation, EngineError, Event, EventError,
-    EventHeader, Fault, FaultCause, FaultPolicy, HeapEstimate, Host, HostLimits, Instant, Limits,
-    LimitsError, LoadError, LoadOptions, ManualClock, MessagePayload, MessageRecipient, Module,
-    OpenError, Output, OutputMessage, OwnedEvent, OwnedPayload, RecordingTransport, Room, RoomKey,
-    RoomOptions, RoomStats, SendError, SentMessage, Transport, Trap, UnknownRoom,
+    Backoff, Budget, ClientId, Clock, ClosedRoom, Compilation, EngineError, Escaped, Event,
+    EventError, EventHeader, Fault, FaultCause, FaultPolicy, HeapEstimate, Host, HostLimits,
+    Instant, Limits, LimitsError, LoadError, LoadOptions, ManualClock, MessagePayload,
+    MessageRecipient, Module, OpenError, Output, OutputMessage, OwnedEvent, OwnedPayload,
+    RecordingTransport, Room, RoomKey, RoomOptions, RoomStats, SendError, SentMessage, Transport,
+    Trap, UnknownRoom, WithSources,
     abi::{AbiProblem, AbiVersion, ExternKind, Signature, ValueType},
     driver::fixed_capacity::{FixedEvents, FixedPayloadQueue, FixedTransport, QueueError},
 };
@@ -86,6 +87,7 @@ fn public_types_implement_debug() {
         ValueType,
     )>();
     debug::<FixedPayloadQueue<u8, 1, 1>>();
+    debug::<(Escaped<&str>, WithSources<'_>)>();
 }
 
 /// Types of which a program has thousands.

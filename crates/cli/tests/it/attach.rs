@@ -253,6 +253,16 @@ async fn rejections_of_the_board_close_with_their_reason() {
     let unknown = server.join("/nowhere").await.closed().await;
     assert_eq!(unknown, (1008, "the board has no room \"nowhere\"".into()));
 
+    // A close frame has 125 bytes, two of which are its code.
+    let mut long = server.join(&format!("/{}", "%C3%A9".repeat(100))).await;
+    let (code, reason) = long.closed().await;
+    assert_eq!(code, 1008);
+    let whole = format!("the board has no room \"{}", "é".repeat(100));
+    assert!(
+        whole.starts_with(&reason) && reason.len() >= 122,
+        "{reason}"
+    );
+
     let _three = server.join_all::<3>("chat").await;
     let full = server.join("/chat").await.closed().await;
     assert_eq!(full, (1013, "the room is full".into()));

@@ -1,6 +1,6 @@
 //! The limits that operators set.
 
-use super::Server;
+use super::{Server, TempDir, tool};
 use crate::support::{ENV, echo, guest_0_2};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -83,6 +83,61 @@ async fn memory_is_bounded() {
     let mut client = server.join("").await;
     client.send("more").await;
     assert_eq!(client.receive_text().await, "refused");
+}
+
+#[test]
+fn a_module_over_a_limit_is_refused_with_its_name() {
+    let guest = guest_0_2(ENV, &[], "").replacen("\"memory\") 1)", "\"memory\") 2)", 1);
+    let folder = TempDir::new();
+    let path = folder.write("large.wat", guest);
+    let path = path.to_str().expect("UTF-8");
+    let served = tool(&["serve", path, "--port", "0", "--max-memory-bytes", "65536"]);
+    assert!(!served.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&served.stderr),
+        "error: cannot load the module: the module has 131072 bytes of initial memory, more than the \
+         limit of 65536\n"
+    );
+}
+
+#[tokio::test]
+async fn a_room_id_over_the_limit_is_logged() {
+    let server = Server::guest(&echo(), &[]);
+    let id = "x".repeat(257);
+    assert_eq!(server.join(&format!("/{id}")).await.closed().await.0, 1008);
+    let id = "x".repeat(256);
+    server
+        .until_logged(&format!(
+            "cannot open room \"{id}…\": the room's id is 257 bytes long, more than the limit of 256"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn why_a_room_cannot_start_is_in_the_close_reason_and_the_log() {
+    let loops = "(func $start (loop (br 0))) (start $start)";
+    let segment = r#"(data (i32.const 65535) "ab")"#;
+    for (more, why) in [
+        (
+            loops,
+            "the guest failed in `start`: one event used more than 100000 units of fuel",
+        ),
+        (
+            segment,
+            "the guest failed in `instantiate`: memory access out of bounds",
+        ),
+    ] {
+        let server = Server::guest(
+            &guest_0_2("", &[], more),
+            &["--max-fuel-per-event", "100000"],
+        );
+        let (code, reason) = server.join("/r").await.closed().await;
+        assert_eq!(code, 1011);
+        assert_eq!(reason, why);
+        server
+            .until_logged(&format!("closed room \"r\": {why}"))
+            .await;
+    }
 }
 
 /// On each text, the guest sends 16 numbered messages of 1 KiB to everybody but the sender, and

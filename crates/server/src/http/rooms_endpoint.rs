@@ -10,7 +10,7 @@ use axum::{
 };
 use core::convert::Infallible;
 use futures_util::stream;
-use stateroom_wasmi_host::{Clock, Host, Room, Transport};
+use stateroom_wasmi_host::{Clock, Host, Room, Transport, WithSources};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A list may have megabytes, and stays in memory until its client has taken it.
@@ -113,7 +113,9 @@ impl RoomSummary {
             messages_out: stats.messages_out,
             on_fault: Some(room.on_fault().to_string()),
             faults: stats.faults,
-            last_fault: room.last_fault().map(ToString::to_string),
+            last_fault: room
+                .last_fault()
+                .map(|fault| WithSources(fault).to_string()),
         }
     }
 }

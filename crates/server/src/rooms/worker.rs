@@ -6,6 +6,7 @@
 use crate::{
     config::ServerConfig,
     http::RoomSummary,
+    rate_limit::LogLimiter,
     rooms::{
         clients::Clients,
         command::{Command, JoinRejection, MAX_QUEUED_COMMANDS, REPLACED, STOPPING},
@@ -16,7 +17,7 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, Host, HostLimits, Instant, Module,
-    OpenError, OwnedEvent, RoomKey,
+    OpenError, OwnedEvent, RoomKey, WithSources,
     driver::tokio::{TokioClock, Wake, wait},
 };
 use std::{
@@ -41,6 +42,8 @@ pub(super) struct Worker {
     room_idle: Duration,
     keep_timers: bool,
     stopping: Option<Stopping>,
+    /// For rooms that cannot be opened, which clients may try at will.
+    log: LogLimiter,
 }
 
 struct OpenRoom {
@@ -97,6 +100,7 @@ impl Worker {
             room_idle: config.room_idle,
             keep_timers: config.keep_timers,
             stopping: None,
+            log: LogLimiter::new(),
         }
     }
 
@@ -203,7 +207,7 @@ impl Worker {
         }
         let room = match self.host.find(id) {
             Some(room) => room,
-            None => self.open(id)?,
+            None => self.open(id).map_err(|error| self.reject(id, &error))?,
         };
         let joined = self.admit(room, token, sender);
         // Also if the join was rejected: a new room without clients must be closed eventually.
@@ -211,7 +215,7 @@ impl Worker {
         Ok((room, joined?))
     }
 
-    fn open(&mut self, id: &str) -> Result<RoomKey, JoinRejection> {
+    fn open(&mut self, id: &str) -> Result<RoomKey, OpenError> {
         let permit = self.room_permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| OpenError::TooManyRooms {
             limit: self.max_rooms,
@@ -227,6 +231,21 @@ impl Worker {
         self.untrimmed
             .push_back((self.host.clock().now() + TRIM_DELAY, room));
         Ok(room)
+    }
+
+    /// Rejects a client whose room cannot be opened, and logs why.
+    fn reject(&self, id: &str, error: &OpenError) -> JoinRejection {
+        let code = match error {
+            OpenError::TooManyRooms { .. } | OpenError::IdTaken => 1013,
+            OpenError::IdTooLong { .. } => 1008,
+            _ => 1011,
+        };
+        let reason = WithSources(error);
+        if self.log.allows() {
+            let id = Escaped::new(id).at_most(256);
+            log::warn!("cannot open room {id:?}: {reason}");
+        }
+        JoinRejection::new(code, reason.to_string())
     }
 
     fn admit(
@@ -401,6 +420,7 @@ impl Worker {
         while let Some(room) = self.host.poll_closed() {
             let (code, reason) = match &room.fault {
                 Some(fault) => {
+                    let fault = WithSources(fault);
                     log::warn!("closed room {:?}: {fault}", Escaped::new(&room.id));
                     match room.stats.faults {
                         0 | 1 => (1011, fault.to_string()),
@@ -440,17 +460,6 @@ impl Worker {
 fn events_handled(host: &Host<TokioClock, Clients>, room: RoomKey) -> u64 {
     host.room(room)
         .map_or(0, |room| room.stats().events_handled)
-}
-
-impl From<OpenError> for JoinRejection {
-    fn from(error: OpenError) -> Self {
-        let code = match error {
-            OpenError::TooManyRooms { .. } | OpenError::IdTaken => 1013,
-            OpenError::IdTooLong { .. } => 1008,
-            _ => 1011,
-        };
-        Self::new(code, error.to_string())
-    }
 }
 
 impl From<EventError> for JoinRejection {

@@ -97,17 +97,22 @@ impl ClientSender {
 
     /// Closes the connection; `drain` sends what is queued first.
     pub(crate) fn close(self, code: u16, reason: &str, drain: bool) {
-        // RFC 6455: the payload of a close frame is at most 125 bytes, two of which are the code.
-        let mut end = reason.len().min(123);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let frame = CloseFrame {
-            code,
-            reason: reason[..end].into(),
-        };
+        let frame = close_frame(code, reason);
         // Fails if the connection has already ended.
         let _ = self.close.send(CloseRequest { frame, drain });
+    }
+}
+
+/// A close frame, with as much of the reason as fits into one.
+pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
+    // RFC 6455: the payload of a control frame is at most 125 bytes, two of which are the code.
+    let mut end = reason.len().min(123);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    CloseFrame {
+        code,
+        reason: reason[..end].into(),
     }
 }
 

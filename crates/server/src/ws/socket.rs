@@ -7,7 +7,8 @@ use crate::{
     ws::{
         heartbeat::Liveness,
         send_queue::{
-            ClientReceiver, ClientSender, CloseRequest, QueueLimits, QueueUsage, SendQueue, channel,
+            ClientReceiver, ClientSender, CloseRequest, QueueLimits, QueueUsage, SendQueue,
+            channel, close_frame,
         },
     },
 };
@@ -77,8 +78,7 @@ pub(crate) async fn run(
     let (room, client) = match joined {
         Ok(joined) => joined,
         Err(JoinRejection { code, reason }) => {
-            let reason = reason.as_str().into();
-            close_handshake(&mut socket, Some(CloseFrame { code, reason })).await;
+            close_handshake(&mut socket, Some(close_frame(code, &reason))).await;
             return;
         }
     };
@@ -137,7 +137,7 @@ async fn read(
     loop {
         let message = match stream.next().await? {
             Ok(message) => message,
-            Err(error) => return close_frame(error),
+            Err(error) => return frame_of_error(error),
         };
         let pause = rate.consume(liveness.touch(), 1);
         if !pause.is_zero() {
@@ -190,7 +190,7 @@ fn cost(event: &OwnedEvent) -> u32 {
 }
 
 /// The frame to close with after a read error; none if the connection is lost.
-fn close_frame(error: axum::Error) -> Option<CloseFrame> {
+fn frame_of_error(error: axum::Error) -> Option<CloseFrame> {
     let error = error.into_inner().downcast::<Error>().ok()?;
     let (code, reason) = match *error {
         Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
@@ -201,10 +201,7 @@ fn close_frame(error: axum::Error) -> Option<CloseFrame> {
         Error::Protocol(error) => (1002, error.to_string()),
         _ => return None,
     };
-    Some(CloseFrame {
-        code,
-        reason: reason.as_str().into(),
-    })
+    Some(close_frame(code, &reason))
 }
 
 /// Sends the room's messages, and pings. Returns the frame to close with; none if the connection is
@@ -248,7 +245,7 @@ async fn write(
                     continue;
                 }
                 let reason = format!("no data for {} s", options.heartbeat_timeout.as_secs());
-                return Some(CloseFrame { code: 1008, reason: reason.as_str().into() });
+                return Some(close_frame(1008, &reason));
             }
             sent = send_batch(sink, &mut queue, &mut batch, ping.as_mut()) => sent,
         };
