@@ -26,6 +26,9 @@ pub(crate) struct ModuleShape<'a> {
 pub enum AbiProblem {
     /// The module has no export of either ABI.
     NotARoom,
+    /// The module exports `_start` and not `_initialize`: it was built as a command, which runs once,
+    /// and not as a reactor, whose exports are called.
+    Command,
     /// An export is missing.
     MissingExport {
         /// Its name.
@@ -80,6 +83,12 @@ impl fmt::Display for AbiProblem {
                 "the module exports neither `stateroom_recv` (ABI 0.4) nor `jam_malloc`, \
                  `initialize`, `message` … (ABI 0.2): it is not a Stateroom room",
             ),
+            Self::Command => f.write_str(
+                "the module exports `_start` and not `_initialize`: it was built as a command, a \
+                 program with a `main`, which this host does not call. Build it as a reactor (in Rust \
+                 as a `cdylib`, in C with `-mexec-model=reactor`, in Go with `-buildmode=c-shared`, in \
+                 Zig without an entry)",
+            ),
             Self::MissingExport { name, expected } => {
                 write!(f, "export `{name}` is missing; it must be {expected}")
             }
@@ -129,11 +138,13 @@ fn write_import(f: &mut fmt::Formatter<'_>, module: &str, name: &str) -> fmt::Re
 pub(crate) fn check(
     shape: &ModuleShape<'_>,
 ) -> Result<AbiVersion, (Option<AbiVersion>, Vec<AbiProblem>)> {
+    let mut problems = Vec::new();
     let Some(version) = detect(shape) else {
-        return Err((None, Vec::from([AbiProblem::NotARoom])));
+        problems.push(AbiProblem::NotARoom);
+        problems.extend(command_problem(shape));
+        return Err((None, problems));
     };
     let abi = version.description();
-    let mut problems = Vec::new();
     check_exports(abi, shape, &mut problems);
     check_imports(abi, shape, &mut problems);
     for &(name, expected) in abi.version_globals {
@@ -152,6 +163,7 @@ pub(crate) fn check(
     if problems.is_empty() {
         Ok(version)
     } else {
+        problems.splice(..0, command_problem(shape));
         Err((Some(version), problems))
     }
 }
@@ -168,6 +180,13 @@ fn detect(shape: &ModuleShape<'_>) -> Option<AbiVersion> {
             .find(|version| is_it(version.description()))
     };
     find(&is_identified).or_else(|| find(&has_any))
+}
+
+/// What is most likely the reason for all other problems of a command.
+fn command_problem(shape: &ModuleShape<'_>) -> Option<AbiProblem> {
+    let exports = |name| shape.exports.iter().any(|(export, _)| *export == name);
+    let is_command = exports(wasi::COMMAND) && !exports(wasi::CONSTRUCTOR.0);
+    is_command.then_some(AbiProblem::Command)
 }
 
 fn check_exports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {

@@ -11,6 +11,9 @@ pub(crate) const WASI: &str = "wasi_snapshot_preview1";
 /// An optional export, called once before everything else: the constructor of a WASI reactor.
 pub(crate) const CONSTRUCTOR: Function = ("_initialize", ":");
 
+/// The export that runs a command, and that no room needs.
+pub(crate) const COMMAND: &str = "_start";
+
 /// The type of a WASI function, if there is one of that name.
 pub(crate) fn signature(name: &str) -> Option<Signature> {
     find(FUNCTIONS, name)

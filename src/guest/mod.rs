@@ -137,6 +137,11 @@ impl Guest {
         self.fuel.used
     }
 
+    /// Whether the guest's allocator returned null, so that payloads are put into pages of the host's.
+    pub(crate) const fn has_null_allocator(&self) -> bool {
+        self.buffer.len > 0 && !self.buffer.owned_by_guest
+    }
+
     /// Current size of the linear memory in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.exports.memory.data(&*self.store).len()

@@ -248,6 +248,14 @@ impl Room {
         self.host_work.saturating_add(self.recovery.host_work())
     }
 
+    /// Whether the guest's allocator returned null for a payload. The host then grows the guest's
+    /// memory and puts payloads there; but it is a mistake, and other hosts do not do so. (At some
+    /// levels of optimisation the published SDKs' allocators always return null.)
+    #[must_use]
+    pub fn has_null_allocator(&self) -> bool {
+        matches!(&self.state, State::Live { guest, .. } if guest.has_null_allocator())
+    }
+
     /// Gives the room an event. It is delivered at once, or waits for the one before it to end.
     ///
     /// # Errors

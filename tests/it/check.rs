@@ -386,6 +386,30 @@ fn the_abi_is_detected_from_the_exports() {
     );
 }
 
+#[test]
+fn a_command_is_pointed_out() {
+    let start = r#"(func (export "_start"))"#;
+    let is_command = |text: &str| problems(text).contains(&AbiProblem::Command);
+    let none = "(module (memory (export \"memory\") 1) (func (export \"_start\")))";
+    assert_eq!(
+        problems(none),
+        [AbiProblem::NotARoom, AbiProblem::Command],
+        "a program with a main function"
+    );
+    assert!(is_command(&without(&guest_0_2("", &[], start), "timer")));
+    // A reactor, and a module whose author did not mean to export `_start` as WASI means it.
+    let reactor = format!(r#"{start} (func (export "_initialize"))"#);
+    assert!(!is_command(&without(
+        &guest_0_2("", &[], &reactor),
+        "timer"
+    )));
+    assert!(!is_command("(module)"));
+    assert!(
+        load(&guest_0_2("", &[], start)).is_ok(),
+        "nothing is missing"
+    );
+}
+
 /// A guest with version globals at 32 and 36, whose values `more` writes.
 fn versioned(abi: AbiVersion, more: &str) -> String {
     let prefix = if abi == AbiVersion::V0_2 {

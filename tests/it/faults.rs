@@ -5,7 +5,7 @@ use crate::support::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
-    MessageRecipient, OwnedPayload, RecordingTransport, Room, Trap, abi::DecodeError,
+    MessageRecipient, OwnedPayload, RecordingTransport, Room, RoomOptions, Trap, abi::DecodeError,
 };
 
 const CLIENT: ClientId = ClientId(1);
@@ -569,6 +569,22 @@ fn a_null_allocator_gets_a_buffer_in_grown_memory() {
         assert_eq!(room.fault(), None);
         assert_eq!(sent[1], (MessageRecipient::Client(CLIENT), message));
         assert_ne!(sent[0].1, "0x00000000", "address zero belongs to the guest");
+    }
+}
+
+#[test]
+fn a_room_tells_that_its_allocator_returned_null() {
+    for (text, is_null) in [
+        (echo(), false),
+        (echo().replace("(i32.const 4096)", "(i32.const 0)"), true),
+    ] {
+        let mut room = Room::new(&module(&text), "", RoomOptions::default()).unwrap();
+        connect(&mut room, 1);
+        send(&mut room, "");
+        assert!(!room.has_null_allocator(), "null is a pointer to nothing");
+        send(&mut room, "hello");
+        outputs(&mut room, Instant::ZERO);
+        assert_eq!(room.has_null_allocator(), is_null);
     }
 }
 
