@@ -1,14 +1,25 @@
 //! `stateroom-wasmi check`.
 
-use crate::{module_file::ModuleFile, with_sources};
+use crate::{diagnosis, module_file::ModuleFile, print, room_args::RoomArgs};
 use clap::Args;
 use serde::Serialize;
 use stateroom_wasmi_host::{
-    ClientId, Event, Fault, Instant, Limits, LoadError, LoadOptions, Module, Room, RoomOptions,
+    Budget, ClientId, Escaped, Event, Host, LoadError, ManualClock, Module, OutputMessage, Room,
+    RoomKey, RoomOptions, SendError, Transport, WithSources,
 };
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt::{self, Display},
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 /// Check whether a module can be served, what it imports and what its rooms cost
+///
+/// A room is opened as `serve` would with the same flags, once with the empty id and once with the
+/// longest. The exit status is 1 if that fails.
 #[derive(Args)]
 pub(crate) struct Check {
     /// A .wasm or .wat file, or a folder with server.wasm
@@ -16,6 +27,8 @@ pub(crate) struct Check {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    rooms: RoomArgs,
 }
 
 /// The result of the check.
@@ -25,14 +38,22 @@ struct Report {
     ok: bool,
     /// The ABI, if it can be recognised.
     abi: Option<String>,
-    module_bytes: usize,
+    /// In the binary format; none if the file could not be read.
+    module_bytes: Option<usize>,
     imports: Vec<Item>,
+    /// Imports that are not listed.
+    more_imports: usize,
     exports: Vec<Item>,
+    more_exports: usize,
     /// What a room costs; none if it cannot be opened.
     room: Option<Cost>,
     /// `possible`, or why its rooms cannot be rolled back.
     rollback: Option<String>,
+    /// What keeps it from being served.
     problems: Vec<String>,
+    more_problems: usize,
+    /// What is legal, but most likely not meant.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -52,13 +73,16 @@ struct Cost {
     fuel_to_connect: u64,
 }
 
+/// The most of each list that is printed: a small module can have a million.
+const MAX_LISTED: usize = 100;
+
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let report = Report::of(ModuleFile::read(&self.module)?);
+        let report = self.report();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
-            report.print();
+            print(&report.to_string())?;
         }
         Ok(if report.ok {
             ExitCode::SUCCESS
@@ -66,110 +90,237 @@ impl Check {
             ExitCode::FAILURE
         })
     }
-}
 
-impl Report {
-    fn of(file: ModuleFile) -> Self {
-        let mut report = Self {
-            module: file.name,
-            module_bytes: file.wasm.len(),
-            ..Self::default()
+    fn report(&self) -> Report {
+        let mut report = Report {
+            module: listed(ModuleFile::name(&self.module)),
+            ..Report::default()
         };
-        let options = LoadOptions::new().simd(true);
-        match Module::load_with(&file.wasm, &Limits::default(), options) {
-            Ok(module) => report.describe(&module, &file.wasm),
-            Err(LoadError::Abi { abi, problems }) => {
-                report.abi = abi.map(|abi| abi.to_string());
-                report.problems = problems.iter().map(ToString::to_string).collect();
-            }
-            Err(error) => report.problems.push(with_sources(&error)),
+        match ModuleFile::read(&self.module) {
+            Ok(file) => self.check(&file.wasm, &mut report),
+            Err(error) => report.problems.push(error.to_string()),
         }
         report.ok = report.problems.is_empty();
+        report.more_problems = cut(&mut report.problems);
+        report.more_imports = cut(&mut report.imports);
+        report.more_exports = cut(&mut report.exports);
         report
     }
 
-    fn describe(&mut self, module: &Module, wasm: &[u8]) {
+    fn check(&self, wasm: &[u8], report: &mut Report) {
+        let options = self.rooms.load_options();
+        report.module_bytes = Some(wasm.len());
+        match Module::load_with(wasm, &self.rooms.limits(), options) {
+            Ok(module) => {
+                report.describe(&module);
+                report.warnings = diagnosis::warnings(&module, wasm);
+                let for_rollback = Module::load_with(wasm, module.limits(), options.rollback(true));
+                let rollback = for_rollback.map_or_else(|e| e.to_string(), |_| "possible".into());
+                report.rollback = Some(rollback);
+                self.open_rooms(&module, report);
+            }
+            Err(error) => {
+                if let LoadError::Abi { abi, .. } = &error {
+                    report.abi = abi.map(|abi| abi.to_string());
+                }
+                report.problems = diagnosis::problems(&error, wasm);
+            }
+        }
+    }
+
+    /// Opens a room with the empty id, and one with the longest.
+    fn open_rooms(&self, module: &Module, report: &mut Report) {
+        let max_bytes = module.limits().max_room_id_bytes;
+        let mut shortest = Trial::new(self, module, "");
+        let longest = Trial::new(self, module, &"x".repeat(max_bytes));
+        report.room = shortest.cost.take();
+        let with_longest = |text| format!("with an id of {max_bytes} bytes: {text}");
+        for (list, shortest, longest) in [
+            (&mut report.problems, shortest.problem, longest.problem),
+            (&mut report.warnings, shortest.survived, longest.survived),
+        ] {
+            match (shortest, longest) {
+                (None, None) => {}
+                (None, Some(longest)) => list.push(with_longest(longest)),
+                (Some(shortest), None) => list.push(format!("with the empty id: {shortest}")),
+                (Some(shortest), Some(longest)) if shortest == longest => list.push(shortest),
+                (Some(shortest), Some(longest)) => {
+                    list.extend([
+                        format!("with the empty id: {shortest}"),
+                        with_longest(longest),
+                    ]);
+                }
+            }
+        }
+        if shortest.has_null_allocator || longest.has_null_allocator {
+            report.warnings.push(NULL_ALLOCATOR.into());
+        }
+    }
+}
+
+const NULL_ALLOCATOR: &str = "its allocator returns null: this host then adds pages for payloads to \
+    the room's memory, others write over the bottom of it. Build the room's crate without link-time \
+    optimisation, and with another level than \"s\" or \"z\"";
+
+/// A room that was opened, with its first client, to see what happens.
+#[derive(Default)]
+struct Trial {
+    /// None if the room could not be opened.
+    cost: Option<Cost>,
+    problem: Option<String>,
+    /// A fault that the room's policy let it survive.
+    survived: Option<String>,
+    has_null_allocator: bool,
+}
+
+impl Trial {
+    /// Opens a room as a worker of the server does.
+    fn new(check: &Check, module: &Module, id: &str) -> Self {
+        let clock = ManualClock::new();
+        let mut host = Host::new(&clock, Discard)
+            .with_seed(check.rooms.seed.unwrap_or(0))
+            .with_fault_policy(check.rooms.on_fault());
+        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let options = RoomOptions::new().unix_time_at_zero(unix_time.unwrap_or(Duration::ZERO));
+        let key = match host.open_with(id, module, options) {
+            Ok(key) => key,
+            Err(error) => {
+                return Self {
+                    problem: Some(WithSources(&error).to_string()),
+                    ..Self::default()
+                };
+            }
+        };
+        host.poll(Budget::UNLIMITED);
+        let fuel_to_open = host.room(key).map_or(0, Room::fuel_used);
+        // Fails if the room has ended, which its fault explains.
+        let _ = host.enqueue(key, Event::Connect(ClientId(1)));
+        host.poll(Budget::UNLIMITED);
+        host.room(key)
+            .map(|room| Self::of(room, fuel_to_open))
+            .unwrap_or_default()
+    }
+
+    fn of(room: &Room, fuel_to_open: u64) -> Self {
+        let fault = room
+            .last_fault()
+            .map(|fault| WithSources(fault).to_string());
+        let is_lost = room.is_closed() || room.is_restarting();
+        let (problem, survived) = match fault {
+            fault if is_lost => (fault, None),
+            Some(fault) => (
+                None,
+                Some(format!("{fault}, which `--on-fault` lets it survive")),
+            ),
+            None => (None, None),
+        };
+        Self {
+            cost: (!is_lost).then(|| Cost {
+                memory_bytes: room.stats().memory_bytes,
+                fuel_to_open,
+                fuel_to_connect: room.fuel_used() - fuel_to_open,
+            }),
+            problem,
+            survived,
+            has_null_allocator: room.has_null_allocator(),
+        }
+    }
+}
+
+/// A transport to nobody.
+struct Discard;
+
+impl Transport for Discard {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Infallible>> {
+        Ok(())
+    }
+}
+
+impl Report {
+    fn describe(&mut self, module: &Module) {
         self.abi = Some(module.abi().to_string());
         self.imports = module
             .imports()
             .map(|(module, name, kind)| Item {
-                name: format!("{module}.{name}"),
+                name: listed(format_args!("{module}.{name}")),
                 kind: kind.to_string(),
             })
             .collect();
         self.exports = module
             .exports()
             .map(|(name, kind)| Item {
-                name: name.to_owned(),
+                name: listed(name),
                 kind: kind.to_string(),
             })
             .collect();
-        let options = LoadOptions::new().rollback(true).simd(true);
-        let for_rollback = Module::load_with(wasm, &Limits::default(), options);
-        self.rollback =
-            Some(for_rollback.map_or_else(|error| error.to_string(), |_| "possible".to_owned()));
-        match Cost::of(module) {
-            Ok(cost) => self.room = Some(cost),
-            Err(error) => self.problems.push(with_sources(&*error)),
-        }
     }
+}
 
-    fn print(&self) {
+/// A name from outside, as it is listed.
+fn listed(name: impl Display) -> String {
+    const MAX_CHARS: usize = 200;
+    Escaped::new(name).at_most(MAX_CHARS).to_string()
+}
+
+/// Cuts a list off where it is too long; returns how much is missing.
+fn cut<T>(list: &mut Vec<T>) -> usize {
+    let more = list.len().saturating_sub(MAX_LISTED);
+    list.truncate(MAX_LISTED);
+    more
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.ok {
             "can be served"
         } else {
             "cannot be served"
         };
-        println!("{}: {verdict}", self.module);
+        writeln!(f, "{}: {verdict}", self.module)?;
         for problem in &self.problems {
-            println!("  problem: {problem}");
+            writeln!(f, "  problem: {}", indented(problem))?;
         }
-        println!("ABI       {}", self.abi.as_deref().unwrap_or("unknown"));
-        println!("length    {} bytes", self.module_bytes);
+        if self.more_problems > 0 {
+            writeln!(f, "  and {} more problems", self.more_problems)?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {}", indented(warning))?;
+        }
+        let Some(bytes) = self.module_bytes else {
+            return Ok(());
+        };
+        writeln!(f, "ABI       {}", self.abi.as_deref().unwrap_or("unknown"))?;
+        writeln!(f, "length    {bytes} bytes")?;
         if let Some(room) = &self.room {
-            println!("memory    {} bytes a room", room.memory_bytes);
-            println!(
+            writeln!(f, "memory    {} bytes a room", room.memory_bytes)?;
+            writeln!(
+                f,
                 "fuel      {} to open a room, {} for its first client",
                 room.fuel_to_open, room.fuel_to_connect
-            );
+            )?;
         }
         if let Some(rollback) = &self.rollback {
-            println!("rollback  {rollback}");
+            writeln!(f, "rollback  {rollback}")?;
         }
-        for (title, items) in [("imports", &self.imports), ("exports", &self.exports)] {
-            for (i, item) in items.iter().enumerate() {
-                let title = if i == 0 { title } else { "" };
-                println!("{title:<9} {}: {}", item.name, item.kind);
-            }
-        }
+        write_list(f, "imports", &self.imports, self.more_imports)?;
+        write_list(f, "exports", &self.exports, self.more_exports)
     }
 }
 
-impl Cost {
-    fn of(module: &Module) -> Result<Self, Box<dyn Error>> {
-        let mut room = Room::new(module, "check", RoomOptions::default())?;
-        finish(&mut room)?;
-        let fuel_to_open = room.fuel_used();
-        room.handle_event(Instant::ZERO, Event::Connect(ClientId(1)))?;
-        finish(&mut room)?;
-        Ok(Self {
-            memory_bytes: room.stats().memory_bytes,
-            fuel_to_open,
-            fuel_to_connect: room.fuel_used() - fuel_to_open,
-        })
-    }
+/// A text of several lines, all but the first further to the right.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n    ")
 }
 
-/// Runs a room until it is idle.
-fn finish(room: &mut Room) -> Result<(), Fault> {
-    loop {
-        while room.poll_output().is_some() {}
-        if let Some(fault) = room.fault() {
-            return Err(fault.clone());
-        }
-        if !room.has_work(Instant::ZERO) {
-            return Ok(());
-        }
-        room.resume(Instant::ZERO);
+fn write_list(f: &mut fmt::Formatter<'_>, title: &str, items: &[Item], more: usize) -> fmt::Result {
+    for (i, item) in items.iter().enumerate() {
+        let title = if i == 0 { title } else { "" };
+        writeln!(f, "{title:<9} {}: {}", item.name, item.kind)?;
+    }
+    match more {
+        0 => Ok(()),
+        more => writeln!(f, "{:<9} and {more} more", ""),
     }
 }

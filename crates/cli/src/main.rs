@@ -12,14 +12,20 @@
 #[cfg(feature = "serve")]
 mod attach;
 mod check;
+mod diagnosis;
 #[cfg(feature = "serve")]
 mod listen;
 mod module_file;
+mod room_args;
 #[cfg(feature = "serve")]
 mod serve;
 
 use clap::{Parser, Subcommand};
-use std::{error::Error, process::ExitCode};
+use stateroom_wasmi_host::WithSources;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// Serves Stateroom rooms, small stateful WebAssembly modules that talk to groups of clients
 #[derive(Parser)]
@@ -50,18 +56,20 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {}", with_sources(&*error));
+        // Fails if standard error is closed.
+        let _ = writeln!(io::stderr(), "error: {}", WithSources(&*error));
         ExitCode::FAILURE
     })
 }
 
-/// An error and its sources, on one line.
-fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+/// Prints to standard output. That a reader such as `head` has gone is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
-    text
 }

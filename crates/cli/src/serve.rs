@@ -1,12 +1,14 @@
 //! `stateroom-wasmi serve`.
 
 use crate::{
+    diagnosis,
     listen::{ListenArgs, defaults, timeout_seconds},
     module_file::ModuleFile,
+    room_args::RoomArgs,
 };
 use clap::Args;
-use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits};
-use stateroom_wasmi_server::{Rate, Server, ServerConfig};
+use stateroom_wasmi_host::Escaped;
+use stateroom_wasmi_server::{Rate, ServeError, Server, ServerConfig};
 use std::{
     error::Error,
     io::{self, Write},
@@ -31,96 +33,19 @@ pub(crate) struct Serve {
     /// Keep a room without clients while its timer is set
     #[arg(long)]
     keep_timers: bool,
-    /// Seed of the rooms' random generators [default: from the operating system]
-    #[arg(long)]
-    seed: Option<u64>,
     #[command(flatten)]
-    faults: FaultArgs,
+    rooms: RoomArgs,
     #[command(flatten)]
     limits: LimitArgs,
 }
 
-/// The fault policy.
-#[derive(Args)]
-#[command(next_help_heading = "Faults")]
-struct FaultArgs {
-    /// What follows when a room's guest fails
-    #[arg(long, value_enum, default_value_t = OnFault::Close)]
-    on_fault: OnFault,
-    /// Milliseconds before the first restart; doubled for each further one
-    #[arg(long, default_value_t = Backoff::new().first.as_millis() as u64, value_name = "MS")]
-    restart_wait: u64,
-    /// Longest wait before a restart, in seconds; after running this long without a fault, the
-    /// first wait applies again
-    #[arg(long, default_value_t = Backoff::new().longest.as_secs(), value_name = "SECONDS")]
-    restart_longest: u64,
-    /// Consecutive restarts before the room is closed
-    #[arg(long, default_value_t = Backoff::new().restarts)]
-    restarts: u32,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum OnFault {
-    /// Close the room and its clients
-    Close,
-    /// Start a fresh guest after a wait; the clients stay connected
-    Restart,
-    /// Restore the state before the event; the room continues
-    Rollback,
-}
-
-impl FaultArgs {
-    fn policy(&self) -> FaultPolicy {
-        match self.on_fault {
-            OnFault::Close => FaultPolicy::Close,
-            OnFault::Restart => FaultPolicy::Restart(
-                Backoff::new()
-                    .first(Duration::from_millis(self.restart_wait))
-                    .longest(Duration::from_secs(self.restart_longest))
-                    .restarts(self.restarts),
-            ),
-            OnFault::Rollback => FaultPolicy::Rollback,
-        }
-    }
-}
-
-/// The limits that operators set.
+/// The limits of clients, and of all rooms together.
 #[derive(Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Open rooms
     #[arg(long, default_value_t = defaults().max_rooms, value_name = "ROOMS")]
     max_rooms: usize,
-    /// Clients of one room
-    #[arg(long, default_value_t = defaults().limits.max_clients, value_name = "CLIENTS")]
-    max_clients: usize,
-    /// Bytes of one message, in either direction
-    #[arg(long, default_value_t = defaults().limits.max_message_bytes, value_name = "BYTES")]
-    max_message_bytes: usize,
-    /// Bytes of memory of one room
-    #[arg(long, default_value_t = defaults().limits.max_memory_bytes, value_name = "BYTES")]
-    max_memory_bytes: usize,
-    /// Fuel of one event: about one unit per instruction
-    #[arg(
-        long,
-        default_value_t = defaults().limits.max_fuel_per_event.unwrap_or(u64::MAX),
-        value_name = "FUEL",
-    )]
-    max_fuel_per_event: u64,
-    /// Bytes that one event may print to the log; what is beyond is dropped
-    #[arg(
-        long,
-        default_value_t = defaults().limits.max_log_bytes_per_event,
-        value_name = "BYTES",
-    )]
-    max_log_bytes_per_event: usize,
-    /// Bytes that one room may print to the log per second; what is beyond is dropped
-    #[arg(
-        long,
-        default_value_t = defaults().limits.max_log_bytes_per_second,
-        value_name = "BYTES",
-    )]
-    max_log_bytes_per_second: usize,
     /// Messages queued for one client; beyond that it is disconnected
     #[arg(long, default_value_t = defaults().max_queued_messages, value_name = "MESSAGES")]
     max_queued_messages: usize,
@@ -171,7 +96,6 @@ struct LimitArgs {
 impl LimitArgs {
     fn apply(&self, config: ServerConfig) -> ServerConfig {
         config
-            .limits(self.limits())
             .max_rooms(self.max_rooms)
             .max_queued_messages(self.max_queued_messages)
             .max_queued_bytes(self.max_queued_bytes)
@@ -182,21 +106,6 @@ impl LimitArgs {
             .connect_rate(Rate::new(self.connect_rate, self.connect_burst))
             .handshake_timeout(Duration::from_secs(self.handshake_timeout))
             .max_tokens(self.max_tokens)
-    }
-
-    fn limits(&self) -> Limits {
-        let limits = Limits::new();
-        // A message of maximum length must fit into the queues.
-        let (inbox, outbox) = (limits.max_inbox_bytes, limits.max_outbox_bytes);
-        limits
-            .max_clients(self.max_clients)
-            .max_message_bytes(self.max_message_bytes)
-            .max_memory_bytes(self.max_memory_bytes)
-            .max_fuel_per_event(Some(self.max_fuel_per_event))
-            .max_log_bytes_per_event(self.max_log_bytes_per_event)
-            .max_log_bytes_per_second(self.max_log_bytes_per_second)
-            .max_inbox_bytes(inbox.max(self.max_message_bytes))
-            .max_outbox_bytes(outbox.max(self.max_message_bytes))
     }
 }
 
@@ -212,7 +121,7 @@ impl Serve {
     }
 
     fn config(self, file: ModuleFile) -> ServerConfig {
-        let config = ServerConfig::new(file.wasm).module_name(file.name);
+        let config = ServerConfig::new(file.wasm).module_name(ModuleFile::name(&self.module));
         let workers = self.workers.unwrap_or(config.workers);
         let mut config = self
             .limits
@@ -220,8 +129,9 @@ impl Serve {
             .workers(workers)
             .room_idle(Duration::from_secs(self.room_idle))
             .keep_timers(self.keep_timers)
-            .on_fault(self.faults.policy())
-            .seed(self.seed);
+            .limits(self.rooms.limits())
+            .on_fault(self.rooms.on_fault())
+            .seed(self.rooms.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
         config
     }
@@ -241,8 +151,16 @@ fn raise_open_file_limit() {
 }
 
 async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
-    let name = config.module_name.clone();
-    run_server(Server::bind(config).await?, &name).await
+    let (name, wasm) = (config.module_name.clone(), config.module.clone());
+    let server = match Server::bind(config).await {
+        Err(ServeError::Load(error)) => {
+            let reason = diagnosis::explain(&error, &wasm);
+            return Err(format!("cannot load the module: {reason}").into());
+        }
+        bound => bound?,
+    };
+    drop(wasm);
+    run_server(server, &name).await
 }
 
 /// Prints where the server listens, and runs it until SIGINT or SIGTERM.
@@ -252,7 +170,8 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
     // The URL has a line of its own, for scripts. Fails if standard output is closed.
     let _ = writeln!(
         io::stdout(),
-        "{name} is served at\nhttp://{}",
+        "{} is served at\nhttp://{}",
+        Escaped::new(name),
         server.local_addr()
     );
     server.run(stop).await?;

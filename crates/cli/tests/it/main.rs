@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod admission;
+mod agreement;
 #[cfg(unix)]
 mod attach;
 mod attack;
@@ -161,7 +162,12 @@ impl Server {
         Self::listening(command)
     }
 
-    fn listening(mut command: Command) -> Self {
+    fn listening(command: Command) -> Self {
+        Self::try_listening(command).expect("the server did not start")
+    }
+
+    /// None if the process ends without listening.
+    fn try_listening(mut command: Command) -> Option<Self> {
         let mut process = command
             .args(["--port", "0"])
             .env("RUST_LOG", "info,stateroom_wasmi_server=debug")
@@ -190,8 +196,8 @@ impl Server {
             log,
             folder: None,
         };
-        server.address = address.expect("the server did not start");
-        server
+        server.address = address?;
+        Some(server)
     }
 
     /// Connects a client to `/ws` followed by `path`.

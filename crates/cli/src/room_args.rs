@@ -1,0 +1,113 @@
+//! The flags that `serve` and `check` share: all that decides whether a module's rooms can run.
+
+use clap::Args;
+use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits, LoadOptions};
+use std::time::Duration;
+
+#[derive(Args)]
+pub(crate) struct RoomArgs {
+    /// Seed of the rooms' random generators [default: from the operating system; of `check`, 0]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    faults: FaultArgs,
+    #[command(flatten)]
+    limits: RoomLimitArgs,
+}
+
+/// The fault policy.
+#[derive(Args)]
+#[command(next_help_heading = "Faults")]
+struct FaultArgs {
+    /// What follows when a room's guest fails
+    #[arg(long, value_enum, default_value_t = OnFault::Close)]
+    on_fault: OnFault,
+    /// Milliseconds before the first restart; doubled for each further one
+    #[arg(long, default_value_t = Backoff::new().first.as_millis() as u64, value_name = "MS")]
+    restart_wait: u64,
+    /// Longest wait before a restart, in seconds; after running this long without a fault, the
+    /// first wait applies again
+    #[arg(long, default_value_t = Backoff::new().longest.as_secs(), value_name = "SECONDS")]
+    restart_longest: u64,
+    /// Consecutive restarts before the room is closed
+    #[arg(long, default_value_t = Backoff::new().restarts)]
+    restarts: u32,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum OnFault {
+    /// Close the room and its clients
+    Close,
+    /// Start a fresh guest after a wait; the clients stay connected
+    Restart,
+    /// Restore the state before the event; the room continues
+    Rollback,
+}
+
+/// The limits of each room.
+#[derive(Args)]
+#[command(next_help_heading = "Limits of rooms")]
+struct RoomLimitArgs {
+    /// Clients of one room
+    #[arg(long, default_value_t = LIMITS.max_clients, value_name = "CLIENTS")]
+    max_clients: usize,
+    /// Bytes of one message, in either direction
+    #[arg(long, default_value_t = LIMITS.max_message_bytes, value_name = "BYTES")]
+    max_message_bytes: usize,
+    /// Bytes of memory of one room
+    #[arg(long, default_value_t = LIMITS.max_memory_bytes, value_name = "BYTES")]
+    max_memory_bytes: usize,
+    /// Fuel of one event: about one unit per instruction
+    #[arg(
+        long,
+        default_value_t = LIMITS.max_fuel_per_event.unwrap_or(u64::MAX),
+        value_name = "FUEL",
+    )]
+    max_fuel_per_event: u64,
+    /// Bytes that one event may print to the log; what is beyond is dropped
+    #[arg(long, default_value_t = LIMITS.max_log_bytes_per_event, value_name = "BYTES")]
+    max_log_bytes_per_event: usize,
+    /// Bytes that one room may print to the log per second; what is beyond is dropped
+    #[arg(long, default_value_t = LIMITS.max_log_bytes_per_second, value_name = "BYTES")]
+    max_log_bytes_per_second: usize,
+}
+
+/// The source of the flags' defaults.
+const LIMITS: Limits = Limits::new();
+
+impl RoomArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        let args = &self.limits;
+        LIMITS
+            .max_clients(args.max_clients)
+            .max_message_bytes(args.max_message_bytes)
+            .max_memory_bytes(args.max_memory_bytes)
+            .max_fuel_per_event(Some(args.max_fuel_per_event))
+            .max_log_bytes_per_event(args.max_log_bytes_per_event)
+            .max_log_bytes_per_second(args.max_log_bytes_per_second)
+            // A message of maximum length must fit into the queues.
+            .max_inbox_bytes(LIMITS.max_inbox_bytes.max(args.max_message_bytes))
+            .max_outbox_bytes(LIMITS.max_outbox_bytes.max(args.max_message_bytes))
+    }
+
+    pub(crate) fn on_fault(&self) -> FaultPolicy {
+        let args = &self.faults;
+        match args.on_fault {
+            OnFault::Close => FaultPolicy::Close,
+            OnFault::Restart => FaultPolicy::Restart(
+                Backoff::new()
+                    .first(Duration::from_millis(args.restart_wait))
+                    .longest(Duration::from_secs(args.restart_longest))
+                    .restarts(args.restarts),
+            ),
+            OnFault::Rollback => FaultPolicy::Rollback,
+        }
+    }
+
+    /// How the server loads a module with these flags.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        LoadOptions::new()
+            .rollback(self.on_fault() == FaultPolicy::Rollback)
+            .simd(true)
+    }
+}
