@@ -21,7 +21,7 @@ mod room_args;
 mod serve;
 
 use clap::{Parser, Subcommand};
-use stateroom_wasmi_host::WithSources;
+use stateroom_wasmi_host::{Escaped, WithSources};
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -45,9 +45,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_target(false)
-        .init();
+    start_logging();
     let result = match Cli::parse().command {
         #[cfg(feature = "serve")]
         Command::Serve(serve) => serve.run(),
@@ -60,6 +58,19 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "error: {}", WithSources(&*error));
         ExitCode::FAILURE
     })
+}
+
+/// Logs to standard error. Each line is escaped, also those of dependencies, which may quote what a
+/// client sent.
+fn start_logging() {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format(|out, record| {
+            let (time, level) = (out.timestamp(), record.level());
+            let style = out.default_level_style(level);
+            let text = Escaped::new(record.args());
+            writeln!(out, "[{time} {style}{level:<5}{style:#}] {text}")
+        })
+        .init();
 }
 
 /// Prints to standard output. That a reader such as `head` has gone is no error.

@@ -1,7 +1,8 @@
 //! The limits that operators set.
 
-use super::{Server, TempDir, tool};
+use super::{Server, TempDir, bundled_path, tool};
 use crate::support::{ENV, echo, guest_0_2};
+use std::process::Command;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -233,6 +234,21 @@ async fn an_event_may_fill_the_outbox() {
     for _ in 0..4096 {
         assert_eq!(client.receive().await.into_data().len(), 1024);
     }
+}
+
+#[tokio::test]
+async fn what_a_client_sends_forges_no_line_of_the_log() {
+    // At this level, dependencies log messages as they are.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"));
+    command.env("RUST_LOG", "trace");
+    let server = Server::run(command, &bundled_path("echo-c"), &[]);
+    let mut client = server.join("/%1b%0a%22").await;
+    client.send("\x1b[2J\n[forged]\u{202e}").await;
+    client.receive().await;
+    server.until_logged(r"\x1b[2J\n[forged]\u{202e}").await;
+    let log = server.log.lock().expect("not poisoned").clone();
+    assert!(!log.contains(['\x1b', '\u{202e}']), "{log:?}");
+    assert!(log.lines().all(|line| line.starts_with("[20")), "{log}");
 }
 
 #[tokio::test]

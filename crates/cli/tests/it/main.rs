@@ -168,9 +168,11 @@ impl Server {
 
     /// None if the process ends without listening.
     fn try_listening(mut command: Command) -> Option<Self> {
+        if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
+            command.env("RUST_LOG", "info,stateroom_wasmi_server=debug");
+        }
         let mut process = command
             .args(["--port", "0"])
-            .env("RUST_LOG", "info,stateroom_wasmi_server=debug")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
