@@ -57,6 +57,13 @@ struct RoomLimitArgs {
     /// Bytes of memory of one room
     #[arg(long, default_value_t = LIMITS.max_memory_bytes, value_name = "BYTES")]
     max_memory_bytes: usize,
+    /// Bytes of the host's heap that the functions, globals and other parts of a module take in one
+    /// room
+    #[arg(long, default_value_t = LIMITS.max_instance_bytes, value_name = "BYTES")]
+    max_instance_bytes: usize,
+    /// Locals that one function may declare
+    #[arg(long, default_value_t = LIMITS.max_function_locals, value_name = "LOCALS")]
+    max_function_locals: usize,
     /// Fuel of one event: about one unit per instruction
     #[arg(
         long,
@@ -82,6 +89,8 @@ impl RoomArgs {
             .max_clients(args.max_clients)
             .max_message_bytes(args.max_message_bytes)
             .max_memory_bytes(args.max_memory_bytes)
+            .max_instance_bytes(args.max_instance_bytes)
+            .max_function_locals(args.max_function_locals)
             .max_fuel_per_event(Some(args.max_fuel_per_event))
             .max_log_bytes_per_event(args.max_log_bytes_per_event)
             .max_log_bytes_per_second(args.max_log_bytes_per_second)
