@@ -143,8 +143,15 @@ impl HostState {
 }
 
 /// The fault of an import, carried through the interpreter to the caller of the guest.
-#[derive(Debug)]
 pub(super) struct FaultCauseError(pub(super) FaultCause);
+
+/// The interpreter wants it for its own errors. As `Display`, so that firmware has no second text for
+/// each cause.
+impl fmt::Debug for FaultCauseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for FaultCauseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
