@@ -61,7 +61,11 @@ impl Guest {
         slice: u64,
     ) -> Result<Progress, Fault> {
         debug_assert!(!self.is_paused(), "a paused guest is never re-entered");
-        self.store.data_mut().begin_event(now);
+        let state = self.store.data_mut();
+        match call {
+            Call::Timer => state.begin_timer_event(now),
+            _ => state.begin_event(now),
+        }
         self.fuel.begin_event();
         self.run(call, slice)
     }

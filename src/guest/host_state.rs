@@ -24,6 +24,8 @@ pub(super) struct HostState {
     bytes_left: usize,
     /// When the timer fires.
     pub(super) deadline: Option<Instant>,
+    /// The earliest deadline that the running event may set.
+    earliest_deadline: Instant,
     /// The `now` of the running event.
     pub(super) now: Instant,
     /// The wall time at [`Instant::ZERO`], since the Unix epoch.
@@ -61,6 +63,7 @@ impl HostState {
             messages_left: limits.max_outbox_messages,
             bytes_left: limits.max_outbox_bytes,
             deadline: None,
+            earliest_deadline: Instant::ZERO,
             now: Instant::ZERO,
             unix_time_at_zero,
             random: Random::new(seed),
@@ -79,6 +82,7 @@ impl HostState {
 
     pub(super) fn begin_event(&mut self, now: Instant) {
         self.now = now;
+        self.earliest_deadline = now;
         self.messages_left = self.limits.max_outbox_messages;
         self.bytes_left = self.limits.max_outbox_bytes;
     }
@@ -133,12 +137,23 @@ impl HostState {
         !cfg!(feature = "rollback") || self.outputs_enabled
     }
 
-    /// Replaces the timer; a delay of zero cancels it.
+    /// Begins the event of the timer, which is not set any more. If that sets it to fire at once, it
+    /// fires at a later time: a timer that always does would else never let a driver at one time
+    /// finish.
+    pub(super) fn begin_timer_event(&mut self, now: Instant) {
+        self.begin_event(now);
+        self.deadline = None;
+        self.earliest_deadline = now + Duration::from_nanos(1);
+    }
+
+    /// Replaces the timer.
     pub(super) fn set_timer(&mut self, ms_delay: u32) {
-        self.deadline = match ms_delay {
-            0 => None,
-            ms => Some(self.now + Duration::from_millis(ms.into())),
-        };
+        let deadline = self.now + Duration::from_millis(ms_delay.into());
+        self.deadline = Some(deadline.max(self.earliest_deadline));
+    }
+
+    pub(super) const fn cancel_timer(&mut self) {
+        self.deadline = None;
     }
 }
 

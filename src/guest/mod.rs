@@ -127,9 +127,9 @@ impl Guest {
         self.store.data().deadline
     }
 
-    /// Clears the timer, which is about to fire; the guest may set it again.
-    pub(crate) fn clear_timer(&mut self) {
-        self.store.data_mut().deadline = None;
+    #[cfg(feature = "rollback")]
+    pub(crate) fn cancel_timer(&mut self) {
+        self.store.data_mut().cancel_timer();
     }
 
     /// All the fuel that the guest has used.

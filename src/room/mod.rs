@@ -481,8 +481,7 @@ impl Room {
 
     fn fire(&mut self) {
         match &mut self.state {
-            State::Live { guest, .. } => {
-                guest.clear_timer();
+            State::Live { .. } => {
                 self.is_turn_of_inbox = !self.inbox.is_empty();
                 self.begin(&Call::Timer);
             }

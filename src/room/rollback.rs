@@ -94,9 +94,6 @@ impl History {
             let progress = if guest.is_paused() {
                 guest.resume(&call, left)
             } else {
-                if matches!(event, EventKind::Timer) {
-                    guest.clear_timer();
-                }
                 guest.begin(now, &call, left)
             };
             if progress? == Progress::Paused {
@@ -106,7 +103,7 @@ impl History {
         }
         // A timer that fired is not set any more, even if its event is undone.
         if matches!(undone, EventKind::Timer) {
-            guest.clear_timer();
+            guest.cancel_timer();
         }
         guest.set_outputs_enabled(true);
         self.take_checkpoint(guest);

@@ -1,7 +1,7 @@
 //! Timers of a room and of a host.
 
 use crate::support::{
-    ENV, SAY, connect, guest_0_2, limits, module, next_message, numbers, outputs, room,
+    ENV, SAY, connect, guest_0_2, guest_0_4, limits, module, next_message, numbers, outputs, room,
     room_of_one, send, speaker,
 };
 use MessageRecipient::Broadcast;
@@ -107,6 +107,69 @@ fn setting_a_timer_to_zero_cancels_it() {
     assert_eq!(room.poll_timeout(), NEVER);
     set_timers(&mut room, ms(3), &[0]);
     assert_eq!(room.poll_timeout(), NEVER);
+}
+
+/// A guest of ABI 0.4 that broadcasts 2 for a message and 7 for its timer, and sets the timer to
+/// zero in each event whose tag is in `setting` (0 init, 1 connect, 3 message, 4 timer).
+fn at_once(setting: &[u32]) -> Module {
+    let is_tag = |tag: u32| format!("(i32.eq (local.get $tag) (i32.const {tag}))");
+    let when = |tag: u32, body: &str| format!("(if {} (then {body}))", is_tag(tag));
+    let set = "(call $send (i32.const 0) (i32.const 8))";
+    let sets: String = setting.iter().map(|tag| when(*tag, set)).collect();
+    let say = |byte: u32| {
+        format!(
+            "(i32.store8 (i32.const 36) (i32.const {byte}))
+             (call $send (i32.const 16) (i32.const 21))"
+        )
+    };
+    let recv = format!(
+        "(local $tag i32) (local.set $tag (i32.load (local.get 0))) {sets} {} {}",
+        when(3, &say(2)),
+        when(4, &say(7))
+    );
+    // SetTimer { ms_delay: 0 } is at 0; a broadcast of one byte, which is at 36, at 16.
+    let data = r#"(data (i32.const 0) "\01") (data (i32.const 28) "\01")"#;
+    module(&guest_0_4(&recv, data))
+}
+
+/// The bytes that [`at_once`] has sent.
+fn bytes_sent(room: &mut Room, now: Instant) -> Vec<String> {
+    let sent = outputs(room, now);
+    sent.into_iter().map(|(_, text)| text).collect()
+}
+
+#[test]
+fn setting_a_timer_to_zero_fires_it_at_once_in_abi_0_4() {
+    let mut room = room(&at_once(&[3]));
+    connect(&mut room, 1);
+    assert_eq!(room.poll_timeout(), NEVER);
+    for now in [ms(5), ms(5), ms(1005)] {
+        room.handle_event(now, Event::message(ClientId(1), "go"))
+            .unwrap();
+        assert_eq!(room.poll_timeout(), Some(now));
+        assert_eq!(bytes_sent(&mut room, now), ["0x02", "0x07"], "at {now}");
+        assert_eq!(room.poll_timeout(), NEVER, "it fires once");
+    }
+}
+
+#[test]
+fn a_timer_that_always_fires_at_once_lets_time_pass_in_between() {
+    let mut room = room(&at_once(&[1, 3, 4]));
+    connect(&mut room, 1);
+    for _ in 0..3 {
+        // A driver's loop at one time ends.
+        room.handle_event(ms(5), Event::message(ClientId(1), "go"))
+            .unwrap();
+        assert_eq!(bytes_sent(&mut room, ms(5)), ["0x02", "0x07"]);
+        let next = ms(5) + Duration::from_nanos(1);
+        assert_eq!(room.poll_timeout(), Some(next));
+    }
+    let mut now = ms(5);
+    for _ in 0..3 {
+        now = room.poll_timeout().expect("it is set");
+        assert_eq!(bytes_sent(&mut room, now), ["0x07"]);
+    }
+    assert_eq!(now, ms(5) + Duration::from_nanos(3));
 }
 
 #[test]
@@ -289,6 +352,28 @@ fn a_timer_that_is_always_due_lets_events_pass() {
         .iter()
         .map(|sent| sent.payload.as_payload().as_bytes()[0]);
     assert_eq!(said.collect::<Vec<_>>(), [7, 7, 2, 7, 2, 7, 2, 7]);
+}
+
+#[test]
+fn a_timer_that_always_fires_at_once_lets_events_pass() {
+    let clock = ManualClock::new();
+    let mut host = Host::new(&clock, RecordingTransport::new());
+    let room = host.open("", &at_once(&[1, 4])).unwrap();
+    host.enqueue(room, Event::Connect(ClientId(1))).unwrap();
+    host.poll(Budget::UNLIMITED);
+    for _ in 0..3 {
+        host.enqueue(room, Event::message(ClientId(1), "x"))
+            .unwrap();
+    }
+    for _ in 0..7 {
+        clock.advance(Duration::from_nanos(1));
+        host.poll(Budget::fuel(1));
+    }
+    let sent = &host.transport().sent;
+    let said = sent
+        .iter()
+        .map(|sent| sent.payload.as_payload().as_bytes()[0]);
+    assert_eq!(said.collect::<Vec<_>>(), [7, 2, 7, 2, 7, 2, 7]);
 }
 
 #[test]

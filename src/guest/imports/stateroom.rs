@@ -54,7 +54,11 @@ fn send(state: &mut HostState, client: i32, payload: MessagePayload<'_>) -> Resu
 
 fn set_timer(mut caller: Caller<'_, HostState>, ms_delay: u32) {
     charge(&mut caller, CALL);
-    caller.data_mut().set_timer(ms_delay);
+    // The documentation of ABI 0.2 says that zero cancels the timer.
+    match ms_delay {
+        0 => caller.data_mut().cancel_timer(),
+        ms_delay => caller.data_mut().set_timer(ms_delay),
+    }
 }
 
 fn stateroom_send(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Result<(), Error> {
@@ -62,6 +66,7 @@ fn stateroom_send(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Resu
     let (bytes, state) = slice(&mut caller, "stateroom_send", ptr, len)?;
     match abi::decode(bytes).map_err(|error| fault(FaultCause::Undecodable(error)))? {
         Request::Message { recipient, payload } => state.send(recipient, payload).map_err(fault),
+        // Zero fires it at once, as the published server does.
         Request::SetTimer { ms_delay } => {
             state.set_timer(ms_delay);
             Ok(())

@@ -13,8 +13,8 @@ use stateroom_wasm::*;
 
 const SECOND_MS: u32 = 1000;
 
-/// Cancels the timer: a room without clients costs nothing.
-const NEVER_MS: u32 = 0;
+/// Fires the timer at once, for the last time: a room without clients costs nothing.
+const AT_ONCE_MS: u32 = 0;
 
 #[stateroom_wasm]
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl StateroomService for Clock {
 
     fn disconnect(&mut self, client: ClientId, context: &impl StateroomContext) {
         if self.leave(client) {
-            context.set_timer(NEVER_MS);
+            context.set_timer(AT_ONCE_MS);
         }
     }
 
@@ -64,8 +64,8 @@ impl Clock {
 
     /// Counts one more second and returns the text for everybody.
     fn tick(&mut self) -> Option<String> {
-        // Some hosts fire `set_timer(0)` at once instead of cancelling the timer, so one more tick
-        // may follow the last disconnect.
+        // A timer cannot be cancelled: zero fires it at once, so one more tick follows the last
+        // disconnect.
         if self.watching.is_empty() {
             return None;
         }
