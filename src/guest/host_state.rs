@@ -1,6 +1,6 @@
 //! The host's state of a guest, which its imports act on.
 
-use super::{limiter::Limiter, rng::Random, stdio::Stdio};
+use super::{clock::GuestClock, limiter::Limiter, rng::Random, stdio::Stdio};
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient, OutputHeader},
@@ -28,8 +28,7 @@ pub(super) struct HostState {
     earliest_deadline: Instant,
     /// The `now` of the running event.
     pub(super) now: Instant,
-    /// The wall time at [`Instant::ZERO`], since the Unix epoch.
-    pub(super) unix_time_at_zero: Duration,
+    pub(super) clock: GuestClock,
     /// The guest's only source of randomness.
     pub(super) random: Random,
     pub(super) stdio: Stdio,
@@ -65,7 +64,7 @@ impl HostState {
             deadline: None,
             earliest_deadline: Instant::ZERO,
             now: Instant::ZERO,
-            unix_time_at_zero,
+            clock: GuestClock::new(unix_time_at_zero),
             random: Random::new(seed),
             stdio,
             outputs_enabled: true,
@@ -82,6 +81,7 @@ impl HostState {
 
     pub(super) fn begin_event(&mut self, now: Instant) {
         self.now = now;
+        self.clock.begin_event(now);
         self.earliest_deadline = now;
         self.messages_left = self.limits.max_outbox_messages;
         self.bytes_left = self.limits.max_outbox_bytes;

@@ -5,6 +5,7 @@ mod buffer;
 mod calls;
 #[cfg(feature = "rollback")]
 mod checkpoint;
+mod clock;
 mod compiled;
 mod engine;
 mod exports;

@@ -2,10 +2,11 @@
 //! `wasi_snapshot_preview1.witx`.
 
 use crate::support::{
-    SAY, connect, guest_0_2, module, next_message, numbers, outputs, room, room_of_one, send,
+    ENV, SAY, connect, guest_0_2, module, next_message, numbers, outputs, room, room_of_one, send,
 };
 use stateroom_wasmi_host::{
-    ClientId, Event, Fault, FaultCause, Instant, Limits, Room, RoomOptions,
+    Budget, ClientId, Clock, Event, Fault, FaultCause, Host, Instant, Limits, ManualClock,
+    OwnedPayload, RecordingTransport, Room, RoomOptions,
 };
 use std::time::Duration;
 
@@ -228,7 +229,8 @@ fn clocks_return_the_time_of_the_event() {
     let now = Instant::from_nanos(123_456_789_012);
     for (clock, expected) in [
         (0, 1_700_000_000_000_000_000 + 123_456_789_012_u64),
-        (1, 123_456_789_012),
+        // The monotonic clock starts at one second: zero is refused by some runtimes.
+        (1, 1_000_000_000 + 123_456_789_012),
     ] {
         let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
         let body = format!(
@@ -244,6 +246,55 @@ fn clocks_return_the_time_of_the_event() {
         let (errno, resolution) = errno_and_memory("clock_res_get", &[clock, 100], 100, 8);
         assert_eq!(errno, SUCCESS);
         assert_ne!(resolution, [0; 8]);
+    }
+}
+
+#[test]
+fn a_start_function_runs_at_the_time_of_the_opening_of_its_room() {
+    let read = |clock, ptr| format!("(drop {})", call("clock_time_get", &[clock, 0, ptr]));
+    let start = read(0, 512) + &read(1, 520) + "(call $set_timer (i32.const 3000))";
+    let show = "(call $send_binary (i32.const 0) (i32.const 512) (i32.const 16))";
+    let text = guest_0_2(
+        &(ENV.to_owned() + &import("clock_time_get")),
+        &[("initialize", show), ("timer", show)],
+        &format!("(func $start {start}) (start $start)"),
+    );
+    let clock = WallClock::default();
+    let mut host = Host::new(&clock, RecordingTransport::new());
+    // The room is opened six seconds after the host.
+    clock.0.set(Instant::from_millis(6_000));
+    host.open("", &module(&text)).unwrap();
+    let sent = |host: &Host<_, RecordingTransport>| host.transport().sent.len();
+    assert_eq!(
+        host.poll(Budget::UNLIMITED),
+        Some(Instant::from_millis(9_000))
+    );
+    assert_eq!(sent(&host), 1);
+    let times = [1_700_000_006_000_000_000_u64, 1_000_000_000];
+    let expected = times.map(u64::to_le_bytes).concat();
+    assert_eq!(
+        host.transport().sent[0].payload,
+        OwnedPayload::Bytes(expected)
+    );
+    clock.0.set(Instant::from_millis(8_999));
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&host), 1, "the timer is not due");
+    clock.0.set(Instant::from_millis(9_000));
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(sent(&host), 2);
+}
+
+/// A clock of a host that started in November 2023.
+#[derive(Default)]
+struct WallClock(ManualClock);
+
+impl Clock for WallClock {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    fn unix_time_at_zero(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1_700_000_000))
     }
 }
 

@@ -100,8 +100,8 @@ fn clock_time_get(
 ) -> Errno {
     let (memory, state) = memory(&mut caller);
     let nanos = match clock {
-        REALTIME => (state.now + state.unix_time_at_zero).as_nanos(),
-        MONOTONIC => state.now.as_nanos(),
+        REALTIME => state.clock.realtime(),
+        MONOTONIC => state.clock.monotonic(),
         _ => return EINVAL,
     };
     errno(write(memory, time, &nanos.to_le_bytes()))

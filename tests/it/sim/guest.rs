@@ -203,7 +203,7 @@ const FUNCTIONS: &str = "
     (func $header (param $tag i32) (param $argument i32)
         (i32.store (i32.const 0) (local.get $tag))
         (i32.store (i32.const 4) (local.get $argument))
-        (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 8)))
+        (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 8)))
         (i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 1)))
         (global.set $mixed (i32.add
             (i32.mul (global.get $mixed) (i32.const 31))

@@ -82,8 +82,10 @@ impl<'a> Sim<'a> {
             ["", "a", "bb", "ccc", "dddd", "eeeee", "ffffff", "is flaky"][self.random.below(8)];
         let module = &self.modules[self.random.below(self.modules.len())];
         let opened_at = self.host.clock().now();
+        // The guest sends the wall time, from which the model knows `now`.
         let options = RoomOptions::new()
             .seed(self.random.next())
+            .unix_time_at_zero(Duration::ZERO)
             .on_fault(any_policy(&mut self.random));
         match self.host.open_with(id, module, options) {
             Ok(key) => {
