@@ -33,6 +33,12 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(LoadError::Abi { abi, problems }) => {
             assert!(!problems.is_empty());
+            for abi in [AbiVersion::V0_2, AbiVersion::V0_4] {
+                assert!(
+                    !(shape.fits(abi) && shape.has_correct_versions(abi)),
+                    "{shape:?}"
+                );
+            }
             for (i, problem) in problems.iter().enumerate() {
                 assert!(
                     !problems[..i].contains(problem)

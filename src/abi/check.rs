@@ -134,52 +134,61 @@ fn write_import(f: &mut fmt::Formatter<'_>, module: &str, name: &str) -> fmt::Re
     write!(f, "import {:?} {:?}", escaped(module), escaped(name))
 }
 
-/// Detects the ABI of a module and checks the module against it.
+/// Finds the ABI that a module conforms to, or what keeps it from conforming to the one that it is
+/// most likely meant for.
+///
+/// The exports of both ABIs may be in one module: then its imports decide, since the two have no
+/// function in common. A module that imports nothing of either conforms to both, and is served by
+/// the newer.
 pub(crate) fn check(
     shape: &ModuleShape<'_>,
 ) -> Result<AbiVersion, (Option<AbiVersion>, Vec<AbiProblem>)> {
-    let mut problems = Vec::new();
-    let Some(version) = detect(shape) else {
-        problems.push(AbiProblem::NotARoom);
-        problems.extend(command_problem(shape));
-        return Err((None, problems));
-    };
-    let abi = version.description();
-    check_exports(abi, shape, &mut problems);
-    check_imports(abi, shape, &mut problems);
-    for &(name, expected) in abi.version_globals {
-        // A later data segment overwrites an earlier one.
-        match shape.versions.iter().rfind(|(global, _)| *global == name) {
-            Some(&(_, found)) if found != expected => {
-                problems.push(AbiProblem::WrongVersion {
-                    name,
-                    expected,
-                    found,
-                });
-            }
-            _ => {}
+    let find_problems = |version: AbiVersion| find_problems(version.description(), shape);
+    let mut versions = AbiVersion::NEWEST_FIRST.into_iter();
+    if let Some(version) = versions.find(|version| find_problems(*version).is_empty()) {
+        return Ok(version);
+    }
+    let command = command_problem(shape).into_iter();
+    Err(match detect(shape) {
+        Some(version) => {
+            let problems = command.chain(find_problems(version)).collect();
+            (Some(version), problems)
         }
-    }
-    if problems.is_empty() {
-        Ok(version)
-    } else {
-        problems.splice(..0, command_problem(shape));
-        Err((Some(version), problems))
-    }
+        None => (
+            None,
+            [AbiProblem::NotARoom].into_iter().chain(command).collect(),
+        ),
+    })
 }
 
-/// An export that identifies an ABI comes first, then any export of one: a module that is nearly a
-/// room gets a list of what is missing.
+/// The ABI that a module is meant for which conforms to none. It exports something of it, so that a
+/// module which is nearly a room gets a list of what is missing. If it has exports of both, its
+/// imports decide, and then an export that identifies an ABI.
 fn detect(shape: &ModuleShape<'_>) -> Option<AbiVersion> {
     let has = |name: &str| shape.exports.iter().any(|(export, _)| *export == name);
+    let exports_any = |abi: &Abi| abi.exports().any(|(name, _)| has(name));
+    let imports_any = |abi: &Abi| {
+        let mut imports = shape.imports.iter();
+        imports.any(|(module, name, _)| *module == ENV && abi.import(name).is_some())
+    };
     let is_identified = |abi: &Abi| abi.identified_by.is_some_and(has);
-    let has_any = |abi: &Abi| abi.exports().any(|(name, _)| has(name));
     let find = |is_it: &dyn Fn(&Abi) -> bool| {
-        AbiVersion::ALL
+        AbiVersion::NEWEST_FIRST
             .into_iter()
             .find(|version| is_it(version.description()))
     };
-    find(&is_identified).or_else(|| find(&has_any))
+    find(&|abi| exports_any(abi) && imports_any(abi))
+        .or_else(|| find(&is_identified))
+        .or_else(|| find(&exports_any))
+}
+
+/// All problems of a module with an ABI.
+fn find_problems(abi: &Abi, shape: &ModuleShape<'_>) -> Vec<AbiProblem> {
+    let mut problems = Vec::new();
+    check_exports(abi, shape, &mut problems);
+    check_imports(abi, shape, &mut problems);
+    check_versions(abi, shape, &mut problems);
+    problems
 }
 
 /// What is most likely the reason for all other problems of a command.
@@ -242,6 +251,24 @@ fn check_imports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProbl
                 name,
                 expected,
                 found: found.clone(),
+            });
+        }
+    }
+}
+
+/// Reports numbers that are wrong. Where there is a zero, the guest may yet write its number when it
+/// is started: the numbers are checked again when a room is opened.
+fn check_versions(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProblem>) {
+    for &(name, expected) in abi.version_globals {
+        let number = shape.versions.iter().find(|(global, _)| *global == name);
+        if let Some(&(_, found)) = number
+            && found != expected
+            && found != 0
+        {
+            problems.push(AbiProblem::WrongVersion {
+                name,
+                expected,
+                found,
             });
         }
     }

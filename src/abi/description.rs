@@ -30,6 +30,8 @@ pub(crate) struct Abi {
     /// Exported globals that hold the *addresses* of version numbers, and the expected numbers. A
     /// module without them is accepted, since the documented interface of 0.2 does not list them.
     pub(crate) version_globals: &'static [(&'static str, i32)],
+    /// Whether the JIT host looks at these numbers after the first event, and not before it.
+    pub(crate) versions_after_init: bool,
 }
 
 /// An export that takes events.

@@ -48,7 +48,7 @@ pub enum AbiVersion {
 /// An ABI is a file that describes it, and an arm in each of these functions. They match instead of
 /// calling through pointers, since two of them run for each event.
 impl AbiVersion {
-    pub(crate) const ALL: [Self; 2] = [Self::V0_2, Self::V0_4];
+    pub(crate) const NEWEST_FIRST: [Self; 2] = [Self::V0_4, Self::V0_2];
 
     pub(crate) const fn description(self) -> &'static Abi {
         match self {

@@ -25,6 +25,7 @@ pub(super) const ABI: Abi = Abi {
         ("set_timer", "i:"),
     ],
     version_globals: &[("JAMSOCKET_API_VERSION", 1), ("JAMSOCKET_API_PROTOCOL", 0)],
+    versions_after_init: true,
 };
 
 /// Text and bytes are passed as they are; the client is a parameter of its own.

@@ -21,6 +21,7 @@ pub(super) const ABI: Abi = Abi {
     identified_by: Some(RECV),
     imports: &[("stateroom_send", "ii:")],
     version_globals: &[("STATEROOM_API_VERSION", 1), ("STATEROOM_API_PROTOCOL", 0)],
+    versions_after_init: false,
 };
 
 /// One message from a guest, the argument of `stateroom_send`.

@@ -1,19 +1,26 @@
 //! The version numbers of a module, read from its data segments without running it.
 
-use super::AbiVersion;
+use super::{AbiVersion, description::MEMORY};
 use alloc::vec::Vec;
 use wasmparser::{DataKind, ExternalKind, Operator, Parser, Payload};
 
-/// The exported version globals of a module with the numbers at their addresses.
+/// A version global and the memory at its address.
+struct Version<'a> {
+    name: &'a str,
+    address: u32,
+    bytes: [u8; 4],
+}
+
+/// The exported version globals of a module with the numbers at their addresses before anything of
+/// it runs: zero where there is no data. None if the data segments are not at constant offsets.
 ///
-/// The globals hold *addresses*. A linker puts the numbers into active data segments at constant
-/// offsets. Anything else (or an invalid module) is skipped: the numbers are checked again in the
-/// memory of each room, before the first call of its guest.
+/// The globals hold *addresses*. In an invalid module anything may be found or missed; the numbers
+/// are checked again in the memory of each room.
 pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
     let mut globals = Vec::new();
     let mut imported_globals = 0;
-    let mut wanted: Vec<(&str, u32)> = Vec::new();
-    let mut found = Vec::new();
+    let mut memory = 0;
+    let mut versions: Vec<Version<'_>> = Vec::new();
     for payload in Parser::new(0).parse_all(wasm) {
         match payload {
             Ok(Payload::ImportSection(imports)) => {
@@ -30,31 +37,37 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
                     .collect();
             }
             Ok(Payload::ExportSection(exports)) => {
-                let is_version = |export: &wasmparser::Export<'_>| {
-                    export.kind == ExternalKind::Global && is_version_name(export.name)
-                };
-                for export in exports.into_iter().flatten().filter(is_version) {
-                    let index = (export.index as usize).checked_sub(imported_globals);
-                    if let Some(Some(address)) = index.and_then(|i| globals.get(i)) {
-                        wanted.push((export.name, *address));
+                for export in exports.into_iter().flatten() {
+                    let index = export.index;
+                    match export.kind {
+                        ExternalKind::Memory if export.name == MEMORY => memory = index,
+                        ExternalKind::Global if is_version_name(export.name) => {
+                            let index = (index as usize).checked_sub(imported_globals);
+                            if let Some(Some(address)) = index.and_then(|i| globals.get(i)) {
+                                versions.push(Version {
+                                    name: export.name,
+                                    address: *address,
+                                    bytes: [0; 4],
+                                });
+                            }
+                        }
+                        _ => {}
                     }
                 }
             }
             Ok(Payload::DataSection(segments)) => {
                 for segment in segments.into_iter().flatten() {
-                    let DataKind::Active {
-                        memory_index: 0,
+                    if let DataKind::Active {
+                        memory_index,
                         offset_expr,
                     } = segment.kind
-                    else {
-                        continue;
-                    };
-                    let Some(offset) = constant(&offset_expr) else {
-                        continue;
-                    };
-                    for (name, address) in &wanted {
-                        if let Some(number) = read(segment.data, offset, *address) {
-                            found.push((*name, number));
+                        && memory_index == memory
+                    {
+                        match constant(&offset_expr) {
+                            Some(offset) => versions
+                                .iter_mut()
+                                .for_each(|version| version.write(offset, segment.data)),
+                            None => return Vec::new(),
                         }
                     }
                 }
@@ -64,11 +77,28 @@ pub(crate) fn find_versions(wasm: &[u8]) -> Vec<(&str, i32)> {
             Err(_) => break,
         }
     }
-    found
+    versions
+        .iter()
+        .map(|version| (version.name, i32::from_le_bytes(version.bytes)))
+        .collect()
+}
+
+impl Version<'_> {
+    /// Copies what a data segment at `offset` has for it.
+    fn write(&mut self, offset: u32, data: &[u8]) {
+        for (i, byte) in (0..).zip(&mut self.bytes) {
+            let address = u64::from(self.address) + i;
+            let index = address.checked_sub(offset.into());
+            let index = index.and_then(|index| usize::try_from(index).ok());
+            if let Some(new) = index.and_then(|index| data.get(index)) {
+                *byte = *new;
+            }
+        }
+    }
 }
 
 fn is_version_name(name: &str) -> bool {
-    AbiVersion::ALL
+    AbiVersion::NEWEST_FIRST
         .iter()
         .flat_map(|abi| abi.description().version_globals)
         .any(|(known, _)| *known == name)
@@ -81,11 +111,4 @@ fn constant(expr: &wasmparser::ConstExpr<'_>) -> Option<u32> {
         (Operator::I32Const { value }, Operator::End) => Some(value.cast_unsigned()),
         _ => None,
     }
-}
-
-/// The number at `address`, if it lies in the segment `data` at `offset`.
-fn read(data: &[u8], offset: u32, address: u32) -> Option<i32> {
-    let from = usize::try_from(address.checked_sub(offset)?).ok()?;
-    let bytes = data.get(from..)?.first_chunk()?;
-    Some(i32::from_le_bytes(*bytes))
 }

@@ -95,6 +95,10 @@ impl Guest {
             None => self.run_steps(call),
             Some(pending) => self.resume_steps(pending, call),
         };
+        let result = match call {
+            Call::Init { .. } => result.and_then(|()| self.check_versions(true)),
+            _ => result,
+        };
         match (result, self.fuel.account(&mut self.store)) {
             (Ok(()), Ok(())) => {
                 self.store.data_mut().end_event();
@@ -217,9 +221,7 @@ impl Guest {
     /// Writes the payload into the buffer and calls the handler.
     fn deliver(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
         if matches!(call, Call::Init { .. }) {
-            self.exports
-                .check_versions(&self.store)
-                .map_err(|cause| Stop::fault(Step::Deliver, cause))?;
+            self.check_versions(false)?;
         }
         let Buffer { ptr, len, .. } = self.buffer;
         let memory = self.exports.memory.data_mut(&mut *self.store);
@@ -231,6 +233,17 @@ impl Guest {
             .exports
             .call_handler(&mut self.store, call, ptr, needed);
         self.delivered(result)
+    }
+
+    /// Checks the guest's version numbers if the JIT host looks at them at this time.
+    #[cold]
+    fn check_versions(&self, is_after_init: bool) -> Result<(), Stop> {
+        if self.exports.abi.description().versions_after_init != is_after_init {
+            return Ok(());
+        }
+        self.exports
+            .check_versions(&self.store)
+            .map_err(|cause| Stop::fault(Step::Deliver, cause))
     }
 
     fn started(&mut self, result: CallResult<()>) -> Result<(), Stop> {

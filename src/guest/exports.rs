@@ -90,8 +90,7 @@ impl Exports {
         }
     }
 
-    /// Checks the version numbers in memory; before the first call, since a start function may have
-    /// written them.
+    /// Checks the version numbers in memory, which the guest may have written itself.
     pub(super) fn check_versions(&self, store: &Store<HostState>) -> Result<(), FaultCause> {
         let memory = self.memory.data(store);
         for &(name, expected) in self.abi.description().version_globals {

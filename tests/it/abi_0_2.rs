@@ -334,23 +334,25 @@ fn version_addresses_outside_memory_are_a_fault() {
 }
 
 #[test]
-fn versions_are_checked_before_the_first_call() {
-    let initialize = "(call $say (i32.const 1))";
+fn versions_are_checked_after_initialize() {
     let global = r#"(global (export "JAMSOCKET_API_VERSION") i32 (i32.const 32))"#;
-    let mut room = room(&module(&speaker(&[("initialize", initialize)], global)));
-    assert_eq!(numbers(&mut room, Instant::ZERO), [0_i32; 0]);
+    let initialize = |number: i32| {
+        format!("(i32.store (i32.const 32) (i32.const {number})) (call $say (i32.const 7))")
+    };
+    let opened = |number: i32| {
+        let text = speaker(&[("initialize", &initialize(number))], global);
+        let mut room = room(&module(&text));
+        assert_eq!(numbers(&mut room, Instant::ZERO), [7]);
+        room
+    };
+    assert_eq!(opened(1).fault(), None);
     let cause = FaultCause::WrongVersion {
         name: "JAMSOCKET_API_VERSION",
         expected: 1,
-        found: 0,
+        found: 3,
     };
-    assert_eq!(
-        room.fault(),
-        Some(&Fault {
-            during: "initialize",
-            cause
-        })
-    );
+    let during = "initialize";
+    assert_eq!(opened(3).fault(), Some(&Fault { during, cause }));
 }
 
 /// A guest that reports each malloc as its length, each free as minus the pointer and minus the

@@ -330,6 +330,29 @@ fn a_guest_receives_its_timer_event() {
     assert_eq!(room.poll_timeout(), None);
 }
 
+#[test]
+fn versions_are_checked_before_the_first_event() {
+    let global = r#"(global (export "STATEROOM_API_VERSION") i32 (i32.const 64))"#;
+    let write = "(i32.store (i32.const 64) (i32.const 1))";
+    // Twenty zero bytes are a broadcast.
+    let say = "(call $send (i32.const 0) (i32.const 20))";
+    let in_start = format!("{global} (func $start {write}) (start $start)");
+    let mut early = room(&module(&guest_0_4(say, &in_start)));
+    assert_eq!(
+        (outputs(&mut early, Instant::ZERO).len(), early.fault()),
+        (1, None)
+    );
+    let mut late = room(&module(&guest_0_4(&format!("{write} {say}"), global)));
+    let cause = FaultCause::WrongVersion {
+        name: "STATEROOM_API_VERSION",
+        expected: 1,
+        found: 0,
+    };
+    let during = "stateroom_recv";
+    assert_eq!(outputs(&mut late, Instant::ZERO), []);
+    assert_eq!(late.fault(), Some(&Fault { during, cause }));
+}
+
 /// A room of a guest that passes each message of a client to `stateroom_send`.
 fn forwarder() -> Room {
     let recv = r"(if (i32.eq (i32.load (local.get 0)) (i32.const 3))

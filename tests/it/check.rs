@@ -410,6 +410,60 @@ fn a_command_is_pointed_out() {
     );
 }
 
+/// A guest of ABI 0.2 that also exports the functions of ABI 0.4.
+fn guest_of_both(imports: &str, more: &str) -> String {
+    let exports = r#"
+        (func (export "stateroom_malloc") (param i32) (result i32) (i32.const 4096))
+        (func (export "stateroom_free") (param i32 i32))
+        (func (export "stateroom_recv") (param i32 i32))"#;
+    guest_0_2(imports, &[], &(exports.to_owned() + more))
+}
+
+#[test]
+fn imports_decide_which_of_two_abis_serves_a_module() {
+    let send = r#"(import "env" "stateroom_send" (func (param i32 i32)))"#;
+    let wasi = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#;
+    for (imports, abi) in [
+        (ENV, AbiVersion::V0_2),
+        (send, AbiVersion::V0_4),
+        // The newer, if there are none of either.
+        ("", AbiVersion::V0_4),
+        (wasi, AbiVersion::V0_4),
+    ] {
+        assert_eq!(module(&guest_of_both(imports, "")).abi(), abi, "{imports}");
+    }
+    // A module that needs another function is reported as one of the ABI that it imports from.
+    let unknown = r#"(import "env" "fly" (func))"#;
+    for (imports, abi, count) in [
+        (ENV.to_owned(), AbiVersion::V0_2, 1),
+        (send.to_owned(), AbiVersion::V0_4, 1),
+        (send.to_owned() + ENV, AbiVersion::V0_4, 4),
+    ] {
+        match load(&guest_of_both(&(imports + unknown), "")) {
+            Err(LoadError::Abi {
+                abi: found,
+                problems,
+            }) => assert_eq!((found, problems.len()), (Some(abi), count)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_module_is_served_by_the_abi_that_it_conforms_to() {
+    // An export of the other ABI has the wrong type, or a wrong version.
+    let broken = guest_of_both("", "").replace(
+        r#"(func (export "stateroom_recv") (param i32 i32))"#,
+        r#"(func (export "stateroom_recv") (param i64))"#,
+    );
+    assert_eq!(module(&broken).abi(), AbiVersion::V0_2);
+    let version = r#"(data (i32.const 32) "\02")
+        (global (export "STATEROOM_API_VERSION") i32 (i32.const 32))"#;
+    let module = module(&guest_of_both("", version));
+    assert_eq!(module.abi(), AbiVersion::V0_2);
+    assert_eq!(room(&module).fault(), None);
+}
+
 /// A guest with version globals at 32 and 36, whose values `more` writes.
 fn versioned(abi: AbiVersion, more: &str) -> String {
     let prefix = if abi == AbiVersion::V0_2 {
@@ -458,6 +512,27 @@ fn wrong_versions_in_the_data_are_found_when_the_module_is_loaded() {
             abi,
             r#"(data (i32.const 32) "\01\00\00\00\00\00\00\00")"#,
         ));
+    }
+}
+
+#[test]
+fn a_version_is_pieced_together_from_data_segments() {
+    let data = r#"(data (i32.const 33) "\01\00\00") (data (i32.const 28) "xxxx\02")"#;
+    let found = problem(&versioned(AbiVersion::V0_2, data));
+    let name = "JAMSOCKET_API_VERSION";
+    assert_eq!(
+        found,
+        AbiProblem::WrongVersion {
+            name,
+            expected: 1,
+            found: 0x0102
+        }
+    );
+    // The last bytes of the address space; a room would not be opened.
+    for address in [-1, -4, i32::MIN] {
+        let text = versioned(AbiVersion::V0_2, "")
+            .replace("i32.const 32", &format!("i32.const {address}"));
+        assert!(room(&module(&text)).is_closed());
     }
 }
 
