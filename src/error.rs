@@ -348,8 +348,6 @@ pub enum FaultCause {
     },
     /// The guest sent a text that is not UTF-8.
     NotUtf8,
-    /// The guest sent to a recipient that the ABI does not define (`i32::MIN`).
-    BadRecipient(i32),
     /// The guest passed bytes to `stateroom_send` that do not decode.
     Undecodable(DecodeError),
     /// The guest sent a message longer than [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
@@ -412,9 +410,6 @@ impl fmt::Display for FaultCause {
                 )
             }
             Self::NotUtf8 => f.write_str("it sent a text that is not UTF-8"),
-            Self::BadRecipient(n) => {
-                write!(f, "it used the invalid recipient {n}")
-            }
             Self::Undecodable(_) => f.write_str("it sent bytes that do not decode"),
             Self::MessageTooLong { bytes, limit } => {
                 write!(

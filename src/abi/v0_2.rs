@@ -38,17 +38,13 @@ pub(super) const fn payload<'a>(call: &Call<'a>) -> &'a [u8] {
 }
 
 /// The recipient as one number: 0 is everybody, `n > 0` is client n, `n < 0` is everybody but
-/// client −n.
-///
-/// `None` for `i32::MIN`, whose negation is no client id.
+/// client −n. So `i32::MIN` is everybody, since 2³¹ is no client's id; the JIT host says the same.
 #[must_use]
-pub fn decode_recipient(recipient: i32) -> Option<MessageRecipient> {
+pub const fn decode_recipient(recipient: i32) -> MessageRecipient {
+    let client = ClientId(recipient.unsigned_abs());
     match recipient {
-        0 => Some(MessageRecipient::Broadcast),
-        i32::MIN => None,
-        1.. => Some(MessageRecipient::Client(ClientId(recipient.unsigned_abs()))),
-        _ => Some(MessageRecipient::EveryoneExcept(ClientId(
-            recipient.unsigned_abs(),
-        ))),
+        0 => MessageRecipient::Broadcast,
+        1.. => MessageRecipient::Client(client),
+        _ => MessageRecipient::EveryoneExcept(client),
     }
 }

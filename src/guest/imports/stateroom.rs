@@ -32,7 +32,10 @@ fn send_message(
     charge(&mut caller, copying(len));
     let (bytes, state) = slice(&mut caller, "send_message", ptr, len)?;
     let text = core::str::from_utf8(bytes).map_err(|_| fault(FaultCause::NotUtf8))?;
-    send(state, client, MessagePayload::Text(text))
+    let recipient = abi::decode_recipient(client);
+    state
+        .send(recipient, MessagePayload::Text(text))
+        .map_err(fault)
 }
 
 fn send_binary(
@@ -43,13 +46,10 @@ fn send_binary(
 ) -> Result<(), Error> {
     charge(&mut caller, copying(len));
     let (bytes, state) = slice(&mut caller, "send_binary", ptr, len)?;
-    send(state, client, MessagePayload::Bytes(bytes))
-}
-
-fn send(state: &mut HostState, client: i32, payload: MessagePayload<'_>) -> Result<(), Error> {
-    let recipient =
-        abi::decode_recipient(client).ok_or_else(|| fault(FaultCause::BadRecipient(client)))?;
-    state.send(recipient, payload).map_err(fault)
+    let recipient = abi::decode_recipient(client);
+    state
+        .send(recipient, MessagePayload::Bytes(bytes))
+        .map_err(fault)
 }
 
 fn set_timer(mut caller: Caller<'_, HostState>, ms_delay: u32) {
