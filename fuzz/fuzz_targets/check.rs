@@ -127,6 +127,7 @@ struct Shape {
     imports_0_2: Option<[Item; 3]>,
     imports_0_4: Option<[Item; 1]>,
     wasi: Option<[Item; 4]>,
+    is_wasi_unstable: bool,
     reactor: Option<Item>,
     unknown_import: Option<u8>,
     /// The addresses of the version numbers of either ABI; they are 1 and 0.
@@ -225,7 +226,10 @@ impl Shape {
             self.imports_0_4.as_slice().as_flattened(),
         );
         add(
-            "wasi_snapshot_preview1",
+            match self.is_wasi_unstable {
+                true => "wasi_unstable",
+                false => "wasi_snapshot_preview1",
+            },
             &WASI,
             self.wasi.as_slice().as_flattened(),
         );

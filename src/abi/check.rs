@@ -3,7 +3,7 @@
 use super::{
     AbiVersion, ExternKind, Signature, ValueType,
     description::{Abi, ENV, MEMORY},
-    wasi::{self, WASI},
+    wasi::{self, WasiVersion},
 };
 use crate::escape::Escaped;
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
@@ -231,8 +231,7 @@ fn check_imports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProbl
         let names = || ((*module).to_owned(), (*name).to_owned());
         let signature = match *module {
             ENV => abi.import(name),
-            WASI => wasi::signature(name),
-            _ => None,
+            module => WasiVersion::imported_as(module).and_then(|wasi| wasi.function(name)),
         };
         let Some(signature) = signature else {
             let (module, name) = names();

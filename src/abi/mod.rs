@@ -24,7 +24,7 @@ pub(crate) use self::{
     check::{ModuleShape, check},
     description::{ENV, Handlers, MEMORY, Parameters},
     versions::find_versions,
-    wasi::{CONSTRUCTOR, WASI, signature as wasi_signature},
+    wasi::{CONSTRUCTOR, ClockId, WasiVersion},
 };
 #[doc(hidden)]
 pub use self::{

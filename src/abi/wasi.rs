@@ -1,12 +1,12 @@
-//! WASI preview 1: the functions that a module of either ABI may import.
+//! WASI: the functions that a module of either ABI may import, and the layouts of their structures.
+//!
+//! Sources: `wasi_unstable.witx` and `wasi_snapshot_preview1.witx`. The two have the same functions,
+//! but for `sock_accept`, and nearly the same layouts.
 
 use super::{
     Signature,
     description::{Function, find},
 };
-
-/// The module name of the WASI functions.
-pub(crate) const WASI: &str = "wasi_snapshot_preview1";
 
 /// An optional export, called once before everything else: the constructor of a WASI reactor.
 pub(crate) const CONSTRUCTOR: Function = ("_initialize", ":");
@@ -14,12 +14,67 @@ pub(crate) const CONSTRUCTOR: Function = ("_initialize", ":");
 /// The export that runs a command, and that no room needs.
 pub(crate) const COMMAND: &str = "_start";
 
-/// The type of a WASI function, if there is one of that name.
-pub(crate) fn signature(name: &str) -> Option<Signature> {
-    find(FUNCTIONS, name)
+/// A version of WASI's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WasiVersion {
+    Preview0,
+    Preview1,
 }
 
-/// All of WASI preview 1. Source: `wasi_snapshot_preview1.witx`.
+impl WasiVersion {
+    /// The version that is imported by this module name.
+    pub(crate) fn imported_as(module: &str) -> Option<Self> {
+        [Self::Preview0, Self::Preview1]
+            .into_iter()
+            .find(|version| version.module() == module)
+    }
+
+    pub(crate) const fn module(self) -> &'static str {
+        match self {
+            Self::Preview0 => "wasi_unstable",
+            Self::Preview1 => "wasi_snapshot_preview1",
+        }
+    }
+
+    /// The type of the function of this name.
+    pub(crate) fn function(self, name: &str) -> Option<Signature> {
+        if self == Self::Preview0 && name == ADDED_IN_PREVIEW_1 {
+            return None;
+        }
+        find(FUNCTIONS, name)
+    }
+
+    /// The length of a `filestat`: preview 0 counts links in 32 bits.
+    pub(crate) const fn filestat_len(self) -> usize {
+        match self {
+            Self::Preview0 => 56,
+            Self::Preview1 => 64,
+        }
+    }
+}
+
+const ADDED_IN_PREVIEW_1: &str = "sock_accept";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClockId {
+    Realtime,
+    Monotonic,
+    /// The CPU time of a process or of a thread.
+    CpuTime,
+}
+
+impl ClockId {
+    pub(crate) const fn decode(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Realtime),
+            1 => Some(Self::Monotonic),
+            2 | 3 => Some(Self::CpuTime),
+            _ => None,
+        }
+    }
+}
+
+/// All of preview 1. Source: `wasi_snapshot_preview1.witx`.
 const FUNCTIONS: &[Function] = &[
     ("args_get", "ii:i"),
     ("args_sizes_get", "ii:i"),

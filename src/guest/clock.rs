@@ -1,13 +1,13 @@
 //! The clock that a guest sees.
 
-use crate::time::Instant;
+use crate::{abi::ClockId, time::Instant};
 use core::time::Duration;
 
 /// What the monotonic clock shows when a room is created. Some runtimes, such as Go's, refuse to
 /// start at zero; a second is more than zero in any unit.
 const MONOTONIC_AT_ZERO: Duration = Duration::from_secs(1);
 
-/// A guest's clock: it shows the time of the running event.
+/// A guest's clock. It shows the time of the running event.
 #[derive(Clone, Copy)]
 pub(super) struct GuestClock {
     now: Instant,
@@ -27,13 +27,16 @@ impl GuestClock {
         self.now = now;
     }
 
-    /// Nanoseconds since the Unix epoch.
-    pub(super) fn realtime(&self) -> u64 {
-        (self.now + self.unix_time_at_zero).as_nanos()
+    /// What a clock of WASI shows, in nanoseconds. The CPU's time is the monotonic clock's, as in
+    /// wasi-libc, since a room has no process.
+    pub(super) fn show(&self, clock: ClockId) -> u64 {
+        (self.now + self.offset(clock)).as_nanos()
     }
 
-    /// Nanoseconds since a second before the room was created.
-    pub(super) fn monotonic(&self) -> u64 {
-        (self.now + MONOTONIC_AT_ZERO).as_nanos()
+    const fn offset(&self, clock: ClockId) -> Duration {
+        match clock {
+            ClockId::Realtime => self.unix_time_at_zero,
+            ClockId::Monotonic | ClockId::CpuTime => MONOTONIC_AT_ZERO,
+        }
     }
 }

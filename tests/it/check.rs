@@ -216,10 +216,10 @@ fn imports_outside_the_abi_are_unknown() {
         ),
         (r#"(import "" "" (func))"#, "", "", func(&[], &[])),
         (
-            r#"(import "wasi_unstable" "fd_close" (func (param i32) (result i32)))"#,
+            r#"(import "wasi_unstable" "sock_accept" (func (param i32 i32 i32) (result i32)))"#,
             "wasi_unstable",
-            "fd_close",
-            func(&[I32], &[I32]),
+            "sock_accept",
+            func(&[I32, I32, I32], &[I32]),
         ),
         (
             r#"(import "wasi_snapshot_preview1" "fd_dup" (func))"#,

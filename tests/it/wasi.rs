@@ -1,8 +1,9 @@
-//! The part of WASI preview 1 that rooms can use. Error numbers and structure layouts are those of
-//! `wasi_snapshot_preview1.witx`.
+//! WASI, as far as rooms can use it. Error numbers and structure layouts are those of
+//! `wasi_snapshot_preview1.witx` and `wasi_unstable.witx`.
 
 use crate::support::{
-    ENV, SAY, connect, guest_0_2, module, next_message, numbers, outputs, room, room_of_one, send,
+    ENV, SAY, assemble, connect, guest_0_2, limits, module, module_with, next_message, numbers,
+    outputs, room, room_of_one, send,
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, Fault, FaultCause, Host, Instant, Limits, ManualClock,
@@ -14,7 +15,7 @@ const SUCCESS: i32 = 0;
 const EBADF: i32 = 8;
 const EFAULT: i32 = 21;
 const EINVAL: i32 = 28;
-const ENOSYS: i32 = 52;
+const ENOTSUP: i32 = 58;
 const ESPIPE: i32 = 70;
 
 /// All of preview 1: each function with its parameters (`i` is an i32, `I` an i64). All return an
@@ -68,21 +69,42 @@ const FUNCTIONS: [(&str, &str); 46] = [
     ("sock_shutdown", "ii"),
 ];
 
-/// Functions that are implemented; all others return an error.
-const IMPLEMENTED: [&str; 13] = [
-    "args_get",
-    "args_sizes_get",
-    "environ_get",
-    "environ_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "fd_close",
-    "fd_fdstat_get",
-    "fd_seek",
-    "fd_write",
-    "proc_exit",
-    "random_get",
-    "sched_yield",
+/// The functions that only return an errno: what it is for standard input and for the other two
+/// streams. Nothing else is open.
+const WITHOUT_EFFECT: [(&str, i32, i32); 32] = [
+    ("fd_advise", EBADF, EBADF),
+    ("fd_allocate", ENOTSUP, ENOTSUP),
+    ("fd_close", SUCCESS, SUCCESS),
+    ("fd_datasync", SUCCESS, SUCCESS),
+    ("fd_fdstat_set_flags", SUCCESS, SUCCESS),
+    ("fd_fdstat_set_rights", SUCCESS, SUCCESS),
+    ("fd_filestat_set_size", EBADF, EBADF),
+    ("fd_filestat_set_times", EBADF, EBADF),
+    ("fd_pread", ESPIPE, EBADF),
+    ("fd_prestat_get", EBADF, EBADF),
+    ("fd_prestat_dir_name", EBADF, EBADF),
+    ("fd_pwrite", EBADF, ESPIPE),
+    ("fd_readdir", EBADF, EBADF),
+    ("fd_renumber", ENOTSUP, ENOTSUP),
+    ("fd_seek", ESPIPE, ESPIPE),
+    ("fd_sync", SUCCESS, SUCCESS),
+    ("fd_tell", ESPIPE, ESPIPE),
+    ("path_create_directory", EBADF, EBADF),
+    ("path_filestat_get", EBADF, EBADF),
+    ("path_filestat_set_times", EBADF, EBADF),
+    ("path_link", EBADF, EBADF),
+    ("path_open", EBADF, EBADF),
+    ("path_readlink", EBADF, EBADF),
+    ("path_remove_directory", EBADF, EBADF),
+    ("path_rename", EBADF, EBADF),
+    ("path_symlink", EBADF, EBADF),
+    ("path_unlink_file", EBADF, EBADF),
+    ("sock_accept", EBADF, EBADF),
+    ("sock_recv", EBADF, EBADF),
+    ("sock_send", EBADF, EBADF),
+    ("sock_shutdown", EBADF, EBADF),
+    // No stream can be read but standard input.
+    ("fd_read", SUCCESS, EBADF),
 ];
 
 fn import(name: &str) -> String {
@@ -185,24 +207,64 @@ fn all_functions_can_be_imported_at_once() {
 }
 
 #[test]
-fn unsupported_functions_return_an_error() {
-    for (name, params) in FUNCTIONS
-        .iter()
-        .filter(|(name, _)| !IMPLEMENTED.contains(name))
-    {
-        let on_files = ["fd_", "path_", "sock_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
-        let expected = if on_files { EBADF } else { ENOSYS };
-        for argument in [0, 3, 65_535, -1] {
-            let arguments = vec![argument; params.len()];
-            assert_eq!(
-                errnos(name, &[&arguments]),
-                [expected],
-                "{name}({argument}, …)"
-            );
+fn functions_on_streams_return_an_errno() {
+    for (name, input, output) in WITHOUT_EFFECT {
+        let (_, params) = FUNCTIONS.iter().find(|(known, _)| *known == name).unwrap();
+        for (fd, expected) in [
+            (0, input),
+            (1, output),
+            (2, output),
+            (3, EBADF),
+            (65_535, EBADF),
+            (-1, EBADF),
+        ] {
+            let mut arguments = vec![64; params.len()];
+            arguments[0] = fd;
+            assert_eq!(errnos(name, &[&arguments]), [expected], "{name}({fd}, …)");
         }
     }
+}
+
+#[test]
+fn preview_0_has_the_same_functions() {
+    for (name, params) in FUNCTIONS {
+        let text = guest(&[name], "", "").replace("wasi_snapshot_preview1", "wasi_unstable");
+        let loaded = stateroom_wasmi_host::Module::load(&assemble(&text), &Limits::default());
+        // Preview 1 has added one.
+        assert_eq!(loaded.is_ok(), name != "sock_accept", "{name}({params})");
+    }
+    let draw = format!("(call $say {})", call("random_get", &[512, 4]));
+    let text = guest(&["random_get"], &draw, "").replace("wasi_snapshot_preview1", "wasi_unstable");
+    let mut room = room(&module(&text));
+    connect(&mut room, 1);
+    assert_eq!(numbers(&mut room, Instant::ZERO), [SUCCESS]);
+}
+
+#[test]
+fn the_file_status_of_a_stream_has_the_layout_of_its_version() {
+    let body = format!(
+        "(memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x10000)) (call $say {})
+         (call $send_binary (i32.const 0) (i32.const 104) (i32.const 72))",
+        call("fd_filestat_get", &[1, 104])
+    );
+    let text = guest(&["fd_filestat_get"], &body, "");
+    let preview_0 = text.replace("wasi_snapshot_preview1", "wasi_unstable");
+    // Preview 0 counts links in 32 bits.
+    for (text, len) in [(text, 64), (preview_0, 56)] {
+        let (errno, stat) = connect_at(&text, Instant::ZERO, RoomOptions::default());
+        assert_eq!(errno, SUCCESS);
+        assert_eq!(stat[16], 2, "a character device");
+        let zeros = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        assert!(zeros(&stat[..16]) && zeros(&stat[17..len]));
+        assert!(stat[len..].iter().all(|byte| *byte == 0xaa));
+    }
+    assert_eq!(errnos("fd_filestat_get", &[&[3, 104]]), [EBADF]);
+}
+
+#[test]
+fn standard_input_is_at_its_end() {
+    let (errno, bytes_read) = errno_and_memory("fd_read", &[0, 0, 0, 104], 104, 4);
+    assert_eq!((errno, bytes_read), (SUCCESS, vec![0; 4]));
 }
 
 #[test]
@@ -231,6 +293,9 @@ fn clocks_return_the_time_of_the_event() {
         (0, 1_700_000_000_000_000_000 + 123_456_789_012_u64),
         // The monotonic clock starts at one second: zero is refused by some runtimes.
         (1, 1_000_000_000 + 123_456_789_012),
+        // The CPU time of a process and of a thread.
+        (2, 1_000_000_000 + 123_456_789_012),
+        (3, 1_000_000_000 + 123_456_789_012),
     ] {
         let show = "(call $send_binary (i32.const 0) (i32.const 100) (i32.const 8))";
         let body = format!(
@@ -316,8 +381,7 @@ fn the_wall_clock_starts_in_1970_by_default_and_saturates() {
 
 #[test]
 fn unsupported_clocks_return_einval() {
-    // 2 and 3 are the CPU time of a process and of a thread.
-    for clock in [2, 3, 4, -1] {
+    for clock in [4, -1] {
         assert_eq!(errnos("clock_time_get", &[&[clock, 0, 100]]), [EINVAL]);
         assert_eq!(errnos("clock_res_get", &[&[clock, 100]]), [EINVAL]);
     }
@@ -325,24 +389,20 @@ fn unsupported_clocks_return_einval() {
 
 #[test]
 fn only_the_standard_streams_exist() {
-    for fd in [0, 1, 2] {
-        assert_eq!(errnos("fd_close", &[&[fd]]), [SUCCESS]);
-        assert_eq!(errnos("fd_seek", &[&[fd, 0, 0, 100]]), [ESPIPE]);
+    // fd_datasync, fd_fdstat_set_flags, fd_sync, fd_filestat_get and poll_fd_readwrite.
+    let common = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27;
+    let (read, write) = (1 << 1, 1 << 6);
+    // What is written is appended.
+    for (fd, flags, expected) in [(0, 0, read), (1, 1, write), (2, 1, write)] {
         let (errno, stat) = errno_and_memory("fd_fdstat_get", &[fd, 104], 104, 24);
         assert_eq!(errno, SUCCESS);
         assert_eq!(stat[0], 2, "a character device");
-        assert_eq!(stat[2..4], [0; 2], "no flags");
+        assert_eq!(stat[2..4], [flags, 0]);
         let rights = u64::from_le_bytes(stat[8..16].try_into().unwrap());
-        assert_eq!(
-            rights,
-            if fd == 0 { 0 } else { 1 << 6 },
-            "the right to write"
-        );
+        assert_eq!(rights, common | expected);
         assert_eq!(stat[16..], [0; 8], "no rights to inherit");
     }
     for fd in [3, 4, 1000, i64::from(i32::MAX), -1] {
-        assert_eq!(errnos("fd_close", &[&[fd]]), [EBADF]);
-        assert_eq!(errnos("fd_seek", &[&[fd, 0, 0, 100]]), [EBADF]);
         assert_eq!(errnos("fd_fdstat_get", &[&[fd, 100]]), [EBADF]);
         assert_eq!(errnos("fd_write", &[&[fd, 0, 0, 100]]), [EBADF]);
     }
@@ -403,17 +463,24 @@ fn pointers_out_of_bounds_return_efault() {
     for ptr in bad_pointers(24) {
         assert_eq!(errnos("fd_fdstat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
     }
+    for ptr in bad_pointers(64) {
+        assert_eq!(errnos("fd_filestat_get", &[&[1, ptr]]), [EFAULT], "{ptr}");
+    }
+    for ptr in bad_pointers(4) {
+        assert_eq!(errnos("fd_read", &[&[0, 0, 0, ptr]]), [EFAULT], "{ptr}");
+    }
     for ptr in bad_pointers(16) {
         assert_eq!(errnos("random_get", &[&[ptr, 16]]), [EFAULT]);
     }
     // Lengths that exceed memory, or wrap.
-    let lengths: [&[i64]; 4] = [
+    let lengths: [&[i64]; 5] = [
         &[1, 65_536],
         &[65_535, 2],
         &[65_536, 1],
         &[0xffff_ffff, 65_536],
+        &[0, 0xffff_ffff],
     ];
-    assert_eq!(errnos("random_get", &lengths), [EFAULT; 4]);
+    assert_eq!(errnos("random_get", &lengths), [EFAULT; 5]);
 }
 
 #[test]
@@ -540,9 +607,65 @@ fn random_numbers_depend_only_on_the_seed() {
 }
 
 #[test]
-fn more_than_64_kib_of_random_bytes_return_einval() {
-    let calls: [&[i64]; 3] = [&[0, 65_536], &[0, 65_537], &[0, 0xffff_ffff]];
-    assert_eq!(errnos("random_get", &calls), [SUCCESS, EINVAL, EINVAL]);
+fn random_bytes_fill_any_length_within_memory() {
+    const LEN: i64 = 5 * 65_536 - 32;
+    let last = "(call $say (i32.load (i32.const 327676)))";
+    let body = format!("(call $say {}) {last}", call("random_get", &[32, LEN]));
+    let text = guest(&["random_get"], &body, "").replace(
+        r#"(memory (export "memory") 1)"#,
+        r#"(memory (export "memory") 5)"#,
+    );
+    let limits = limits(|limits| limits.fuel_per_slice = 10_000);
+    let mut room = room(&module_with(&text, &limits));
+    let before = room.fuel_used();
+    connect(&mut room, 1);
+    let [errno, last] = numbers(&mut room, Instant::ZERO).try_into().unwrap();
+    assert_eq!(errno, SUCCESS);
+    assert_ne!(last, 0);
+    // A unit for each byte, though a slice has less.
+    let used = room.fuel_used() - before;
+    assert!(used >= LEN as u64, "{used}");
+}
+
+#[test]
+fn a_signal_exits() {
+    for (signal, code) in [(1, 129), (6, 134), (9, 137), (30, 158)] {
+        let text = guest(
+            &["proc_raise"],
+            &format!("(drop {})", call("proc_raise", &[signal])),
+            "",
+        );
+        let mut room = room(&module(&text));
+        connect(&mut room, 1);
+        let cause = FaultCause::Exit { code };
+        let during = "connect";
+        assert_eq!(room.fault(), Some(&Fault { during, cause }));
+    }
+    // No signal; and what is none.
+    let calls: [&[i64]; 3] = [&[0], &[31], &[-1]];
+    assert_eq!(errnos("proc_raise", &calls), [SUCCESS, EINVAL, EINVAL]);
+}
+
+#[test]
+fn every_call_costs_fuel() {
+    for (name, params) in FUNCTIONS {
+        if name == "proc_exit" {
+            continue;
+        }
+        let cost = |body: &str| {
+            let mut room = room(&module(&guest(&[name], body, "")));
+            let before = room.fuel_used();
+            connect(&mut room, 1);
+            assert_eq!(room.fault(), None, "{name}");
+            room.fuel_used() - before
+        };
+        // Arguments for which some succeed, and some for which most fail.
+        for argument in [0, 64, -1] {
+            let calls = format!("(drop {})", call(name, &vec![argument; params.len()])).repeat(100);
+            let used = cost(&calls) - cost("");
+            assert!(used >= 100 * 16, "{name}({argument}, …): {used}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod stateroom;
 mod wasi;
 
 use super::host_state::HostState;
-use crate::abi::{ENV, WASI, wasi_signature};
+use crate::abi::{ENV, WasiVersion};
 use wasmi::{Linker, errors::LinkerError};
 
 /// A linker with exactly the module's imports, which the ABI check has accepted.
@@ -17,12 +17,13 @@ pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<HostState>, Linker
         let name = import.name();
         match import.module() {
             ENV => stateroom::define(&mut linker, name)?,
-            WASI => {
-                if let Some(signature) = wasi_signature(name) {
-                    wasi::define(&mut linker, name, &signature)?;
+            module => {
+                if let Some(version) = WasiVersion::imported_as(module)
+                    && let Some(signature) = version.function(name)
+                {
+                    wasi::define(&mut linker, version, name, &signature)?;
                 }
             }
-            _ => {}
         }
     }
     Ok(linker)

@@ -1,14 +1,14 @@
-//! WASI preview 1 for rooms: printing, clocks, random numbers and exit. There are no files, no
-//! arguments and no environment.
+//! WASI for rooms: printing, clocks, random numbers and exit. There are no files, no arguments
+//! and no environment.
 //!
-//! Pointers outside of the memory return `EFAULT`, as they do in the JIT host.
+//! Pointers outside of the memory return `EFAULT`.
 
 use super::{
     super::host_state::HostState,
     context::{CALL, charge, fault, memory},
 };
 use crate::{
-    abi::{Signature, WASI},
+    abi::{ClockId, Signature, WasiVersion},
     error::FaultCause,
 };
 use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
@@ -16,30 +16,31 @@ use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
 /// Defines one function of WASI by its name.
 pub(super) fn define(
     linker: &mut Linker<HostState>,
+    version: WasiVersion,
     name: &str,
     signature: &Signature,
 ) -> Result<(), LinkerError> {
+    let module = version.module();
     match name {
-        "args_sizes_get" | "environ_sizes_get" => linker.func_wrap(WASI, name, sizes_get),
-        "args_get" | "environ_get" => linker.func_wrap(WASI, name, |_: u32, _: u32| SUCCESS),
-        "clock_res_get" => linker.func_wrap(WASI, name, clock_res_get),
-        "clock_time_get" => linker.func_wrap(WASI, name, clock_time_get),
-        "fd_close" => linker.func_wrap(WASI, name, |fd: u32| if fd < 3 { SUCCESS } else { EBADF }),
-        "fd_fdstat_get" => linker.func_wrap(WASI, name, fd_fdstat_get),
-        "fd_seek" => linker.func_wrap(
-            WASI,
+        "args_sizes_get" | "environ_sizes_get" => linker.func_wrap(module, name, sizes_get),
+        "args_get" | "environ_get" => linker.func_wrap(module, name, get_none),
+        "clock_res_get" => linker.func_wrap(module, name, clock_res_get),
+        "clock_time_get" => linker.func_wrap(module, name, clock_time_get),
+        "fd_fdstat_get" => linker.func_wrap(module, name, fd_fdstat_get),
+        "fd_filestat_get" => linker.func_wrap(
+            module,
             name,
-            |fd: u32, _: i64, _: u32, _: u32| {
-                if fd < 3 { ESPIPE } else { EBADF }
+            move |caller: Caller<'_, HostState>, fd: u32, stat: u32| {
+                fd_filestat_get(caller, version, fd, stat)
             },
         ),
-        "fd_write" => linker.func_wrap(WASI, name, fd_write),
-        "proc_exit" => linker.func_wrap(WASI, name, |code: i32| -> Result<(), Error> {
-            Err(fault(FaultCause::Exit { code }))
-        }),
-        "random_get" => linker.func_wrap(WASI, name, random_get),
-        "sched_yield" => linker.func_wrap(WASI, name, || SUCCESS),
-        _ => define_unsupported(linker, name, signature),
+        "fd_read" => linker.func_wrap(module, name, fd_read),
+        "fd_write" => linker.func_wrap(module, name, fd_write),
+        "proc_exit" => linker.func_wrap(module, name, proc_exit),
+        "proc_raise" => linker.func_wrap(module, name, proc_raise),
+        "random_get" => linker.func_wrap(module, name, random_get),
+        "sched_yield" => linker.func_wrap(module, name, sched_yield),
+        _ => define_without_effect(linker, module, name, signature),
     }?;
     Ok(())
 }
@@ -49,76 +50,144 @@ const SUCCESS: Errno = 0;
 const EBADF: Errno = 8;
 const EFAULT: Errno = 21;
 const EINVAL: Errno = 28;
-const ENOSYS: Errno = 52;
+const ENOTSUP: Errno = 58;
 const ESPIPE: Errno = 70;
 
-/// Functions on files return `EBADF`, all others `ENOSYS`.
-fn define_unsupported<'a>(
+/// What a function without an effect returns for standard input, and for the other two streams. For
+/// all other file descriptors, which do not exist, it returns `EBADF`.
+fn stream_errnos(function: &str) -> (Errno, Errno) {
+    match function {
+        // The streams stay open.
+        "fd_close" | "fd_datasync" | "fd_sync" => (SUCCESS, SUCCESS),
+        // They never block, and all that is written is appended.
+        "fd_fdstat_set_flags" | "fd_fdstat_set_rights" => (SUCCESS, SUCCESS),
+        "fd_seek" | "fd_tell" => (ESPIPE, ESPIPE),
+        "fd_pread" => (ESPIPE, EBADF),
+        "fd_pwrite" => (EBADF, ESPIPE),
+        "fd_allocate" | "fd_renumber" => (ENOTSUP, ENOTSUP),
+        // Functions on regular files, directories and sockets.
+        _ => (EBADF, EBADF),
+    }
+}
+
+/// Defines a function that only returns an error number, which depends on its first parameter, a
+/// file descriptor.
+fn define_without_effect<'a>(
     linker: &'a mut Linker<HostState>,
+    module: &str,
     name: &str,
     signature: &Signature,
 ) -> Result<&'a mut Linker<HostState>, LinkerError> {
-    let on_files = ["fd_", "path_", "sock_"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix));
-    let errno = if on_files { EBADF } else { ENOSYS };
-    let function = move |_: Caller<'_, HostState>, _: &[Val], results: &mut [Val]| {
+    let (input, output) = stream_errnos(name);
+    let function = move |mut caller: Caller<'_, HostState>, params: &[Val], results: &mut [Val]| {
+        charge(&mut caller, CALL);
+        let errno = match params {
+            [Val::I32(0), ..] => input,
+            [Val::I32(1 | 2), ..] => output,
+            _ => EBADF,
+        };
         results[0] = Val::I32(errno.cast_signed());
         Ok(())
     };
-    linker.func_new(
-        WASI,
-        name,
-        crate::guest::engine::func_type(signature),
-        function,
-    )
+    let ty = crate::guest::engine::func_type(signature);
+    linker.func_new(module, name, ty, function)
 }
 
 /// The number of arguments or variables, and their total length.
 fn sizes_get(mut caller: Caller<'_, HostState>, count: u32, bytes: u32) -> Errno {
+    charge(&mut caller, CALL);
     let (memory, _) = memory(&mut caller);
     errno(write(memory, count, &[0; 4]).and_then(|()| write(memory, bytes, &[0; 4])))
 }
 
-const REALTIME: u32 = 0;
-const MONOTONIC: u32 = 1;
+/// No arguments or variables.
+fn get_none(mut caller: Caller<'_, HostState>, _: u32, _: u32) -> Errno {
+    charge(&mut caller, CALL);
+    SUCCESS
+}
 
 fn clock_res_get(mut caller: Caller<'_, HostState>, clock: u32, resolution: u32) -> Errno {
+    charge(&mut caller, CALL);
     let (memory, _) = memory(&mut caller);
-    match clock {
-        REALTIME | MONOTONIC => errno(write(memory, resolution, &1_u64.to_le_bytes())),
-        _ => EINVAL,
+    match ClockId::decode(clock) {
+        Some(_) => errno(write(memory, resolution, &1_u64.to_le_bytes())),
+        None => EINVAL,
     }
 }
 
-/// The time of the running event; it does not advance while the guest runs.
+/// The time does not advance while the guest runs.
 fn clock_time_get(
     mut caller: Caller<'_, HostState>,
     clock: u32,
     _precision: u64,
     time: u32,
 ) -> Errno {
+    charge(&mut caller, CALL);
     let (memory, state) = memory(&mut caller);
-    let nanos = match clock {
-        REALTIME => state.clock.realtime(),
-        MONOTONIC => state.clock.monotonic(),
-        _ => return EINVAL,
-    };
-    errno(write(memory, time, &nanos.to_le_bytes()))
+    match ClockId::decode(clock) {
+        Some(clock) => errno(write(memory, time, &state.clock.show(clock).to_le_bytes())),
+        None => EINVAL,
+    }
 }
 
-/// The standard streams are character devices; two of them are writable.
+/// The file type of the streams. A C library writes line by line to such a device.
+const CHARACTER_DEVICE: u8 = 2;
+
+/// What the streams are, and which functions they have.
 fn fd_fdstat_get(mut caller: Caller<'_, HostState>, fd: u32, stat: u32) -> Errno {
-    const CHARACTER_DEVICE: u8 = 2;
-    const RIGHT_TO_WRITE: u8 = 1 << 6;
+    const APPEND: u8 = 1 << 0;
+    const SYNC: u64 = 1 << 0 | 1 << 4;
+    const READ: u64 = 1 << 1;
+    const SET_FLAGS: u64 = 1 << 3;
+    const WRITE: u64 = 1 << 6;
+    const FILESTAT_GET: u64 = 1 << 21;
+    const POLL: u64 = 1 << 27;
+    charge(&mut caller, CALL);
+    let (flags, rights) = match fd {
+        0 => (0, READ),
+        1 | 2 => (APPEND, WRITE),
+        _ => return EBADF,
+    };
+    let rights = rights | SYNC | SET_FLAGS | FILESTAT_GET | POLL;
+    let mut bytes = [0; 24];
+    bytes[0] = CHARACTER_DEVICE;
+    bytes[2] = flags;
+    bytes[8..16].copy_from_slice(&rights.to_le_bytes());
+    let (memory, _) = memory(&mut caller);
+    errno(write(memory, stat, &bytes))
+}
+
+/// All that is known of a stream is its type.
+fn fd_filestat_get(
+    mut caller: Caller<'_, HostState>,
+    version: WasiVersion,
+    fd: u32,
+    stat: u32,
+) -> Errno {
+    charge(&mut caller, CALL);
     if fd > 2 {
         return EBADF;
     }
-    let mut bytes = [0; 24];
-    bytes[0] = CHARACTER_DEVICE;
-    bytes[8] = if fd == 0 { 0 } else { RIGHT_TO_WRITE };
+    let mut bytes = [0; 64];
+    bytes[16] = CHARACTER_DEVICE;
     let (memory, _) = memory(&mut caller);
-    errno(write(memory, stat, &bytes))
+    errno(write(memory, stat, &bytes[..version.filestat_len()]))
+}
+
+/// Standard input is at its end.
+fn fd_read(
+    mut caller: Caller<'_, HostState>,
+    fd: u32,
+    _buffers: u32,
+    _count: u32,
+    bytes_read: u32,
+) -> Errno {
+    charge(&mut caller, CALL);
+    if fd != 0 {
+        return EBADF;
+    }
+    let (memory, _) = memory(&mut caller);
+    errno(write(memory, bytes_read, &[0; 4]))
 }
 
 /// POSIX's `IOV_MAX`.
@@ -133,11 +202,10 @@ fn fd_write(
     count: u32,
     written: u32,
 ) -> Errno {
-    if !(1..=2).contains(&fd) {
-        return EBADF;
-    }
-    if count > MAX_BUFFERS {
-        return EINVAL;
+    let is_output = (1..=2).contains(&fd);
+    if !is_output || count > MAX_BUFFERS {
+        charge(&mut caller, CALL);
+        return if is_output { EINVAL } else { EBADF };
     }
     let (memory, state) = memory(&mut caller);
     // It may end a line that began on the other stream.
@@ -197,21 +265,44 @@ fn buffer_at(memory: &[u8], buffers: u32, i: u32) -> Option<&[u8]> {
     memory.get(word(0) as usize..)?.get(..word(4) as usize)
 }
 
-/// Random bytes, derived from the seed. More than 64 KiB are refused, to bound one call.
-fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Errno {
-    if len > MAX_BYTES_PER_CALL {
-        return EINVAL;
+fn proc_exit(code: i32) -> Result<(), Error> {
+    Err(fault(FaultCause::Exit { code }))
+}
+
+/// Raising a signal ends the guest, as it ends a process that does not handle it, with the exit code
+/// that a shell would show.
+fn proc_raise(mut caller: Caller<'_, HostState>, signal: u32) -> Result<Errno, Error> {
+    charge(&mut caller, CALL);
+    match signal {
+        0 => Ok(SUCCESS),
+        1..=30 => Err(fault(FaultCause::Exit {
+            code: 128 + signal.cast_signed(),
+        })),
+        _ => Ok(EINVAL),
     }
-    charge(&mut caller, CALL + u64::from(len));
-    let (memory, state) = memory(&mut caller);
-    let Some(bytes) = memory
-        .get_mut(ptr as usize..)
-        .and_then(|rest| rest.get_mut(..len as usize))
-    else {
+}
+
+/// Random bytes, derived from the seed.
+fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Errno {
+    charge(&mut caller, CALL);
+    if slice(memory(&mut caller).0, ptr, len as usize).is_none() {
         return EFAULT;
-    };
-    state.random.fill(bytes);
+    }
+    charge(&mut caller, u64::from(len));
+    let (memory, state) = memory(&mut caller);
+    state
+        .random
+        .fill(&mut memory[ptr as usize..][..len as usize]);
     SUCCESS
+}
+
+fn sched_yield(mut caller: Caller<'_, HostState>) -> Errno {
+    charge(&mut caller, CALL);
+    SUCCESS
+}
+
+fn slice(memory: &[u8], ptr: u32, len: usize) -> Option<&[u8]> {
+    memory.get(ptr as usize..)?.get(..len)
 }
 
 fn write(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
