@@ -50,6 +50,8 @@ static TEMPLATES: LazyLock<[Templates; 2]> = LazyLock::new(|| {
         (import "wasi_snapshot_preview1" "environ_sizes_get" (func (param i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "fd_fdstat_get" (func (param i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+        (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_unstable" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "path_open"
             (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
     let module =

@@ -24,7 +24,7 @@ pub(crate) use self::{
     check::{ModuleShape, check},
     description::{ENV, Handlers, MEMORY, Parameters},
     versions::find_versions,
-    wasi::{CONSTRUCTOR, ClockId, WasiVersion},
+    wasi::{CONSTRUCTOR, ClockId, PollResult, SubscribedEvent, Subscription, WasiVersion},
 };
 #[doc(hidden)]
 pub use self::{

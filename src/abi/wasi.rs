@@ -51,6 +51,40 @@ impl WasiVersion {
             Self::Preview1 => 64,
         }
     }
+
+    /// The length of a `subscription`.
+    pub(crate) const fn subscription_len(self) -> usize {
+        match self {
+            Self::Preview0 => 56,
+            Self::Preview1 => 48,
+        }
+    }
+
+    /// Decodes a `subscription`. None if it is too short or has a number that WASI does not define.
+    pub(crate) fn decode_subscription(self, bytes: &[u8]) -> Option<Subscription> {
+        // Preview 0 has an identifier of the clock before its number.
+        let clock = match self {
+            Self::Preview0 => 24,
+            Self::Preview1 => 16,
+        };
+        Some(Subscription {
+            userdata: u64::from_le_bytes(array(bytes, 0)?),
+            event: match bytes.get(8)? {
+                0 => SubscribedEvent::Clock {
+                    clock: ClockId::decode(u32::from_le_bytes(array(bytes, clock)?))?,
+                    timeout: u64::from_le_bytes(array(bytes, clock + 8)?),
+                    is_absolute: match u16::from_le_bytes(array(bytes, clock + 24)?) {
+                        0 => false,
+                        1 => true,
+                        _ => return None,
+                    },
+                },
+                1 => SubscribedEvent::Readable(u32::from_le_bytes(array(bytes, 16)?)),
+                2 => SubscribedEvent::Writable(u32::from_le_bytes(array(bytes, 16)?)),
+                _ => return None,
+            },
+        })
+    }
 }
 
 const ADDED_IN_PREVIEW_1: &str = "sock_accept";
@@ -72,6 +106,61 @@ impl ClockId {
             _ => None,
         }
     }
+}
+
+/// What `poll_oneoff` is to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) userdata: u64,
+    pub(crate) event: SubscribedEvent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SubscribedEvent {
+    Clock {
+        clock: ClockId,
+        /// In nanoseconds: a time of the clock if it is absolute, else from now.
+        timeout: u64,
+        is_absolute: bool,
+    },
+    /// A file descriptor can be read.
+    Readable(u32),
+    /// A file descriptor can be written.
+    Writable(u32),
+}
+
+/// The result of `poll_oneoff` for a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PollResult {
+    pub(crate) errno: u16,
+    /// Bytes that can be read or written.
+    pub(crate) available: u64,
+    /// The other end is closed.
+    pub(crate) is_hung_up: bool,
+}
+
+impl Subscription {
+    /// The length of an `event`.
+    pub(crate) const EVENT_LEN: usize = 32;
+
+    /// Encodes the `event` that responds to it.
+    pub(crate) fn encode_event(&self, result: PollResult) -> [u8; Self::EVENT_LEN] {
+        let mut bytes = [0; Self::EVENT_LEN];
+        bytes[..8].copy_from_slice(&self.userdata.to_le_bytes());
+        bytes[8..10].copy_from_slice(&result.errno.to_le_bytes());
+        bytes[10] = match self.event {
+            SubscribedEvent::Clock { .. } => 0,
+            SubscribedEvent::Readable(_) => 1,
+            SubscribedEvent::Writable(_) => 2,
+        };
+        bytes[16..24].copy_from_slice(&result.available.to_le_bytes());
+        bytes[24] = result.is_hung_up.into();
+        bytes
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
 }
 
 /// All of preview 1. Source: `wasi_snapshot_preview1.witx`.

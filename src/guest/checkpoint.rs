@@ -2,6 +2,7 @@
 
 use super::{
     Buffer, Guest,
+    clock::GuestClock,
     memory::{grow, is_zero, page_bytes},
     rng::{self, Random},
 };
@@ -15,6 +16,7 @@ pub(crate) struct Checkpoint {
     memory: Image,
     globals: Vec<Val>,
     deadline: Option<Instant>,
+    clock: GuestClock,
     random: Random,
     memory_refused: bool,
     buffer: Buffer,
@@ -41,6 +43,7 @@ impl Checkpoint {
             memory,
             globals,
             deadline: state.deadline,
+            clock: state.clock,
             random: state.random.fork(),
             memory_refused: state.limiter.memory_refused,
             buffer: guest.buffer,
@@ -59,6 +62,7 @@ impl Checkpoint {
         }
         let state = guest.store.data_mut();
         state.deadline = self.deadline;
+        state.clock = self.clock;
         state.random = self.random.fork();
         state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;

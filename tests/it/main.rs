@@ -19,6 +19,7 @@ mod host;
 mod instructions;
 mod limits;
 mod outputs;
+mod poll_oneoff;
 mod published;
 mod restart;
 #[cfg(feature = "rollback")]

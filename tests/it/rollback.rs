@@ -47,7 +47,11 @@ fn ledger() -> String {
     let imports = r#"
         (import "env" "send_binary" (func $send_binary (param i32 i32 i32)))
         (import "env" "set_timer" (func $set_timer (param i32)))
-        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))"#;
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "poll_oneoff"
+            (func $poll (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "clock_time_get"
+            (func $clock (param i32 i64 i32) (result i32)))"#;
     let change = "(call $change (i32.load8_u (local.get 1)))";
     let more = r#"
         (global $texts (mut i32) (i32.const 0))
@@ -70,10 +74,18 @@ fn ledger() -> String {
                 (then (drop (call $random (i32.const 32) (i32.const 6)))))
             (if (i32.and (local.get 0) (i32.const 2))
                 (then (call $set_timer (i32.add (local.get 0) (i32.const 1)))))
+            (if (i32.and (local.get 0) (i32.const 4))
+                (then
+                    ;; Sleep that many milliseconds.
+                    (i64.store (i32.const 6024)
+                        (i64.mul (i64.extend_i32_u (local.get 0)) (i64.const 1000000)))
+                    (drop (call $poll
+                        (i32.const 6000) (i32.const 6100) (i32.const 1) (i32.const 6090)))))
+            (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 40)))
             (i32.store (i32.const 16) (global.get $texts))
             (f64.store (i32.const 20) (global.get $sum))
             (i32.store (i32.const 28) (memory.size))
-            (call $send_binary (i32.const 0) (i32.const 16) (i32.const 24))
+            (call $send_binary (i32.const 0) (i32.const 16) (i32.const 32))
             (call $send_binary (i32.const 0) (i32.const 5000) (i32.const 64)))"#;
     guest_0_2(
         imports,

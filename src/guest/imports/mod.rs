@@ -1,6 +1,7 @@
 //! The functions that a guest may call.
 
 mod context;
+mod poll;
 mod stateroom;
 mod wasi;
 

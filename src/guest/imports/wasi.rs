@@ -1,4 +1,4 @@
-//! WASI for rooms: printing, clocks, random numbers and exit. There are no files, no arguments
+//! WASI for rooms: printing, clocks, random numbers, sleep and exit. There are no files, no arguments
 //! and no environment.
 //!
 //! Pointers outside of the memory return `EFAULT`.
@@ -6,6 +6,7 @@
 use super::{
     super::host_state::HostState,
     context::{CALL, charge, fault, memory},
+    poll::poll_oneoff,
 };
 use crate::{
     abi::{ClockId, Signature, WasiVersion},
@@ -36,6 +37,17 @@ pub(super) fn define(
         ),
         "fd_read" => linker.func_wrap(module, name, fd_read),
         "fd_write" => linker.func_wrap(module, name, fd_write),
+        "poll_oneoff" => linker.func_wrap(
+            module,
+            name,
+            move |caller: Caller<'_, HostState>,
+                  subscriptions: u32,
+                  events: u32,
+                  count: u32,
+                  written: u32| {
+                poll_oneoff(caller, version, subscriptions, events, count, written)
+            },
+        ),
         "proc_exit" => linker.func_wrap(module, name, proc_exit),
         "proc_raise" => linker.func_wrap(module, name, proc_raise),
         "random_get" => linker.func_wrap(module, name, random_get),
@@ -45,11 +57,11 @@ pub(super) fn define(
     Ok(())
 }
 
-type Errno = u32;
-const SUCCESS: Errno = 0;
-const EBADF: Errno = 8;
-const EFAULT: Errno = 21;
-const EINVAL: Errno = 28;
+pub(super) type Errno = u32;
+pub(super) const SUCCESS: Errno = 0;
+pub(super) const EBADF: Errno = 8;
+pub(super) const EFAULT: Errno = 21;
+pub(super) const EINVAL: Errno = 28;
 const ENOTSUP: Errno = 58;
 const ESPIPE: Errno = 70;
 
@@ -115,7 +127,7 @@ fn clock_res_get(mut caller: Caller<'_, HostState>, clock: u32, resolution: u32)
     }
 }
 
-/// The time does not advance while the guest runs.
+/// The time does not advance while the guest runs, except by what it sleeps.
 fn clock_time_get(
     mut caller: Caller<'_, HostState>,
     clock: u32,
@@ -193,7 +205,7 @@ fn fd_read(
 /// POSIX's `IOV_MAX`.
 const MAX_BUFFERS: u32 = 1024;
 /// The most that one call writes; the caller repeats it for the rest.
-const MAX_BYTES_PER_CALL: u32 = 64 << 10;
+pub(super) const MAX_BYTES_PER_CALL: u32 = 64 << 10;
 
 fn fd_write(
     mut caller: Caller<'_, HostState>,
@@ -301,11 +313,11 @@ fn sched_yield(mut caller: Caller<'_, HostState>) -> Errno {
     SUCCESS
 }
 
-fn slice(memory: &[u8], ptr: u32, len: usize) -> Option<&[u8]> {
+pub(super) fn slice(memory: &[u8], ptr: u32, len: usize) -> Option<&[u8]> {
     memory.get(ptr as usize..)?.get(..len)
 }
 
-fn write(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
+pub(super) fn write(memory: &mut [u8], ptr: u32, bytes: &[u8]) -> Option<()> {
     memory
         .get_mut(ptr as usize..)?
         .get_mut(..bytes.len())?
