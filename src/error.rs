@@ -46,7 +46,7 @@ pub enum LoadError {
         problems: Vec<AbiProblem>,
     },
     /// The module has an instruction that wasmi 2.0.0 executes incorrectly: a vector lane store at an
-    /// offset of 65,536 or more.
+    /// offset of 65,536 or more, or to another memory than the first.
     #[cfg(feature = "simd")]
     Misread {
         /// Its name.
@@ -83,8 +83,8 @@ impl fmt::Display for LoadError {
             #[cfg(feature = "simd")]
             Self::Misread { instruction } => write!(
                 f,
-                "the module uses {instruction} with an offset of 65536 or more, which the interpreter \
-                 executes incorrectly"
+                "the module uses {instruction} with an offset of 65536 or more or on a second memory, \
+                 which the interpreter executes incorrectly"
             ),
             Self::HiddenState { what } => {
                 write!(f, "the module cannot be rolled back, since it uses {what}")

@@ -22,7 +22,8 @@ pub struct HeapEstimate {
     /// For each room: the guest's initial memory, its functions, globals, tables and all else that the
     /// module declares, its stack at its limit, buffers for a few short messages.
     pub room: usize,
-    /// The part of `room` that is the guest's initial memory, one allocation.
+    /// The part of `room` that is the guest's initial memory, one allocation (for each memory, if a
+    /// module has several).
     pub memory: usize,
 }
 

@@ -22,7 +22,7 @@ use core::fmt;
 pub struct Limits {
     /// Length of a module in bytes. Default 16 MiB, small 128 KiB.
     pub max_module_bytes: usize,
-    /// Linear memory of one room in bytes. Default 64 MiB, small 64 KiB.
+    /// Linear memory of one room in bytes, all of its memories together. Default 64 MiB, small 64 KiB.
     pub max_memory_bytes: usize,
     /// Elements of all tables of one room in total. Default 65,536, small 1,024.
     pub max_table_elements: usize,

@@ -22,6 +22,7 @@ pub(crate) struct Structure {
     globals: usize,
     exports: usize,
     tables: usize,
+    pub(crate) memories: usize,
     data_segments: usize,
     data_bytes: usize,
     element_segments: usize,
@@ -33,6 +34,8 @@ pub(crate) struct Structure {
 
 /// Each costs some bytes even when it is empty.
 pub(crate) const MAX_TABLES: usize = 64;
+/// The same.
+pub(crate) const MAX_MEMORIES: usize = 64;
 
 /// What one room of a module takes of the host's heap and time, besides its linear memory.
 ///
@@ -49,6 +52,7 @@ const GLOBAL: Weight = weight(7, 30);
 const EXPORT: Weight = weight(11, 300);
 const IMPORT: Weight = weight(14, 200);
 const TABLE: Weight = weight(14, 60);
+const MEMORY: Weight = weight(20, 60);
 const TABLE_ELEMENT: Weight = weight(1, 1);
 const SEGMENT: Weight = weight(9, 50);
 const SEGMENT_ELEMENT: Weight = weight(1, 4);
@@ -115,18 +119,21 @@ impl Structure {
     }
 
     fn count_memory(&mut self, ty: &wasmparser::MemoryType) {
+        self.memories += 1;
         let page_bytes = 1_u64 << ty.page_size_log2.unwrap_or(16).min(16);
         let bytes = ty.initial.saturating_mul(page_bytes);
         self.memory_bytes = self.memory_bytes.saturating_add(bytes);
     }
 
-    fn parts(&self) -> [(usize, Weight); 9] {
+    fn parts(&self) -> [(usize, Weight); 10] {
         [
             (self.functions, FUNCTION),
             (self.globals, GLOBAL),
             (self.exports, EXPORT),
             (self.imports, IMPORT),
             (self.tables, TABLE),
+            // Every instance has one.
+            (self.memories.saturating_sub(1), MEMORY),
             (to_usize(self.table_elements), TABLE_ELEMENT),
             (self.data_segments, SEGMENT),
             (self.element_segments, SEGMENT),
@@ -162,6 +169,7 @@ impl Structure {
                 limits.max_memory_bytes,
             ),
             ("tables", self.tables as u64, MAX_TABLES),
+            ("memories", self.memories as u64, MAX_MEMORIES),
             (
                 "initial elements in its tables",
                 self.table_elements,

@@ -75,7 +75,7 @@ fn room(random: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
         exports: Some(exports.clone()),
         allow_start_export: bool::arbitrary(random)?,
         min_memories: 1,
-        max_memories: 1,
+        max_memories: 3,
         // Above the limits, so that inputs reach them.
         max_memory32_bytes: 8 << 20,
         max_table_elements: 1_200,
@@ -92,7 +92,7 @@ fn room(random: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
     Ok(with_memory(&module.to_bytes()))
 }
 
-/// Exports the memory, which wasm-smith leaves out.
+/// Exports the first memory, which wasm-smith leaves out.
 fn with_memory(wasm: &[u8]) -> Vec<u8> {
     struct WithMemory;
 

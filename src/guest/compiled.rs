@@ -72,7 +72,7 @@ fn measured(wasm: &[u8], limits: &Limits) -> Result<Structure, LoadError> {
     structure.check(limits)?;
     // The bug is of tail calls, which are not used on these targets; see Cargo.toml.
     if cfg!(not(any(target_arch = "riscv32", target_os = "none"))) {
-        let count = count_grows(wasm);
+        let count = count_grows(wasm, structure.memories);
         if count > MAX_GROWS_IN_FUNCTION {
             return Err(LoadError::TooMany {
                 what: "instructions in one function that grow a memory or a table",

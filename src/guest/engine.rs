@@ -46,7 +46,7 @@ pub(super) fn engine(limits: &Limits, options: LoadOptions, structure: &Structur
         });
     // Proposals can be disabled only when the validator is compiled in.
     #[cfg(feature = "validate")]
-    config.wasm_multi_memory(false).wasm_custom_page_sizes(true);
+    config.wasm_custom_page_sizes(true);
     #[cfg(all(feature = "validate", feature = "simd"))]
     config
         .wasm_simd(options.simd)

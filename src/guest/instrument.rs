@@ -58,7 +58,7 @@ const PREFIX: &str = "stateroom-wasmi-host:global:";
 /// Why a module cannot be instrumented.
 enum InstrumentError {
     Invalid(BinaryReaderError),
-    /// It has state that cannot be restored, because of this instruction or global.
+    /// It has state that cannot be restored, because of this instruction, global or memory.
     HiddenState(&'static str),
 }
 
@@ -82,6 +82,11 @@ fn export_globals(wasm: &[u8]) -> Result<(Vec<u8>, Vec<String>), InstrumentError
             for operator in body.get_operators_reader()? {
                 refuse_hidden_state(&operator?)?;
             }
+        }
+        if let Payload::MemorySection(memories) = &payload
+            && memories.count() > 1
+        {
+            return Err(InstrumentError::HiddenState("a second memory"));
         }
         // Imported globals, which would shift the indices, are refused by the ABI.
         if let Payload::GlobalSection(globals) = &payload {

@@ -143,9 +143,9 @@ impl Guest {
         self.buffer.len > 0 && !self.buffer.owned_by_guest
     }
 
-    /// Current size of the linear memory in bytes.
+    /// Current size of all linear memories in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.exports.memory.data(&*self.store).len()
+        self.store.data().limiter.memory_bytes
     }
 
     /// Returns zero pages of the memory to the operating system; returns their size in bytes.

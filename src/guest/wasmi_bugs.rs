@@ -27,8 +27,9 @@ pub(super) const MAX_UNINTERRUPTED_FUEL: u64 = 1 << 17;
 /// of a function's straight code is taken all at once, very many would run without a pause.
 pub(super) const MAX_GROWS_IN_FUNCTION: u64 = 64;
 
-/// How many instructions that grow something the function has that has most of them.
-pub(super) fn count_grows(wasm: &[u8]) -> u64 {
+/// How many instructions that grow something the function has that has most of them, in a module with
+/// so many memories.
+pub(super) fn count_grows(wasm: &[u8], memories: usize) -> u64 {
     let bodies = Parser::new(0)
         .parse_all(wasm)
         .map_while(Result::ok)
@@ -37,7 +38,7 @@ pub(super) fn count_grows(wasm: &[u8]) -> u64 {
             _ => None,
         });
     bodies
-        .filter(|body| may_have_many_grows(body.as_bytes()))
+        .filter(|body| may_have_many_grows(body.as_bytes(), memories))
         .map(|body| {
             let operators = body.get_operators_reader().into_iter().flatten();
             let is_grow = |operator: &Operator<'_>| {
@@ -53,17 +54,18 @@ pub(super) fn count_grows(wasm: &[u8]) -> u64 {
 }
 
 /// A quick search for the bytes of these instructions; it may have false positives.
-fn may_have_many_grows(body: &[u8]) -> bool {
+fn may_have_many_grows(body: &[u8], memories: usize) -> bool {
     // The index of a memory or table follows, in one byte or as a longer LEB128.
-    let pairs = body
-        .windows(2)
-        .filter(|pair| matches!(pair, [0x40, 0 | 0x80] | [0xfc, 0x0f | 0x8f]));
+    let pairs = body.windows(2).filter(|pair| match pair {
+        [0x40, index] => usize::from(index & 0x7f) < memories,
+        _ => matches!(pair, [0xfc, 0x0f | 0x8f]),
+    });
     pairs.count() as u64 > MAX_GROWS_IN_FUNCTION
 }
 
-/// wasmi misreads `v128.store8_lane` and `v128.store16_lane` with an offset of more than 16 bits,
-/// and then reads beyond its own stack, which is undefined behaviour. Compilers hardly ever emit
-/// such offsets, so a module that has one is refused.
+/// wasmi misreads `v128.store8_lane` and `v128.store16_lane` with an offset of more than 16 bits or
+/// to any memory but the first, and then reads beyond its own stack, which is undefined behaviour.
+/// Compilers hardly ever emit such instructions, so a module that has one is refused.
 #[cfg(feature = "simd")]
 mod lane_stores {
     use wasmparser::{FunctionBody, Operator, Parser, Payload};
@@ -91,15 +93,13 @@ mod lane_stores {
             .map_while(Result::ok);
         operators
             .filter_map(|operator| match operator {
-                Operator::V128Store8Lane { memarg, .. } => {
-                    Some((memarg.offset, "v128.store8_lane"))
-                }
-                Operator::V128Store16Lane { memarg, .. } => {
-                    Some((memarg.offset, "v128.store16_lane"))
-                }
+                Operator::V128Store8Lane { memarg, .. } => Some((memarg, "v128.store8_lane")),
+                Operator::V128Store16Lane { memarg, .. } => Some((memarg, "v128.store16_lane")),
                 _ => None,
             })
-            .find_map(|(offset, name)| (offset > u16::MAX.into()).then_some(name))
+            .find_map(|(memarg, name)| {
+                (memarg.offset > u16::MAX.into() || memarg.memory != 0).then_some(name)
+            })
     }
 
     /// A quick search for the bytes of these instructions: the prefix of SIMD, then 0x58 or 0x59,

@@ -252,6 +252,45 @@ fn an_import_may_be_imported_twice_and_reexported() {
     );
 }
 
+#[test]
+fn the_exported_memory_need_not_be_the_first() {
+    // Payloads, texts and versions are in the exported one, which is the second.
+    let text = speaker(
+        &[(
+            "message",
+            "(call $send_message (local.get 0) (local.get 1) (local.get 2))
+             (i32.store 0 (local.get 1) (i32.const 0))
+             (call $send_message (local.get 0) (local.get 1) (local.get 2))
+             (memory.copy 0 1 (i32.const 100) (local.get 1) (local.get 2))
+             (memory.copy 1 0 (i32.const 200) (i32.const 100) (local.get 2))
+             (call $send_message (local.get 0) (i32.const 200) (local.get 2))",
+        )],
+        r#"(data (memory 1) (i32.const 32) "\01")
+           (global (export "JAMSOCKET_API_VERSION") i32 (i32.const 32))"#,
+    )
+    .replacen("(memory (export", "(memory $first 1) (memory (export", 1);
+    let other_version = text.replace(
+        r#"(data (memory 1) (i32.const 32) "\01")"#,
+        r#"(data (memory 0) (i32.const 32) "\02")"#,
+    );
+    let mut room = room_of_one(&text, &Limits::default());
+    send(&mut room, "here");
+    let echo = (Client(ClientId(1)), "here".to_owned());
+    assert_eq!(
+        outputs(&mut room, Instant::ZERO),
+        [echo.clone(), echo.clone(), echo]
+    );
+    // What is in another memory is no version.
+    let cause = FaultCause::WrongVersion {
+        name: "JAMSOCKET_API_VERSION",
+        expected: 1,
+        found: 0,
+    };
+    let during = "initialize";
+    let other = crate::support::room(&module(&other_version));
+    assert_eq!(other.fault(), Some(&Fault { during, cause }));
+}
+
 /// A guest that exports the addresses of its version numbers.
 fn versioned(version: (&str, i32), protocol: (&str, i32), more: &str) -> String {
     let globals = format!(

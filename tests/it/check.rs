@@ -792,6 +792,16 @@ fn lane_stores_that_wasmi_misreads_are_rejected() {
             .expect("it is there");
         longer[at..at + 3].copy_from_slice(&[0xfd, 0x80 | number, 0]);
         assert!(refused(&longer));
+        // Any offset in another memory than the first.
+        let second = guest_0_2(
+            "",
+            &[(
+                "connect",
+                &format!("(v128.store{width}_lane 1 1 (i32.const 0) (i8x16.splat (i32.const 7)))"),
+            )],
+            "(memory 1)",
+        );
+        assert!(refused(&assemble(&second)));
         for compilation in [Compilation::Eager, Compilation::OnDemand] {
             let loaded = load(&guest(65_536), simd.compilation(compilation));
             assert!(matches!(loaded, Err(LoadError::Misread { .. })));

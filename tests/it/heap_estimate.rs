@@ -13,6 +13,8 @@ fn initial_memory_counts_up_to_the_limit() {
     let none = room("(module)");
     assert_eq!(room("(module (memory 1))"), none + 65_536);
     assert_eq!(room("(module (memory 3000 (pagesize 1)))"), none + 3000);
+    let two = "(module (memory 1500 (pagesize 1)) (memory 1500 (pagesize 1)))";
+    assert_eq!(room(two), none + 3000);
     assert_eq!(
         room("(module (memory 100))"),
         none + limits.max_memory_bytes

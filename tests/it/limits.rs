@@ -103,16 +103,60 @@ fn the_element_limit_covers_all_tables_together() {
 }
 
 #[test]
-fn a_module_may_have_64_tables_and_one_memory() {
-    let tables = |count: usize| guest_0_2("", &[], &"(table 1 funcref)".repeat(count));
+fn a_module_may_have_64_tables_and_64_memories() {
+    let with = |definition: &str, count: usize| guest_0_2("", &[], &definition.repeat(count));
     let limits = Limits::default();
-    assert_eq!(open(&tables(64), &limits).unwrap().fault(), None);
-    assert_eq!(too_many(&tables(65), &limits), ("tables", 65, 64));
-    let wasm = assemble(&guest_0_2("", &[], "(memory 1)"));
-    assert!(matches!(
-        Module::load(&wasm, &Limits::default()),
-        Err(LoadError::Invalid(_))
-    ));
+    for text in [with("(table 1 funcref)", 64), with("(memory 0)", 63)] {
+        assert_eq!(open(&text, &limits).unwrap().fault(), None);
+    }
+    let tables = with("(table 1 funcref)", 65);
+    assert_eq!(too_many(&tables, &limits), ("tables", 65, 64));
+    // The guest exports one more.
+    let memories = with("(memory 0)", 64);
+    assert_eq!(too_many(&memories, &limits), ("memories", 65, 64));
+}
+
+#[test]
+fn the_memory_limit_covers_all_memories_together() {
+    let four_pages = limits(|limits| limits.max_memory_bytes = 4 * PAGE);
+    let five = guest_0_2("", &[], "(memory 4)");
+    let (_, bytes, _) = too_many(&five, &four_pages);
+    assert_eq!(bytes, 5 * PAGE as u64);
+    let grow = |memory: &str, pages: u32| {
+        format!("(call $say (memory.grow {memory} (i32.const {pages})))")
+    };
+    let body = grow("$second", 3)
+        + &grow("$second", 1)
+        + &grow("$small", 0)
+        // Refused by its declared maximum, which changes nothing.
+        + &grow("$small", 1)
+        + &grow("0", 2)
+        + &grow("0", 1)
+        + &grow("$second", 1);
+    let text = speaker(
+        &[("message", &body)],
+        "(memory $second 1) (memory $small 0 0)",
+    );
+    let mut room = room_of_one(&text, &four_pages);
+    assert_eq!(room.stats().memory_bytes, 2 * PAGE);
+    send(&mut room, "go");
+    assert_eq!(numbers(&mut room, NOW), [-1, 1, 0, -1, -1, 1, -1]);
+    assert_eq!(room.stats().memory_bytes, 4 * PAGE);
+}
+
+#[test]
+fn a_growth_that_waits_for_fuel_counts_once() {
+    // Growing by 60 pages costs more than a slice.
+    let grow = |pages: u32| format!("(call $say (memory.grow (i32.const {pages})))");
+    let text = speaker(&[("message", &(grow(60) + &grow(2) + &grow(1)))], "");
+    let limits = limits(|limits| {
+        limits.max_memory_bytes = 63 * PAGE;
+        limits.fuel_per_slice = 1_000;
+    });
+    let mut room = room_of_one(&text, &limits);
+    send(&mut room, "go");
+    assert_eq!(numbers(&mut room, NOW), [1, 61, -1]);
+    assert_eq!(room.stats().memory_bytes, 63 * PAGE);
 }
 
 #[test]

@@ -658,6 +658,12 @@ fn modules_with_unrestorable_state_are_refused() {
         }
         Module::load(&wasm, &Limits::default()).expect("without rollback any state is allowed");
     }
+    let two = assemble(&guest_0_2("", &[], "(memory 0)"));
+    match load(&two, &Limits::default()) {
+        Err(LoadError::HiddenState { what }) => assert_eq!(what, "a second memory"),
+        other => panic!("{other:?}"),
+    }
+    module(&guest_0_2("", &[], "(memory 0)"));
 }
 
 #[test]

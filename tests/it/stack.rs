@@ -107,10 +107,18 @@ fn growing_in_a_start_function_or_by_single_bytes_takes_no_more_stack() {
 
 #[test]
 fn functions_that_grow_something_in_very_many_places_are_refused() {
-    for grow in ["memory.grow", "table.grow $t (ref.null func)"] {
+    for grow in [
+        "memory.grow",
+        "memory.grow $second",
+        "table.grow $t (ref.null func)",
+    ] {
         let text = |times| {
             let body = format!("(drop ({}))", grow_often(grow, times));
-            guest_0_2("", &[("timer", &body)], "(table $t 1 funcref)")
+            guest_0_2(
+                "",
+                &[("timer", &body)],
+                "(table $t 1 funcref) (memory $second 1)",
+            )
         };
         let load = |times| Module::load(&assemble(&text(times)), &Limits::default());
         assert!(load(64).is_ok());
