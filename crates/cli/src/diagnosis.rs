@@ -88,7 +88,6 @@ fn unsupported(wasm: &[u8]) -> Option<String> {
             WasmFeatures::SHARED_EVERYTHING_THREADS,
             "shared-everything threads",
         ),
-        (WasmFeatures::MULTI_MEMORY, "multiple memories"),
         (WasmFeatures::MEMORY64, "64-bit memories"),
         (WasmFeatures::EXCEPTIONS, "exceptions"),
         (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions"),
