@@ -82,7 +82,7 @@ pub(crate) fn problems(error: &LoadError, wasm: &[u8]) -> Vec<String> {
 /// Names the proposals that a module uses and the interpreter does not have; none if it is invalid
 /// with all of them, too.
 fn unsupported(wasm: &[u8]) -> Option<String> {
-    const PROPOSALS: [(WasmFeatures, &str); 10] = [
+    const PROPOSALS: [(WasmFeatures, &str); 9] = [
         (WasmFeatures::THREADS, "threads and atomics"),
         (
             WasmFeatures::SHARED_EVERYTHING_THREADS,
