@@ -440,19 +440,22 @@ impl Room {
         Ok(())
     }
 
+    #[inline]
     fn count_accepted(&mut self, event: &Event<'_>) {
         match event {
             Event::Message(..) => self.stats.messages_in += 1,
-            Event::Connect(client) => {
-                if let Err(at) = self.clients.binary_search(client) {
-                    self.clients.insert(at, *client);
-                }
+            Event::Connect(client) | Event::Disconnect(client) => self.toggle_client(*client),
+        }
+    }
+
+    /// Adds a client, or removes one that is connected.
+    #[inline(never)]
+    fn toggle_client(&mut self, client: ClientId) {
+        match self.clients.binary_search(&client) {
+            Ok(at) => {
+                self.clients.remove(at);
             }
-            Event::Disconnect(client) => {
-                if let Ok(at) = self.clients.binary_search(client) {
-                    self.clients.remove(at);
-                }
-            }
+            Err(at) => self.clients.insert(at, client),
         }
     }
 
