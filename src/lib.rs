@@ -166,7 +166,7 @@ pub use self::{
         SentMessage, Transport,
     },
     limits::{HostLimits, Limits, LimitsError},
-    load_options::{Compilation, LoadOptions},
+    load_options::{Compilation, LoadOptions, PayloadBuffer},
     module::Module,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,

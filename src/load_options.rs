@@ -6,6 +6,8 @@
 pub struct LoadOptions {
     /// When its functions are translated. Default [`Compilation::Lazy`].
     pub compilation: Compilation,
+    /// Whether its guests keep a buffer for payloads between events. Default [`PayloadBuffer::Auto`].
+    pub payload_buffer: PayloadBuffer,
     /// Whether its rooms may have the policy [`Rollback`](crate::FaultPolicy::Rollback). Loading
     /// then scans all instructions, and rewrites the module in memory. Modules with state outside of
     /// memory and globals are refused. Default false.
@@ -26,6 +28,7 @@ impl LoadOptions {
     pub const fn new() -> Self {
         Self {
             compilation: Compilation::Lazy,
+            payload_buffer: PayloadBuffer::Auto,
             #[cfg(feature = "rollback")]
             rollback: false,
             #[cfg(feature = "simd")]
@@ -33,7 +36,7 @@ impl LoadOptions {
         }
     }
 
-    setters! { compilation: Compilation }
+    setters! { compilation: Compilation, payload_buffer: PayloadBuffer }
 
     #[cfg(feature = "rollback")]
     setters! { rollback: bool }
@@ -68,4 +71,31 @@ pub enum Compilation {
     /// ([`InvalidFunction`](crate::FaultCause::InvalidFunction)), where the other modes refuse the
     /// module. So it is for modules that were checked before.
     OnDemand,
+}
+
+/// The export by which a module says that its buffer may be kept. Only its name counts: it may be a
+/// function, which is never called, or a global.
+pub(crate) const KEEP_PAYLOAD_BUFFER: &str = "stateroom_keep_payload_buffer";
+
+/// What happens to the buffer, allocated by a guest, that a payload is passed in.
+///
+/// The JIT hosts allocate, pass and free each payload, which takes three calls of the guest. To keep
+/// the buffer makes that one call, and is safe for a guest whose allocator hands out memory that
+/// nobody else uses until it is freed. That is not so for an allocator that takes back all memory
+/// when something is freed, nor for memory of a garbage collector that does not know of the buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PayloadBuffer {
+    /// It is kept for guests that are known to allow it, and else as [`PerEvent`](Self::PerEvent).
+    /// The default.
+    ///
+    /// These are modules with an export named `stateroom_keep_payload_buffer` (a function, which is
+    /// never called, or a global), and those of the published SDK `stateroom-wasm`: they export the
+    /// version numbers of their ABI and contain a text of the SDK in their data.
+    #[default]
+    Auto,
+    /// It is kept, and replaced by a longer one for a longer payload.
+    Keep,
+    /// It is allocated for each payload and freed after the event, as under the JIT hosts.
+    PerEvent,
 }

@@ -126,6 +126,14 @@ impl Module {
         &self.compiled.limits
     }
 
+    /// Whether its guests keep their buffer for payloads between events ([`PayloadBuffer`]).
+    ///
+    /// [`PayloadBuffer`]: crate::PayloadBuffer
+    #[must_use]
+    pub fn keeps_payload_buffer(&self) -> bool {
+        self.compiled.keeps_buffer
+    }
+
     /// Module, name and kind of each import, in order.
     pub fn imports(&self) -> impl Iterator<Item = (&str, &str, ExternKind)> {
         self.compiled.shape().imports.into_iter()

@@ -21,6 +21,11 @@ pub(crate) struct Abi {
     pub(crate) malloc: &'static str,
     /// Takes the pointer and the length back.
     pub(crate) free: &'static str,
+    /// Whether the room's id is allocated, written and freed before the first event, although no
+    /// handler takes it.
+    pub(crate) allocates_room_id: bool,
+    /// A text that modules of the published SDK contain, and no others.
+    pub(crate) sdk_text: &'static str,
     /// The exports that events are delivered to.
     pub(crate) handlers: Handlers<Handler>,
     /// An export that identifies this ABI even when the exports of another are complete.

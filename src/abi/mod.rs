@@ -57,15 +57,17 @@ impl AbiVersion {
         }
     }
 
-    /// Bytes of a call's payload in the guest's memory. The limits of messages and of room ids keep
-    /// this far below `u32::MAX`; larger lengths saturate, and the guest's allocator refuses them.
+    /// Bytes of a call's payload in the guest's memory; none if its handler takes no payload. The
+    /// limits of messages and of room ids keep this far below `u32::MAX`; larger lengths saturate, and
+    /// the guest's allocator refuses them.
     #[inline]
-    pub(crate) fn payload_len(self, call: &Call<'_>) -> u32 {
-        let len = match self {
-            Self::V0_2 => v0_2::payload(call).len(),
-            Self::V0_4 => v0_4::encoded_len(call),
+    pub(crate) fn payload_len(self, call: &Call<'_>) -> Option<u32> {
+        let len = match (self, call) {
+            (Self::V0_2, Call::Connect(_) | Call::Disconnect(_) | Call::Timer) => return None,
+            (Self::V0_2, _) => v0_2::payload(call).len(),
+            (Self::V0_4, _) => v0_4::encoded_len(call),
         };
-        u32::try_from(len).unwrap_or(u32::MAX)
+        Some(u32::try_from(len).unwrap_or(u32::MAX))
     }
 
     /// Writes a call's payload; `out` has its length.

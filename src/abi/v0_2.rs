@@ -10,6 +10,9 @@ pub(super) const ABI: Abi = Abi {
     name: "0.2",
     malloc: "jam_malloc",
     free: "jam_free",
+    allocates_room_id: false,
+    // Of a panic in `initialize`, which each version of the SDK's macro defines.
+    sdk_text: "Error parsing UTF-8 from host ",
     handlers: Handlers {
         init: Handler::new("initialize", Parameters::Payload),
         connect: Handler::new("connect", Parameters::Client),

@@ -17,6 +17,10 @@ pub(super) const ABI: Abi = Abi {
     name: "0.4",
     malloc: "stateroom_malloc",
     free: "stateroom_free",
+    // `stateroom-wasm-host` 0.4.4, `WasmHost::new`; from the time when a guest was given the id.
+    allocates_room_id: true,
+    // Of the file of a panic in `stateroom_recv`, which is in the SDK's crate.
+    sdk_text: "stateroom-wasm-0.4.",
     handlers: Handlers::all(Handler::new(RECV, Parameters::Payload)),
     identified_by: Some(RECV),
     imports: &[("stateroom_send", "ii:")],

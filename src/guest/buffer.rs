@@ -7,33 +7,45 @@ use super::{
 use crate::error::FaultCause;
 use wasmi::{Memory, Store};
 
+/// Where a payload goes. The default is none, which fits no payload, not even an empty one.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Buffer {
     pub(super) ptr: u32,
-    pub(super) len: u32,
+    /// The shortest length that does not fit.
+    pub(super) limit: u32,
     /// Whether the guest's allocator returned it and must free it.
     pub(super) owned_by_guest: bool,
 }
 
 impl Buffer {
-    /// The buffer at the pointer that the guest's allocator returned, in place of the one before.
+    pub(super) const fn len(self) -> u32 {
+        self.limit.saturating_sub(1)
+    }
+
+    /// The buffer at the pointer that the guest's allocator returned.
+    ///
+    /// Null is a valid pointer to no bytes. For more it means that the guest has no memory, and the
+    /// payload goes into pages that the host adds, which are kept in `pages` for the next time.
     pub(super) fn allocated(
         ptr: u32,
         len: u32,
-        before: Self,
+        pages: &mut Self,
         memory: Memory,
         store: &mut Store<HostState>,
     ) -> Result<Self, FaultCause> {
         let end = u64::from(ptr) + u64::from(len);
-        if ptr == 0 {
-            Self::in_new_pages(len, before, memory, store)
-                .ok_or(FaultCause::BadAllocation { ptr, len })
+        if ptr == 0 && len > 0 {
+            if len >= pages.limit {
+                *pages = Self::in_new_pages(len, *pages, memory, store)
+                    .ok_or(FaultCause::BadAllocation { ptr, len })?;
+            }
+            Ok(*pages)
         } else if end > memory.data(&*store).len() as u64 {
             Err(FaultCause::BadAllocation { ptr, len })
         } else {
             Ok(Self {
                 ptr,
-                len,
+                limit: len.saturating_add(1),
                 owned_by_guest: true,
             })
         }
@@ -52,12 +64,12 @@ impl Buffer {
     ) -> Option<Self> {
         let page_bytes = page_bytes(memory, store);
         // At least double, so that growing messages do not each leave a buffer behind.
-        let len = needed.max(before.len.saturating_mul(2)).max(1);
+        let len = needed.max(before.len().saturating_mul(2));
         let pages = len.div_ceil(page_bytes);
         let ptr = grow(memory, store, pages)?;
         Some(Self {
             ptr: u32::try_from(ptr).ok()?,
-            len: pages.checked_mul(page_bytes)?,
+            limit: pages.checked_mul(page_bytes)?.saturating_add(1),
             owned_by_guest: false,
         })
     }

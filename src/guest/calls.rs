@@ -1,8 +1,10 @@
 //! Delivers an event as a sequence of resumable calls.
 //!
-//! One event takes up to five calls of exports: a start function, a reactor's constructor, freeing the old buffer,
-//! allocating a larger one, and the handler of the event. Most events are the last alone. Each call
-//! has a function for what follows it, whether the call returned at once or after a pause.
+//! As under the JIT hosts, a payload is allocated, handled and freed: three calls of exports. Before
+//! the first event there are a start function, a reactor's constructor and, where the ABI has it, the
+//! room's id, which is allocated and freed again. A guest that keeps its buffer is called with the event alone,
+//! unless the payload is longer than the buffer: then that is freed and a longer one is allocated.
+//! Each call has a function for what follows it, whether it returned at once or after a pause.
 
 use super::{Guest, buffer::Buffer, fault, wasmi_bugs::MAX_UNINTERRUPTED_FUEL};
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
     error::{Fault, FaultCause},
     time::Instant,
 };
+use core::mem;
 use wasmi::{Error, TypedFunc, TypedResumableCall, TypedResumableCallOutOfFuel as OutOfFuel};
 
 /// How far a guest got within its slice.
@@ -24,9 +27,12 @@ pub(crate) enum Progress {
 /// A call that ran out of fuel.
 pub(super) enum Pending {
     Startup(OutOfFuel<()>),
+    /// Frees a buffer that another is to replace.
     Free(OutOfFuel<()>),
     Malloc(OutOfFuel<u32>),
     Deliver(OutOfFuel<()>),
+    /// Frees the buffer of the event that was handled.
+    Release(OutOfFuel<()>),
 }
 
 /// The calls of an event, to name the one that failed.
@@ -67,34 +73,56 @@ impl Guest {
             _ => state.begin_event(now),
         }
         self.fuel.begin_event();
-        self.run(call, slice)
+        let before = self.fuel.used;
+        self.fuel
+            .grant(&mut self.store, slice.min(MAX_UNINTERRUPTED_FUEL));
+        let result = self.run_steps(call);
+        match self.end_slice(call, result)? {
+            Progress::Paused if slice > MAX_UNINTERRUPTED_FUEL => {
+                self.run_on(call, slice.saturating_sub(self.fuel.used - before))
+            }
+            progress => Ok(progress),
+        }
     }
 
     /// Goes on after a pause; `call` is the one that the event began with.
     pub(crate) fn resume(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         debug_assert!(self.is_paused(), "there is a pending call to resume");
-        self.run(call, slice)
+        if slice > MAX_UNINTERRUPTED_FUEL {
+            return self.run_on(call, slice);
+        }
+        self.resume_uninterrupted(call, slice)
     }
 
-    /// Runs the guest for one slice.
-    fn run(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
-        let mut left = slice;
-        while left > MAX_UNINTERRUPTED_FUEL {
+    /// Resumes a paused guest again and again, until nothing is left of its slice.
+    #[cold]
+    fn run_on(&mut self, call: &Call<'_>, mut left: u64) -> Result<Progress, Fault> {
+        while left > 0 {
             let before = self.fuel.used;
-            if self.run_uninterrupted(call, MAX_UNINTERRUPTED_FUEL)? == Progress::Done {
+            let fuel = left.min(MAX_UNINTERRUPTED_FUEL);
+            if self.resume_uninterrupted(call, fuel)? == Progress::Done {
                 return Ok(Progress::Done);
             }
-            left = left.saturating_sub(self.fuel.used - before);
+            // What is less than the next instruction needs is left for no other.
+            left = match left - fuel {
+                0 => 0,
+                _ => left.saturating_sub(self.fuel.used - before),
+            };
         }
-        self.run_uninterrupted(call, left)
+        Ok(Progress::Paused)
     }
 
-    fn run_uninterrupted(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
-        self.fuel.grant(&mut self.store, slice);
+    fn resume_uninterrupted(&mut self, call: &Call<'_>, fuel: u64) -> Result<Progress, Fault> {
+        self.fuel.grant(&mut self.store, fuel);
         let result = match self.pending.take() {
-            None => self.run_steps(call),
             Some(pending) => self.resume_steps(pending, call),
+            None => Ok(()),
         };
+        self.end_slice(call, result)
+    }
+
+    #[inline(always)]
+    fn end_slice(&mut self, call: &Call<'_>, result: Result<(), Stop>) -> Result<Progress, Fault> {
         let result = match call {
             Call::Init { .. } => result.and_then(|()| self.check_versions(true)),
             _ => result,
@@ -125,6 +153,10 @@ impl Guest {
                 }
             },
         };
+        let Err(cause) = result else {
+            return Ok(Progress::Paused);
+        };
+        self.abandon();
         let abi = self.exports.abi.description();
         let during = match step {
             Step::Startup => self
@@ -136,22 +168,31 @@ impl Guest {
             Step::Malloc => abi.malloc,
             Step::Deliver => abi.handlers.of(call).export,
         };
-        match result {
-            Ok(()) => Ok(Progress::Paused),
-            Err(cause) => {
-                self.store.data_mut().end_event();
-                Err(Fault { during, cause })
-            }
+        Err(Fault { during, cause })
+    }
+
+    /// Drops what is left of an event that failed: the guest can be called with the next one.
+    ///
+    /// What was allocated for the event is not freed, as under the JIT host: a guest that failed in
+    /// the middle of something is not asked for more.
+    fn abandon(&mut self) {
+        self.store.data_mut().end_event();
+        self.pending = None;
+        if !self.keeps_buffer {
+            self.buffer = Buffer::default();
         }
     }
 
-    /// Makes the calls that are left.
+    /// Makes the calls that are left, from the first that was not begun.
     fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
         let needed = self.exports.abi.payload_len(call);
-        if !self.exports.startup.is_empty() || needed > self.buffer.len {
-            self.prepare(needed)?;
+        if let Some(needed) = needed
+            && needed >= self.buffer.limit
+        {
+            self.prepare(call, needed)?;
         }
-        self.deliver(call, needed)
+        self.deliver(call, needed)?;
+        self.release()
     }
 
     /// Resumes the pending call, and makes those that are left.
@@ -168,30 +209,47 @@ impl Guest {
             }
             Pending::Free(pending) => {
                 let result = pending.resume(store);
-                self.freed(result)?;
+                self.freed(result, Pending::Free)?;
+                self.owes_room_id = false;
             }
             Pending::Malloc(pending) => {
                 let result = pending.resume(store);
-                self.allocated(result, self.exports.abi.payload_len(call))?;
+                match self.owed_room_id(call) {
+                    Some(room_id) => {
+                        self.allocated(result, len_of(room_id))?;
+                        self.show_room_id(room_id)?;
+                    }
+                    None => {
+                        let needed = self.exports.abi.payload_len(call).unwrap_or_default();
+                        self.allocated(result, needed)?;
+                    }
+                }
             }
             Pending::Deliver(pending) => {
                 let result = pending.resume(store);
-                return self.delivered(result);
+                self.delivered(result)?;
+                return self.release();
+            }
+            Pending::Release(pending) => {
+                let result = pending.resume(store);
+                return self.freed(result, Pending::Release);
             }
         }
         self.run_steps(call)
     }
 
-    /// Runs what comes before the guest's initialisation, and makes the buffer long enough for the payload.
-    fn prepare(&mut self, needed: u32) -> Result<(), Stop> {
+    /// Makes the calls that precede the first event, and allocates a buffer for the payload.
+    #[inline(never)]
+    fn prepare(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
         while let Some((_, function)) = self.exports.startup.last() {
             self.start_up(*function)?;
         }
-        if needed > self.buffer.len {
-            self.free_buffer()?;
-            self.allocate_buffer(needed)?;
+        if let Some(room_id) = self.owed_room_id(call) {
+            self.allocate(len_of(room_id))?;
+            self.show_room_id(room_id)?;
         }
-        Ok(())
+        self.free(Pending::Free)?;
+        self.allocate(needed)
     }
 
     #[inline(never)]
@@ -200,39 +258,69 @@ impl Guest {
         self.started(result)
     }
 
+    /// The room's id, if it is still to be allocated and freed.
+    const fn owed_room_id<'a>(&self, call: &Call<'a>) -> Option<&'a str> {
+        match *call {
+            Call::Init { room_id } if self.owes_room_id => Some(room_id),
+            _ => None,
+        }
+    }
+
+    /// Writes the id into its buffer and frees that.
+    fn show_room_id(&mut self, room_id: &str) -> Result<(), Stop> {
+        self.buffer_mut(len_of(room_id))
+            .copy_from_slice(room_id.as_bytes());
+        self.free(Pending::Free)?;
+        self.owes_room_id = false;
+        Ok(())
+    }
+
+    /// Frees the buffer of an event that was handled, unless it is kept.
+    #[inline]
+    fn release(&mut self) -> Result<(), Stop> {
+        if self.keeps_buffer {
+            return Ok(());
+        }
+        self.free(Pending::Release)
+    }
+
     /// Frees the buffer, if the guest allocated it.
     #[inline(never)]
-    fn free_buffer(&mut self) -> Result<(), Stop> {
-        let Buffer { ptr, len, .. } = self.buffer;
-        if !self.buffer.owned_by_guest {
+    fn free(&mut self, pending: fn(OutOfFuel<()>) -> Pending) -> Result<(), Stop> {
+        let buffer = mem::take(&mut self.buffer);
+        if !buffer.owned_by_guest {
             return Ok(());
         }
         let free = self.exports.free;
-        let result = free.call_resumable(&mut *self.store, (ptr, len));
-        self.freed(result)
+        let result = free.call_resumable(&mut *self.store, (buffer.ptr, buffer.len()));
+        self.freed(result, pending)
     }
 
     #[inline(never)]
-    fn allocate_buffer(&mut self, needed: u32) -> Result<(), Stop> {
+    fn allocate(&mut self, needed: u32) -> Result<(), Stop> {
         let result = self.exports.malloc.call_resumable(&mut *self.store, needed);
         self.allocated(result, needed)
     }
 
-    /// Writes the payload into the buffer and calls the handler.
-    fn deliver(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
+    /// Writes the payload into the buffer, if the event has one, and calls the handler.
+    fn deliver(&mut self, call: &Call<'_>, needed: Option<u32>) -> Result<(), Stop> {
         if matches!(call, Call::Init { .. }) {
             self.check_versions(false)?;
         }
-        let Buffer { ptr, len, .. } = self.buffer;
+        let len = needed.unwrap_or_default();
+        let abi = self.exports.abi;
+        abi.write_payload(call, self.buffer_mut(len));
+        let ptr = self.buffer.ptr;
+        let result = self.exports.call_handler(&mut self.store, call, ptr, len);
+        self.delivered(result)
+    }
+
+    /// The first bytes of the buffer, which is at least as long.
+    #[inline]
+    fn buffer_mut(&mut self, len: u32) -> &mut [u8] {
         let memory = self.exports.memory.data_mut(&mut *self.store);
         // A memory never shrinks, so the buffer is still within it.
-        let buffer = &mut memory[ptr as usize..][..len as usize];
-        let payload = &mut buffer[..needed as usize];
-        self.exports.abi.write_payload(call, payload);
-        let result = self
-            .exports
-            .call_handler(&mut self.store, call, ptr, needed);
-        self.delivered(result)
+        &mut memory[self.buffer.ptr as usize..][..len as usize]
     }
 
     /// Checks the guest's version numbers if the JIT host looks at them at this time.
@@ -252,16 +340,18 @@ impl Guest {
         Ok(())
     }
 
-    fn freed(&mut self, result: CallResult<()>) -> Result<(), Stop> {
-        self.finish(Step::Free, result, Pending::Free)?;
-        self.buffer = Buffer::default();
-        Ok(())
+    fn freed(
+        &mut self,
+        result: CallResult<()>,
+        pending: fn(OutOfFuel<()>) -> Pending,
+    ) -> Result<(), Stop> {
+        self.finish(Step::Free, result, pending)
     }
 
     fn allocated(&mut self, result: CallResult<u32>, needed: u32) -> Result<(), Stop> {
         let ptr = self.finish(Step::Malloc, result, Pending::Malloc)?;
         let memory = self.exports.memory;
-        self.buffer = Buffer::allocated(ptr, needed, self.buffer, memory, &mut self.store)
+        self.buffer = Buffer::allocated(ptr, needed, &mut self.pages, memory, &mut self.store)
             .map_err(|cause| Stop::fault(Step::Malloc, cause))?;
         Ok(())
     }
@@ -301,4 +391,9 @@ impl Stop {
         let reason = StopReason::Fault(cause);
         Self { step, reason }
     }
+}
+
+/// The length of a room's id; one that no memory can hold saturates, and the allocator refuses it.
+fn len_of(room_id: &str) -> u32 {
+    u32::try_from(room_id.len()).unwrap_or(u32::MAX)
 }

@@ -20,6 +20,7 @@ pub(crate) struct Checkpoint {
     random: Random,
     memory_refused: bool,
     buffer: Buffer,
+    pages: Buffer,
 }
 
 impl Checkpoint {
@@ -47,6 +48,7 @@ impl Checkpoint {
             random: state.random.fork(),
             memory_refused: state.limiter.memory_refused,
             buffer: guest.buffer,
+            pages: guest.pages,
         }
     }
 
@@ -66,8 +68,10 @@ impl Checkpoint {
         state.random = self.random.fork();
         state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;
-        // The state is that after an event, so all of this has run.
+        guest.pages = self.pages;
+        // The state is that after an event, so what precedes the first has happened.
         guest.exports.startup.clear();
+        guest.owes_room_id = false;
         Some(())
     }
 }

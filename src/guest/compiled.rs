@@ -3,7 +3,7 @@
 use super::{
     engine::{self, Parse},
     host_state::HostState,
-    imports, instrument, start,
+    imports, instrument, keep_buffer, start,
     wasmi_bugs::{MAX_GROWS_IN_FUNCTION, count_grows},
 };
 use crate::{
@@ -25,6 +25,8 @@ pub(crate) struct Compiled {
     pub(super) has_start: bool,
     /// Fuel that the time of making an instance is worth.
     pub(crate) instantiation_cost: u64,
+    /// Whether guests keep their buffer for payloads between events.
+    pub(crate) keeps_buffer: bool,
 }
 
 impl Compiled {
@@ -47,6 +49,7 @@ impl Compiled {
         let engine = engine::engine(limits, options, &structure);
         let module = parse(&engine, &wasm).map_err(invalid)?;
         let abi = check_abi(&module, &wasm)?;
+        let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, &wasm, options.payload_buffer);
         let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
         Ok(Self {
             module,
@@ -56,6 +59,7 @@ impl Compiled {
             instrumented,
             has_start: structure.has_start,
             instantiation_cost: structure.instantiation_cost(),
+            keeps_buffer,
         })
     }
 

@@ -18,6 +18,7 @@ mod instrument;
 #[cfg(not(feature = "rollback"))]
 #[path = "instrument_off.rs"]
 mod instrument;
+mod keep_buffer;
 mod limiter;
 mod memory;
 mod rng;
@@ -62,10 +63,16 @@ pub(crate) struct Guest {
     /// Its mutable globals, if its module is instrumented.
     #[allow(dead_code, reason = "only checkpoints read it")]
     globals: instrument::Globals,
-    /// Kept between events, so that most events are one call instead of three. Never larger than
-    /// the largest payload so far, so that the guest never has to allocate more than under the JIT
-    /// host.
+    /// Where the payload of the running event is, and, if it is kept, those of later ones. Never
+    /// larger than the largest payload so far, so that the guest never has to allocate more than under
+    /// the JIT host.
     buffer: Buffer,
+    /// Whether the buffer is kept between events, so that most of them are one call instead of three.
+    keeps_buffer: bool,
+    /// Pages that the host has added for payloads, since the guest's allocator returned null.
+    pages: Buffer,
+    /// Whether the room's id is still to be allocated and freed, as the ABI has it.
+    owes_room_id: bool,
     /// The call that ran out of fuel, while the guest is paused.
     pending: Option<Pending>,
     fuel: FuelMeter,
@@ -97,6 +104,9 @@ impl Guest {
             exports,
             globals,
             buffer: Buffer::default(),
+            keeps_buffer: compiled.keeps_buffer,
+            pages: Buffer::default(),
+            owes_room_id: !compiled.keeps_buffer && compiled.abi.description().allocates_room_id,
             pending: None,
             fuel: FuelMeter::new(limits),
         })
@@ -140,7 +150,7 @@ impl Guest {
 
     /// Whether the guest's allocator returned null, so that payloads are put into pages of the host's.
     pub(crate) const fn has_null_allocator(&self) -> bool {
-        self.buffer.len > 0 && !self.buffer.owned_by_guest
+        self.pages.limit > 0
     }
 
     /// Current size of all linear memories in bytes.

@@ -1,4 +1,4 @@
-//! ABI 0.2: the arguments of each export, the effect of each import, and the guest's buffer.
+//! ABI 0.2: the arguments of each export, and the effect of each import.
 
 use crate::support::{
     ENV, assemble, connect, echo, guest_0_2, hex, limits, module, numbers, outputs, room,
@@ -119,7 +119,7 @@ fn timer_receives_no_arguments() {
 
 #[test]
 fn an_empty_payload_has_a_pointer_within_memory() {
-    // The empty id and empty messages need no buffer, but the guest may read at their address.
+    // The guest may read at the address of an empty id and of empty messages.
     let read = "(drop (i32.load8_u (local.get 1)))";
     let text = guest_0_2("", &[("message", read), ("binary", read)], "");
     let mut room = Room::new(&module(&text), "", RoomOptions::default()).unwrap();
@@ -373,60 +373,6 @@ fn versions_are_checked_after_initialize() {
     };
     let during = "initialize";
     assert_eq!(opened(3).fault(), Some(&Fault { during, cause }));
-}
-
-/// A guest that reports each malloc as its length, each free as minus the pointer and minus the
-/// length, and each payload as its address.
-fn allocating() -> String {
-    let malloc = r"(call $say (local.get 0))
-        (global.set $next (i32.add (global.get $next) (i32.const 4096)))
-        (global.get $next)";
-    let free = r"(call $say (i32.sub (i32.const 0) (local.get 0)))
-        (call $say (i32.sub (i32.const 0) (local.get 1)))";
-    let payload = "(call $say (local.get 1))";
-    speaker(
-        &[
-            ("jam_malloc", malloc),
-            ("jam_free", free),
-            ("initialize", "(call $say (local.get 0))"),
-            ("message", payload),
-            ("binary", payload),
-        ],
-        "(global $next (mut i32) (i32.const 0))",
-    )
-}
-
-#[test]
-fn the_buffer_grows_to_the_exact_size_of_a_message() {
-    let mut room = room(&module(&allocating()));
-    let calls = |room: &mut Room| numbers(room, Instant::ZERO);
-    // The id has 4 bytes.
-    assert_eq!(calls(&mut room), [4, 4096]);
-    connect(&mut room, 1);
-    assert_eq!(calls(&mut room), [0_i32; 0], "a connect has no payload");
-    send(&mut room, "ten bytes.");
-    assert_eq!(calls(&mut room), [-4096, -4, 10, 8192]);
-    send(&mut room, "shorter");
-    assert_eq!(calls(&mut room), [8192], "a shorter one fits");
-    send(&mut room, &[0; 10]);
-    assert_eq!(calls(&mut room), [8192], "one of the same length fits");
-    send(&mut room, &[0; 11]);
-    assert_eq!(calls(&mut room), [-8192, -10, 11, 12_288]);
-}
-
-#[test]
-fn the_allocator_is_never_called_for_zero_bytes() {
-    let mut room = Room::new(&module(&allocating()), "", RoomOptions::default()).unwrap();
-    connect(&mut room, 1);
-    let mut calls = numbers(&mut room, Instant::ZERO);
-    for _ in 0..2 {
-        send(&mut room, "");
-        calls.extend(numbers(&mut room, Instant::ZERO));
-        send(&mut room, b"");
-        calls.extend(numbers(&mut room, Instant::ZERO));
-    }
-    // Only the addresses of payloads: one for the id, four for the messages.
-    assert_eq!(calls.len(), 5, "{calls:?}");
 }
 
 #[test]

@@ -458,26 +458,35 @@ fn an_allocator_that_fails_is_a_fault() {
 
 #[test]
 fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
-    // The first payload is the tag of `Init`.
+    // The first payload is the id, `bad`.
     for (malloc, cause) in [
         (
-            "(i32.const 65533)",
+            "(i32.const 65534)",
             FaultCause::BadAllocation {
-                ptr: 65_533,
-                len: 4,
+                ptr: 65_534,
+                len: 3,
             },
         ),
         (
             "(i32.const -1)",
             FaultCause::BadAllocation {
                 ptr: u32::MAX,
-                len: 4,
+                len: 3,
             },
         ),
         (
-            "(i32.const -4)",
+            "(i32.const -3)",
             FaultCause::BadAllocation {
-                ptr: u32::MAX - 3,
+                ptr: u32::MAX - 2,
+                len: 3,
+            },
+        ),
+        // The second is the tag of `Init`.
+        (
+            "(if (result i32) (i32.eq (local.get 0) (i32.const 4))
+                (then (i32.const 65533)) (else (i32.const 4096)))",
+            FaultCause::BadAllocation {
+                ptr: 65_533,
                 len: 4,
             },
         ),
@@ -487,7 +496,6 @@ fn an_allocator_of_abi_0_4_that_fails_is_a_fault() {
         let text = guest_0_4("", "").replace("(i32.const 4096)", malloc);
         fails(&text, "stateroom_malloc", cause);
     }
-    // A connect has 8 bytes, more than `Init`, so that the buffer is freed.
     for (free, cause) in [
         ("(unreachable)", trap(Trap::Unreachable)),
         ("(loop (br 0))", out_of_fuel()),
@@ -525,19 +533,16 @@ fn an_allocator_may_grow_memory_and_return_the_new_page() {
 }
 
 #[test]
-fn an_allocator_may_send_and_set_the_timer_once_for_each_buffer() {
+fn an_allocator_may_send_and_set_the_timer_for_each_payload() {
     let malloc =
         "(call $set_timer (i32.const 9)) (call $send_binary (i32.const 0) (i32.const 0) (i32.const 1))
         (i32.const 4096)";
     let mut room = room(&module(&guest_0_2(ENV, &[("jam_malloc", malloc)], "")));
     connect(&mut room, 1);
-    send(&mut room, "longer than the id");
-    send(&mut room, "shorter");
-    let all = [
-        (MessageRecipient::Broadcast, "0x00".to_owned()),
-        (MessageRecipient::Broadcast, "0x00".to_owned()),
-    ];
-    assert_eq!(outputs(&mut room, Instant::ZERO), all);
+    send(&mut room, "hi");
+    // One for the id, one for the message; a connect has no payload.
+    let one = (MessageRecipient::Broadcast, "0x00".to_owned());
+    assert_eq!(outputs(&mut room, Instant::ZERO), [one.clone(), one]);
     assert_eq!(room.poll_timeout(), Some(Instant::from_millis(9)));
 }
 
@@ -627,12 +632,21 @@ fn a_free_that_fails_is_a_fault() {
             },
         ),
     ] {
-        // The message is longer than the id, so that the buffer is freed.
-        let text = guest_0_2(ENV, &[("jam_free", free)], "");
+        // The id has four bytes.
+        let free = format!("(if (i32.gt_u (local.get 1) (i32.const 4)) (then {free}))");
+        let text = echo().replace(
+            r#"(func (export "jam_free") (param i32 i32)"#,
+            &format!(r#"(func (export "jam_free") (param i32 i32) {free}"#),
+        );
         let mut room = room(&module_with(&text, &little()));
         connect(&mut room, 1);
-        send(&mut room, "longer than the id");
-        outputs(&mut room, Instant::ZERO);
+        send(&mut room, "longer");
+        let sent = outputs(&mut room, Instant::ZERO);
+        assert_eq!(
+            sent,
+            [(MessageRecipient::Client(CLIENT), "longer".to_owned())],
+            "the message was handled before"
+        );
         assert_eq!(
             room.fault(),
             Some(&Fault {

@@ -297,10 +297,11 @@ fn an_event_may_use_fuel_up_to_the_limit() {
     assert_eq!(run(fuel), None);
     let limit = fuel - 1;
     let fault = run(limit);
-    assert_eq!(fault, faulted("binary", FaultCause::OutOfFuel { limit }));
+    // The last unit is that of freeing the payload.
+    assert_eq!(fault, faulted("jam_free", FaultCause::OutOfFuel { limit }));
     assert_eq!(
         fault.unwrap().to_string(),
-        format!("the guest failed in `binary`: one event used more than {limit} units of fuel")
+        format!("the guest failed in `jam_free`: one event used more than {limit} units of fuel")
     );
 }
 

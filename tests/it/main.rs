@@ -19,6 +19,7 @@ mod host;
 mod instructions;
 mod limits;
 mod outputs;
+mod payload_buffer;
 mod poll_oneoff;
 mod published;
 mod restart;

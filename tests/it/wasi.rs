@@ -702,7 +702,8 @@ fn the_reactor_constructor_runs_first_and_once() {
     let mut room = room(&module(&text));
     connect(&mut room, 1);
     send(&mut room, "hi");
-    assert_eq!(numbers(&mut room, Instant::ZERO), [1, 2, 3, 4, 5]);
+    // Connects have no payload.
+    assert_eq!(numbers(&mut room, Instant::ZERO), [1, 2, 3, 4, 2, 5]);
 }
 
 #[test]

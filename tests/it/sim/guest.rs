@@ -1,7 +1,7 @@
 //! The simulated guest: its operations and its module.
 
 use crate::support::{ENV, Random, assemble, guest_0_2, limits};
-use stateroom_wasmi_host::{LoadOptions, Module};
+use stateroom_wasmi_host::{LoadOptions, Module, PayloadBuffer};
 
 pub const PAGE: usize = 65_536;
 pub const MAX_PAGES: u32 = 4;
@@ -137,7 +137,7 @@ fn any_address(random: &mut Random) -> u32 {
 
 /// A guest that sends a header for each event (its kind, its `now` and a digest of the events
 /// before) and then runs the operations in it.
-pub fn module(fuel_per_slice: u64) -> Module {
+pub fn module(fuel_per_slice: u64, payload_buffer: PayloadBuffer) -> Module {
     let limits = limits(|limits| {
         limits.max_fuel_per_event = Some(FUEL_PER_EVENT);
         limits.fuel_per_slice = fuel_per_slice;
@@ -147,12 +147,9 @@ pub fn module(fuel_per_slice: u64) -> Module {
         limits.max_clients = MAX_CLIENTS;
         limits.max_recursion_depth = 50;
     });
-    #[cfg_attr(not(feature = "rollback"), expect(unused_mut))]
-    let mut options = LoadOptions::default();
+    let options = LoadOptions::new().payload_buffer(payload_buffer);
     #[cfg(feature = "rollback")]
-    {
-        options.rollback = true;
-    }
+    let options = options.rollback(true);
     Module::load_with(&assemble(&text()), &limits, options).expect("the module loads")
 }
 

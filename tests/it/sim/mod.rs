@@ -21,6 +21,7 @@ mod run;
 
 use self::{coverage::Coverage, run::Sim};
 use crate::support::Random;
+use stateroom_wasmi_host::PayloadBuffer;
 
 /// Number of runs without `TEST_SEEDS`.
 const SEEDS: u64 = 450;
@@ -28,7 +29,11 @@ const STEPS: usize = 300;
 
 #[test]
 fn a_host_behaves_as_the_model() {
-    let modules = [20, 100, 1_000, u64::MAX].map(guest::module);
+    let modules = [20, 100, 1_000, u64::MAX].map(|slice| {
+        [PayloadBuffer::PerEvent, PayloadBuffer::Keep]
+            .map(|payload_buffer| guest::module(slice, payload_buffer))
+    });
+    let modules = modules.concat();
     let seeds = match Random::given_seed() {
         Some(seed) => seed..=seed,
         None => {
