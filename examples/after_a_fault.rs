@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for policy in [
         FaultPolicy::Close,
         FaultPolicy::Restart(Backoff::default()),
+        FaultPolicy::Continue,
         FaultPolicy::Rollback,
     ] {
         let clock = ManualClock::new();

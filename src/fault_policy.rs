@@ -20,6 +20,17 @@ pub enum FaultPolicy {
     /// numbers differ. The transport's [`connected`](crate::Transport::connected) is called again
     /// for each client.
     Restart(Backoff),
+    /// The room goes on with whatever state the guest is left in, as under the published host 0.2.9.
+    /// What the event had sent goes out, and a timer that it set stays set. A guest that fails while
+    /// it is initialised has no state to go on with: the room closes.
+    ///
+    /// It is for guests that were made for that host, or that fail before they change anything: in
+    /// rooms of the SDK 0.2 that pass texts on, an empty text is a trap, and nothing else is lost.
+    /// Nothing is put in order: what the guest had half changed stays so, and what was allocated for
+    /// the event is not freed. A compiled guest also keeps the part of its own stack that it was
+    /// using; after many faults there is none left, and all events fail. The room stays open all the
+    /// same, and each failed event costs the fuel that it used.
+    Continue,
     /// The event is undone: memory, globals and random numbers are as they were before it, and
     /// nothing that it sent is delivered. The room continues as if the event had not happened,
     /// except that a client whose connect is undone stays connected although the guest does not know
@@ -36,11 +47,12 @@ pub enum FaultPolicy {
 }
 
 impl fmt::Display for FaultPolicy {
-    /// `close`, `restart` or `rollback`.
+    /// `close`, `restart`, `continue` or `rollback`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Close => "close",
             Self::Restart(_) => "restart",
+            Self::Continue => "continue",
             #[cfg(feature = "rollback")]
             Self::Rollback => "rollback",
         })

@@ -71,7 +71,7 @@
 //!   time starts at its creation ([`Instant`]).
 //! - **A guest's failure is a value.** Traps, wild pointers, endless loops, memory bombs, stack
 //!   overflows and everything else that a guest may do become a [`Fault`] of its room, which closes,
-//!   restarts or undoes the event ([`FaultPolicy`]); no other room is affected. Panics of this crate
+//!   restarts, goes on as it is or undoes the event ([`FaultPolicy`]); no other room is affected. Panics of this crate
 //!   are for its own broken invariants.
 //! - **Everything has a limit**: see [`Limits`] and [`HostLimits`]. A guest that uses up its slice of
 //!   fuel is paused, whatever it does, and resumed after the others had theirs.

@@ -5,8 +5,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Event, EventError, Host, Limits, ManualClock, MessagePayload,
-    MessageRecipient, Module, OutputMessage, RoomKey, SendError, Transport,
+    Budget, ClientId, Clock, Event, EventError, FaultPolicy, Host, Limits, ManualClock,
+    MessagePayload, MessageRecipient, Module, OutputMessage, RoomKey, SendError, Transport,
 };
 use std::{cell::OnceCell, collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -213,14 +213,20 @@ struct TestHost {
 
 impl TestHost {
     fn new(input: &Input<'_>, is_reference: bool) -> Self {
-        let mut host = Host::new(ManualClock::new(), RecordingTransport::default()).with_seed(3);
+        // The highest bit chooses no slice.
+        let on_fault = match input.slice & 0x80 {
+            0 => FaultPolicy::Close,
+            _ => FaultPolicy::Continue,
+        };
+        let host = Host::new(ManualClock::new(), RecordingTransport::default()).with_seed(3);
+        let mut host = host.with_fault_policy(on_fault);
         let keys = input.rooms.iter().enumerate().map(|(i, room)| {
             let module = module(
                 *room,
                 if is_reference {
                     SLICES.len() - 1
                 } else {
-                    usize::from(input.slice)
+                    usize::from(input.slice & 0x7f)
                 },
             );
             host.open(&i.to_string(), &module)

@@ -2,7 +2,7 @@
 
 use stateroom_wasmi_host::{
     ClientId, Compilation, Event, Fault, FaultPolicy, Instant, Limits, LoadOptions, MessagePayload,
-    MessageRecipient, Module, Room, RoomOptions,
+    MessageRecipient, Module, PayloadBuffer, Room, RoomOptions,
 };
 
 /// Low enough that inputs reach each limit and none takes long.
@@ -53,7 +53,10 @@ pub fn check_module(wasm: &[u8]) {
 
 /// Compares a room that rolls back the events that fail with a reference room that never gets them.
 fn check_rollback(wasm: &[u8], slice: u64) {
-    let load_options = LoadOptions::new().rollback(true).simd(true);
+    let load_options = LoadOptions::new()
+        .payload_buffer(payload_buffer(wasm))
+        .rollback(true)
+        .simd(true);
     // Some modules do not support rollback.
     let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else {
         return;
@@ -112,6 +115,14 @@ fn check_rollback(wasm: &[u8], slice: u64) {
     }
 }
 
+/// Kept or not, by the module, so that all of its runs are alike.
+const fn payload_buffer(wasm: &[u8]) -> PayloadBuffer {
+    match wasm.len() / 2 % 2 {
+        0 => PayloadBuffer::PerEvent,
+        _ => PayloadBuffer::Keep,
+    }
+}
+
 /// The observable behaviour of a module and a room of it, or the error that prevented the room.
 type Outcome = Result<Vec<Observation>, String>;
 
@@ -129,10 +140,17 @@ fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
     let module = Module::load_with(
         wasm,
         &limits(slice),
-        LoadOptions::from(compilation).simd(true),
+        LoadOptions::from(compilation)
+            .payload_buffer(payload_buffer(wasm))
+            .simd(true),
     )
     .map_err(|error| error.to_string())?;
-    let options = RoomOptions::new().seed(7);
+    // Chosen by the module, so that all of its runs are alike.
+    let on_fault = match wasm.len() % 2 {
+        0 => FaultPolicy::Close,
+        _ => FaultPolicy::Continue,
+    };
+    let options = RoomOptions::new().seed(7).on_fault(on_fault);
     let mut now = Instant::from_millis(1);
     let mut room = Room::new(&module, "fuzz", options).map_err(|error| error.to_string())?;
     let mut all = vec![observe(&mut room, now)];
@@ -205,6 +223,6 @@ fn observe(room: &mut Room, now: Instant) -> Observation {
         fuel: room.fuel_used(),
         memory_bytes: room.stats().memory_bytes,
         timer: room.poll_timeout(),
-        fault: room.fault().cloned(),
+        fault: room.last_fault().cloned(),
     }
 }

@@ -17,6 +17,7 @@ use core::{mem, time::Duration};
 pub(super) enum Recovery {
     Close,
     Restart(Restarts),
+    Continue,
     #[cfg_attr(
         not(feature = "rollback"),
         expect(dead_code, reason = "there is no history")
@@ -33,6 +34,7 @@ impl Recovery {
         match policy {
             FaultPolicy::Close => Ok(Self::Close),
             FaultPolicy::Restart(backoff) => Ok(Self::Restart(Restarts::new(backoff))),
+            FaultPolicy::Continue => Ok(Self::Continue),
             #[cfg(feature = "rollback")]
             FaultPolicy::Rollback if module.compiled.is_instrumented() => {
                 Ok(Self::Rollback(Box::default()))
@@ -58,7 +60,7 @@ impl Recovery {
     pub(super) const fn host_work(&self) -> u64 {
         match self {
             Self::Rollback(history) => history.work(),
-            Self::Close | Self::Restart(_) => 0,
+            Self::Close | Self::Continue | Self::Restart(_) => 0,
         }
     }
 
@@ -77,7 +79,20 @@ impl Room {
     pub(super) fn fail(&mut self, event: EventKind, fault: Fault) {
         self.stats.faults += 1;
         match &mut self.recovery {
-            Recovery::Close => self.end(Some(fault)),
+            // A guest that was not initialised has no state to go on with.
+            Recovery::Continue if !matches!(event, EventKind::Init) => {
+                log!(
+                    warn,
+                    "room {:?} continues after a fault: {}",
+                    crate::Escaped::new(&self.id),
+                    crate::WithSources(&fault)
+                );
+                if let State::Live { phase, .. } = &mut self.state {
+                    *phase = Phase::Idle;
+                }
+                self.last_fault = Some(fault);
+            }
+            Recovery::Close | Recovery::Continue => self.end(Some(fault)),
             Recovery::Restart(restarts) => match restarts.schedule(self.now) {
                 Some(at) => {
                     log!(

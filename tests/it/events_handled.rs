@@ -1,5 +1,5 @@
 //! Each event that a room accepts is counted as over once, whatever becomes of it: random rooms that
-//! fail, restart, roll back, close and are discarded, behind a transport that refuses.
+//! fail, restart, continue, roll back, close and are discarded, behind a transport that refuses.
 
 use crate::support::{ENV, Random, SAY, assemble, guest_0_2, limits};
 use stateroom_wasmi_host::{
@@ -70,10 +70,11 @@ fn load() -> Module {
 fn any_policy(random: &mut Random) -> FaultPolicy {
     let mut ms = |below| Duration::from_millis(random.below(below) as u64);
     let (first, longest) = (ms(3), ms(5));
-    match random.below(3) {
+    match random.below(4) {
         0 => FaultPolicy::Close,
+        1 => FaultPolicy::Continue,
         #[cfg(feature = "rollback")]
-        1 => FaultPolicy::Rollback,
+        2 => FaultPolicy::Rollback,
         _ => FaultPolicy::Restart(Backoff {
             first,
             longest,

@@ -6,6 +6,7 @@ mod abi_0_2;
 mod abi_0_4;
 mod api;
 mod check;
+mod continue_after_fault;
 mod determinism;
 #[cfg(feature = "embedded-hal")]
 mod embedded_hal;

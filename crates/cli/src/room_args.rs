@@ -40,6 +40,8 @@ enum OnFault {
     Close,
     /// Start a fresh guest after a wait; the clients stay connected
     Restart,
+    /// Go on with whatever state the guest is left in, as the JIT host 0.2.9 does
+    Continue,
     /// Restore the state before the event; the room continues
     Rollback,
 }
@@ -109,6 +111,7 @@ impl RoomArgs {
                     .longest(Duration::from_secs(args.restart_longest))
                     .restarts(args.restarts),
             ),
+            OnFault::Continue => FaultPolicy::Continue,
             OnFault::Rollback => FaultPolicy::Rollback,
         }
     }

@@ -21,6 +21,8 @@ pub enum CoverPoint {
     NewStreak,
     /// A fault over the limit of restarts.
     RestartsExhausted,
+    /// A fault after which the guest went on with the state that was left.
+    Continued,
     #[cfg(feature = "rollback")]
     RolledBack,
     #[cfg(feature = "rollback")]
@@ -42,6 +44,7 @@ impl CoverPoint {
         Self::FailedDuringStartup,
         Self::NewStreak,
         Self::RestartsExhausted,
+        Self::Continued,
         #[cfg(feature = "rollback")]
         Self::RolledBack,
         #[cfg(feature = "rollback")]

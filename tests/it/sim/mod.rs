@@ -1,5 +1,5 @@
 //! Randomised simulation of a host: many rooms and clients, guests that fail, rooms that close,
-//! restart or roll back, a transport that refuses and recovers, a clock that jumps, budgets of all
+//! restart, continue or roll back, a transport that refuses and recovers, a clock that jumps, budgets of all
 //! sizes. Every output and state is checked against a model.
 //!
 //! The model knows nothing of slices, turns and queues. It knows which events were accepted and

@@ -184,10 +184,10 @@ impl Run<'_> {
             Op::Arm { tags } => self.guest.armed = tags,
             Op::Swap { at, number } => return self.swap(at, number),
             Op::Draw => {
-                self.count_message()?;
-                self.outputs
-                    .push_back(ExpectedOutput::Random(self.guest.draws));
+                let index = self.guest.draws;
                 self.guest.draws += 1;
+                self.count_message()?;
+                self.outputs.push_back(ExpectedOutput::Random(index));
             }
         }
         Ok(())

@@ -317,10 +317,11 @@ impl<'a> Sim<'a> {
 fn any_policy(random: &mut Random) -> FaultPolicy {
     let mut millis = |end: usize| Duration::from_millis(1 + random.below(end) as u64);
     let (first, longest) = (millis(20), millis(100));
-    match random.below(5) {
+    match random.below(6) {
         0 => FaultPolicy::Close,
+        1 => FaultPolicy::Continue,
         #[cfg(feature = "rollback")]
-        1 | 2 => FaultPolicy::Rollback,
+        2 | 3 => FaultPolicy::Rollback,
         _ => FaultPolicy::Restart(Backoff {
             first,
             longest,

@@ -97,6 +97,30 @@ async fn a_room_that_waits_for_its_restart_is_listed_as_restarting() {
 }
 
 #[tokio::test]
+async fn a_room_that_continues_keeps_what_the_faulty_event_did() {
+    let server = Server::guest(&counter(), &["--on-fault", "continue"]);
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    for n in 1..=9 {
+        client.send("bad").await;
+        client.expect("lost").await;
+        client.send("count").await;
+        client.expect(&n.to_string()).await;
+    }
+    let room = server.room("r").await.expect("the room is open");
+    assert_eq!(
+        (room["on_fault"].as_str(), room["faults"].as_u64()),
+        (Some("continue"), Some(9))
+    );
+    assert!(
+        room["last_fault"]
+            .as_str()
+            .is_some_and(|fault| fault.contains("`message`")),
+        "{room}"
+    );
+}
+
+#[tokio::test]
 async fn rollback_undoes_the_faulty_event() {
     let server = Server::guest(&counter(), &["--on-fault", "rollback"]);
     let mut client = server.join("/r").await;

@@ -36,7 +36,7 @@ pub(crate) struct RoomSummary {
     fuel_used: u64,
     messages_in: u64,
     messages_out: u64,
-    /// The fault policy: `close`, `restart` or `rollback`; none if unknown.
+    /// The fault policy: `close`, `restart`, `continue` or `rollback`; none if unknown.
     on_fault: Option<String>,
     faults: u64,
     last_fault: Option<String>,
