@@ -127,3 +127,7 @@ void jam_free(void *block, uint32_t size)
     if (block != NULL && size != 0)
         insert_free((uint32_t)block, size);
 }
+
+void stateroom_keep_payload_buffer(void)
+{
+}

@@ -56,6 +56,11 @@ STATEROOM_EXPORT("timer") void room_timer(void);
 STATEROOM_EXPORT("jam_malloc") void *jam_malloc(uint32_t size);
 STATEROOM_EXPORT("jam_free") void jam_free(void *block, uint32_t size);
 
+/* Says that the host may keep the block of a message for the next one, which saves it two calls. It
+ * is never called. Define it only with an allocator whose blocks nobody else uses until they are
+ * freed, however many events later: so is that of malloc.c, which defines it. */
+STATEROOM_EXPORT("stateroom_keep_payload_buffer") void stateroom_keep_payload_buffer(void);
+
 /* Which ABI this is. The linker exports the addresses of the two (--export=…), and the host reads
  * the values from memory. They are defined in malloc.c. */
 extern const int32_t JAMSOCKET_API_VERSION;

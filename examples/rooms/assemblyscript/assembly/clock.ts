@@ -15,6 +15,7 @@ import { EVERYBODY, send_message, set_timer } from "./stateroom";
 export {
   jam_malloc,
   jam_free,
+  stateroom_keep_payload_buffer,
   JAMSOCKET_API_VERSION,
   JAMSOCKET_API_PROTOCOL,
 } from "./stateroom";

@@ -12,6 +12,7 @@ import { send_message, send_binary } from "./stateroom";
 export {
   jam_malloc,
   jam_free,
+  stateroom_keep_payload_buffer,
   JAMSOCKET_API_VERSION,
   JAMSOCKET_API_PROTOCOL,
 } from "./stateroom";

@@ -35,3 +35,8 @@ export function jam_malloc(size: u32): usize {
 export function jam_free(ptr: usize, size: u32): void {
   if (ptr != 0) heap.free(ptr);
 }
+
+// Says that the host may keep the block of a message for the next one, which saves it two calls: a
+// block of `heap.alloc` is not collected, and stays until it is freed. It is never called. Leave it
+// out if `jam_malloc` returns an object.
+export function stateroom_keep_payload_buffer(): void {}

@@ -109,6 +109,11 @@ macro_rules! room {
         #[no_mangle]
         extern "C" fn jam_free(_ptr: *mut u8, _size: u32) {}
 
+        /// Says that the host may keep this place between messages, without asking for it each
+        /// time. It is never called.
+        #[no_mangle]
+        extern "C" fn stateroom_keep_payload_buffer() {}
+
         #[no_mangle]
         extern "C" fn initialize(_room_ptr: *const u8, _room_len: u32) {}
 
