@@ -293,20 +293,22 @@ fn a_module_says_by_an_export_that_its_buffer_may_be_kept() {
 }
 
 #[test]
-fn buffers_of_rooms_of_the_published_sdk_are_kept() {
+fn buffers_of_rooms_of_the_sdk_and_of_our_helpers_are_kept() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rooms/wasm");
-    let mut rooms = 0;
+    let mut kept = 0;
     for entry in std::fs::read_dir(folder).expect("the bundled rooms are there") {
         let path = entry.expect("the folder can be read").path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if name.contains("rust-0.2") || name.contains("rust-0.4") {
-            let wasm = std::fs::read(&path).expect("the room can be read");
-            let module = Module::load(&wasm, &Limits::default()).expect("the room loads");
-            assert!(module.keeps_payload_buffer(), "{name}");
-            rooms += 1;
-        }
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let wasm = std::fs::read(&path).expect("the room can be read");
+        let module = Module::load(&wasm, &Limits::default()).expect("the room loads");
+        let is_kept = name.contains("-rust-")
+            || ["-c", "-assemblyscript"]
+                .iter()
+                .any(|end| name.ends_with(end));
+        assert_eq!(module.keeps_payload_buffer(), is_kept, "{name}");
+        kept += usize::from(is_kept);
     }
-    assert!(rooms >= 14, "only {rooms} rooms were found");
+    assert!(kept >= 23, "only {kept} rooms were found");
 }
 
 /// A guest that is not of the SDK, with everything else that may be taken for it.
