@@ -5,8 +5,8 @@ use anyhow::anyhow;
 use core::{convert::Infallible, time::Duration};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Compilation, FaultPolicy, Host, Instant, Limits, LoadOptions,
-    ManualClock, MessagePayload, MessageRecipient, OutputMessage, RoomKey, RoomOptions, SendError,
-    Transport,
+    ManualClock, MessagePayload, MessageRecipient, OutputMessage, PayloadBuffer, RoomKey,
+    RoomOptions, SendError, Transport,
 };
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub struct WasmiHost {
     pub limits: Limits,
     pub compilation: Compilation,
+    pub payload_buffer: PayloadBuffer,
     pub on_fault: FaultPolicy,
     /// Whether the room is driven through a [`Host`], or directly.
     pub in_host: bool,
@@ -25,6 +26,7 @@ impl WasmiHost {
         Self {
             limits: Limits::default(),
             compilation: Compilation::Lazy,
+            payload_buffer: PayloadBuffer::Auto,
             on_fault: FaultPolicy::Close,
             in_host: false,
         }
@@ -47,6 +49,17 @@ impl WasmiHost {
         self
     }
 
+    pub fn with_payload_buffer(mut self, payload_buffer: PayloadBuffer) -> Self {
+        self.payload_buffer = payload_buffer;
+        self
+    }
+
+    /// As the JIT host 0.2.9 does after a fault.
+    pub fn that_continues(mut self) -> Self {
+        self.on_fault = FaultPolicy::Continue;
+        self
+    }
+
     pub fn with_rollback(mut self) -> Self {
         self.on_fault = FaultPolicy::Rollback;
         self
@@ -60,11 +73,12 @@ impl WasmiHost {
 
 impl Runtime for WasmiHost {
     fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
-        let options =
-            LoadOptions::from(self.compilation).rollback(self.on_fault == FaultPolicy::Rollback);
+        let options = LoadOptions::from(self.compilation)
+            .payload_buffer(self.payload_buffer)
+            .rollback(self.on_fault == FaultPolicy::Rollback);
         let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
         Ok(match self.in_host {
-            true => Box::new(HostedModule(module)),
+            true => Box::new(HostedModule(module, self.on_fault)),
             false => Box::new(DirectModule(module, self.on_fault)),
         })
     }
@@ -169,12 +183,14 @@ impl DirectRoom {
 }
 
 /// A module each of whose rooms has a host of its own.
-struct HostedModule(stateroom_wasmi_host::Module);
+struct HostedModule(stateroom_wasmi_host::Module, FaultPolicy);
 
 impl Module for HostedModule {
     fn open(&self, id: &str, sink: Arc<dyn OutputSink>) -> anyhow::Result<Box<dyn Room>> {
-        let mut host = Host::new(ManualClock::new(), SinkTransport(sink));
-        let key = host.open(id, &self.0)?;
+        let Self(module, on_fault) = self;
+        let host = Host::new(ManualClock::new(), SinkTransport(sink));
+        let mut host = host.with_fault_policy(*on_fault);
+        let key = host.open(id, module)?;
         host.poll(Budget::UNLIMITED);
         Ok(Box::new(HostedRoom { host, key }))
     }

@@ -10,7 +10,7 @@ use crate::{
     runtime::{Event, Module, OutputCounter, Room, Runtime},
     wasmi_host::WasmiHost,
 };
-use stateroom_wasmi_host::Compilation;
+use stateroom_wasmi_host::{Compilation, PayloadBuffer};
 use std::{
     hint::black_box,
     path::Path,
@@ -191,6 +191,10 @@ pub fn all() -> Vec<(String, Measure)> {
             format!("rollback-{id}"),
             Box::new(move |effort| configurations(*guest, title, text, Group::Rollback, effort)),
         );
+        add(
+            format!("payloads-{id}"),
+            Box::new(move |effort| configurations(*guest, title, text, Group::Payloads, effort)),
+        );
     }
     add("workers".into(), Box::new(workers));
     rows
@@ -367,6 +371,16 @@ fn configurations(guest: Guest, title: &str, text: &str, group: Group, effort: E
                 ("rollback", Box::new(ours.with_rollback())),
             ]
         }
+        Group::Payloads => vec![
+            (
+                "kept",
+                Box::new(ours.with_payload_buffer(PayloadBuffer::Keep)),
+            ),
+            (
+                "for each",
+                Box::new(ours.with_payload_buffer(PayloadBuffer::PerEvent)),
+            ),
+        ],
         Group::Fuel => vec![
             ("fuel on", Box::new(ours)),
             ("fuel off", Box::new(ours.without_fuel())),

@@ -24,6 +24,7 @@ pub enum Group {
     Fuel,
     Slices,
     Rollback,
+    Payloads,
     Workers,
 }
 
@@ -40,7 +41,7 @@ pub enum Unit {
 }
 
 impl Group {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Start,
         Self::Events,
         Self::Compute,
@@ -52,6 +53,7 @@ impl Group {
         Self::Fuel,
         Self::Slices,
         Self::Rollback,
+        Self::Payloads,
         Self::Workers,
     ];
 
@@ -68,6 +70,7 @@ impl Group {
             Self::Fuel => "Fuel metering on and off",
             Self::Slices => "Lengths of slices",
             Self::Rollback => "Rollback: its cost while nothing fails",
+            Self::Payloads => "Payloads: in a buffer that is kept, or allocated and freed for each",
             Self::Workers => "Two workers, each with its own module, against one",
         }
     }
@@ -105,7 +108,7 @@ impl Group {
                  and ten clients, each with its own room and a message every 10 ms. A JIT host \
                  never replies again."
             }
-            Self::Fuel | Self::Slices | Self::Rollback => "Times of one event.",
+            Self::Fuel | Self::Slices | Self::Rollback | Self::Payloads => "Times of one event.",
             Self::Workers => "Events of both workers together.",
         }
     }

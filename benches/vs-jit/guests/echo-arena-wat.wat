@@ -1,0 +1,33 @@
+;; Echo with an arena: memory is taken by moving a mark, also for the copy that is sent, and
+;; `jam_free`, which the host calls after each event, takes the mark back.
+(module
+  (import "env" "send_message" (func $send_message (param $to i32) (param $ptr i32) (param $len i32)))
+  (import "env" "send_binary" (func $send_binary (param $to i32) (param $ptr i32) (param $len i32)))
+  (memory (export "memory") 1)
+  (global (export "JAMSOCKET_API_VERSION") i32 (i32.const 0))
+  (global (export "JAMSOCKET_API_PROTOCOL") i32 (i32.const 4))
+  (data (i32.const 0) "\01\00\00\00" "\00\00\00\00")
+  (global $mark (mut i32) (i32.const 16))
+  (func $take (export "jam_malloc") (param $size i32) (result i32)
+    (local $block i32)
+    (local.set $block (global.get $mark))
+    (global.set $mark (i32.add (local.get $block) (local.get $size)))
+    (if (i32.gt_u (global.get $mark) (i32.const 65536)) (then (unreachable)))
+    (local.get $block))
+  (func (export "jam_free") (param $ptr i32) (param $size i32)
+    (global.set $mark (local.get $ptr)))
+  (func $copy (param $ptr i32) (param $len i32) (result i32)
+    (local $block i32)
+    (local.set $block (call $take (local.get $len)))
+    (memory.copy (local.get $block) (local.get $ptr) (local.get $len))
+    (local.get $block))
+  (func (export "initialize") (param i32 i32))
+  (func (export "connect") (param i32))
+  (func (export "disconnect") (param i32))
+  (func (export "timer"))
+  (func (export "message") (param $client i32) (param $ptr i32) (param $len i32)
+    (call $send_message
+      (local.get $client) (call $copy (local.get $ptr) (local.get $len)) (local.get $len)))
+  (func (export "binary") (param $client i32) (param $ptr i32) (param $len i32)
+    (call $send_binary
+      (local.get $client) (call $copy (local.get $ptr) (local.get $len)) (local.get $len))))
