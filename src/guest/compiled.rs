@@ -23,6 +23,7 @@ pub(crate) struct Compiled {
     pub(crate) limits: Limits,
     pub(super) instrumented: instrument::AddedExports,
     pub(super) has_start: bool,
+    pub(crate) instance_bytes: usize,
     /// Fuel that the time of making an instance is worth.
     pub(crate) instantiation_cost: u64,
     /// Whether guests keep their buffer for payloads between events.
@@ -58,6 +59,7 @@ impl Compiled {
             limits: *limits,
             instrumented,
             has_start: structure.has_start,
+            instance_bytes: structure.instance_bytes(size_of::<usize>()),
             instantiation_cost: structure.instantiation_cost(),
             keeps_buffer,
         })

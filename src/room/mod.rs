@@ -180,6 +180,10 @@ impl Room {
             clients: self.clients.len(),
             waiting_events: self.inbox.len(),
             fuel_used: self.fuel_used(),
+            instance_bytes: match &self.state {
+                State::Live { .. } => self.module.compiled.instance_bytes,
+                State::Starting { .. } | State::Closed { .. } => 0,
+            },
             memory_bytes: match &self.state {
                 State::Live { guest, .. } => guest.memory_bytes(),
                 State::Starting { .. } => 0,

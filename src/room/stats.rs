@@ -22,6 +22,9 @@ pub struct RoomStats {
     pub fuel_used: u64,
     /// Bytes of the guest's linear memory; of a closed room, what its guest had last.
     pub memory_bytes: usize,
+    /// Bytes of the host's heap for what the module declares: functions, globals, exports, segments and
+    /// table elements. An upper bound; zero while there is no guest.
+    pub instance_bytes: usize,
     /// How often the guest failed.
     pub faults: u64,
 }

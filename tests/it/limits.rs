@@ -809,7 +809,11 @@ fn locals_are_limited() {
 fn what_a_room_takes_besides_its_memory_is_limited() {
     let limits = limits(|limits| limits.max_instance_bytes = 64 << 10);
     let what = "bytes of functions, globals, exports and segments in each room";
-    assert_eq!(open(&echo(), &limits).unwrap().fault(), None);
+    let small = open(&echo(), &limits).unwrap();
+    assert_eq!(small.fault(), None);
+    // A guest has at least eight functions and nine exports.
+    let words = small.stats().instance_bytes / size_of::<usize>();
+    assert!((17..1000).contains(&words), "{words}");
     let many = |part: &str| guest_0_2("", &[], &format!("(func $g) {}", part.repeat(20_000)));
     for part in [
         "(func)",

@@ -67,6 +67,8 @@ struct Item {
 struct Cost {
     /// Linear memory of an open room.
     memory_bytes: usize,
+    /// Of the host's heap, for what the module declares.
+    instance_bytes: usize,
     /// Fuel to initialise the guest.
     fuel_to_open: u64,
     /// Fuel to connect the first client.
@@ -217,6 +219,7 @@ impl Trial {
         Self {
             cost: (!is_lost).then(|| Cost {
                 memory_bytes: room.stats().memory_bytes,
+                instance_bytes: room.stats().instance_bytes,
                 fuel_to_open,
                 fuel_to_connect: room.fuel_used() - fuel_to_open,
             }),
@@ -294,7 +297,11 @@ impl Display for Report {
         writeln!(f, "ABI       {}", self.abi.as_deref().unwrap_or("unknown"))?;
         writeln!(f, "length    {bytes} bytes")?;
         if let Some(room) = &self.room {
-            writeln!(f, "memory    {} bytes a room", room.memory_bytes)?;
+            writeln!(
+                f,
+                "memory    {} bytes a room, and up to {} of the host's for its functions and the like",
+                room.memory_bytes, room.instance_bytes
+            )?;
             writeln!(
                 f,
                 "fuel      {} to open a room, {} for its first client",

@@ -188,8 +188,9 @@ async fn rooms_are_listed_with_their_statistics() {
     assert_eq!(room["messages_out"], 7);
     let memory = room["memory_bytes"].as_u64().expect("a number");
     assert!(memory > 0 && memory % 65_536 == 0, "{memory}");
+    assert!(room["instance_bytes"].as_u64().expect("a number") > 1000);
     assert!(room["fuel_used"].as_u64().expect("a number") > 0);
-    assert_eq!(room.as_object().expect("an object").len(), 10, "{room}");
+    assert_eq!(room.as_object().expect("an object").len(), 11, "{room}");
 }
 
 #[tokio::test]
