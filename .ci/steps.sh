@@ -135,7 +135,7 @@ step_rooms() {
     home=$("$cross_dir/toolchain.sh")
     CARGO=$cross_dir/cargo RUSTC=$home/bin/rustc CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
   fi
-  rm -rf examples/rooms/assemblyscript/node_modules
+  rm -rf examples/rooms/{assemblyscript,wasm-opt}/node_modules
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
   ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
 }

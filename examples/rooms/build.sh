@@ -16,7 +16,8 @@ What is needed:
                   (the modules in this folder were built with Rust 1.96)
   c               clang and wasm-ld (the packages clang and lld), version 14 or newer
   wat             wat2wasm (the package wabt) or wasm-tools
-  assemblyscript  node and npm, version 20 or newer; the compiler itself is fetched by npm
+  all but wat     node and npm, version 20 or newer; npm fetches the compiler of AssemblyScript, and
+                  wasm-opt for the others
 
 Environment:
   CARGO, RUSTC, CLANG   other commands to use instead of cargo, rustc and clang
@@ -58,6 +59,31 @@ need() {
   exit 2
 }
 
+# ---- wasm-opt -----------------------------------------------------------------------------------
+
+# The features that Rust uses by default, all of which the published hosts have, too.
+# Modules without symbols do not say which ones they use.
+common_features=(--enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int
+  --enable-bulk-memory --enable-multivalue --enable-reference-types)
+
+# optimise ROOM FEATURE...: rewrites a built module for an interpreter. LLVM leaves to a JIT what costs
+# an interpreter most: moves between locals, and calls of small functions.
+optimise() {
+  local module=$out/$1.wasm
+  shift
+  node "$here/wasm-opt/node_modules/binaryen/bin/wasm-opt" --mvp-features "$@" \
+    -O3 --always-inline-max-function-size=20 --strip-producers --strip-target-features \
+    "$module" -o "$module"
+  # Linkers make their output executable.
+  chmod 644 "$module"
+}
+
+if wanted rust || wanted c; then
+  need node "Install node 20 or newer."
+  need npm "Install npm."
+  npm --prefix "$here/wasm-opt" ci --no-audit --no-fund --loglevel=error
+fi
+
 # ---- Rust ---------------------------------------------------------------------------------------
 
 # Puts a list for cargo's --config into remap. Panic messages name source files, whose paths on the
@@ -77,6 +103,7 @@ remap_paths() {
 }
 
 # build_rust FOLDER TARGET SUFFIX EXTRA ROOM...: builds rooms of one workspace for one target.
+# EXTRA is a flag of the linker, for a second build of the same rooms.
 build_rust() {
   local folder=$1 target=$2 suffix=$3 extra=$4 room packages=()
   shift 4
@@ -93,6 +120,7 @@ build_rust() {
   for room in "$@"; do
     install -m 644 "$target_dir/$folder$extra/$target/release/$room.wasm" \
       "$out/$room-$folder$suffix.wasm"
+    optimise "$room-$folder$suffix" "${common_features[@]}" --enable-custom-page-sizes
   done
 }
 
@@ -130,8 +158,7 @@ if wanted c; then
       echo "build.sh: clang failed. If it could not find wasm-ld, install lld." >&2
       exit 1
     }
-    # The linker makes its output executable.
-    chmod a-x "$out/$room-c.wasm"
+    optimise "$room-c"
   done
 fi
 
@@ -157,6 +184,7 @@ fi
 if wanted assemblyscript; then
   need node "Install node 20 or newer."
   need npm "Install npm."
+  # Its compiler runs wasm-opt's passes by itself.
   cd "$here/assemblyscript"
   npm ci --no-audit --no-fund --loglevel=error
   for room in echo clock; do

@@ -142,7 +142,9 @@ fn page(options: &Options, rows: &[Row]) -> String {
     let _ = write!(
         text,
         "Written by `{command}` in `benches/vs-jit`; its README describes the method, and where \
-         this crate is slower. Values are medians of {} rounds in which the contenders \
+         this crate is slower. All contenders of a row run the same module; those of the rooms \
+         went through `wasm-opt` (docs/rooms.md), which an interpreter needs more than a JIT. \
+         Values are medians of {} rounds in which the contenders \
          alternate; ratios are medians of the rounds' ratios. A number in brackets is a multiple \
          of the first column's value. The machine is shared and noisy: ratios are more reliable \
          than times.\n\n- {}\n- {}\n\n![For each row, how many times faster or slower this \

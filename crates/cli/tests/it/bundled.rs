@@ -1,7 +1,11 @@
 //! Serves every module in examples/rooms/wasm.
 
-use super::{Server, bundled_path};
-use std::{collections::BTreeSet, fs};
+use super::{Server, bundled_path, repository};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 const ECHO: [&str; 9] = [
@@ -45,18 +49,36 @@ fn every_bundled_room_is_tested() {
     .map(str::to_owned)
     .collect();
     let folder = bundled_path("x").parent().expect("a folder").to_owned();
-    let built: BTreeSet<_> = fs::read_dir(folder)
-        .expect("cannot read it")
-        .map(|file| {
-            file.expect("a file")
-                .path()
-                .file_stem()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned()
+    let built: BTreeSet<_> = modules(&folder).into_keys().collect();
+    assert_eq!(tested, built);
+}
+
+#[test]
+fn the_readme_lists_each_bundled_room_with_its_length() {
+    let rooms = repository().join("examples/rooms");
+    let readme = fs::read_to_string(rooms.join("README.md")).expect("cannot read it");
+    let listed: BTreeMap<_, u64> = readme
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
+            Some((name.to_owned(), cells.get(5)?.parse().ok()?))
         })
         .collect();
-    assert_eq!(tested, built);
+    assert_eq!(listed, modules(&rooms.join("wasm")));
+}
+
+/// The names of the modules in a folder, and their lengths in bytes.
+fn modules(folder: &Path) -> BTreeMap<String, u64> {
+    fs::read_dir(folder)
+        .expect("cannot read it")
+        .map(|file| {
+            let path = file.expect("a file").path();
+            let name = path.file_stem().expect("a name").to_string_lossy();
+            let length = fs::metadata(&path).expect("a file").len();
+            (name.into_owned(), length)
+        })
+        .collect()
 }
 
 #[tokio::test]
