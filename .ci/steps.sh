@@ -125,8 +125,30 @@ step_audit() {
 
 # Rooms that are built again behave as the committed ones do.
 step_rooms() {
-  need clang wasm-ld wat2wasm node npm
-  local build=(examples/rooms/build.sh --out "$cache/rooms")
+  build_rooms "$cache/rooms"
+  diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
+  ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
+}
+
+# Builds the committed modules again, and writes their lengths into the README.
+step_rebuild_rooms() {
+  build_rooms examples/rooms/wasm
+  python3 -c '
+import os, re
+def measured(row):
+    cells = row[0].split("|")
+    cells[5] = " %d " % os.path.getsize("examples/rooms/wasm/" + row[1] + ".wasm")
+    return "|".join(cells)
+text = open("examples/rooms/README.md").read()
+text = re.sub(r"^\| `([\w.-]+)` \|.*$", measured, text, flags=re.M)
+open("examples/rooms/README.md", "w").write(text)
+'
+}
+
+# build_rooms FOLDER: all of them, into a folder.
+build_rooms() {
+  need clang wasm-ld zig wat2wasm node npm python3
+  local build=(examples/rooms/build.sh --out "$1")
   if has_target wasm32-wasip1 && has_target wasm32-unknown-unknown; then
     CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
   else
@@ -136,8 +158,6 @@ step_rooms() {
     CARGO=$cross_dir/cargo RUSTC=$home/bin/rustc CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"
   fi
   rm -rf examples/rooms/{assemblyscript,wasm-opt}/node_modules
-  diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
-  ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
 }
 
 step_browser() {

@@ -9,25 +9,26 @@ Builds the rooms of this folder into .wasm files.
   build.sh [--out DIR] [--only LANGUAGE,...]
 
   --out DIR    where the .wasm files go (default: the wasm folder beside this script)
-  --only LIST  only some of: rust, c, wat, assemblyscript
+  --only LIST  only some of: rust, c, zig, wat, assemblyscript
 
 What is needed:
   rust            cargo, and once: rustup target add wasm32-unknown-unknown wasm32-wasip1
                   (the modules in this folder were built with Rust 1.96)
   c               clang and wasm-ld (the packages clang and lld), version 14 or newer
+  zig             zig, version 0.17 (0.17.1; `pip install ziglang` has it as python-zig)
   wat             wat2wasm (the package wabt) or wasm-tools
   all but wat     node and npm, version 20 or newer; npm fetches the compiler of AssemblyScript, and
                   wasm-opt for the others
 
 Environment:
-  CARGO, RUSTC, CLANG   other commands to use instead of cargo, rustc and clang
-  CARGO_TARGET_DIR      where cargo works (default: the target folder beside this script)
+  CARGO, RUSTC, CLANG, ZIG   other commands to use instead of cargo, rustc, clang and zig
+  CARGO_TARGET_DIR           where cargo and zig work (default: the target folder beside this script)
 END
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$here/wasm
-only=rust,c,wat,assemblyscript
+only=rust,c,zig,wat,assemblyscript
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=${2:?--out needs a folder}; shift 2 ;;
@@ -38,7 +39,7 @@ while [ $# -gt 0 ]; do
 done
 for language in ${only//,/ }; do
   case $language in
-    rust | c | wat | assemblyscript) ;;
+    rust | c | zig | wat | assemblyscript) ;;
     *) echo "build.sh: there are no rooms in '$language'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -47,6 +48,7 @@ out=$(cd "$out" && pwd)
 cargo=${CARGO:-cargo}
 rustc=${RUSTC:-rustc}
 clang=${CLANG:-clang}
+zig=${ZIG:-zig}
 target_dir=${CARGO_TARGET_DIR:-$here/target}
 
 wanted() { case ,$only, in *,"$1",*) ;; *) return 1 ;; esac }
@@ -61,7 +63,7 @@ need() {
 
 # ---- wasm-opt -----------------------------------------------------------------------------------
 
-# The features that Rust uses by default, all of which the published hosts have, too.
+# The features that Rust and Zig use by default, all of which the published hosts have, too.
 # Modules without symbols do not say which ones they use.
 common_features=(--enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int
   --enable-bulk-memory --enable-multivalue --enable-reference-types)
@@ -78,7 +80,7 @@ optimise() {
   chmod 644 "$module"
 }
 
-if wanted rust || wanted c; then
+if wanted rust || wanted c || wanted zig; then
   need node "Install node 20 or newer."
   need npm "Install npm."
   npm --prefix "$here/wasm-opt" ci --no-audit --no-fund --loglevel=error
@@ -159,6 +161,21 @@ if wanted c; then
       exit 1
     }
     optimise "$room-c"
+  done
+fi
+
+# ---- Zig ----------------------------------------------------------------------------------------
+
+if wanted zig; then
+  need "$zig" "Install Zig 0.17, see https://ziglang.org."
+  for room in echo; do
+    echo "== zig: $room"
+    # ReleaseSafe: mistakes trap. The stack lies below the data, so that an overflow traps, too; by
+    # default it takes 1 MiB.
+    (cd "$here/zig" && "$zig" build-exe -target wasm32-freestanding -O ReleaseSafe -fstrip -fno-entry \
+      -rdynamic --stack 8192 --cache-dir "$target_dir/zig" --global-cache-dir "$target_dir/zig" \
+      -femit-bin="$out/$room-zig.wasm" "$room.zig")
+    optimise "$room-zig" "${common_features[@]}"
   done
 fi
 

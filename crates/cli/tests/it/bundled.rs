@@ -8,7 +8,7 @@ use std::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-const ECHO: [&str; 9] = [
+const ECHO: [&str; 10] = [
     "echo-assemblyscript",
     "echo-c",
     "echo-rust-0.2",
@@ -18,6 +18,7 @@ const ECHO: [&str; 9] = [
     "echo-rust-no-std",
     "echo-rust-no-std-small-page",
     "echo-wat",
+    "echo-zig",
 ];
 const COUNTER: [&str; 3] = ["counter-c", "counter-rust-0.2", "counter-rust-0.4"];
 const CHAT: [&str; 3] = ["chat-rust-0.2", "chat-rust-0.4", "chat-rust-small"];
