@@ -67,6 +67,16 @@ impl Figure {
 
 /// Measures nanoseconds per operation.
 pub fn interleaved(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figure> {
+    let nanos = rounds(contenders, effort);
+    contenders
+        .iter()
+        .zip(&nanos)
+        .map(|(contender, own)| Figure::new(contender.name, own.clone(), &nanos[0]))
+        .collect()
+}
+
+/// The nanoseconds per operation of each contender in each round.
+pub fn rounds(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Vec<f64>> {
     let counts: Vec<u64> = contenders
         .iter_mut()
         .map(|contender| calibrate(contender, effort.turn))
@@ -82,11 +92,7 @@ pub fn interleaved(contenders: &mut [Contender<'_>], effort: Effort) -> Vec<Figu
             nanos[index].push(time.as_nanos() as f64 / counts[index] as f64);
         }
     }
-    contenders
-        .iter()
-        .zip(&nanos)
-        .map(|(contender, own)| Figure::new(contender.name, own.clone(), &nanos[0]))
-        .collect()
+    nanos
 }
 
 /// Returns how many operations fill a turn; also warms up.

@@ -1,6 +1,7 @@
 //! The benchmark: one command measures all rows and writes the tables.
 
 mod chart;
+mod cold_rooms;
 mod measure;
 pub mod memory;
 mod noisy_neighbour;
@@ -99,7 +100,8 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The ids of the rows that need more than this process.
-const OTHER_ROWS: [&str; 6] = [
+const OTHER_ROWS: [&str; 7] = [
+    "by-turns",
     "memory",
     "rooms",
     "size",
@@ -110,6 +112,7 @@ const OTHER_ROWS: [&str; 6] = [
 
 fn other_rows(id: &str, effort: Effort) -> Result<Vec<Row>> {
     match id {
+        "by-turns" => Ok(cold_rooms::rows(effort)),
         "memory" => memory::rows(effort),
         "rooms" => memory::rooms_rows(),
         "size" => size::rows(),

@@ -22,7 +22,7 @@ use std::{
 #[derive(Clone, Copy)]
 pub struct Guest {
     id: &'static str,
-    title: &'static str,
+    pub title: &'static str,
     path: &'static str,
     is_0_4: bool,
 }
@@ -33,13 +33,13 @@ const ECHO_0_2: Guest = Guest {
     path: "echo-rust-0.2",
     is_0_4: false,
 };
-const ECHO_0_4: Guest = Guest {
+pub const ECHO_0_4: Guest = Guest {
     id: "0.4",
     title: "SDK 0.4",
     path: "echo-rust-0.4",
     is_0_4: true,
 };
-const ECHO_C: Guest = Guest {
+pub const ECHO_C: Guest = Guest {
     id: "c",
     title: "C",
     path: "echo-c",
@@ -65,7 +65,7 @@ const COMPUTE: Guest = Guest {
 };
 
 impl Guest {
-    fn wasm(self) -> Vec<u8> {
+    pub fn wasm(self) -> Vec<u8> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = if self.id == "compute" {
             "guests/wasm"
@@ -76,14 +76,18 @@ impl Guest {
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// The runtimes that can run it: this crate first, its JIT host second.
+    /// This crate and its JIT host.
+    pub fn hosts(self) -> [(&'static str, Box<dyn Runtime>); 2] {
+        let jit: (_, Box<dyn Runtime>) = match self.is_0_4 {
+            true => ("JIT 0.4.4", Box::new(Jit04)),
+            false => ("JIT 0.2.9", Box::new(Jit02)),
+        };
+        [(THIS_CRATE, Box::new(WasmiHost::room())), jit]
+    }
+
+    /// The runtimes that can run it: its hosts first.
     fn runtimes(self) -> Vec<(&'static str, Box<dyn Runtime>)> {
-        let mut runtimes: Vec<(&'static str, Box<dyn Runtime>)> =
-            vec![(THIS_CRATE, Box::new(WasmiHost::room()))];
-        match self.is_0_4 {
-            true => runtimes.push(("JIT 0.4.4", Box::new(Jit04))),
-            false => runtimes.push(("JIT 0.2.9", Box::new(Jit02))),
-        }
+        let mut runtimes = Vec::from(self.hosts());
         if !self.is_0_4 {
             runtimes.push(("wasmi alone", Box::new(engines::Wasmi)));
             // The published crate is from 2021 and refuses modules of current Rust ("unknown

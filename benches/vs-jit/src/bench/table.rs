@@ -15,6 +15,7 @@ pub struct Row {
 pub enum Group {
     Start,
     Events,
+    ColdRooms,
     Compute,
     Memory,
     Rooms,
@@ -36,14 +37,17 @@ pub enum Unit {
     PerSecond,
     Bytes,
     Count,
+    /// A multiple of another figure; less is better.
+    Times,
     /// The inverse of the number that a process can hold, shown as the number.
     PerProcess,
 }
 
 impl Group {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::Events,
+        Self::ColdRooms,
         Self::Compute,
         Self::Memory,
         Self::Rooms,
@@ -61,6 +65,7 @@ impl Group {
         match self {
             Self::Start => "Starting",
             Self::Events => "Events per second, one thread",
+            Self::ColdRooms => "Cold rooms: events given by turns to many rooms",
             Self::Compute => "Compute inside an event",
             Self::Memory => "Resident memory",
             Self::Rooms => "Rooms in one process",
@@ -82,6 +87,11 @@ impl Group {
                 "One client, which gets a reply to each message. \"wasmi alone\" and the other \
                  engines run in the same minimal loop, without limits, fuel or time; the others \
                  are whole hosts."
+            }
+            Self::ColdRooms => {
+                "Times of one event: a text of 16 B to one room after the other, so that with more \
+                 rooms less of each is in the processor's caches; and these times as multiples of \
+                 a single room's."
             }
             Self::Compute => "Times of one event of a C guest, with fuel metering in this crate.",
             Self::Memory => {
@@ -125,7 +135,7 @@ impl Row {
 pub fn in_words(ratio: f64, unit: Unit) -> String {
     let (better, worse) = match unit {
         Unit::Nanos | Unit::PerSecond => ("faster", "slower"),
-        Unit::Bytes => ("less", "more"),
+        Unit::Bytes | Unit::Times => ("less", "more"),
         Unit::Count => ("fewer", "more"),
         Unit::PerProcess => ("more", "fewer"),
     };
@@ -160,6 +170,7 @@ pub fn value(value: f64, unit: Unit) -> String {
         Unit::Bytes if value < 1e6 => format!("{} KiB", short(value / 1024.0)),
         Unit::Bytes => format!("{} MiB", short(value / (1024.0 * 1024.0))),
         Unit::Count => format!("{value:.0}"),
+        Unit::Times => format!("{}×", short(value)),
         Unit::PerProcess => format!("{:.0}", 1.0 / value),
     }
 }
