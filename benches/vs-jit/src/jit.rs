@@ -66,7 +66,8 @@ mod abi_0_2 {
         }
 
         fn set_timer(&self, ms_delay: u32) {
-            self.0.timer(ms_delay);
+            // The SDK documents that zero cancels it.
+            self.0.timer((ms_delay > 0).then_some(ms_delay));
         }
     }
 
@@ -153,7 +154,8 @@ mod abi_0_4 {
         }
 
         fn set_timer(&self, ms_delay: u32) {
-            self.0.timer(ms_delay);
+            // Zero fires at once in the published server.
+            self.0.timer(Some(ms_delay));
         }
     }
 

@@ -77,8 +77,8 @@ pub enum Recipient {
 pub trait OutputSink: Send + Sync {
     fn message(&self, to: Recipient, payload: Payload<'_>);
 
-    /// The room set its timer to fire after `ms` milliseconds; 0 cancels it.
-    fn timer(&self, ms: u32);
+    /// The room's timer fires after this many milliseconds, or no more.
+    fn timer(&self, ms: Option<u32>);
 }
 
 /// An output, owned.
@@ -86,7 +86,7 @@ pub trait OutputSink: Send + Sync {
 pub enum RoomOutput {
     Text(Recipient, String),
     Binary(Recipient, Vec<u8>),
-    Timer(u32),
+    Timer(Option<u32>),
 }
 
 /// A sink that keeps all outputs.
@@ -115,7 +115,7 @@ impl OutputSink for Recorder {
         });
     }
 
-    fn timer(&self, ms: u32) {
+    fn timer(&self, ms: Option<u32>) {
         self.outputs().push(RoomOutput::Timer(ms));
     }
 }
@@ -142,7 +142,7 @@ impl OutputSink for OutputCounter {
             .store(self.bytes.load(Relaxed) + payload.len() as u64, Relaxed);
     }
 
-    fn timer(&self, _: u32) {}
+    fn timer(&self, _: Option<u32>) {}
 }
 
 impl fmt::Debug for Payload<'_> {

@@ -173,11 +173,10 @@ impl DirectRoom {
         let deadline = self.room.poll_timeout();
         if deadline != self.deadline {
             self.deadline = deadline;
-            let delay = deadline.map_or(Duration::ZERO, |deadline| {
-                deadline.saturating_duration_since(self.now)
-            });
-            self.sink
-                .timer(u32::try_from(delay.as_millis()).unwrap_or(u32::MAX));
+            self.sink.timer(deadline.map(|deadline| {
+                let delay = deadline.saturating_duration_since(self.now);
+                u32::try_from(delay.as_millis()).unwrap_or(u32::MAX)
+            }));
         }
     }
 }
@@ -191,8 +190,9 @@ impl Module for HostedModule {
         let host = Host::new(ManualClock::new(), SinkTransport(sink));
         let mut host = host.with_fault_policy(*on_fault);
         let key = host.open(id, module)?;
-        host.poll(Budget::UNLIMITED);
-        Ok(Box::new(HostedRoom { host, key }))
+        let mut room = HostedRoom { host, key };
+        room.poll();
+        Ok(Box::new(room))
     }
 }
 
@@ -213,12 +213,23 @@ impl Room for HostedRoom {
                 let deadline = self.host.poll_timeout().unwrap_or_default();
                 let clock = self.host.clock();
                 clock.set(clock.now().max(deadline));
-                self.host.poll(Budget::UNLIMITED);
+                self.poll();
                 return;
             }
         };
         let _ = self.host.enqueue(self.key, event);
+        self.poll();
+    }
+}
+
+impl HostedRoom {
+    /// Runs the event, and what its timer does at once.
+    fn poll(&mut self) {
         self.host.poll(Budget::UNLIMITED);
+        let now = self.host.clock().now();
+        while self.host.poll_timeout().is_some_and(|due| due <= now) {
+            self.host.poll(Budget::UNLIMITED);
+        }
     }
 }
 

@@ -74,8 +74,8 @@ impl TimerTracker {
             }
         }
         let timer = match request {
-            Some(0) => TimerState::Off,
-            Some(ms) => TimerState::Set(ms),
+            Some(Some(ms)) => TimerState::Set(ms),
+            Some(None) => TimerState::Off,
             None if self.is_set => TimerState::Unchanged,
             None => TimerState::Off,
         };
@@ -166,15 +166,15 @@ mod tests {
             vec![RoomOutput::Text(Recipient::EveryoneExcept(1), "a".into())],
             vec![RoomOutput::Binary(to, b"a".to_vec())],
             vec![text.clone(), text.clone()],
-            vec![text.clone(), RoomOutput::Timer(5)],
+            vec![text.clone(), RoomOutput::Timer(Some(5))],
         ];
         assert_eq!(plain, result(std::slice::from_ref(&text)));
         for outputs in altered {
             assert_ne!(plain, result(&outputs), "{outputs:?}");
         }
         assert_ne!(
-            result(&[RoomOutput::Timer(5)]),
-            result(&[RoomOutput::Timer(6)])
+            result(&[RoomOutput::Timer(Some(5))]),
+            result(&[RoomOutput::Timer(Some(6))])
         );
         let other = RoomOutput::Text(to, "b".into());
         assert_ne!(
@@ -184,17 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_timer_request_counts_and_zero_cancels() {
+    fn the_last_timer_request_counts() {
         assert_eq!(
-            result(&[RoomOutput::Timer(5), RoomOutput::Timer(7)]).timer,
+            result(&[RoomOutput::Timer(Some(5)), RoomOutput::Timer(Some(7))]).timer,
             TimerState::Set(7)
         );
         assert_eq!(
-            result(&[RoomOutput::Timer(5), RoomOutput::Timer(0)]),
+            result(&[RoomOutput::Timer(Some(5)), RoomOutput::Timer(None)]),
             result(&[])
         );
         let mut timer = TimerTracker::default();
-        timer.event_result(vec![RoomOutput::Timer(5)]);
+        timer.event_result(vec![RoomOutput::Timer(Some(5))]);
         assert_eq!(timer.event_result(vec![]).timer, TimerState::Unchanged);
         timer.fire();
         assert_eq!(timer.event_result(vec![]).timer, TimerState::Off);

@@ -126,7 +126,9 @@ pub fn all() -> Vec<Difference> {
     let to_1 = |text: &str| RoomOutput::Text(Recipient::Client(1), text.into());
     let to_all_but = |client| {
         let to = Recipient::EveryoneExcept(client);
-        ["one", "two"].map(|text| RoomOutput::Text(to, text.into())).to_vec()
+        ["one", "two"]
+            .map(|text| RoomOutput::Text(to, text.into()))
+            .to_vec()
     };
     let jit_0_2 = ("the JIT host 0.2.9", &Jit02 as &dyn Runtime);
     let jit_0_4 = ("the JIT host 0.4.4", &Jit04 as &dyn Runtime);
@@ -290,11 +292,11 @@ pub fn all() -> Vec<Difference> {
 }
 
 /// A guest of ABI 0.2 that runs `message` for each text.
-fn guest(message: &str) -> String {
+pub(super) fn guest(message: &str) -> String {
     guest_with("", "(i32.const 1024)", message)
 }
 
-fn guest_with(data: &str, malloc: &str, message: &str) -> String {
+pub(super) fn guest_with(data: &str, malloc: &str, message: &str) -> String {
     format!(
         r#"(module
           ;; imports
@@ -319,7 +321,7 @@ fn guest_with(data: &str, malloc: &str, message: &str) -> String {
 }
 
 /// A guest of ABI 0.4 that runs `recv` for each message, whose tag is 3.
-fn guest_0_4(recv: &str) -> String {
+pub(super) fn guest_0_4(recv: &str) -> String {
     format!(
         r#"(module
           (import "env" "stateroom_send" (func $send (param i32 i32)))

@@ -44,7 +44,7 @@ impl Module for tinywasm::Module {
             imports.define("env", name, send);
         }
         let set_timer = HostFunction::from(&mut store, move |_: FuncContext<'_>, ms: i32| {
-            sink.timer(ms.cast_unsigned());
+            sink.timer((ms != 0).then_some(ms.cast_unsigned()));
             Ok(())
         });
         imports.define("env", "set_timer", set_timer);

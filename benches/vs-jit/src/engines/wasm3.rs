@@ -97,7 +97,7 @@ impl Module for Loaded {
             "env",
             "set_timer",
             move |_: CallContext<'_>, ms: u32| {
-                sink.timer(ms);
+                sink.timer((ms > 0).then_some(ms));
                 Ok(())
             },
         ))?;

@@ -51,7 +51,7 @@ impl Runtime for Wasmi {
             },
         )?;
         linker.func_wrap("env", "set_timer", |caller: Caller<'_, State>, ms: u32| {
-            caller.data().sink.timer(ms);
+            caller.data().sink.timer((ms > 0).then_some(ms));
         })?;
         Ok(Box::new(Loaded { module, linker }))
     }
