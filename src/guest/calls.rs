@@ -2,9 +2,10 @@
 //!
 //! As under the JIT hosts, a payload is allocated, handled and freed: three calls of exports. Before
 //! the first event there are a start function, a reactor's constructor and, where the ABI has it, the
-//! room's id, which is allocated and freed again. A guest that keeps its buffer is called with the event alone,
-//! unless the payload is longer than the buffer: then that is freed and a longer one is allocated.
-//! Each call has a function for what follows it, whether it returned at once or after a pause.
+//! room's id, which is allocated and freed again. A guest that keeps its buffer is called with the
+//! event alone, unless the payload is longer than the buffer: then that is freed and a longer one is
+//! allocated. Each call has a function for what follows it, whether it returned at once or after a
+//! pause.
 
 use super::{Guest, buffer::Buffer, fault, wasmi_bugs::MAX_UNINTERRUPTED_FUEL};
 use crate::{
@@ -74,59 +75,52 @@ impl Guest {
         }
         self.fuel.begin_event();
         let before = self.fuel.used;
-        self.fuel
-            .grant(&mut self.store, slice.min(MAX_UNINTERRUPTED_FUEL));
+        let piece = slice.min(MAX_UNINTERRUPTED_FUEL);
+        self.fuel.grant(&mut self.store, piece);
         let result = self.run_steps(call);
-        match self.end_slice(call, result)? {
-            Progress::Paused if slice > MAX_UNINTERRUPTED_FUEL => {
-                self.run_on(call, slice.saturating_sub(self.fuel.used - before))
-            }
-            progress => Ok(progress),
+        match self.end_piece(call, result) {
+            Ok(Progress::Paused) => match self.left(slice, piece, before) {
+                0 => Ok(Progress::Paused),
+                left => self.resume(call, left),
+            },
+            result => result,
         }
     }
 
     /// Goes on after a pause; `call` is the one that the event began with.
     pub(crate) fn resume(&mut self, call: &Call<'_>, slice: u64) -> Result<Progress, Fault> {
         debug_assert!(self.is_paused(), "there is a pending call to resume");
-        if slice > MAX_UNINTERRUPTED_FUEL {
-            return self.run_on(call, slice);
-        }
-        self.resume_uninterrupted(call, slice)
-    }
-
-    /// Resumes a paused guest again and again, until nothing is left of its slice.
-    #[cold]
-    fn run_on(&mut self, call: &Call<'_>, mut left: u64) -> Result<Progress, Fault> {
-        while left > 0 {
+        let mut left = slice;
+        loop {
             let before = self.fuel.used;
-            let fuel = left.min(MAX_UNINTERRUPTED_FUEL);
-            if self.resume_uninterrupted(call, fuel)? == Progress::Done {
+            let piece = left.min(MAX_UNINTERRUPTED_FUEL);
+            self.fuel.grant(&mut self.store, piece);
+            let result = match self.pending.take() {
+                Some(pending) => self.resume_steps(pending, call),
+                None => Ok(()),
+            };
+            if self.end_piece(call, result)? == Progress::Done {
                 return Ok(Progress::Done);
             }
-            // What is less than the next instruction needs is left for no other.
-            left = match left - fuel {
-                0 => 0,
-                _ => left.saturating_sub(self.fuel.used - before),
-            };
+            left = self.left(left, piece, before);
+            if left == 0 {
+                return Ok(Progress::Paused);
+            }
         }
-        Ok(Progress::Paused)
     }
 
-    fn resume_uninterrupted(&mut self, call: &Call<'_>, fuel: u64) -> Result<Progress, Fault> {
-        self.fuel.grant(&mut self.store, fuel);
-        let result = match self.pending.take() {
-            Some(pending) => self.resume_steps(pending, call),
-            None => Ok(()),
-        };
-        self.end_slice(call, result)
+    /// What is left of a slice after a piece of it that began when so much fuel had been used. What is
+    /// less than the next instruction needs is left for no other.
+    const fn left(&self, slice: u64, piece: u64, used_before: u64) -> u64 {
+        match slice - piece {
+            0 => 0,
+            _ => slice.saturating_sub(self.fuel.used - used_before),
+        }
     }
 
+    /// Accounts for a piece of a slice.
     #[inline(always)]
-    fn end_slice(&mut self, call: &Call<'_>, result: Result<(), Stop>) -> Result<Progress, Fault> {
-        let result = match call {
-            Call::Init { .. } => result.and_then(|()| self.check_versions(true)),
-            _ => result,
-        };
+    fn end_piece(&mut self, call: &Call<'_>, result: Result<(), Stop>) -> Result<Progress, Fault> {
         match (result, self.fuel.account(&mut self.store)) {
             (Ok(()), Ok(())) => {
                 self.store.data_mut().end_event();
@@ -136,7 +130,7 @@ impl Guest {
         }
     }
 
-    /// The outcome of a slice that did not end with a handled event, or overdrew its fuel.
+    /// The outcome of a piece that did not end with a handled event, or overdrew its fuel.
     #[cold]
     fn stopped(
         &mut self,
@@ -192,7 +186,7 @@ impl Guest {
             self.prepare(call, needed)?;
         }
         self.deliver(call, needed)?;
-        self.release()
+        self.release(call)
     }
 
     /// Resumes the pending call, and makes those that are left.
@@ -228,17 +222,18 @@ impl Guest {
             Pending::Deliver(pending) => {
                 let result = pending.resume(store);
                 self.delivered(result)?;
-                return self.release();
+                return self.release(call);
             }
             Pending::Release(pending) => {
                 let result = pending.resume(store);
-                return self.freed(result, Pending::Release);
+                self.freed(result, Pending::Release)?;
+                return self.check_versions(call, true);
             }
         }
         self.run_steps(call)
     }
 
-    /// Makes the calls that precede the first event, and allocates a buffer for the payload.
+    /// Makes the calls that precede the guest's initialisation, and allocates a buffer for the payload.
     #[inline(never)]
     fn prepare(&mut self, call: &Call<'_>, needed: u32) -> Result<(), Stop> {
         while let Some((_, function)) = self.exports.startup.last() {
@@ -248,6 +243,7 @@ impl Guest {
             self.allocate(len_of(room_id))?;
             self.show_room_id(room_id)?;
         }
+        self.check_versions(call, false)?;
         self.free(Pending::Free)?;
         self.allocate(needed)
     }
@@ -277,11 +273,31 @@ impl Guest {
 
     /// Frees the buffer of an event that was handled, unless it is kept.
     #[inline]
-    fn release(&mut self) -> Result<(), Stop> {
-        if self.keeps_buffer {
+    fn release(&mut self, call: &Call<'_>) -> Result<(), Stop> {
+        if !self.keeps_buffer {
+            self.free(Pending::Release)?;
+        }
+        self.check_versions(call, true)
+    }
+
+    /// Checks the guest's version numbers, if this is when the JIT host looks at them: before or after
+    /// the guest is initialised.
+    #[inline]
+    fn check_versions(&self, call: &Call<'_>, is_after_init: bool) -> Result<(), Stop> {
+        match call {
+            Call::Init { .. } => self.check_versions_now(is_after_init),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn check_versions_now(&self, is_after_init: bool) -> Result<(), Stop> {
+        if self.exports.abi.description().versions_after_init != is_after_init {
             return Ok(());
         }
-        self.free(Pending::Release)
+        self.exports
+            .check_versions(&self.store)
+            .map_err(|cause| Stop::fault(Step::Deliver, cause))
     }
 
     /// Frees the buffer, if the guest allocated it.
@@ -304,9 +320,6 @@ impl Guest {
 
     /// Writes the payload into the buffer, if the event has one, and calls the handler.
     fn deliver(&mut self, call: &Call<'_>, needed: Option<u32>) -> Result<(), Stop> {
-        if matches!(call, Call::Init { .. }) {
-            self.check_versions(false)?;
-        }
         let len = needed.unwrap_or_default();
         let abi = self.exports.abi;
         abi.write_payload(call, self.buffer_mut(len));
@@ -321,17 +334,6 @@ impl Guest {
         let memory = self.exports.memory.data_mut(&mut *self.store);
         // A memory never shrinks, so the buffer is still within it.
         &mut memory[self.buffer.ptr as usize..][..len as usize]
-    }
-
-    /// Checks the guest's version numbers if the JIT host looks at them at this time.
-    #[cold]
-    fn check_versions(&self, is_after_init: bool) -> Result<(), Stop> {
-        if self.exports.abi.description().versions_after_init != is_after_init {
-            return Ok(());
-        }
-        self.exports
-            .check_versions(&self.store)
-            .map_err(|cause| Stop::fault(Step::Deliver, cause))
     }
 
     fn started(&mut self, result: CallResult<()>) -> Result<(), Stop> {

@@ -349,8 +349,20 @@ fn versions_are_checked_before_the_first_event() {
         found: 0,
     };
     let during = "stateroom_recv";
+    let fault = Fault { during, cause };
     assert_eq!(outputs(&mut late, Instant::ZERO), []);
-    assert_eq!(late.fault(), Some(&Fault { during, cause }));
+    assert_eq!(late.fault(), Some(&fault));
+
+    // After the id was freed, and before `Init` is allocated.
+    let free = r#"(export "stateroom_free") (param i32 i32)"#;
+    let text = guest_0_4(say, global).replace(free, &format!("{free} {write}"));
+    assert_eq!(room(&module(&text)).fault(), None);
+    let malloc = r#"(export "stateroom_malloc") (param i32) (result i32)"#;
+    let second =
+        format!("(if (global.get $second) (then {write})) (global.set $second (i32.const 1))");
+    let more = format!("{global} (global $second (mut i32) (i32.const 0))");
+    let text = guest_0_4(say, &more).replace(malloc, &format!("{malloc} {second}"));
+    assert_eq!(room(&module(&text)).fault(), Some(&fault));
 }
 
 /// A room of a guest that passes each message of a client to `stateroom_send`.
