@@ -60,7 +60,7 @@ impl Recovery {
     pub(super) const fn host_work(&self) -> u64 {
         match self {
             Self::Rollback(history) => history.work(),
-            Self::Close | Self::Continue | Self::Restart(_) => 0,
+            Self::Close | Self::Restart(_) | Self::Continue => 0,
         }
     }
 
@@ -81,12 +81,7 @@ impl Room {
         match &mut self.recovery {
             // A guest that was not initialised has no state to go on with.
             Recovery::Continue if !matches!(event, EventKind::Init) => {
-                log!(
-                    warn,
-                    "room {:?} continues after a fault: {}",
-                    crate::Escaped::new(&self.id),
-                    crate::WithSources(&fault)
-                );
+                self.log_fault("continues", &fault);
                 if let State::Live { phase, .. } = &mut self.state {
                     *phase = Phase::Idle;
                 }
@@ -95,12 +90,7 @@ impl Room {
             Recovery::Close | Recovery::Continue => self.end(Some(fault)),
             Recovery::Restart(restarts) => match restarts.schedule(self.now) {
                 Some(at) => {
-                    log!(
-                        warn,
-                        "room {:?} restarts after a fault: {}",
-                        crate::Escaped::new(&self.id),
-                        crate::WithSources(&fault)
-                    );
+                    self.log_fault("restarts", &fault);
                     let outbox = self.retire_guest();
                     self.state = State::Starting {
                         at,
@@ -113,6 +103,17 @@ impl Room {
             },
             Recovery::Rollback(_) => self.roll_back(event, fault),
         }
+    }
+
+    /// Logs what follows a fault that does not close the room.
+    #[cfg_attr(not(feature = "log"), expect(unused_variables))]
+    fn log_fault(&self, what: &str, fault: &Fault) {
+        log!(
+            warn,
+            "room {:?} {what} after a fault: {}",
+            crate::Escaped::new(&self.id),
+            crate::WithSources(fault)
+        );
     }
 
     /// Closes the room, with what its guest sent still to be taken.
@@ -214,12 +215,7 @@ impl Room {
         // What the event sent is dropped with its guest, before the next one gets its memory.
         drop(self.retire_guest());
         if can_replay && has_checkpoint {
-            log!(
-                warn,
-                "room {:?} undoes an event after a fault: {}",
-                crate::Escaped::new(&self.id),
-                crate::WithSources(&fault)
-            );
+            self.log_fault("undoes an event", &fault);
             // That a client joined or left is not undone.
             let mut outbox = Outbox::new();
             outbox.announce(undone);
