@@ -460,6 +460,27 @@ fn host_functions() -> Vec<Case> {
             1000,
         ),
         ("clock_res_get", wasi("clock_res_get", 2), "1 8", 1000),
+        ("fd_filestat_get", wasi("fd_filestat_get", 2), "1 8", 1000),
+        ("fd_read", wasi("fd_read", 4), "0 0 0 8", 1000),
+        ("fd_sync, without effect", wasi("fd_sync", 1), "1", 1000),
+        (
+            "poll_oneoff, one subscription",
+            wasi("poll_oneoff", 4),
+            "32768 32768 1 62000",
+            1000,
+        ),
+        (
+            "poll_oneoff, 600 subscriptions",
+            wasi("poll_oneoff", 4),
+            "32768 32768 600 62000",
+            10,
+        ),
+        (
+            "poll_oneoff, too many subscriptions",
+            wasi("poll_oneoff", 4),
+            "32768 32768 -1 62000",
+            1000,
+        ),
     ];
     let data = "(func $prepare
         (memory.fill (i32.const 1024) (i32.const 120) (i32.const 1024))
