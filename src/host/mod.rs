@@ -533,10 +533,12 @@ impl Slot {
             Flushed::All => Queued::Nowhere,
         };
         queues.push(key, self.queued);
-        let deadline = self
-            .room
-            .poll_timeout()
-            .map(|deadline| self.host_time(deadline));
+        // A blocked room fires no timer: one that is due would only have the host polled in vain.
+        let room_deadline = match self.queued {
+            Queued::Blocked => None,
+            _ => self.room.poll_timeout(),
+        };
+        let deadline = room_deadline.map(|deadline| self.host_time(deadline));
         let inserted = mem::replace(&mut self.deadline, deadline);
         (deadline.filter(|_| deadline != inserted), cost)
     }
