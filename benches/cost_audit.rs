@@ -517,8 +517,8 @@ fn functions() -> Vec<Case> {
     let many = |what: &str, times: usize| format!("{what} ").repeat(times);
     let calls = |call: &str| repeated(&call.repeat(UNROLLED), TIMES);
     let locals = many("i64", limits.max_function_locals);
-    let (values, constants) = (many("i64", 1000), many("(i64.const 1)", 1000));
-    let drops = many("drop", 1000);
+    let (values, constants) = (many("i64", 32), many("(i64.const 1)", 32));
+    let drops = many("drop", 32);
     let targets = many("0", 10_000);
     let rows = [
         (
@@ -527,17 +527,17 @@ fn functions() -> Vec<Case> {
             format!("(func $f (local {locals}))"),
         ),
         (
-            "call with 1,000 parameters",
+            "call with 32 parameters",
             repeated("(call $g)", TIMES),
             format!("(func $f (param {values})) (func $g (call $f {constants}))"),
         ),
         (
-            "call with 1,000 results",
+            "call with 32 results",
             repeated("(call $g)", TIMES),
             format!("(func $f (result {values}) {constants}) (func $g (call $f) {drops})"),
         ),
         (
-            "branch with 1,000 values",
+            "branch with 32 values",
             repeated("(call $g)", TIMES),
             format!("(func $g (block (result {values}) {constants} (br 0)) {drops})"),
         ),
@@ -550,6 +550,15 @@ fn functions() -> Vec<Case> {
             "recursion, 9,000 deep",
             "(call $f (i32.const 9000))".to_owned(),
             "(func $f (param i32) (if (local.get 0) (then (call $f (i32.sub (local.get 0) (i32.const 1))))))".to_owned(),
+        ),
+        (
+            "memory.grow, refused, after recursive calls",
+            "(call $f (i32.const 3000))".to_owned(),
+            format!(
+                "(func $f (param i32) (block (br_if 0 (i32.eqz (local.get 0)))
+                    (call $f (i32.sub (local.get 0) (i32.const 1))) {}))",
+                many("(drop (memory.grow (i32.const -1)))", 40)
+            ),
         ),
         (
             "memory.grow, refused, 64 in a row",

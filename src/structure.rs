@@ -1,7 +1,10 @@
 //! What a module is made of, counted from its bytes, before anything is compiled.
 
 use crate::{error::LoadError, limits::Limits};
-use wasmparser::{FunctionBody, Parser, Payload, TypeRef};
+use wasmparser::{
+    ConstExpr, DataKind, ElementItems, ElementKind, FunctionBody, Parser, Payload, TableInit,
+    TypeRef,
+};
 
 /// The counts of a module's parts that its rooms pay for. Where the module is invalid, counting
 /// stops: the engine reports that.
@@ -17,10 +20,16 @@ pub(crate) struct Structure {
     table_elements: u64,
     /// Locals of the function that has most of them, without its parameters.
     max_locals: u64,
+    /// Parameters or results of the type that has most of them.
+    max_values: u64,
+    /// Bytes of the longest constant expression.
+    max_constant_bytes: u64,
     imports: usize,
     functions: usize,
     globals: usize,
     exports: usize,
+    /// Bytes of their names.
+    export_name_bytes: usize,
     tables: usize,
     pub(crate) memories: usize,
     data_segments: usize,
@@ -31,6 +40,13 @@ pub(crate) struct Structure {
     /// Whether it has a start function.
     pub(crate) has_start: bool,
 }
+
+/// Parameters or results of a type. A branch with many values is translated to as many copies, so that
+/// a module of some KiB could become gigabytes. Compilers pass the rest in memory.
+const MAX_VALUES: usize = 32;
+
+/// The interpreter evaluates constant expressions by recursion. Compilers emit one instruction or three.
+const MAX_CONSTANT_BYTES: usize = 128;
 
 /// Each costs some bytes even when it is empty.
 pub(crate) const MAX_TABLES: usize = 64;
@@ -82,10 +98,19 @@ impl Structure {
                     }
                 }
             }
+            Payload::TypeSection(section) => {
+                for ty in section.into_iter_err_on_gc_types().flatten() {
+                    let values = ty.params().len().max(ty.results().len());
+                    self.max_values = self.max_values.max(values as u64);
+                }
+            }
             Payload::FunctionSection(section) => self.functions += section.count() as usize,
             Payload::TableSection(section) => {
                 for table in section.into_iter().flatten() {
                     self.tables += 1;
+                    if let TableInit::Expr(init) = &table.init {
+                        self.count_constant(init);
+                    }
                     self.table_elements = self.table_elements.saturating_add(table.ty.initial);
                 }
             }
@@ -94,21 +119,46 @@ impl Structure {
                     self.count_memory(&ty);
                 }
             }
-            Payload::GlobalSection(section) => self.globals += section.count() as usize,
-            Payload::ExportSection(section) => self.exports += section.count() as usize,
+            Payload::GlobalSection(section) => {
+                for global in section.into_iter().flatten() {
+                    self.globals += 1;
+                    self.count_constant(&global.init_expr);
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section.into_iter().flatten() {
+                    self.exports += 1;
+                    self.export_name_bytes += export.name.len();
+                }
+            }
             Payload::StartSection { .. } => self.has_start = true,
             Payload::ElementSection(section) => {
                 for segment in section.into_iter().flatten() {
                     self.element_segments += 1;
-                    self.segment_elements += match segment.items {
-                        wasmparser::ElementItems::Functions(items) => items.count() as usize,
-                        wasmparser::ElementItems::Expressions(_, items) => items.count() as usize,
-                    };
+                    if let ElementKind::Active { offset_expr, .. } = &segment.kind {
+                        self.count_constant(offset_expr);
+                    }
+                    match segment.items {
+                        ElementItems::Functions(items) => {
+                            self.segment_elements += items.count() as usize;
+                        }
+                        ElementItems::Expressions(_, items) => {
+                            for item in items.into_iter().flatten() {
+                                self.segment_elements += 1;
+                                self.count_constant(&item);
+                            }
+                        }
+                    }
                 }
             }
             Payload::DataSection(section) => {
-                self.data_segments += section.count() as usize;
                 self.data_bytes += section.range().len();
+                for segment in section.into_iter().flatten() {
+                    self.data_segments += 1;
+                    if let DataKind::Active { offset_expr, .. } = &segment.kind {
+                        self.count_constant(offset_expr);
+                    }
+                }
             }
             Payload::CodeSectionStart { size, .. } => self.code_bytes = size as usize,
             Payload::CodeSectionEntry(body) => {
@@ -116,6 +166,11 @@ impl Structure {
             }
             _ => {}
         }
+    }
+
+    fn count_constant(&mut self, expression: &ConstExpr<'_>) {
+        let bytes = expression.get_binary_reader().bytes_remaining() as u64;
+        self.max_constant_bytes = self.max_constant_bytes.max(bytes);
     }
 
     fn count_memory(&mut self, ty: &wasmparser::MemoryType) {
@@ -146,7 +201,9 @@ impl Structure {
         let pointers = self.parts().iter().fold(0_usize, |sum, (count, weight)| {
             sum.saturating_add(count.saturating_mul(weight.pointers))
         });
-        pointers.saturating_mul(pointer_bytes)
+        pointers
+            .saturating_mul(pointer_bytes)
+            .saturating_add(self.export_name_bytes)
     }
 
     /// Fuel that the time of an instantiation is worth, with its memory.
@@ -154,7 +211,9 @@ impl Structure {
         let parts = self.parts().iter().fold(0_u64, |sum, (count, weight)| {
             sum.saturating_add((*count as u64).saturating_mul(weight.fuel))
         });
-        let bytes = to_usize(self.memory_bytes).saturating_add(self.data_bytes);
+        let bytes = to_usize(self.memory_bytes)
+            .saturating_add(self.data_bytes)
+            .saturating_add(self.export_name_bytes);
         parts.saturating_add(memory_cost(bytes))
     }
 
@@ -167,6 +226,16 @@ impl Structure {
                 "bytes of initial memory",
                 self.memory_bytes,
                 limits.max_memory_bytes,
+            ),
+            (
+                "parameters or results in one type",
+                self.max_values,
+                MAX_VALUES,
+            ),
+            (
+                "bytes in one constant expression",
+                self.max_constant_bytes,
+                MAX_CONSTANT_BYTES,
             ),
             ("tables", self.tables as u64, MAX_TABLES),
             ("memories", self.memories as u64, MAX_MEMORIES),

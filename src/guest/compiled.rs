@@ -2,9 +2,10 @@
 
 use super::{
     engine::{self, Parse},
+    grow,
     host_state::HostState,
     imports, instrument, keep_buffer, start,
-    wasmi_bugs::{MAX_GROWS_IN_FUNCTION, count_grows},
+    wasmi_bugs::GROWTH_IS_ISOLATED,
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
@@ -13,6 +14,7 @@ use crate::{
     load_options::LoadOptions,
     structure::Structure,
 };
+use alloc::borrow::Cow;
 use wasmi::Linker;
 
 /// A module that was compiled and conforms to the ABI, with its imports linked.
@@ -45,6 +47,8 @@ impl Compiled {
         }
         let structure = measured(wasm, limits)?;
         let wasm = start::export_start(wasm);
+        let isolated = GROWTH_IS_ISOLATED.then(|| grow::isolate_growth(&wasm));
+        let wasm = isolated.flatten().map_or(wasm, Cow::Owned);
         let (wasm, instrumented) = instrument::instrument(&wasm, options)?;
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options, &structure);
@@ -76,17 +80,6 @@ impl Compiled {
 fn measured(wasm: &[u8], limits: &Limits) -> Result<Structure, LoadError> {
     let structure = Structure::of(wasm);
     structure.check(limits)?;
-    // The bug is of tail calls, which are not used on these targets; see Cargo.toml.
-    if cfg!(not(any(target_arch = "riscv32", target_os = "none"))) {
-        let count = count_grows(wasm, structure.memories);
-        if count > MAX_GROWS_IN_FUNCTION {
-            return Err(LoadError::TooMany {
-                what: "instructions in one function that grow a memory or a table",
-                count,
-                limit: MAX_GROWS_IN_FUNCTION,
-            });
-        }
-    }
     Ok(structure)
 }
 

@@ -1,6 +1,6 @@
 //! The interpreter's configuration, and its types translated into the ABI's.
 
-use super::wasmi_bugs::GROW_COST;
+use super::wasmi_bugs::{MEMORY_GROW_COST, TABLE_GROW_COST};
 use crate::{
     abi::{ExternKind, ModuleShape, Signature, ValueType, find_versions},
     limits::Limits,
@@ -57,8 +57,8 @@ pub(super) fn engine(limits: &Limits, options: LoadOptions, structure: &Structur
 /// What an instruction costs by itself. Most cost one unit.
 fn operator_costs() -> OperatorCost {
     OperatorCost {
-        memory_grow: GROW_COST,
-        table_grow: GROW_COST,
+        memory_grow: MEMORY_GROW_COST,
+        table_grow: TABLE_GROW_COST,
         ..OperatorCost::default()
     }
 }

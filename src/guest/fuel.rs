@@ -41,6 +41,7 @@ impl FuelMeter {
     pub(super) fn grant(&mut self, store: &mut Store<HostState>, slice: u64) {
         if self.per_event.is_some() {
             self.granted = slice.max(self.required).min(self.left);
+            store.data_mut().fuel_beyond_slice = self.left - self.granted;
             store
                 .set_fuel(self.granted)
                 .expect("the engine was made with metering on");

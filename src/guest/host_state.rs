@@ -38,6 +38,9 @@ pub(super) struct HostState {
     pub(super) is_metered: bool,
     /// Fuel that imports used beyond what was left of the slice.
     pub(super) fuel_debt: u64,
+    /// Fuel that the event has beyond the slice.
+    pub(super) fuel_beyond_slice: u64,
+    max_fuel_per_event: u64,
     limits: SendLimits,
     pub(super) limiter: Limiter,
 }
@@ -70,6 +73,8 @@ impl HostState {
             outputs_enabled: true,
             is_metered: limits.max_fuel_per_event.is_some(),
             fuel_debt: 0,
+            fuel_beyond_slice: 0,
+            max_fuel_per_event: limits.max_fuel_per_event.unwrap_or(u64::MAX),
             limits: SendLimits {
                 max_message_bytes: limits.max_message_bytes,
                 max_outbox_messages: limits.max_outbox_messages,
@@ -131,6 +136,18 @@ impl HostState {
     #[inline]
     pub(super) fn end_event(&mut self) {
         self.stdio.end_event(self.now);
+    }
+
+    /// # Errors
+    ///
+    /// If the event has no fuel for what imports have used.
+    pub(super) const fn check_debt(&self) -> Result<(), FaultCause> {
+        if self.fuel_debt > self.fuel_beyond_slice {
+            return Err(FaultCause::OutOfFuel {
+                limit: self.max_fuel_per_event,
+            });
+        }
+        Ok(())
     }
 
     const fn outputs_enabled(&self) -> bool {

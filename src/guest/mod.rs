@@ -11,6 +11,7 @@ mod engine;
 mod exports;
 mod fault;
 mod fuel;
+mod grow;
 mod host_state;
 mod imports;
 #[cfg(feature = "rollback")]
@@ -21,6 +22,7 @@ mod instrument;
 mod keep_buffer;
 mod limiter;
 mod memory;
+mod rewrite;
 mod rng;
 mod start;
 #[cfg_attr(not(feature = "log"), path = "stdio_off.rs")]

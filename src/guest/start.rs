@@ -4,14 +4,13 @@
 //! an export it is the first call of the guest: its fuel is an event's, granted slice by slice, and a
 //! module can be instantiated without running any of its code.
 
+use super::rewrite::{EXPORT_SECTION, push_leb128, push_section, with_entries};
 use alloc::{borrow::Cow, vec::Vec};
-use wasmparser::{BinaryReader, Parser, Payload};
+use wasmparser::{Parser, Payload};
 
 /// The name of the export that is added; see [`ADDED`](super::engine::ADDED).
 pub(super) const START: &str = "stateroom-wasmi-host:start";
 
-const EXPORT_SECTION: u8 = 7;
-const START_SECTION: u8 = 8;
 const KIND_FUNCTION: u8 = 0;
 
 /// The module with its start function, if it has one, exported instead. Invalid modules are returned
@@ -36,11 +35,8 @@ fn rewrite(wasm: &[u8]) -> Option<Vec<u8>> {
                 let contents = with_export(wasm.get(exports.clone())?, func)?;
                 let mut rewritten = Vec::with_capacity(wasm.len() + START.len() + 16);
                 rewritten.extend_from_slice(wasm.get(..exports_at)?);
-                rewritten.push(EXPORT_SECTION);
-                push_leb128(&mut rewritten, u32::try_from(contents.len()).ok()?);
-                rewritten.extend_from_slice(&contents);
+                push_section(&mut rewritten, EXPORT_SECTION, &contents)?;
                 rewritten.extend_from_slice(wasm.get(exports.end..end)?);
-                debug_assert_eq!(wasm.get(end), Some(&START_SECTION), "its id comes first");
                 rewritten.extend_from_slice(wasm.get(range.end..)?);
                 return Some(rewritten);
             }
@@ -55,23 +51,10 @@ fn rewrite(wasm: &[u8]) -> Option<Vec<u8>> {
 
 /// The contents of an export section with one more export.
 fn with_export(contents: &[u8], function: u32) -> Option<Vec<u8>> {
-    let mut reader = BinaryReader::new(contents, 0);
-    let count = reader.read_var_u32().ok()?;
-    let mut extended = Vec::with_capacity(contents.len() + START.len() + 16);
-    push_leb128(&mut extended, count.checked_add(1)?);
-    extended.extend_from_slice(contents.get(reader.current_position()..)?);
-    push_leb128(&mut extended, START.len() as u32);
-    extended.extend_from_slice(START.as_bytes());
-    extended.push(KIND_FUNCTION);
-    push_leb128(&mut extended, function);
-    Some(extended)
-}
-
-/// WebAssembly's encoding of integers.
-fn push_leb128(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+    let mut export = Vec::with_capacity(START.len() + 7);
+    push_leb128(&mut export, START.len() as u32);
+    export.extend_from_slice(START.as_bytes());
+    export.push(KIND_FUNCTION);
+    push_leb128(&mut export, function);
+    with_entries(contents, 1, &export)
 }

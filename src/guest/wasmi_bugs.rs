@@ -1,7 +1,5 @@
 //! Workarounds for bugs of wasmi 2.0.0; to be deleted with the bugs.
 
-use wasmparser::{Operator, Parser, Payload};
-
 #[cfg(feature = "simd")]
 pub(super) use self::lane_stores::find_misread_store;
 
@@ -11,57 +9,21 @@ pub(super) use self::lane_stores::find_misread_store;
 /// unit for each eight elements, so growing by up to seven is free and never pauses.
 pub(super) const MAX_TABLE_GROWTH: usize = 7;
 
-/// Fuel for `memory.grow` and `table.grow`, which is high because of their cost in stack.
-///
-/// Where wasmi dispatches by tail calls, each of these instructions that is asked for anything but 0
-/// returns by a call instead of a jump, and leaves about 200 bytes on the host's stack until the
-/// guest is paused or done. With this price, and at most [`MAX_UNINTERRUPTED_FUEL`] before a pause,
-/// there are never more than some 600 of them, which fit a thread of 256 KiB.
-pub(super) const GROW_COST: u8 = u8::MAX;
+/// Fuel for `memory.grow` and `table.grow` with all that they are replaced by, which is high because of
+/// their cost in stack; see [`grow`](super::grow).
+const GROW_COST: u8 = u8::MAX;
+
+/// A call and a parameter are a part of the price where the instructions are calls.
+pub(super) const MEMORY_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 2 } else { 0 };
+pub(super) const TABLE_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 3 } else { 0 };
+
+/// Whether the interpreter dispatches by tail calls on this target; see Cargo.toml.
+pub(super) const GROWTH_IS_ISOLATED: bool =
+    cfg!(not(any(target_arch = "riscv32", target_os = "none")));
 
 /// Fuel after which the interpreter is left, so that the host's stack is as it was, and entered
-/// again, within the same slice.
+/// again, within the same slice. It pays for some 500 growths, which fit a thread of 256 KiB.
 pub(super) const MAX_UNINTERRUPTED_FUEL: u64 = 1 << 17;
-
-/// Instructions that grow a memory or a table in one function. Compilers emit one or two; as the fuel
-/// of a function's straight code is taken all at once, very many would run without a pause.
-pub(super) const MAX_GROWS_IN_FUNCTION: u64 = 64;
-
-/// How many instructions that grow something the function has that has most of them, in a module with
-/// so many memories.
-pub(super) fn count_grows(wasm: &[u8], memories: usize) -> u64 {
-    let bodies = Parser::new(0)
-        .parse_all(wasm)
-        .map_while(Result::ok)
-        .filter_map(|payload| match payload {
-            Payload::CodeSectionEntry(body) => Some(body),
-            _ => None,
-        });
-    bodies
-        .filter(|body| may_have_many_grows(body.as_bytes(), memories))
-        .map(|body| {
-            let operators = body.get_operators_reader().into_iter().flatten();
-            let is_grow = |operator: &Operator<'_>| {
-                matches!(
-                    operator,
-                    Operator::MemoryGrow { .. } | Operator::TableGrow { .. }
-                )
-            };
-            operators.map_while(Result::ok).filter(is_grow).count() as u64
-        })
-        .max()
-        .unwrap_or(0)
-}
-
-/// A quick search for the bytes of these instructions; it may have false positives.
-fn may_have_many_grows(body: &[u8], memories: usize) -> bool {
-    // The index of a memory or table follows, in one byte or as a longer LEB128.
-    let pairs = body.windows(2).filter(|pair| match pair {
-        [0x40, index] => usize::from(index & 0x7f) < memories,
-        _ => matches!(pair, [0xfc, 0x0f | 0x8f]),
-    });
-    pairs.count() as u64 > MAX_GROWS_IN_FUNCTION
-}
 
 /// wasmi misreads `v128.store8_lane` and `v128.store16_lane` with an offset of more than 16 bits or
 /// to any memory but the first, and then reads beyond its own stack, which is undefined behaviour.

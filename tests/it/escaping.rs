@@ -112,8 +112,8 @@ fn names_in_errors_of_the_parser_forge_no_line() {
 
 #[test]
 fn the_report_of_a_module_is_bounded() {
-    // Names of 10,000 characters, and functions of 900 parameters.
-    let parameters = " i64".repeat(900);
+    // Names of 10,000 characters, and functions with as many parameters as there may be.
+    let parameters = " i64".repeat(32);
     let import = |i| {
         let name = format!("{i}-{}", "n".repeat(10_000));
         format!(r#"(import "{name}" "{name}" (func (type 0)))"#)
@@ -135,7 +135,7 @@ fn the_report_of_a_module_is_bounded() {
     let report = error.to_string();
     assert!(report.len() < 32 * 500, "{} bytes", report.len());
     assert!(report.ends_with("\n  - and 168 more"), "{report}");
-    assert!(report.contains("and 884 more"), "{report}");
+    assert!(report.contains("and 16 more"), "{report}");
 }
 
 #[test]

@@ -839,3 +839,73 @@ fn what_a_room_takes_besides_its_memory_is_limited() {
     );
     assert_eq!(too_many(&elements, &limits).0, what);
 }
+
+#[test]
+fn values_of_types_and_constant_expressions_are_limited() {
+    let limits = Limits::default();
+    let what = "parameters or results in one type";
+    for (params, results) in [(32, 32), (33, 0), (0, 33)] {
+        let ty = format!(
+            "(type (func (param {}) (result {})))",
+            "i32 ".repeat(params),
+            "i32 ".repeat(results)
+        );
+        let text = guest_0_2("", &[], &ty);
+        if params == results {
+            assert_eq!(open(&text, &limits).unwrap().fault(), None);
+        } else {
+            assert_eq!(too_many(&text, &limits), (what, 33, 32));
+        }
+    }
+
+    // The interpreter evaluates them by recursion.
+    let sum = |times: usize| format!("(i32.const 0) {}", "i32.const 0 i32.add ".repeat(times));
+    let places = |sum: &str| {
+        [
+            format!("(global i32 {sum})"),
+            format!("(data (offset {sum}) \"x\")"),
+            format!("(table 1 funcref) (func $f) (elem (offset {sum}) $f)"),
+        ]
+    };
+    for more in places(&sum(40)) {
+        let room = open(&guest_0_2("", &[], &more), &limits).unwrap();
+        assert_eq!(room.fault(), None, "{more}");
+    }
+    for more in places(&sum(43)) {
+        let (what, count, limit) = too_many(&guest_0_2("", &[], &more), &limits);
+        // The last byte ends the expression.
+        let expected = ("bytes in one constant expression", 2 + 43 * 3 + 1, 128);
+        assert_eq!((what, count, limit), expected, "{more}");
+    }
+}
+
+#[test]
+fn long_names_of_exports_count_as_what_a_room_takes() {
+    let limits = limits(|limits| limits.max_instance_bytes = 64 << 10);
+    let export = format!(r#"(export "{}" (memory 0))"#, "x".repeat(65_000));
+    let what = "bytes of functions, globals, exports and segments in each room";
+    assert_eq!(too_many(&guest_0_2("", &[], &export), &limits).0, what);
+}
+
+/// Between host calls in straight code the interpreter does not look at its fuel.
+#[test]
+fn a_row_of_host_calls_ends_with_the_fuel_of_the_event() {
+    const RANDOM: &str = r#"(import "wasi_snapshot_preview1" "random_get"
+        (func $random (param i32 i32) (result i32)))"#;
+    let body = "(drop (call $random (i32.const 0) (i32.const 60000)))".repeat(100);
+    let text = guest_0_2(RANDOM, &[("message", &body)], "");
+    for slice in [1_000, 1_000_000] {
+        let limits = limits(|limits| {
+            limits.max_fuel_per_event = Some(200_000);
+            limits.fuel_per_slice = slice;
+        });
+        let mut room = room_of_one(&text, &limits);
+        let before = room.fuel_used();
+        send(&mut room, "go");
+        outputs(&mut room, NOW);
+        let cause = FaultCause::OutOfFuel { limit: 200_000 };
+        assert_eq!(room.fault(), faulted("message", cause).as_ref());
+        // One call may exceed it.
+        assert!(room.fuel_used() - before < 200_000 + 61_000);
+    }
+}

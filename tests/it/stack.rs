@@ -8,10 +8,13 @@
 #[cfg(feature = "simd")]
 use crate::instructions::vectors;
 use crate::{
-    instructions::{DEFINITIONS, Instruction, control, grow_often, guests, memory, numbers},
-    support::{assemble, connect, guest_0_2, limits, module_with, room},
+    instructions::{self, DEFINITIONS, Instruction, control, guests, memory},
+    support::{
+        ENV, SAY, assemble, connect, guest_0_2, limits, module_with, numbers, room, room_of_one,
+        send,
+    },
 };
-use stateroom_wasmi_host::{Limits, LoadOptions, Module};
+use stateroom_wasmi_host::{Instant, Limits, LoadOptions, Module};
 use std::thread;
 
 /// Enough repetitions for leaked stack frames to overflow the stack. An interpreter that is not
@@ -25,7 +28,7 @@ const STACK_BYTES: usize = 256 << 10;
 
 #[test]
 fn no_number_instruction_grows_the_stack() {
-    repeat(&numbers());
+    repeat(&instructions::numbers());
 }
 
 #[test]
@@ -105,31 +108,65 @@ fn growing_in_a_start_function_or_by_single_bytes_takes_no_more_stack() {
         .expect("no guest fails");
 }
 
+/// The interpreter takes the fuel of a block when it enters it, so what comes after the call was paid
+/// for before it.
 #[test]
-fn functions_that_grow_something_in_very_many_places_are_refused() {
+fn growing_after_recursive_calls_takes_no_more_stack() {
     for grow in [
-        "memory.grow",
-        "memory.grow $second",
-        "table.grow $t (ref.null func)",
+        "(memory.grow (i32.const -1))",
+        "(table.grow $t (ref.null func) (i32.const -1))",
+        "(table.grow $e (ref.null extern) (i32.const 1))",
+        "(memory.grow $second (i32.const 1))",
     ] {
-        let text = |times| {
-            let body = format!("(drop ({}))", grow_often(grow, times));
-            guest_0_2(
-                "",
-                &[("timer", &body)],
-                "(table $t 1 funcref) (memory $second 1)",
-            )
-        };
-        let load = |times| Module::load(&assemble(&text(times)), &Limits::default());
-        assert!(load(64).is_ok());
-        let error = load(65).expect_err("it is refused").to_string();
-        assert!(
-            error.contains("has 65 instructions in one function that grow"),
-            "{error}"
+        let more = format!(
+            "(table $t 1 funcref) (table $e 1 externref) (memory $second 1)
+            (func $r (param i32)
+                (block (br_if 0 (i32.eqz (local.get 0)))
+                    (call $r (i32.sub (local.get 0) (i32.const 1)))
+                    {}))",
+            format!("(drop {grow}) ").repeat(40)
         );
+        let text = guest_0_2("", &[("connect", "(call $r (i32.const 3000))")], &more);
+        let run = move || {
+            let limits = limits(|limits| limits.fuel_per_slice = u64::MAX);
+            let mut room = room(&module_with(&text, &limits));
+            connect(&mut room, 1);
+            assert_eq!(room.fault(), None);
+        };
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(run);
+        thread
+            .expect("the thread starts")
+            .join()
+            .expect("no guest fails");
     }
-    // Its bytes, 0x40 and 0, do not count where they are those of others: a block's type, `unreachable`.
-    let others = "(if (i32.const 0) (then (unreachable)))".repeat(1000);
-    let text = guest_0_2("", &[("timer", &others)], "");
-    assert!(Module::load(&assemble(&text), &Limits::default()).is_ok());
+}
+
+#[test]
+fn growth_keeps_its_meaning_where_it_is_a_call() {
+    // In a module with imports, whose functions come first, and with everything that may be grown.
+    let more = format!(
+        "{SAY} (table $t 1 funcref) (table $e 1 5 externref) (memory $second 2 4)
+        (global $n (mut i32) (i32.const 40))"
+    );
+    let body = "(call $say (memory.grow (i32.const 3)))
+        (call $say (memory.grow $second (i32.const 1)))
+        (call $say (memory.grow $second (i32.const 2)))
+        (call $say (table.grow $t (ref.func $say) (i32.const 2)))
+        (call $say (ref.is_null (table.get $t (i32.const 2))))
+        (call $say (table.grow $e (ref.null extern) (i32.const 4)))
+        (call $say (table.grow $e (ref.null extern) (i32.const 1)))
+        (call $say (i32.add (memory.grow (i32.const 0)) (global.get $n)))
+        (call $say (memory.size)) (call $say (memory.size $second)) (call $say (table.size $e))";
+    let text = guest_0_2(
+        ENV,
+        &[("message", body)],
+        &(more + "(elem declare func $say)"),
+    );
+    let mut room = room_of_one(&text, &Limits::default());
+    send(&mut room, "go");
+    assert_eq!(
+        numbers(&mut room, Instant::ZERO),
+        [1, 2, -1, 1, 0, 1, -1, 44, 4, 3, 5]
+    );
+    assert_eq!(room.fault(), None);
 }

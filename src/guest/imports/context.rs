@@ -16,7 +16,7 @@ pub(super) fn copying(len: u32) -> u64 {
 /// slice.
 ///
 /// If the slice has too little left, the rest becomes a debt and the call goes on; the guest is
-/// paused at its next instruction. So the fuel that an event uses does not depend on how it was
+/// paused where the interpreter next looks at its fuel. So the fuel that an event uses does not depend on how it was
 /// sliced.
 pub(super) fn charge(caller: &mut Caller<'_, HostState>, fuel: u64) {
     // `get_fuel` would create an error when metering is off.
@@ -28,6 +28,13 @@ pub(super) fn charge(caller: &mut Caller<'_, HostState>, fuel: u64) {
     caller
         .set_fuel(left.saturating_sub(fuel))
         .expect("metering is on");
+}
+
+/// As [`charge`], for work that takes long: a fault if the event has no fuel for it at all. (Else a row
+/// of such calls, between which the interpreter does not look at its fuel, would go on.)
+pub(super) fn spend(caller: &mut Caller<'_, HostState>, fuel: u64) -> Result<(), Error> {
+    charge(caller, fuel);
+    caller.data().check_debt().map_err(fault)
 }
 
 /// The bytes at a guest's pointer, and its state.

@@ -2,7 +2,7 @@
 
 use super::{
     super::{clock::GuestClock, host_state::HostState},
-    context::{CALL, charge, memory},
+    context::{CALL, memory, spend},
     wasi::{EBADF, EFAULT, EINVAL, Errno, MAX_BYTES_PER_CALL, SUCCESS, slice, write},
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     time::Instant,
 };
 use core::time::Duration;
-use wasmi::Caller;
+use wasmi::{Caller, Error};
 
 /// As many as a runtime may reasonably have, to bound one call.
 const MAX_SUBSCRIPTIONS: u32 = 1024;
@@ -26,12 +26,12 @@ pub(super) fn poll_oneoff(
     events: u32,
     count: u32,
     events_written: u32,
-) -> Errno {
+) -> Result<Errno, Error> {
     let is_valid = (1..=MAX_SUBSCRIPTIONS).contains(&count);
     let charged = if is_valid { count } else { 0 };
-    charge(&mut caller, CALL + u64::from(charged) * CALL);
+    spend(&mut caller, CALL + u64::from(charged) * CALL)?;
     if !is_valid {
-        return EINVAL;
+        return Ok(EINVAL);
     }
     let (memory, state) = memory(&mut caller);
     let poll = Poll {
@@ -40,8 +40,8 @@ pub(super) fn poll_oneoff(
         count: count as usize,
     };
     match poll.run(memory, &mut state.clock, events, events_written) {
-        Ok(()) => SUCCESS,
-        Err(errno) => errno,
+        Ok(()) => Ok(SUCCESS),
+        Err(errno) => Ok(errno),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{
     super::host_state::HostState,
-    context::{CALL, charge, fault, memory},
+    context::{CALL, charge, fault, memory, spend},
     poll::poll_oneoff,
 };
 use crate::{
@@ -213,19 +213,19 @@ fn fd_write(
     buffers: u32,
     count: u32,
     written: u32,
-) -> Errno {
+) -> Result<Errno, Error> {
     let is_output = (1..=2).contains(&fd);
     if !is_output || count > MAX_BUFFERS {
         charge(&mut caller, CALL);
-        return if is_output { EINVAL } else { EBADF };
+        return Ok(if is_output { EINVAL } else { EBADF });
     }
     let (memory, state) = memory(&mut caller);
     // It may end a line that began on the other stream.
     let mut fuel = CALL + LOG_LINE;
     let total = print(memory, state, fd, buffers, count, &mut fuel);
     let result = errno(total.and_then(|total| write(memory, written, &total.to_le_bytes())));
-    charge(&mut caller, fuel);
-    result
+    spend(&mut caller, fuel)?;
+    Ok(result)
 }
 
 /// Prints buffers and adds what that costs; returns the number of bytes, and `None` if a buffer was
@@ -295,17 +295,17 @@ fn proc_raise(mut caller: Caller<'_, HostState>, signal: u32) -> Result<Errno, E
 }
 
 /// Random bytes, derived from the seed.
-fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Errno {
+fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Result<Errno, Error> {
     charge(&mut caller, CALL);
     if slice(memory(&mut caller).0, ptr, len as usize).is_none() {
-        return EFAULT;
+        return Ok(EFAULT);
     }
-    charge(&mut caller, u64::from(len));
+    spend(&mut caller, u64::from(len))?;
     let (memory, state) = memory(&mut caller);
     state
         .random
         .fill(&mut memory[ptr as usize..][..len as usize]);
-    SUCCESS
+    Ok(SUCCESS)
 }
 
 fn sched_yield(mut caller: Caller<'_, HostState>) -> Errno {
