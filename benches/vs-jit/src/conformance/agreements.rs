@@ -197,6 +197,41 @@ pub fn all() -> Vec<Agreement> {
             &["one", "two"],
         ),
         Agreement::new(
+            "A guest sleeps by the first name of WASI; only in the published hosts anybody waits.",
+            // Relative, by the monotonic clock, for a microsecond; one event with its user data.
+            guest(&format!(
+                "(i64.store (i32.const 3072) (i64.const 7))
+                 (i32.store (i32.const 3096) (i32.const 1))
+                 (i64.store (i32.const 3104) (i64.const 1000))
+                 (if (call $poll (i32.const 3072) (i32.const 3200) (i32.const 1) (i32.const 3300))
+                   (then (unreachable)))
+                 (if (i32.ne (i32.load (i32.const 3300)) (i32.const 1)) (then (unreachable)))
+                 (if (i64.ne (i64.load (i32.const 3200)) (i64.const 7)) (then (unreachable)))
+                 {echo}"
+            ))
+            .replace(
+                ";; imports",
+                "(import \"wasi_unstable\" \"poll_oneoff\"
+                   (func $poll (param i32 i32 i32 i32) (result i32)))",
+            ),
+            &["one", "two"],
+        ),
+        Agreement::new(
+            "A guest of ABI 0.4 sends what is in its second memory.",
+            guest_0_4(
+                "(memory.copy 0 1 (i32.const 16) (i32.const 16) (i32.const 26))
+                 (call $send (i32.const 16) (i32.const 26))",
+            )
+            .replace(
+                "(memory (export \"memory\") 1)",
+                "(memory (export \"memory\") 1)
+                 (memory 1)
+                 (data (memory 1) (i32.const 16)
+                   \"\\00\\00\\00\\00\\01\\00\\00\\00\\01\\00\\00\\00\\01\\00\\00\\00\\02\\00\\00\\00\\00\\00\\00\\00hi\")",
+            ),
+            &["hi", "hi"],
+        ),
+        Agreement::new(
             "A guest traps on the first text, having sent it: it goes on with the second.",
             guest(&format!("{echo} {}", fails_first("(unreachable)"))),
             &["one", "two"],

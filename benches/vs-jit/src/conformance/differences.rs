@@ -244,40 +244,6 @@ pub fn all() -> Vec<Difference> {
             ours: Expected::Refused,
         },
         Difference {
-            title: "A guest sleeps by WASI preview 0: no difference, but that nobody waits here.",
-            jit: jit_0_2,
-            // Relative, by the monotonic clock, for a microsecond; one event with its user data.
-            wat: guest(&format!(
-                "(i64.store (i32.const 3072) (i64.const 7))
-                 (i32.store (i32.const 3096) (i32.const 1))
-                 (i64.store (i32.const 3104) (i64.const 1000))
-                 (if (call $poll (i32.const 3072) (i32.const 3200) (i32.const 1) (i32.const 3300))
-                   (then (unreachable)))
-                 (if (i32.ne (i32.load (i32.const 3300)) (i32.const 1)) (then (unreachable)))
-                 (if (i64.ne (i64.load (i32.const 3200)) (i64.const 7)) (then (unreachable)))
-                 {send}"
-            ))
-            .replace(
-                ";; imports",
-                "(import \"wasi_unstable\" \"poll_oneoff\"
-                   (func $poll (param i32 i32 i32 i32) (result i32)))",
-            ),
-            theirs: Expected::Sends(vec![to_1("one"), to_1("two")]),
-            ours: Expected::Sends(vec![to_1("one"), to_1("two")]),
-        },
-        Difference {
-            title: "A guest of ABI 0.4 has two memories: no difference (the JIT host 0.2.9 refuses it).",
-            jit: jit_0_4,
-            // A broadcast of no bytes, from the second.
-            wat: guest_0_4(
-                "(memory.copy 0 1 (i32.const 16) (i32.const 16) (i32.const 20))
-                 (call $send (i32.const 16) (i32.const 20))",
-            )
-            .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 1) (memory 1)"),
-            theirs: Expected::Sends(vec![RoomOutput::Binary(Recipient::Everyone, vec![]); 2]),
-            ours: Expected::Sends(vec![RoomOutput::Binary(Recipient::Everyone, vec![]); 2]),
-        },
-        Difference {
             title: "A guest is a WASI reactor whose constructor `_initialize` must run first.",
             jit: jit_0_2,
             wat: guest("(call $send_message (i32.const 1) (i32.const 64) (global.get $opened))").replace(
