@@ -27,22 +27,26 @@ pub(crate) enum Progress {
 
 /// A call that ran out of fuel.
 pub(super) enum Pending {
-    Startup(OutOfFuel<()>),
-    /// Frees a buffer that another is to replace.
-    Free(OutOfFuel<()>),
     Malloc(OutOfFuel<u32>),
-    Deliver(OutOfFuel<()>),
+    Act(Act, OutOfFuel<()>),
+}
+
+/// A call without a result.
+#[derive(Clone, Copy)]
+pub(super) enum Act {
+    Startup,
+    /// Frees a buffer that another is to replace.
+    Free,
+    Deliver,
     /// Frees the buffer of the event that was handled.
-    Release(OutOfFuel<()>),
+    Release,
 }
 
 /// The calls of an event, to name the one that failed.
 #[derive(Clone, Copy)]
 enum Step {
-    Startup,
-    Free,
     Malloc,
-    Deliver,
+    Act(Act),
 }
 
 /// Ends a slice before the event was handled.
@@ -139,7 +143,7 @@ impl Guest {
         accounted: Result<(), FaultCause>,
     ) -> Result<Progress, Fault> {
         let (step, result) = match stop {
-            None => (Step::Deliver, accounted),
+            None => (Step::Act(Act::Deliver), accounted),
             Some(Stop { step, reason }) => match reason {
                 StopReason::Fault(cause) => (step, Err(cause)),
                 StopReason::OutOfFuel(required) => {
@@ -153,14 +157,14 @@ impl Guest {
         self.abandon();
         let abi = self.exports.abi.description();
         let during = match step {
-            Step::Startup => self
+            Step::Malloc => abi.malloc,
+            Step::Act(Act::Startup) => self
                 .exports
                 .startup
                 .last()
                 .map_or("start", |(name, _)| name),
-            Step::Free => abi.free,
-            Step::Malloc => abi.malloc,
-            Step::Deliver => abi.handlers.of(call).export,
+            Step::Act(Act::Free | Act::Release) => abi.free,
+            Step::Act(Act::Deliver) => abi.handlers.of(call).export,
         };
         Err(Fault { during, cause })
     }
@@ -197,15 +201,6 @@ impl Guest {
     fn resume_steps(&mut self, pending: Pending, call: &Call<'_>) -> Result<(), Stop> {
         let store = &mut *self.store;
         match pending {
-            Pending::Startup(pending) => {
-                let result = pending.resume(store);
-                self.started(result)?;
-            }
-            Pending::Free(pending) => {
-                let result = pending.resume(store);
-                self.freed(result, Pending::Free)?;
-                self.owes_room_id = false;
-            }
             Pending::Malloc(pending) => {
                 let result = pending.resume(store);
                 match self.owed_room_id(call) {
@@ -219,15 +214,15 @@ impl Guest {
                     }
                 }
             }
-            Pending::Deliver(pending) => {
+            Pending::Act(act, pending) => {
                 let result = pending.resume(store);
-                self.delivered(result)?;
-                return self.release(call);
-            }
-            Pending::Release(pending) => {
-                let result = pending.resume(store);
-                self.freed(result, Pending::Release)?;
-                return self.check_versions(call, true);
+                self.acted(act, result)?;
+                match act {
+                    Act::Startup => drop(self.exports.startup.pop()),
+                    Act::Free => self.owes_room_id = false,
+                    Act::Deliver => return self.release(call),
+                    Act::Release => return self.check_versions(call, true),
+                }
             }
         }
         self.run_steps(call)
@@ -244,14 +239,16 @@ impl Guest {
             self.show_room_id(room_id)?;
         }
         self.check_versions(call, false)?;
-        self.free(Pending::Free)?;
+        self.free(Act::Free)?;
         self.allocate(needed)
     }
 
     #[inline(never)]
     fn start_up(&mut self, function: TypedFunc<(), ()>) -> Result<(), Stop> {
         let result = function.call_resumable(&mut *self.store, ());
-        self.started(result)
+        self.acted(Act::Startup, result)?;
+        self.exports.startup.pop();
+        Ok(())
     }
 
     /// The room's id, if it is still to be allocated and freed.
@@ -266,7 +263,7 @@ impl Guest {
     fn show_room_id(&mut self, room_id: &str) -> Result<(), Stop> {
         self.buffer_mut(len_of(room_id))
             .copy_from_slice(room_id.as_bytes());
-        self.free(Pending::Free)?;
+        self.free(Act::Free)?;
         self.owes_room_id = false;
         Ok(())
     }
@@ -275,7 +272,7 @@ impl Guest {
     #[inline]
     fn release(&mut self, call: &Call<'_>) -> Result<(), Stop> {
         if !self.keeps_buffer {
-            self.free(Pending::Release)?;
+            self.free(Act::Release)?;
         }
         self.check_versions(call, true)
     }
@@ -297,19 +294,19 @@ impl Guest {
         }
         self.exports
             .check_versions(&self.store)
-            .map_err(|cause| Stop::fault(Step::Deliver, cause))
+            .map_err(|cause| Stop::fault(Step::Act(Act::Deliver), cause))
     }
 
     /// Frees the buffer, if the guest allocated it.
     #[inline(never)]
-    fn free(&mut self, pending: fn(OutOfFuel<()>) -> Pending) -> Result<(), Stop> {
+    fn free(&mut self, act: Act) -> Result<(), Stop> {
         let buffer = mem::take(&mut self.buffer);
         if !buffer.owned_by_guest {
             return Ok(());
         }
         let free = self.exports.free;
         let result = free.call_resumable(&mut *self.store, (buffer.ptr, buffer.len()));
-        self.freed(result, pending)
+        self.acted(act, result)
     }
 
     #[inline(never)]
@@ -325,7 +322,7 @@ impl Guest {
         abi.write_payload(call, self.buffer_mut(len));
         let ptr = self.buffer.ptr;
         let result = self.exports.call_handler(&mut self.store, call, ptr, len);
-        self.delivered(result)
+        self.acted(Act::Deliver, result)
     }
 
     /// The first bytes of the buffer, which is at least as long.
@@ -336,20 +333,6 @@ impl Guest {
         &mut memory[self.buffer.ptr as usize..][..len as usize]
     }
 
-    fn started(&mut self, result: CallResult<()>) -> Result<(), Stop> {
-        self.finish(Step::Startup, result, Pending::Startup)?;
-        self.exports.startup.pop();
-        Ok(())
-    }
-
-    fn freed(
-        &mut self,
-        result: CallResult<()>,
-        pending: fn(OutOfFuel<()>) -> Pending,
-    ) -> Result<(), Stop> {
-        self.finish(Step::Free, result, pending)
-    }
-
     fn allocated(&mut self, result: CallResult<u32>, needed: u32) -> Result<(), Stop> {
         let ptr = self.finish(Step::Malloc, result, Pending::Malloc)?;
         let memory = self.exports.memory;
@@ -358,9 +341,18 @@ impl Guest {
         Ok(())
     }
 
+    /// What follows a call without a result; out of line if it did not finish.
     #[inline]
-    fn delivered(&mut self, result: CallResult<()>) -> Result<(), Stop> {
-        self.finish(Step::Deliver, result, Pending::Deliver)
+    fn acted(&mut self, act: Act, result: CallResult<()>) -> Result<(), Stop> {
+        match result {
+            Ok(TypedResumableCall::Finished(())) => Ok(()),
+            result => self.not_finished(act, result),
+        }
+    }
+
+    #[cold]
+    fn not_finished(&mut self, act: Act, result: CallResult<()>) -> Result<(), Stop> {
+        self.finish(Step::Act(act), result, |call| Pending::Act(act, call))
     }
 
     #[inline]
@@ -368,7 +360,7 @@ impl Guest {
         &mut self,
         step: Step,
         result: CallResult<R>,
-        pending: fn(OutOfFuel<R>) -> Pending,
+        pending: impl FnOnce(OutOfFuel<R>) -> Pending,
     ) -> Result<R, Stop> {
         match result {
             Ok(TypedResumableCall::Finished(result)) => Ok(result),
