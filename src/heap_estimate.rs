@@ -48,7 +48,7 @@ impl HeapEstimate {
 }
 
 /// For every module: the engine, its types, the linked imports.
-const MODULE_BYTES: usize = 6 << 10;
+const MODULE_BYTES: usize = 7 << 10;
 /// For each byte of a module: the interpreter's instructions and their tables.
 const BYTES_PER_BYTE: usize = 3;
 /// For the parser, while the module is loaded.
