@@ -28,7 +28,7 @@ pub struct Limits {
     pub max_table_elements: usize,
     /// Heap that one room takes for the functions, globals, exports, segments and table elements that
     /// its module declares, in bytes: an upper bound, of which a compiled module takes some ten KiB. A
-    /// module whose rooms would take more is refused. Default 16 MiB, small 32 KiB.
+    /// module whose rooms would take more is refused. Default 16 MiB, small 64 KiB.
     pub max_instance_bytes: usize,
     /// Locals that a function may declare: each call sets all of them to zero, which costs no fuel. A
     /// module with a function that declares more is refused. Default 800, small 200.
@@ -102,7 +102,7 @@ impl Limits {
             max_module_bytes: 128 << 10,
             max_memory_bytes: 64 << 10,
             max_table_elements: 1024,
-            max_instance_bytes: 32 << 10,
+            max_instance_bytes: 64 << 10,
             max_function_locals: 200,
             max_stack_bytes: 4 << 10,
             max_recursion_depth: 32,

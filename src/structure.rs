@@ -2,8 +2,8 @@
 
 use crate::{error::LoadError, limits::Limits};
 use wasmparser::{
-    ConstExpr, DataKind, ElementItems, ElementKind, FunctionBody, Parser, Payload, TableInit,
-    TypeRef,
+    BinaryReader, ConstExpr, DataKind, ElementItems, ElementKind, FunctionBody, Parser, Payload,
+    TableInit, TypeRef, ValType,
 };
 
 /// The counts of a module's parts that its rooms pay for. Where the module is invalid, counting
@@ -82,12 +82,12 @@ impl Structure {
         let mut structure = Self::default();
         for payload in Parser::new(0).parse_all(wasm) {
             let Ok(payload) = payload else { break };
-            structure.count(payload);
+            structure.count(payload, wasm);
         }
         structure
     }
 
-    fn count(&mut self, payload: Payload<'_>) {
+    fn count(&mut self, payload: Payload<'_>, wasm: &[u8]) {
         match payload {
             Payload::CustomSection(section) => self.custom_bytes += section.range().len(),
             Payload::ImportSection(section) => {
@@ -99,10 +99,8 @@ impl Structure {
                 }
             }
             Payload::TypeSection(section) => {
-                for ty in section.into_iter_err_on_gc_types().flatten() {
-                    let values = ty.params().len().max(ty.results().len());
-                    self.max_values = self.max_values.max(values as u64);
-                }
+                let contents = wasm.get(section.range()).unwrap_or_default();
+                self.max_values = max_values(contents).max(self.max_values);
             }
             Payload::FunctionSection(section) => self.functions += section.count() as usize,
             Payload::TableSection(section) => {
@@ -276,6 +274,31 @@ pub(crate) const fn memory_cost(bytes: usize) -> u64 {
 #[cfg(feature = "rollback")]
 pub(crate) const fn copy_cost(bytes: usize) -> u64 {
     bytes as u64 / 8
+}
+
+/// The most parameters or results in a section of types. (The parser's own types allocate.)
+fn max_values(types: &[u8]) -> u64 {
+    let mut max = 0;
+    // What is invalid is refused later.
+    let _ = find_max_values(&mut BinaryReader::new(types, 0), &mut max);
+    max
+}
+
+fn find_max_values(types: &mut BinaryReader<'_>, max: &mut u64) -> wasmparser::Result<()> {
+    const FUNCTION: u8 = 0x60;
+    for _ in 0..types.read_var_u32()? {
+        if types.read_u8()? != FUNCTION {
+            break;
+        }
+        for _ in ["parameters", "results"] {
+            let count = types.read_var_u32()?;
+            *max = u64::from(count).max(*max);
+            for _ in 0..count {
+                types.read::<ValType>()?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn count_locals(body: &FunctionBody<'_>) -> u64 {

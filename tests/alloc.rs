@@ -178,6 +178,20 @@ mod rollback {
     }
 }
 
+/// It is asked whether there is memory for the module.
+#[test]
+fn estimating_a_modules_heap_allocates_nothing() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rooms/wasm");
+    for entry in std::fs::read_dir(folder).expect("the bundled rooms are there") {
+        let path = entry.expect("the folder can be read").path();
+        let wasm = std::fs::read(&path).expect("the room can be read");
+        let before = ALLOCATIONS.get();
+        let estimate = Module::heap_estimate(&wasm, &Limits::small());
+        assert_eq!(ALLOCATIONS.get(), before, "{}", path.display());
+        assert!(estimate.module > wasm.len() / 2, "{}", path.display());
+    }
+}
+
 #[test]
 fn setting_a_timer_100_000_times_does_not_grow_memory() {
     let (mut host, keys) = host_of(3);
