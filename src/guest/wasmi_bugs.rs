@@ -13,9 +13,10 @@ pub(super) const MAX_TABLE_GROWTH: usize = 7;
 /// their cost in stack; see [`grow`](super::grow).
 const GROW_COST: u8 = u8::MAX;
 
-/// A call and a parameter are a part of the price where the instructions are calls.
-pub(super) const MEMORY_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 2 } else { 0 };
-pub(super) const TABLE_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 3 } else { 0 };
+/// A call, the entry of a function and a parameter are a part of the price where the instructions are
+/// calls.
+pub(super) const MEMORY_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 3 } else { 0 };
+pub(super) const TABLE_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 4 } else { 0 };
 
 /// Whether the interpreter dispatches by tail calls on this target; see Cargo.toml.
 pub(super) const GROWTH_IS_ISOLATED: bool =

@@ -909,3 +909,26 @@ fn a_row_of_host_calls_ends_with_the_fuel_of_the_event() {
         assert!(room.fuel_used() - before < 200_000 + 61_000);
     }
 }
+
+/// The same on every target, whether the interpreter is protected from the instruction or not.
+#[test]
+fn growth_costs_255_units_and_one_for_each_64_bytes() {
+    let fuel = |body: &str| {
+        let mut room = room_of_one(
+            &guest_0_2("", &[("message", body)], "(table $t 1 funcref)"),
+            &Limits::default(),
+        );
+        let before = room.fuel_used();
+        send(&mut room, "go");
+        room.fuel_used() - before
+    };
+    let operands = fuel("(drop (i32.const 1))");
+    assert_eq!(fuel("(drop (memory.grow (i32.const -1)))"), operands + 255);
+    assert_eq!(
+        fuel("(drop (memory.grow (i32.const 1)))"),
+        operands + 255 + 1024
+    );
+    let operands = fuel("(drop (ref.null func)) (drop (i32.const 1))");
+    let grow = "(drop (table.grow $t (ref.null func) (i32.const 1)))";
+    assert_eq!(fuel(grow), operands + 255);
+}

@@ -24,7 +24,7 @@ use crate::support::Random;
 use stateroom_wasmi_host::PayloadBuffer;
 
 /// Number of runs without `TEST_SEEDS`.
-const SEEDS: u64 = 450;
+const SEEDS: u64 = 600;
 const STEPS: usize = 300;
 
 #[test]
