@@ -5,7 +5,6 @@ use super::{
     grow,
     host_state::HostState,
     imports, instrument, keep_buffer, start,
-    wasmi_bugs::GROWTH_IS_ISOLATED,
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
@@ -47,8 +46,7 @@ impl Compiled {
         }
         let structure = measured(wasm, limits)?;
         let wasm = start::export_start(wasm);
-        let isolated = GROWTH_IS_ISOLATED.then(|| grow::isolate_growth(&wasm));
-        let wasm = isolated.flatten().map_or(wasm, Cow::Owned);
+        let wasm = grow::isolate_growth(&wasm).map_or(wasm, Cow::Owned);
         let (wasm, instrumented) = instrument::instrument(&wasm, options)?;
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options, &structure);

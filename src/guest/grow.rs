@@ -8,8 +8,8 @@
 //! before, and would run without a pause. In a function that does nothing else, each is paid for when
 //! it runs.
 //!
-//! The loop that bare metal dispatches with has no such frames, and its modules stay as they are. The
-//! price is the same there.
+//! The loop that bare metal dispatches with has no such frames. Its modules are rewritten all the same:
+//! a block that may grow something, but does not, costs what it costs everywhere.
 
 use super::rewrite::{push_leb128, push_section, with_entries};
 use alloc::vec::Vec;

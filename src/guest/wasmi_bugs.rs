@@ -9,18 +9,13 @@ pub(super) use self::lane_stores::find_misread_store;
 /// unit for each eight elements, so growing by up to seven is free and never pauses.
 pub(super) const MAX_TABLE_GROWTH: usize = 7;
 
-/// Fuel for `memory.grow` and `table.grow` with all that they are replaced by, which is high because of
-/// their cost in stack; see [`grow`](super::grow).
+/// Fuel for `memory.grow` and `table.grow` with the call that they are replaced by, which is high
+/// because of their cost in stack; see [`grow`](super::grow).
 const GROW_COST: u8 = u8::MAX;
 
-/// A call, the entry of a function and a parameter are a part of the price where the instructions are
-/// calls.
-pub(super) const MEMORY_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 3 } else { 0 };
-pub(super) const TABLE_GROW_COST: u8 = GROW_COST - if GROWTH_IS_ISOLATED { 4 } else { 0 };
-
-/// Whether the interpreter dispatches by tail calls on this target; see Cargo.toml.
-pub(super) const GROWTH_IS_ISOLATED: bool =
-    cfg!(not(any(target_arch = "riscv32", target_os = "none")));
+/// A call, the entry of a function and a parameter are a part of the price.
+pub(super) const MEMORY_GROW_COST: u8 = GROW_COST - 3;
+pub(super) const TABLE_GROW_COST: u8 = GROW_COST - 4;
 
 /// Fuel after which the interpreter is left, so that the host's stack is as it was, and entered
 /// again, within the same slice. It pays for some 500 growths, which fit a thread of 256 KiB.

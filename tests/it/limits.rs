@@ -910,7 +910,6 @@ fn a_row_of_host_calls_ends_with_the_fuel_of_the_event() {
     }
 }
 
-/// The same on every target, whether the interpreter is protected from the instruction or not.
 #[test]
 fn growth_costs_255_units_and_one_for_each_64_bytes() {
     let fuel = |body: &str| {
