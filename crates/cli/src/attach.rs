@@ -2,7 +2,7 @@
 
 use crate::{
     listen::{ListenArgs, defaults},
-    serve::run_server,
+    serve::{run, run_server},
 };
 use clap::Args;
 use stateroom_wasmi_server::{BoardAddress, Server};
@@ -34,11 +34,6 @@ impl Attach {
         let board = BoardAddress::parse(&self.board, self.baud)?;
         let name = format!("the board at {board}");
         let config = self.listen.apply(defaults());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        runtime
-            .block_on(async { run_server(Server::attach(config, board).await?, &name).await })?;
-        Ok(ExitCode::SUCCESS)
+        run(async { run_server(Server::attach(config, board).await?, &name).await })
     }
 }

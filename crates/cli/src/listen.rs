@@ -2,13 +2,13 @@
 
 use clap::{Args, builder::RangedU64ValueParser};
 use stateroom_wasmi_server::ServerConfig;
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 #[derive(Args)]
 pub(crate) struct ListenArgs {
-    /// Address to listen on
-    #[arg(long, default_value_t = defaults().host)]
-    host: IpAddr,
+    /// Address to listen on, or name whose addresses to listen on; repeatable
+    #[arg(long, default_values_t = defaults().hosts)]
+    host: Vec<String>,
     /// Port to listen on; 0 picks a free one
     #[arg(short, long, default_value_t = defaults().port)]
     port: u16,
@@ -33,20 +33,24 @@ pub(crate) struct ListenArgs {
     /// Folder to serve at / instead of the built-in page
     #[arg(long = "static", value_name = "DIR")]
     static_dir: Option<PathBuf>,
-    /// Origin (scheme://host:port) whose pages may connect, besides the server's own; repeatable;
-    /// * allows all
+    /// Origin (scheme://host or scheme://host:port) whose pages may connect, besides the server's
+    /// own; repeatable; * allows all
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
+    /// Subprotocol of WebSockets that clients may choose; repeatable [default: any]
+    #[arg(long, value_name = "NAME")]
+    subprotocol: Vec<String>,
 }
 
 impl ListenArgs {
     pub(crate) fn apply(self, config: ServerConfig) -> ServerConfig {
         let mut config = config
-            .host(self.host)
+            .hosts(self.host)
             .port(self.port)
             .heartbeat_interval(Duration::from_secs(self.heartbeat_interval))
             .heartbeat_timeout(Duration::from_secs(self.heartbeat_timeout))
-            .allowed_origins(self.allow_origin);
+            .allowed_origins(self.allow_origin)
+            .subprotocols(self.subprotocol);
         config.static_dir = self.static_dir;
         config
     }

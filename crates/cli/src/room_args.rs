@@ -1,6 +1,6 @@
 //! The flags that `serve` and `check` share: all that decides whether a module's rooms can run.
 
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits, LoadOptions};
 use std::time::Duration;
 
@@ -51,7 +51,12 @@ enum OnFault {
 #[command(next_help_heading = "Limits of rooms")]
 struct RoomLimitArgs {
     /// Clients of one room
-    #[arg(long, default_value_t = LIMITS.max_clients, value_name = "CLIENTS")]
+    #[arg(
+        long,
+        default_value_t = LIMITS.max_clients,
+        value_name = "CLIENTS",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..),
+    )]
     max_clients: usize,
     /// Bytes of one message, in either direction
     #[arg(long, default_value_t = LIMITS.max_message_bytes, value_name = "BYTES")]
@@ -71,6 +76,7 @@ struct RoomLimitArgs {
         long,
         default_value_t = LIMITS.max_fuel_per_event.unwrap_or(u64::MAX),
         value_name = "FUEL",
+        value_parser = clap::value_parser!(u64).range(1..),
     )]
     max_fuel_per_event: u64,
     /// Bytes that one event may print to the log; what is beyond is dropped

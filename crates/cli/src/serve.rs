@@ -52,7 +52,11 @@ struct LimitArgs {
     /// Bytes of messages queued for one client; beyond that it is disconnected
     #[arg(long, default_value_t = defaults().max_queued_bytes, value_name = "BYTES")]
     max_queued_bytes: usize,
-    /// Messages of one client per second, throttled; 0 is unlimited
+    /// Bytes of messages queued for all clients; beyond that those with the fullest queues are
+    /// disconnected
+    #[arg(long, default_value_t = defaults().max_total_queued_bytes, value_name = "BYTES")]
+    max_total_queued_bytes: usize,
+    /// Messages of one client, or requests of one connection, per second, throttled; 0 is unlimited
     #[arg(long, default_value_t = defaults().message_rate.per_second, value_name = "MESSAGES")]
     message_rate: u64,
     /// Messages of one client in a burst
@@ -99,6 +103,7 @@ impl LimitArgs {
             .max_rooms(self.max_rooms)
             .max_queued_messages(self.max_queued_messages)
             .max_queued_bytes(self.max_queued_bytes)
+            .max_total_queued_bytes(self.max_total_queued_bytes)
             .message_rate(Rate::new(self.message_rate, self.message_burst))
             .byte_rate(Rate::new(self.byte_rate, self.byte_burst))
             .max_connections(self.max_connections)
@@ -112,12 +117,7 @@ impl LimitArgs {
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = ModuleFile::read(&self.module)?;
-        let config = self.config(file);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(serve(config))?;
-        Ok(ExitCode::SUCCESS)
+        run(serve(self.config(file)))
     }
 
     fn config(self, file: ModuleFile) -> ServerConfig {
@@ -135,6 +135,21 @@ impl Serve {
         config.static_dir = config.static_dir.or(file.static_dir);
         config
     }
+}
+
+/// Runs a server to its end.
+pub(crate) fn run(
+    server: impl Future<Output = Result<(), Box<dyn Error>>>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    /// Time for what a disk takes long for; a server has ended all else by itself.
+    const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+    raise_open_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(server);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Raises the soft limit on open files to the hard limit: each connection is a file, and the soft
@@ -165,15 +180,14 @@ async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
 
 /// Prints where the server listens, and runs it until SIGINT or SIGTERM.
 pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
-    raise_open_file_limit();
     let stop = stop_signal()?;
-    // The URL has a line of its own, for scripts. Fails if standard output is closed.
-    let _ = writeln!(
-        io::stdout(),
-        "{} is served at\nhttp://{}",
-        Escaped::new(name),
-        server.local_addr()
-    );
+    let mut text = format!("{} is served at\n", Escaped::new(name));
+    // Each URL has a line of its own, for scripts.
+    for address in server.local_addrs() {
+        text.push_str(&format!("http://{address}\n"));
+    }
+    // Fails if standard output is closed.
+    let _ = io::stdout().write_all(text.as_bytes());
     server.run(stop).await?;
     Ok(())
 }

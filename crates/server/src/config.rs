@@ -1,13 +1,11 @@
 //! The configuration of a server.
 
-use crate::rate_limit::Rate;
-use stateroom_wasmi_host::{FaultPolicy, Limits, LoadError, LoadOptions, Module};
-use std::{
-    fmt, io,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    time::Duration,
+use crate::{
+    http::{files::Files, origin::AllowedOrigin, websocket::is_token},
+    rate_limit::Rate,
 };
+use stateroom_wasmi_host::{Escaped, FaultPolicy, Limits, LoadError, LoadOptions, Module};
+use std::{fmt, io, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 /// The configuration of a [`Server`](super::Server). Each field states its default.
 #[derive(Clone, Debug)]
@@ -17,9 +15,10 @@ pub struct ServerConfig {
     pub module: Vec<u8>,
     /// The module's name in `/rooms`. Default `room.wasm`.
     pub module_name: String,
-    /// The address to listen on. Default 127.0.0.1.
-    pub host: IpAddr,
-    /// The port; 0 picks a free one. Default 8080.
+    /// The addresses to listen on: names or IP addresses. A name stands for all its addresses.
+    /// Default 127.0.0.1.
+    pub hosts: Vec<String>,
+    /// The port, the same for all addresses; 0 picks a free one. Default 8080.
     pub port: u16,
     /// Time between two pings of the server. Default 30 s.
     pub heartbeat_interval: Duration,
@@ -46,7 +45,10 @@ pub struct ServerConfig {
     /// Bytes of messages that may be queued for one client; beyond that it is closed with 1013.
     /// Default 8 MiB.
     pub max_queued_bytes: usize,
-    /// Messages and pings of one client. A client over the rate is throttled: it is read from
+    /// Bytes of messages that may be queued for all clients together; beyond that the clients with
+    /// the fullest queues are disconnected with 1013. Default 256 MiB.
+    pub max_total_queued_bytes: usize,
+    /// Messages and pings of one client, and requests of one connection. A client over the rate is throttled: it is read from
     /// later, and nothing is lost. Default 500 a second, bursts of 1,000.
     pub message_rate: Rate,
     /// Bytes of one connection, throttled too. High enough that a message of
@@ -67,8 +69,15 @@ pub struct ServerConfig {
     /// Client tokens that a room remembers. Default 4,096.
     pub max_tokens: usize,
     /// Origins whose pages may connect, besides the server's own, such as `https://example.org`;
-    /// `*` allows all. Default none.
+    /// `*` allows all, `null` is a page from a file. Default none.
+    ///
+    /// A server that listens on loopback addresses alone serves no requests for other hosts than
+    /// `localhost` and IP addresses, except for those of these origins.
     pub allowed_origins: Vec<String>,
+    /// Subprotocols of WebSockets: of those that a client offers, the first that is listed here is
+    /// chosen, and none if none is listed. If this is empty, it is the first that the client offers.
+    /// Default none.
+    pub subprotocols: Vec<String>,
     /// What follows when a guest fails. Default [`FaultPolicy::Close`], which closes the room's
     /// clients with 1011.
     pub on_fault: FaultPolicy,
@@ -83,7 +92,7 @@ impl ServerConfig {
         Self {
             module: module.into(),
             module_name: "room.wasm".into(),
-            host: Ipv4Addr::LOCALHOST.into(),
+            hosts: Vec::from([Ipv4Addr::LOCALHOST.to_string()]),
             port: 8080,
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(120),
@@ -95,6 +104,7 @@ impl ServerConfig {
             max_rooms: 10_000,
             max_queued_messages: 4096,
             max_queued_bytes: 8 << 20,
+            max_total_queued_bytes: 256 << 20,
             message_rate: Rate::new(500, 1000),
             byte_rate: Rate::new(8 << 20, 16 << 20),
             max_connections: 10_000,
@@ -103,6 +113,7 @@ impl ServerConfig {
             handshake_timeout: Duration::from_secs(10),
             max_tokens: 4096,
             allowed_origins: Vec::new(),
+            subprotocols: Vec::new(),
             on_fault: FaultPolicy::Close,
             seed: None,
         }
@@ -112,6 +123,13 @@ impl ServerConfig {
     #[must_use]
     pub fn module_name(mut self, module_name: impl Into<String>) -> Self {
         self.module_name = module_name.into();
+        self
+    }
+
+    /// Sets [`hosts`](#structfield.hosts).
+    #[must_use]
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.hosts = hosts.into_iter().map(Into::into).collect();
         self
     }
 
@@ -129,8 +147,14 @@ impl ServerConfig {
         self
     }
 
+    /// Sets [`subprotocols`](#structfield.subprotocols).
+    #[must_use]
+    pub fn subprotocols(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
     stateroom_wasmi_host::setters! {
-        host: IpAddr,
         port: u16,
         heartbeat_interval: Duration,
         heartbeat_timeout: Duration,
@@ -141,6 +165,7 @@ impl ServerConfig {
         max_rooms: usize,
         max_queued_messages: usize,
         max_queued_bytes: usize,
+        max_total_queued_bytes: usize,
         message_rate: Rate,
         byte_rate: Rate,
         max_connections: usize,
@@ -150,6 +175,59 @@ impl ServerConfig {
         max_tokens: usize,
         on_fault: FaultPolicy,
         seed: Option<u64>,
+    }
+
+    /// Whether a server can serve with these settings. [`Server::bind`](super::Server::bind) checks
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// If nobody could be served, or a setting is not what it must be. The module is not checked.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let zeros = [
+            ("workers", self.workers == 0),
+            ("max_rooms", self.max_rooms == 0),
+            ("max_clients", self.limits.max_clients == 0),
+            (
+                "max_fuel_per_event",
+                self.limits.max_fuel_per_event == Some(0),
+            ),
+            ("max_queued_messages", self.max_queued_messages == 0),
+            ("max_queued_bytes", self.max_queued_bytes == 0),
+            ("max_total_queued_bytes", self.max_total_queued_bytes == 0),
+            ("max_connections", self.max_connections == 0),
+            (
+                "max_connections_per_address",
+                self.max_connections_per_address == 0,
+            ),
+            ("handshake_timeout", self.handshake_timeout.is_zero()),
+            ("heartbeat_interval", self.heartbeat_interval.is_zero()),
+        ];
+        if let Some((setting, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(ConfigError::Zero { setting });
+        }
+        if self.heartbeat_timeout <= self.heartbeat_interval {
+            return Err(ConfigError::HeartbeatTimeout {
+                timeout: self.heartbeat_timeout,
+                interval: self.heartbeat_interval,
+            });
+        }
+        if self.hosts.is_empty() {
+            return Err(ConfigError::NoHost);
+        }
+        let is_origin = |origin: &&String| origin.parse::<AllowedOrigin>().is_ok();
+        if let Some(origin) = self
+            .allowed_origins
+            .iter()
+            .find(|origin| !is_origin(origin))
+        {
+            return Err(ConfigError::AllowedOrigin(origin.clone()));
+        }
+        let is_name = |name: &&String| is_token(name.as_bytes());
+        if let Some(name) = self.subprotocols.iter().find(|name| !is_name(name)) {
+            return Err(ConfigError::Subprotocol(name.clone()));
+        }
+        Files::of(self).map(drop)
     }
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
@@ -167,33 +245,142 @@ impl ServerConfig {
     }
 }
 
+/// A setting with which a server cannot serve.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A setting is zero, so that nobody could be served.
+    Zero {
+        /// The field of [`ServerConfig`], or of its limits.
+        setting: &'static str,
+    },
+    /// Clients would be disconnected before they can reply to a ping.
+    HeartbeatTimeout {
+        /// [`ServerConfig::heartbeat_timeout`]
+        timeout: Duration,
+        /// [`ServerConfig::heartbeat_interval`]
+        interval: Duration,
+    },
+    /// There is no address to listen on.
+    NoHost,
+    /// One of [`ServerConfig::allowed_origins`] is no origin.
+    AllowedOrigin(String),
+    /// One of [`ServerConfig::subprotocols`] cannot be the name of one.
+    Subprotocol(String),
+    /// [`ServerConfig::static_dir`] is no folder that can be read.
+    StaticDir {
+        /// The path.
+        dir: PathBuf,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero { setting } => write!(f, "`{setting}` is 0, so that nobody could be served"),
+            Self::HeartbeatTimeout { timeout, interval } => write!(
+                f,
+                "the heartbeat timeout ({timeout:?}) must be longer than the heartbeat interval \
+                 ({interval:?}), or clients that reply to each ping would be disconnected"
+            ),
+            Self::NoHost => f.write_str("there is no address to listen on"),
+            Self::AllowedOrigin(origin) => {
+                let quoted = Escaped::new(origin);
+                write!(
+                    f,
+                    "{quoted:?} is no origin, which is scheme://host or scheme://host:port"
+                )?;
+                match similar_origin(origin) {
+                    Some(similar) => write!(f, ", such as {similar}"),
+                    None if !origin.is_ascii() => f.write_str(", with the host in its xn-- form"),
+                    None => Ok(()),
+                }
+            }
+            Self::Subprotocol(name) => write!(
+                f,
+                "{:?} cannot be a subprotocol: its name must be a token, of letters, digits and \
+                 !#$%&'*+-.^_`|~",
+                Escaped::new(name)
+            ),
+            Self::StaticDir { dir, .. } => {
+                write!(
+                    f,
+                    "cannot serve the folder {:?}",
+                    Escaped::new(dir.display())
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::StaticDir { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The origin that somebody may have meant by a URL or a host.
+fn similar_origin(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+    let scheme = match scheme {
+        "ws" => "http",
+        "wss" => "https",
+        scheme => scheme,
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let similar = format!("{scheme}://{host}");
+    similar.parse::<AllowedOrigin>().is_ok().then_some(similar)
+}
+
 /// Why a server could not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// A setting is not what it must be.
+    Config(ConfigError),
     /// The module cannot be loaded.
     Load(LoadError),
-    /// The address cannot be bound.
-    Listen(io::Error),
+    /// The server cannot listen.
+    Listen {
+        /// The address, or the host that has none, and the port.
+        address: String,
+        /// What is wrong with it.
+        error: io::Error,
+    },
     /// The operating system returned no random seed.
     Seed(io::Error),
 }
 
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Load(_) => "cannot load the module",
-            Self::Listen(_) => "cannot listen on the address",
-            Self::Seed(_) => "cannot get a random seed from the operating system",
-        })
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Load(_) => f.write_str("cannot load the module"),
+            Self::Listen { address, .. } => {
+                write!(f, "cannot listen on the address {}", Escaped::new(address))
+            }
+            Self::Seed(_) => f.write_str("cannot get a random seed from the operating system"),
+        }
     }
 }
 
 impl core::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
+            Self::Config(error) => error.source(),
             Self::Load(error) => Some(error),
-            Self::Listen(error) | Self::Seed(error) => Some(error),
+            Self::Listen { error, .. } | Self::Seed(error) => Some(error),
         }
+    }
+}
+
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
     }
 }

@@ -7,7 +7,7 @@
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = ServerConfig::new(std::fs::read("chat.wasm")?).port(0);
 //! let server = Server::bind(config).await?;
-//! println!("listening on {}", server.local_addr());
+//! println!("listening on {}", server.local_addrs()[0]);
 //! server.run(async { tokio::signal::ctrl_c().await.expect("no signal handler") }).await?;
 //! # Ok(())
 //! # }
@@ -50,47 +50,34 @@ mod ws;
 #[cfg(feature = "board")]
 pub use self::board::{AddressError, BoardAddress};
 pub use self::{
-    config::{ServeError, ServerConfig},
+    config::{ConfigError, ServeError, ServerConfig},
     rate_limit::Rate,
 };
 
 use crate::{
-    http::{
-        accept::Acceptor,
-        routes::{AppState, app},
-    },
+    http::{accept::Acceptor, listen::listen},
     rooms::worker_pool::WorkerPool,
 };
-use axum::Router;
 use core::{future::Future, pin::pin, time::Duration};
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot, watch},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
 /// A server that listens; [`run`](Self::run) serves.
 pub struct Server {
     acceptor: Acceptor,
-    address: SocketAddr,
-    app: Router,
+    addresses: Vec<SocketAddr>,
     workers: Arc<WorkerPool>,
-    /// Set at shutdown, for connections that have not joined a room yet.
-    stopping: watch::Sender<bool>,
-    /// Dropped at shutdown; each connection holds a clone.
-    connection: mpsc::Sender<()>,
-    /// Closed once all clones of `connection` are dropped.
-    connections: mpsc::Receiver<()>,
 }
 
 impl Server {
-    /// Loads the module and listens.
+    /// Checks the configuration, loads the module and listens.
     ///
     /// # Errors
     ///
-    /// If the module cannot be loaded, or the address cannot be bound.
+    /// If a setting is not what it must be, the module cannot be loaded, or an address cannot be
+    /// bound.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServeError> {
+        config.check()?;
         Self::bind_with(WorkerPool::start(&config)?, config).await
     }
 
@@ -102,42 +89,30 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If the address cannot be bound.
+    /// If a setting is not what it must be, or an address cannot be bound.
     #[cfg(feature = "board")]
     pub async fn attach(mut config: ServerConfig, board: BoardAddress) -> Result<Self, ServeError> {
+        config.check()?;
         config.module_name = board::module_name(&board);
-        Self::bind_with(WorkerPool::for_board(board, config.max_tokens), config).await
+        Self::bind_with(WorkerPool::for_board(board, &config), config).await
     }
 
     async fn bind_with(workers: WorkerPool, config: ServerConfig) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
-        let listener = TcpListener::bind((config.host, config.port))
-            .await
-            .map_err(ServeError::Listen)?;
-        let address = listener.local_addr().map_err(ServeError::Listen)?;
-        let (connection, connections) = mpsc::channel(1);
-        let (stopping, is_stopping) = watch::channel(false);
-        let state = AppState::new(
-            &config,
-            workers.clone(),
-            connection.downgrade(),
-            is_stopping,
-        );
+        let listeners = listen(&config.hosts, config.port).await?;
+        let addresses = listeners.iter().map(|listener| listener.address).collect();
         Ok(Self {
-            acceptor: Acceptor::new(listener, &config),
-            address,
-            app: app(state, &config),
+            acceptor: Acceptor::new(listeners, &config, workers.clone())?,
+            addresses,
             workers,
-            stopping,
-            connection,
-            connections,
         })
     }
 
-    /// The address that it listens on; for port 0, with the port that was assigned.
+    /// The addresses that it listens on, of which there is at least one; for port 0, with the port
+    /// that was assigned.
     #[must_use]
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Serves until `stop` resolves. Then it accepts no more connections, lets the rooms handle the
@@ -150,25 +125,15 @@ impl Server {
         /// Time for requests in flight once all clients are gone.
         const REQUEST_GRACE: Duration = Duration::from_secs(1);
         let Self {
-            acceptor,
-            app,
-            workers,
-            stopping,
-            connection,
-            mut connections,
-            ..
+            acceptor, workers, ..
         } = self;
         let (stop_accepting, accepting) = oneshot::channel();
         let stopped = async move {
             stop.await;
             let _ = stop_accepting.send(());
-            let _ = stopping.send(true);
             workers.stop().await;
-            // Each connection ends by itself, within its timeouts for draining and closing.
-            drop(connection);
-            let _ = connections.recv().await;
         };
-        let serving = acceptor.serve(app, async move {
+        let serving = acceptor.serve(async move {
             let _ = accepting.await;
         });
         let (mut serving, mut stopped) = (pin!(serving), pin!(stopped));

@@ -82,6 +82,11 @@ impl TokenBucket {
     }
 }
 
+/// The time of a [`TokenBucket`].
+pub(crate) fn nanos_since(origin: Instant) -> u64 {
+    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Limits log lines that clients can cause at will.
 pub(crate) struct LogLimiter {
     since: Instant,
@@ -99,10 +104,7 @@ impl LogLimiter {
 
     /// Whether to log this line.
     pub(crate) fn allows(&self) -> bool {
-        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.bucket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_consume(now)
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.try_consume(nanos_since(self.since))
     }
 }

@@ -88,7 +88,7 @@ async fn serve_ours(mut config: ServerConfig) -> Result<()> {
     // This measures the server's throughput, not its limit for one client.
     config.message_rate = Rate::UNLIMITED;
     let server = Server::bind(config).await?;
-    println!("{}", server.local_addr().port());
+    println!("{}", server.local_addrs()[0].port());
     Ok(server.run(std::future::pending()).await?)
 }
 

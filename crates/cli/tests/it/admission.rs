@@ -2,7 +2,10 @@
 
 use super::{RawClient, Response, Server, TempDir, bundled_path, eventually};
 use crate::support::echo;
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -122,6 +125,65 @@ async fn the_soft_limit_on_open_files_is_raised() {
     }
 }
 
+/// The tool with a limit on open files that it cannot raise.
+#[cfg(target_os = "linux")]
+fn with_few_files() -> Command {
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -n 64; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_stateroom-wasmi"),
+    ]);
+    shell
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_server_without_a_file_left_says_so_and_goes_on() {
+    let folder = TempDir::new();
+    folder.write("index.html", "my page");
+    let site = folder.0.to_str().expect("UTF-8");
+    let server = Server::run(
+        with_few_files(),
+        &bundled_path("echo-c"),
+        &["--static", site],
+    );
+    server
+        .until_logged(
+            "there may be 10000 connections, but this process may have only 64 open files",
+        )
+        .await;
+    let mut client = server.join("").await;
+    let start = Instant::now();
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let stream = TcpStream::connect(&server.address).await;
+        idle.push(stream.expect("the server listens"));
+    }
+    let line = "cannot accept connections: this process has its maximum of 64 open files";
+    server.until_logged(line).await;
+    // The clients that it has are served.
+    for _ in 0..10 {
+        client.send("hello").await;
+        client.expect("hello").await;
+    }
+    drop(idle);
+    // Others are, once there are files again.
+    let mut late = server.join("").await;
+    late.send("hello").await;
+    late.expect("hello").await;
+    assert_eq!(server.get("/").await.body, "my page");
+    let count = server
+        .log
+        .lock()
+        .expect("not poisoned")
+        .matches(line)
+        .count();
+    // A burst of ten, then one a second.
+    let limit = 11 + start.elapsed().as_secs() as usize;
+    assert!(count <= limit, "{count} lines");
+}
+
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn connections_over_the_limit_of_an_address_get_429() {
@@ -142,7 +204,7 @@ async fn connections_over_the_limit_of_an_address_get_429() {
         .await
         .expect("the server listens");
     other
-        .write_all(b"GET /status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .write_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await
         .expect("cannot write");
     let mut response = String::new();
@@ -186,17 +248,17 @@ async fn oversized_and_malformed_heads_are_rejected() {
     let cases = [
         (
             "a long header",
-            format!("GET /status HTTP/1.1\r\nHost: a\r\nx: {long}\r\n\r\n"),
+            format!("GET /status HTTP/1.1\r\nHost: localhost\r\nx: {long}\r\n\r\n"),
             [431, 431],
         ),
         (
             "many headers",
-            format!("GET /status HTTP/1.1\r\nHost: a\r\n{many}\r\n"),
+            format!("GET /status HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"),
             [431, 431],
         ),
         (
             "a long path",
-            format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             [414, 431],
         ),
         (
@@ -211,7 +273,7 @@ async fn oversized_and_malformed_heads_are_rejected() {
         ),
         (
             "two lengths",
-            "POST /status HTTP/1.1\r\nHost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n"
+            "POST /status HTTP/1.1\r\nHost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n"
                 .to_owned(),
             [400, 400],
         ),
@@ -226,7 +288,7 @@ async fn oversized_and_malformed_heads_are_rejected() {
         assert!(statuses.contains(&status), "{what}: {response}");
     }
     // The response does not wait for the body.
-    let post = "POST /rooms HTTP/1.1\r\nHost: a\r\nconnection: close\r\ncontent-length: 1000000000\r\n\r\nx";
+    let post = "POST /rooms HTTP/1.1\r\nHost: localhost\r\nconnection: close\r\ncontent-length: 1000000000\r\n\r\nx";
     assert!(
         server
             .request(post.as_bytes())
@@ -242,11 +304,11 @@ async fn a_client_that_does_not_read_its_response_times_out() {
     // Exceeds the socket buffers.
     folder.write("large", vec![0; 64 << 20]);
     let site = folder.0.to_str().expect("UTF-8");
-    let server = Server::bundled("echo-c", &["--static", site, "-t", "1"]);
+    let server = Server::bundled("echo-c", &["--static", site, "-i", "1", "-t", "2"]);
     let mut deaf = TcpStream::connect(&server.address)
         .await
         .expect("the server listens");
-    deaf.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+    deaf.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await
         .expect("cannot write");
     server.until_logged("the connection of").await;

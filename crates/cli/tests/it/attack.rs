@@ -160,7 +160,16 @@ async fn room_lists_that_are_not_read_are_bounded() {
     const EACH: usize = 200;
     let server = Arc::new(Server::guest(
         &echo(),
-        &["--connect-rate", "0", "-t", "25", "--room-idle", "3600"],
+        &[
+            "--connect-rate",
+            "0",
+            "-i",
+            "10",
+            "-t",
+            "25",
+            "--room-idle",
+            "3600",
+        ],
     ));
     let tasks = (0..10).map(|task| tokio::spawn(open_rooms(server.clone(), task * EACH, EACH)));
     for done in join_all(tasks).await {
@@ -177,7 +186,7 @@ async fn room_lists_that_are_not_read_are_bounded() {
         let address = server.address.parse().expect("an address");
         let mut stream = socket.connect(address).await.expect("the server listens");
         stream
-            .write_all(b"GET /rooms HTTP/1.1\r\nHost: a\r\n\r\n")
+            .write_all(b"GET /rooms HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await
             .expect("cannot write");
         deaf.push(stream);

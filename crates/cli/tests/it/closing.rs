@@ -110,7 +110,7 @@ async fn a_client_under_backpressure_is_not_silent() {
     let busy = guest_0_2(ENV, &[("message", spin)], "");
     let server = Server::guest(
         &busy,
-        &["-i", "1", "-t", "1", "--max-fuel-per-event", "150000000"],
+        &["-i", "1", "-t", "2", "--max-fuel-per-event", "200000000"],
     );
     let mut client = server.join("").await;
     for _ in 0..200 {

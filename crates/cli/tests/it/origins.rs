@@ -1,4 +1,4 @@
-//! The origin check.
+//! The checks of `Host` and `Origin`.
 
 use super::Server;
 use std::time::Instant;
@@ -34,7 +34,6 @@ async fn only_same_origin_pages_may_connect() {
     let rebound = format!("evil.example:{port}");
     let cases = [
         (own, String::new(), 101),
-        ("evil.example", String::new(), 101),
         (own, format!("http://{own}"), 101),
         (&local, format!("http://{local}"), 101),
         (&local, format!("http://{own}"), 403),
@@ -42,6 +41,16 @@ async fn only_same_origin_pages_may_connect() {
         (own, format!("http://{rebound}"), 403),
         (own, format!("http://{own}.evil.example"), 403),
         (own, "http://127.0.0.1".to_owned(), 403),
+        // The default port of a scheme may be left out.
+        ("localhost:80", "http://localhost".to_owned(), 101),
+        ("localhost", "http://localhost:80".to_owned(), 101),
+        ("localhost:443", "https://localhost".to_owned(), 101),
+        ("localhost", "https://localhost".to_owned(), 101),
+        ("LOCALHOST", "http://localhost".to_owned(), 101),
+        ("localhost:443", "http://localhost".to_owned(), 403),
+        ("localhost:80", "https://localhost".to_owned(), 403),
+        // The pages of apps, which are no pages of this server.
+        ("localhost", "capacitor://localhost".to_owned(), 403),
         (own, "null".to_owned(), 403),
         (own, format!("http://{own} http://evil.example"), 403),
         // DNS rebinding: a name that points here is not the server's own.
@@ -64,6 +73,85 @@ async fn only_same_origin_pages_may_connect() {
         1,
         "a rejected request opens no room"
     );
+}
+
+/// The status of a `GET` of each of the URLs.
+async fn statuses(server: &Server, host: &str) -> [u16; 3] {
+    [
+        status(server, "GET /status", host, "").await,
+        status(server, "GET /rooms", host, "").await,
+        status(server, "GET /", host, "").await,
+    ]
+}
+
+/// DNS rebinding: the page of an attacker's name that resolves to a local address counts as one of
+/// the same origin, so it could read everything.
+#[tokio::test]
+async fn a_local_server_responds_to_local_names_alone() {
+    let server = Server::bundled("echo-c", &["--allow-origin", "https://game.example:8443"]);
+    let own = server.address.as_str();
+    let local = [
+        own,
+        "localhost",
+        "localhost.",
+        "app.localhost:1",
+        "127.0.0.1",
+        "[::1]:8080",
+    ];
+    for host in local {
+        assert_eq!(statuses(&server, host).await, [200; 3], "{host}");
+    }
+    let foreign = [
+        "evil.example",
+        "localhost.evil.example",
+        "evil-localhost",
+        "127.0.0.1.evil.example",
+    ];
+    for host in foreign {
+        assert_eq!(statuses(&server, host).await, [403; 3], "{host}");
+        assert_eq!(upgrade(&server, host, "").await, 403, "{host}");
+    }
+    // A proxy may pass on any port, or none.
+    for host in ["game.example", "game.example:443", "GAME.example:8443"] {
+        assert_eq!(statuses(&server, host).await, [200; 3], "{host}");
+    }
+    let server = Server::bundled("echo-c", &["--allow-origin", "*"]);
+    assert_eq!(statuses(&server, "any.example").await, [200; 3]);
+}
+
+/// RFC 9112, section 3.2.
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Server::bundled("echo-c", &[]);
+    let cases = [
+        ("GET /status HTTP/1.1\r\n\r\n", 400),
+        (
+            "GET /status HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+            400,
+        ),
+        ("GET /status HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        ("GET /status HTTP/1.1\r\nHost: me@localhost\r\n\r\n", 400),
+        ("GET /status HTTP/1.1\r\nHost: localhost:99999\r\n\r\n", 400),
+        ("GET /status HTTP/1.1\r\nHost: localhost:\r\n\r\n", 200),
+        ("GET /status HTTP/1.0\r\n\r\n", 200),
+        // A URL in the request line overrides the header.
+        (
+            "GET http://localhost/status HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            200,
+        ),
+        (
+            "GET http://evil.example/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            403,
+        ),
+    ];
+    for (request, expected) in cases {
+        let head = server.request_head(request.as_bytes()).await;
+        assert_eq!(
+            head.split(' ').nth(1),
+            Some(&*expected.to_string()),
+            "{request}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -99,12 +187,20 @@ async fn listed_origins_may_connect() {
         "https://game.example",
         "--allow-origin",
         "http://dev.example:3000/",
+        "--allow-origin",
+        "https://Default.example:443",
+        "--allow-origin",
+        "capacitor://localhost",
     ];
     let server = Server::bundled("echo-c", &args);
     let own = server.address.as_str();
     let cases = [
         ("https://game.example", 101),
         ("http://dev.example:3000", 101),
+        ("https://game.example:443", 101),
+        ("https://default.example", 101),
+        ("capacitor://localhost", 101),
+        ("ionic://localhost", 403),
         ("http://game.example", 403),
         ("https://game.example:8443", 403),
         ("https://game.example.evil.example", 403),
@@ -162,4 +258,5 @@ async fn a_public_server_trusts_the_host_header() {
         upgrade(&server, "game.example", "https://evil.example").await,
         403
     );
+    assert_eq!(statuses(&server, "game.example").await, [200; 3]);
 }

@@ -83,6 +83,37 @@ async fn room_ids_must_be_utf_8() {
 }
 
 #[tokio::test]
+async fn a_path_below_a_room_is_none() {
+    let server = Server::bundled("echo-c", &[]);
+    for path in ["/a/b", "//", "/a/"] {
+        let Err(Error::Http(response)) = server.try_join(path).await else {
+            panic!("{path} is not rejected")
+        };
+        assert_eq!(response.status(), 404, "{path}");
+    }
+}
+
+/// Replacing the bytes that are no UTF-8 would make one token of two.
+#[tokio::test]
+async fn a_query_has_at_most_one_token_and_is_utf_8() {
+    let server = Server::bundled("echo-c", &[]);
+    for query in [
+        "token=%FF",
+        "token=a%C3",
+        "x=%FF&token=a",
+        "token=a&token=b",
+    ] {
+        let Err(Error::Http(response)) = server.try_join(&format!("/r?{query}")).await else {
+            panic!("{query} is not rejected")
+        };
+        assert_eq!(response.status(), 400, "{query}");
+    }
+    for query in ["x", "x=1&x=2", "token=%C3%BC", "&&token=a"] {
+        server.join(&format!("/r?{query}")).await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_restores_the_id() {
     let server = Server::bundled("chat-rust-0.4", &[]);
     let mut first = server.join("/r?token=ada%20l").await;
@@ -219,33 +250,58 @@ async fn the_page_is_at_the_root_with_a_policy() {
 }
 
 #[tokio::test]
+async fn other_methods_are_rejected_with_those_that_are_allowed() {
+    let server = Server::bundled("echo-c", &[]);
+    for (path, allowed) in [
+        ("/status", "get, head"),
+        ("/rooms", "get, head"),
+        ("/", "get, head"),
+        ("/ws", "get"),
+        ("/ws/room", "get"),
+    ] {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let head = server
+                .request_head(request.as_bytes())
+                .await
+                .to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 405"), "{method} {path}: {head}");
+            assert!(
+                head.contains(&format!("\r\nallow: {allowed}\r\n")),
+                "{method} {path}: {head}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get_without_the_body() {
+    let server = Server::bundled("echo-c", &[]);
+    for path in ["/status", "/rooms", "/"] {
+        let get = server.get(path).await;
+        let request =
+            format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let response = server
+            .request(request.as_bytes())
+            .await
+            .to_ascii_lowercase();
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body, "", "{path}");
+        let without_date = |head: &str| -> Vec<String> {
+            let lines = head.lines().filter(|line| !line.starts_with("date:"));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(without_date(head), without_date(&get.head), "{path}");
+        let length = format!("content-length: {}", get.body.len());
+        assert!(head.contains(&length), "{path}: {head}");
+    }
+}
+
+#[tokio::test]
 async fn a_plain_request_to_ws_is_rejected() {
     let server = Server::bundled("echo-c", &[]);
     assert_eq!(server.get("/ws").await.status / 100, 4);
     assert_eq!(server.rooms().await.len(), 0);
-}
-
-#[tokio::test]
-async fn static_files_replace_the_page() {
-    let folder = TempDir::new();
-    folder.write("site/index.html", "my page");
-    folder.write("site/js/a b.js", "my script");
-    folder.write("secret", "my secret");
-    let site = folder.0.join("site");
-    let server = Server::bundled("echo-c", &["--static", site.to_str().expect("UTF-8")]);
-    assert_eq!(server.get("/").await.body, "my page");
-    assert_eq!(server.get("/js/a%20b.js").await.body, "my script");
-    assert_eq!(server.get("/nothing").await.status, 404);
-    for outside in ["/../secret", "/..%2Fsecret", "/%2e%2e/secret", "//secret"] {
-        let response = server.get(outside).await;
-        assert_eq!(response.status, 404, "{outside}");
-        assert!(!response.body.contains("my secret"), "{outside}");
-    }
-    // The server's own URLs take precedence.
-    assert_eq!(server.get("/status").await.body, "ok");
-    let mut client = server.join("/r").await;
-    client.send("hello").await;
-    client.expect("hello").await;
 }
 
 #[tokio::test]
@@ -292,32 +348,85 @@ fn startup_errors_are_printed() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = taken.local_addr().expect("it has one").port().to_string();
     let echo = bundled_path("echo-c");
-    let cases: [(&[&str], &str); 5] = [
+    let file = echo.to_str().expect("UTF-8");
+    let cases: &[(&[&str], &str)] = &[
         (
-            &["-p", "0", no_room.to_str().expect("UTF-8")],
+            &[no_room.to_str().expect("UTF-8")],
             "the module is not a room",
         ),
+        (&[no_wasm.to_str().expect("UTF-8")], "no-wasm.wasm"),
         (
-            &["-p", "0", no_wasm.to_str().expect("UTF-8")],
-            "no-wasm.wasm",
-        ),
-        (
-            &["-p", "0", "/nowhere/at-all.wasm"],
+            &["/nowhere/at-all.wasm"],
             "cannot read /nowhere/at-all.wasm",
         ),
+        (&[folder.0.to_str().expect("UTF-8")], "server.wasm"),
         (
-            &["-p", "0", folder.0.to_str().expect("UTF-8")],
-            "server.wasm",
+            &[file],
+            &format!("cannot listen on the address 127.0.0.1:{port}: "),
         ),
         (
-            &["-p", &port, echo.to_str().expect("UTF-8")],
-            "cannot listen on the address",
+            &["--host", "not a name", file],
+            &format!("cannot listen on the address not a name:{port}: "),
+        ),
+        (
+            &["--allow-origin", "example.org", file],
+            "\"example.org\" is no origin, which is scheme://host or scheme://host:port, such as \
+             https://example.org",
+        ),
+        (
+            &["--allow-origin", "http://example.org:3000/game?x", file],
+            "such as http://example.org:3000",
+        ),
+        (
+            &["--allow-origin", "wss://example.org", file],
+            "such as https://example.org",
+        ),
+        (
+            &["--allow-origin", "https://exämple.org", file],
+            "with the host in its xn-- form",
+        ),
+        (
+            &["--allow-origin", "https://example.org:99999", file],
+            "is no origin",
+        ),
+        (
+            &["--subprotocol", "chat v1", file],
+            "\"chat v1\" cannot be a subprotocol",
+        ),
+        (
+            &["--static", "/nowhere/at-all", file],
+            "cannot serve the folder \"/nowhere/at-all\": ",
+        ),
+        (&["--static", file, file], "cannot serve the folder"),
+        (
+            &["-i", "5", "-t", "5", file],
+            "the heartbeat timeout (5s) must be longer than the heartbeat interval (5s)",
+        ),
+        (&["--workers", "0", file], "`workers` is 0"),
+        (&["--max-rooms", "0", file], "`max_rooms` is 0"),
+        (&["--max-connections", "0", file], "`max_connections` is 0"),
+        (
+            &["--max-connections-per-address", "0", file],
+            "`max_connections_per_address` is 0",
+        ),
+        (
+            &["--max-queued-messages", "0", file],
+            "`max_queued_messages` is 0",
+        ),
+        (
+            &["--max-queued-bytes", "0", file],
+            "`max_queued_bytes` is 0",
+        ),
+        (
+            &["--max-total-queued-bytes", "0", file],
+            "`max_total_queued_bytes` is 0",
         ),
     ];
     for (args, expected) in cases {
-        let output = super::tool(&[&["serve"], args].concat());
+        // If it did not fail for another reason, it would for this one.
+        let output = super::tool(&[&["serve", "--port", &port], *args].concat());
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(expected), "{expected:?} is not in: {error}");
+        assert!(error.contains(*expected), "{expected:?} is not in: {error}");
     }
 }

@@ -1,35 +1,46 @@
 //! Accepts connections and serves HTTP on them.
 
 use crate::{
-    config::ServerConfig,
+    config::{ConfigError, ServerConfig},
     http::{
         admission::{ConnectionLimiter, ConnectionPermit, Rejection},
+        connection::Connection,
+        listen::Listener,
+        open_files::{self, OpenFilesLimit},
+        routes::App,
         throttled_stream::{ThrottledStream, lingering_close},
     },
     rate_limit::{LogLimiter, Rate, TokenBucket},
+    rooms::worker_pool::WorkerPool,
 };
-use axum::{Router, serve::Listener};
-use core::{future::Future, pin::pin, time::Duration};
+use core::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::TokioTimer;
 use stateroom_wasmi_host::Escaped;
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, watch},
+    time::sleep,
 };
-use tokio_io_timeout::TimeoutStream;
 
 /// Accepts connections and serves HTTP on them.
 pub(crate) struct Acceptor {
-    listener: TcpListener,
+    listeners: Vec<Listener>,
+    /// The listener to ask first, so that a flood on one does not keep the others from their turn.
+    next_listener: usize,
     http: http1::Builder,
+    app: Arc<App>,
+    workers: Arc<WorkerPool>,
     limiter: ConnectionLimiter,
     byte_rate: Rate,
+    request_rate: Rate,
     write_timeout: Duration,
     /// Each response to a rejected connection holds a permit.
     rejections: Arc<Semaphore>,
@@ -37,40 +48,49 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(crate) fn new(listener: TcpListener, config: &ServerConfig) -> Self {
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        config: &ServerConfig,
+        workers: Arc<WorkerPool>,
+    ) -> Result<Self, ConfigError> {
         /// The request line and headers; beyond that, 431.
         const MAX_HEAD_BYTES: usize = 16 << 10;
         const MAX_CONCURRENT_REJECTIONS: usize = 64;
+        warn_of_few_files(config.max_connections);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.handshake_timeout)
             .max_buf_size(MAX_HEAD_BYTES);
-        Self {
-            listener,
+        let is_local = listeners
+            .iter()
+            .all(|listener| listener.address.ip().to_canonical().is_loopback());
+        Ok(Self {
+            listeners,
+            next_listener: 0,
             http,
+            app: Arc::new(App::new(config, workers.clone(), is_local)?),
+            workers,
             limiter: ConnectionLimiter::new(config),
             byte_rate: config.byte_rate,
+            request_rate: config.message_rate,
             write_timeout: config.heartbeat_timeout,
             rejections: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
             log: LogLimiter::new(),
-        }
+        })
     }
 
     /// Serves until `stop` resolves, and then until the requests in flight are done.
-    pub(crate) async fn serve(mut self, app: Router, stop: impl Future<Output = ()>) {
-        let app = TowerToHyperService::new(app);
+    pub(crate) async fn serve(mut self, stop: impl Future<Output = ()>) {
         // Each connection holds a receiver until it ends.
         let (stopping, is_stopping) = watch::channel(());
         let mut stop = pin!(stop);
         loop {
             let (stream, address) = tokio::select! {
-                accepted = Listener::accept(&mut self.listener) => accepted,
+                accepted = self.accept() => accepted,
                 () = &mut stop => break,
             };
             match self.limiter.admit(address.ip()) {
-                Ok(permit) => {
-                    self.serve_connection(stream, address, permit, &app, is_stopping.clone());
-                }
+                Ok(permit) => self.serve_connection(stream, address, permit, is_stopping.clone()),
                 Err(rejection) => {
                     if self.log.allows() {
                         log::warn!("rejected a connection of {address}: {}", rejection.reason);
@@ -79,9 +99,42 @@ impl Acceptor {
                 }
             }
         }
-        drop((self.listener, is_stopping));
+        drop((self.listeners, is_stopping));
         let _ = stopping.send(());
         stopping.closed().await;
+    }
+
+    /// Accepts a connection, however many attempts fail. Cancel-safe.
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        /// What is missing, such as a file, is not there again at once.
+        const PAUSE: Duration = Duration::from_millis(100);
+        loop {
+            match poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(accepted) => return accepted,
+                // It has ended before it was accepted.
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    if self.log.allows() {
+                        match OpenFilesLimit::of(&error) {
+                            Some(limit) => log::error!("cannot accept connections: {limit}"),
+                            None => log::error!("cannot accept connections: {error}"),
+                        }
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let count = self.listeners.len();
+        for index in (0..count).map(|offset| (self.next_listener + offset) % count) {
+            if let Poll::Ready(accepted) = self.listeners[index].socket.poll_accept(cx) {
+                self.next_listener = index + 1;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
     }
 
     fn serve_connection(
@@ -89,29 +142,21 @@ impl Acceptor {
         stream: TcpStream,
         address: SocketAddr,
         permit: ConnectionPermit,
-        app: &TowerToHyperService<Router>,
-        mut is_stopping: watch::Receiver<()>,
+        is_stopping: watch::Receiver<()>,
     ) {
         // Small messages must leave at once.
         let _ = stream.set_nodelay(true);
-        let stream = ThrottledStream::new(stream, permit, TokenBucket::new(self.byte_rate));
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.write_timeout));
-        let connection = self
-            .http
-            .serve_connection(TokioIo::new(Box::pin(stream)), app.clone());
+        let bytes = TokenBucket::new(self.byte_rate);
+        let stream = ThrottledStream::new(stream, permit, bytes, self.write_timeout);
+        let connection = Connection::new(self.app.clone(), self.request_rate);
+        let (http, workers) = (self.http.clone(), self.workers.clone());
         tokio::spawn(async move {
-            let mut connection = pin!(connection.with_upgrades());
-            let served = tokio::select! {
-                served = &mut connection => served,
-                _ = is_stopping.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = served {
+            if let Err(error) = connection.serve(&http, stream, is_stopping).await {
                 let error = Escaped::new(error);
                 log::debug!("the connection of {address} failed: {error}");
+            }
+            if let Some(connection) = connection.into_websocket(address).await {
+                workers.connect(connection);
             }
         });
     }
@@ -134,4 +179,28 @@ impl Acceptor {
             drop(permit);
         });
     }
+}
+
+/// Says so if this process may have fewer files open than it may have connections.
+fn warn_of_few_files(max_connections: usize) {
+    /// Listeners, links, workers and standard streams have files, too.
+    const OTHER_FILES: u64 = 32;
+    if let Some(files) = open_files::of_process()
+        && files < max_connections as u64 + OTHER_FILES
+    {
+        log::warn!(
+            "there may be {max_connections} connections, but this process may have only {files} \
+             open files: connections beyond that will have to wait"
+        );
+    }
+}
+
+/// Whether an error is that of a connection which has ended before it was accepted.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
 }

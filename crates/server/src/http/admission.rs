@@ -3,10 +3,10 @@
 
 use crate::{
     config::ServerConfig,
-    rate_limit::{Rate, TokenBucket},
+    rate_limit::{Rate, TokenBucket, nanos_since},
 };
-use axum::http::StatusCode;
 use hashbrown::HashMap;
+use hyper::StatusCode;
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
@@ -43,7 +43,7 @@ struct PeerState {
 }
 
 /// Counts as one connection until it is dropped.
-pub(super) struct ConnectionPermit {
+pub(crate) struct ConnectionPermit {
     limiter: ConnectionLimiter,
     peer: IpAddr,
 }
@@ -75,7 +75,7 @@ impl ConnectionLimiter {
             per_address,
             rate,
         } = self.limits;
-        let (now, peer) = (self.now(), peer(address));
+        let (now, peer) = (nanos_since(self.since), peer(address));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.connections >= connections {
             return Err(Rejection {
@@ -108,16 +108,12 @@ impl ConnectionLimiter {
             peer,
         })
     }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let limiter = &self.limiter;
-        let now = limiter.now();
+        let now = nanos_since(limiter.since);
         let mut state = limiter.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.connections -= 1;
         if let Some(peer) = state.peers.get_mut(&self.peer) {

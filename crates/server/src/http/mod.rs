@@ -2,9 +2,18 @@
 
 pub(crate) mod accept;
 mod admission;
-mod origin;
+mod connection;
+pub(crate) mod files;
+mod headers;
+pub(crate) mod listen;
+mod open_files;
+pub(crate) mod origin;
+mod response;
 mod rooms_endpoint;
-pub(crate) mod routes;
+mod routes;
 mod throttled_stream;
+pub(crate) mod websocket;
 
-pub(crate) use self::rooms_endpoint::RoomSummary;
+pub(crate) use self::{
+    admission::ConnectionPermit, rooms_endpoint::RoomSummary, throttled_stream::ThrottledStream,
+};

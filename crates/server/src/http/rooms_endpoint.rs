@@ -1,15 +1,8 @@
 //! The response to `GET /rooms`.
 
-use axum::{
-    body::{Body, Bytes},
-    http::{
-        HeaderValue,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
-    response::{IntoResponse, Response},
-};
-use core::convert::Infallible;
-use futures_util::stream;
+use crate::http::response::{self, Response};
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use stateroom_wasmi_host::{Clock, Host, Room, Transport, WithSources};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -58,20 +51,29 @@ enum RoomState {
 }
 
 impl RoomList {
-    /// The list in JSON, as a stream of chunks that holds the permit.
+    /// The list in JSON, which holds the permit until all of it is written.
     pub(super) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
-        const CHUNK_BYTES: usize = 16 << 10;
-        let json = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
-        let length = json.len();
-        let chunks = stream::unfold((json, permit), async |(mut rest, permit)| {
-            let chunk = rest.split_to(rest.len().min(CHUNK_BYTES));
-            (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (rest, permit)))
+        let json = serde_json::to_vec(&self).unwrap_or_default();
+        let json = Bytes::from_owner(PermittedBytes {
+            bytes: json,
+            _permit: permit,
         });
-        let headers = [
-            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            (CONTENT_LENGTH, length.into()),
-        ];
-        (headers, Body::from_stream(chunks)).into_response()
+        let mut response = response::bytes(json);
+        let content_type = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+/// Bytes that release a permit when they are dropped.
+struct PermittedBytes {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for PermittedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,155 +1,177 @@
 //! The routes and their handlers.
 
 use crate::{
-    config::ServerConfig,
+    config::{ConfigError, ServerConfig},
     http::{
-        origin::{self, Origins},
+        files::Files,
+        origin::Origins,
+        response::{self, Refusal, Response},
         rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
+        websocket::shake_hands,
     },
     rooms::worker_pool::WorkerPool,
-    ws::socket::{self, SocketOptions},
 };
-use axum::{
-    Router,
-    extract::{Path, Query, State, ws::WebSocketUpgrade},
-    http::{StatusCode, header},
-    middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use bytes::Bytes;
 use core::time::Duration;
-use std::sync::Arc;
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::timeout,
+use hyper::{
+    Method, Request, StatusCode,
+    body::Body,
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+        X_CONTENT_TYPE_OPTIONS,
+    },
 };
-use tower_http::services::ServeDir;
+use percent_encoding::percent_decode_str;
+use std::sync::Arc;
+use tokio::{sync::Semaphore, time::timeout};
 
-/// What the handlers share.
-#[derive(Clone)]
-pub(crate) struct AppState {
-    module_name: Arc<str>,
+/// What all requests share.
+pub(super) struct App {
+    module_name: String,
     workers: Arc<WorkerPool>,
-    socket: SocketOptions,
+    origins: Origins,
+    subprotocols: Vec<String>,
+    /// A folder in place of the page.
+    files: Option<Files>,
     /// Each response that lists the rooms holds a permit.
     listings: Arc<Semaphore>,
-    /// Each connection holds an upgrade of this; it no longer upgrades once the server stops.
-    connection: mpsc::WeakSender<()>,
-    stopping: watch::Receiver<bool>,
 }
 
-impl AppState {
-    pub(crate) fn new(
+/// The room that a client asks for, and who it says it is.
+pub(super) struct Destination {
+    pub(super) room: Box<str>,
+    pub(super) token: Option<Box<str>>,
+}
+
+/// A response; to a handshake, with where the connection leads from now on.
+pub(super) type Outcome = (Response, Option<Destination>);
+
+impl App {
+    /// `is_local`: whether all addresses that the server listens on are loopback addresses.
+    pub(super) fn new(
         config: &ServerConfig,
         workers: Arc<WorkerPool>,
-        connection: mpsc::WeakSender<()>,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            module_name: config.module_name.as_str().into(),
+        is_local: bool,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            module_name: config.module_name.clone(),
             workers,
-            socket: SocketOptions::new(config),
+            origins: Origins::new(config, is_local),
+            subprotocols: config.subprotocols.clone(),
+            files: Files::of(config)?,
             listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
-            connection,
-            stopping,
+        })
+    }
+
+    pub(super) async fn respond<B: Body>(&self, request: &Request<B>) -> Outcome {
+        let outcome = self.route(request).await;
+        outcome.unwrap_or_else(|refusal| (*refusal, None))
+    }
+
+    async fn route<B: Body>(&self, request: &Request<B>) -> Result<Outcome, Refusal> {
+        self.origins.check(request)?;
+        let path = request.uri().path();
+        if let Some(room) = room_in(path) {
+            return self.connect(request, room);
         }
+        let is_known = self.files.is_some() || matches!(path, "/" | "/rooms" | "/status");
+        if !is_known {
+            return Err(response::refusal(StatusCode::NOT_FOUND, "not found\n"));
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(method_not_allowed("GET, HEAD"));
+        }
+        let response = match (path, &self.files) {
+            ("/status", _) => response::text(StatusCode::OK, "ok"),
+            ("/rooms", _) => self.list().await,
+            (_, Some(files)) => files.respond(request).await,
+            (_, None) => page(),
+        };
+        Ok((response, None))
+    }
+
+    fn connect<B: Body>(&self, request: &Request<B>, room: &str) -> Result<Outcome, Refusal> {
+        if *request.method() != Method::GET {
+            return Err(method_not_allowed("GET"));
+        }
+        let bad_request = |reason| response::refusal(StatusCode::BAD_REQUEST, reason);
+        let room = percent_decode_str(room).decode_utf8();
+        let room = room.map_err(|_| bad_request("the room id is not UTF-8\n".into()))?;
+        let token = token_in(request.uri().query().unwrap_or_default()).map_err(bad_request)?;
+        let response = shake_hands(request, &self.subprotocols)?;
+        let destination = Destination {
+            room: room.into(),
+            token,
+        };
+        Ok((response, Some(destination)))
+    }
+
+    async fn list(&self) -> Response {
+        /// Time to wait for other listings to finish.
+        const LIST_TIMEOUT: Duration = Duration::from_secs(1);
+        let permit = timeout(LIST_TIMEOUT, self.listings.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            let reason = "too many concurrent room listings\n";
+            return response::text(StatusCode::SERVICE_UNAVAILABLE, reason);
+        };
+        let list = RoomList {
+            module: self.module_name.clone(),
+            abi: self.workers.abi(),
+            rooms: self.workers.list().await,
+        };
+        list.into_response(permit)
     }
 }
 
-/// The routes behind the origin check.
-pub(crate) fn app(state: AppState, config: &ServerConfig) -> Router {
-    let router = Router::new()
-        .route("/ws", get(connect_default))
-        .route("/ws/", get(connect_default))
-        .route("/ws/{room}", get(connect))
-        .route("/status", get(async || "ok"))
-        .route("/rooms", get(list));
-    match config.static_dir.as_deref() {
-        Some(dir) => router.fallback_service(ServeDir::new(dir)),
-        None => router.route("/", get(page)),
+/// The id of the room in a path, as it is encoded there.
+fn room_in(path: &str) -> Option<&str> {
+    match path.strip_prefix("/ws")? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/').filter(|id| !id.contains('/')),
     }
-    .with_state(state)
-    .layer(from_fn_with_state(Origins::new(config), origin::guard))
+}
+
+/// The token in a query; an empty one is none.
+fn token_in(query: &str) -> Result<Option<Box<str>>, Bytes> {
+    /// Longer tokens would only waste memory.
+    const MAX_TOKEN_BYTES: usize = 128;
+    // Parsing replaces what is no UTF-8, which would make different tokens the same.
+    if percent_decode_str(query).decode_utf8().is_err() {
+        return Err("the query is not UTF-8\n".into());
+    }
+    let mut tokens = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "token");
+    let token = tokens.next().map(|(_, token)| token);
+    if tokens.next().is_some() {
+        return Err("there is more than one token\n".into());
+    }
+    match token {
+        Some(token) if token.len() > MAX_TOKEN_BYTES => {
+            Err(format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n").into())
+        }
+        token => Ok(token.filter(|token| !token.is_empty()).map(Into::into)),
+    }
 }
 
 /// The policy lets the page run its own script and connect to this server, and nothing else.
-async fn page() -> impl IntoResponse {
+fn page() -> Response {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                           frame-ancestors 'none'";
     let headers = [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CACHE_CONTROL, "no-cache"),
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CACHE_CONTROL, "no-cache"),
     ];
-    (headers, include_str!("page.html"))
+    let mut response = response::bytes(include_str!("page.html").into());
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
 }
 
-async fn list(State(state): State<AppState>) -> Response {
-    /// Time to wait for other listings to finish.
-    const LIST_TIMEOUT: Duration = Duration::from_secs(1);
-    let Ok(Ok(permit)) = timeout(LIST_TIMEOUT, state.listings.acquire_owned()).await else {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many concurrent room listings\n",
-        )
-            .into_response();
-    };
-    let rooms = state.workers.list().await;
-    let list = RoomList {
-        module: state.module_name.to_string(),
-        abi: state.workers.abi(),
-        rooms,
-    };
-    list.into_response(permit)
-}
-
-#[derive(serde::Deserialize)]
-struct Params {
-    token: Option<String>,
-}
-
-async fn connect_default(
-    state: State<AppState>,
-    params: Query<Params>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    connect(state, Path(String::new()), params, upgrade).await
-}
-
-async fn connect(
-    State(state): State<AppState>,
-    Path(room): Path<String>,
-    Query(Params { token }): Query<Params>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    /// Longer tokens would only waste memory.
-    const MAX_TOKEN_BYTES: usize = 128;
-    if token
-        .as_ref()
-        .is_some_and(|token| token.len() > MAX_TOKEN_BYTES)
-    {
-        let message = format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n");
-        return (StatusCode::BAD_REQUEST, message).into_response();
-    }
-    let token = token
-        .filter(|token| !token.is_empty())
-        .map(String::into_boxed_str);
-    let options = state.socket;
-    let Some(connection) = state.connection.upgrade() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
-    };
-    let upgrade = upgrade
-        // The buffer is zeroed before each read, and most messages are small.
-        .read_buffer_size(8 << 10)
-        .max_message_size(options.max_message_bytes)
-        .max_frame_size(options.max_message_bytes);
-    upgrade.on_upgrade(async move |websocket| {
-        let worker = state.workers.worker_of(&room);
-        let room: Box<str> = room.into();
-        socket::run(websocket, worker, room, token, options, state.stopping).await;
-        // Shutdown waits until every connection has dropped its clone.
-        drop(connection);
-    })
+fn method_not_allowed(allowed: &'static str) -> Refusal {
+    let mut response = response::refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    let allowed = HeaderValue::from_static(allowed);
+    response.headers_mut().insert(ALLOW, allowed);
+    response
 }

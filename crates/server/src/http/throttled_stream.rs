@@ -1,32 +1,42 @@
-//! A TCP stream with throttled reads and a lingering close.
+//! A TCP stream with throttled reads, a timeout of its writes, and a lingering close.
 
-use crate::{http::admission::ConnectionPermit, rate_limit::TokenBucket};
+use crate::{
+    http::admission::ConnectionPermit,
+    rate_limit::{TokenBucket, nanos_since},
+};
 use core::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    time::Instant,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     runtime::Handle,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
-/// A TCP stream whose reads are throttled, and whose drop is followed by a lingering close.
+/// A TCP stream whose reads are throttled, whose writes fail once the client has taken nothing for
+/// too long, and whose drop is followed by a lingering close.
 ///
 /// Closing a socket with unread data sends a reset, and a client that is reset may lose what it was
-/// sent last, such as the close frame with the reason.
-pub(super) struct ThrottledStream {
-    /// `None` once dropped.
+/// sent last, such as the response that says why.
+pub(crate) struct ThrottledStream {
+    /// `None` once dropped or taken apart.
     open: Option<(TcpStream, ConnectionPermit)>,
     since: Instant,
-    /// Counts raw bytes, so that partial messages and control frames are throttled, too.
+    /// Counts raw bytes, whatever they are.
     bytes: TokenBucket,
     /// Set while over the rate.
     pause: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    /// Set while the client takes nothing.
+    write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drop for ThrottledStream {
@@ -41,7 +51,7 @@ impl Drop for ThrottledStream {
 }
 
 /// Shuts down the sending side and discards what arrives until the peer closes, for a bounded time.
-pub(super) async fn lingering_close(mut stream: TcpStream) {
+pub(crate) async fn lingering_close(mut stream: TcpStream) {
     const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
     let closed = async {
         stream.shutdown().await?;
@@ -54,13 +64,25 @@ pub(super) async fn lingering_close(mut stream: TcpStream) {
 }
 
 impl ThrottledStream {
-    pub(super) fn new(stream: TcpStream, permit: ConnectionPermit, bytes: TokenBucket) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        permit: ConnectionPermit,
+        bytes: TokenBucket,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
             open: Some((stream, permit)),
             since: Instant::now(),
             bytes,
             pause: None,
+            write_timeout,
+            write_deadline: None,
         }
+    }
+
+    /// The stream itself, to be read without a limit and closed by the caller.
+    pub(super) fn into_parts(mut self) -> Option<(TcpStream, ConnectionPermit)> {
+        self.open.take()
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -70,11 +92,28 @@ impl ThrottledStream {
 
     /// Counts bytes that were read, and pauses when over the rate.
     fn count(&mut self, bytes: usize) {
-        let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let pause = self.bytes.consume(now, bytes as u64);
+        let pause = self.bytes.consume(nanos_since(self.since), bytes as u64);
         if !pause.is_zero() {
             self.pause = Some(Box::pin(sleep(pause)));
         }
+    }
+
+    /// Fails a write that has been pending for too long.
+    fn limit_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        let timeout = self.write_timeout;
+        let deadline = self
+            .write_deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -101,7 +140,8 @@ impl AsyncWrite for ThrottledStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, bytes)
+        let written = self.stream()?.poll_write(cx, bytes);
+        self.limit_write(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -117,7 +157,8 @@ impl AsyncWrite for ThrottledStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, slices)
+        let written = self.stream()?.poll_write_vectored(cx, slices);
+        self.limit_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

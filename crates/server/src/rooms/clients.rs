@@ -4,13 +4,13 @@ use crate::{
     rooms::tokens::{TokenHasher, Tokens},
     ws::send_queue::ClientSender,
 };
-use axum::extract::ws::Message;
 use core::convert::Infallible;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     ClientId, MessagePayload, OutputMessage, RoomKey, SendError, Transport,
 };
 use std::collections::VecDeque;
+use tungstenite::Message;
 
 /// The clients of all rooms of a worker, as their transport.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod command;
+pub(crate) mod handover;
 mod tokens;
 mod worker;
 pub(crate) mod worker_pool;

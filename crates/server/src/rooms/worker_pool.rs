@@ -2,22 +2,36 @@
 
 use crate::{
     config::{ServeError, ServerConfig},
-    http::RoomSummary,
+    http::{RoomSummary, ThrottledStream},
+    rate_limit::{Rate, TokenBucket},
     rooms::{
         command::{Command, MAX_QUEUED_COMMANDS},
+        handover::NewConnection,
         worker::Worker,
     },
+    ws::socket::{self, SocketOptions},
 };
 use stateroom_wasmi_host::abi::AbiVersion;
 use std::{
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, mpsc, oneshot, watch},
+};
+use tokio_tungstenite::WebSocketStream;
+use tungstenite::protocol::{Role, WebSocketConfig};
 
 /// The workers of a server.
 pub(crate) struct WorkerPool {
     workers: Vec<mpsc::Sender<Command>>,
+    socket: SocketOptions,
+    byte_rate: Rate,
+    stopping: watch::Sender<bool>,
+    /// Each connection holds a receiver.
+    connections: watch::Sender<()>,
     /// The rooms' ABI; unknown for a board.
     abi: Option<AbiVersion>,
     hasher: RandomState,
@@ -42,6 +56,10 @@ impl WorkerPool {
         }
         Ok(Self {
             workers,
+            socket: SocketOptions::new(config),
+            byte_rate: config.byte_rate,
+            stopping: watch::Sender::new(false),
+            connections: watch::Sender::new(()),
             abi,
             hasher: RandomState::new(),
         })
@@ -49,11 +67,15 @@ impl WorkerPool {
 
     /// A pool whose only worker is the bridge to a board.
     #[cfg(feature = "board")]
-    pub(crate) fn for_board(address: crate::BoardAddress, max_tokens: usize) -> Self {
+    pub(crate) fn for_board(address: crate::BoardAddress, config: &ServerConfig) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);
-        tokio::spawn(crate::board::run(address, max_tokens, receiver));
+        tokio::spawn(crate::board::run(address, config.max_tokens, receiver));
         Self {
             workers: Vec::from([sender]),
+            socket: SocketOptions::new(config),
+            byte_rate: config.byte_rate,
+            stopping: watch::Sender::new(false),
+            connections: watch::Sender::new(()),
             abi: None,
             hasher: RandomState::new(),
         }
@@ -65,8 +87,44 @@ impl WorkerPool {
             .map_or_else(|| "unknown".into(), |abi| abi.to_string())
     }
 
+    /// Passes a connection on to its room.
+    pub(crate) fn connect(&self, connection: NewConnection) {
+        let NewConnection {
+            stream,
+            unread,
+            permit,
+            address,
+            room,
+            token,
+        } = connection;
+        log::trace!("the connection of {address} is a WebSocket");
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
+        let bytes = TokenBucket::new(self.byte_rate);
+        let stream = ThrottledStream::new(stream, permit, bytes, Duration::MAX);
+        let (options, stopping) = (self.socket, self.stopping.subscribe());
+        let worker = self.worker_of(&room);
+        let open = self.connections.subscribe();
+        tokio::spawn(async move {
+            let config = WebSocketConfig::default()
+                .read_buffer_size(8 << 10)
+                .max_message_size(Some(options.max_message_bytes))
+                .max_frame_size(Some(options.max_message_bytes));
+            let websocket = WebSocketStream::from_partially_read(
+                stream,
+                unread.into(),
+                Role::Server,
+                Some(config),
+            )
+            .await;
+            socket::run(websocket, worker, room, token, options, stopping).await;
+            drop(open);
+        });
+    }
+
     /// The worker to which the room of this id is assigned.
-    pub(crate) fn worker_of(&self, id: &str) -> mpsc::Sender<Command> {
+    fn worker_of(&self, id: &str) -> mpsc::Sender<Command> {
         let index = self.hasher.hash_one(id) % self.workers.len() as u64;
         self.workers[index as usize].clone()
     }
@@ -86,6 +144,7 @@ impl WorkerPool {
 
     /// Lets each worker handle its queued events and close its clients.
     pub(crate) async fn stop(&self) {
+        let _ = self.stopping.send(true);
         let mut replies = Vec::new();
         for worker in &self.workers {
             let (reply, stopped) = oneshot::channel();
@@ -96,5 +155,7 @@ impl WorkerPool {
         for stopped in replies {
             let _ = stopped.await;
         }
+        // Each connection ends by itself, within its timeouts for draining and closing.
+        self.connections.closed().await;
     }
 }

@@ -1,11 +1,11 @@
 //! The bounded queue of messages to one client, between its worker and its connection.
 
-use axum::extract::ws::{CloseFrame, Message};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 use tokio::sync::{Notify, mpsc, oneshot};
+use tungstenite::{Message, protocol::CloseFrame};
 
 /// The worker's end: queues messages, and requests the close.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
         end -= 1;
     }
     CloseFrame {
-        code,
+        code: code.into(),
         reason: reason[..end].into(),
     }
 }

@@ -12,7 +12,6 @@ use crate::{
         },
     },
 };
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use core::{
     future::{pending, poll_fn},
     pin::{Pin, pin},
@@ -27,7 +26,14 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, Sleep, sleep, timeout},
 };
-use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tokio_tungstenite::WebSocketStream;
+use tungstenite::{
+    Message,
+    error::{CapacityError, Error, ProtocolError},
+    protocol::CloseFrame,
+};
+
+pub(crate) type WebSocket = WebSocketStream<crate::http::ThrottledStream>;
 
 /// The options of all connections.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +152,7 @@ async fn read(
         let event = match message {
             Message::Text(text) => OwnedEvent::message(client, text.as_str()),
             Message::Binary(bytes) => OwnedEvent::message(client, Vec::from(bytes)),
-            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             Message::Close(_) => return None,
         };
         let credit = credits
@@ -190,9 +196,8 @@ fn cost(event: &OwnedEvent) -> u32 {
 }
 
 /// The frame to close with after a read error; none if the connection is lost.
-fn frame_of_error(error: axum::Error) -> Option<CloseFrame> {
-    let error = error.into_inner().downcast::<Error>().ok()?;
-    let (code, reason) = match *error {
+fn frame_of_error(error: Error) -> Option<CloseFrame> {
+    let (code, reason) = match error {
         Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
             (1009, format!("the message exceeds {max_size} bytes"))
         }
@@ -325,10 +330,10 @@ async fn close_handshake(socket: &mut WebSocket, frame: Option<CloseFrame>) {
         if let Some(frame) = frame {
             socket.send(Message::Close(Some(frame))).await?;
         }
-        while let Some(message) = socket.recv().await {
+        while let Some(message) = socket.next().await {
             message?;
         }
-        Ok::<(), axum::Error>(())
+        Ok::<(), Error>(())
     };
     // On an error or a timeout the connection is dropped anyway.
     let _ = timeout(CLOSE_HANDSHAKE_TIMEOUT, handshake).await;

@@ -1,0 +1,42 @@
+//! Responses.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use std::io;
+
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Response = hyper::Response<Body>;
+
+/// The response to a request that is not carried out.
+pub(super) type Refusal = Box<Response>;
+
+/// A response with a text in it.
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+    let mut response = bytes(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, PLAIN);
+    response
+}
+
+/// A refusal with its reason.
+pub(super) fn refusal(status: StatusCode, reason: impl Into<Bytes>) -> Refusal {
+    Box::new(text(status, reason))
+}
+
+/// A response with these bytes.
+pub(super) fn bytes(bytes: Bytes) -> Response {
+    let body = Full::new(bytes).map_err(|never| match never {});
+    Response::new(body.boxed_unsync())
+}
+
+/// A response without a body.
+pub(super) fn empty(status: StatusCode) -> Response {
+    let mut response = bytes(Bytes::new());
+    *response.status_mut() = status;
+    response
+}
