@@ -183,3 +183,19 @@ async fn on_broken_modules() {
         assert_agreement(&modules, &flags).await;
     }
 }
+
+#[test]
+fn on_limits_with_which_nobody_could_be_served() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = taken.local_addr().expect("it has one").port().to_string();
+    let module = bundled_path("echo-c");
+    let module = module.to_str().expect("UTF-8");
+    for flag in ["--max-clients", "--max-fuel-per-event"] {
+        for command in [&["check"][..], &["serve", "--port", &port]] {
+            let output = tool(&[command, &[flag, "0", module]].concat());
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {error}");
+            assert!(error.contains(flag), "{command:?}: {error}");
+        }
+    }
+}

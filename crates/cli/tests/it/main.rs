@@ -13,9 +13,11 @@ mod attack;
 mod bundled;
 mod check_tool;
 mod closing;
-
 mod faults;
+mod files;
+mod handshakes;
 mod limits;
+mod listening;
 mod load;
 mod origins;
 mod rates;

@@ -56,6 +56,21 @@ async fn pings_count_as_messages() {
 }
 
 #[tokio::test]
+async fn requests_of_one_connection_count_as_messages() {
+    let server = Server::guest(&echo(), &["--message-rate", "5", "--message-burst", "5"]);
+    let start = Instant::now();
+    let pipelined = "GET /rooms HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(19);
+    let last = "GET /rooms HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let responses = server.request((pipelined + last).as_bytes()).await;
+    assert_eq!(responses.matches("HTTP/1.1 200").count(), 20);
+    assert!(
+        start.elapsed() >= Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn bytes_over_the_rate_are_throttled_not_lost() {
     let server = Server::guest(&echo(), &["--byte-rate", "10000", "--byte-burst", "1000"]);
     let mut client = server.join("").await;
