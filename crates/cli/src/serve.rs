@@ -144,7 +144,7 @@ pub(crate) fn run(
     /// Time for what a disk takes long for; a server has ended all else by itself.
     const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
     raise_open_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(server);

@@ -27,8 +27,8 @@ pub struct ServerConfig {
     pub heartbeat_timeout: Duration,
     /// A folder whose files are served instead of the page. Default none.
     pub static_dir: Option<PathBuf>,
-    /// Tasks that run rooms, each with an interpreter of its own. Default one per core; more do
-    /// not help.
+    /// Threads that run rooms, each with an interpreter of its own and the connections of its
+    /// rooms. Default one per core; more do not help.
     pub workers: usize,
     /// Time after which a room without clients is closed. Default 60 s.
     pub room_idle: Duration,
@@ -46,10 +46,12 @@ pub struct ServerConfig {
     /// Default 8 MiB.
     pub max_queued_bytes: usize,
     /// Bytes of messages that may be queued for all clients together; beyond that the clients with
-    /// the fullest queues are disconnected with 1013. Default 256 MiB.
+    /// the fullest queues are disconnected with 1013. Each worker has an equal share. Default
+    /// 256 MiB.
     pub max_total_queued_bytes: usize,
-    /// Messages and pings of one client, and requests of one connection. A client over the rate is throttled: it is read from
-    /// later, and nothing is lost. Default 500 a second, bursts of 1,000.
+    /// Messages, fragments and pings of one client, and requests of one connection. A client over
+    /// the rate is throttled: it is read from later, and nothing is lost. Default 500 a second,
+    /// bursts of 1,000.
     pub message_rate: Rate,
     /// Bytes of one connection, throttled too. High enough that a message of
     /// [`Limits::max_message_bytes`] takes less than
@@ -354,6 +356,8 @@ pub enum ServeError {
     },
     /// The operating system returned no random seed.
     Seed(io::Error),
+    /// A worker's thread could not be started.
+    Worker(io::Error),
 }
 
 impl fmt::Display for ServeError {
@@ -365,6 +369,7 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot listen on the address {}", Escaped::new(address))
             }
             Self::Seed(_) => f.write_str("cannot get a random seed from the operating system"),
+            Self::Worker(_) => f.write_str("cannot start the thread of a worker"),
         }
     }
 }
@@ -374,7 +379,7 @@ impl core::error::Error for ServeError {
         match self {
             Self::Config(error) => error.source(),
             Self::Load(error) => Some(error),
-            Self::Listen { error, .. } | Self::Seed(error) => Some(error),
+            Self::Listen { error, .. } | Self::Seed(error) | Self::Worker(error) => Some(error),
         }
     }
 }

@@ -27,10 +27,11 @@
 //! server's limit 503. Clients over their message or byte rate are throttled, slow clients are
 //! disconnected, and busy rooms apply backpressure.
 //!
-//! # Tasks
+//! # Threads
 //!
-//! Rooms are spread over workers: tasks that each own a `Host` and an interpreter. A connection is
-//! a task that exchanges messages with its room's worker through bounded channels.
+//! Rooms are spread over workers: threads that each own a `Host`, an interpreter, and the
+//! connections of its rooms. The runtime that calls [`Server::run`] accepts connections and serves
+//! HTTP; one of a single thread is enough.
 //!
 //! # Features
 //!
@@ -56,17 +57,18 @@ pub use self::{
 
 use crate::{
     http::{accept::Acceptor, listen::listen},
-    rooms::worker_pool::WorkerPool,
+    rooms::worker_pool::{WorkerEnds, WorkerPool},
 };
 use core::{future::Future, pin::pin, time::Duration};
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::sleep};
 
 /// A server that listens; [`run`](Self::run) serves.
 pub struct Server {
     acceptor: Acceptor,
     addresses: Vec<SocketAddr>,
     workers: Arc<WorkerPool>,
+    ends: WorkerEnds,
 }
 
 impl Server {
@@ -94,10 +96,14 @@ impl Server {
     pub async fn attach(mut config: ServerConfig, board: BoardAddress) -> Result<Self, ServeError> {
         config.check()?;
         config.module_name = board::module_name(&board);
-        Self::bind_with(WorkerPool::for_board(board, &config), config).await
+        config.workers = 1;
+        Self::bind_with(WorkerPool::for_board(board, &config)?, config).await
     }
 
-    async fn bind_with(workers: WorkerPool, config: ServerConfig) -> Result<Self, ServeError> {
+    async fn bind_with(
+        (workers, ends): (WorkerPool, WorkerEnds),
+        config: ServerConfig,
+    ) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
         let listeners = listen(&config.hosts, config.port).await?;
         let addresses = listeners.iter().map(|listener| listener.address).collect();
@@ -105,6 +111,7 @@ impl Server {
             acceptor: Acceptor::new(listeners, &config, workers.clone())?,
             addresses,
             workers,
+            ends,
         })
     }
 
@@ -120,30 +127,37 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If connections can no longer be accepted; never at present.
+    /// If a worker panics.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         /// Time for requests in flight once all clients are gone.
         const REQUEST_GRACE: Duration = Duration::from_secs(1);
         let Self {
-            acceptor, workers, ..
+            acceptor,
+            workers,
+            mut ends,
+            ..
         } = self;
-        let (stop_accepting, accepting) = oneshot::channel();
-        let stopped = async move {
-            stop.await;
-            let _ = stop_accepting.send(());
-            workers.stop().await;
-        };
-        let serving = acceptor.serve(async move {
+        let (stop_accepting, accepting) = oneshot::channel::<()>();
+        let mut serving = pin!(acceptor.serve(async move {
             let _ = accepting.await;
-        });
-        let (mut serving, mut stopped) = (pin!(serving), pin!(stopped));
+        }));
         tokio::select! {
-            () = &mut serving => stopped.await,
-            () = &mut stopped => {
-                // A request that never ends must not delay the shutdown.
-                let _ = timeout(REQUEST_GRACE, serving).await;
-            }
+            () = stop => {}
+            // It ends only when it is told to.
+            () = &mut serving => {}
+            ended = ends.wait() => return ended,
         }
-        Ok(())
+        drop(stop_accepting);
+        workers.stop();
+        let stopped = async {
+            ends.wait().await?;
+            // A request that never ends must not delay the shutdown.
+            sleep(REQUEST_GRACE).await;
+            Ok(())
+        };
+        tokio::select! {
+            stopped = stopped => stopped,
+            () = &mut serving => ends.wait().await,
+        }
     }
 }

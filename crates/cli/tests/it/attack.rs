@@ -414,3 +414,79 @@ async fn combined_attacks_do_not_disturb_other_clients() {
         );
     }
 }
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn all_send_queues_together_are_bounded() {
+    const DEAF: usize = 24;
+    // Sends 60 KB to everybody.
+    let message = "(call $send_binary (i32.const 0) (i32.const 0) (i32.const 60000))";
+    let server = Server::guest(
+        &guest_0_2(ENV, &[("message", message)], ""),
+        &[
+            "--workers",
+            "1",
+            "--max-total-queued-bytes",
+            "8000000",
+            "-t",
+            "3600",
+        ],
+    );
+    let mut reader = server.join("/room").await;
+    let mut deaf = Vec::new();
+    for _ in 0..DEAF {
+        deaf.push(RawClient::join(&server, "/room").await);
+    }
+    let clients = |count: usize| {
+        move |room: Option<&serde_json::Value>| {
+            room.is_some_and(|room| room["clients"].as_u64() <= Some(count as u64))
+        }
+    };
+    server
+        .until_room("room", "all have joined", |room| {
+            room.is_some_and(|room| room["clients"] == 1 + DEAF)
+        })
+        .await;
+    let fresh = ResourceUsage::of(&server);
+    // Each of them alone would queue 8 MiB.
+    eventually("most that do not read are disconnected", async {
+        while !clients(1 + DEAF / 4)(server.room("room").await.as_ref()) {
+            reader.send("more").await;
+            assert_eq!(reader.receive().await.len(), 60_000);
+            let now = ResourceUsage::of(&server);
+            assert!(
+                now.memory_mib < fresh.memory_mib + 32,
+                "{fresh:?}, then {now:?}"
+            );
+        }
+    })
+    .await;
+    // The one that reads is still there, and so are most of the others that were never full.
+    reader.send("more").await;
+    assert_eq!(reader.receive().await.len(), 60_000);
+    drop(deaf);
+    server
+        .until_room("room", "the others have left", clients(1))
+        .await;
+}
+
+#[tokio::test]
+async fn opening_large_rooms_disturbs_no_echo() {
+    let large = echo().replace(
+        "(memory (export \"memory\") 1)",
+        "(memory (export \"memory\") 1024)",
+    );
+    assert!(large.contains("1024"), "{large}");
+    let server = Server::guest(
+        &large,
+        &["--workers", "1", "--room-idle", "0", "--connect-rate", "0"],
+    );
+    beside_other_clients(&server, async {
+        for number in 0..100 {
+            let mut client = server.join(&format!("/large-{number}")).await;
+            client.send("hello").await;
+            client.expect("hello").await;
+        }
+    })
+    .await;
+}

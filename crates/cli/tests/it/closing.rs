@@ -373,3 +373,20 @@ async fn no_client_can_block_the_shutdown() {
     server.signal("-TERM");
     assert_eq!(server.exited().await.code(), Some(0));
 }
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_process_that_was_stopped_takes_nobody_for_silent() {
+    let server = Server::bundled("echo-c", &["-i", "1", "-t", "2"]);
+    let mut client = server.join("").await;
+    client.send("before").await;
+    client.expect("before").await;
+    server.signal("-STOP");
+    // It could not answer a ping if it was sent one now.
+    client.send("while it is stopped").await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    server.signal("-CONT");
+    client.expect("while it is stopped").await;
+    client.send("after").await;
+    client.expect("after").await;
+}

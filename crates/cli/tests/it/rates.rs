@@ -109,6 +109,25 @@ async fn fragments_of_unfinished_messages_count_as_bytes() {
 }
 
 #[tokio::test]
+async fn fragments_count_as_messages() {
+    let server = Server::guest(&echo(), &["--message-rate", "5", "--message-burst", "5"]);
+    let mut client = RawClient::join(&server, "").await;
+    let start = Instant::now();
+    client.frame(BINARY, b"a").await;
+    for _ in 0..18 {
+        client.frame(CONTINUATION, b"").await;
+    }
+    client.frame(FINAL | CONTINUATION, b"b").await;
+    assert_eq!(client.receive().await, (FINAL | BINARY, b"ab".to_vec()));
+    // A burst of five, then five a second.
+    assert!(
+        start.elapsed() >= Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn endless_fragments_exceed_the_message_limit() {
     let server = Server::guest(&echo(), &["--max-message-bytes", "65536"]);
     let mut client = RawClient::join(&server, "").await;

@@ -1,26 +1,24 @@
 //! A worker whose rooms run on a board, at the other end of a link.
 //!
-//! Connections send it the same commands as any worker. When the link breaks or the board restarts,
-//! the clients are closed with 1012 and the link is reopened.
+//! When the link breaks or the board restarts, the clients are closed with 1012 and the link is
+//! reopened.
 
 mod address;
 mod session;
 
 pub use self::address::{AddressError, BoardAddress};
+pub(crate) use self::session::BoardRooms;
 
-use self::{
-    address::LinkStream,
-    session::{BoardSession, LinkError},
-};
-use crate::rooms::command::Command;
+use self::{address::LinkStream, session::LinkError};
+use crate::rooms::worker::Worker;
 use core::time::Duration;
 use stateroom_wasmi_host::{Clock, driver::tokio::TokioClock};
 use stateroom_wasmi_link::{Bridge, SessionError};
-use std::{io, num::NonZeroU32};
+use std::{io, num::NonZeroU32, rc::Rc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    sync::{mpsc, oneshot},
-    time::{sleep_until, timeout},
+    task::yield_now,
+    time::{Instant, sleep, timeout},
 };
 
 /// Time between two attempts to open the link.
@@ -29,148 +27,107 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 /// Time to tell the board that the bridge leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs until the server stops.
-pub(crate) async fn run(
-    address: BoardAddress,
-    max_tokens: usize,
-    mut commands: mpsc::Receiver<Command>,
-) {
+/// Runs the rooms of a board until they are stopped.
+pub(crate) async fn run(worker: Rc<Worker<BoardRooms>>, address: BoardAddress) {
     let clock = TokioClock::new();
-    let mut session = BoardSession::new(max_tokens);
     let mut last_error = None;
     loop {
         let opened = tokio::select! {
             opened = address.open() => opened,
-            reply = run_disconnected(&mut session, &mut commands) => {
-                return stop(&mut session, reply);
-            }
+            () = run_disconnected(&worker) => return,
         };
-        let reason = match opened {
+        let ended = match opened {
             Ok(stream) => {
                 last_error = None;
                 log::info!("the link to {address} is open");
-                match run_session(stream, &clock, &mut session, &mut commands).await {
-                    Ended::Stopped(reply) => return stop(&mut session, reply),
-                    Ended::LinkLost(reason) => reason,
-                }
+                run_session(stream, &clock, &worker).await
             }
-            Err(error) => LinkError::Broken(error),
+            Err(error) => Err(LinkError::Broken(error)),
         };
+        let Err(reason) = ended else { return };
         // Log each distinct error once, not on every retry.
         let text = reason.to_string();
         if last_error.as_ref() != Some(&text) {
             log::warn!("cannot reach the board at {address}: {text}");
             last_error = Some(text);
         }
-        session.on_link_lost(&reason);
-        let pause = tokio::time::sleep(RECONNECT_DELAY);
+        worker.with(|rooms| rooms.on_link_lost(&reason));
         tokio::select! {
-            () = pause => {}
-            reply = run_disconnected(&mut session, &mut commands) => {
-                return stop(&mut session, reply);
-            }
+            () = sleep(RECONNECT_DELAY) => {}
+            () = run_disconnected(&worker) => return,
         }
     }
 }
 
-/// Where to confirm a stop; none if all senders of commands are gone.
-type StopReply = Option<oneshot::Sender<()>>;
-
-/// How a session has ended.
-enum Ended {
-    Stopped(StopReply),
-    LinkLost(LinkError),
-}
-
-fn stop(session: &mut BoardSession, reply: StopReply) {
-    session.stop();
-    if let Some(reply) = reply {
-        let _ = reply.send(());
+/// Waits, while the link is down, until the rooms are stopped.
+async fn run_disconnected(worker: &Worker<BoardRooms>) {
+    while !worker.with(|rooms| rooms.is_stopping()) {
+        worker.wait(None).await;
     }
 }
 
-/// Handles commands while the link is down, until the server stops.
-async fn run_disconnected(
-    session: &mut BoardSession,
-    commands: &mut mpsc::Receiver<Command>,
-) -> StopReply {
-    while let Some(command) = commands.recv().await {
-        if let Some(reply) = session.handle_command(command) {
-            return Some(reply);
-        }
-    }
-    None
-}
-
-/// Runs a session with the board until the link breaks.
+/// Runs a session with the board until the rooms are stopped.
+///
+/// # Errors
+///
+/// When the link breaks.
 async fn run_session(
     stream: LinkStream,
     clock: &TokioClock,
-    session: &mut BoardSession,
-    commands: &mut mpsc::Receiver<Command>,
-) -> Ended {
+    worker: &Worker<BoardRooms>,
+) -> Result<(), LinkError> {
     let (mut reader, mut writer) = split(stream);
-    let session_id = match random_session_id() {
-        Ok(id) => id,
-        Err(error) => return Ended::LinkLost(LinkError::Broken(error)),
-    };
+    let session_id = random_session_id().map_err(LinkError::Broken)?;
     let mut bridge = Bridge::new(session_id, clock.now());
-    loop {
-        let stepped = step(
-            &mut reader,
-            &mut writer,
-            clock,
-            &mut bridge,
-            session,
-            commands,
-        )
-        .await;
-        match stepped {
-            Ok(None) => {}
-            Ok(Some(reply)) => {
-                bridge.end_session();
-                let _ = timeout(LEAVE_TIMEOUT, flush(&mut writer, clock, &mut bridge)).await;
-                return Ended::Stopped(reply);
-            }
-            Err(reason) => return Ended::LinkLost(reason),
-        }
+    while !worker.with(|rooms| rooms.is_stopping()) {
+        step(&mut reader, &mut writer, clock, &mut bridge, worker).await?;
     }
+    bridge.end_session();
+    let _ = timeout(LEAVE_TIMEOUT, flush(&mut writer, clock, &mut bridge)).await;
+    Ok(())
 }
 
-/// Waits for one event and handles it; returns the reply of a stop.
+/// Waits for something to happen, and handles it.
 async fn step(
     reader: &mut ReadHalf<LinkStream>,
     writer: &mut WriteHalf<LinkStream>,
     clock: &TokioClock,
     bridge: &mut Bridge,
-    session: &mut BoardSession,
-    commands: &mut mpsc::Receiver<Command>,
-) -> Result<Option<StopReply>, LinkError> {
-    session.send_backlog(bridge);
+    worker: &Worker<BoardRooms>,
+) -> Result<(), LinkError> {
+    /// How long clients are sent to before others have their turn.
+    const TURN: Duration = Duration::from_millis(1);
+    let (has_flushed, join_deadline) = worker.with(|rooms| {
+        let now = Instant::now();
+        rooms.send_backlog(bridge);
+        (rooms.flush(now + TURN), rooms.handle_timeout(now))
+    });
+    if !has_flushed {
+        yield_now().await;
+    }
     let mut bytes = [0; 4096];
-    let deadline = clock.at(bridge.poll_timeout());
-    let now = clock.now();
-    let unsent = bridge.unsent(now);
+    let link_deadline = clock.at(bridge.poll_timeout());
+    let deadline = join_deadline.map_or(link_deadline, |at| at.min(link_deadline));
+    let unsent = bridge.unsent(clock.now());
     tokio::select! {
         read = reader.read(&mut bytes) => {
             let read = read.map_err(LinkError::Broken)?;
             if read == 0 {
                 return Err(LinkError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
-            bridge.handle_input(&bytes[..read], clock.now(), |message| session.handle_message(message))?;
+            worker.with(|rooms| {
+                bridge.handle_input(&bytes[..read], clock.now(), |message| rooms.handle_message(message))
+            })?;
         }
         written = writer.write(unsent), if !unsent.is_empty() => {
             let written = written.map_err(LinkError::Broken)?;
             bridge.sent(written, clock.now());
         }
-        command = commands.recv() => match command {
-            Some(command) => return Ok(session.handle_command(command).map(Some)),
-            None => return Ok(Some(None)),
-        },
-        () = sleep_until(deadline) => {}
+        () = worker.wait(Some(deadline)), if has_flushed => {}
+        () = core::future::ready(()), if !has_flushed => {}
     }
     bridge.handle_timeout(clock.now())?;
-    Ok(None)
+    Ok(())
 }
 
 /// Writes everything that the bridge has to send.

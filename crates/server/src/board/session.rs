@@ -3,16 +3,16 @@
 use crate::{
     http::RoomSummary,
     rooms::{
-        clients::Clients,
-        command::{Command, JoinRejection, REPLACED, STOPPING},
+        Busy, JoinRejection, REPLACED, Rooms, STOPPING,
+        clients::{ClientLimits, Clients},
     },
-    ws::send_queue::ClientSender,
+    ws::connection::{ConnectionKey, message_cost},
 };
-use core::fmt;
-use stateroom_wasmi_host::{ClientId, Escaped, OwnedEvent, RoomKey, Transport};
+use core::{fmt, time::Duration};
+use stateroom_wasmi_host::{ClientId, Escaped, MessagePayload, OwnedEvent, RoomKey, Transport};
 use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::{collections::VecDeque, io};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 /// Why the board cannot be reached.
 #[derive(Debug)]
@@ -30,16 +30,18 @@ impl fmt::Display for LinkError {
     }
 }
 
-pub(super) struct BoardSession {
+/// The rooms of a board.
+pub(crate) struct BoardRooms {
     clients: Clients,
     rooms: Vec<BoardRoom>,
     next_key: u64,
-    /// Events that the bridge cannot take yet, in order. Bounded: messages by their connections'
-    /// credits, others by the number of connections.
+    /// Events that the bridge cannot take yet, in order. Bounded: messages by what their connections
+    /// may have in flight, others by the number of connections.
     backlog: VecDeque<QueuedEvent>,
     /// Connects that the board has not confirmed yet, in order.
-    pending_joins: Vec<PendingJoin>,
+    pending_joins: VecDeque<PendingJoin>,
     is_established: bool,
+    is_stopping: bool,
 }
 
 struct BoardRoom {
@@ -52,82 +54,35 @@ struct BoardRoom {
 struct QueuedEvent {
     room: RoomKey,
     event: OwnedEvent,
-    /// Returned when the event is passed to the bridge.
-    _credit: Option<OwnedSemaphorePermit>,
+    /// Of a message: whose it is.
+    connection: Option<ConnectionKey>,
 }
-
-/// Tells a connection the outcome of its join.
-type Reply = oneshot::Sender<Result<(RoomKey, ClientId), JoinRejection>>;
 
 struct PendingJoin {
     room: RoomKey,
     client: ClientId,
-    /// None once it was rejected.
-    reply: Option<Reply>,
+    /// When the board should have confirmed it.
+    deadline: Instant,
 }
 
-impl PendingJoin {
-    fn is_of(&self, room: RoomKey, client: ClientId) -> bool {
-        (self.room, self.client) == (room, client)
-    }
+/// Time for the board to confirm a join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn reject(&mut self, code: u16, reason: &str) {
-        if let Some(reply) = self.reply.take() {
-            let _ = reply.send(Err(JoinRejection::new(code, reason)));
-        }
-    }
-}
-
-impl BoardSession {
-    pub(super) fn new(max_tokens: usize) -> Self {
+impl BoardRooms {
+    pub(crate) fn new(limits: ClientLimits) -> Self {
         Self {
-            clients: Clients::new(max_tokens),
+            clients: Clients::new(limits),
             rooms: Vec::new(),
             next_key: 0,
             backlog: VecDeque::new(),
-            pending_joins: Vec::new(),
+            pending_joins: VecDeque::new(),
             is_established: false,
+            is_stopping: false,
         }
     }
 
-    /// Handles a connection's command; for a stop, returns where to confirm it.
-    pub(super) fn handle_command(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
-        match command {
-            Command::Join {
-                room,
-                token,
-                sender,
-                reply,
-            } => match self.room_to_join(&room) {
-                Ok(room) => self.join(room, token, sender, reply),
-                Err(rejection) => drop(reply.send(Err(rejection))),
-            },
-            Command::Message {
-                room,
-                event,
-                credit,
-            } => self.message(room, event, credit),
-            Command::Leave {
-                room,
-                client,
-                connection_id,
-            } => {
-                if self
-                    .clients
-                    .leave(room, client, Some(connection_id))
-                    .is_some()
-                {
-                    self.queue(room, OwnedEvent::Disconnect(client), None);
-                }
-            }
-            Command::List(reply) => {
-                let summary =
-                    |room: &BoardRoom| RoomSummary::remote(&room.id, self.clients.count(room.key));
-                let _ = reply.send(self.rooms.iter().map(summary).collect());
-            }
-            Command::Stop(reply) => return Some(reply),
-        }
-        None
+    pub(super) const fn is_stopping(&self) -> bool {
+        self.is_stopping
     }
 
     /// The room of this id; for the empty id, if the board has none, its first room.
@@ -146,52 +101,22 @@ impl BoardSession {
             })
     }
 
-    /// Starts a join, which the board confirms or rejects.
-    fn join(&mut self, room: RoomKey, token: Option<Box<str>>, sender: ClientSender, reply: Reply) {
-        let client = self.clients.client_id(room, token.as_deref());
-        if let Some(older) = self.clients.leave(room, client, None) {
-            older.close(1008, REPLACED, true);
-            self.pending_joins
-                .iter_mut()
-                .filter(|join| join.is_of(room, client))
-                .for_each(|join| join.reject(1008, REPLACED));
-            self.queue(room, OwnedEvent::Disconnect(client), None);
-        }
-        self.clients.join(room, client, sender);
-        self.pending_joins.push(PendingJoin {
-            room,
-            client,
-            reply: Some(reply),
-        });
-        self.queue(room, OwnedEvent::Connect(client), None);
+    fn room(&self, key: RoomKey) -> Option<&BoardRoom> {
+        self.rooms.iter().find(|room| room.key == key)
     }
 
-    fn message(&mut self, key: RoomKey, event: OwnedEvent, credit: OwnedSemaphorePermit) {
-        let Some(room) = self.rooms.iter().find(|room| room.key == key) else {
-            return;
-        };
-        let (client, bytes) = (event.as_event().client(), event.as_event().payload_len());
-        let limit = room.max_message_bytes;
-        if bytes > limit {
-            let reason = format!("the message has {bytes} bytes; the board's limit is {limit}");
-            self.disconnect(key, client, 1009, &reason);
-        } else {
-            self.queue(key, event, Some(credit));
-        }
-    }
-
-    fn queue(&mut self, room: RoomKey, event: OwnedEvent, credit: Option<OwnedSemaphorePermit>) {
+    fn queue(&mut self, room: RoomKey, event: OwnedEvent, connection: Option<ConnectionKey>) {
         self.backlog.push_back(QueuedEvent {
             room,
             event,
-            _credit: credit,
+            connection,
         });
     }
 
     /// Closes a client's connection, and removes it from its room.
     fn disconnect(&mut self, room: RoomKey, client: ClientId, code: u16, reason: &str) {
-        if let Some(sender) = self.clients.leave(room, client, None) {
-            sender.close(code, reason, true);
+        if let Some(connection) = self.clients.leave(room, client) {
+            connection.close(code, reason, true);
             self.queue(room, OwnedEvent::Disconnect(client), None);
         }
     }
@@ -199,14 +124,43 @@ impl BoardSession {
     /// Passes queued events to the bridge, as far as it takes them.
     pub(super) fn send_backlog(&mut self, bridge: &mut Bridge) {
         while let Some(queued) = self.backlog.front() {
+            let (event, key) = (queued.event.as_event(), queued.room);
             // Events of a room that has ended are dropped.
-            let room = self.rooms.iter().find(|room| room.key == queued.room);
-            let sent = room.map(|room| bridge.send(room.number, queued.event.as_event()));
+            let room = self.room(key);
+            let sent = room.map(|room| bridge.send(room.number, event));
             if sent == Some(Err(BridgeSendError::QueueFull)) {
                 return;
             }
+            let cost = message_cost(event.payload_len());
+            let client = event.client();
+            let connection = queued.connection;
             self.backlog.pop_front();
+            if let Some(connection) = connection.and_then(|key| self.clients.get(key)) {
+                connection.handled_by_room(cost);
+            }
+            if sent == Some(Err(BridgeSendError::TooLong)) {
+                let reason = "the message is longer than the link to the board takes";
+                self.disconnect(key, client, 1009, reason);
+            }
         }
+    }
+
+    /// Sends what is queued for clients; returns whether all of it was tried.
+    pub(super) fn flush(&mut self, until: Instant) -> bool {
+        self.clients.flush(until)
+    }
+
+    /// Closes clients whose joins the board does not confirm; returns when to call it again.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(join) = self.pending_joins.front() {
+            if join.deadline > now {
+                return Some(join.deadline);
+            }
+            let (room, client) = (join.room, join.client);
+            self.pending_joins.pop_front();
+            self.disconnect(room, client, 1013, "the board does not answer");
+        }
+        None
     }
 
     /// Handles a message of the board.
@@ -240,7 +194,6 @@ impl BoardSession {
                         return;
                     };
                     for (room, client) in self.clients.take_too_slow() {
-                        log::info!("disconnected client {client} of room {room}: too slow");
                         self.queue(room, OwnedEvent::Disconnect(client), None);
                     }
                 }
@@ -255,10 +208,13 @@ impl BoardSession {
     }
 
     fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
+        if self.key(number).is_some() {
+            log::warn!("the board has opened room number {number} twice");
+            self.on_closed(number, None);
+        }
         log::info!("the board has the room {:?}", Escaped::new(id));
         let key = RoomKey::from_bits(self.next_key);
         self.next_key += 1;
-        self.rooms.retain(|room| room.number != number);
         self.rooms.push(BoardRoom {
             key,
             number,
@@ -281,13 +237,7 @@ impl BoardSession {
             Escaped::new(&id),
             Escaped::new(reason)
         );
-        self.pending_joins.retain_mut(|join| {
-            let is_of_room = join.room == key;
-            if is_of_room {
-                join.reject(code, reason);
-            }
-            !is_of_room
-        });
+        self.pending_joins.retain(|join| join.room != key);
         self.clients.close_room(key, code, reason);
     }
 
@@ -296,21 +246,14 @@ impl BoardSession {
         let Some(index) = self.pending_joins.iter().position(is_pending) else {
             return;
         };
-        let join = self.pending_joins.remove(index);
+        self.pending_joins.remove(index);
         // The confirmed connection was replaced by one that is still pending.
         if self.pending_joins.iter().any(is_pending) {
             return;
         }
         // The transport never blocks and never fails.
-        let Ok(()) = self.clients.connected(key, client) else {
-            return;
-        };
-        let has_left = join
-            .reply
-            .is_some_and(|reply| reply.send(Ok((key, client))).is_err());
-        if has_left && self.clients.leave(key, client, None).is_some() {
-            self.queue(key, OwnedEvent::Disconnect(client), None);
-        }
+        let _ = self.clients.connected(key, client);
+        self.clients.admit(key, client);
     }
 
     fn on_rejected(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
@@ -321,14 +264,14 @@ impl BoardSession {
             RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
             _ => (1011, "the board and the bridge disagree"),
         };
-        let index = self
-            .pending_joins
-            .iter()
-            .position(|join| join.is_of(key, client));
-        match index {
-            Some(index) => {
-                self.pending_joins.remove(index).reject(code, text);
-                self.clients.leave(key, client, None);
+        let is_pending = |join: &PendingJoin| join.is_of(key, client);
+        let pending = self.pending_joins.iter().position(is_pending);
+        match pending.and_then(|index| self.pending_joins.remove(index)) {
+            // The board does not have the client.
+            Some(_) => {
+                if let Some(connection) = self.clients.leave(key, client) {
+                    connection.close(code, text, true);
+                }
             }
             None => self.disconnect(key, client, code, text),
         }
@@ -340,19 +283,90 @@ impl BoardSession {
         self.close_all(1012, &reason.to_string());
     }
 
-    /// Closes all clients, since the server stops.
-    pub(super) fn stop(&mut self) {
-        let (code, reason) = STOPPING;
-        self.close_all(code, reason);
-    }
-
     fn close_all(&mut self, code: u16, reason: &str) {
-        for mut join in self.pending_joins.drain(..) {
-            join.reject(code, reason);
-        }
+        self.pending_joins.clear();
         for room in self.rooms.drain(..) {
             self.clients.close_room(room.key, code, reason);
         }
         self.backlog.clear();
+    }
+}
+
+impl PendingJoin {
+    fn is_of(&self, room: RoomKey, client: ClientId) -> bool {
+        (self.room, self.client) == (room, client)
+    }
+}
+
+impl Rooms for BoardRooms {
+    fn clients(&mut self) -> &mut Clients {
+        &mut self.clients
+    }
+
+    /// Starts a join, which the board confirms or rejects.
+    fn join(
+        &mut self,
+        connection: ConnectionKey,
+        id: &str,
+        token: Option<&str>,
+    ) -> Result<(), JoinRejection> {
+        if self.is_stopping {
+            return Err(JoinRejection::stopping());
+        }
+        let room = self.room_to_join(id)?;
+        let client = self.clients.client_id(room, token);
+        if !self.clients.is_newest(room, client, connection) {
+            return Err(JoinRejection::new(1008, REPLACED));
+        }
+        self.disconnect(room, client, 1008, REPLACED);
+        self.clients.join(room, client, connection);
+        self.pending_joins.push_back(PendingJoin {
+            room,
+            client,
+            deadline: Instant::now() + JOIN_TIMEOUT,
+        });
+        self.queue(room, OwnedEvent::Connect(client), None);
+        Ok(())
+    }
+
+    fn message(
+        &mut self,
+        connection: ConnectionKey,
+        (key, client): (RoomKey, ClientId),
+        payload: MessagePayload<'_>,
+    ) -> Result<(), Busy> {
+        let Some(room) = self.room(key) else {
+            return Ok(());
+        };
+        let (bytes, limit) = (payload.len(), room.max_message_bytes);
+        if bytes > limit {
+            let reason = format!("the message has {bytes} bytes; the board's limit is {limit}");
+            self.disconnect(key, client, 1009, &reason);
+        } else {
+            if let Some(connection) = self.clients.get(connection) {
+                connection.sent_to_room(message_cost(bytes));
+            }
+            let event = OwnedEvent::message(client, payload.to_owned());
+            self.queue(key, event, Some(connection));
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
+        if self.clients.leave(room, client).is_some() {
+            self.queue(room, OwnedEvent::Disconnect(client), None);
+        }
+    }
+
+    fn summaries(&self) -> Vec<RoomSummary> {
+        let summary =
+            |room: &BoardRoom| RoomSummary::remote(&room.id, self.clients.count(room.key));
+        self.rooms.iter().map(summary).collect()
+    }
+
+    fn stop(&mut self) {
+        self.is_stopping = true;
+        let (code, reason) = STOPPING;
+        self.close_all(code, reason);
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 /// Counts connections and rejects those over a limit.
 #[derive(Clone)]
-pub(super) struct ConnectionLimiter {
+pub(crate) struct ConnectionLimiter {
     limits: ConnectionLimits,
     since: Instant,
     state: Arc<Mutex<AdmissionState>>,
@@ -49,13 +49,13 @@ pub(crate) struct ConnectionPermit {
 }
 
 /// Why a connection is rejected.
-pub(super) struct Rejection {
+pub(crate) struct Rejection {
     pub(super) status: StatusCode,
     pub(super) reason: String,
 }
 
 impl ConnectionLimiter {
-    pub(super) fn new(config: &ServerConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
         let limits = ConnectionLimits {
             connections: config.max_connections,
             per_address: config.max_connections_per_address,
@@ -69,7 +69,7 @@ impl ConnectionLimiter {
     }
 
     /// Admits or rejects a new connection.
-    pub(super) fn admit(&self, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
+    pub(crate) fn admit(&self, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
         let ConnectionLimits {
             connections,
             per_address,

@@ -88,6 +88,7 @@ impl Connection {
             address,
             room: destination.room,
             token: destination.token,
+            sequence: destination.sequence,
         })
     }
 }

@@ -14,6 +14,4 @@ mod routes;
 mod throttled_stream;
 pub(crate) mod websocket;
 
-pub(crate) use self::{
-    admission::ConnectionPermit, rooms_endpoint::RoomSummary, throttled_stream::ThrottledStream,
-};
+pub(crate) use self::{admission::ConnectionPermit, rooms_endpoint::RoomSummary};

@@ -22,7 +22,10 @@ use hyper::{
     },
 };
 use percent_encoding::percent_decode_str;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tokio::{sync::Semaphore, time::timeout};
 
 /// What all requests share.
@@ -35,12 +38,15 @@ pub(super) struct App {
     files: Option<Files>,
     /// Each response that lists the rooms holds a permit.
     listings: Arc<Semaphore>,
+    next_sequence: AtomicU64,
 }
 
 /// The room that a client asks for, and who it says it is.
 pub(super) struct Destination {
     pub(super) room: Box<str>,
     pub(super) token: Option<Box<str>>,
+    /// Grows with each handshake.
+    pub(super) sequence: u64,
 }
 
 /// A response; to a handshake, with where the connection leads from now on.
@@ -60,6 +66,7 @@ impl App {
             subprotocols: config.subprotocols.clone(),
             files: Files::of(config)?,
             listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
+            next_sequence: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +109,7 @@ impl App {
         let destination = Destination {
             room: room.into(),
             token,
+            sequence: self.next_sequence.fetch_add(1, Ordering::Relaxed),
         };
         Ok((response, Some(destination)))
     }

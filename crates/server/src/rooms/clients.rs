@@ -1,28 +1,54 @@
 //! The clients of a worker's rooms, and the transport to them.
 
 use crate::{
-    rooms::tokens::{TokenHasher, Tokens},
-    ws::send_queue::ClientSender,
+    config::ServerConfig,
+    rooms::{
+        client_counts::ClientCounts,
+        tokens::{TokenHasher, Tokens},
+    },
+    ws::connection::{Connection, ConnectionKey},
 };
 use core::convert::Infallible;
 use hashbrown::HashMap;
-use stateroom_wasmi_host::{
-    ClientId, MessagePayload, OutputMessage, RoomKey, SendError, Transport,
-};
-use std::collections::VecDeque;
-use tungstenite::Message;
+use slotmap::SlotMap;
+use stateroom_wasmi_host::{ClientId, OutputMessage, RoomKey, SendError, Transport};
+use std::{cell::Cell, collections::VecDeque, rc::Rc};
+use tokio::time::Instant;
 
-/// The clients of all rooms of a worker, as their transport.
-#[derive(Debug)]
+/// The connections of a worker and the clients of its rooms, as their transport.
 pub(crate) struct Clients {
+    connections: SlotMap<ConnectionKey, Connection>,
     rooms: HashMap<RoomKey, RoomClients>,
     hasher: TokenHasher,
-    /// Tokens that a room remembers.
-    max_tokens: usize,
-    /// Clients that were disconnected because their queue was full; their rooms get a disconnect.
+    limits: ClientLimits,
+    /// Bytes in the queues of all connections, also of those that are closing.
+    queued: Rc<Cell<usize>>,
+    /// Connections with something new in their queues.
+    dirty: VecDeque<ConnectionKey>,
+    /// Clients that were disconnected for their queues; their rooms get a disconnect.
     too_slow: Vec<(RoomKey, ClientId)>,
+    pub(crate) counts: ClientCounts,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
+}
+
+/// The limits of a worker's clients.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientLimits {
+    /// Tokens that a room remembers.
+    pub(crate) max_tokens: usize,
+    /// Bytes that may be queued for all of the worker's clients.
+    pub(crate) max_queued_bytes: usize,
+}
+
+impl ClientLimits {
+    /// A worker's share.
+    pub(crate) fn of_worker(config: &ServerConfig) -> Self {
+        Self {
+            max_tokens: config.max_tokens,
+            max_queued_bytes: config.max_total_queued_bytes / config.workers.max(1),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,26 +64,47 @@ struct RoomClients {
 #[derive(Debug)]
 struct Client {
     id: ClientId,
-    sender: ClientSender,
+    connection: ConnectionKey,
     /// Set when the room starts handling the connect; earlier outputs are not for this client.
     outputs_enabled: bool,
 }
 
-/// Fuel that it is worth to look at a client of a room, to put a message into its queue, and bytes that
-/// are copied for a unit.
+/// Fuel that it is worth to look at a client of a room, and to put a message into its queue and send
+/// that, and bytes that are copied for a unit.
 const COST_OF_CLIENT: u64 = 4;
 const COST_OF_SEND: u64 = 150;
 const BYTES_PER_FUEL: u64 = 16;
 
 impl Clients {
-    pub(crate) fn new(max_tokens: usize) -> Self {
+    pub(crate) fn new(limits: ClientLimits) -> Self {
         Self {
+            connections: SlotMap::with_key(),
             rooms: HashMap::new(),
             hasher: TokenHasher::default(),
-            max_tokens,
+            limits,
+            queued: Rc::default(),
+            dirty: VecDeque::new(),
             too_slow: Vec::new(),
+            counts: ClientCounts::default(),
             cost: 0,
         }
+    }
+
+    /// The counter of bytes in all queues.
+    pub(crate) fn queued(&self) -> Rc<Cell<usize>> {
+        self.queued.clone()
+    }
+
+    pub(crate) fn insert(&mut self, connection: Connection) -> ConnectionKey {
+        self.connections.insert(connection)
+    }
+
+    pub(crate) fn get(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections.get_mut(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: ConnectionKey) -> Option<Connection> {
+        self.connections.remove(key)
     }
 
     /// The id that this token had before, or a new one.
@@ -74,37 +121,59 @@ impl Clients {
             let is_connected = |id| clients.connected.iter().any(|client| client.id == id);
             if !is_connected(id) && !clients.tokens.contains(id) {
                 if let Some(token) = token {
-                    clients
-                        .tokens
-                        .insert(token, id, self.max_tokens, is_connected);
+                    let limit = self.limits.max_tokens;
+                    clients.tokens.insert(token, id, limit, is_connected);
                 }
                 return id;
             }
         }
     }
 
-    pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, sender: ClientSender) {
-        self.rooms.entry(room).or_default().connected.push(Client {
-            id,
-            sender,
-            outputs_enabled: false,
-        });
+    /// Whether this connection's handshake came after that of the client's present connection, if it has
+    /// one: on their way to a worker, one may overtake another.
+    pub(crate) fn is_newest(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
+        let sequence = |key| self.connections.get(key).map(|found| found.sequence);
+        let present = self
+            .rooms
+            .get(&room)
+            .and_then(|clients| clients.connected.iter().find(|client| client.id == id));
+        present.is_none_or(|present| sequence(present.connection) <= sequence(connection))
     }
 
-    /// Removes a client; if `connection_id` is given, only while that is its connection. The room is
-    /// to be given its disconnect.
-    pub(crate) fn leave(
-        &mut self,
-        room: RoomKey,
-        id: ClientId,
-        connection_id: Option<u64>,
-    ) -> Option<ClientSender> {
+    pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, connection: ConnectionKey) {
+        if let Some(joining) = self.connections.get_mut(connection) {
+            joining.member = Some((room, id));
+            self.counts.count_join();
+            self.rooms.entry(room).or_default().connected.push(Client {
+                id,
+                connection,
+                outputs_enabled: false,
+            });
+        }
+    }
+
+    /// Lets a client's messages through to its room.
+    #[cfg(feature = "board")]
+    pub(crate) fn admit(&mut self, room: RoomKey, id: ClientId) {
+        let client = self
+            .rooms
+            .get(&room)
+            .and_then(|clients| clients.connected.iter().find(|client| client.id == id));
+        if let Some(connection) =
+            client.and_then(|client| self.connections.get_mut(client.connection))
+        {
+            connection.admit();
+        }
+    }
+
+    /// Removes a client from its room and returns its connection; the room is to be given its disconnect.
+    pub(crate) fn leave(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Connection> {
         let connected = &mut self.rooms.get_mut(&room)?.connected;
-        let index = connected.iter().position(|client| {
-            client.id == id
-                && connection_id.is_none_or(|connection| connection == client.sender.connection_id)
-        })?;
-        Some(connected.swap_remove(index).sender)
+        let index = connected.iter().position(|client| client.id == id)?;
+        let client = connected.swap_remove(index);
+        let connection = self.connections.get_mut(client.connection)?;
+        connection.member = None;
+        Some(connection)
     }
 
     /// Notes that a room was given the disconnect of a client that was removed.
@@ -121,17 +190,55 @@ impl Clients {
             .map_or(0, |clients| clients.connected.len())
     }
 
-    /// Removes a room and closes its clients, after draining their queues.
-    pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) {
+    /// Removes a room and closes its clients, after sending what is queued; returns how many.
+    pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) -> usize {
         let clients = self.rooms.remove(&room).unwrap_or_default();
-        for client in clients.connected {
-            client.sender.close(code, reason, true);
+        for client in &clients.connected {
+            if let Some(connection) = self.connections.get_mut(client.connection) {
+                connection.close(code, reason, true);
+            }
         }
+        clients.connected.len()
     }
 
     /// The clients that were disconnected as too slow since the last call.
     pub(crate) fn take_too_slow(&mut self) -> Vec<(RoomKey, ClientId)> {
         core::mem::take(&mut self.too_slow)
+    }
+
+    /// Sends what is new in the queues, until this time; returns whether all of it was tried. What a
+    /// client does not take at once, its own task sends later.
+    pub(crate) fn flush(&mut self, until: Instant) -> bool {
+        let mut now = Instant::now();
+        while let Some(key) = self.dirty.pop_front() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.is_dirty = false;
+                connection.flush(now);
+                now = Instant::now();
+            }
+            if now >= until {
+                break;
+            }
+        }
+        self.dirty.is_empty()
+    }
+
+    /// Disconnects the clients with the fullest queues until all queues together are within their limit.
+    fn shed(&mut self) {
+        while self.queued.get() > self.limits.max_queued_bytes {
+            let fullest = self
+                .connections
+                .values()
+                .filter(|connection| !connection.queue.is_empty())
+                .max_by_key(|connection| connection.queue.len())
+                .and_then(|connection| connection.member);
+            // The rest is of connections that are closing, which takes a bounded time.
+            let Some((room, id)) = fullest else { return };
+            if let Some(connection) = self.leave(room, id) {
+                connection.close_as_too_slow("too slow: the send queues are full");
+                self.too_slow.push((room, id));
+            }
+        }
     }
 }
 
@@ -147,30 +254,32 @@ impl Transport for Clients {
         let Some(clients) = self.rooms.get_mut(&room) else {
             return Ok(());
         };
-        // Copied once; all recipients share it.
-        let message = match output.payload {
-            MessagePayload::Text(text) => Message::text(text),
-            MessagePayload::Bytes(bytes) => Message::binary(bytes.to_vec()),
-        };
-        self.cost += output.payload.len() as u64 / BYTES_PER_FUEL;
+        let copy_cost = output.payload.len() as u64 / BYTES_PER_FUEL;
         let mut i = 0;
         while let Some(client) = clients.connected.get(i) {
-            let id = client.id;
             self.cost += COST_OF_CLIENT;
-            if !client.outputs_enabled || !output.recipient.includes(id) {
-                i += 1;
-                continue;
-            }
-            self.cost += COST_OF_SEND;
-            if client.sender.send(message.clone()) {
+            let is_recipient = client.outputs_enabled && output.recipient.includes(client.id);
+            let connection = match self.connections.get_mut(client.connection) {
+                Some(connection) if is_recipient => connection,
+                _ => {
+                    i += 1;
+                    continue;
+                }
+            };
+            self.cost += COST_OF_SEND + copy_cost;
+            if connection.queue.push(output.payload).is_ok() {
+                if !connection.is_dirty {
+                    connection.is_dirty = true;
+                    self.dirty.push_back(client.connection);
+                }
                 i += 1;
             } else {
-                let client = clients.connected.swap_remove(i);
-                let reason = "too slow: the send queue is full";
-                client.sender.close(1013, reason, false);
-                self.too_slow.push((room, id));
+                connection.close_as_too_slow("too slow: the send queue is full");
+                self.too_slow.push((room, client.id));
+                clients.connected.swap_remove(i);
             }
         }
+        self.shed();
         Ok(())
     }
 

@@ -1,18 +1,28 @@
-//! What HTTP hands over to the rooms.
+//! What the rest of the server tells a worker.
 
-use crate::http::ConnectionPermit;
+use crate::http::{ConnectionPermit, RoomSummary};
 use bytes::Bytes;
 use std::net::{SocketAddr, TcpStream};
+use tokio::sync::oneshot;
 
 /// A WebSocket connection after its handshake, on its way to the worker of its room.
 pub(crate) struct NewConnection {
-    /// It has no delay, is not blocking, and belongs to no runtime.
+    /// Not blocking, and not registered with a runtime.
     pub(crate) stream: TcpStream,
     /// What was read beyond the handshake.
     pub(crate) unread: Bytes,
-    /// To be dropped once the stream is closed.
     pub(crate) permit: ConnectionPermit,
     pub(crate) address: SocketAddr,
+    /// Grows with each handshake: handovers may overtake each other.
+    pub(crate) sequence: u64,
     pub(crate) room: Box<str>,
     pub(crate) token: Option<Box<str>>,
+}
+
+/// A message to a worker.
+pub(crate) enum Command {
+    Connect(NewConnection),
+    List(oneshot::Sender<Vec<RoomSummary>>),
+    /// Handle what has come, close all clients, and end.
+    Stop,
 }

@@ -1,8 +1,71 @@
-//! The rooms, the workers that run them, and their clients.
+//! The rooms and the threads that run them.
 
+mod client_counts;
 pub(crate) mod clients;
-pub(crate) mod command;
 pub(crate) mod handover;
+mod hosted;
+mod inbox_queue;
 mod tokens;
-mod worker;
+pub(crate) mod worker;
 pub(crate) mod worker_pool;
+
+use crate::{http::RoomSummary, rooms::clients::Clients, ws::connection::ConnectionKey};
+use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey};
+
+/// Rooms that connections join: those of a host, or those of a board.
+pub(crate) trait Rooms: 'static {
+    fn clients(&mut self) -> &mut Clients;
+
+    /// Makes a connection a client of the room of this id. It is admitted at once or later.
+    fn join(
+        &mut self,
+        connection: ConnectionKey,
+        id: &str,
+        token: Option<&str>,
+    ) -> Result<(), JoinRejection>;
+
+    /// Passes on a client's message.
+    fn message(
+        &mut self,
+        connection: ConnectionKey,
+        member: (RoomKey, ClientId),
+        payload: MessagePayload<'_>,
+    ) -> Result<(), Busy>;
+
+    /// Removes a client whose connection has ended.
+    fn leave(&mut self, member: (RoomKey, ClientId));
+
+    fn summaries(&self) -> Vec<RoomSummary>;
+
+    /// Begins to stop: refuses whatever comes from now on.
+    fn stop(&mut self);
+}
+
+/// The room does not take the message now; the connection is woken when it may.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
+/// Why a client cannot join a room, as a close code and a reason.
+#[derive(Debug)]
+pub(crate) struct JoinRejection {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+}
+
+impl JoinRejection {
+    pub(crate) fn new(code: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { code, reason }
+    }
+
+    pub(crate) fn stopping() -> Self {
+        let (code, reason) = STOPPING;
+        Self::new(code, reason)
+    }
+}
+
+/// The close code and reason of clients at shutdown.
+pub(crate) const STOPPING: (u16, &str) = (1001, "the server is stopping");
+
+/// The reason for closing, with 1008, a connection whose client has connected again.
+pub(crate) const REPLACED: &str = "replaced by a newer connection";

@@ -1,84 +1,90 @@
-//! The workers of a server: the tasks that run its rooms, or one that holds the link to a board.
+//! The workers of a server: threads that run its rooms, or one that holds the link to a board.
 
 use crate::{
     config::{ServeError, ServerConfig},
-    http::{RoomSummary, ThrottledStream},
-    rate_limit::{Rate, TokenBucket},
+    http::RoomSummary,
     rooms::{
-        command::{Command, MAX_QUEUED_COMMANDS},
-        handover::NewConnection,
-        worker::Worker,
+        clients::ClientLimits,
+        handover::{Command, NewConnection},
+        hosted::{self, HostedOptions, HostedRooms},
+        worker::{self, WorkerHandle},
     },
-    ws::socket::{self, SocketOptions},
+    ws::connection::ConnectionOptions,
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use stateroom_wasmi_host::abi::AbiVersion;
 use std::{
     hash::{BuildHasher, RandomState},
+    io,
     sync::Arc,
-    time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, mpsc, oneshot, watch},
-};
-use tokio_tungstenite::WebSocketStream;
-use tungstenite::protocol::{Role, WebSocketConfig};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The workers of a server.
+/// The workers of a server. When it is dropped, they stop.
 pub(crate) struct WorkerPool {
-    workers: Vec<mpsc::Sender<Command>>,
-    socket: SocketOptions,
-    byte_rate: Rate,
-    stopping: watch::Sender<bool>,
-    /// Each connection holds a receiver.
-    connections: watch::Sender<()>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
     /// The rooms' ABI; unknown for a board.
     abi: Option<AbiVersion>,
     hasher: RandomState,
 }
 
+/// Resolves each worker's end.
+pub(crate) struct WorkerEnds(FuturesUnordered<oneshot::Receiver<()>>);
+
 impl WorkerPool {
-    pub(crate) fn start(config: &ServerConfig) -> Result<Self, ServeError> {
+    /// Starts workers with rooms of the configured module.
+    pub(crate) fn start(config: &ServerConfig) -> Result<(Self, WorkerEnds), ServeError> {
         let seed = config.draw_seed()?;
         // Shared by all workers, since hashing room ids does not spread the rooms evenly.
         let room_permits = config.max_rooms.min(Semaphore::MAX_PERMITS);
         let room_permits = Arc::new(Semaphore::new(room_permits));
+        let limits = ClientLimits::of_worker(config);
+        let on_fault = config.on_fault;
         let mut workers = Vec::new();
         let mut abi = None;
         for number in 0..config.workers.max(1) {
             let module = config.load()?;
             abi = Some(module.abi());
-            let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);
+            let options = HostedOptions::new(config, module, room_permits.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
-            let worker = Worker::new(config, module, room_permits.clone(), seed);
-            tokio::spawn(worker.run(receiver));
-            workers.push(sender);
+            let open = move || HostedRooms::new(options, limits, seed, on_fault);
+            let name = format!("worker {number}");
+            workers.push(
+                worker::start(name, ConnectionOptions::new(config), open, hosted::run)
+                    .map_err(ServeError::Worker)?,
+            );
         }
-        Ok(Self {
-            workers,
-            socket: SocketOptions::new(config),
-            byte_rate: config.byte_rate,
-            stopping: watch::Sender::new(false),
-            connections: watch::Sender::new(()),
-            abi,
-            hasher: RandomState::new(),
-        })
+        Ok(Self::new(workers, abi))
     }
 
     /// A pool whose only worker is the bridge to a board.
     #[cfg(feature = "board")]
-    pub(crate) fn for_board(address: crate::BoardAddress, config: &ServerConfig) -> Self {
-        let (sender, receiver) = mpsc::channel(MAX_QUEUED_COMMANDS);
-        tokio::spawn(crate::board::run(address, config.max_tokens, receiver));
-        Self {
-            workers: Vec::from([sender]),
-            socket: SocketOptions::new(config),
-            byte_rate: config.byte_rate,
-            stopping: watch::Sender::new(false),
-            connections: watch::Sender::new(()),
-            abi: None,
+    pub(crate) fn for_board(
+        address: crate::BoardAddress,
+        config: &ServerConfig,
+    ) -> Result<(Self, WorkerEnds), ServeError> {
+        let limits = ClientLimits::of_worker(config);
+        let worker = worker::start(
+            "board".into(),
+            ConnectionOptions::new(config),
+            move || crate::board::BoardRooms::new(limits),
+            |worker| crate::board::run(worker, address),
+        )
+        .map_err(ServeError::Worker)?;
+        Ok(Self::new(Vec::from([worker]), None))
+    }
+
+    fn new(workers: Vec<WorkerHandle>, abi: Option<AbiVersion>) -> (Self, WorkerEnds) {
+        let (workers, ends) = workers
+            .into_iter()
+            .map(|worker| (worker.commands, worker.ended))
+            .unzip();
+        let pool = Self {
+            workers,
+            abi,
             hasher: RandomState::new(),
-        }
+        };
+        (pool, WorkerEnds(ends))
     }
 
     /// The rooms' ABI, as text.
@@ -87,46 +93,11 @@ impl WorkerPool {
             .map_or_else(|| "unknown".into(), |abi| abi.to_string())
     }
 
-    /// Passes a connection on to its room.
+    /// Hands a connection to the worker of its room.
     pub(crate) fn connect(&self, connection: NewConnection) {
-        let NewConnection {
-            stream,
-            unread,
-            permit,
-            address,
-            room,
-            token,
-        } = connection;
-        log::trace!("the connection of {address} is a WebSocket");
-        let Ok(stream) = TcpStream::from_std(stream) else {
-            return;
-        };
-        let bytes = TokenBucket::new(self.byte_rate);
-        let stream = ThrottledStream::new(stream, permit, bytes, Duration::MAX);
-        let (options, stopping) = (self.socket, self.stopping.subscribe());
-        let worker = self.worker_of(&room);
-        let open = self.connections.subscribe();
-        tokio::spawn(async move {
-            let config = WebSocketConfig::default()
-                .read_buffer_size(8 << 10)
-                .max_message_size(Some(options.max_message_bytes))
-                .max_frame_size(Some(options.max_message_bytes));
-            let websocket = WebSocketStream::from_partially_read(
-                stream,
-                unread.into(),
-                Role::Server,
-                Some(config),
-            )
-            .await;
-            socket::run(websocket, worker, room, token, options, stopping).await;
-            drop(open);
-        });
-    }
-
-    /// The worker to which the room of this id is assigned.
-    fn worker_of(&self, id: &str) -> mpsc::Sender<Command> {
-        let index = self.hasher.hash_one(id) % self.workers.len() as u64;
-        self.workers[index as usize].clone()
+        let index = self.hasher.hash_one(&connection.room) % self.workers.len() as u64;
+        // Fails if the worker has stopped; then the connection is dropped.
+        let _ = self.workers[index as usize].send(Command::Connect(connection));
     }
 
     /// All rooms, ordered by id.
@@ -134,7 +105,7 @@ impl WorkerPool {
         let mut rooms = Vec::new();
         for worker in &self.workers {
             let (reply, summaries) = oneshot::channel();
-            if worker.send(Command::List(reply)).await.is_ok() {
+            if worker.send(Command::List(reply)).is_ok() {
                 rooms.extend(summaries.await.unwrap_or_default());
             }
         }
@@ -142,20 +113,25 @@ impl WorkerPool {
         rooms
     }
 
-    /// Lets each worker handle its queued events and close its clients.
-    pub(crate) async fn stop(&self) {
-        let _ = self.stopping.send(true);
-        let mut replies = Vec::new();
+    /// Lets each worker handle its queued events, close its clients, and end.
+    pub(crate) fn stop(&self) {
         for worker in &self.workers {
-            let (reply, stopped) = oneshot::channel();
-            if worker.send(Command::Stop(reply)).await.is_ok() {
-                replies.push(stopped);
-            }
+            // Fails if it has stopped.
+            let _ = worker.send(Command::Stop);
         }
-        for stopped in replies {
-            let _ = stopped.await;
+    }
+}
+
+impl WorkerEnds {
+    /// Waits until all workers have ended.
+    ///
+    /// # Errors
+    ///
+    /// As soon as one of them has panicked.
+    pub(crate) async fn wait(&mut self) -> io::Result<()> {
+        while let Some(ended) = self.0.next().await {
+            ended.map_err(|_| io::Error::other("a worker has panicked"))?;
         }
-        // Each connection ends by itself, within its timeouts for draining and closing.
-        self.connections.closed().await;
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! WebSocket connections.
 
+pub(crate) mod closing;
+pub(crate) mod connection;
 mod heartbeat;
+pub(crate) mod message_reader;
 pub(crate) mod send_queue;
-pub(crate) mod socket;

@@ -1,171 +1,217 @@
-//! The bounded queue of messages to one client, between its worker and its connection.
+//! The bounded queue of what is sent to one client, already encoded.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use bytes::{Buf, BufMut, BytesMut};
+use stateroom_wasmi_host::MessagePayload;
+use std::{
+    cell::Cell,
+    io::{self, Write},
+    rc::Rc,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
-use tungstenite::{Message, protocol::CloseFrame};
-
-/// The worker's end: queues messages, and requests the close.
-#[derive(Debug)]
-pub(crate) struct ClientSender {
-    /// Distinguishes connections of one client.
-    pub(crate) connection_id: u64,
-    messages: mpsc::Sender<Message>,
-    usage: Arc<QueueUsage>,
-    close: oneshot::Sender<CloseRequest>,
-}
-
-/// The connection's end.
-pub(crate) struct ClientReceiver {
-    pub(super) queue: SendQueue,
-    pub(super) close: oneshot::Receiver<CloseRequest>,
-}
-
-/// The messages that are queued for a client.
-pub(super) struct SendQueue {
-    messages: mpsc::Receiver<Message>,
-    pub(super) usage: Arc<QueueUsage>,
-}
-
-/// How a connection is to end.
-#[derive(Debug)]
-pub(super) struct CloseRequest {
-    pub(super) frame: CloseFrame,
-    /// Whether the queue is drained first.
-    pub(super) drain: bool,
-}
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Data, OpCode},
+};
 
 /// How much may be queued for one client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct QueueLimits {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
+pub(crate) struct QueueLimits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
 }
 
-/// How full a client's queue is.
+/// Frames that wait until the client takes them. Written to, it takes encoded frames, whole ones
+/// each time.
 #[derive(Debug)]
-pub(super) struct QueueUsage {
+pub(crate) struct SendQueue {
+    frames: BytesMut,
+    /// How many of them wait, the one that was sent in part included.
+    count: usize,
+    /// Where in `frames` the first frame begins of which nothing was sent.
+    unsent_at: usize,
     limits: QueueLimits,
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    drained: Notify,
+    /// Bytes in all queues of the worker.
+    total: Rc<Cell<usize>>,
 }
 
-/// Creates a queue.
-pub(super) fn channel(limits: QueueLimits) -> (ClientSender, ClientReceiver) {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-    let (sender, receiver) = mpsc::channel(limits.messages);
-    let usage = Arc::new(QueueUsage {
-        limits,
-        messages: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-        drained: Notify::new(),
-    });
-    let (request_close, close) = oneshot::channel();
-    let client_sender = ClientSender {
-        connection_id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        messages: sender,
-        usage: usage.clone(),
-        close: request_close,
-    };
-    let queue = SendQueue {
-        messages: receiver,
-        usage,
-    };
-    (client_sender, ClientReceiver { queue, close })
-}
-
-impl ClientSender {
-    /// Queues a message; returns false if the queue is full.
-    pub(crate) fn send(&self, message: Message) -> bool {
-        let bytes = message_bytes(&message);
-        match self.messages.try_reserve() {
-            Ok(_) if !self.usage.fits(bytes) => false,
-            Ok(slot) => {
-                // Counted before the receiver can take it.
-                self.usage.add(bytes);
-                slot.send(message);
-                true
-            }
-            Err(mpsc::error::TrySendError::Full(())) => false,
-            // The connection has ended, and its `Leave` is on the way.
-            Err(mpsc::error::TrySendError::Closed(())) => true,
-        }
-    }
-
-    /// Closes the connection; `drain` sends what is queued first.
-    pub(crate) fn close(self, code: u16, reason: &str, drain: bool) {
-        let frame = close_frame(code, reason);
-        // Fails if the connection has already ended.
-        let _ = self.close.send(CloseRequest { frame, drain });
-    }
-}
-
-/// A close frame, with as much of the reason as fits into one.
-pub(super) fn close_frame(code: u16, reason: &str) -> CloseFrame {
-    // RFC 6455: the payload of a control frame is at most 125 bytes, two of which are the code.
-    let mut end = reason.len().min(123);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    CloseFrame {
-        code: code.into(),
-        reason: reason[..end].into(),
-    }
-}
+/// The queue has no space for a message.
+#[derive(Debug)]
+pub(crate) struct QueueFull;
 
 impl SendQueue {
-    /// Receives up to `limit` messages, at least one unless the queue has ended. Cancel-safe.
-    pub(super) async fn receive(&mut self, batch: &mut Vec<Message>, limit: usize) -> usize {
-        let before = batch.len();
-        let received = self.messages.recv_many(batch, limit).await;
-        let bytes = batch[before..].iter().map(message_bytes).sum();
-        self.usage.sub(received, bytes);
-        received
-    }
-}
-
-impl QueueUsage {
-    /// Whether a message of this length may be queued. Into an empty queue, any length may.
-    fn fits(&self, bytes: usize) -> bool {
-        let queued = self.bytes.load(Ordering::Acquire);
-        queued == 0 || queued.saturating_add(bytes) <= self.limits.bytes
-    }
-
-    fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Ordering::AcqRel);
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
-    }
-
-    fn sub(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::AcqRel);
-        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if self.is_below_half() {
-            self.drained.notify_one();
+    pub(crate) fn new(limits: QueueLimits, total: Rc<Cell<usize>>) -> Self {
+        Self {
+            frames: BytesMut::new(),
+            count: 0,
+            unsent_at: 0,
+            limits,
+            total,
         }
     }
 
-    fn is_below_half(&self) -> bool {
-        self.messages.load(Ordering::Acquire) <= self.limits.messages / 2
-            && self.bytes.load(Ordering::Acquire) <= self.limits.bytes / 2
+    /// Queues a message, in a frame of its own. Into an empty queue, any length may.
+    pub(crate) fn push(&mut self, payload: MessagePayload<'_>) -> Result<(), QueueFull> {
+        let bytes = payload.as_bytes();
+        let fits = self.count < self.limits.messages
+            && self.frames.len().saturating_add(bytes.len()) <= self.limits.bytes;
+        if !fits && !self.is_empty() {
+            return Err(QueueFull);
+        }
+        let header = FrameHeader {
+            opcode: OpCode::Data(match payload {
+                MessagePayload::Text(_) => Data::Text,
+                MessagePayload::Bytes(_) => Data::Binary,
+            }),
+            ..FrameHeader::default()
+        };
+        let before = self.frames.len();
+        self.frames
+            .reserve(header.len(bytes.len() as u64) + bytes.len());
+        // Writing to memory does not fail.
+        let _ = header.format(bytes.len() as u64, &mut (&mut self.frames).writer());
+        self.frames.extend_from_slice(bytes);
+        self.count += 1;
+        self.total
+            .set(self.total.get() + self.frames.len() - before);
+        Ok(())
     }
 
-    /// Waits until at most half of the queue is in use. For one waiter.
-    pub(super) async fn below_half(&self) {
-        while !self.is_below_half() {
-            // A notification before this wait is kept.
-            self.drained.notified().await;
+    /// The bytes to send next; empty if nothing is queued.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.frames
+    }
+
+    /// Removes bytes that were sent.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        /// What an empty queue keeps of its buffer.
+        const KEPT_BYTES: usize = 1 << 10;
+        while self.unsent_at < bytes {
+            self.skip_frame();
         }
+        self.unsent_at -= bytes;
+        self.total.set(self.total.get() - bytes);
+        self.frames.advance(bytes);
+        if self.frames.is_empty() {
+            self.count = 0;
+            if self.frames.capacity() > KEPT_BYTES {
+                self.frames = BytesMut::new();
+            }
+        }
+    }
+
+    /// Discards all frames but one that was sent in part.
+    pub(crate) fn discard_unsent(&mut self) {
+        self.total
+            .set(self.total.get() - (self.frames.len() - self.unsent_at));
+        // A copy, so that the rest is freed.
+        self.frames = BytesMut::from(&self.frames[..self.unsent_at]);
+        self.count = usize::from(self.unsent_at > 0);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether at most half of it is in use.
+    pub(crate) fn is_below_half(&self) -> bool {
+        self.count <= self.limits.messages / 2 && self.frames.len() <= self.limits.bytes / 2
+    }
+
+    /// Moves `unsent_at` behind the frame that begins there.
+    fn skip_frame(&mut self) {
+        let mut frames = io::Cursor::new(&self.frames[self.unsent_at..]);
+        let bytes = match FrameHeader::parse(&mut frames) {
+            Ok(Some((header, payload))) => header.len(payload) + payload as usize,
+            // The queue has whole frames only.
+            _ => self.frames.len() - self.unsent_at,
+        };
+        self.unsent_at += bytes;
+        self.count = self.count.saturating_sub(1);
     }
 }
 
-/// The payload's length.
-fn message_bytes(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) => bytes.len(),
-        _ => 0,
+/// Takes control frames, which are bounded by what is read from the client.
+impl Write for SendQueue {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        self.frames.extend_from_slice(frames);
+        self.count += 1;
+        self.total.set(self.total.get() + frames.len());
+        Ok(frames.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for SendQueue {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.frames.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(messages: usize, bytes: usize) -> (SendQueue, Rc<Cell<usize>>) {
+        let total = Rc::new(Cell::new(0));
+        (
+            SendQueue::new(QueueLimits { messages, bytes }, total.clone()),
+            total,
+        )
+    }
+
+    #[test]
+    fn messages_are_frames() {
+        let (mut queue, total) = queue(10, 1 << 20);
+        queue.push("hi".into()).expect("space");
+        queue.push((&[1; 126]).into()).expect("space");
+        queue.push((&[2; 65_536]).into()).expect("space");
+        let mut expected = b"\x81\x02hi\x82\x7e\x00\x7e".to_vec();
+        expected.extend([1; 126]);
+        expected.extend(b"\x82\x7f\0\0\0\0\0\x01\0\0");
+        expected.extend([2; 65_536]);
+        assert_eq!(queue.unsent(), expected);
+        assert_eq!(total.get(), expected.len());
+        drop(queue);
+        assert_eq!(total.get(), 0);
+    }
+
+    #[test]
+    fn what_was_sent_in_part_is_sent_whole() {
+        for sent in 0..=8 {
+            let (mut queue, total) = queue(10, 100);
+            queue.push("ab".into()).expect("space");
+            queue.push("cd".into()).expect("space");
+            queue.sent(sent);
+            queue.discard_unsent();
+            // To the end of the frame in which the last byte was.
+            assert_eq!((sent + queue.len()) % 4, 0, "{sent}");
+            assert!(queue.len() < 4, "{sent}");
+            assert_eq!(total.get(), queue.len());
+        }
+    }
+
+    #[test]
+    fn messages_and_bytes_are_limited_unless_the_queue_is_empty() {
+        let (mut few, _) = queue(2, 1000);
+        assert!(few.push("a".into()).is_ok());
+        assert!(few.is_below_half());
+        assert!(few.push("b".into()).is_ok());
+        assert!(!few.is_below_half());
+        assert!(few.push("c".into()).is_err());
+        few.sent(3);
+        assert!(few.push("c".into()).is_ok());
+
+        let (mut short, _) = queue(100, 10);
+        assert!(short.push((&[0; 50]).into()).is_ok());
+        assert!(short.push("a".into()).is_err());
+        short.sent(52);
+        assert!(short.is_empty() && short.is_below_half());
+        assert!(short.push("a".into()).is_ok());
     }
 }

@@ -1,0 +1,426 @@
+//! The rooms of a worker: a host, with a module and an interpreter of its own.
+
+use crate::{
+    config::ServerConfig,
+    http::RoomSummary,
+    rate_limit::LogLimiter,
+    rooms::{
+        Busy, JoinRejection, REPLACED, Rooms, STOPPING,
+        clients::{ClientLimits, Clients},
+        inbox_queue::{InboxQueue, events_handled},
+        worker::Worker,
+    },
+    ws::connection::ConnectionKey,
+};
+use core::time::Duration;
+use hashbrown::HashMap;
+use stateroom_wasmi_host::{
+    Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
+    MessagePayload, Module, OpenError, RoomKey, WithSources, driver::tokio::TokioClock,
+};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+};
+
+/// The rooms of a worker.
+pub(super) struct HostedRooms {
+    host: Host<TokioClock, Clients>,
+    options: HostedOptions,
+    rooms: HashMap<RoomKey, OpenRoom>,
+    /// Rooms without clients, by the time to close them: those that have an `idle_until`.
+    idle: BTreeSet<(Instant, RoomKey)>,
+    /// New rooms, by the time to trim their memory. In order, since the delay is constant.
+    untrimmed: VecDeque<(Instant, RoomKey)>,
+    /// Only rooms with events in their inbox or waiting for it have an entry.
+    queues: HashMap<RoomKey, InboxQueue>,
+    /// Set at shutdown: when to stop even if rooms still have work.
+    stop_at: Option<Instant>,
+    /// For rooms that cannot be opened, which clients may try at will.
+    log: LogLimiter,
+}
+
+/// What a worker needs to open rooms.
+pub(super) struct HostedOptions {
+    module: Module,
+    /// One for each open room, shared by all workers.
+    room_permits: Arc<Semaphore>,
+    max_rooms: usize,
+    room_idle: Duration,
+    keep_timers: bool,
+}
+
+struct OpenRoom {
+    /// Returned when the room is closed.
+    _permit: OwnedSemaphorePermit,
+    idle_until: Option<Instant>,
+}
+
+/// When the rooms have their next turn.
+enum Next {
+    Now,
+    At(Option<Instant>),
+    /// They have stopped.
+    Never,
+}
+
+/// How long a turn takes before the connections have theirs. Fuel counts, too, so that the clock need not
+/// be exact.
+const TURN: Duration = Duration::from_millis(1);
+const FUEL_PER_TURN: u64 = 800_000;
+
+/// Time for rooms to handle queued events at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Time after which a room has used most memory it will use; short-lived rooms are closed before.
+const TRIM_DELAY: Duration = Duration::from_secs(2);
+
+/// Gives the rooms their turns until they have stopped.
+pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) {
+    loop {
+        match worker.with(HostedRooms::turn) {
+            Next::Now => yield_now().await,
+            Next::At(at) => {
+                let at = at.map(|at| worker.with(|rooms| rooms.host.clock().at(at)));
+                worker.wait(at).await;
+            }
+            Next::Never => return,
+        }
+    }
+}
+
+impl HostedOptions {
+    pub(super) fn new(config: &ServerConfig, module: Module, room_permits: Arc<Semaphore>) -> Self {
+        Self {
+            module,
+            room_permits,
+            max_rooms: config.max_rooms,
+            room_idle: config.room_idle,
+            keep_timers: config.keep_timers,
+        }
+    }
+}
+
+impl HostedRooms {
+    pub(super) fn new(
+        options: HostedOptions,
+        clients: ClientLimits,
+        seed: u64,
+        on_fault: FaultPolicy,
+    ) -> Self {
+        let limits = HostLimits::new().max_rooms(options.max_rooms);
+        let host = Host::with_limits(TokioClock::new(), Clients::new(clients), limits)
+            .with_seed(seed)
+            .with_fault_policy(on_fault);
+        Self {
+            host,
+            options,
+            rooms: HashMap::new(),
+            idle: BTreeSet::new(),
+            untrimmed: VecDeque::new(),
+            queues: HashMap::new(),
+            stop_at: None,
+            log: LogLimiter::new(),
+        }
+    }
+
+    /// Runs the rooms for a while, and sends what they have sent.
+    fn turn(&mut self) -> Next {
+        let until = self.host.clock().now() + TURN;
+        self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
+        for (room, client) in self.host.transport_mut().take_too_slow() {
+            self.disconnect(room, client);
+            self.update_idle_deadline(room);
+        }
+        self.close_idle();
+        self.trim();
+        self.reap_closed();
+        self.update_queues();
+        let flush_until = self.host.clock().at(until + TURN);
+        let has_flushed = self.host.transport_mut().flush(flush_until);
+        let wake_at = self.host.poll_timeout();
+        let now = self.host.clock().now();
+        let has_work = !has_flushed || wake_at.is_some_and(|at| at <= now);
+        match self.stop_at {
+            Some(stop_at) if !has_work || now >= stop_at => {
+                self.close_all();
+                Next::Never
+            }
+            _ if has_work => Next::Now,
+            stop_at => {
+                let idle = self.idle.first().map(|(at, _)| *at);
+                let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
+                Next::At(
+                    [wake_at, idle, untrimmed, stop_at]
+                        .into_iter()
+                        .flatten()
+                        .min(),
+                )
+            }
+        }
+    }
+
+    fn open(&mut self, id: &str) -> Result<RoomKey, OpenError> {
+        let permit = self.options.room_permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| OpenError::TooManyRooms {
+            limit: self.options.max_rooms,
+        })?;
+        let room = self.host.open(id, &self.options.module)?;
+        self.rooms.insert(
+            room,
+            OpenRoom {
+                _permit: permit,
+                idle_until: None,
+            },
+        );
+        self.untrimmed
+            .push_back((self.host.clock().now() + TRIM_DELAY, room));
+        Ok(room)
+    }
+
+    /// Rejects a client whose room cannot be opened, and logs why.
+    fn reject(&self, id: &str, error: &OpenError) -> JoinRejection {
+        let code = match error {
+            OpenError::TooManyRooms { .. } | OpenError::IdTaken => 1013,
+            OpenError::IdTooLong { .. } => 1008,
+            _ => 1011,
+        };
+        let reason = WithSources(error);
+        if self.log.allows() {
+            let id = Escaped::new(id).at_most(256);
+            log::warn!("cannot open room {id:?}: {reason}");
+        }
+        JoinRejection::new(code, reason.to_string())
+    }
+
+    fn admit(
+        &mut self,
+        connection: ConnectionKey,
+        room: RoomKey,
+        token: Option<&str>,
+    ) -> Result<(), JoinRejection> {
+        // Check capacity first, or we would drop the old connection and then reject the new one.
+        if self.is_inbox_full(room) {
+            return Err(EventError::InboxFull.into());
+        }
+        let client = self.host.transport_mut().client_id(room, token);
+        if !self.host.transport().is_newest(room, client, connection) {
+            return Err(JoinRejection::new(1008, REPLACED));
+        }
+        if let Some(older) = self.host.transport_mut().leave(room, client) {
+            older.close(1008, REPLACED, true);
+            self.disconnect(room, client);
+        }
+        self.with_queue(room, |queue, host| {
+            queue.event(host, room, Event::Connect(client))
+        })?;
+        let clients = self.host.transport_mut();
+        clients.join(room, client, connection);
+        if let Some(connection) = clients.get(connection) {
+            connection.admit();
+        }
+        Ok(())
+    }
+
+    /// Whether the inbox lacks space for a connect and the disconnect of an older connection.
+    fn is_inbox_full(&self, room: RoomKey) -> bool {
+        let limit = self.options.module.limits().max_inbox_events;
+        let waiting = self
+            .host
+            .room(room)
+            .map_or(0, |room| room.stats().waiting_events);
+        let has_disconnects = self
+            .queues
+            .get(&room)
+            .is_some_and(InboxQueue::has_disconnects);
+        has_disconnects || waiting + 2 > limit
+    }
+
+    /// Gives a room the disconnect of a client that was removed from the transport.
+    fn disconnect(&mut self, room: RoomKey, client: ClientId) {
+        self.host.transport_mut().note_leaving(room, client);
+        self.with_queue(room, |queue, host| queue.disconnect(host, room, client));
+    }
+
+    /// Starts a room's idle timeout if it has no clients, and else cancels it.
+    fn update_idle_deadline(&mut self, key: RoomKey) {
+        let Some(room) = self.rooms.get_mut(&key) else {
+            return;
+        };
+        if let Some(until) = room.idle_until.take() {
+            self.idle.remove(&(until, key));
+        }
+        if self.host.transport().count(key) == 0 {
+            let until = self.host.clock().now() + self.options.room_idle;
+            room.idle_until = Some(until);
+            self.idle.insert((until, key));
+        }
+    }
+
+    fn with_queue<T>(
+        &mut self,
+        room: RoomKey,
+        f: impl FnOnce(&mut InboxQueue, &mut Host<TokioClock, Clients>) -> T,
+    ) -> T {
+        let host = &mut self.host;
+        // Without an entry, all events that the room accepted are over.
+        let queue = self
+            .queues
+            .entry(room)
+            .or_insert_with(|| InboxQueue::new(events_handled(host, room)));
+        f(queue, host)
+    }
+
+    fn update_queues(&mut self) {
+        let host = &mut self.host;
+        self.queues.retain(|room, queue| queue.update(host, *room));
+    }
+
+    /// Closes rooms whose idle timeout has passed.
+    fn close_idle(&mut self) {
+        /// Shortest time between two checks of a room that is kept for its timer.
+        const MIN_RECHECK: Duration = Duration::from_millis(100);
+        let now = self.host.clock().now();
+        while let Some((_, key)) = self
+            .idle
+            .first()
+            .copied()
+            .filter(|(until, _)| *until <= now)
+        {
+            self.idle.pop_first();
+            // An event that waits or is in progress may set a timer.
+            let room = self.host.room(key);
+            let has_timer =
+                room.is_some_and(|room| room.poll_timeout().is_some() || room.is_runnable());
+            let recheck_at = now + self.options.room_idle.max(MIN_RECHECK);
+            let idle_until = (has_timer && self.options.keep_timers).then_some(recheck_at);
+            if let Some(room) = self.rooms.get_mut(&key) {
+                room.idle_until = idle_until;
+            }
+            match idle_until {
+                Some(until) => drop(self.idle.insert((until, key))),
+                // Fails if the room has ended by itself.
+                None => drop(self.host.close(key)),
+            }
+        }
+    }
+
+    /// Returns a room's unused memory to the operating system; one room per turn.
+    fn trim(&mut self) {
+        let now = self.host.clock().now();
+        if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
+            self.untrimmed.pop_front();
+            // Fails if the room has ended.
+            let _ = self.host.trim(room);
+        }
+    }
+
+    /// Closes the clients of closed rooms, and removes those rooms.
+    fn reap_closed(&mut self) {
+        while let Some(room) = self.host.poll_closed() {
+            let (code, reason) = match &room.fault {
+                Some(fault) => {
+                    let fault = WithSources(fault);
+                    log::warn!("closed room {:?}: {fault}", Escaped::new(&room.id));
+                    match room.stats.faults {
+                        0 | 1 => (1011, fault.to_string()),
+                        faults => (1011, format!("after {faults} faults: {fault}")),
+                    }
+                }
+                None => {
+                    log::debug!("closed room {:?}", Escaped::new(&room.id));
+                    (1001, "the room is closed".into())
+                }
+            };
+            self.host
+                .transport_mut()
+                .close_room(room.key, code, &reason);
+            self.queues.remove(&room.key);
+            if let Some(until) = self
+                .rooms
+                .remove(&room.key)
+                .and_then(|room| room.idle_until)
+            {
+                self.idle.remove(&(until, room.key));
+            }
+        }
+    }
+
+    /// Closes all clients, after sending what is queued.
+    fn close_all(&mut self) {
+        let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
+        let (code, reason) = STOPPING;
+        for room in rooms {
+            self.host.transport_mut().close_room(room, code, reason);
+        }
+    }
+}
+
+impl Rooms for HostedRooms {
+    fn clients(&mut self) -> &mut Clients {
+        self.host.transport_mut()
+    }
+
+    fn join(
+        &mut self,
+        connection: ConnectionKey,
+        id: &str,
+        token: Option<&str>,
+    ) -> Result<(), JoinRejection> {
+        if self.stop_at.is_some() {
+            return Err(JoinRejection::stopping());
+        }
+        let room = match self.host.find(id) {
+            Some(room) => room,
+            None => self.open(id).map_err(|error| self.reject(id, &error))?,
+        };
+        let admitted = self.admit(connection, room, token);
+        // Also if the join was rejected: a new room without clients must be closed eventually.
+        self.update_idle_deadline(room);
+        admitted
+    }
+
+    fn message(
+        &mut self,
+        connection: ConnectionKey,
+        (room, client): (RoomKey, ClientId),
+        payload: MessagePayload<'_>,
+    ) -> Result<(), Busy> {
+        // Messages after shutdown began are ignored, or it might never finish.
+        if self.stop_at.is_some() {
+            return Ok(());
+        }
+        let event = Event::Message(client, payload);
+        let is_taken = self.with_queue(room, |queue, host| {
+            queue.message(host, room, connection, event)
+        });
+        is_taken.then_some(()).ok_or(Busy)
+    }
+
+    fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
+        if self.host.transport_mut().leave(room, client).is_some() {
+            self.disconnect(room, client);
+            self.update_idle_deadline(room);
+        }
+    }
+
+    fn summaries(&self) -> Vec<RoomSummary> {
+        RoomSummary::of_all(&self.host)
+    }
+
+    fn stop(&mut self) {
+        let stop_at = self.host.clock().now() + SHUTDOWN_GRACE;
+        self.stop_at.get_or_insert(stop_at);
+    }
+}
+
+impl From<EventError> for JoinRejection {
+    fn from(error: EventError) -> Self {
+        Self::new(1013, error.to_string())
+    }
+}

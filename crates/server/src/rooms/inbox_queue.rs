@@ -1,0 +1,171 @@
+//! Flow control between the clients of a room and its inbox.
+
+use crate::{
+    rooms::clients::Clients,
+    ws::connection::{ConnectionKey, message_cost},
+};
+use stateroom_wasmi_host::{ClientId, Clock, Event, EventError, Host, RoomKey};
+use std::collections::VecDeque;
+
+/// What is in the inbox of one room, and what waits for space there.
+///
+/// A message that finds the inbox full stays with its connection, which is not read from meanwhile. A
+/// disconnect that does stays here.
+#[derive(Debug)]
+pub(super) struct InboxQueue {
+    /// How many of the room's events were over when this was last brought up to date.
+    events_handled: u64,
+    /// For each event in the inbox, in order: the connection that it counts for, and how much; none for
+    /// events of the server's own.
+    in_flight: VecDeque<Option<(ConnectionKey, u32)>>,
+    /// Disconnects, in order. No more than the room had clients, since nobody joins meanwhile.
+    disconnects: VecDeque<ClientId>,
+    /// Connections with a message, in order: those that come later wait behind them.
+    waiting: VecDeque<ConnectionKey>,
+}
+
+impl InboxQueue {
+    /// A queue for a room of which all events are over.
+    pub(super) fn new(events_handled: u64) -> Self {
+        Self {
+            events_handled,
+            in_flight: VecDeque::new(),
+            disconnects: VecDeque::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Whether a disconnect waits.
+    pub(super) fn has_disconnects(&self) -> bool {
+        !self.disconnects.is_empty()
+    }
+
+    /// Enqueues a connection's message; returns false if it has to wait.
+    pub(super) fn message<C: Clock>(
+        &mut self,
+        host: &mut Host<C, Clients>,
+        room: RoomKey,
+        connection: ConnectionKey,
+        event: Event<'_>,
+    ) -> bool {
+        let first = self.first_waiting(host.transport_mut());
+        let may_pass = first.is_none_or(|first| first == connection);
+        if self.has_disconnects() || !may_pass {
+            self.wait(host.transport_mut(), connection);
+            return false;
+        }
+        let cost = message_cost(event.payload_len());
+        match host.enqueue(room, event) {
+            Ok(()) => {
+                self.in_flight.push_back(Some((connection, cost)));
+                if let Some(connection) = host.transport_mut().get(connection) {
+                    connection.sent_to_room(cost);
+                }
+            }
+            Err(EventError::InboxFull) => {
+                self.wait(host.transport_mut(), connection);
+                return false;
+            }
+            Err(error) => log::debug!("room {room} rejected a message: {error}"),
+        }
+        if first.is_some() {
+            self.waiting.pop_front();
+            if let Some(connection) = host.transport_mut().get(connection) {
+                connection.waits_for_room = false;
+            }
+            self.wake_first(host.transport_mut());
+        }
+        true
+    }
+
+    /// Enqueues an event of the server's own.
+    pub(super) fn event<C: Clock>(
+        &mut self,
+        host: &mut Host<C, Clients>,
+        room: RoomKey,
+        event: Event<'static>,
+    ) -> Result<(), EventError> {
+        host.enqueue(room, event)?;
+        self.in_flight.push_back(None);
+        Ok(())
+    }
+
+    /// Enqueues a disconnect, now or as soon as there is space.
+    pub(super) fn disconnect<C: Clock>(
+        &mut self,
+        host: &mut Host<C, Clients>,
+        room: RoomKey,
+        client: ClientId,
+    ) {
+        self.disconnects.push_back(client);
+        self.send_disconnects(host, room);
+        // Whoever waited behind the one that has left.
+        self.wake_first(host.transport_mut());
+    }
+
+    fn send_disconnects<C: Clock>(&mut self, host: &mut Host<C, Clients>, room: RoomKey) {
+        while let Some(client) = self.disconnects.front() {
+            match self.event(host, room, Event::Disconnect(*client)) {
+                Ok(()) => {}
+                Err(EventError::InboxFull) => return,
+                // The room was closed.
+                Err(error) => log::debug!("room {room} rejected a disconnect: {error}"),
+            }
+            self.disconnects.pop_front();
+        }
+    }
+
+    fn wait(&mut self, clients: &mut Clients, key: ConnectionKey) {
+        if let Some(connection) = clients.get(key)
+            && !connection.waits_for_room
+        {
+            connection.waits_for_room = true;
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// The first connection that waits, and has not ended meanwhile.
+    fn first_waiting(&mut self, clients: &mut Clients) -> Option<ConnectionKey> {
+        while let Some(first) = self.waiting.front() {
+            if clients
+                .get(*first)
+                .is_some_and(|first| first.waits_for_room)
+            {
+                return Some(*first);
+            }
+            self.waiting.pop_front();
+        }
+        None
+    }
+
+    fn wake_first(&mut self, clients: &mut Clients) {
+        let first = self.first_waiting(clients);
+        if let Some(connection) = first.and_then(|first| clients.get(first)) {
+            connection.wake();
+        }
+    }
+
+    /// Takes note of the events that the room has handled; returns false if nothing is left.
+    pub(super) fn update<C: Clock>(&mut self, host: &mut Host<C, Clients>, room: RoomKey) -> bool {
+        let handled = events_handled(host, room).saturating_sub(self.events_handled);
+        self.events_handled += handled;
+        let handled = usize::try_from(handled).unwrap_or(usize::MAX);
+        let handled = handled.min(self.in_flight.len());
+        for (key, cost) in self.in_flight.drain(..handled).flatten() {
+            if let Some(connection) = host.transport_mut().get(key) {
+                connection.handled_by_room(cost);
+            }
+        }
+        self.send_disconnects(host, room);
+        if !self.waiting.is_empty() && (handled > 0 || self.in_flight.is_empty()) {
+            self.wake_first(host.transport_mut());
+        }
+        !(self.in_flight.is_empty() && self.disconnects.is_empty() && self.waiting.is_empty())
+    }
+}
+
+/// How many of a room's events are over.
+pub(super) fn events_handled<C: Clock>(host: &Host<C, Clients>, room: RoomKey) -> u64 {
+    host.room(room)
+        .map_or(0, |room| room.stats().events_handled)
+}

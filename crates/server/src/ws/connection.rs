@@ -1,0 +1,418 @@
+//! A WebSocket connection while its client is in a room.
+
+use crate::{
+    config::ServerConfig,
+    http::ConnectionPermit,
+    rate_limit::{Rate, TokenBucket},
+    ws::{
+        heartbeat::{Due, Heartbeat, HeartbeatOptions},
+        message_reader::{MessageReader, ReadEnd, Received, close_frame},
+        send_queue::{QueueLimits, SendQueue},
+    },
+};
+use core::{
+    cell::Cell,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use stateroom_wasmi_host::{ClientId, RoomKey};
+use std::{io, rc::Rc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+use tungstenite::protocol::{CloseFrame, Message};
+
+/// The options of all connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionOptions {
+    pub(crate) max_message_bytes: usize,
+    pub(crate) message_rate: Rate,
+    pub(crate) byte_rate: Rate,
+    pub(crate) queue_limits: QueueLimits,
+    pub(crate) heartbeat: HeartbeatOptions,
+}
+
+impl ConnectionOptions {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        Self {
+            max_message_bytes: config.limits.max_message_bytes,
+            message_rate: config.message_rate,
+            byte_rate: config.byte_rate,
+            queue_limits: QueueLimits {
+                messages: config.max_queued_messages.max(1),
+                bytes: config.max_queued_bytes,
+            },
+            heartbeat: HeartbeatOptions {
+                interval: config.heartbeat_interval.max(Duration::from_millis(1)),
+                timeout: config.heartbeat_timeout,
+            },
+        }
+    }
+}
+
+slotmap::new_key_type! {
+    /// Names a connection of a worker, also once it is gone.
+    pub(crate) struct ConnectionKey;
+}
+
+/// A connection. Its task polls it; its worker puts into its queue what the room sends.
+pub(crate) struct Connection {
+    /// The number of its handshake.
+    pub(crate) sequence: u64,
+    stream: TcpStream,
+    reader: MessageReader,
+    /// Read from the stream, but not by the reader yet.
+    unread: Vec<u8>,
+    /// A message that was read and waits: for its rate, or for space in the room.
+    pending: Option<Message>,
+    pub(crate) queue: SendQueue,
+    /// Whether the worker will flush the queue at the end of its turn.
+    pub(crate) is_dirty: bool,
+    heartbeat: Heartbeat,
+    options: ConnectionOptions,
+    since: Instant,
+    frames: TokenBucket,
+    bytes: TokenBucket,
+    /// It is over a rate until then.
+    throttled_until: Option<Instant>,
+    /// What its messages cost that the room has and has not handled; see [`message_cost`].
+    in_flight: u32,
+    /// Whether the room had no space for that message, and wakes it when there is.
+    pub(crate) waits_for_room: bool,
+    /// Its client's room and id, from the join until it leaves.
+    pub(crate) member: Option<(RoomKey, ClientId)>,
+    /// Whether the room has accepted it, so that its messages are read.
+    is_admitted: bool,
+    end: Option<End>,
+    waker: Waker,
+    /// Counts it as open until it is dropped.
+    permit: ConnectionPermit,
+}
+
+/// What is left of a connection that is closing.
+pub(super) struct Parts {
+    pub(super) stream: TcpStream,
+    pub(super) reader: MessageReader,
+    pub(super) queue: SendQueue,
+    pub(super) bytes: TokenBucket,
+    pub(super) permit: ConnectionPermit,
+}
+
+/// How a connection is to end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The stream failed.
+    Lost,
+    /// The client closed; the reply is queued.
+    ByClient,
+    /// Sends what is queued if `drain`, and then this frame.
+    ByServer { frame: CloseFrame, drain: bool },
+}
+
+/// What a step of reading has found.
+pub(crate) enum Step {
+    /// A message for the room.
+    Message(Message),
+    /// Something else was read.
+    Other,
+    /// Nothing more now: the connection's task is woken when there may be.
+    Nothing,
+}
+
+/// Bytes of a worker's buffer for reading, and the most that it reads from a connection in a row.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+
+/// What a client may have in flight to its room, in units of [`message_cost`]: many small messages or
+/// one of maximum length; beyond that it is not read from.
+const MAX_IN_FLIGHT: u32 = 64;
+
+impl Connection {
+    pub(crate) fn new(
+        stream: TcpStream,
+        unread: Vec<u8>,
+        sequence: u64,
+        permit: ConnectionPermit,
+        options: ConnectionOptions,
+        total_queued: Rc<Cell<usize>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            sequence,
+            stream,
+            reader: MessageReader::new(options.max_message_bytes),
+            unread,
+            pending: None,
+            queue: SendQueue::new(options.queue_limits, total_queued),
+            is_dirty: false,
+            heartbeat: Heartbeat::new(options.heartbeat, now),
+            options,
+            since: now,
+            frames: TokenBucket::new(options.message_rate),
+            bytes: TokenBucket::new(options.byte_rate),
+            throttled_until: None,
+            in_flight: 0,
+            waits_for_room: false,
+            member: None,
+            is_admitted: false,
+            end: None,
+            waker: Waker::noop().clone(),
+            permit,
+        }
+    }
+
+    /// Sets whose turn it is when something changes.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        self.waker.clone_from(waker);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake_by_ref();
+    }
+
+    /// The room accepts the client's messages from now on.
+    pub(crate) fn admit(&mut self) {
+        self.is_admitted = true;
+        self.wake();
+    }
+
+    /// Requests the end; the first request counts.
+    pub(crate) fn end(&mut self, end: End) {
+        self.member = None;
+        self.waits_for_room = false;
+        self.end.get_or_insert(end);
+        self.wake();
+    }
+
+    /// Requests a close; `drain` sends what is queued first.
+    pub(crate) fn close(&mut self, code: u16, reason: &str, drain: bool) {
+        let frame = close_frame(code, reason);
+        self.end(End::ByServer { frame, drain });
+    }
+
+    /// Closes a client whose queue is full, without what is queued, which frees that at once.
+    pub(crate) fn close_as_too_slow(&mut self, reason: &str) {
+        self.queue.discard_unsent();
+        self.close(1013, reason, false);
+    }
+
+    pub(crate) fn take_end(&mut self) -> Option<End> {
+        self.end.take()
+    }
+
+    /// Sends what is queued, as far as the client takes it. An error ends the connection.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let waker = self.waker.clone();
+        match self.poll_flush(&mut Context::from_waker(&waker), now) {
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+            Poll::Ready(Err(_)) => self.fail(),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        let was_held = !self.queue.is_below_half();
+        let flushed = self.poll_send(cx, now);
+        if was_held && self.queue.is_below_half() {
+            self.wake();
+        }
+        flushed
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        while !self.queue.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, self.queue.unsent()) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.queue.sent(written);
+                    self.heartbeat.taken(self.queue.is_empty(), now);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.heartbeat.queued(now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The stream has failed; the client leaves its room when its task sees that.
+    fn fail(&mut self) {
+        self.end.get_or_insert(End::Lost);
+        self.wake();
+    }
+
+    /// Takes what was read before, to be passed to [`read`](Self::read).
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        core::mem::take(&mut self.unread)
+    }
+
+    /// Keeps what was read and not used.
+    pub(crate) fn keep_unread(&mut self, bytes: &[u8]) {
+        self.unread = Vec::from(bytes);
+    }
+
+    /// As [`keep_unread`](Self::keep_unread), of a client that is not read from for now, and so does not
+    /// count as silent.
+    pub(crate) fn stop_reading(&mut self, unread: &[u8], now: Instant) {
+        self.keep_unread(unread);
+        self.heartbeat.heard(now);
+    }
+
+    /// The next message in `input`, from which it removes what it has read.
+    pub(crate) fn read(&mut self, input: &mut &[u8], now: Instant) -> Result<Step, End> {
+        // Others wait behind one that waits for its room.
+        let may_pass = self.waits_for_room || !self.is_held(now);
+        if !may_pass {
+            return Ok(Step::Nothing);
+        }
+        if let Some(message) = self.pending.take() {
+            return Ok(Step::Message(message));
+        }
+        let received = self.reader.read(input, &mut self.queue)?;
+        if matches!(received, Received::Nothing) {
+            return Ok(Step::Nothing);
+        }
+        if !matches!(received, Received::Fragment) {
+            self.heartbeat.heard(now);
+        }
+        let pause = self.frames.consume(self.nanos(now), 1);
+        self.throttle(pause, now);
+        Ok(match received {
+            Received::Message(message) if pause.is_zero() => Step::Message(message),
+            Received::Message(message) => {
+                self.pending = Some(message);
+                Step::Nothing
+            }
+            _ => Step::Other,
+        })
+    }
+
+    /// Reads from the stream; returns how much, and none if there is nothing now.
+    pub(crate) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        now: Instant,
+    ) -> Result<Option<usize>, End> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                let read = buffer.filled().len();
+                let pause = self.bytes.consume(self.nanos(now), read as u64);
+                self.throttle(pause, now);
+                Ok(Some(read))
+            }
+            Poll::Ready(_) => Err(End::Lost),
+        }
+    }
+
+    /// Whether it is not read from: by its rate, or as backpressure of its room or of its own queue.
+    pub(crate) fn is_held(&mut self, now: Instant) -> bool {
+        self.throttled_until.take_if(|until| *until <= now);
+        !self.is_admitted
+            || self.throttled_until.is_some()
+            || self.in_flight >= self.max_in_flight()
+            || !self.queue.is_below_half()
+    }
+
+    /// If the room replies to each message, the replies still fit into the other half of the queue.
+    fn max_in_flight(&self) -> u32 {
+        let half = u32::try_from(self.options.queue_limits.messages / 2).unwrap_or(u32::MAX);
+        half.clamp(1, MAX_IN_FLIGHT)
+    }
+
+    fn throttle(&mut self, pause: Duration, now: Instant) {
+        if !pause.is_zero() {
+            self.throttled_until = self.throttled_until.max(Some(now + pause));
+        }
+    }
+
+    /// The room has taken a message of this cost.
+    pub(crate) fn sent_to_room(&mut self, cost: u32) {
+        self.in_flight = self.in_flight.saturating_add(cost);
+    }
+
+    /// The room has handled a message of this cost.
+    pub(crate) fn handled_by_room(&mut self, cost: u32) {
+        let was_full = self.in_flight >= self.max_in_flight();
+        self.in_flight = self.in_flight.saturating_sub(cost);
+        if was_full && self.in_flight < self.max_in_flight() {
+            self.wake();
+        }
+    }
+
+    /// Keeps a message that the room does not take now, to be read again.
+    pub(crate) fn refuse(&mut self, message: Message) {
+        self.pending = Some(message);
+    }
+
+    /// Does what is due by the time; what the client has sent must have been read. Returns when it is to
+    /// be called again.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Instant {
+        let seconds = self.options.heartbeat.timeout.as_secs();
+        match self.heartbeat.due(now) {
+            Due::Nothing => {}
+            Due::Ping => {
+                self.reader.ping(&mut self.queue);
+                self.flush(now);
+            }
+            Due::Silent => self.time_out(&format!("no data for {seconds} s")),
+            Due::Stalled => self.time_out(&format!("no data taken for {seconds} s")),
+        }
+        let deadline = self.heartbeat.deadline();
+        self.throttled_until
+            .map_or(deadline, |until| deadline.min(until))
+    }
+
+    /// As [`close`](Self::close), but the client is still in its room.
+    fn time_out(&mut self, reason: &str) {
+        let frame = close_frame(1008, reason);
+        self.end.get_or_insert(End::ByServer {
+            frame,
+            drain: false,
+        });
+        self.wake();
+    }
+
+    /// What is needed to end it; the rate of bytes begins anew.
+    pub(super) fn into_parts(self) -> Parts {
+        Parts {
+            stream: self.stream,
+            reader: self.reader,
+            queue: self.queue,
+            bytes: TokenBucket::new(self.options.byte_rate),
+            permit: self.permit,
+        }
+    }
+
+    /// Nanoseconds since the connection began, for its rates.
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from((now - self.since).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a message counts for while it is in flight: a large one as much as several small ones.
+pub(crate) fn message_cost(bytes: usize) -> u32 {
+    const SMALL_BYTES: usize = 16 << 10;
+    u32::try_from(bytes / SMALL_BYTES)
+        .unwrap_or(MAX_IN_FLIGHT)
+        .saturating_add(1)
+        .min(MAX_IN_FLIGHT)
+}
+
+impl From<ReadEnd> for End {
+    fn from(end: ReadEnd) -> Self {
+        match end {
+            ReadEnd::Closed => Self::ByClient,
+            // What is queued was sent before the violation.
+            ReadEnd::Violation(frame) => Self::ByServer { frame, drain: true },
+        }
+    }
+}
