@@ -135,7 +135,7 @@ impl HostState {
     /// The event has ended, well or not.
     #[inline]
     pub(super) fn end_event(&mut self) {
-        self.stdio.end_event(self.now);
+        self.stdio.log.end_event(self.now);
     }
 
     /// # Errors

@@ -24,6 +24,8 @@ mod limiter;
 mod memory;
 mod rewrite;
 mod rng;
+#[cfg_attr(not(feature = "log"), path = "room_log_off.rs")]
+mod room_log;
 mod start;
 #[cfg_attr(not(feature = "log"), path = "stdio_off.rs")]
 mod stdio;
@@ -44,7 +46,8 @@ pub(crate) use self::{
     compiled::Compiled,
     engine::Parse,
     host_state::Outbox,
-    stdio::{Printed, Stdio},
+    room_log::{LineKind, LogPermit, RoomLog},
+    stdio::Stdio,
 };
 
 use self::{
@@ -131,9 +134,16 @@ impl Guest {
         core::mem::take(&mut self.store.data_mut().outbox)
     }
 
-    /// What it has printed and may print, for the room's next guest.
-    pub(crate) fn take_printed(&mut self) -> Printed {
-        self.store.data_mut().stdio.retire()
+    /// What the room may log.
+    pub(crate) fn log_mut(&mut self) -> &mut RoomLog {
+        &mut self.store.data_mut().stdio.log
+    }
+
+    /// What the room may log, for its next guest.
+    pub(crate) fn take_log(&mut self) -> RoomLog {
+        let state = self.store.data_mut();
+        state.end_event();
+        core::mem::take(&mut state.stdio.log)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

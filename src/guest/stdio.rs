@@ -1,7 +1,8 @@
 //! A guest's standard output and standard error, line by line to the log.
 
+use super::room_log::RoomLog;
 use crate::{escape::Escaped, limits::Limits, time::Instant};
-use alloc::{boxed::Box, sync::Arc};
+use alloc::sync::Arc;
 use core::{
     fmt::{self, Write},
     mem,
@@ -13,17 +14,12 @@ use log::Level;
 pub(crate) struct Stdio {
     /// The room's id, which stands before each line.
     room: Arc<str>,
-    limits: LogLimits,
-    printed: Printed,
+    limits: PrintLimits,
+    pub(super) log: RoomLog,
 }
 
-/// What a room has printed and may print: goes from its guest to the next one, so that a guest which
-/// fails and is replaced has no new allowance. Allocated when something is printed.
-#[derive(Default)]
-pub(crate) struct Printed(Option<Box<Printer>>);
-
 #[derive(Clone, Copy)]
-struct LogLimits {
+pub(super) struct PrintLimits {
     bytes_per_event: usize,
     bytes_per_second: usize,
 }
@@ -36,7 +32,8 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A token bucket, and the line that is not ended yet. A line of the other stream ends it: so there
 /// is one for both, and what is printed first is logged first.
-struct Printer {
+pub(super) struct Printer {
+    limits: PrintLimits,
     level: Level,
     /// A longer line is logged in pieces.
     line: heapless::Vec<u8, 256>,
@@ -48,21 +45,21 @@ struct Printer {
     noted_at: Option<Instant>,
 }
 
-impl Printed {
-    pub(crate) const fn new() -> Self {
-        Self(None)
+impl From<&Limits> for PrintLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            bytes_per_event: limits.max_log_bytes_per_event,
+            bytes_per_second: limits.max_log_bytes_per_second,
+        }
     }
 }
 
 impl Stdio {
-    pub(crate) fn new(room: &Arc<str>, limits: &Limits, printed: Printed) -> Self {
+    pub(crate) fn new(room: &Arc<str>, limits: &Limits) -> Self {
         Self {
             room: room.clone(),
-            limits: LogLimits {
-                bytes_per_event: limits.max_log_bytes_per_event,
-                bytes_per_second: limits.max_log_bytes_per_second,
-            },
-            printed,
+            limits: limits.into(),
+            log: RoomLog::new(),
         }
     }
 
@@ -72,54 +69,9 @@ impl Stdio {
         if !log::log_enabled!(target: TARGET, level) {
             return;
         }
-        let Self {
-            room,
-            limits,
-            printed: Printed(printer),
-        } = self;
-        let printer = printer.get_or_insert_with(|| Box::new(Printer::new(*limits, now)));
-        if printer.level != level {
-            printer.end_line(room);
-            printer.level = level;
-        }
-        printer.refill(*limits, now);
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.split_last() {
-                Some((b'\n', text)) => {
-                    printer.append(room, text);
-                    printer.log_line(room, printer.line.len());
-                }
-                _ => printer.append(room, piece),
-            }
-        }
-    }
-
-    /// Logs the line that is not ended yet, and how much was dropped. Called when an event has ended,
-    /// well or not: what follows may be long in coming, and a panic's message may have no end.
-    #[inline]
-    pub(super) fn end_event(&mut self, now: Instant) {
-        if let Printed(Some(printer)) = &mut self.printed
-            && (!printer.line.is_empty() || printer.dropped > 0)
-        {
-            printer.end_event(&self.room, self.limits, now);
-        }
-    }
-
-    /// The guest has ended; its room's next one goes on from here.
-    pub(super) fn retire(&mut self) -> Printed {
-        let mut printed = mem::take(&mut self.printed);
-        if let Printed(Some(printer)) = &mut printed {
-            printer.end_line(&self.room);
-            printer.note(&self.room, self.limits);
-        }
-        printed
-    }
-}
-
-/// A room may be dropped in the middle of an event.
-impl Drop for Stdio {
-    fn drop(&mut self) {
-        drop(self.retire());
+        let Self { room, limits, log } = self;
+        log.printer(room, *limits, now)
+            .write(room, now, level, bytes);
     }
 }
 
@@ -127,8 +79,9 @@ impl Drop for Stdio {
 const TARGET: &str = "guest";
 
 impl Printer {
-    fn new(limits: LogLimits, now: Instant) -> Self {
+    pub(super) fn new(limits: PrintLimits, now: Instant) -> Self {
         Self {
+            limits,
             level: Level::Info,
             line: heapless::Vec::new(),
             allowance: limits.bytes_per_event,
@@ -138,10 +91,54 @@ impl Printer {
         }
     }
 
+    fn write(&mut self, room: &str, now: Instant, level: Level, bytes: &[u8]) {
+        if self.level != level {
+            self.end_line(room);
+            self.level = level;
+        }
+        self.refill(now);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.split_last() {
+                Some((b'\n', text)) => {
+                    self.append(room, text);
+                    self.log_line(room, self.line.len());
+                }
+                _ => self.append(room, piece),
+            }
+        }
+    }
+
+    /// Whether [`end_event`](Self::end_event) may have something to log.
+    #[inline]
+    pub(super) fn has_rest(&self) -> bool {
+        !self.line.is_empty() || self.dropped > 0
+    }
+
+    /// Logs the line that is not ended yet, and how much was dropped if the last note is long ago.
+    /// Called when an event has ended, well or not: what follows may be long in coming, and a panic's
+    /// message may have no end.
+    pub(super) fn end_event(&mut self, room: &str, now: Instant) {
+        self.end_line(room);
+        if self.dropped > 0 && self.noted_at.is_none_or(|at| now >= at + NOTE_INTERVAL) {
+            self.noted_at = Some(now);
+            self.note(room);
+        }
+    }
+
+    /// Logs what there is, since nothing follows.
+    pub(super) fn end(&mut self, room: &str) {
+        self.end_line(room);
+        self.note(room);
+    }
+
     /// Adds what may be logged since the last refill: whole bytes, whose time counts no more.
-    fn refill(&mut self, limits: LogLimits, now: Instant) {
+    fn refill(&mut self, now: Instant) {
         const SECOND: u64 = 1_000_000;
-        let rate = limits.bytes_per_second as u64;
+        let PrintLimits {
+            bytes_per_event,
+            bytes_per_second,
+        } = self.limits;
+        let rate = bytes_per_second as u64;
         let from = self.refilled_at.as_micros();
         let elapsed = now.as_micros().saturating_sub(from);
         let bytes = elapsed.saturating_mul(rate) / SECOND;
@@ -149,7 +146,7 @@ impl Printer {
             self.refilled_at = Instant::from_micros(from + (bytes * SECOND).div_ceil(rate));
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let allowance = self.allowance.saturating_add(bytes);
-            self.allowance = allowance.min(limits.bytes_per_event);
+            self.allowance = allowance.min(bytes_per_event);
         }
     }
 
@@ -190,19 +187,9 @@ impl Printer {
         self.line = heapless::Vec::from_slice(rest).unwrap_or_default();
     }
 
-    #[cold]
-    fn end_event(&mut self, room: &str, limits: LogLimits, now: Instant) {
-        self.end_line(room);
-        let is_note_due = self.noted_at.is_none_or(|at| now >= at + NOTE_INTERVAL);
-        if self.dropped > 0 && is_note_due {
-            self.noted_at = Some(now);
-            self.note(room, limits);
-        }
-    }
-
     /// Logs how much was dropped, if anything was.
     #[cold]
-    fn note(&mut self, room: &str, limits: LogLimits) {
+    fn note(&mut self, room: &str) {
         if self.dropped == 0 {
             return;
         }
@@ -212,8 +199,8 @@ impl Printer {
              a second",
             Escaped::new(room),
             mem::take(&mut self.dropped),
-            limits.bytes_per_event,
-            limits.bytes_per_second
+            self.limits.bytes_per_event,
+            self.limits.bytes_per_second
         );
     }
 }

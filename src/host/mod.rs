@@ -581,15 +581,7 @@ fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> (Flus
         match sent {
             Ok(()) => {}
             Err(SendError::WouldBlock) => return (Flushed::Blocked, cost),
-            #[cfg_attr(not(feature = "log"), expect(unused_variables))]
-            Err(SendError::Failed(error)) => {
-                log!(
-                    warn,
-                    "an output of room {:?} is lost: {}",
-                    crate::Escaped::new(room.id()),
-                    crate::Escaped::new(error)
-                );
-            }
+            Err(SendError::Failed(error)) => room.log_lost_output(error),
         }
         room.drop_output();
     }

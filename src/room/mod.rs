@@ -16,7 +16,7 @@ use crate::{
     error::{EventError, Fault, OpenError},
     event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
-    guest::{Guest, Outbox, Printed, Progress},
+    guest::{Guest, LineKind, LogPermit, Outbox, Progress, RoomLog},
     module::Module,
     time::Instant,
 };
@@ -47,8 +47,8 @@ pub struct Room {
     on_fault: FaultPolicy,
     state: State,
     recovery: Recovery,
-    /// Of the last guest, while there is none.
-    printed: Printed,
+    /// What the room may log, while there is no guest that has it.
+    log: RoomLog,
     /// The last fault that the room survived.
     last_fault: Option<Fault>,
     /// The clients that will be connected when the inbox is empty; sorted.
@@ -144,7 +144,7 @@ impl Room {
                 outbox: Outbox::new(),
             },
             recovery,
-            printed: Printed::new(),
+            log: RoomLog::new(),
             last_fault: None,
             clients: Vec::new(),
             inbox: Inbox::default(),
@@ -403,6 +403,28 @@ impl Room {
         }
     }
 
+    /// Logs that a transport has lost an output.
+    #[cfg_attr(not(feature = "log"), expect(unused_variables))]
+    pub(crate) fn log_lost_output(&mut self, error: impl fmt::Display) {
+        if let Some(permit) = self.permit_line(LineKind::LostOutput) {
+            log!(
+                warn,
+                "an output of room {:?} is lost: {}{permit}",
+                crate::Escaped::new(&self.id),
+                crate::Escaped::new(error)
+            );
+        }
+    }
+
+    /// Whether to log a line that the room can cause at will.
+    fn permit_line(&mut self, kind: LineKind) -> Option<LogPermit> {
+        let log = match &mut self.state {
+            State::Live { guest, .. } => guest.log_mut(),
+            State::Starting { .. } | State::Closed { .. } => &mut self.log,
+        };
+        log.permit(kind, &self.id, self.module.limits(), self.now)
+    }
+
     /// Whether the room would accept this event.
     fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
         if self.is_closed() {
@@ -588,6 +610,7 @@ impl Room {
             .kinds()
             .for_each(|event| self.stats.count_handled(event));
         self.inbox.clear();
+        self.log.end();
         self.state = State::Closed { fault, outbox };
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, EventHeader, MessagePayload, OutputHeader},
     fault_policy::{Backoff, FaultPolicy},
-    guest::{Guest, Outbox, Progress, Stdio},
+    guest::{Guest, LineKind, Outbox, Progress, Stdio},
     module::Module,
     structure::memory_cost,
     time::Instant,
@@ -107,13 +107,15 @@ impl Room {
 
     /// Logs what follows a fault that does not close the room.
     #[cfg_attr(not(feature = "log"), expect(unused_variables))]
-    fn log_fault(&self, what: &str, fault: &Fault) {
-        log!(
-            warn,
-            "room {:?} {what} after a fault: {}",
-            crate::Escaped::new(&self.id),
-            crate::WithSources(fault)
-        );
+    fn log_fault(&mut self, what: &str, fault: &Fault) {
+        if let Some(permit) = self.permit_line(LineKind::Fault) {
+            log!(
+                warn,
+                "room {:?} {what} after a fault: {}{permit}",
+                crate::Escaped::new(&self.id),
+                crate::WithSources(fault)
+            );
+        }
     }
 
     /// Closes the room, with what its guest sent still to be taken.
@@ -132,7 +134,7 @@ impl Room {
             State::Live { mut guest, .. } => {
                 self.stats.fuel_used += guest.fuel_used();
                 self.stats.memory_bytes = guest.memory_bytes();
-                self.printed = guest.take_printed();
+                self.log = guest.take_log();
                 guest.take_outbox()
             }
             State::Starting { outbox, .. } | State::Closed { outbox, .. } => outbox,
@@ -171,9 +173,12 @@ impl Room {
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let stdio = Stdio::new(&self.id, self.module.limits(), mem::take(&mut self.printed));
+        let stdio = Stdio::new(&self.id, self.module.limits());
         let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero, stdio);
-        guest.map(Box::new)
+        let mut guest = guest.map(Box::new)?;
+        // Not before: the room keeps it if there is no guest.
+        *guest.log_mut() = mem::take(&mut self.log);
+        Ok(guest)
     }
 
     /// The clients that were connected before the events in the inbox.

@@ -5,6 +5,8 @@
 mod abi_0_2;
 mod abi_0_4;
 mod api;
+#[cfg(feature = "log")]
+mod captured_log;
 mod check;
 mod continue_after_fault;
 mod determinism;
@@ -19,6 +21,8 @@ mod host;
 #[path = "../support/instructions.rs"]
 mod instructions;
 mod limits;
+#[cfg(feature = "log")]
+mod log_limits;
 mod outputs;
 mod payload_buffer;
 mod poll_oneoff;
