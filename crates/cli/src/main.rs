@@ -15,13 +15,14 @@ mod check;
 mod diagnosis;
 #[cfg(feature = "serve")]
 mod listen;
+mod logging;
 mod module_file;
 mod room_args;
 #[cfg(feature = "serve")]
 mod serve;
 
 use clap::{Parser, Subcommand};
-use stateroom_wasmi_host::{Escaped, WithSources};
+use stateroom_wasmi_host::WithSources;
 use std::{
     io::{self, Write},
     process::ExitCode,
@@ -45,7 +46,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    start_logging();
+    let logging = match logging::start() {
+        Ok(logging) => logging,
+        Err(error) => {
+            // Fails if standard error is closed.
+            let _ = writeln!(io::stderr(), "error: cannot start the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let result = match Cli::parse().command {
         #[cfg(feature = "serve")]
         Command::Serve(serve) => serve.run(),
@@ -54,23 +62,9 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
     };
     result.unwrap_or_else(|error| {
-        // Fails if standard error is closed.
-        let _ = writeln!(io::stderr(), "error: {}", WithSources(&*error));
+        logging.print_error(WithSources(&*error));
         ExitCode::FAILURE
     })
-}
-
-/// Logs to standard error. Each line is escaped, also those of dependencies, which may quote what a
-/// client sent.
-fn start_logging() {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format(|out, record| {
-            let (time, level) = (out.timestamp(), record.level());
-            let style = out.default_level_style(level);
-            let text = Escaped::new(record.args());
-            writeln!(out, "[{time} {style}{level:<5}{style:#}] {text}")
-        })
-        .init();
 }
 
 /// Prints to standard output. That a reader such as `head` has gone is no error.

@@ -19,6 +19,7 @@ mod handshakes;
 mod limits;
 mod listening;
 mod load;
+mod logging;
 mod origins;
 mod rates;
 mod rooms;
@@ -169,18 +170,36 @@ impl Server {
     }
 
     /// None if the process ends without listening.
-    fn try_listening(mut command: Command) -> Option<Self> {
+    fn try_listening(command: Command) -> Option<Self> {
+        // Built first, so that a failed start is cleaned up and its log printed.
+        let mut server = Self::spawn(command);
+        server.read_log();
+        server.has_address().then_some(server)
+    }
+
+    /// Starts a process, whose log is not read before [`read_log`](Self::read_log).
+    fn spawn(mut command: Command) -> Self {
         if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
             command.env("RUST_LOG", "info,stateroom_wasmi_server=debug");
         }
-        let mut process = command
+        let process = command
             .args(["--port", "0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("cannot run the tool");
-        let log = Arc::new(Mutex::new(String::new()));
-        let (mut stderr, lines) = (process.stderr.take().expect("it is piped"), log.clone());
+        Self {
+            process,
+            address: String::new(),
+            log: Arc::default(),
+            folder: None,
+        }
+    }
+
+    /// Reads the log from now on.
+    fn read_log(&mut self) {
+        let mut stderr = self.process.stderr.take().expect("it is piped");
+        let lines = self.log.clone();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = stderr.read(&mut buffer) {
@@ -190,18 +209,14 @@ impl Server {
                     .push_str(&String::from_utf8_lossy(&buffer[..read]));
             }
         });
-        let stdout = BufReader::new(process.stdout.take().expect("it is piped"));
-        let mut lines = stdout.lines().map_while(Result::ok);
+    }
+
+    /// Waits for the line that says where the server listens; false if the process ends without.
+    fn has_address(&mut self) -> bool {
+        let stdout = self.process.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.strip_prefix("http://").map(str::to_owned));
-        // Built first, so that a failed start is cleaned up and its log printed.
-        let mut server = Self {
-            process,
-            address: String::new(),
-            log,
-            folder: None,
-        };
-        server.address = address?;
-        Some(server)
+        address.map(|address| self.address = address).is_some()
     }
 
     /// Connects a client to `/ws` followed by `path`.
