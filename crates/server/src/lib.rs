@@ -44,6 +44,7 @@
 mod board;
 mod config;
 mod http;
+mod log_limit;
 mod rate_limit;
 mod rooms;
 mod ws;

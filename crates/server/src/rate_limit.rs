@@ -1,10 +1,7 @@
 //! Rate limits.
 
 use core::time::Duration;
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
 /// A sustained rate and a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,28 +80,6 @@ impl TokenBucket {
 }
 
 /// The time of a [`TokenBucket`].
-pub(crate) fn nanos_since(origin: Instant) -> u64 {
-    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Limits log lines that clients can cause at will.
-pub(crate) struct LogLimiter {
-    since: Instant,
-    bucket: Mutex<TokenBucket>,
-}
-
-impl LogLimiter {
-    /// One line a second, bursts of ten.
-    pub(crate) fn new() -> Self {
-        Self {
-            since: Instant::now(),
-            bucket: Mutex::new(TokenBucket::new(Rate::new(1, 10))),
-        }
-    }
-
-    /// Whether to log this line.
-    pub(crate) fn allows(&self) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.try_consume(nanos_since(self.since))
-    }
+pub(crate) fn nanos_since(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     http::RoomSummary,
+    log_limit::KeyedLogLimiter,
     rooms::{
         Busy, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
@@ -42,6 +43,13 @@ pub(crate) struct BoardRooms {
     pending_joins: VecDeque<PendingJoin>,
     is_established: bool,
     is_stopping: bool,
+    log: BoardLog,
+}
+
+/// Limits of the lines that clients, and rooms that end again and again, can cause at will.
+struct BoardLog {
+    opened_rooms: KeyedLogLimiter,
+    closed_rooms: KeyedLogLimiter,
 }
 
 struct BoardRoom {
@@ -78,6 +86,10 @@ impl BoardRooms {
             pending_joins: VecDeque::new(),
             is_established: false,
             is_stopping: false,
+            log: BoardLog {
+                opened_rooms: KeyedLogLimiter::new(),
+                closed_rooms: KeyedLogLimiter::new(),
+            },
         }
     }
 
@@ -209,10 +221,14 @@ impl BoardRooms {
 
     fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
         if self.key(number).is_some() {
-            log::warn!("the board has opened room number {number} twice");
+            if let Some(permit) = self.log.opened_rooms.permit(number) {
+                log::warn!("the board has opened room number {number} twice{permit}");
+            }
             self.on_closed(number, None);
         }
-        log::info!("the board has the room {:?}", Escaped::new(id));
+        if let Some(permit) = self.log.opened_rooms.permit(id) {
+            log::info!("the board has the room {:?}{permit}", Escaped::new(id));
+        }
         let key = RoomKey::from_bits(self.next_key);
         self.next_key += 1;
         self.rooms.push(BoardRoom {
@@ -232,11 +248,13 @@ impl BoardRooms {
             Some(fault) => (1011, fault),
             None => (1001, "the room is closed"),
         };
-        log::info!(
-            "the board closed the room {:?}: {}",
-            Escaped::new(&id),
-            Escaped::new(reason)
-        );
+        if let Some(permit) = self.log.closed_rooms.permit(&id) {
+            log::info!(
+                "the board closed the room {:?}: {}{permit}",
+                Escaped::new(&id),
+                Escaped::new(reason)
+            );
+        }
         self.pending_joins.retain(|join| join.room != key);
         self.clients.close_room(key, code, reason);
     }

@@ -10,7 +10,8 @@ use crate::{
         routes::App,
         throttled_stream::{ThrottledStream, lingering_close},
     },
-    rate_limit::{LogLimiter, Rate, TokenBucket},
+    log_limit::LogLimiter,
+    rate_limit::{Rate, TokenBucket},
     rooms::worker_pool::WorkerPool,
 };
 use core::{
@@ -92,8 +93,11 @@ impl Acceptor {
             match self.limiter.admit(address.ip()) {
                 Ok(permit) => self.serve_connection(stream, address, permit, is_stopping.clone()),
                 Err(rejection) => {
-                    if self.log.allows() {
-                        log::warn!("rejected a connection of {address}: {}", rejection.reason);
+                    if let Some(permit) = self.log.permit() {
+                        log::warn!(
+                            "rejected a connection of {address}: {}{permit}",
+                            rejection.reason
+                        );
                     }
                     self.reject(stream, rejection);
                 }
@@ -114,10 +118,12 @@ impl Acceptor {
                 // It has ended before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    if self.log.allows() {
+                    if let Some(permit) = self.log.permit() {
                         match OpenFilesLimit::of(&error) {
-                            Some(limit) => log::error!("cannot accept connections: {limit}"),
-                            None => log::error!("cannot accept connections: {error}"),
+                            Some(limit) => {
+                                log::error!("cannot accept connections: {limit}{permit}");
+                            }
+                            None => log::error!("cannot accept connections: {error}{permit}"),
                         }
                     }
                     sleep(PAUSE).await;

@@ -12,7 +12,7 @@ use crate::{
         headers::single,
         response::{self, Refusal},
     },
-    rate_limit::LogLimiter,
+    log_limit::LogLimiter,
 };
 use core::str::FromStr;
 use hyper::{
@@ -118,8 +118,8 @@ impl Origins {
 
     fn forbid(&self, whose: &str, what: &str, name: &str) -> Refusal {
         let name = Escaped::new(name).at_most(200);
-        if self.log.allows() {
-            log::info!("rejected {whose} {what} {name:?}; `--allow-origin` allows it");
+        if let Some(permit) = self.log.permit() {
+            log::info!("rejected {whose} {what} {name:?}; `--allow-origin` allows it{permit}");
         }
         let message = format!("the {what} {name:?} is not allowed\n");
         response::refusal(StatusCode::FORBIDDEN, message)

@@ -3,7 +3,7 @@
 use crate::{
     config::ServerConfig,
     http::RoomSummary,
-    rate_limit::LogLimiter,
+    log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
         Busy, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
@@ -41,8 +41,13 @@ pub(super) struct HostedRooms {
     queues: HashMap<RoomKey, InboxQueue>,
     /// Set at shutdown: when to stop even if rooms still have work.
     stop_at: Option<Instant>,
-    /// For rooms that cannot be opened, which clients may try at will.
-    log: LogLimiter,
+    log: RoomsLog,
+}
+
+/// Limits of the lines that clients and guests can cause at will.
+struct RoomsLog {
+    rejected: LogLimiter,
+    failed: KeyedLogLimiter,
 }
 
 /// What a worker needs to open rooms.
@@ -125,7 +130,10 @@ impl HostedRooms {
             untrimmed: VecDeque::new(),
             queues: HashMap::new(),
             stop_at: None,
-            log: LogLimiter::new(),
+            log: RoomsLog {
+                rejected: LogLimiter::new(),
+                failed: KeyedLogLimiter::new(),
+            },
         }
     }
 
@@ -191,9 +199,9 @@ impl HostedRooms {
             _ => 1011,
         };
         let reason = WithSources(error);
-        if self.log.allows() {
+        if let Some(permit) = self.log.rejected.permit() {
             let id = Escaped::new(id).at_most(256);
-            log::warn!("cannot open room {id:?}: {reason}");
+            log::warn!("cannot open room {id:?}: {reason}{permit}");
         }
         JoinRejection::new(code, reason.to_string())
     }
@@ -326,7 +334,9 @@ impl HostedRooms {
             let (code, reason) = match &room.fault {
                 Some(fault) => {
                     let fault = WithSources(fault);
-                    log::warn!("closed room {:?}: {fault}", Escaped::new(&room.id));
+                    if let Some(permit) = self.log.failed.permit(&room.id) {
+                        log::warn!("closed room {:?}: {fault}{permit}", Escaped::new(&room.id));
+                    }
                     match room.stats.faults {
                         0 | 1 => (1011, fault.to_string()),
                         faults => (1011, format!("after {faults} faults: {fault}")),
