@@ -61,6 +61,7 @@ use crate::{
     rooms::worker_pool::{WorkerEnds, WorkerPool},
 };
 use core::{future::Future, pin::pin, time::Duration};
+use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{sync::oneshot, time::sleep};
 
@@ -68,6 +69,7 @@ use tokio::{sync::oneshot, time::sleep};
 pub struct Server {
     acceptor: Acceptor,
     addresses: Vec<SocketAddr>,
+    module_name: String,
     workers: Arc<WorkerPool>,
     ends: WorkerEnds,
 }
@@ -111,6 +113,7 @@ impl Server {
         Ok(Self {
             acceptor: Acceptor::new(listeners, &config, workers.clone())?,
             addresses,
+            module_name: config.module_name,
             workers,
             ends,
         })
@@ -134,10 +137,21 @@ impl Server {
         const REQUEST_GRACE: Duration = Duration::from_secs(1);
         let Self {
             acceptor,
+            addresses,
+            module_name,
             workers,
             mut ends,
-            ..
         } = self;
+        log::info!(
+            "serving {} (ABI {}) on {}",
+            Escaped::new(&module_name),
+            workers.abi(),
+            addresses
+                .iter()
+                .map(SocketAddr::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
         let (stop_accepting, accepting) = oneshot::channel::<()>();
         let mut serving = pin!(acceptor.serve(async move {
             let _ = accepting.await;
@@ -148,6 +162,7 @@ impl Server {
             () = &mut serving => {}
             ended = ends.wait() => return ended,
         }
+        log::info!("stopping");
         drop(stop_accepting);
         workers.stop();
         let stopped = async {
@@ -156,9 +171,11 @@ impl Server {
             sleep(REQUEST_GRACE).await;
             Ok(())
         };
-        tokio::select! {
+        let stopped = tokio::select! {
             stopped = stopped => stopped,
             () = &mut serving => ends.wait().await,
-        }
+        };
+        log::info!("stopped");
+        stopped
     }
 }

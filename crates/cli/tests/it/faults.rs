@@ -30,6 +30,16 @@ async fn by_default_the_room_closes() {
         reason.contains("`message`") && !reason.contains("after"),
         "{reason}"
     );
+    // It is gone, and why can still be asked.
+    let list = server.get("/rooms").await.body;
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(list["rooms"], serde_json::json!([]));
+    assert_eq!(list["failed"][0]["id"], "r");
+    assert_eq!(list["failed"][0]["fault"], reason);
+    // A new room of that id is another.
+    let mut client = server.join("/r").await;
+    client.expect("hello").await;
+    assert_eq!(server.room("r").await.expect("it is open")["faults"], 0);
 }
 
 #[tokio::test]

@@ -4,8 +4,9 @@ use crate::{
     http::RoomSummary,
     log_limit::KeyedLogLimiter,
     rooms::{
-        Busy, JoinRejection, REPLACED, Rooms, STOPPING,
+        Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
+        handover::Listing,
     },
     ws::connection::{ConnectionKey, message_cost},
 };
@@ -43,6 +44,7 @@ pub(crate) struct BoardRooms {
     pending_joins: VecDeque<PendingJoin>,
     is_established: bool,
     is_stopping: bool,
+    failed: FailedRooms,
     log: BoardLog,
 }
 
@@ -86,6 +88,7 @@ impl BoardRooms {
             pending_joins: VecDeque::new(),
             is_established: false,
             is_stopping: false,
+            failed: FailedRooms::default(),
             log: BoardLog {
                 opened_rooms: KeyedLogLimiter::new(),
                 closed_rooms: KeyedLogLimiter::new(),
@@ -245,7 +248,10 @@ impl BoardRooms {
         };
         let BoardRoom { key, id, .. } = self.rooms.remove(index);
         let (code, reason) = match fault {
-            Some(fault) => (1011, fault),
+            Some(fault) => {
+                self.failed.push(&id, fault, Instant::now());
+                (1011, fault)
+            }
             None => (1001, "the room is closed"),
         };
         if let Some(permit) = self.log.closed_rooms.permit(&id) {
@@ -376,10 +382,13 @@ impl Rooms for BoardRooms {
         }
     }
 
-    fn summaries(&self) -> Vec<RoomSummary> {
+    fn list(&self) -> Listing {
         let summary =
             |room: &BoardRoom| RoomSummary::remote(&room.id, self.clients.count(room.key));
-        self.rooms.iter().map(summary).collect()
+        Listing {
+            rooms: self.rooms.iter().map(summary).collect(),
+            failed: self.failed.list(Instant::now()),
+        }
     }
 
     fn stop(&mut self) {

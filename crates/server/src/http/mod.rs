@@ -14,4 +14,7 @@ mod routes;
 mod throttled_stream;
 pub(crate) mod websocket;
 
-pub(crate) use self::{admission::ConnectionPermit, rooms_endpoint::RoomSummary};
+pub(crate) use self::{
+    admission::ConnectionPermit,
+    rooms_endpoint::{FailedRoom, RoomSummary},
+};

@@ -2,6 +2,7 @@
 
 use crate::http::response::{self, Response};
 use bytes::Bytes;
+use core::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use stateroom_wasmi_host::{Clock, Host, Room, Transport, WithSources};
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,6 +18,31 @@ pub(super) struct RoomList {
     pub(super) abi: String,
     /// Ordered by id.
     pub(super) rooms: Vec<RoomSummary>,
+    /// Rooms that failed in the last minutes, latest first.
+    pub(super) failed: Vec<FailedRoom>,
+}
+
+/// A room that is gone since its guest failed.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct FailedRoom {
+    id: String,
+    fault: String,
+    pub(crate) seconds_ago: u64,
+}
+
+impl FailedRoom {
+    pub(crate) fn new(id: &str, fault: String) -> Self {
+        Self {
+            id: id.into(),
+            fault,
+            seconds_ago: 0,
+        }
+    }
+
+    pub(crate) fn of_age(mut self, age: Duration) -> Self {
+        self.seconds_ago = age.as_secs();
+        self
+    }
 }
 
 /// One room.

@@ -9,7 +9,7 @@ use crate::{
         rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
         websocket::shake_hands,
     },
-    rooms::worker_pool::WorkerPool,
+    rooms::{handover::Listing, worker_pool::WorkerPool},
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -122,10 +122,12 @@ impl App {
             let reason = "too many concurrent room listings\n";
             return response::text(StatusCode::SERVICE_UNAVAILABLE, reason);
         };
+        let Listing { rooms, failed } = self.workers.list().await;
         let list = RoomList {
             module: self.module_name.clone(),
             abi: self.workers.abi(),
-            rooms: self.workers.list().await,
+            rooms,
+            failed,
         };
         list.into_response(permit)
     }

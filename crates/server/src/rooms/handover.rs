@@ -1,6 +1,6 @@
 //! What the rest of the server tells a worker.
 
-use crate::http::{ConnectionPermit, RoomSummary};
+use crate::http::{ConnectionPermit, FailedRoom, RoomSummary};
 use bytes::Bytes;
 use std::net::{SocketAddr, TcpStream};
 use tokio::sync::oneshot;
@@ -19,10 +19,17 @@ pub(crate) struct NewConnection {
     pub(crate) token: Option<Box<str>>,
 }
 
+/// The rooms of a worker, or of all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) rooms: Vec<RoomSummary>,
+    pub(crate) failed: Vec<FailedRoom>,
+}
+
 /// A message to a worker.
 pub(crate) enum Command {
     Connect(NewConnection),
-    List(oneshot::Sender<Vec<RoomSummary>>),
+    List(oneshot::Sender<Listing>),
     /// Handle what has come, close all clients, and end.
     Stop,
 }

@@ -5,8 +5,9 @@ use crate::{
     http::RoomSummary,
     log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
-        Busy, JoinRejection, REPLACED, Rooms, STOPPING,
+        Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
+        handover::Listing,
         inbox_queue::{InboxQueue, events_handled},
         worker::Worker,
     },
@@ -26,6 +27,7 @@ use std::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::yield_now,
+    time,
 };
 
 /// The rooms of a worker.
@@ -39,6 +41,7 @@ pub(super) struct HostedRooms {
     untrimmed: VecDeque<(Instant, RoomKey)>,
     /// Only rooms with events in their inbox or waiting for it have an entry.
     queues: HashMap<RoomKey, InboxQueue>,
+    failed: FailedRooms,
     /// Set at shutdown: when to stop even if rooms still have work.
     stop_at: Option<Instant>,
     log: RoomsLog,
@@ -129,6 +132,7 @@ impl HostedRooms {
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
             queues: HashMap::new(),
+            failed: FailedRooms::default(),
             stop_at: None,
             log: RoomsLog {
                 rejected: LogLimiter::new(),
@@ -337,10 +341,12 @@ impl HostedRooms {
                     if let Some(permit) = self.log.failed.permit(&room.id) {
                         log::warn!("closed room {:?}: {fault}{permit}", Escaped::new(&room.id));
                     }
-                    match room.stats.faults {
-                        0 | 1 => (1011, fault.to_string()),
-                        faults => (1011, format!("after {faults} faults: {fault}")),
-                    }
+                    let reason = match room.stats.faults {
+                        0 | 1 => fault.to_string(),
+                        faults => format!("after {faults} faults: {fault}"),
+                    };
+                    self.failed.push(&room.id, &reason, time::Instant::now());
+                    (1011, reason)
                 }
                 None => {
                     log::debug!("closed room {:?}", Escaped::new(&room.id));
@@ -419,8 +425,11 @@ impl Rooms for HostedRooms {
         }
     }
 
-    fn summaries(&self) -> Vec<RoomSummary> {
-        RoomSummary::of_all(&self.host)
+    fn list(&self) -> Listing {
+        Listing {
+            rooms: RoomSummary::of_all(&self.host),
+            failed: self.failed.list(time::Instant::now()),
+        }
     }
 
     fn stop(&mut self) {

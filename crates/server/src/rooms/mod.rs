@@ -2,6 +2,7 @@
 
 mod client_counts;
 pub(crate) mod clients;
+mod failed_rooms;
 pub(crate) mod handover;
 mod hosted;
 mod inbox_queue;
@@ -9,8 +10,13 @@ mod tokens;
 pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
-use crate::{http::RoomSummary, rooms::clients::Clients, ws::connection::ConnectionKey};
+use crate::{
+    rooms::{clients::Clients, handover::Listing},
+    ws::connection::ConnectionKey,
+};
 use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey};
+
+pub(crate) use self::failed_rooms::FailedRooms;
 
 /// Rooms that connections join: those of a host, or those of a board.
 pub(crate) trait Rooms: 'static {
@@ -35,7 +41,7 @@ pub(crate) trait Rooms: 'static {
     /// Removes a client whose connection has ended.
     fn leave(&mut self, member: (RoomKey, ClientId));
 
-    fn summaries(&self) -> Vec<RoomSummary>;
+    fn list(&self) -> Listing;
 
     /// Begins to stop: refuses whatever comes from now on.
     fn stop(&mut self);

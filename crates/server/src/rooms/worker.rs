@@ -139,7 +139,7 @@ impl<R: Rooms> Worker<R> {
                         }
                     });
                 }
-                Command::List(reply) => drop(reply.send(self.rooms.borrow().summaries())),
+                Command::List(reply) => drop(reply.send(self.rooms.borrow().list())),
                 // Connections whose handshake was under way still come, and are told why they are closed.
                 Command::Stop => self.stop(),
             }

@@ -2,10 +2,9 @@
 
 use crate::{
     config::{ServeError, ServerConfig},
-    http::RoomSummary,
     rooms::{
         clients::ClientLimits,
-        handover::{Command, NewConnection},
+        handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
         worker::{self, WorkerHandle},
     },
@@ -100,17 +99,20 @@ impl WorkerPool {
         let _ = self.workers[index as usize].send(Command::Connect(connection));
     }
 
-    /// All rooms, ordered by id.
-    pub(crate) async fn list(&self) -> Vec<RoomSummary> {
-        let mut rooms = Vec::new();
+    /// All rooms, ordered by id, and those that failed lately, latest first.
+    pub(crate) async fn list(&self) -> Listing {
+        let mut all = Listing::default();
         for worker in &self.workers {
-            let (reply, summaries) = oneshot::channel();
+            let (reply, listing) = oneshot::channel();
             if worker.send(Command::List(reply)).is_ok() {
-                rooms.extend(summaries.await.unwrap_or_default());
+                let Listing { rooms, failed } = listing.await.unwrap_or_default();
+                all.rooms.extend(rooms);
+                all.failed.extend(failed);
             }
         }
-        rooms.sort_unstable_by(|a: &RoomSummary, b| a.id.cmp(&b.id));
-        rooms
+        all.rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        all.failed.sort_by_key(|room| room.seconds_ago);
+        all
     }
 
     /// Lets each worker handle its queued events, close its clients, and end.
