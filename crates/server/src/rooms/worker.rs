@@ -23,12 +23,12 @@ use core::{
     time::Duration,
 };
 use stateroom_wasmi_host::MessagePayload;
-use std::{io, rc::Rc, thread};
+use std::{io, panic::resume_unwind, rc::Rc, thread};
 use tokio::{
     net::TcpStream,
-    runtime,
+    runtime::{self, LocalOptions},
     sync::{Notify, mpsc, oneshot},
-    task::{LocalSet, coop, spawn_local},
+    task::{coop, spawn_local},
     time::{Instant, sleep, sleep_until},
 };
 use tungstenite::Message;
@@ -55,18 +55,25 @@ pub(super) struct WorkerHandle {
 
 /// Starts a thread with a worker. `open` makes its rooms there, and `run` runs them until they have
 /// stopped. The thread ends when all of its connections have.
-pub(super) fn start<R: Rooms, F: Future<Output = ()>>(
+pub(super) fn start<R: Rooms, F: Future<Output = ()> + 'static>(
     name: String,
     options: ConnectionOptions,
     open: impl FnOnce() -> R + Send + 'static,
     run: impl FnOnce(Rc<Worker<R>>) -> F + Send + 'static,
 ) -> io::Result<WorkerHandle> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let (commands, receiver) = mpsc::unbounded_channel();
     let (end, ended) = oneshot::channel();
+    let (start, started) = std::sync::mpsc::channel();
     thread::Builder::new().name(name).spawn(move || {
+        // It belongs to the thread that makes it.
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(start.send(Err(error))),
+        };
+        let _ = start.send(Ok(()));
         let worker = Rc::new(Worker {
             rooms: RefCell::new(open()),
             options,
@@ -75,11 +82,15 @@ pub(super) fn start<R: Rooms, F: Future<Output = ()>>(
             connections: Cell::new(0),
             empty: Notify::new(),
         });
-        LocalSet::new().block_on(&runtime, async {
+        runtime.block_on(async {
             spawn_local(worker.clone().receive(receiver));
             spawn_local(worker.clone().report());
+            // A task of its own, since the runtime wakes the one that it blocks on by a system call.
             // Its turns are bounded by themselves.
-            coop::unconstrained(run(worker.clone())).await;
+            let rooms = spawn_local(coop::unconstrained(run(worker.clone())));
+            if let Err(panic) = rooms.await {
+                resume_unwind(panic.into_panic());
+            }
             while worker.connections.get() > 0 {
                 worker.empty.notified().await;
             }
@@ -87,6 +98,7 @@ pub(super) fn start<R: Rooms, F: Future<Output = ()>>(
         });
         let _ = end.send(());
     })?;
+    started.recv().map_err(io::Error::other)??;
     Ok(WorkerHandle { commands, ended })
 }
 
@@ -188,6 +200,7 @@ impl<R: Rooms> Worker<R> {
             key
         });
         self.work.notify_one();
+        let served = Served { worker: self, key };
         let mut timer = pin!(sleep_until(Instant::now()));
         let end = poll_fn(|cx| {
             loop {
@@ -205,15 +218,7 @@ impl<R: Rooms> Worker<R> {
             }
         })
         .await;
-        let connection = self.with(|rooms| {
-            if let Some(member) = rooms.clients().get(key).and_then(|left| left.member) {
-                rooms.leave(member);
-            }
-            rooms.clients().counts.count_end(&end);
-            rooms.clients().remove(key)
-        });
-        self.work.notify_one();
-        if let Some(connection) = connection {
+        if let Some(connection) = served.end(&end) {
             // Boxed, so that open connections need no memory for it.
             Box::pin(close(connection, end)).await;
         }
@@ -321,4 +326,35 @@ impl<R: Rooms> Worker<R> {
             }
         }
     }
+}
+
+/// A connection that is served. When it is dropped, the client leaves its room, also if its task panics.
+struct Served<'w, R: Rooms> {
+    worker: &'w Worker<R>,
+    key: ConnectionKey,
+}
+
+impl<R: Rooms> Served<'_, R> {
+    /// Takes the connection, which is about to be closed.
+    fn end(self, end: &End) -> Option<Connection> {
+        self.worker.with(|rooms| {
+            rooms.clients().counts.count_end(end);
+            leave(rooms, self.key)
+        })
+    }
+}
+
+impl<R: Rooms> Drop for Served<'_, R> {
+    fn drop(&mut self) {
+        self.worker.with(|rooms| leave(rooms, self.key));
+        self.worker.work.notify_one();
+    }
+}
+
+/// Removes a connection, and its client from its room.
+fn leave<R: Rooms>(rooms: &mut R, key: ConnectionKey) -> Option<Connection> {
+    if let Some(member) = rooms.clients().get(key)?.member {
+        rooms.leave(member);
+    }
+    rooms.clients().remove(key)
 }
