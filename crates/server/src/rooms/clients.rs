@@ -6,13 +6,16 @@ use crate::{
         client_counts::ClientCounts,
         tokens::{TokenHasher, Tokens},
     },
-    ws::connection::{Connection, ConnectionKey},
+    ws::{
+        connection::{Connection, ConnectionKey},
+        send_queue::{QueuedBytes, SharedFrame},
+    },
 };
 use core::convert::Infallible;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 use stateroom_wasmi_host::{ClientId, OutputMessage, RoomKey, SendError, Transport};
-use std::{cell::Cell, collections::VecDeque, rc::Rc};
+use std::collections::VecDeque;
 use tokio::time::Instant;
 
 /// The connections of a worker and the clients of its rooms, as their transport.
@@ -22,7 +25,7 @@ pub(crate) struct Clients {
     hasher: TokenHasher,
     limits: ClientLimits,
     /// Bytes in the queues of all connections, also of those that are closing.
-    queued: Rc<Cell<usize>>,
+    queued: QueuedBytes,
     /// Connections with something new in their queues.
     dirty: VecDeque<ConnectionKey>,
     /// Clients that were disconnected for their queues; their rooms get a disconnect.
@@ -75,6 +78,10 @@ const COST_OF_CLIENT: u64 = 4;
 const COST_OF_SEND: u64 = 150;
 const BYTES_PER_FUEL: u64 = 16;
 
+/// From this length on, a message for several clients is kept once for all of them. Shorter ones are
+/// copied, so that they are sent together with others.
+const SHARED_BYTES: usize = 4 << 10;
+
 impl Clients {
     pub(crate) fn new(limits: ClientLimits) -> Self {
         Self {
@@ -82,7 +89,7 @@ impl Clients {
             rooms: HashMap::new(),
             hasher: TokenHasher::default(),
             limits,
-            queued: Rc::default(),
+            queued: QueuedBytes::default(),
             dirty: VecDeque::new(),
             too_slow: Vec::new(),
             counts: ClientCounts::default(),
@@ -91,7 +98,7 @@ impl Clients {
     }
 
     /// The counter of bytes in all queues.
-    pub(crate) fn queued(&self) -> Rc<Cell<usize>> {
+    pub(crate) fn queued(&self) -> QueuedBytes {
         self.queued.clone()
     }
 
@@ -255,6 +262,8 @@ impl Transport for Clients {
             return Ok(());
         };
         let copy_cost = output.payload.len() as u64 / BYTES_PER_FUEL;
+        let is_shared = output.payload.len() >= SHARED_BYTES && clients.connected.len() > 1;
+        let mut shared = None;
         let mut i = 0;
         while let Some(client) = clients.connected.get(i) {
             self.cost += COST_OF_CLIENT;
@@ -266,8 +275,18 @@ impl Transport for Clients {
                     continue;
                 }
             };
-            self.cost += COST_OF_SEND + copy_cost;
-            if connection.queue.push(output.payload).is_ok() {
+            self.cost += COST_OF_SEND;
+            let pushed = if is_shared {
+                let frame = shared.get_or_insert_with(|| {
+                    self.cost += copy_cost;
+                    SharedFrame::new(output.payload, self.queued.clone())
+                });
+                connection.queue.push_shared(frame)
+            } else {
+                self.cost += copy_cost;
+                connection.queue.push(output.payload)
+            };
+            if pushed.is_ok() {
                 if !connection.is_dirty {
                     connection.is_dirty = true;
                     self.dirty.push_back(client.connection);

@@ -7,17 +7,16 @@ use crate::{
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
         message_reader::{MessageReader, ReadEnd, Received, close_frame},
-        send_queue::{QueueLimits, SendQueue},
+        send_queue::{QueueLimits, QueuedBytes, SendQueue},
     },
 };
 use core::{
-    cell::Cell,
     pin::Pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 use stateroom_wasmi_host::{ClientId, RoomKey};
-use std::{io, rc::Rc};
+use std::io;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -136,7 +135,7 @@ impl Connection {
         sequence: u64,
         permit: ConnectionPermit,
         options: ConnectionOptions,
-        total_queued: Rc<Cell<usize>>,
+        total_queued: QueuedBytes,
     ) -> Self {
         let now = Instant::now();
         Self {

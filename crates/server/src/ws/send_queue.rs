@@ -1,9 +1,10 @@
 //! The bounded queue of what is sent to one client, already encoded.
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{BufMut, BytesMut};
 use stateroom_wasmi_host::MessagePayload;
 use std::{
     cell::Cell,
+    collections::VecDeque,
     io::{self, Write},
     rc::Rc,
 };
@@ -23,14 +24,38 @@ pub(crate) struct QueueLimits {
 /// each time.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
-    frames: BytesMut,
-    /// How many of them wait, the one that was sent in part included.
-    count: usize,
-    /// Where in `frames` the first frame begins of which nothing was sent.
+    chunks: VecDeque<Chunk>,
+    /// How many bytes of the first chunk were sent.
+    sent: usize,
+    /// Where in the first chunk the first frame begins of which nothing was sent.
     unsent_at: usize,
+    /// Bytes of all chunks that were not sent.
+    bytes: usize,
+    /// How many frames wait, the one that was sent in part included.
+    frames: usize,
     limits: QueueLimits,
     /// Bytes in all queues of the worker.
-    total: Rc<Cell<usize>>,
+    total: QueuedBytes,
+    /// An empty buffer for the next frames.
+    spare: BytesMut,
+}
+
+/// The bytes in all queues of a worker, where those that several queues share count once.
+pub(crate) type QueuedBytes = Rc<Cell<usize>>;
+
+#[derive(Debug)]
+enum Chunk {
+    /// Some frames.
+    Own(BytesMut),
+    /// One frame, which other queues have, too.
+    Shared(Rc<SharedFrame>),
+}
+
+/// A frame for many clients.
+#[derive(Debug)]
+pub(crate) struct SharedFrame {
+    bytes: BytesMut,
+    total: QueuedBytes,
 }
 
 /// The queue has no space for a message.
@@ -38,107 +63,162 @@ pub(crate) struct SendQueue {
 pub(crate) struct QueueFull;
 
 impl SendQueue {
-    pub(crate) fn new(limits: QueueLimits, total: Rc<Cell<usize>>) -> Self {
+    pub(crate) fn new(limits: QueueLimits, total: QueuedBytes) -> Self {
         Self {
-            frames: BytesMut::new(),
-            count: 0,
+            chunks: VecDeque::new(),
+            sent: 0,
             unsent_at: 0,
+            bytes: 0,
+            frames: 0,
             limits,
             total,
+            spare: BytesMut::new(),
         }
     }
 
-    /// Queues a message, in a frame of its own. Into an empty queue, any length may.
+    /// Queues a message, in a frame of its own.
     pub(crate) fn push(&mut self, payload: MessagePayload<'_>) -> Result<(), QueueFull> {
-        let bytes = payload.as_bytes();
-        let fits = self.count < self.limits.messages
-            && self.frames.len().saturating_add(bytes.len()) <= self.limits.bytes;
-        if !fits && !self.is_empty() {
-            return Err(QueueFull);
-        }
-        let header = FrameHeader {
-            opcode: OpCode::Data(match payload {
-                MessagePayload::Text(_) => Data::Text,
-                MessagePayload::Bytes(_) => Data::Binary,
-            }),
-            ..FrameHeader::default()
-        };
-        let before = self.frames.len();
-        self.frames
-            .reserve(header.len(bytes.len() as u64) + bytes.len());
-        // Writing to memory does not fail.
-        let _ = header.format(bytes.len() as u64, &mut (&mut self.frames).writer());
-        self.frames.extend_from_slice(bytes);
-        self.count += 1;
-        self.total
-            .set(self.total.get() + self.frames.len() - before);
+        self.check_space(payload.len())?;
+        let before = self.last_own().len();
+        encode(payload, self.last_own());
+        let added = self.last_own().len() - before;
+        self.total.set(self.total.get() + added);
+        self.count_frame(added);
         Ok(())
+    }
+
+    /// Queues a message that others are sent, too.
+    pub(crate) fn push_shared(&mut self, frame: &Rc<SharedFrame>) -> Result<(), QueueFull> {
+        self.check_space(frame.bytes.len())?;
+        self.chunks.push_back(Chunk::Shared(frame.clone()));
+        self.count_frame(frame.bytes.len());
+        Ok(())
+    }
+
+    /// Into an empty queue, any length may.
+    fn check_space(&self, bytes: usize) -> Result<(), QueueFull> {
+        let fits = self.frames < self.limits.messages
+            && self.bytes.saturating_add(bytes) <= self.limits.bytes;
+        if fits || self.is_empty() {
+            Ok(())
+        } else {
+            Err(QueueFull)
+        }
+    }
+
+    fn count_frame(&mut self, bytes: usize) {
+        self.frames += 1;
+        self.bytes += bytes;
+    }
+
+    /// The buffer to which the next frame is appended.
+    fn last_own(&mut self) -> &mut BytesMut {
+        if !matches!(self.chunks.back(), Some(Chunk::Own(_))) {
+            let spare = core::mem::take(&mut self.spare);
+            self.chunks.push_back(Chunk::Own(spare));
+        }
+        match self.chunks.back_mut() {
+            Some(Chunk::Own(bytes)) => bytes,
+            _ => unreachable!("it was pushed above"),
+        }
     }
 
     /// The bytes to send next; empty if nothing is queued.
     pub(crate) fn unsent(&self) -> &[u8] {
-        &self.frames
+        match self.chunks.front() {
+            Some(chunk) => &chunk.bytes()[self.sent..],
+            None => &[],
+        }
     }
 
-    /// Removes bytes that were sent.
+    /// Removes bytes that were sent, which are no more than [`unsent`](Self::unsent) returned.
     pub(crate) fn sent(&mut self, bytes: usize) {
-        /// What an empty queue keeps of its buffer.
-        const KEPT_BYTES: usize = 1 << 10;
-        while self.unsent_at < bytes {
+        self.sent += bytes;
+        self.bytes -= bytes;
+        while self.unsent_at < self.sent {
             self.skip_frame();
         }
-        self.unsent_at -= bytes;
-        self.total.set(self.total.get() - bytes);
-        self.frames.advance(bytes);
-        if self.frames.is_empty() {
-            self.count = 0;
-            if self.frames.capacity() > KEPT_BYTES {
-                self.frames = BytesMut::new();
+        match self.chunks.front_mut() {
+            Some(chunk) if chunk.bytes().len() > self.sent => {}
+            _ => self.remove_first(),
+        }
+    }
+
+    /// Moves `unsent_at` behind the frame that begins there.
+    fn skip_frame(&mut self) {
+        let chunk = self.chunks.front().map_or(&[][..], Chunk::bytes);
+        let mut frames = io::Cursor::new(&chunk[self.unsent_at..]);
+        let bytes = match FrameHeader::parse(&mut frames) {
+            Ok(Some((header, payload))) => header.len(payload) + payload as usize,
+            // The queue has whole frames only.
+            _ => chunk.len() - self.unsent_at,
+        };
+        self.unsent_at += bytes;
+        self.frames = self.frames.saturating_sub(1);
+    }
+
+    /// Removes the first chunk, all of which was sent.
+    fn remove_first(&mut self) {
+        /// What an empty queue keeps of its buffer.
+        const KEPT_BYTES: usize = 1 << 10;
+        self.sent = 0;
+        self.unsent_at = 0;
+        if let Some(Chunk::Own(mut own)) = self.chunks.pop_front() {
+            self.total.set(self.total.get() - own.len());
+            if own.capacity() <= KEPT_BYTES {
+                own.clear();
+                self.spare = own;
             }
         }
     }
 
     /// Discards all frames but one that was sent in part.
     pub(crate) fn discard_unsent(&mut self) {
-        self.total
-            .set(self.total.get() - (self.frames.len() - self.unsent_at));
+        let chunk = self.chunks.front().map_or(&[][..], Chunk::bytes);
         // A copy, so that the rest is freed.
-        self.frames = BytesMut::from(&self.frames[..self.unsent_at]);
-        self.count = usize::from(self.unsent_at > 0);
+        let rest = BytesMut::from(&chunk[self.sent..self.unsent_at]);
+        self.free();
+        self.chunks.clear();
+        self.sent = 0;
+        self.unsent_at = rest.len();
+        self.bytes = rest.len();
+        self.frames = usize::from(!rest.is_empty());
+        self.total.set(self.total.get() + rest.len());
+        if !rest.is_empty() {
+            self.chunks.push_back(Chunk::Own(rest));
+        }
+    }
+
+    /// Counts the chunks of its own no longer.
+    fn free(&self) {
+        let own = self.chunks.iter().map(|chunk| match chunk {
+            Chunk::Own(own) => own.len(),
+            Chunk::Shared(_) => 0,
+        });
+        self.total.set(self.total.get() - own.sum::<usize>());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.bytes == 0
     }
 
+    /// The bytes that are queued, those that are shared included.
     pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+        self.bytes
     }
 
     /// Whether at most half of it is in use.
     pub(crate) fn is_below_half(&self) -> bool {
-        self.count <= self.limits.messages / 2 && self.frames.len() <= self.limits.bytes / 2
-    }
-
-    /// Moves `unsent_at` behind the frame that begins there.
-    fn skip_frame(&mut self) {
-        let mut frames = io::Cursor::new(&self.frames[self.unsent_at..]);
-        let bytes = match FrameHeader::parse(&mut frames) {
-            Ok(Some((header, payload))) => header.len(payload) + payload as usize,
-            // The queue has whole frames only.
-            _ => self.frames.len() - self.unsent_at,
-        };
-        self.unsent_at += bytes;
-        self.count = self.count.saturating_sub(1);
+        self.frames <= self.limits.messages / 2 && self.bytes <= self.limits.bytes / 2
     }
 }
 
 /// Takes control frames, which are bounded by what is read from the client.
 impl Write for SendQueue {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.frames.extend_from_slice(frames);
-        self.count += 1;
+        self.last_own().extend_from_slice(frames);
         self.total.set(self.total.get() + frames.len());
+        self.count_frame(frames.len());
         Ok(frames.len())
     }
 
@@ -149,8 +229,49 @@ impl Write for SendQueue {
 
 impl Drop for SendQueue {
     fn drop(&mut self) {
-        self.total.set(self.total.get() - self.frames.len());
+        self.free();
     }
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(frame) => &frame.bytes,
+        }
+    }
+}
+
+impl SharedFrame {
+    pub(crate) fn new(payload: MessagePayload<'_>, total: QueuedBytes) -> Rc<Self> {
+        let mut bytes = BytesMut::new();
+        encode(payload, &mut bytes);
+        total.set(total.get() + bytes.len());
+        Rc::new(Self { bytes, total })
+    }
+}
+
+impl Drop for SharedFrame {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.bytes.len());
+    }
+}
+
+/// Appends a message, in a frame.
+fn encode(payload: MessagePayload<'_>, to: &mut BytesMut) {
+    let bytes = payload.as_bytes();
+    let header = FrameHeader {
+        opcode: OpCode::Data(match payload {
+            MessagePayload::Text(_) => Data::Text,
+            MessagePayload::Bytes(_) => Data::Binary,
+        }),
+        ..FrameHeader::default()
+    };
+    let length = bytes.len() as u64;
+    to.reserve(header.len(length) + bytes.len());
+    // Writing to memory does not fail.
+    let _ = header.format(length, &mut (&mut *to).writer());
+    to.extend_from_slice(bytes);
 }
 
 #[cfg(test)]
@@ -181,6 +302,42 @@ mod tests {
         assert_eq!(total.get(), 0);
     }
 
+    /// Takes all that is queued, in pieces of this length.
+    fn take_all(queue: &mut SendQueue, piece: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while !queue.is_empty() {
+            let unsent = queue.unsent();
+            let length = unsent.len().min(piece);
+            assert!(length > 0);
+            taken.extend_from_slice(&unsent[..length]);
+            queue.sent(length);
+        }
+        taken
+    }
+
+    #[test]
+    fn shared_frames_keep_their_place_and_count_once() {
+        for piece in 1..12 {
+            let (mut queue, total) = queue(10, 100);
+            let mut other = SendQueue::new(queue.limits, total.clone());
+            let shared = SharedFrame::new("shared".into(), total.clone());
+            for _ in 0..2 {
+                queue.push("a".into()).expect("space");
+                queue.push_shared(&shared).expect("space");
+                queue.push("b".into()).expect("space");
+            }
+            other.push_shared(&shared).expect("space");
+            drop(shared);
+            assert_eq!((queue.len(), total.get()), (2 * (3 + 8 + 3), 8 + 4 * 3));
+            let one = b"\x81\x01a\x81\x06shared\x81\x01b";
+            assert_eq!(take_all(&mut queue, piece), [&one[..], one].concat());
+            assert_eq!((queue.len(), total.get()), (0, 8));
+            assert!(queue.is_below_half());
+            drop(other);
+            assert_eq!(total.get(), 0);
+        }
+    }
+
     #[test]
     fn what_was_sent_in_part_is_sent_whole() {
         for sent in 0..=8 {
@@ -193,7 +350,19 @@ mod tests {
             assert_eq!((sent + queue.len()) % 4, 0, "{sent}");
             assert!(queue.len() < 4, "{sent}");
             assert_eq!(total.get(), queue.len());
+            let rest = take_all(&mut queue, 1);
+            assert_eq!(rest, b"\x81\x02ab\x81\x02cd"[sent..sent + rest.len()]);
+            assert_eq!(total.get(), 0);
         }
+        let (mut queue, total) = queue(10, 100);
+        queue
+            .push_shared(&SharedFrame::new("shared".into(), total.clone()))
+            .expect("space");
+        queue.push("own".into()).expect("space");
+        queue.sent(3);
+        queue.discard_unsent();
+        assert_eq!(queue.unsent(), b"hared");
+        assert_eq!(total.get(), 5);
     }
 
     #[test]
