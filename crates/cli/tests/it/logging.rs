@@ -1,7 +1,7 @@
-//! The log, when standard error is not read, read late, or closed.
+//! The log: what it tells an operator, and when standard error is not read, read late, or closed.
 #![cfg(unix)]
 
-use super::{Client, Server, TempDir, eventually};
+use super::{Client, Server, TempDir, bundled_path, eventually};
 use crate::support::{ENV, guest_0_2};
 use std::{io::Read, process::Command, sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -169,4 +169,40 @@ async fn a_log_that_is_closed_stops_nothing() {
     assert_eq!(server.get("/status").await.body, "ok");
     server.signal("-TERM");
     assert!(server.exited().await.success());
+}
+
+#[tokio::test]
+async fn the_log_tells_an_operator_what_happened_in_sums() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"));
+    // The default level.
+    command
+        .env_remove("RUST_LOG")
+        .env("RUST_LOG_STYLE", "never");
+    let args = ["--workers", "1", "--max-message-bytes", "100"];
+    let mut server = Server::run(command, &bundled_path("echo-c"), &args);
+    let mut long = server.join("").await;
+    long.send("x".repeat(101)).await;
+    assert_eq!(long.closed().await.0, 1009);
+    let mut left = server.join("").await;
+    left.send("hello").await;
+    left.expect("hello").await;
+    left.leave().await;
+    let mut stays = server.join("").await;
+    stays.send("hello").await;
+    stays.expect("hello").await;
+    server
+        .until_room("", "the others have left", |room| {
+            room.is_some_and(|room| room["clients"] == 1)
+        })
+        .await;
+    server.signal("-TERM");
+    assert_eq!(stays.closed().await.0, 1001);
+    assert!(server.exited().await.success());
+    server.until_logged("stopped").await;
+    let log = server.log.lock().expect("not poisoned").clone();
+    let serving = format!("serving echo-c.wasm (ABI 0.2) on {}", server.address);
+    let counts = "worker 0: 3 clients joined, 1 left, closed 1 with 1001, 1 with 1009";
+    for line in [&*serving, "stopping", counts] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
