@@ -12,7 +12,10 @@ use core::time::Duration;
 use std::io;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::{ReadHalf, WriteHalf},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
     time::{Instant, sleep, timeout},
 };
 
@@ -29,23 +32,35 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ends a connection that has left its room. Takes a bounded time, whatever the client does.
 pub(crate) async fn close(connection: Connection, end: End) {
     let Parts {
-        mut stream,
+        stream,
         mut reader,
         mut queue,
         bytes,
         permit: _permit,
     } = connection.into_parts();
-    let is_closed = match end {
+    match end {
         End::Lost => return,
-        End::ByClient => true,
+        End::ByClient => reader.close(None, &mut queue),
         End::ByServer { frame, drain } => {
             if !drain {
                 queue.discard_unsent();
             }
-            reader.close(frame, &mut queue);
-            false
+            reader.close(Some(frame), &mut queue);
         }
-    };
+    }
+    shut_down(stream, reader, queue, bytes).await;
+}
+
+/// Sends what is queued, expects the client's close frame unless nothing more is read, and closes.
+async fn shut_down(
+    mut stream: TcpStream,
+    mut reader: MessageReader,
+    queue: SendQueue,
+    bytes: TokenBucket,
+) {
+    // RFC 6455, 7.1.7: after a violation not even a close frame is read. Often none comes, since the
+    // violation was the client's close frame.
+    let is_over = reader.is_over();
     let (source, sink) = stream.split();
     let mut incoming = Incoming {
         source,
@@ -55,7 +70,7 @@ pub(crate) async fn close(connection: Connection, end: End) {
     let sent = async { timeout(DRAIN_TIMEOUT, send(sink, queue)).await? };
     // The client may take nothing before what it sends is read.
     let closed = async {
-        match is_closed {
+        match is_over {
             true => Ok(()),
             false => {
                 let closed = incoming.read_until_closed(&mut reader);
@@ -120,5 +135,53 @@ impl Incoming<'_> {
             let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
             sleep(self.bytes.consume(now, read as u64)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rate_limit::Rate,
+        ws::{
+            message_reader::ReadEnd,
+            send_queue::{QueueLimits, QueuedBytes},
+        },
+    };
+    use tokio::net::TcpListener;
+
+    /// RFC 6455, 7.1.7. The clock is virtual.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_bad_close_frame_no_other_is_waited_for() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut client = TcpStream::connect(listener.local_addr()?).await?;
+        let (stream, _) = listener.accept().await?;
+        let limits = QueueLimits {
+            messages: 10,
+            bytes: 100,
+        };
+        let mut queue = SendQueue::new(limits, QueuedBytes::default());
+        let mut reader = MessageReader::new(100);
+        // A payload of one byte is no code.
+        let received = reader.read(&mut &[0x88, 0x81, 0, 0, 0, 0, 3][..], &mut queue);
+        let Err(ReadEnd::Violation(frame)) = received else {
+            panic!("{received:?}");
+        };
+        reader.close(Some(frame), &mut queue);
+
+        let start = Instant::now();
+        let bytes = TokenBucket::new(Rate::UNLIMITED);
+        let until_closed = async {
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).await?;
+            drop(client);
+            io::Result::Ok((received, start.elapsed()))
+        };
+        let ((), closed) = tokio::join!(shut_down(stream, reader, queue, bytes), until_closed);
+        let (received, elapsed) = closed?;
+        assert_eq!(received[0], 0x88);
+        assert_eq!(received[2..4], 1002_u16.to_be_bytes());
+        assert!(elapsed < HANDSHAKE_TIMEOUT, "{elapsed:?}");
+        Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! The messages in what a client sends.
 
-use crate::ws::send_queue::SendQueue;
 use std::io::{self, Cursor, Read, Write};
 use tungstenite::{
     Error,
@@ -38,7 +37,7 @@ pub(crate) enum Received {
 /// Why no more messages can be read.
 #[derive(Debug)]
 pub(crate) enum ReadEnd {
-    /// The client closed; the reply is queued.
+    /// The client closed; [`close`](MessageReader::close) queues the reply.
     Closed,
     /// It violates the protocol or a limit; to be closed with this frame.
     Violation(CloseFrame),
@@ -91,11 +90,7 @@ impl MessageReader {
         };
         match self.context.read(&mut io) {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => Ok(Received::Message(message)),
-            Ok(Message::Close(_)) => {
-                // Queues the reply; then it fails, since the connection is closed.
-                let _ = self.context.flush(&mut io);
-                Err(ReadEnd::Closed)
-            }
+            Ok(Message::Close(_)) => Err(ReadEnd::Closed),
             Ok(_) => {
                 // Queues the reply to a ping.
                 self.context.flush(&mut io).map_err(ReadEnd::of)?;
@@ -111,24 +106,34 @@ impl MessageReader {
         }
     }
 
-    /// Queues a close frame, and expects the client's.
-    pub(crate) fn close(&mut self, frame: CloseFrame, queue: &mut SendQueue) {
-        self.send(Message::Close(Some(frame)), queue);
+    /// Whether nothing more is read: the client closed, or violated the protocol or a limit.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
-    /// Queues a ping.
-    pub(crate) fn ping(&mut self, queue: &mut SendQueue) {
-        self.send(Message::Ping(Default::default()), queue);
+    /// Queues a close frame: the reply if the client has closed, and else this one.
+    pub(crate) fn close(&mut self, frame: Option<CloseFrame>, queue: &mut impl Write) {
+        self.send(queue, |context, io| context.close(io, frame));
     }
 
-    fn send(&mut self, message: Message, queue: &mut SendQueue) {
+    /// Queues a ping, unless the client has closed.
+    pub(crate) fn ping(&mut self, queue: &mut impl Write) {
+        let ping = Message::Ping(Default::default());
+        self.send(queue, |context, io| context.write(io, ping));
+    }
+
+    fn send<W: Write>(
+        &mut self,
+        queue: &mut W,
+        send: impl FnOnce(&mut WebSocketContext, &mut FrameIo<'_, '_, W>) -> Result<(), Error>,
+    ) {
         let mut io = FrameIo {
             input: &mut &[][..],
             frame_left: &mut 0,
             replies: queue,
         };
-        // Fails if the connection is closed already.
-        let _ = self.context.write(&mut io, message);
+        // Fails once the connection is closed, also with the reply to the client's close.
+        let _ = send(&mut self.context, &mut io);
     }
 
     /// Notes the length of the frame that begins in `input`; returns false if its header is incomplete.
@@ -244,6 +249,7 @@ mod tests {
                     Ok(other) => received.push(format!("{other:?}")),
                     Err(ReadEnd::Closed) => {
                         received.push("closed".into());
+                        reader.close(None, &mut replies);
                         return (received, replies);
                     }
                     Err(ReadEnd::Violation(close)) => {
@@ -283,6 +289,21 @@ mod tests {
             "hello", "Fragment", "Fragment", "Control", "in parts", "Control", "\u{1}", "closed",
         ];
         check(&input, &expected, b"\x8a\x01?\x88\x02\x03\xe8");
+    }
+
+    /// Nothing is sent before the reply is asked for, and nothing but it.
+    #[test]
+    fn a_close_is_replied_to_when_asked_for() {
+        let input = frame(0x88, b"\x03\xe8bye");
+        let (mut reader, mut replies) = (MessageReader::new(100), Vec::new());
+        let end = reader.read(&mut &input[..], &mut replies);
+        assert!(matches!(end, Err(ReadEnd::Closed)), "{end:?}");
+        assert!(reader.is_over());
+        reader.ping(&mut replies);
+        assert_eq!(replies, b"");
+        reader.close(Some(close_frame(1011, "too late")), &mut replies);
+        reader.close(None, &mut replies);
+        assert_eq!(replies, b"\x88\x05\x03\xe8bye");
     }
 
     #[test]
