@@ -109,15 +109,15 @@ async fn attack(server: SocketAddr, input: &Input<'_>) {
 
 fn push_frame(bytes: &mut Vec<u8>, first_byte: u8, payload: &[u8], false_len: Option<u64>) {
     bytes.push(first_byte);
-    match false_len {
-        Some(len) => {
-            bytes.push(0x80 | 127);
-            bytes.extend(len.to_be_bytes());
-        }
-        None if payload.len() < 126 => bytes.push(0x80 | payload.len() as u8),
-        None => {
+    match false_len.unwrap_or(payload.len() as u64) {
+        short @ 0..126 => bytes.push(0x80 | short as u8),
+        medium @ 126..0x1_0000 => {
             bytes.push(0x80 | 126);
-            bytes.extend((payload.len() as u16).to_be_bytes());
+            bytes.extend((medium as u16).to_be_bytes());
+        }
+        long => {
+            bytes.push(0x80 | 127);
+            bytes.extend(long.to_be_bytes());
         }
     }
     // A mask of zeros: the payload is not changed.
