@@ -54,6 +54,62 @@ async fn a_client_that_closes_gets_a_close_frame_and_its_room_a_disconnect() {
 }
 
 #[tokio::test]
+async fn replies_precede_the_reply_to_a_close() {
+    // Each text takes several slices.
+    let message = "(local $left i32)
+        (local.set $left (i32.const 2000000))
+        (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (call $send_message (local.get 0) (local.get 1) (local.get 2))";
+    let server = Server::guest(&guest_0_2(ENV, &[("message", message)], ""), &[]);
+    let mut client = RawClient::join(&server, "/r").await;
+    for text in ["one", "two", "three"] {
+        client.frame(FINAL | TEXT, text.as_bytes()).await;
+    }
+    client.frame(FINAL | CLOSE, &4000_u16.to_be_bytes()).await;
+    for text in ["one", "two", "three"] {
+        assert_eq!(client.receive().await, (FINAL | TEXT, text.into()));
+    }
+    let close = (FINAL | CLOSE, 4000_u16.to_be_bytes().into());
+    assert_eq!(client.receive().await, close);
+}
+
+#[tokio::test]
+async fn all_that_a_message_causes_precedes_the_reply_to_a_close() {
+    const COUNT: u32 = 2000;
+    // More than a room may send in one turn: each message goes to all clients.
+    let everybody =
+        flood(COUNT).replace("$send_binary (local.get 0)", "$send_binary (i32.const 0)");
+    let server = Server::guest(&everybody, &[]);
+    let _others: [_; 5] = server.join_all("r").await;
+    let mut client = RawClient::join(&server, "/r").await;
+    client.frame(FINAL | TEXT, b"go").await;
+    client.frame(FINAL | CLOSE, &1000_u16.to_be_bytes()).await;
+    for left in (1..=COUNT).rev() {
+        let (first, message) = client.receive().await;
+        assert_eq!(
+            (first, message.len()),
+            (FINAL | BINARY, 1024),
+            "{left} are missing"
+        );
+        assert_eq!(message[..4], left.to_le_bytes());
+    }
+    assert_eq!(client.closed().await, 1000);
+}
+
+#[tokio::test]
+async fn a_client_that_closed_gets_its_reply_when_its_room_fails() {
+    let server = Server::guest(&fragile(), &[]);
+    let mut client = RawClient::join(&server, "/r").await;
+    client.frame(FINAL | TEXT, b"how many").await;
+    client.frame(FINAL | TEXT, b"boom").await;
+    client.frame(FINAL | CLOSE, &4000_u16.to_be_bytes()).await;
+    assert_eq!(client.receive().await, (FINAL | TEXT, "1".into()));
+    assert!([1011, 4000].contains(&client.closed().await));
+    let end = client.0.read(&mut [0]).await;
+    assert_eq!(end.expect("the connection was reset"), 0);
+}
+
+#[tokio::test]
 async fn a_lost_connection_disconnects_the_client() {
     let server = Server::bundled("chat-rust-0.4", &[]);
     let mut a = server.join("/r").await;

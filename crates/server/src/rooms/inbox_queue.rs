@@ -145,9 +145,16 @@ impl InboxQueue {
         }
     }
 
-    /// Takes note of the events that the room has handled; returns false if nothing is left.
+    /// Takes note of the events that the room has handled, and whose outputs were sent; returns false if
+    /// nothing is left.
     pub(super) fn update<C: Clock>(&mut self, host: &mut Host<C, Clients>, room: RoomKey) -> bool {
-        let handled = events_handled(host, room).saturating_sub(self.events_handled);
+        // The outputs of the last one may not all be sent yet.
+        let is_sending = host
+            .room(room)
+            .is_some_and(|room| room.peek_output().is_some());
+        let handled = events_handled(host, room)
+            .saturating_sub(u64::from(is_sending))
+            .saturating_sub(self.events_handled);
         self.events_handled += handled;
         let handled = usize::try_from(handled).unwrap_or(usize::MAX);
         let handled = handled.min(self.in_flight.len());

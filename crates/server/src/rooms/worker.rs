@@ -236,8 +236,13 @@ impl<R: Rooms> Worker<R> {
         if let Some(end) = connection.take_end() {
             return Err(end);
         }
-        self.read(rooms, key, cx, now)?;
+        let read = self.read(rooms, key, cx, now);
         let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+        match read {
+            Ok(()) => {}
+            Err(End::Lost) => return Err(End::Lost),
+            Err(end) => connection.defer_end(end),
+        }
         let deadline = connection.handle_timeout(now);
         connection.flush(now);
         match connection.take_end() {

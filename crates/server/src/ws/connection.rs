@@ -86,6 +86,8 @@ pub(crate) struct Connection {
     /// Whether the room has accepted it, so that its messages are read.
     is_admitted: bool,
     end: Option<End>,
+    /// How it ends when its room has handled what the client has sent.
+    deferred_end: Option<End>,
     waker: Waker,
     /// Counts it as open until it is dropped.
     permit: ConnectionPermit,
@@ -105,7 +107,7 @@ pub(super) struct Parts {
 pub(crate) enum End {
     /// The stream failed.
     Lost,
-    /// The client closed; the reply is queued.
+    /// The client closed. Sends what is queued, and then the reply.
     ByClient,
     /// Sends what is queued if `drain`, and then this frame.
     ByServer { frame: CloseFrame, drain: bool },
@@ -157,6 +159,7 @@ impl Connection {
             member: None,
             is_admitted: false,
             end: None,
+            deferred_end: None,
             waker: Waker::noop().clone(),
             permit,
         }
@@ -197,8 +200,17 @@ impl Connection {
         self.close(1013, reason, false);
     }
 
+    /// Requests the end for when the room has handled what the client has sent before, so that the client
+    /// gets the replies to that. No more is read.
+    pub(crate) fn defer_end(&mut self, end: End) {
+        self.deferred_end.get_or_insert(end);
+    }
+
     pub(crate) fn take_end(&mut self) -> Option<End> {
-        self.end.take()
+        self.end.take().or_else(|| match self.in_flight {
+            0 => self.deferred_end.take(),
+            _ => None,
+        })
     }
 
     /// Sends what is queued, as far as the client takes it. An error ends the connection.
@@ -316,6 +328,7 @@ impl Connection {
     pub(crate) fn is_held(&mut self, now: Instant) -> bool {
         self.throttled_until.take_if(|until| *until <= now);
         !self.is_admitted
+            || self.deferred_end.is_some()
             || self.throttled_until.is_some()
             || self.in_flight >= self.max_in_flight()
             || !self.queue.is_below_half()
@@ -342,7 +355,9 @@ impl Connection {
     pub(crate) fn handled_by_room(&mut self, cost: u32) {
         let was_full = self.in_flight >= self.max_in_flight();
         self.in_flight = self.in_flight.saturating_sub(cost);
-        if was_full && self.in_flight < self.max_in_flight() {
+        let may_read = was_full && self.in_flight < self.max_in_flight();
+        let may_end = self.deferred_end.is_some() && self.in_flight == 0;
+        if may_read || may_end {
             self.wake();
         }
     }
