@@ -13,6 +13,7 @@ mod attack;
 mod bundled;
 mod check_tool;
 mod closing;
+mod conformance;
 mod faults;
 mod files;
 mod handshakes;
@@ -461,21 +462,9 @@ impl RawClient {
         )
     }
 
-    /// Sends one frame (RFC 6455, 5.2), masked with zeros. `first` is its first byte: the final
-    /// bit, three reserved bits, and the opcode.
+    /// Sends one frame, masked with zeros.
     async fn frame(&mut self, first: u8, payload: &[u8]) {
-        let mut frame = vec![first];
-        match payload.len() {
-            short @ 0..126 => frame.push(0x80 | short as u8),
-            medium @ 126..0x1_0000 => {
-                frame.push(0x80 | 126);
-                frame.extend((medium as u16).to_be_bytes());
-            }
-            long => {
-                frame.push(0x80 | 127);
-                frame.extend((long as u64).to_be_bytes());
-            }
-        }
+        let mut frame = frame_header(first, payload.len());
         frame.extend([0; 4]);
         frame.extend(payload);
         eventually("sending", self.0.write_all(&frame))
@@ -510,6 +499,24 @@ impl RawClient {
             }
         }
     }
+}
+
+/// The header of a client's frame (RFC 6455, 5.2), without the masking key. `first` is its first byte: the
+/// final bit, three reserved bits, and the opcode.
+fn frame_header(first: u8, payload: usize) -> Vec<u8> {
+    let mut header = vec![first];
+    match payload {
+        short @ 0..126 => header.push(0x80 | short as u8),
+        medium @ 126..0x1_0000 => {
+            header.push(0x80 | 126);
+            header.extend((medium as u16).to_be_bytes());
+        }
+        long => {
+            header.push(0x80 | 127);
+            header.extend((long as u64).to_be_bytes());
+        }
+    }
+    header
 }
 
 const FINAL: u8 = 0x80;
