@@ -168,6 +168,14 @@ step_browser() {
   (cd $tests && STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
 }
 
+# The WebSocket protocol, by the cases of the Autobahn test suite.
+step_autobahn() {
+  local python=$cache/venv/bin/python
+  "$python" -c 'import kosoku' 2>/dev/null || { echo "kosoku is missing: run .ci/install autobahn"; return 1; }
+  cargo build -p stateroom-wasmi
+  timeout 600 "$python" .ci/autobahn "$CARGO_TARGET_DIR/debug/stateroom-wasmi"
+}
+
 # The same outputs as the JIT host's.
 step_jit() {
   # A profile without link-time optimisation, which takes long for two versions of wasmtime.
