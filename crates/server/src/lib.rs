@@ -60,10 +60,10 @@ use crate::{
     http::{accept::Acceptor, listen::listen},
     rooms::worker_pool::{WorkerEnds, WorkerPool},
 };
-use core::{future::Future, pin::pin, time::Duration};
+use core::{future::Future, pin::pin};
 use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
-use tokio::{sync::oneshot, time::sleep};
+use tokio::sync::oneshot;
 
 /// A server that listens; [`run`](Self::run) serves.
 pub struct Server {
@@ -133,8 +133,6 @@ impl Server {
     ///
     /// If a worker panics.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
-        /// Time for requests in flight once all clients are gone.
-        const REQUEST_GRACE: Duration = Duration::from_secs(1);
         let Self {
             acceptor,
             addresses,
@@ -165,16 +163,7 @@ impl Server {
         log::info!("stopping");
         drop(stop_accepting);
         workers.stop();
-        let stopped = async {
-            ends.wait().await?;
-            // A request that never ends must not delay the shutdown.
-            sleep(REQUEST_GRACE).await;
-            Ok(())
-        };
-        let stopped = tokio::select! {
-            stopped = stopped => stopped,
-            () = &mut serving => ends.wait().await,
-        };
+        let stopped = tokio::join!(ends.wait(), serving).0;
         log::info!("stopped");
         stopped
     }

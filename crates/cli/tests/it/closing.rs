@@ -409,7 +409,7 @@ async fn a_client_that_keeps_sending_gets_the_close_frame() {
 async fn no_client_can_block_the_shutdown() {
     // Only the timeouts of the shutdown itself can end these connections.
     let args = ["-t", "3600", "--handshake-timeout", "3600"];
-    let mut server = Server::guest(&flood(3500), &args);
+    let mut server = Server::guest(&flood(1500), &args);
     // A client that reads nothing, one that sends nothing, and an unfinished request.
     let mut deaf = RawClient::join(&server, "/r").await;
     deaf.frame(FINAL | TEXT, b"go").await;
@@ -423,7 +423,7 @@ async fn no_client_can_block_the_shutdown() {
         .expect("cannot write");
     server
         .until_room("r", "all messages are sent", |room| {
-            room.is_some_and(|room| room["messages_out"] == 7000)
+            room.is_some_and(|room| room["messages_out"] == 3000)
         })
         .await;
     server.signal("-TERM");

@@ -283,3 +283,32 @@ async fn what_a_room_prints_is_named_and_bounded() {
     let log = server.log.lock().expect("not poisoned").clone();
     assert!(log.matches('x').count() < 8_000);
 }
+
+#[tokio::test]
+async fn a_broadcast_beyond_the_queues_disconnects_nobody_who_reads() {
+    const CLIENTS: usize = 20;
+    // Sends 100 short messages to everybody, which are more than a queue may have.
+    let message = "(local $left i32)
+        (local.set $left (i32.const 100))
+        (loop $again
+            (call $send_binary (i32.const 0) (i32.const 0) (i32.const 1000))
+            (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))";
+    let server = Server::guest(
+        &guest_0_2(ENV, &[("message", message)], ""),
+        &[
+            "--workers",
+            "1",
+            "--max-queued-messages",
+            "10",
+            "--max-total-queued-bytes",
+            "100000",
+        ],
+    );
+    let mut clients = server.join_all::<CLIENTS>("room").await;
+    clients[0].send("go").await;
+    for client in &mut clients {
+        for _ in 0..100 {
+            assert_eq!(client.receive().await.len(), 1000);
+        }
+    }
+}

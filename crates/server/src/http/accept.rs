@@ -152,6 +152,7 @@ impl Acceptor {
     ) {
         // Small messages must leave at once.
         let _ = stream.set_nodelay(true);
+        limit_unsent(&stream);
         let bytes = TokenBucket::new(self.byte_rate);
         let stream = ThrottledStream::new(stream, permit, bytes, self.write_timeout);
         let connection = Connection::new(self.app.clone(), self.request_rate);
@@ -185,6 +186,19 @@ impl Acceptor {
             drop(permit);
         });
     }
+}
+
+/// Bounds what the system keeps of what is not sent yet. Otherwise that can be megabytes, and a client on
+/// a slow line, which takes them for minutes, looks like one that takes nothing.
+fn limit_unsent(stream: &TcpStream) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        const MAX_UNSENT_BYTES: u32 = 128 << 10;
+        // Fails on none of these systems.
+        let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = stream;
 }
 
 /// Says so if this process may have fewer files open than it may have connections.

@@ -9,7 +9,7 @@ use crate::{
     rate_limit::{Rate, TokenBucket, nanos_since},
     rooms::handover::NewConnection,
 };
-use core::{convert::Infallible, pin::pin};
+use core::{convert::Infallible, pin::pin, time::Duration};
 use hyper::{
     Request, body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade,
 };
@@ -19,7 +19,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// Time for requests in progress at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// A connection on which HTTP is spoken.
 pub(super) struct Connection {
@@ -56,7 +62,8 @@ impl Connection {
             served = &mut connection => served,
             _ = is_stopping.changed() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // A request that never ends must not delay the shutdown.
+                timeout(SHUTDOWN_GRACE, connection).await.unwrap_or(Ok(()))
             }
         }
     }

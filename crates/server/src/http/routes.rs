@@ -26,7 +26,10 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
 /// What all requests share.
 pub(super) struct App {
@@ -38,6 +41,8 @@ pub(super) struct App {
     files: Option<Files>,
     /// Each response that lists the rooms holds a permit.
     listings: Arc<Semaphore>,
+    /// Held by the listing that is made.
+    next_listing: Mutex<()>,
     next_sequence: AtomicU64,
 }
 
@@ -66,6 +71,7 @@ impl App {
             subprotocols: config.subprotocols.clone(),
             files: Files::of(config)?,
             listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
+            next_listing: Mutex::default(),
             next_sequence: AtomicU64::new(0),
         })
     }
@@ -122,6 +128,8 @@ impl App {
             let reason = "too many concurrent room listings\n";
             return response::text(StatusCode::SERVICE_UNAVAILABLE, reason);
         };
+        // One at a time, since a listing holds up the workers.
+        let _turn = self.next_listing.lock().await;
         let Listing { rooms, failed } = self.workers.list().await;
         let list = RoomList {
             module: self.module_name.clone(),

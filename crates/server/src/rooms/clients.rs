@@ -8,7 +8,7 @@ use crate::{
     },
     ws::{
         connection::{Connection, ConnectionKey},
-        send_queue::{QueuedBytes, SharedFrame},
+        send_queue::{QueueFull, QueuedBytes, SendQueue, SharedFrame},
     },
 };
 use core::convert::Infallible;
@@ -72,10 +72,11 @@ struct Client {
     outputs_enabled: bool,
 }
 
-/// Fuel that it is worth to look at a client of a room, and to put a message into its queue and send
-/// that, and bytes that are copied for a unit.
+/// Fuel that it is worth to look at a client of a room, to put a message into its queue, and to write a
+/// queue to its socket, and bytes that are copied for a unit.
 const COST_OF_CLIENT: u64 = 4;
 const COST_OF_SEND: u64 = 150;
+const COST_OF_FLUSH: u64 = 5000;
 const BYTES_PER_FUEL: u64 = 16;
 
 /// From this length on, a message for several clients is kept once for all of them. Shorter ones are
@@ -110,8 +111,14 @@ impl Clients {
         self.connections.get_mut(key)
     }
 
+    /// Removes a connection that is about to be closed. What is queued for it is discarded if all queues
+    /// are more than half of their limit, so that those that are closing leave the others their half.
     pub(crate) fn remove(&mut self, key: ConnectionKey) -> Option<Connection> {
-        self.connections.remove(key)
+        let mut connection = self.connections.remove(key)?;
+        if self.queued.get() > self.limits.max_queued_bytes / 2 {
+            connection.queue.discard_unsent();
+        }
+        Some(connection)
     }
 
     /// The id that this token had before, or a new one.
@@ -232,18 +239,36 @@ impl Clients {
 
     /// Disconnects the clients with the fullest queues until all queues together are within their limit.
     fn shed(&mut self) {
+        if self.queued.get() <= self.limits.max_queued_bytes {
+            return;
+        }
+        // Nothing was sent in this turn yet: clients that read take it now.
+        self.cost += COST_OF_FLUSH * self.dirty.len() as u64;
+        let now = Instant::now();
+        for key in self.dirty.drain(..) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.is_dirty = false;
+                connection.flush(now);
+            }
+        }
         while self.queued.get() > self.limits.max_queued_bytes {
             let fullest = self
                 .connections
-                .values()
+                .values_mut()
                 .filter(|connection| !connection.queue.is_empty())
-                .max_by_key(|connection| connection.queue.len())
-                .and_then(|connection| connection.member);
+                .max_by_key(|connection| connection.queue.len());
             // The rest is of connections that are closing, which takes a bounded time.
-            let Some((room, id)) = fullest else { return };
-            if let Some(connection) = self.leave(room, id) {
-                connection.close_as_too_slow("too slow: the send queues are full");
-                self.too_slow.push((room, id));
+            let Some(fullest) = fullest else { return };
+            match fullest.member {
+                Some((room, id)) => {
+                    if let Some(connection) = self.leave(room, id) {
+                        connection.close_as_too_slow("too slow: the send queues are full");
+                        self.too_slow.push((room, id));
+                    }
+                }
+                // It is about to be closed.
+                None if fullest.queue.has_unsent() => fullest.queue.discard_unsent(),
+                None => return,
             }
         }
     }
@@ -276,16 +301,25 @@ impl Transport for Clients {
                 }
             };
             self.cost += COST_OF_SEND;
-            let pushed = if is_shared {
-                let frame = shared.get_or_insert_with(|| {
+            let frame = is_shared.then(|| {
+                &*shared.get_or_insert_with(|| {
                     self.cost += copy_cost;
                     SharedFrame::new(output.payload, self.queued.clone())
-                });
-                connection.queue.push_shared(frame)
-            } else {
-                self.cost += copy_cost;
-                connection.queue.push(output.payload)
+                })
+            });
+            let push = |queue: &mut SendQueue| match frame {
+                Some(frame) => queue.push_shared(frame),
+                None => queue.push(output.payload),
             };
+            if frame.is_none() {
+                self.cost += copy_cost;
+            }
+            let pushed = push(&mut connection.queue).or_else(|QueueFull| {
+                // Nothing was sent in this turn yet: a client that reads takes it now.
+                self.cost += COST_OF_FLUSH;
+                connection.flush(Instant::now());
+                push(&mut connection.queue)
+            });
             if pushed.is_ok() {
                 if !connection.is_dirty {
                     connection.is_dirty = true;

@@ -28,7 +28,7 @@ use tokio::{
     net::TcpStream,
     runtime::{self, LocalOptions},
     sync::{Notify, mpsc, oneshot},
-    task::{coop, spawn_local},
+    task::{coop, spawn_local, yield_now},
     time::{Instant, sleep, sleep_until},
 };
 use tungstenite::Message;
@@ -151,7 +151,11 @@ impl<R: Rooms> Worker<R> {
                         }
                     });
                 }
-                Command::List(reply) => drop(reply.send(self.rooms.borrow().list())),
+                Command::List(reply) => {
+                    let _ = reply.send(self.rooms.borrow().list());
+                    // The others have their turn first.
+                    yield_now().await;
+                }
                 // Connections whose handshake was under way still come, and are told why they are closed.
                 Command::Stop => self.stop(),
             }

@@ -35,6 +35,7 @@ pub(crate) async fn close(connection: Connection, end: End) {
         stream,
         mut reader,
         mut queue,
+        since,
         bytes,
         permit: _permit,
     } = connection.into_parts();
@@ -48,7 +49,7 @@ pub(crate) async fn close(connection: Connection, end: End) {
             reader.close(Some(frame), &mut queue);
         }
     }
-    shut_down(stream, reader, queue, bytes).await;
+    shut_down(stream, reader, queue, since, bytes).await;
 }
 
 /// Sends what is queued, expects the client's close frame unless nothing more is read, and closes.
@@ -56,6 +57,7 @@ async fn shut_down(
     mut stream: TcpStream,
     mut reader: MessageReader,
     queue: SendQueue,
+    since: Instant,
     bytes: TokenBucket,
 ) {
     // RFC 6455, 7.1.7: after a violation not even a close frame is read. Often none comes, since the
@@ -64,8 +66,8 @@ async fn shut_down(
     let (source, sink) = stream.split();
     let mut incoming = Incoming {
         source,
+        since,
         bytes,
-        since: Instant::now(),
     };
     let sent = async { timeout(DRAIN_TIMEOUT, send(sink, queue)).await? };
     // The client may take nothing before what it sends is read.
@@ -103,11 +105,14 @@ async fn send(mut sink: WriteHalf<'_>, mut queue: SendQueue) -> io::Result<()> {
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 16 << 10;
 
+/// What a frame counts for besides its bytes, since many small ones take long to read.
+const FRAME_COST: u64 = 256;
+
 /// What still comes from the client.
 struct Incoming<'s> {
     source: ReadHalf<'s>,
-    bytes: TokenBucket,
     since: Instant,
+    bytes: TokenBucket,
 }
 
 impl Incoming<'_> {
@@ -122,10 +127,11 @@ impl Incoming<'_> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let mut input = &buffer[..kept + read];
+            let mut cost = read as u64;
             loop {
                 match reader.read(&mut input, &mut io::sink()) {
                     Ok(Received::Nothing) => break,
-                    Ok(_) => {}
+                    Ok(_) => cost += FRAME_COST,
                     Err(_) => return Ok(()),
                 }
             }
@@ -133,7 +139,7 @@ impl Incoming<'_> {
             buffer.copy_within(kept + read - rest..kept + read, 0);
             kept = rest;
             let now = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            sleep(self.bytes.consume(now, read as u64)).await;
+            sleep(self.bytes.consume(now, cost)).await;
         }
     }
 }
@@ -177,7 +183,10 @@ mod tests {
             drop(client);
             io::Result::Ok((received, start.elapsed()))
         };
-        let ((), closed) = tokio::join!(shut_down(stream, reader, queue, bytes), until_closed);
+        let ((), closed) = tokio::join!(
+            shut_down(stream, reader, queue, Instant::now(), bytes),
+            until_closed
+        );
         let (received, elapsed) = closed?;
         assert_eq!(received[0], 0x88);
         assert_eq!(received[2..4], 1002_u16.to_be_bytes());

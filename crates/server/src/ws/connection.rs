@@ -98,6 +98,8 @@ pub(super) struct Parts {
     pub(super) stream: TcpStream,
     pub(super) reader: MessageReader,
     pub(super) queue: SendQueue,
+    /// The origin of the rate's time.
+    pub(super) since: Instant,
     pub(super) bytes: TokenBucket,
     pub(super) permit: ConnectionPermit,
 }
@@ -395,13 +397,14 @@ impl Connection {
         self.wake();
     }
 
-    /// What is needed to end it; the rate of bytes begins anew.
+    /// What is needed to end it.
     pub(super) fn into_parts(self) -> Parts {
         Parts {
             stream: self.stream,
             reader: self.reader,
             queue: self.queue,
-            bytes: TokenBucket::new(self.options.byte_rate),
+            since: self.since,
+            bytes: self.bytes,
             permit: self.permit,
         }
     }

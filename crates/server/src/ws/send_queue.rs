@@ -172,6 +172,11 @@ impl SendQueue {
         }
     }
 
+    /// Whether there is more than the rest of a frame that was sent in part.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.bytes > self.unsent_at - self.sent
+    }
+
     /// Discards all frames but one that was sent in part.
     pub(crate) fn discard_unsent(&mut self) {
         let chunk = self.chunks.front().map_or(&[][..], Chunk::bytes);
