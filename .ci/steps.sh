@@ -20,6 +20,7 @@ step_tests() {
   cargo test -p stateroom-wasmi-link --features bridge,embedded-io
   cargo test --lib --test it --test alloc
   cargo test --features embedded-hal,rollback,unchecked --test it
+  cargo test --no-default-features --features validate --lib --test it --test alloc
   # Optimised, since the interpreter then dispatches by tail calls.
   cargo test --release --features simd --test it
   # Cargo's own release profile: without link-time optimisation, many codegen units.
@@ -38,6 +39,10 @@ step_lint() {
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
   cargo clippy -q --lib --no-default-features --features unchecked -- -D warnings
+  # Without WASI; its twins also depend on the features `log` and `rollback`.
+  for features in validate validate,log validate,rollback; do
+    cargo clippy -q --all-targets --no-default-features --features "$features" -- -D warnings
+  done
   for features in "" bridge embedded-io log; do
     cargo clippy -q -p stateroom-wasmi-link --all-targets --features "$features" -- -D warnings
   done
@@ -102,6 +107,8 @@ step_bare_metal() {
       return 1
     fi
     echo "$target: $(wc -l <<<"$tree") crates"
+    # Without WASI.
+    cargo_for "$target" build --release --lib --no-default-features --features validate
   done
   # As a library for phones, and for another family of microcontrollers.
   for target in aarch64-apple-ios aarch64-linux-android thumbv8m.main-none-eabihf; do

@@ -82,11 +82,12 @@
 //!
 //! # Features
 //!
-//! All but the first are off by default. Each adds something and changes nothing else.
+//! All but the first two are off by default. Each adds something and changes nothing else.
 //!
 //! | feature | adds |
 //! | --- | --- |
 //! | `validate` (default) | `Module::load`: modules are validated |
+//! | `wasi` (default) | modules may import functions of WASI; without it those that do are refused |
 //! | `unchecked` | `Module::load_unchecked` (unsafe): for firmware without space for the validator, with modules that were validated when it was built |
 //! | `std` | `SystemClock` |
 //! | `log` | what guests print, and what happens to rooms, goes to the `log` crate |

@@ -2,7 +2,7 @@
 
 use super::{
     AbiVersion, ExternKind, Signature, ValueType,
-    description::{Abi, ENV, MEMORY},
+    description::{Abi, COMMAND, CONSTRUCTOR, ENV, MEMORY},
     wasi::{self, WasiVersion},
 };
 use crate::escape::Escaped;
@@ -45,7 +45,8 @@ pub enum AbiProblem {
         /// The type that it has.
         found: ExternKind,
     },
-    /// The module imports something that the ABI does not have.
+    /// The module imports something that the ABI does not have, or something of WASI from a build
+    /// without the feature `wasi`.
     UnknownImport {
         /// The module name of the import.
         module: String,
@@ -105,7 +106,12 @@ impl fmt::Display for AbiProblem {
                 found,
             } => {
                 write_import(f, module, name)?;
-                write!(f, " ({found}) is unknown to this ABI")
+                let is_left_out = wasi::LEFT_OUT.contains(&module.as_str());
+                let reason = match is_left_out {
+                    true => "is not provided: this build of the host has no WASI",
+                    false => "is unknown to this ABI",
+                };
+                write!(f, " ({found}) {reason}")
             }
             Self::WrongImport {
                 module,
@@ -194,7 +200,7 @@ fn find_problems(abi: &Abi, shape: &ModuleShape<'_>) -> Vec<AbiProblem> {
 /// What is most likely the reason for all other problems of a command.
 fn command_problem(shape: &ModuleShape<'_>) -> Option<AbiProblem> {
     let exports = |name| shape.exports.iter().any(|(export, _)| *export == name);
-    let is_command = exports(wasi::COMMAND) && !exports(wasi::CONSTRUCTOR.0);
+    let is_command = exports(COMMAND) && !exports(CONSTRUCTOR.0);
     is_command.then_some(AbiProblem::Command)
 }
 
@@ -219,7 +225,7 @@ fn check_exports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProbl
     for (name, shorthand) in abi.exports() {
         expect(name, function(shorthand), true);
     }
-    let (name, shorthand) = wasi::CONSTRUCTOR;
+    let (name, shorthand) = CONSTRUCTOR;
     expect(name, function(shorthand), false);
     for (name, _) in abi.version_globals {
         expect(name, ExternKind::Global(ValueType::I32), false);

@@ -13,6 +13,13 @@ pub(crate) const MEMORY: &str = "memory";
 /// The module name of the ABIs' own imports.
 pub(crate) const ENV: &str = "env";
 
+/// An optional export, called once before everything else: the constructor of a WASI reactor, which a
+/// module may have without importing anything of WASI.
+pub(crate) const CONSTRUCTOR: Function = ("_initialize", ":");
+
+/// The export that runs a WASI command, and that no room needs.
+pub(crate) const COMMAND: &str = "_start";
+
 /// What a module of an ABI must export and what it may import.
 pub(crate) struct Abi {
     /// The version as it is displayed.

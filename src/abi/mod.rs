@@ -12,7 +12,8 @@ mod signature;
 mod v0_2;
 mod v0_4;
 mod versions;
-mod wasi;
+#[cfg_attr(not(feature = "wasi"), path = "wasi_off.rs")]
+pub(crate) mod wasi;
 
 pub use self::{
     check::AbiProblem,
@@ -22,9 +23,8 @@ pub use self::{
 // For tests and fuzz targets; not part of the public API.
 pub(crate) use self::{
     check::{ModuleShape, check},
-    description::{ENV, Handlers, MEMORY, Parameters},
+    description::{CONSTRUCTOR, ENV, Handlers, MEMORY, Parameters},
     versions::find_versions,
-    wasi::{CONSTRUCTOR, ClockId, PollResult, SubscribedEvent, Subscription, WasiVersion},
 };
 #[doc(hidden)]
 pub use self::{

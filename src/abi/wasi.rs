@@ -8,12 +8,6 @@ use super::{
     description::{Function, find},
 };
 
-/// An optional export, called once before everything else: the constructor of a WASI reactor.
-pub(crate) const CONSTRUCTOR: Function = ("_initialize", ":");
-
-/// The export that runs a command, and that no room needs.
-pub(crate) const COMMAND: &str = "_start";
-
 /// A version of WASI's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WasiVersion {
@@ -86,6 +80,9 @@ impl WasiVersion {
         })
     }
 }
+
+/// Module names whose functions are known, but not part of this build.
+pub(super) const LEFT_OUT: &[&str] = &[];
 
 const ADDED_IN_PREVIEW_1: &str = "sock_accept";
 

@@ -2,9 +2,8 @@
 
 use super::{
     Buffer, Guest,
-    clock::GuestClock,
+    imports::wasi::WasiState,
     memory::{grow, is_zero, page_bytes},
-    rng::{self, Random},
 };
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -16,8 +15,7 @@ pub(crate) struct Checkpoint {
     memory: Image,
     globals: Vec<Val>,
     deadline: Option<Instant>,
-    clock: GuestClock,
-    random: Random,
+    wasi: WasiState,
     memory_refused: bool,
     buffer: Buffer,
     pages: Buffer,
@@ -44,8 +42,7 @@ impl Checkpoint {
             memory,
             globals,
             deadline: state.deadline,
-            clock: state.clock,
-            random: state.random.fork(),
+            wasi: state.wasi.fork(),
             memory_refused: state.limiter.memory_refused,
             buffer: guest.buffer,
             pages: guest.pages,
@@ -64,8 +61,7 @@ impl Checkpoint {
         }
         let state = guest.store.data_mut();
         state.deadline = self.deadline;
-        state.clock = self.clock;
-        state.random = self.random.fork();
+        state.wasi = self.wasi.fork();
         state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;
         guest.pages = self.pages;
@@ -85,21 +81,6 @@ impl Guest {
     /// While disabled, what the guest sends and prints is discarded.
     pub(crate) fn set_outputs_enabled(&mut self, enabled: bool) {
         self.store.data_mut().outputs_enabled = enabled;
-    }
-}
-
-impl Random {
-    /// A copy that returns the same numbers from here on.
-    fn fork(&self) -> Self {
-        let generator = self.generator.as_ref().map(|original| {
-            let mut generator = rng::generator(self.seed);
-            generator.set_word_pos(original.get_word_pos());
-            generator
-        });
-        Self {
-            seed: self.seed,
-            generator,
-        }
     }
 }
 

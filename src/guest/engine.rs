@@ -7,10 +7,8 @@ use crate::{
     load_options::{Compilation, LoadOptions},
     structure::Structure,
 };
-use alloc::vec::Vec;
 use wasmi::{
-    CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, FuncType, OperatorCost,
-    ValType,
+    CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, OperatorCost, ValType,
 };
 
 /// Code beyond which a module is compiled when it is loaded, whatever the options say: translating a
@@ -90,12 +88,6 @@ pub(super) fn shape<'a>(module: &'a wasmi::Module, wasm: &'a [u8]) -> ModuleShap
     }
 }
 
-/// The signature as the interpreter's type.
-pub(super) fn func_type(signature: &Signature) -> FuncType {
-    let types = |types: &[ValueType]| types.iter().map(|ty| val_type(*ty)).collect::<Vec<_>>();
-    FuncType::new(types(&signature.params), types(&signature.results))
-}
-
 fn extern_kind(ty: &ExternType) -> ExternKind {
     match ty {
         ExternType::Func(ty) => ExternKind::Func(Signature {
@@ -117,17 +109,5 @@ const fn value_type(ty: ValType) -> ValueType {
         ValType::V128 => ValueType::V128,
         ValType::FuncRef => ValueType::FuncRef,
         ValType::ExternRef => ValueType::ExternRef,
-    }
-}
-
-const fn val_type(ty: ValueType) -> ValType {
-    match ty {
-        ValueType::I32 => ValType::I32,
-        ValueType::I64 => ValType::I64,
-        ValueType::F32 => ValType::F32,
-        ValueType::F64 => ValType::F64,
-        ValueType::V128 => ValType::V128,
-        ValueType::FuncRef => ValType::FuncRef,
-        ValueType::ExternRef => ValType::ExternRef,
     }
 }

@@ -1,6 +1,6 @@
 //! The host's state of a guest, which its imports act on.
 
-use super::{clock::GuestClock, limiter::Limiter, rng::Random, stdio::Stdio};
+use super::{imports::wasi::WasiState, limiter::Limiter, stdio::Stdio};
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient, OutputHeader},
@@ -28,9 +28,7 @@ pub(super) struct HostState {
     earliest_deadline: Instant,
     /// The `now` of the running event.
     pub(super) now: Instant,
-    pub(super) clock: GuestClock,
-    /// The guest's only source of randomness.
-    pub(super) random: Random,
+    pub(super) wasi: WasiState,
     pub(super) stdio: Stdio,
     /// False while events are replayed: what the guest sends and prints is discarded.
     pub(super) outputs_enabled: bool,
@@ -67,8 +65,7 @@ impl HostState {
             deadline: None,
             earliest_deadline: Instant::ZERO,
             now: Instant::ZERO,
-            clock: GuestClock::new(unix_time_at_zero),
-            random: Random::new(seed),
+            wasi: WasiState::new(seed, unix_time_at_zero),
             stdio,
             outputs_enabled: true,
             is_metered: limits.max_fuel_per_event.is_some(),
@@ -86,7 +83,7 @@ impl HostState {
 
     pub(super) fn begin_event(&mut self, now: Instant) {
         self.now = now;
-        self.clock.begin_event(now);
+        self.wasi.begin_event(now);
         self.earliest_deadline = now;
         self.messages_left = self.limits.max_outbox_messages;
         self.bytes_left = self.limits.max_outbox_bytes;
@@ -126,6 +123,7 @@ impl HostState {
         Ok(())
     }
 
+    #[allow(dead_code, reason = "only WASI prints")]
     pub(super) fn print(&mut self, fd: u32, bytes: &[u8]) {
         if self.outputs_enabled() {
             self.stdio.write(self.now, fd, bytes);

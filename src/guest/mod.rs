@@ -5,7 +5,6 @@ mod buffer;
 mod calls;
 #[cfg(feature = "rollback")]
 mod checkpoint;
-mod clock;
 mod compiled;
 mod engine;
 mod exports;
@@ -23,7 +22,6 @@ mod keep_buffer;
 mod limiter;
 mod memory;
 mod rewrite;
-mod rng;
 #[cfg_attr(not(feature = "log"), path = "room_log_off.rs")]
 mod room_log;
 mod start;

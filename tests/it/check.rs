@@ -288,6 +288,7 @@ fn the_functions_of_the_other_abi_are_unknown() {
     }
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn imports_of_a_wrong_type_are_named_with_both_types() {
     let i32s = |n: usize| func(&vec![I32; n], &[]);
@@ -422,13 +423,16 @@ fn guest_of_both(imports: &str, more: &str) -> String {
 #[test]
 fn imports_decide_which_of_two_abis_serves_a_module() {
     let send = r#"(import "env" "stateroom_send" (func (param i32 i32)))"#;
-    let wasi = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#;
     for (imports, abi) in [
         (ENV, AbiVersion::V0_2),
         (send, AbiVersion::V0_4),
         // The newer, if there are none of either.
         ("", AbiVersion::V0_4),
-        (wasi, AbiVersion::V0_4),
+        #[cfg(feature = "wasi")]
+        (
+            r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#,
+            AbiVersion::V0_4,
+        ),
     ] {
         assert_eq!(module(&guest_of_both(imports, "")).abi(), abi, "{imports}");
     }

@@ -116,6 +116,7 @@ fn a_timer_that_fails_is_not_set_any_more() {
     assert_eq!((room.poll_timeout(), room.has_work(at)), (None, false));
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn every_kind_of_fault_is_survived() {
     let exit = r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;

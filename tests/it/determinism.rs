@@ -40,19 +40,23 @@ fn bundled_rooms_send_the_same_however_compiled_and_sliced() {
     }
 }
 
-/// The bundled rooms, by their names.
+/// The bundled rooms, by their names: those that this build can run.
 pub fn bundled() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
     let files = fs::read_dir(folder).expect("the folder of rooms exists");
     let paths = files.map(|file| file.expect("a file").path());
     paths
         .map(|path| {
-            (
-                path.display().to_string(),
-                fs::read(&path).expect("it can be read"),
-            )
+            let name = path.file_stem().expect("a file has a name").display();
+            (name.to_string(), fs::read(&path).expect("it can be read"))
         })
+        .filter(|(name, _)| cfg!(feature = "wasi") || !imports_wasi(name))
         .collect()
+}
+
+/// Whether a bundled room imports something of WASI.
+pub fn imports_wasi(room: &str) -> bool {
+    room.ends_with("-wasi") || room == "echo-go"
 }
 
 fn load(wasm: &[u8], compilation: Compilation, slice: u64) -> Module {

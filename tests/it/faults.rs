@@ -268,6 +268,7 @@ fn endless_loops_run_out_of_fuel() {
     }
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn endless_wasi_calls_run_out_of_fuel() {
     for (name, params, arguments) in [
@@ -382,6 +383,7 @@ fn a_memory_bomb_stops_at_its_limit() {
     message_fails(bomb, trap(Trap::UnreachableOutOfMemory));
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn a_guest_that_exits_is_closed() {
     let import = r#"(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))"#;
@@ -864,6 +866,7 @@ fn a_room_closed_by_its_driver_has_no_fault() {
     );
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn reexported_host_functions_may_fault() {
     // The exports are host functions, called with the arguments of an export.

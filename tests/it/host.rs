@@ -444,6 +444,7 @@ fn a_borrowed_clock_shows_the_same_time() {
 }
 
 /// A guest that sends 8 random bytes and the wall time when a client connects.
+#[cfg(feature = "wasi")]
 fn random_and_time() -> Module {
     let imports = format!(
         r#"{ENV}
@@ -456,6 +457,7 @@ fn random_and_time() -> Module {
     module(&guest_0_2(&imports, &[("connect", body)], ""))
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn random_numbers_differ_by_room_and_by_seed() {
     let draw = |seed: u64| {
@@ -481,6 +483,7 @@ fn random_numbers_differ_by_room_and_by_seed() {
     }
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn rooms_read_the_wall_time_of_the_clock() {
     let mut host = Host::new(Wall, RecordingTransport::new());

@@ -714,6 +714,7 @@ fn growing_messages_reuse_buffer_memory() {
     );
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn failed_prints_charge_fuel() {
     // Nine buffers of which the last is invalid: eight are printed before that is found.
@@ -888,6 +889,7 @@ fn long_names_of_exports_count_as_what_a_room_takes() {
 }
 
 /// Between host calls in straight code the interpreter does not look at its fuel.
+#[cfg(feature = "wasi")]
 #[test]
 fn a_row_of_host_calls_ends_with_the_fuel_of_the_event() {
     const RANDOM: &str = r#"(import "wasi_snapshot_preview1" "random_get"

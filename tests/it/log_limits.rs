@@ -214,6 +214,7 @@ fn a_room_that_cannot_be_instantiated_has_no_new_allowance_each_time() {
     assert_eq!(told_in_all(&lines) + told_in_all(&warnings()), faults);
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn what_a_failing_room_prints_has_few_notes() {
     // Prints more than it may, and fails.

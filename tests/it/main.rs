@@ -1,6 +1,14 @@
 //! All integration tests in one binary, one file per subject. They use only the public API, in
-//! virtual time.
+//! virtual time. Without the feature `wasi` those are left out whose guests import something of it.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![cfg_attr(
+    not(feature = "wasi"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the tests that are left out use them"
+    )
+)]
 
 mod abi_0_2;
 mod abi_0_4;
@@ -23,13 +31,17 @@ mod instructions;
 mod limits;
 #[cfg(feature = "log")]
 mod log_limits;
+#[cfg(not(feature = "wasi"))]
+mod no_wasi;
 mod outputs;
 mod payload_buffer;
+#[cfg(feature = "wasi")]
 mod poll_oneoff;
 mod published;
 mod restart;
-#[cfg(feature = "rollback")]
+#[cfg(all(feature = "rollback", feature = "wasi"))]
 mod rollback;
+#[cfg(feature = "wasi")]
 mod sim;
 #[cfg(feature = "simd")]
 mod simd;
@@ -45,4 +57,5 @@ mod transport;
 mod trim;
 #[cfg(feature = "unchecked")]
 mod unchecked;
+#[cfg(feature = "wasi")]
 mod wasi;

@@ -220,6 +220,7 @@ fn events_are_counted_when_they_end() {
     assert_eq!((stats.events_handled, stats.waiting_events), (4, 0));
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn a_room_inherits_unset_options_from_its_host() {
     let draws = r#"(module

@@ -4,9 +4,12 @@
 //! Each expected order of calls is that of the published hosts: `WasmHost::new`, `put_data`,
 //! `try_message` and `try_recv` of `stateroom-wasm-host` 0.2.9 and 0.4.4.
 
-use crate::support::{
-    ENV, SAY, assemble, connect, echo, guest_0_2, guest_0_4, hex, limits, module, numbers, outputs,
-    room, send, speaker,
+use crate::{
+    determinism::bundled,
+    support::{
+        ENV, SAY, assemble, connect, echo, guest_0_2, guest_0_4, hex, limits, module, numbers,
+        outputs, room, send, speaker,
+    },
 };
 use stateroom_wasmi_host::{
     ClientId, Event, Fault, FaultCause, Instant, Limits, LoadOptions, MessageRecipient, Module,
@@ -294,19 +297,15 @@ fn a_module_says_by_an_export_that_its_buffer_may_be_kept() {
 
 #[test]
 fn buffers_of_rooms_of_the_sdk_and_of_our_helpers_are_kept() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rooms/wasm");
     let mut kept = 0;
-    for entry in std::fs::read_dir(folder).expect("the bundled rooms are there") {
-        let path = entry.expect("the folder can be read").path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let wasm = std::fs::read(&path).expect("the room can be read");
+    for (name, wasm) in bundled() {
         let module = Module::load(&wasm, &Limits::default()).expect("the room loads");
         // Those by hand have no helper.
         let is_kept = !name.ends_with("-wat");
         assert_eq!(module.keeps_payload_buffer(), is_kept, "{name}");
         kept += usize::from(is_kept);
     }
-    assert!(kept >= 25, "only {kept} rooms were found");
+    assert!(kept >= 20, "only {kept} rooms were found");
 }
 
 /// A guest that is not of the SDK, with everything else that may be taken for it.

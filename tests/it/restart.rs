@@ -237,6 +237,7 @@ fn backoff_doubles_from_one_nanosecond_and_saturates() {
     );
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn a_start_function_that_fails_on_restart_counts_as_a_fault() {
     // It fails on an odd random number. The first run must succeed to be counted.
@@ -348,6 +349,7 @@ fn pending_outputs_are_polled_before_the_restart() {
     assert_eq!(numbers(&mut room, at(5)), [1000, 101]);
 }
 
+#[cfg(feature = "wasi")]
 #[test]
 fn a_fresh_guest_draws_different_random_numbers() {
     let imports = r#"(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))

@@ -32,6 +32,7 @@ pub(super) fn charge(caller: &mut Caller<'_, HostState>, fuel: u64) {
 
 /// As [`charge`], for work that takes long: a fault if the event has no fuel for it at all. (Else a row
 /// of such calls, between which the interpreter does not look at its fuel, would go on.)
+#[allow(dead_code, reason = "only functions of WASI take so long")]
 pub(super) fn spend(caller: &mut Caller<'_, HostState>, fuel: u64) -> Result<(), Error> {
     charge(caller, fuel);
     caller.data().check_debt().map_err(fault)

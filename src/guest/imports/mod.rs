@@ -1,13 +1,13 @@
 //! The functions that a guest may call.
 
 mod context;
-mod poll;
 mod stateroom;
-mod wasi;
+#[cfg_attr(not(feature = "wasi"), path = "wasi_off.rs")]
+pub(super) mod wasi;
 
 use super::host_state::HostState;
-use crate::abi::{ENV, WasiVersion};
-use wasmi::{Linker, errors::LinkerError};
+use crate::abi::{ENV, wasi::WasiVersion};
+use wasmi::{ExternType, Linker, errors::LinkerError};
 
 /// A linker with exactly the module's imports, which the ABI check has accepted.
 pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<HostState>, LinkerError> {
@@ -20,9 +20,9 @@ pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<HostState>, Linker
             ENV => stateroom::define(&mut linker, name)?,
             module => {
                 if let Some(version) = WasiVersion::imported_as(module)
-                    && let Some(signature) = version.function(name)
+                    && let ExternType::Func(ty) = import.ty()
                 {
-                    wasi::define(&mut linker, version, name, &signature)?;
+                    wasi::define(&mut linker, version, name, ty)?;
                 }
             }
         }

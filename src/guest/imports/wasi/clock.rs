@@ -1,6 +1,6 @@
 //! The clock that a guest sees.
 
-use crate::{abi::ClockId, time::Instant};
+use crate::{abi::wasi::ClockId, time::Instant};
 use core::time::Duration;
 
 /// What the monotonic clock shows when a room is created. Some runtimes, such as Go's, refuse to

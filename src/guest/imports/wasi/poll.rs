@@ -1,12 +1,14 @@
 //! WASI's `poll_oneoff`, by which guests sleep.
 
 use super::{
-    super::{clock::GuestClock, host_state::HostState},
-    context::{CALL, memory, spend},
-    wasi::{EBADF, EFAULT, EINVAL, Errno, MAX_BYTES_PER_CALL, SUCCESS, slice, write},
+    super::context::{CALL, memory, spend},
+    EBADF, EFAULT, EINVAL, Errno, MAX_BYTES_PER_CALL, SUCCESS,
+    clock::GuestClock,
+    slice, write,
 };
 use crate::{
-    abi::{PollResult, SubscribedEvent, Subscription, WasiVersion},
+    abi::wasi::{PollResult, SubscribedEvent, Subscription, WasiVersion},
+    guest::host_state::HostState,
     time::Instant,
 };
 use core::time::Duration;
@@ -39,7 +41,7 @@ pub(super) fn poll_oneoff(
         subscriptions,
         count: count as usize,
     };
-    match poll.run(memory, &mut state.clock, events, events_written) {
+    match poll.run(memory, &mut state.wasi.clock, events, events_written) {
         Ok(()) => Ok(SUCCESS),
         Err(errno) => Ok(errno),
     }

@@ -3,23 +3,56 @@
 //!
 //! Pointers outside of the memory return `EFAULT`.
 
-use super::{
-    super::host_state::HostState,
-    context::{CALL, charge, fault, memory, spend},
-    poll::poll_oneoff,
-};
-use crate::{
-    abi::{ClockId, Signature, WasiVersion},
-    error::FaultCause,
-};
-use wasmi::{Caller, Error, Linker, Val, errors::LinkerError};
+mod clock;
+mod poll;
+mod rng;
 
-/// Defines one function of WASI by its name.
+use self::{clock::GuestClock, poll::poll_oneoff, rng::Random};
+use super::context::{CALL, charge, fault, memory, spend};
+use crate::{
+    abi::wasi::{ClockId, WasiVersion},
+    error::FaultCause,
+    guest::host_state::HostState,
+    time::Instant,
+};
+use core::time::Duration;
+use wasmi::{Caller, Error, FuncType, Linker, Val, errors::LinkerError};
+
+/// The host's state of a guest that only these functions act on.
+pub(in crate::guest) struct WasiState {
+    clock: GuestClock,
+    /// The guest's only source of randomness.
+    random: Random,
+}
+
+impl WasiState {
+    pub(in crate::guest) const fn new(seed: u64, unix_time_at_zero: Duration) -> Self {
+        Self {
+            clock: GuestClock::new(unix_time_at_zero),
+            random: Random::new(seed),
+        }
+    }
+
+    pub(in crate::guest) fn begin_event(&mut self, now: Instant) {
+        self.clock.begin_event(now);
+    }
+
+    /// A copy that shows the same times and returns the same numbers from here on.
+    #[cfg(feature = "rollback")]
+    pub(in crate::guest) fn fork(&self) -> Self {
+        Self {
+            clock: self.clock,
+            random: self.random.fork(),
+        }
+    }
+}
+
+/// Defines one function of WASI by its name, of the type that the ABI check has accepted.
 pub(super) fn define(
     linker: &mut Linker<HostState>,
     version: WasiVersion,
     name: &str,
-    signature: &Signature,
+    ty: &FuncType,
 ) -> Result<(), LinkerError> {
     let module = version.module();
     match name {
@@ -52,7 +85,7 @@ pub(super) fn define(
         "proc_raise" => linker.func_wrap(module, name, proc_raise),
         "random_get" => linker.func_wrap(module, name, random_get),
         "sched_yield" => linker.func_wrap(module, name, sched_yield),
-        _ => define_without_effect(linker, module, name, signature),
+        _ => define_without_effect(linker, module, name, ty),
     }?;
     Ok(())
 }
@@ -88,7 +121,7 @@ fn define_without_effect<'a>(
     linker: &'a mut Linker<HostState>,
     module: &str,
     name: &str,
-    signature: &Signature,
+    ty: &FuncType,
 ) -> Result<&'a mut Linker<HostState>, LinkerError> {
     let (input, output) = stream_errnos(name);
     let function = move |mut caller: Caller<'_, HostState>, params: &[Val], results: &mut [Val]| {
@@ -101,8 +134,7 @@ fn define_without_effect<'a>(
         results[0] = Val::I32(errno.cast_signed());
         Ok(())
     };
-    let ty = crate::guest::engine::func_type(signature);
-    linker.func_new(module, name, ty, function)
+    linker.func_new(module, name, ty.clone(), function)
 }
 
 /// The number of arguments or variables, and their total length.
@@ -137,7 +169,11 @@ fn clock_time_get(
     charge(&mut caller, CALL);
     let (memory, state) = memory(&mut caller);
     match ClockId::decode(clock) {
-        Some(clock) => errno(write(memory, time, &state.clock.show(clock).to_le_bytes())),
+        Some(clock) => errno(write(
+            memory,
+            time,
+            &state.wasi.clock.show(clock).to_le_bytes(),
+        )),
         None => EINVAL,
     }
 }
@@ -303,6 +339,7 @@ fn random_get(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Result<E
     spend(&mut caller, u64::from(len))?;
     let (memory, state) = memory(&mut caller);
     state
+        .wasi
         .random
         .fill(&mut memory[ptr as usize..][..len as usize]);
     Ok(SUCCESS)

@@ -9,8 +9,8 @@ use chacha20::{
 /// A seeded generator, created on first use: most guests never use it, and it is larger than the
 /// rest of their state.
 pub(super) struct Random {
-    pub(super) seed: u64,
-    pub(super) generator: Option<Box<ChaCha8Rng>>,
+    seed: u64,
+    generator: Option<Box<ChaCha8Rng>>,
 }
 
 impl Random {
@@ -26,8 +26,22 @@ impl Random {
             .get_or_insert_with(|| generator(self.seed))
             .fill_bytes(bytes);
     }
+
+    /// A copy that returns the same numbers from here on.
+    #[cfg(feature = "rollback")]
+    pub(super) fn fork(&self) -> Self {
+        let generator = self.generator.as_ref().map(|original| {
+            let mut generator = generator(self.seed);
+            generator.set_word_pos(original.get_word_pos());
+            generator
+        });
+        Self {
+            seed: self.seed,
+            generator,
+        }
+    }
 }
 
-pub(super) fn generator(seed: u64) -> Box<ChaCha8Rng> {
+fn generator(seed: u64) -> Box<ChaCha8Rng> {
     Box::new(ChaCha8Rng::seed_from_u64(seed))
 }
