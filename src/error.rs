@@ -143,14 +143,13 @@ impl fmt::Display for WithSources<'_> {
 
 /// An error of the interpreter or of its parser, whose message says what it is about. What it quotes
 /// from a module is [escaped](Escaped).
-#[derive(Debug)]
 pub struct EngineError {
-    error: Box<dyn Error + Send + Sync>,
+    error: Box<dyn fmt::Display + Send + Sync>,
     has_lines: bool,
 }
 
 impl EngineError {
-    pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(error: impl fmt::Display + Send + Sync + 'static) -> Self {
         Self {
             error: Box::new(error),
             has_lines: false,
@@ -159,7 +158,7 @@ impl EngineError {
 
     /// An error whose message has several lines, and quotes no ends of lines.
     #[cfg(feature = "wat")]
-    pub(crate) fn with_lines(error: impl Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn with_lines(error: impl fmt::Display + Send + Sync + 'static) -> Self {
         Self {
             has_lines: true,
             ..Self::new(error)
@@ -178,6 +177,13 @@ impl fmt::Display for EngineError {
             text
         };
         text.fmt(f)
+    }
+}
+
+/// As `Display`, so that firmware has no second text for each error of the interpreter.
+impl fmt::Debug for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
