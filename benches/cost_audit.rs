@@ -636,11 +636,12 @@ fn instances() -> Vec<Case> {
         .into_iter()
         .map(|(name, more)| instance(name, guest_0_2("", &[], &more)))
         .collect();
-    let imports = (0..5000).map(|_| r#"(import "env" "set_timer" (func (param i32)))"#);
-    cases.push(instance(
-        "5,000 imports",
-        guest_0_2(&imports.collect::<String>(), &[], ""),
-    ));
+    let timers = r#"(import "env" "set_timer" (func (param i32)))"#;
+    let paths = r#"(import "wasi_snapshot_preview1" "path_open"
+        (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
+    for (name, import) in [("5,000 imports", timers), ("5,000 imports of WASI", paths)] {
+        cases.push(instance(name, guest_0_2(&many(import, 5000), &[], "")));
+    }
     for pages in [17, 256] {
         let text = guest_0_2("", &[], "").replace("\"memory\") 1", &format!("\"memory\") {pages}"));
         cases.push(instance(&format!("{pages} pages of memory"), text));

@@ -47,7 +47,7 @@ impl HeapEstimate {
     }
 }
 
-/// For every module: the engine, its types, the linked imports.
+/// For every module: the engine and its types.
 const MODULE_BYTES: usize = 7 << 10;
 /// For each byte of a module: the interpreter's instructions and their tables.
 const BYTES_PER_BYTE: usize = 3;

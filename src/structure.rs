@@ -1,6 +1,6 @@
 //! What a module is made of, counted from its bytes, before anything is compiled.
 
-use crate::{error::LoadError, limits::Limits};
+use crate::{abi::ENV, error::LoadError, limits::Limits};
 use wasmparser::{
     BinaryReader, ConstExpr, DataKind, ElementItems, ElementKind, FunctionBody, Parser, Payload,
     TableInit, TypeRef, ValType,
@@ -25,6 +25,8 @@ pub(crate) struct Structure {
     /// Bytes of the longest constant expression.
     max_constant_bytes: u64,
     imports: usize,
+    /// Imports that are not of the ABI itself.
+    wasi_imports: usize,
     functions: usize,
     globals: usize,
     exports: usize,
@@ -66,7 +68,9 @@ struct Weight {
 const FUNCTION: Weight = weight(13, 30);
 const GLOBAL: Weight = weight(7, 30);
 const EXPORT: Weight = weight(11, 300);
-const IMPORT: Weight = weight(14, 200);
+const IMPORT: Weight = weight(19, 200);
+/// One without an effect has a copy of its parameters and results.
+const WASI_IMPORT: Weight = weight(87, 200);
 const TABLE: Weight = weight(14, 60);
 const MEMORY: Weight = weight(20, 60);
 const TABLE_ELEMENT: Weight = weight(1, 1);
@@ -92,7 +96,10 @@ impl Structure {
             Payload::CustomSection(section) => self.custom_bytes += section.range().len(),
             Payload::ImportSection(section) => {
                 for import in section.into_iter().flatten() {
-                    self.imports += 1;
+                    match import.module {
+                        ENV => self.imports += 1,
+                        _ => self.wasi_imports += 1,
+                    }
                     if let TypeRef::Memory(ty) = import.ty {
                         self.count_memory(&ty);
                     }
@@ -178,12 +185,13 @@ impl Structure {
         self.memory_bytes = self.memory_bytes.saturating_add(bytes);
     }
 
-    fn parts(&self) -> [(usize, Weight); 10] {
+    fn parts(&self) -> [(usize, Weight); 11] {
         [
             (self.functions, FUNCTION),
             (self.globals, GLOBAL),
             (self.exports, EXPORT),
             (self.imports, IMPORT),
+            (self.wasi_imports, WASI_IMPORT),
             (self.tables, TABLE),
             // Every instance has one.
             (self.memories.saturating_sub(1), MEMORY),

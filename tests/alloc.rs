@@ -193,6 +193,36 @@ fn estimating_a_modules_heap_allocates_nothing() {
 }
 
 #[test]
+fn a_room_takes_no_more_for_its_imports_than_is_counted() {
+    /// What a room takes of the heap, and what is counted of that.
+    fn takes(import: &str, times: usize) -> (isize, isize) {
+        let text = ECHO.replacen("(module", &format!("(module {}", import.repeat(times)), 1);
+        let wasm = wat::parse_str(text).expect("the guest is valid text");
+        let module = Module::load(&wasm, &Limits::default()).expect("the guest fits the ABI");
+        let before = LIVE_BYTES.get();
+        let room = Room::new(&module, "room", RoomOptions::new()).expect("its id is short");
+        let counted = room.stats().instance_bytes;
+        (LIVE_BYTES.get() - before, counted.cast_signed())
+    }
+
+    for import in [
+        r#"(import "env" "send_binary" (func (param i32 i32 i32)))"#,
+        // It has no effect, and the most parameters.
+        #[cfg(feature = "wasi")]
+        r#"(import "wasi_snapshot_preview1" "path_open"
+            (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#,
+    ] {
+        let (none, counted_of_none) = takes(import, 0);
+        // The interpreter's arenas double with the last, or are full.
+        for times in [510, 1022, 2000] {
+            let (many, counted) = takes(import, times);
+            let (taken, counted) = (many - none, counted - counted_of_none);
+            assert!(taken <= counted, "{times} of {import}: {taken}, {counted}");
+        }
+    }
+}
+
+#[test]
 fn setting_a_timer_100_000_times_does_not_grow_memory() {
     let (mut host, keys) = host_of(3);
     let set = |host: &mut TestHost, times: usize| {

@@ -2,9 +2,7 @@
 
 use super::{
     engine::{self, Parse},
-    grow,
-    host_state::HostState,
-    imports, instrument, keep_buffer, start,
+    grow, instrument, keep_buffer, start,
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
@@ -14,12 +12,10 @@ use crate::{
     structure::Structure,
 };
 use alloc::borrow::Cow;
-use wasmi::Linker;
 
-/// A module that was compiled and conforms to the ABI, with its imports linked.
+/// A module that was compiled and conforms to the ABI.
 pub(crate) struct Compiled {
     pub(super) module: wasmi::Module,
-    pub(super) linker: Linker<HostState>,
     pub(crate) abi: AbiVersion,
     pub(crate) limits: Limits,
     pub(super) instrumented: instrument::AddedExports,
@@ -53,10 +49,8 @@ impl Compiled {
         let module = parse(&engine, &wasm).map_err(invalid)?;
         let abi = check_abi(&module, &wasm)?;
         let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, &wasm, options.payload_buffer);
-        let linker = imports::linker(&module).map_err(|error| invalid(error.into()))?;
         Ok(Self {
             module,
-            linker,
             abi,
             limits: *limits,
             instrumented,

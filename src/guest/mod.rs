@@ -54,7 +54,7 @@ use self::{
 use crate::{error::Fault, time::Instant};
 use alloc::boxed::Box;
 use core::time::Duration;
-use wasmi::Store;
+use wasmi::{Instance, Store};
 
 /// One instance of a module. A call may be paused when its slice of fuel is used up; there is no
 /// other call until it was resumed to its end.
@@ -93,9 +93,8 @@ impl Guest {
         let limits = &compiled.limits;
         let state = HostState::new(limits, seed, unix_time_at_zero, stdio);
         let mut store = new_store(compiled, state);
-        let (instance, exports) = compiled
-            .linker
-            .instantiate_and_start(&mut *store, &compiled.module)
+        let functions = imports::functions(&compiled.module, &mut store);
+        let (instance, exports) = Instance::new(&mut *store, &compiled.module, &functions)
             .and_then(|instance| Ok((instance, Exports::new(compiled, &store, instance)?)))
             .map_err(|error| fault::instantiation_fault(&error))?;
         let state = store.data_mut();

@@ -7,25 +7,25 @@ pub(super) mod wasi;
 
 use super::host_state::HostState;
 use crate::abi::{ENV, wasi::WasiVersion};
-use wasmi::{ExternType, Linker, errors::LinkerError};
+use alloc::vec::Vec;
+use wasmi::{Extern, ExternType, Func, ImportType, Store};
 
-/// A linker with exactly the module's imports, which the ABI check has accepted.
-pub(super) fn linker(module: &wasmi::Module) -> Result<Linker<HostState>, LinkerError> {
-    let mut linker = Linker::new(module.engine());
-    // A module may import a function twice.
-    linker.allow_shadowing(true);
-    for import in module.imports() {
-        let name = import.name();
-        match import.module() {
-            ENV => stateroom::define(&mut linker, name)?,
-            module => {
-                if let Some(version) = WasiVersion::imported_as(module)
-                    && let ExternType::Func(ty) = import.ty()
-                {
-                    wasi::define(&mut linker, version, name, ty)?;
-                }
-            }
+/// The host functions that a module imports, in its order. The ABI check has accepted all of them.
+pub(super) fn functions(module: &wasmi::Module, store: &mut Store<HostState>) -> Vec<Extern> {
+    module
+        .imports()
+        .filter_map(|import| function(&import, store))
+        .map(Extern::Func)
+        .collect()
+}
+
+fn function(import: &ImportType<'_>, store: &mut Store<HostState>) -> Option<Func> {
+    let name = import.name();
+    match (import.module(), import.ty()) {
+        (ENV, _) => stateroom::function(store, name),
+        (module, ExternType::Func(ty)) => {
+            WasiVersion::imported_as(module).map(|version| wasi::function(store, version, name, ty))
         }
+        _ => None,
     }
-    Ok(linker)
 }

@@ -5,22 +5,21 @@ use super::{
     context::{CALL, charge, copying, fault, slice},
 };
 use crate::{
-    abi::{self, ENV, Request},
+    abi::{self, Request},
     error::FaultCause,
     event::MessagePayload,
 };
-use wasmi::{Caller, Error, Linker, errors::LinkerError};
+use wasmi::{Caller, Error, Func, Store};
 
-/// Defines one function of `env` by its name.
-pub(super) fn define(linker: &mut Linker<HostState>, name: &str) -> Result<(), LinkerError> {
-    match name {
-        "send_message" => linker.func_wrap(ENV, name, send_message)?,
-        "send_binary" => linker.func_wrap(ENV, name, send_binary)?,
-        "set_timer" => linker.func_wrap(ENV, name, set_timer)?,
-        "stateroom_send" => linker.func_wrap(ENV, name, stateroom_send)?,
-        _ => return Ok(()),
-    };
-    Ok(())
+/// The function of `env` with this name.
+pub(super) fn function(store: &mut Store<HostState>, name: &str) -> Option<Func> {
+    Some(match name {
+        "send_message" => Func::wrap(store, send_message),
+        "send_binary" => Func::wrap(store, send_binary),
+        "set_timer" => Func::wrap(store, set_timer),
+        "stateroom_send" => Func::wrap(store, stateroom_send),
+        _ => return None,
+    })
 }
 
 fn send_message(

@@ -3,7 +3,7 @@
 
 use crate::{abi::wasi::WasiVersion, guest::host_state::HostState, time::Instant};
 use core::time::Duration;
-use wasmi::{FuncType, Linker, errors::LinkerError};
+use wasmi::{Func, FuncType, Store};
 
 pub(in crate::guest) struct WasiState;
 
@@ -20,11 +20,11 @@ impl WasiState {
     }
 }
 
-pub(super) const fn define(
-    _: &mut Linker<HostState>,
+pub(super) const fn function(
+    _: &mut Store<HostState>,
     version: WasiVersion,
     _name: &str,
     _: &FuncType,
-) -> Result<(), LinkerError> {
+) -> Func {
     match version {}
 }

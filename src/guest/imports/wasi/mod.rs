@@ -16,7 +16,7 @@ use crate::{
     time::Instant,
 };
 use core::time::Duration;
-use wasmi::{Caller, Error, FuncType, Linker, Val, errors::LinkerError};
+use wasmi::{Caller, Error, Func, FuncType, Store, Val};
 
 /// The host's state of a guest that only these functions act on.
 pub(in crate::guest) struct WasiState {
@@ -47,32 +47,29 @@ impl WasiState {
     }
 }
 
-/// Defines one function of WASI by its name, of the type that the ABI check has accepted.
-pub(super) fn define(
-    linker: &mut Linker<HostState>,
+/// The function of WASI with this name, of the type that the ABI check has accepted.
+pub(super) fn function(
+    store: &mut Store<HostState>,
     version: WasiVersion,
     name: &str,
     ty: &FuncType,
-) -> Result<(), LinkerError> {
-    let module = version.module();
+) -> Func {
     match name {
-        "args_sizes_get" | "environ_sizes_get" => linker.func_wrap(module, name, sizes_get),
-        "args_get" | "environ_get" => linker.func_wrap(module, name, get_none),
-        "clock_res_get" => linker.func_wrap(module, name, clock_res_get),
-        "clock_time_get" => linker.func_wrap(module, name, clock_time_get),
-        "fd_fdstat_get" => linker.func_wrap(module, name, fd_fdstat_get),
-        "fd_filestat_get" => linker.func_wrap(
-            module,
-            name,
+        "args_sizes_get" | "environ_sizes_get" => Func::wrap(store, sizes_get),
+        "args_get" | "environ_get" => Func::wrap(store, get_none),
+        "clock_res_get" => Func::wrap(store, clock_res_get),
+        "clock_time_get" => Func::wrap(store, clock_time_get),
+        "fd_fdstat_get" => Func::wrap(store, fd_fdstat_get),
+        "fd_filestat_get" => Func::wrap(
+            store,
             move |caller: Caller<'_, HostState>, fd: u32, stat: u32| {
                 fd_filestat_get(caller, version, fd, stat)
             },
         ),
-        "fd_read" => linker.func_wrap(module, name, fd_read),
-        "fd_write" => linker.func_wrap(module, name, fd_write),
-        "poll_oneoff" => linker.func_wrap(
-            module,
-            name,
+        "fd_read" => Func::wrap(store, fd_read),
+        "fd_write" => Func::wrap(store, fd_write),
+        "poll_oneoff" => Func::wrap(
+            store,
             move |caller: Caller<'_, HostState>,
                   subscriptions: u32,
                   events: u32,
@@ -81,13 +78,12 @@ pub(super) fn define(
                 poll_oneoff(caller, version, subscriptions, events, count, written)
             },
         ),
-        "proc_exit" => linker.func_wrap(module, name, proc_exit),
-        "proc_raise" => linker.func_wrap(module, name, proc_raise),
-        "random_get" => linker.func_wrap(module, name, random_get),
-        "sched_yield" => linker.func_wrap(module, name, sched_yield),
-        _ => define_without_effect(linker, module, name, ty),
-    }?;
-    Ok(())
+        "proc_exit" => Func::wrap(store, proc_exit),
+        "proc_raise" => Func::wrap(store, proc_raise),
+        "random_get" => Func::wrap(store, random_get),
+        "sched_yield" => Func::wrap(store, sched_yield),
+        _ => without_effect(store, name, ty),
+    }
 }
 
 pub(super) type Errno = u32;
@@ -115,14 +111,9 @@ fn stream_errnos(function: &str) -> (Errno, Errno) {
     }
 }
 
-/// Defines a function that only returns an error number, which depends on its first parameter, a
-/// file descriptor.
-fn define_without_effect<'a>(
-    linker: &'a mut Linker<HostState>,
-    module: &str,
-    name: &str,
-    ty: &FuncType,
-) -> Result<&'a mut Linker<HostState>, LinkerError> {
+/// A function that only returns an error number, which depends on its first parameter, a file
+/// descriptor.
+fn without_effect(store: &mut Store<HostState>, name: &str, ty: &FuncType) -> Func {
     let (input, output) = stream_errnos(name);
     let function = move |mut caller: Caller<'_, HostState>, params: &[Val], results: &mut [Val]| {
         charge(&mut caller, CALL);
@@ -134,7 +125,7 @@ fn define_without_effect<'a>(
         results[0] = Val::I32(errno.cast_signed());
         Ok(())
     };
-    linker.func_new(module, name, ty.clone(), function)
+    Func::new(store, ty.clone(), function)
 }
 
 /// The number of arguments or variables, and their total length.
