@@ -79,7 +79,8 @@ pub const SMALL: [Bundled; 11] = [
     CHAT,
 ];
 
-/// Rooms made with the SDKs: too many for a small flash, and too large for a small heap.
+/// Rooms made with the SDKs: too many for a small flash, and too large for a small heap. Some import
+/// functions of WASI, so that a program which loads them needs the feature `wasi`.
 pub const SDK: [Bundled; 14] = [
     bundled!("echo-rust-0.2"),
     bundled!("counter-rust-0.2"),
