@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 
 const base = process.argv[2];
-const SOON_MS = 20_000;
+const SOON_MS = 60_000;
 
 class Client {
   constructor(room) {
@@ -18,14 +18,12 @@ class Client {
   }
 
   static async join(room) {
-    // The bridge learns of the rooms when the board has answered it.
-    for (let tries = 0; ; tries++) {
-      const client = new Client(room);
-      const opened = new Promise((resolve) => (client.socket.onopen = () => resolve(true)));
-      if (await Promise.race([opened, client.closed.then(() => false)])) return client;
-      assert(tries < 50, `there is no room ${room}`);
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
+    // The bridge learns of a room when the board has answered it, and again when the room is new.
+    await soon(listed(room), `room ${room}`);
+    const client = new Client(room);
+    const opened = new Promise((resolve) => (client.socket.onopen = resolve));
+    await soon(opened, `connection to ${room}`);
+    return client;
   }
 
   say(text) {
@@ -45,6 +43,15 @@ class Client {
 
   #next() {
     return soon(new Promise((resolve) => this.waiting.push(resolve)), "a message");
+  }
+}
+
+async function listed(room) {
+  for (;;) {
+    const response = await fetch(new URL("/rooms", base.replace("ws:", "http:")));
+    const { rooms } = await response.json();
+    if (rooms.some(({ id }) => id === room)) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 
