@@ -132,44 +132,49 @@ impl<const N: usize> GoBackN<N> {
         self.queue.has_capacity(body_bytes)
     }
 
-    /// Handles an `ACK`, `REJ`, `RNR` or `PING`: each acknowledges the frames before `sequence`.
-    pub(crate) fn on_control(&mut self, kind: u8, sequence: u8) {
-        self.on_ack(sequence);
+    /// Handles an `ACK`, `REJ`, `RNR` or `PING`: each acknowledges the frames before `sequence`. Returns
+    /// whether the peer keeps up: it acknowledges a further frame, or says that it is busy.
+    pub(crate) fn on_control(&mut self, kind: u8, sequence: u8) -> bool {
+        if kind == kind::PING {
+            self.pending_reply.get_or_insert(kind::ACK);
+        }
+        let acknowledged = usize::from(sequence.wrapping_sub(self.base));
+        if acknowledged > self.transmitted {
+            // The peer cannot know these frames.
+            return false;
+        }
+        let has_progress = self.on_ack(acknowledged);
         match kind {
             kind::REJ => {
                 self.peer_is_busy = false;
                 self.rewind();
             }
             // After the acknowledgement, which ends an earlier RNR. This one ends with a REJ, or with
-            // the retransmission timeout if that is lost.
-            kind::RNR => self.peer_is_busy = true,
-            kind::PING => {
-                self.pending_reply.get_or_insert(kind::ACK);
-            }
+            // the retransmission timeout if that is lost. There is one if there is a frame that the
+            // peer can have dropped.
+            kind::RNR => self.peer_is_busy = self.transmitted > 0,
             _ => {}
         }
+        has_progress || self.peer_is_busy
     }
 
-    fn on_ack(&mut self, sequence: u8) {
-        let acknowledged = usize::from(sequence.wrapping_sub(self.base));
+    /// Removes acknowledged frames; returns whether there were any.
+    fn on_ack(&mut self, acknowledged: usize) -> bool {
         // A frame that is partly retransmitted stays until it is complete, or the peer would see a
         // damaged one.
-        let limit = if self.partial_bytes > 0 {
-            self.next
-        } else {
-            self.transmitted
-        };
-        if acknowledged == 0 || acknowledged > limit {
-            return;
+        let is_partial = self.partial_bytes > 0;
+        if acknowledged == 0 || is_partial && acknowledged > self.next {
+            return false;
         }
         self.queue.remove(acknowledged);
-        self.base = sequence;
+        self.base = self.base.wrapping_add(acknowledged as u8);
         self.next = self.next.saturating_sub(acknowledged);
         self.transmitted -= acknowledged;
         self.peer_is_busy = false;
         self.retransmission_timeout = RETRANSMISSION_TIMEOUT;
         // Restarted by the next frame that is transmitted, or by `unsent`.
         self.retransmit_at = None;
+        true
     }
 
     /// Goes back to the first frame that is not acknowledged.
@@ -281,6 +286,12 @@ impl<const N: usize> GoBackN<N> {
                 self.next = 0;
             }
         }
+    }
+
+    /// Whether all frames are acknowledged.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.len() == 0
     }
 
     /// When to call [`unsent`](Self::unsent) at the latest.

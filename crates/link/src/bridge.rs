@@ -20,6 +20,8 @@ const HELLO_INTERVAL: Duration = Duration::from_millis(500);
 /// Time without a frame from the board after which it is pinged.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which the board acknowledges a frame, or says that it is busy: some retransmissions.
+const ACKNOWLEDGEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The computer's end of a link, where the clients are: a state machine without I/O, which needs
 /// `alloc` for its two buffers of 64 KiB.
@@ -97,6 +99,8 @@ struct Session {
     /// Whether the board has confirmed the session.
     is_established: bool,
     last_received: Instant,
+    /// When the board last kept up: it acknowledged a frame, was busy, or had acknowledged all.
+    last_progress: Instant,
     /// When to repeat the hello, or to ping.
     poll_at: Instant,
 }
@@ -160,6 +164,8 @@ pub enum SessionError {
     Version(u8),
     /// The board sent nothing for ten seconds.
     TimedOut,
+    /// The board acknowledged no frame for thirty seconds, and was not busy.
+    Unacknowledged,
 }
 
 impl fmt::Display for SessionError {
@@ -167,6 +173,7 @@ impl fmt::Display for SessionError {
         match self {
             Self::Restarted => f.write_str("the board restarted"),
             Self::TimedOut => f.write_str("the board does not respond"),
+            Self::Unacknowledged => f.write_str("the board does not acknowledge what it is sent"),
             Self::Version(version) => {
                 write!(
                     f,
@@ -219,6 +226,7 @@ impl Bridge {
                 id: session.get(),
                 is_established: false,
                 last_received: now,
+                last_progress: now,
                 poll_at: now + HELLO_INTERVAL,
             },
         }
@@ -292,7 +300,7 @@ impl Bridge {
     ///
     /// # Errors
     ///
-    /// If the board sent nothing for ten seconds.
+    /// If the board sent nothing for ten seconds, or acknowledged nothing for thirty.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         self.session.handle_timeout(now)
     }
@@ -325,7 +333,11 @@ impl Session {
             return Ok(());
         }
         match frame.kind {
-            kind::ACK | kind::REJ | kind::RNR => self.arq.on_control(frame.kind, frame.sequence),
+            kind::ACK | kind::REJ | kind::RNR => {
+                if self.arq.on_control(frame.kind, frame.sequence) {
+                    self.last_progress = now;
+                }
+            }
             // A hello was handled above; the others are reserved for later versions.
             ..kind::NUMBERED => {}
             _ => match self.arq.check_sequence(frame.sequence) {
@@ -374,6 +386,12 @@ impl Session {
     fn handle_timeout(&mut self, now: Instant) -> Result<(), SessionError> {
         if self.is_established && now >= self.last_received + SESSION_TIMEOUT {
             return Err(SessionError::TimedOut);
+        }
+        // Called at least at each ping, so that this is exact to a second.
+        if self.arq.is_idle() || !self.is_established {
+            self.last_progress = now;
+        } else if now >= self.last_progress + ACKNOWLEDGEMENT_TIMEOUT {
+            return Err(SessionError::Unacknowledged);
         }
         if now >= self.poll_at {
             if self.is_established {

@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod backpressure;
+#[cfg(feature = "bridge")]
+mod bridge;
 mod corruption;
 #[cfg(feature = "embedded-io")]
 mod embedded_io;
