@@ -1,7 +1,7 @@
 //! Flow control between the clients of a room and its inbox.
 
 use crate::{
-    rooms::clients::Clients,
+    rooms::{clients::Clients, wait_queue::WaitQueue},
     ws::connection::{ConnectionKey, message_cost},
 };
 use stateroom_wasmi_host::{ClientId, Clock, Event, EventError, Host, RoomKey};
@@ -20,8 +20,8 @@ pub(super) struct InboxQueue {
     in_flight: VecDeque<Option<(ConnectionKey, u32)>>,
     /// Disconnects, in order. No more than the room had clients, since nobody joins meanwhile.
     disconnects: VecDeque<ClientId>,
-    /// Connections with a message, in order: those that come later wait behind them.
-    waiting: VecDeque<ConnectionKey>,
+    /// Connections with a message.
+    waiting: WaitQueue,
 }
 
 impl InboxQueue {
@@ -31,7 +31,7 @@ impl InboxQueue {
             events_handled,
             in_flight: VecDeque::new(),
             disconnects: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: WaitQueue::default(),
         }
     }
 
@@ -48,10 +48,10 @@ impl InboxQueue {
         connection: ConnectionKey,
         event: Event<'_>,
     ) -> bool {
-        let first = self.first_waiting(host.transport_mut());
+        let first = self.waiting.first(host.transport_mut());
         let may_pass = first.is_none_or(|first| first == connection);
         if self.has_disconnects() || !may_pass {
-            self.wait(host.transport_mut(), connection);
+            self.waiting.push(host.transport_mut(), connection);
             return false;
         }
         let cost = message_cost(event.payload_len());
@@ -63,17 +63,13 @@ impl InboxQueue {
                 }
             }
             Err(EventError::InboxFull) => {
-                self.wait(host.transport_mut(), connection);
+                self.waiting.push(host.transport_mut(), connection);
                 return false;
             }
             Err(error) => log::debug!("room {room} rejected a message: {error}"),
         }
         if first.is_some() {
-            self.waiting.pop_front();
-            if let Some(connection) = host.transport_mut().get(connection) {
-                connection.waits_for_room = false;
-            }
-            self.wake_first(host.transport_mut());
+            self.waiting.pop_first(host.transport_mut());
         }
         true
     }
@@ -100,7 +96,7 @@ impl InboxQueue {
         self.disconnects.push_back(client);
         self.send_disconnects(host, room);
         // Whoever waited behind the one that has left.
-        self.wake_first(host.transport_mut());
+        self.waiting.wake_first(host.transport_mut());
     }
 
     fn send_disconnects<C: Clock>(&mut self, host: &mut Host<C, Clients>, room: RoomKey) {
@@ -112,36 +108,6 @@ impl InboxQueue {
                 Err(error) => log::debug!("room {room} rejected a disconnect: {error}"),
             }
             self.disconnects.pop_front();
-        }
-    }
-
-    fn wait(&mut self, clients: &mut Clients, key: ConnectionKey) {
-        if let Some(connection) = clients.get(key)
-            && !connection.waits_for_room
-        {
-            connection.waits_for_room = true;
-            self.waiting.push_back(key);
-        }
-    }
-
-    /// The first connection that waits, and has not ended meanwhile.
-    fn first_waiting(&mut self, clients: &mut Clients) -> Option<ConnectionKey> {
-        while let Some(first) = self.waiting.front() {
-            if clients
-                .get(*first)
-                .is_some_and(|first| first.waits_for_room)
-            {
-                return Some(*first);
-            }
-            self.waiting.pop_front();
-        }
-        None
-    }
-
-    fn wake_first(&mut self, clients: &mut Clients) {
-        let first = self.first_waiting(clients);
-        if let Some(connection) = first.and_then(|first| clients.get(first)) {
-            connection.wake();
         }
     }
 
@@ -165,7 +131,7 @@ impl InboxQueue {
         }
         self.send_disconnects(host, room);
         if !self.waiting.is_empty() && (handled > 0 || self.in_flight.is_empty()) {
-            self.wake_first(host.transport_mut());
+            self.waiting.wake_first(host.transport_mut());
         }
         !(self.in_flight.is_empty() && self.disconnects.is_empty() && self.waiting.is_empty())
     }

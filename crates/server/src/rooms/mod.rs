@@ -7,6 +7,7 @@ pub(crate) mod handover;
 mod hosted;
 mod inbox_queue;
 mod tokens;
+pub(crate) mod wait_queue;
 pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
