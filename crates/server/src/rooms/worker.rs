@@ -47,15 +47,15 @@ pub(crate) struct Worker<R> {
 }
 
 /// What the rest of the server has of a worker.
-pub(super) struct WorkerHandle {
-    pub(super) commands: mpsc::UnboundedSender<Command>,
+pub(crate) struct WorkerHandle {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
     /// Resolves when the thread ends, with an error if it panics.
-    pub(super) ended: oneshot::Receiver<()>,
+    pub(crate) ended: oneshot::Receiver<()>,
 }
 
 /// Starts a thread with a worker. `open` makes its rooms there, and `run` runs them until they have
 /// stopped. The thread ends when all of its connections have.
-pub(super) fn start<R: Rooms, F: Future<Output = ()> + 'static>(
+pub(crate) fn start<R: Rooms, F: Future<Output = ()> + 'static>(
     name: String,
     options: ConnectionOptions,
     open: impl FnOnce() -> R + Send + 'static,
