@@ -54,11 +54,16 @@ impl LogLimiter {
 impl KeyedLogLimiter {
     /// One line a second for each key, bursts of ten.
     pub(crate) fn new() -> Self {
-        /// Some hundred KiB, more than rooms that cause lines at the same time.
-        const MAX_KEYS: usize = 1024;
+        // Some hundred KiB, more than rooms that cause lines at the same time.
+        Self::with_keys(1024)
+    }
+
+    /// The same with a bucket for each of so many keys, and one for all others. As many lines a second
+    /// are possible for whoever chooses the keys.
+    pub(crate) fn with_keys(max_keys: usize) -> Self {
         Self {
             since: Instant::now(),
-            buckets: Mutex::new(LineBuckets::new(LOG_RATE, MAX_KEYS)),
+            buckets: Mutex::new(LineBuckets::new(LOG_RATE, max_keys)),
         }
     }
 

@@ -12,13 +12,13 @@ use tokio::{
 
 /// The resources of a server's process, from `/proc`.
 #[derive(Debug, Clone, Copy)]
-struct ResourceUsage {
+pub(super) struct ResourceUsage {
     files: usize,
-    memory_mib: usize,
+    pub(super) memory_mib: usize,
 }
 
 impl ResourceUsage {
-    fn of(server: &Server) -> Self {
+    pub(super) fn of(server: &Server) -> Self {
         let process = format!("/proc/{}", server.process.id());
         let files = fs::read_dir(format!("{process}/fd"))
             .expect("no /proc")

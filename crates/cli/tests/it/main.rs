@@ -17,12 +17,20 @@ mod conformance;
 mod faults;
 mod files;
 mod handshakes;
+#[cfg(target_os = "linux")]
+mod hostile_boards;
 mod limits;
 mod listening;
 mod load;
 mod logging;
 mod origins;
 mod rates;
+#[cfg(unix)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "`hostile_boards` uses the rest")
+)]
+mod raw_board;
 mod rooms;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]

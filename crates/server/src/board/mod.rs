@@ -4,6 +4,8 @@
 //! reopened.
 
 mod address;
+mod backlog;
+mod joins;
 mod session;
 
 pub use self::address::{AddressError, BoardAddress};

@@ -1,19 +1,25 @@
 //! The bridge's view of a board: its rooms, and their clients.
 
 use crate::{
+    board::{
+        backlog::Backlog,
+        joins::{Answered, Joins},
+    },
     http::RoomSummary,
-    log_limit::KeyedLogLimiter,
+    log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
         Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
     },
-    ws::connection::{ConnectionKey, message_cost},
+    ws::connection::ConnectionKey,
 };
-use core::{fmt, time::Duration};
-use stateroom_wasmi_host::{ClientId, Escaped, MessagePayload, OwnedEvent, RoomKey, Transport};
+use core::fmt;
+use stateroom_wasmi_host::{
+    ClientId, Escaped, MessagePayload, OutputMessage, OwnedEvent, RoomKey, Transport,
+};
 use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
-use std::{collections::VecDeque, io};
+use std::io;
 use tokio::time::Instant;
 
 /// Why the board cannot be reached.
@@ -37,11 +43,8 @@ pub(crate) struct BoardRooms {
     clients: Clients,
     rooms: Vec<BoardRoom>,
     next_key: u64,
-    /// Events that the bridge cannot take yet, in order. Bounded: messages by what their connections
-    /// may have in flight, others by the number of connections.
-    backlog: VecDeque<QueuedEvent>,
-    /// Connects that the board has not confirmed yet, in order.
-    pending_joins: VecDeque<PendingJoin>,
+    backlog: Backlog,
+    joins: Joins,
     is_established: bool,
     is_stopping: bool,
     failed: FailedRooms,
@@ -52,46 +55,46 @@ pub(crate) struct BoardRooms {
 struct BoardLog {
     opened_rooms: KeyedLogLimiter,
     closed_rooms: KeyedLogLimiter,
+    /// Rooms that the board should not open.
+    wrong_rooms: LogLimiter,
 }
 
 struct BoardRoom {
     key: RoomKey,
+    /// No other room has this number.
     number: u8,
     id: Box<str>,
     max_message_bytes: usize,
+    /// Whether clients cannot join it: another room has its id, or its id is too long.
+    is_hidden: bool,
 }
 
-struct QueuedEvent {
-    room: RoomKey,
-    event: OwnedEvent,
-    /// Of a message: whose it is.
-    connection: Option<ConnectionKey>,
-}
+/// Rooms with longer ids are hidden, in bytes: the default limit of a host.
+const MAX_ROOM_ID_BYTES: usize = 256;
 
-struct PendingJoin {
-    room: RoomKey,
-    client: ClientId,
-    /// When the board should have confirmed it.
-    deadline: Instant,
-}
+/// Characters of a fault's text that are kept.
+const MAX_FAULT_CHARS: usize = 1000;
 
-/// Time for the board to confirm a join.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The close reason of clients whose room is opened again while it is open.
+const OPENED_AGAIN: &str = "the board has opened the room again";
 
 impl BoardRooms {
     pub(crate) fn new(limits: ClientLimits) -> Self {
+        /// More than the rooms of a board, which chooses their ids.
+        const MAX_LOGGED_ROOMS: usize = 64;
         Self {
             clients: Clients::new(limits),
             rooms: Vec::new(),
             next_key: 0,
-            backlog: VecDeque::new(),
-            pending_joins: VecDeque::new(),
+            backlog: Backlog::default(),
+            joins: Joins::default(),
             is_established: false,
             is_stopping: false,
             failed: FailedRooms::default(),
             log: BoardLog {
-                opened_rooms: KeyedLogLimiter::new(),
-                closed_rooms: KeyedLogLimiter::new(),
+                opened_rooms: KeyedLogLimiter::with_keys(MAX_LOGGED_ROOMS),
+                closed_rooms: KeyedLogLimiter::with_keys(MAX_LOGGED_ROOMS),
+                wrong_rooms: LogLimiter::new(),
             },
         }
     }
@@ -105,8 +108,8 @@ impl BoardRooms {
         if !self.is_established {
             return Err(JoinRejection::new(1013, "the board is not connected"));
         }
-        let room = self.rooms.iter().find(|room| *room.id == *id);
-        room.or_else(|| self.rooms.first().filter(|_| id.is_empty()))
+        let room = self.open_rooms().find(|room| *room.id == *id);
+        room.or_else(|| self.open_rooms().next().filter(|_| id.is_empty()))
             .map(|room| room.key)
             .ok_or_else(|| {
                 JoinRejection::new(
@@ -116,47 +119,68 @@ impl BoardRooms {
             })
     }
 
-    fn room(&self, key: RoomKey) -> Option<&BoardRoom> {
-        self.rooms.iter().find(|room| room.key == key)
+    /// The rooms that clients can join.
+    fn open_rooms(&self) -> impl Iterator<Item = &BoardRoom> {
+        self.rooms.iter().filter(|room| !room.is_hidden)
     }
 
-    fn queue(&mut self, room: RoomKey, event: OwnedEvent, connection: Option<ConnectionKey>) {
-        self.backlog.push_back(QueuedEvent {
-            room,
-            event,
-            connection,
-        });
+    fn room(&self, key: RoomKey) -> Option<&BoardRoom> {
+        self.rooms.iter().find(|room| room.key == key)
     }
 
     /// Closes a client's connection, and removes it from its room.
     fn disconnect(&mut self, room: RoomKey, client: ClientId, code: u16, reason: &str) {
         if let Some(connection) = self.clients.leave(room, client) {
             connection.close(code, reason, true);
-            self.queue(room, OwnedEvent::Disconnect(client), None);
+            self.on_left(room, client);
         }
+    }
+
+    /// Informs the board of a client that was removed from its room.
+    fn on_left(&mut self, room: RoomKey, client: ClientId) {
+        self.joins.abandon(room, client);
+        self.backlog.disconnect(room, client);
     }
 
     /// Passes queued events to the bridge, as far as it takes them.
     pub(super) fn send_backlog(&mut self, bridge: &mut Bridge) {
-        while let Some(queued) = self.backlog.front() {
-            let (event, key) = (queued.event.as_event(), queued.room);
+        while let Some(queued) = self.backlog.first() {
             // Events of a room that has ended are dropped.
-            let room = self.room(key);
-            let sent = room.map(|room| bridge.send(room.number, event));
+            let room = self.room(queued.room);
+            let sent = room.map(|room| bridge.send(room.number, queued.event.as_event()));
             if sent == Some(Err(BridgeSendError::QueueFull)) {
-                return;
+                break;
             }
-            let cost = message_cost(event.payload_len());
-            let client = event.client();
-            let connection = queued.connection;
-            self.backlog.pop_front();
-            if let Some(connection) = connection.and_then(|key| self.clients.get(key)) {
-                connection.handled_by_room(cost);
-            }
+            let Some(queued) = self.backlog.pop_first(&mut self.clients) else {
+                break;
+            };
             if sent == Some(Err(BridgeSendError::TooLong)) {
-                let reason = "the message is longer than the link to the board takes";
-                self.disconnect(key, client, 1009, reason);
+                self.on_too_long(queued.room, &queued.event, queued.connection);
             }
+        }
+        self.backlog.wake_waiting(&mut self.clients);
+    }
+
+    /// Closes the client of an event that is longer than what the board said that it takes.
+    fn on_too_long(
+        &mut self,
+        room: RoomKey,
+        event: &OwnedEvent,
+        connection: Option<ConnectionKey>,
+    ) {
+        let client = event.as_event().client();
+        match connection {
+            Some(key) => {
+                // Another connection may have its id by now.
+                let sender = self.clients.get(key).and_then(|sender| sender.member);
+                if sender == Some((room, client)) {
+                    // What it has sent since is not handled either.
+                    self.backlog.drop_messages(key);
+                    let reason = "the message is longer than the link to the board takes";
+                    self.disconnect(room, client, 1009, reason);
+                }
+            }
+            None => self.disconnect(room, client, 1011, "the link to the board takes no clients"),
         }
     }
 
@@ -165,17 +189,16 @@ impl BoardRooms {
         self.clients.flush(until)
     }
 
-    /// Closes clients whose joins the board does not confirm; returns when to call it again.
+    /// Closes clients whose joins the board does not answer; returns when to call it again.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(join) = self.pending_joins.front() {
-            if join.deadline > now {
-                return Some(join.deadline);
+        loop {
+            match self.joins.expire(now) {
+                Ok((room, client)) => {
+                    self.disconnect(room, client, 1013, "the board does not answer");
+                }
+                Err(wake_at) => return wake_at,
             }
-            let (room, client) = (join.room, join.client);
-            self.pending_joins.pop_front();
-            self.disconnect(room, client, 1013, "the board does not answer");
         }
-        None
     }
 
     /// Handles a message of the board.
@@ -199,18 +222,12 @@ impl BoardRooms {
                 reason,
             } => {
                 if let Some(key) = self.key(room) {
-                    self.on_rejected(key, client, reason);
+                    self.on_refused(key, client, reason);
                 }
             }
             BoardMessage::Output { room, output } => {
                 if let Some(key) = self.key(room) {
-                    // The transport never blocks and never fails.
-                    let Ok(()) = self.clients.send(key, output) else {
-                        return;
-                    };
-                    for (room, client) in self.clients.take_too_slow() {
-                        self.queue(room, OwnedEvent::Disconnect(client), None);
-                    }
+                    self.on_output(key, output);
                 }
             }
             // Messages that a later version adds.
@@ -223,23 +240,61 @@ impl BoardRooms {
     }
 
     fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
-        if self.key(number).is_some() {
-            if let Some(permit) = self.log.opened_rooms.permit(number) {
-                log::warn!("the board has opened room number {number} twice{permit}");
-            }
-            self.on_closed(number, None);
-        }
-        if let Some(permit) = self.log.opened_rooms.permit(id) {
-            log::info!("the board has the room {:?}{permit}", Escaped::new(id));
-        }
-        let key = RoomKey::from_bits(self.next_key);
-        self.next_key += 1;
+        // A number belongs to one room until that is closed, and an id to one room of a host. If the
+        // board has not said that the former room is closed, its clients must not wait for it.
+        let index = self.rooms.iter().position(|room| room.number == number);
+        let of_number = index.map(|index| self.rooms.remove(index).key);
+        let of_id = self.hide_room(id);
+        let is_hidden = id.len() > MAX_ROOM_ID_BYTES;
+        let id = match is_hidden {
+            true => Escaped::new(id).at_most(MAX_ROOM_ID_BYTES).to_string(),
+            false => id.to_owned(),
+        };
+        self.log_opened(&id, is_hidden, of_number.or(of_id).is_some());
+        // The number's room keeps its key, so that events for it stay in order, and the ids of new
+        // clients are not those that the board may know yet.
+        let key = of_number.unwrap_or_else(|| {
+            self.next_key += 1;
+            RoomKey::from_bits(self.next_key)
+        });
         self.rooms.push(BoardRoom {
             key,
             number,
             id: id.into(),
             max_message_bytes,
+            is_hidden,
         });
+        for room in of_number.into_iter().chain(of_id) {
+            for client in self.clients.ids(room) {
+                self.disconnect(room, client, 1001, OPENED_AGAIN);
+            }
+            self.joins.remove_room(room);
+        }
+    }
+
+    /// Hides the room of this id, if there is one.
+    fn hide_room(&mut self, id: &str) -> Option<RoomKey> {
+        let mut rooms = self.rooms.iter_mut();
+        let room = rooms.find(|room| !room.is_hidden && *room.id == *id)?;
+        room.is_hidden = true;
+        Some(room.key)
+    }
+
+    fn log_opened(&self, id: &str, is_hidden: bool, is_opened_again: bool) {
+        let escaped = Escaped::new(id);
+        let problem = match (is_hidden, is_opened_again) {
+            (true, _) => ", whose id is too long to be joined",
+            (false, true) => ", opened while a room of its id or its number is open",
+            (false, false) => {
+                if let Some(permit) = self.log.opened_rooms.permit(id) {
+                    log::info!("the board has the room {escaped:?}{permit}");
+                }
+                return;
+            }
+        };
+        if let Some(permit) = self.log.wrong_rooms.permit() {
+            log::warn!("the board has the room {escaped:?}{problem}{permit}");
+        }
     }
 
     fn on_closed(&mut self, number: u8, fault: Option<&str>) {
@@ -250,37 +305,28 @@ impl BoardRooms {
         let (code, reason) = match fault {
             Some(fault) => {
                 self.failed.push(&id, fault, Instant::now());
-                (1011, fault)
+                let fault = Escaped::new(fault).at_most(MAX_FAULT_CHARS);
+                (1011, fault.to_string())
             }
-            None => (1001, "the room is closed"),
+            None => (1001, "the room is closed".into()),
         };
         if let Some(permit) = self.log.closed_rooms.permit(&id) {
-            log::info!(
-                "the board closed the room {:?}: {}{permit}",
-                Escaped::new(&id),
-                Escaped::new(reason)
-            );
+            let id = Escaped::new(&id);
+            log::info!("the board closed the room {id:?}: {reason}{permit}");
         }
-        self.pending_joins.retain(|join| join.room != key);
-        self.clients.close_room(key, code, reason);
+        self.joins.remove_room(key);
+        self.clients.close_room(key, code, &reason);
     }
 
     fn on_joined(&mut self, key: RoomKey, client: ClientId) {
-        let is_pending = |join: &PendingJoin| join.is_of(key, client);
-        let Some(index) = self.pending_joins.iter().position(is_pending) else {
-            return;
-        };
-        self.pending_joins.remove(index);
-        // The confirmed connection was replaced by one that is still pending.
-        if self.pending_joins.iter().any(is_pending) {
-            return;
+        if self.joins.answer(key, client) == Answered::Pending {
+            // The transport never blocks and never fails.
+            let _ = self.clients.connected(key, client);
+            self.clients.admit(key, client);
         }
-        // The transport never blocks and never fails.
-        let _ = self.clients.connected(key, client);
-        self.clients.admit(key, client);
     }
 
-    fn on_rejected(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
+    fn on_refused(&mut self, key: RoomKey, client: ClientId, reason: RefusalReason) {
         let (code, text) = match reason {
             RefusalReason::NoSuchRoom => (1001, "the room is closed"),
             RefusalReason::RoomFull => (1013, "the room is full"),
@@ -288,16 +334,25 @@ impl BoardRooms {
             RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
             _ => (1011, "the board and the bridge disagree"),
         };
-        let is_pending = |join: &PendingJoin| join.is_of(key, client);
-        let pending = self.pending_joins.iter().position(is_pending);
-        match pending.and_then(|index| self.pending_joins.remove(index)) {
-            // The board does not have the client.
-            Some(_) => {
-                if let Some(connection) = self.clients.leave(key, client) {
-                    connection.close(code, text, true);
-                }
+        let is_of_client = match reason {
+            // A client whose connect is pending has sent no message: that was an earlier one.
+            RefusalReason::MessageTooLong | RefusalReason::InvalidUtf8 => {
+                !self.joins.is_pending(key, client)
             }
-            None => self.disconnect(key, client, code, text),
+            _ => self.joins.answer(key, client) != Answered::Abandoned,
+        };
+        if is_of_client {
+            // The board ignores the disconnect of a client that it does not have. One that it has
+            // although it refused it would have its place in the room for ever.
+            self.disconnect(key, client, code, text);
+        }
+    }
+
+    fn on_output(&mut self, key: RoomKey, output: OutputMessage<'_>) {
+        // The transport never blocks and never fails.
+        let _ = self.clients.send(key, output);
+        for (room, client) in self.clients.take_too_slow() {
+            self.on_left(room, client);
         }
     }
 
@@ -308,17 +363,11 @@ impl BoardRooms {
     }
 
     fn close_all(&mut self, code: u16, reason: &str) {
-        self.pending_joins.clear();
+        self.joins.clear();
         for room in self.rooms.drain(..) {
             self.clients.close_room(room.key, code, reason);
         }
         self.backlog.clear();
-    }
-}
-
-impl PendingJoin {
-    fn is_of(&self, room: RoomKey, client: ClientId) -> bool {
-        (self.room, self.client) == (room, client)
     }
 }
 
@@ -338,18 +387,16 @@ impl Rooms for BoardRooms {
             return Err(JoinRejection::stopping());
         }
         let room = self.room_to_join(id)?;
+        // Before the older connection is closed.
+        self.backlog.check_connect()?;
         let client = self.clients.client_id(room, token);
         if !self.clients.is_newest(room, client, connection) {
             return Err(JoinRejection::new(1008, REPLACED));
         }
         self.disconnect(room, client, 1008, REPLACED);
         self.clients.join(room, client, connection);
-        self.pending_joins.push_back(PendingJoin {
-            room,
-            client,
-            deadline: Instant::now() + JOIN_TIMEOUT,
-        });
-        self.queue(room, OwnedEvent::Connect(client), None);
+        self.joins.start(room, client, Instant::now());
+        self.backlog.connect(room, client);
         Ok(())
     }
 
@@ -366,19 +413,15 @@ impl Rooms for BoardRooms {
         if bytes > limit {
             let reason = format!("the message has {bytes} bytes; the board's limit is {limit}");
             self.disconnect(key, client, 1009, &reason);
-        } else {
-            if let Some(connection) = self.clients.get(connection) {
-                connection.sent_to_room(message_cost(bytes));
-            }
-            let event = OwnedEvent::message(client, payload.to_owned());
-            self.queue(key, event, Some(connection));
+            return Ok(());
         }
-        Ok(())
+        self.backlog
+            .message(&mut self.clients, connection, (key, client), payload)
     }
 
     fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
         if self.clients.leave(room, client).is_some() {
-            self.queue(room, OwnedEvent::Disconnect(client), None);
+            self.on_left(room, client);
         }
     }
 
@@ -386,7 +429,7 @@ impl Rooms for BoardRooms {
         let summary =
             |room: &BoardRoom| RoomSummary::remote(&room.id, self.clients.count(room.key));
         Listing {
-            rooms: self.rooms.iter().map(summary).collect(),
+            rooms: self.open_rooms().map(summary).collect(),
             failed: self.failed.list(Instant::now()),
         }
     }

@@ -197,6 +197,15 @@ impl Clients {
         }
     }
 
+    /// The clients of a room.
+    #[cfg(feature = "board")]
+    pub(crate) fn ids(&self, room: RoomKey) -> Vec<ClientId> {
+        let clients = self.rooms.get(&room).map(|clients| &clients.connected);
+        clients.map_or_else(Vec::new, |clients| {
+            clients.iter().map(|client| client.id).collect()
+        })
+    }
+
     /// How many clients a room has.
     pub(crate) fn count(&self, room: RoomKey) -> usize {
         self.rooms
