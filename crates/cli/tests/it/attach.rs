@@ -1,6 +1,6 @@
 //! `attach`: a board, simulated by a thread, and WebSocket clients of its rooms.
 
-use super::{Client, Server, eventually};
+use super::{Client, Server, eventually, raw_board::RawBoard};
 use crate::support::{ENV, echo, guest_0_2, limits, module_with};
 use serde_json::Value;
 use stateroom_wasmi_host::{Budget, Host, Limits, SystemClock};
@@ -361,6 +361,70 @@ async fn without_a_board_clients_close_with_1013() {
 }
 
 #[tokio::test]
+async fn shutdown_waits_for_no_join() {
+    let mut board = RawBoard::new();
+    let mut server = Server::attach(&board.address, &[]);
+    board.session().await;
+    board.open(&server, 0, "a").await;
+    let (mut client, _) = board.connecting(&server, "/a").await;
+    server.signal("-TERM");
+    assert_eq!(
+        client.closed().await,
+        (1001, "the server is stopping".into())
+    );
+    drop(client);
+    assert!(server.exited().await.success());
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_no_port_that_cannot_be_opened() {
+    let folder = super::TempDir::new();
+    let missing = folder.0.join("tty");
+    let mut server = Server::attach(missing.to_str().expect("text"), &[]);
+    server.until_logged("cannot reach the board").await;
+    assert_eq!(server.join("/a").await.closed().await.0, 1013);
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_no_board_that_is_silent() {
+    // It accepts the connection, but nobody reads it.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it listens").to_string();
+    let mut server = Server::attach(&address, &[]);
+    server.until_logged("the link to").await;
+    assert_eq!(
+        server.join("/a").await.closed().await,
+        (1013, "the board is not connected".into())
+    );
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+}
+
+/// A listener that is full lets connects wait.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn shutdown_waits_for_no_connect() {
+    use rustix::net::{self, AddressFamily, SocketType};
+    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+    let listener = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
+    // One connection fits.
+    net::listen(&listener, 0).expect("it listens");
+    let address = net::getsockname(&listener).expect("it has an address");
+    let address = SocketAddr::try_from(address).expect("it is of the internet");
+    let _first = TcpStream::connect(address).expect("it fits");
+    let second = TcpStream::connect_timeout(&address, Duration::from_millis(500));
+    second.expect_err("it does not fit");
+
+    let mut server = Server::attach(&address.to_string(), &[]);
+    assert_eq!(server.join("/a").await.closed().await.0, 1013);
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+}
+
+#[tokio::test]
 async fn a_board_is_reached_over_a_unix_socket() {
     let folder = super::TempDir::new();
     let path = folder.0.join("board");
@@ -377,30 +441,99 @@ async fn a_board_is_reached_over_a_unix_socket() {
     join_echo(&server).await;
 }
 
-/// Over a pseudoterminal, which programs cannot tell from a serial port.
+/// A pseudoterminal, which programs cannot tell from a serial port: a board at one end, and the path
+/// of the other.
+#[cfg(target_os = "linux")]
+struct SerialBoard {
+    _board: Board,
+    port: String,
+    /// Reading one end fails unless the other is open.
+    _other_end: rustix::fd::OwnedFd,
+}
+
+#[cfg(target_os = "linux")]
+impl SerialBoard {
+    fn new() -> Self {
+        use rustix::{fs, pty};
+        let board_end =
+            pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).expect("a pty");
+        pty::grantpt(&board_end).expect("it is ours");
+        pty::unlockpt(&board_end).expect("it is ours");
+        let port = pty::ptsname(&board_end, Vec::new())
+            .expect("it has a name")
+            .into_string()
+            .expect("text");
+        let other_end = open_port(&port).expect("it can be opened");
+        let flags = fs::fcntl_getfl(&board_end).expect("the room is open");
+        fs::fcntl_setfl(&board_end, flags | fs::OFlags::NONBLOCK)
+            .expect("cannot make it nonblocking");
+        let board_end = std::sync::Mutex::new(Some(std::fs::File::from(board_end)));
+        Self {
+            _board: run_board(move || board_end.lock().ok()?.take()),
+            port,
+            _other_end: other_end,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_port(port: &str) -> rustix::io::Result<rustix::fd::OwnedFd> {
+    use rustix::fs;
+    let flags = fs::OFlags::RDWR | fs::OFlags::NOCTTY | fs::OFlags::CLOEXEC;
+    fs::open(port, flags, fs::Mode::empty())
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_board_is_reached_over_a_serial_port() {
-    use rustix::{fs, pty};
-    let board_end = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).expect("a pty");
-    pty::grantpt(&board_end).expect("it is ours");
-    pty::unlockpt(&board_end).expect("it is ours");
-    let port = pty::ptsname(&board_end, Vec::new())
-        .expect("it has a name")
-        .into_string()
-        .expect("text");
-    // Reading one end fails unless the other is open.
-    let other_end = fs::open(
-        &*port,
-        fs::OFlags::RDWR | fs::OFlags::NOCTTY,
-        fs::Mode::empty(),
-    );
-    let _other_end = other_end.expect("it can be opened");
-    let flags = fs::fcntl_getfl(&board_end).expect("the room is open");
-    fs::fcntl_setfl(&board_end, flags | fs::OFlags::NONBLOCK).expect("cannot make it nonblocking");
-    let board_end = std::sync::Mutex::new(Some(std::fs::File::from(board_end)));
-    let _board = run_board(move || board_end.lock().ok()?.take());
-    let server = Server::attach(&port, &["--baud", "115200"]);
+    let board = SerialBoard::new();
+    let server = Server::attach(&board.port, &["--baud", "115200"]);
+    until_all_rooms(&server).await;
+    join_echo(&server).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_serial_port_is_used_by_one_process() {
+    const IN_USE: &str = "the port is in use by another process";
+    let board = SerialBoard::new();
+    let mut first = Server::attach(&board.port, &[]);
+    until_all_rooms(&first).await;
+    let mut client = join_echo(&first).await;
+    // Programs that do not look for locks cannot open it, unless they are the superuser's.
+    if !rustix::process::geteuid().is_root() {
+        let opened = open_port(&board.port).map(drop);
+        assert_eq!(opened, Err(rustix::io::Errno::BUSY));
+    }
+
+    let second = Server::attach(&board.port, &[]);
+    second.until_logged(IN_USE).await;
+    assert_eq!(second.join("/echo").await.closed().await.0, 1013);
+    // The first one is not disturbed.
+    client.send("still here").await;
+    client.expect("still here").await;
+
+    // It tries again, until the port is free.
+    client.leave().await;
+    first.signal("-TERM");
+    assert!(first.exited().await.success());
+    until_all_rooms(&second).await;
+    join_echo(&second).await;
+    drop(second);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_serial_port_that_another_program_has_locked_is_waited_for() {
+    use rustix::fs::{FlockOperation, flock};
+    let board = SerialBoard::new();
+    let program = open_port(&board.port).expect("it can be opened");
+    flock(&program, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+    let server = Server::attach(&board.port, &[]);
+    server
+        .until_logged("the port is in use by another process")
+        .await;
+    drop(program);
     until_all_rooms(&server).await;
     join_echo(&server).await;
 }

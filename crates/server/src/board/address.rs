@@ -1,10 +1,13 @@
 //! The address of a board, and its byte stream.
 
-use core::fmt;
+use crate::board::serial::ExclusivePort;
+use core::{fmt, time::Duration};
 use std::{io, path::PathBuf};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    task::spawn_blocking,
+    time::timeout,
 };
 
 /// How to reach a board.
@@ -75,10 +78,14 @@ impl BoardAddress {
         })
     }
 
+    /// Opens the link. May be dropped at any time.
     pub(super) async fn open(&self) -> io::Result<LinkStream> {
+        /// The operating system would try for minutes, at longer and longer intervals.
+        const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
         match self {
             Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
+                let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+                let stream = connected.map_err(|_| io::ErrorKind::TimedOut)??;
                 // Small frames must leave at once.
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
@@ -86,7 +93,9 @@ impl BoardAddress {
             #[cfg(unix)]
             Self::Unix(path) => Ok(Box::new(tokio::net::UnixStream::connect(path).await?)),
             Self::Serial { port, baud } => {
-                Ok(Box::new(serial2_tokio::SerialPort::open(port, *baud)?))
+                let (port, baud) = (port.clone(), *baud);
+                let opened = spawn_blocking(move || ExclusivePort::open(&port, baud)).await;
+                Ok(Box::new(opened.map_err(io::Error::other)??))
             }
         }
     }

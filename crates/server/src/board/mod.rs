@@ -6,6 +6,7 @@
 mod address;
 mod backlog;
 mod joins;
+mod serial;
 mod session;
 
 pub use self::address::{AddressError, BoardAddress};
