@@ -29,7 +29,7 @@ enum Command {
     ServerChild(bench::server::Child),
     #[cfg(feature = "server")]
     #[command(hide = true)]
-    ServerLoad(bench::server::Load),
+    ServerLoad(bench::server::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -17,7 +17,7 @@ pub fn svg(rows: &[Row]) -> String {
         .filter(|row| {
             matches!(
                 row.group,
-                Group::Start | Group::Events | Group::Compute | Group::Memory | Group::Server
+                Group::Start | Group::Events | Group::Compute | Group::Memory | Group::ServerSdk
             ) && row.figures.len() > 1
                 && row.factor().is_some_and(f64::is_finite)
         })

@@ -55,6 +55,7 @@ fn guest_rows(guest: Guest, effort: Effort) -> Vec<Row> {
             Figure::new(names[0], ours.clone(), &ours),
             Figure::new(names[1], theirs, &ours),
         ],
+        goal: None,
     };
     let of_count = |index: usize| [&nanos[2 * index], &nanos[2 * index + 1]];
     let hot = of_count(0);

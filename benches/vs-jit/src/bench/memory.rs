@@ -52,7 +52,7 @@ impl Child {
         // The first room allocates what all share: translated code, buffers.
         let mut rooms = Vec::with_capacity(1 + self.rooms);
         rooms.push(open(0)?);
-        let before = resident_bytes()?;
+        let before = resident_bytes("self")?;
         let start = Instant::now();
         while rooms.len() <= self.rooms {
             // The JIT hosts fail or panic when no more memory can be mapped.
@@ -62,18 +62,22 @@ impl Child {
             rooms.push(room);
         }
         let nanos = start.elapsed().as_nanos() / rooms.len() as u128;
-        println!("{} {before} {} {nanos}", rooms.len() - 1, resident_bytes()?);
+        println!(
+            "{} {before} {} {nanos}",
+            rooms.len() - 1,
+            resident_bytes("self")?
+        );
         // Only now, so that no room's memory is freed before the measurement.
         drop(rooms);
         Ok(())
     }
 }
 
-/// Resident memory of this process. `smaps_rollup` is exact; `statm` lags by each thread's cached
+/// Resident memory of a process. `smaps_rollup` is exact; `statm` lags by each thread's cached
 /// counts.
-fn resident_bytes() -> Result<usize> {
-    let text =
-        std::fs::read_to_string("/proc/self/smaps_rollup").context("this row needs Linux")?;
+pub fn resident_bytes(process: &str) -> Result<usize> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))
+        .context("this row needs Linux")?;
     let line = text
         .lines()
         .find(|line| line.starts_with("Rss:"))
@@ -153,6 +157,7 @@ pub fn rooms_rows() -> Result<Vec<Row>> {
                 group: Group::Rooms,
                 unit,
                 figures: figures.collect(),
+                goal: None,
             }
         };
         rows.push(row("rooms in one process", Unit::PerProcess, |process| {
@@ -202,6 +207,7 @@ pub fn rows(effort: Effort) -> Result<Vec<Row>> {
                     group,
                     unit,
                     figures,
+                    goal: None,
                 }
             };
             rows.push(row(

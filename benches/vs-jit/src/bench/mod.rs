@@ -100,12 +100,14 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// The ids of the rows that need more than this process.
-const OTHER_ROWS: [&str; 7] = [
+const OTHER_ROWS: [&str; 9] = [
     "by-turns",
     "memory",
     "rooms",
     "size",
     "server",
+    "server-workers",
+    "server-idle",
     "noisy-neighbour",
     "noisy-neighbour-server",
 ];
@@ -119,6 +121,10 @@ fn other_rows(id: &str, effort: Effort) -> Result<Vec<Row>> {
         "noisy-neighbour" => noisy_neighbour::rows(effort),
         #[cfg(feature = "server")]
         "server" => server::rows(effort),
+        #[cfg(feature = "server")]
+        "server-workers" => server::worker_rows(effort),
+        #[cfg(feature = "server")]
+        "server-idle" => server::idle_rows(effort),
         #[cfg(feature = "server")]
         "noisy-neighbour-server" => server::noisy_neighbour_rows(effort),
         _ => Ok(Vec::new()),

@@ -82,6 +82,7 @@ pub fn latency_rows(of: &str, contenders: &[(&str, Vec<Latency>)]) -> Vec<Row> {
             group: Group::NoisyNeighbour,
             unit: Unit::Nanos,
             figures: figures.collect(),
+            goal: None,
         }
     };
     vec![

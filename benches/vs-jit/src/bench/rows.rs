@@ -13,7 +13,7 @@ use crate::{
 use stateroom_wasmi_host::{Compilation, PayloadBuffer};
 use std::{
     hint::black_box,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Barrier},
     time::{Duration, Instant},
 };
@@ -23,56 +23,60 @@ use std::{
 pub struct Guest {
     id: &'static str,
     pub title: &'static str,
-    path: &'static str,
+    file: &'static str,
     is_0_4: bool,
 }
 
 const ECHO_0_2: Guest = Guest {
     id: "0.2",
     title: "SDK 0.2",
-    path: "echo-rust-0.2",
+    file: "echo-rust-0.2",
     is_0_4: false,
 };
 pub const ECHO_0_4: Guest = Guest {
     id: "0.4",
     title: "SDK 0.4",
-    path: "echo-rust-0.4",
+    file: "echo-rust-0.4",
     is_0_4: true,
 };
 pub const ECHO_C: Guest = Guest {
     id: "c",
     title: "C",
-    path: "echo-c",
+    file: "echo-c",
     is_0_4: false,
 };
 const COUNTER_0_2: Guest = Guest {
-    path: "counter-rust-0.2",
+    file: "counter-rust-0.2",
     ..ECHO_0_2
 };
 const COUNTER_0_4: Guest = Guest {
-    path: "counter-rust-0.4",
+    file: "counter-rust-0.4",
     ..ECHO_0_4
 };
 const COUNTER_C: Guest = Guest {
-    path: "counter-c",
+    file: "counter-c",
     ..ECHO_C
 };
-const COMPUTE: Guest = Guest {
+pub const COMPUTE: Guest = Guest {
     id: "compute",
     title: "C",
-    path: "compute",
+    file: "compute",
     is_0_4: false,
 };
 
 impl Guest {
-    pub fn wasm(self) -> Vec<u8> {
+    pub fn path(self) -> PathBuf {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = if self.id == "compute" {
             "guests/wasm"
         } else {
             "../../examples/rooms/wasm"
         };
-        let path = here.join(folder).join(format!("{}.wasm", self.path));
+        here.join(folder).join(format!("{}.wasm", self.file))
+    }
+
+    pub fn wasm(self) -> Vec<u8> {
+        let path = self.path();
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
@@ -258,6 +262,7 @@ fn load(guest: Guest, effort: Effort) -> Row {
         group: Group::Start,
         unit: Unit::Nanos,
         figures,
+        goal: None,
     }
 }
 
@@ -289,6 +294,7 @@ fn new_room(guest: Guest, effort: Effort) -> Row {
         group: Group::Start,
         unit: Unit::Nanos,
         figures: interleaved(&mut contenders, effort),
+        goal: None,
     }
 }
 
@@ -310,6 +316,7 @@ fn cold_start(guest: Guest, effort: Effort) -> Row {
         group: Group::Start,
         unit: Unit::Nanos,
         figures,
+        goal: None,
     }
 }
 
@@ -323,6 +330,7 @@ fn event(guest: Guest, title: String, event: Event<'_>, effort: Effort) -> Row {
         group: Group::Events,
         unit: Unit::PerSecond,
         figures,
+        goal: None,
     }
 }
 
@@ -402,6 +410,7 @@ fn configurations(guest: Guest, title: &str, text: &str, group: Group, effort: E
         group,
         unit: Unit::Nanos,
         figures,
+        goal: None,
     }
 }
 
@@ -444,6 +453,7 @@ fn workers(effort: Effort) -> Row {
         group: Group::Workers,
         unit: Unit::PerSecond,
         figures: interleaved(&mut contenders, effort),
+        goal: None,
     }
 }
 

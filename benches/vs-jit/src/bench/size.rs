@@ -61,6 +61,7 @@ fn row(title: String, unit: Unit, values: &[(&str, usize)]) -> Row {
         group: Group::Size,
         unit,
         figures: figures.collect(),
+        goal: None,
     }
 }
 

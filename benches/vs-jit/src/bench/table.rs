@@ -9,6 +9,23 @@ pub struct Row {
     pub unit: Unit,
     /// The first is the reference of all ratios.
     pub figures: Vec<Figure>,
+    pub goal: Option<Goal>,
+}
+
+/// What the first contender is to reach.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// The name of the contender that it is compared with.
+    pub against: &'static str,
+    pub bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// A multiple of the other's value.
+    AtMost(f64),
+    /// A multiple of what the other does in the same time.
+    AtLeast(f64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +37,12 @@ pub enum Group {
     Memory,
     Rooms,
     Size,
-    Server,
+    ServerC,
+    BusyServerC,
+    ServerSdk,
+    BusyServerSdk,
+    ServerWorkers,
+    IdleConnections,
     NoisyNeighbour,
     Fuel,
     Slices,
@@ -33,6 +55,8 @@ pub enum Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Nanos,
+    /// Nanoseconds that a processor was busy.
+    ProcessorNanos,
     /// Nanoseconds per operation, shown as operations per second.
     PerSecond,
     Bytes,
@@ -44,7 +68,7 @@ pub enum Unit {
 }
 
 impl Group {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Start,
         Self::Events,
         Self::ColdRooms,
@@ -52,7 +76,12 @@ impl Group {
         Self::Memory,
         Self::Rooms,
         Self::Size,
-        Self::Server,
+        Self::ServerC,
+        Self::BusyServerC,
+        Self::ServerSdk,
+        Self::BusyServerSdk,
+        Self::ServerWorkers,
+        Self::IdleConnections,
         Self::NoisyNeighbour,
         Self::Fuel,
         Self::Slices,
@@ -71,7 +100,20 @@ impl Group {
             Self::Rooms => "Rooms in one process",
             Self::Size => "Size",
             Self::NoisyNeighbour => "Noisy neighbour: an echo room beside one in an endless loop",
-            Self::Server => "The whole server: WebSocket echo of 16 B, SDK 0.4 guest",
+            Self::ServerC => {
+                "The whole server: WebSocket echo of 16 B, C guest, clients on one core"
+            }
+            Self::BusyServerC => {
+                "The whole server: WebSocket echo of 16 B, C guest, clients on all cores"
+            }
+            Self::ServerSdk => {
+                "The whole server: WebSocket echo of 16 B, SDK 0.4 guest, clients on one core"
+            }
+            Self::BusyServerSdk => {
+                "The whole server: WebSocket echo of 16 B, SDK 0.4 guest, clients on all cores"
+            }
+            Self::ServerWorkers => "The whole server: two workers against one",
+            Self::IdleConnections => "Resident memory of 10,000 idle connections",
             Self::Fuel => "Fuel metering on and off",
             Self::Slices => "Lengths of slices",
             Self::Rollback => "Rollback: its cost while nothing fails",
@@ -97,10 +139,29 @@ impl Group {
             Self::Memory => {
                 "Measured in separate processes. Each room has a client that sent 8 messages."
             }
-            Self::Server => {
-                "Each server in its own process, the clients in another, all on this machine. \
-                 Each connection sends its next message after the reply to the last. The \
-                 published server has a single room."
+            Self::ServerC => {
+                "Each server in its own process, with default settings but for its limits of one \
+                 client, and the clients in another, all on this machine. Each connection sends its \
+                 next message after the reply to the last. The clients have one thread, so that \
+                 the server often waits for them. Processor time is the server's, in user mode and \
+                 in the kernel. Axum alone is an echo without rooms that reads 4 KiB at once; with \
+                 its default of 128 KiB, tungstenite fills those with zeros before each read. \
+                 Rounds are fewer and longer than for other tables."
+            }
+            Self::BusyServerC => "As above, with a thread of clients for each core.",
+            Self::ServerSdk => {
+                "Measured in the same run, clients as above. The published server has a single \
+                 room."
+            }
+            Self::BusyServerSdk => "As above, with a thread of clients for each core.",
+            Self::ServerWorkers => {
+                "Fifty connections, each to its own room. Needs a core for each worker, and more \
+                 for the clients if the guest takes no longer than they do."
+            }
+            Self::IdleConnections => {
+                "The server's resident memory with 10,000 connections, less that with one, for each \
+                 of them; that of the kernel is not included. All are in one room of the C echo, or \
+                 the SDK 0.4 echo of the published server."
             }
             Self::Rooms => {
                 "Measured in separate processes, which try to open 50,000 rooms. Each has a \
@@ -135,7 +196,7 @@ impl Row {
 pub fn in_words(ratio: f64, unit: Unit) -> String {
     let (better, worse) = match unit {
         Unit::Nanos | Unit::PerSecond => ("faster", "slower"),
-        Unit::Bytes | Unit::Times => ("less", "more"),
+        Unit::Bytes | Unit::Times | Unit::ProcessorNanos => ("less", "more"),
         Unit::Count => ("fewer", "more"),
         Unit::PerProcess => ("more", "fewer"),
     };
@@ -161,9 +222,9 @@ pub fn value(value: f64, unit: Unit) -> String {
         return "–".into();
     }
     match unit {
-        Unit::Nanos if value < 1e3 => format!("{} ns", short(value)),
-        Unit::Nanos if value < 1e6 => format!("{} µs", short(value / 1e3)),
-        Unit::Nanos => format!("{} ms", short(value / 1e6)),
+        Unit::Nanos | Unit::ProcessorNanos if value < 1e3 => format!("{} ns", short(value)),
+        Unit::Nanos | Unit::ProcessorNanos if value < 1e6 => format!("{} µs", short(value / 1e3)),
+        Unit::Nanos | Unit::ProcessorNanos => format!("{} ms", short(value / 1e6)),
         Unit::PerSecond if value > 1e6 => format!("{}/s", short(1e9 / value)),
         Unit::PerSecond if value > 1e3 => format!("{} k/s", short(1e6 / value)),
         Unit::PerSecond => format!("{} M/s", short(1e3 / value)),
@@ -190,14 +251,6 @@ pub fn markdown(rows: &[Row]) -> String {
 }
 
 fn table(group: Group, rows: &[&Row]) -> String {
-    // The two JIT hosts share a column: each guest runs in one of them.
-    let column = |name: &str| {
-        if name.starts_with("JIT") {
-            "JIT host".to_owned()
-        } else {
-            name.to_owned()
-        }
-    };
     let mut columns: Vec<String> = Vec::new();
     for figure in rows.iter().flat_map(|row| &row.figures) {
         if !columns.contains(&column(&figure.name)) {
@@ -215,7 +268,14 @@ fn table(group: Group, rows: &[&Row]) -> String {
     for name in columns.iter().skip(2) {
         let _ = write!(text, " {name} |");
     }
-    let _ = writeln!(text, "\n|---|{}", "---:|".repeat(columns.len().max(2) + 1));
+    let has_goals = rows.iter().any(|row| row.goal.is_some());
+    let _ = writeln!(
+        text,
+        "{}\n|---|{}{}",
+        if has_goals { " goal |" } else { "" },
+        "---:|".repeat(columns.len().max(2) + 1),
+        if has_goals { "---|" } else { "" },
+    );
     for row in rows {
         let cell = |name: &str| match row
             .figures
@@ -248,6 +308,13 @@ fn table(group: Group, rows: &[&Row]) -> String {
                 _ => text.push_str(" – |"),
             }
         }
+        if has_goals {
+            let _ = write!(
+                text,
+                " {} |",
+                row.goal.map_or_else(String::new, |goal| goal.in_words(row))
+            );
+        }
         text.push('\n');
     }
     if let Some(mean) = geometric_mean(rows).filter(|_| group == Group::Compute) {
@@ -266,6 +333,39 @@ fn table(group: Group, rows: &[&Row]) -> String {
         }
     }
     text
+}
+
+/// The column of a contender. The two JIT hosts share one: each guest runs in one of them.
+fn column(name: &str) -> String {
+    match name.strip_prefix("JIT ") {
+        Some(name) if name.starts_with("server") => "JIT server".into(),
+        Some(_) => "JIT host".into(),
+        None => name.into(),
+    }
+}
+
+impl Goal {
+    /// `≤ 1.10× of axum alone: 0.86×, met`.
+    fn in_words(self, row: &Row) -> String {
+        let Some(other) = row
+            .figures
+            .iter()
+            .find(|figure| figure.name == self.against)
+        else {
+            return String::new();
+        };
+        let (sign, bound, reached, is_met) = match self.bound {
+            Bound::AtMost(bound) => ("≤", bound, 1.0 / other.ratio, 1.0 / other.ratio <= bound),
+            Bound::AtLeast(bound) => ("≥", bound, other.ratio, other.ratio >= bound),
+        };
+        format!(
+            "{sign} {}× of {}: {}×, {}",
+            short(bound),
+            column(self.against),
+            short(reached),
+            if is_met { "met" } else { "not met" },
+        )
+    }
 }
 
 /// The value as a multiple of the first column's.
@@ -294,5 +394,49 @@ mod tests {
         assert_eq!(value(1176.0 * 1024.0, Unit::Bytes), "1.15 MiB");
         assert_eq!(in_words(2.5, Unit::Nanos), "2.50× faster");
         assert_eq!(in_words(0.5, Unit::Bytes), "2.00× more");
+    }
+
+    #[test]
+    fn a_goal_is_beside_its_row() {
+        let row = |unit, other: f64, goal| Row {
+            title: "row".into(),
+            group: Group::ServerSdk,
+            unit,
+            figures: vec![
+                Figure::new("this crate", vec![100.0], &[100.0]),
+                Figure::new("JIT server 0.4.4", vec![other], &[100.0]),
+            ],
+            goal,
+        };
+        let goal = |bound| {
+            Some(Goal {
+                against: "JIT server 0.4.4",
+                bound,
+            })
+        };
+        let rows = [
+            row(Unit::Nanos, 80.0, goal(Bound::AtMost(1.2))),
+            row(Unit::Nanos, 90.0, goal(Bound::AtMost(1.2))),
+            // In half of the time per message, twice as many.
+            row(Unit::PerSecond, 50.0, goal(Bound::AtLeast(1.0))),
+            row(Unit::PerSecond, 200.0, goal(Bound::AtLeast(1.0))),
+            row(Unit::Nanos, 80.0, None),
+        ];
+        let text = markdown(&rows);
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(
+            lines[0],
+            "| | this crate | JIT server | this crate is | goal |"
+        );
+        assert_eq!(lines[1], "|---|---:|---:|---:|---|");
+        for (line, goal) in lines[2..].iter().zip([
+            "| ≤ 1.20× of JIT server: 1.25×, not met |",
+            "| ≤ 1.20× of JIT server: 1.11×, met |",
+            "| ≥ 1.00× of JIT server: 0.50×, not met |",
+            "| ≥ 1.00× of JIT server: 2.00×, met |",
+            "|  |",
+        ]) {
+            assert!(line.ends_with(goal), "{line}");
+        }
     }
 }
