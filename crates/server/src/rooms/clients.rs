@@ -14,7 +14,9 @@ use crate::{
 use core::convert::Infallible;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
-use stateroom_wasmi_host::{ClientId, OutputMessage, RoomKey, SendError, Transport};
+use stateroom_wasmi_host::{
+    ClientId, MessageRecipient, OutputMessage, RoomKey, SendError, Transport,
+};
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
@@ -56,12 +58,24 @@ impl ClientLimits {
 
 #[derive(Debug, Default)]
 struct RoomClients {
+    /// In the order of their ids.
     connected: Vec<Client>,
     /// Clients whose disconnects the room was given and has not handled, in order. One of them may be
     /// connected again: what the room sends until then is for its earlier connection.
     leaving: VecDeque<ClientId>,
     last_id: u32,
     tokens: Tokens,
+}
+
+impl RoomClients {
+    /// Where a client is, or would be.
+    fn index(&self, id: ClientId) -> Result<usize, usize> {
+        self.connected.binary_search_by_key(&id, |client| client.id)
+    }
+
+    fn get(&self, id: ClientId) -> Option<&Client> {
+        self.index(id).ok().map(|index| &self.connected[index])
+    }
 }
 
 #[derive(Debug)]
@@ -132,11 +146,12 @@ impl Clients {
         loop {
             clients.last_id = clients.last_id % ClientId::MAX.0 + 1;
             let id = ClientId(clients.last_id);
-            let is_connected = |id| clients.connected.iter().any(|client| client.id == id);
-            if !is_connected(id) && !clients.tokens.contains(id) {
+            if clients.get(id).is_none() && !clients.tokens.contains(id) {
                 if let Some(token) = token {
                     let limit = self.limits.max_tokens;
-                    clients.tokens.insert(token, id, limit, is_connected);
+                    let mut tokens = core::mem::take(&mut clients.tokens);
+                    tokens.insert(token, id, limit, |id| clients.get(id).is_some());
+                    clients.tokens = tokens;
                 }
                 return id;
             }
@@ -147,10 +162,7 @@ impl Clients {
     /// one: on their way to a worker, one may overtake another.
     pub(crate) fn is_newest(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
         let sequence = |key| self.connections.get(key).map(|found| found.sequence);
-        let present = self
-            .rooms
-            .get(&room)
-            .and_then(|clients| clients.connected.iter().find(|client| client.id == id));
+        let present = self.rooms.get(&room).and_then(|clients| clients.get(id));
         present.is_none_or(|present| sequence(present.connection) <= sequence(connection))
     }
 
@@ -158,21 +170,24 @@ impl Clients {
         if let Some(joining) = self.connections.get_mut(connection) {
             joining.member = Some((room, id));
             self.counts.count_join();
-            self.rooms.entry(room).or_default().connected.push(Client {
-                id,
-                connection,
-                outputs_enabled: false,
-            });
+            let clients = self.rooms.entry(room).or_default();
+            // It is in no room yet, and its id was free.
+            let (Ok(index) | Err(index)) = clients.index(id);
+            clients.connected.insert(
+                index,
+                Client {
+                    id,
+                    connection,
+                    outputs_enabled: false,
+                },
+            );
         }
     }
 
     /// Lets a client's messages through to its room.
     #[cfg(feature = "board")]
     pub(crate) fn admit(&mut self, room: RoomKey, id: ClientId) {
-        let client = self
-            .rooms
-            .get(&room)
-            .and_then(|clients| clients.connected.iter().find(|client| client.id == id));
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
         if let Some(connection) =
             client.and_then(|client| self.connections.get_mut(client.connection))
         {
@@ -182,9 +197,9 @@ impl Clients {
 
     /// Removes a client from its room and returns its connection; the room is to be given its disconnect.
     pub(crate) fn leave(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Connection> {
-        let connected = &mut self.rooms.get_mut(&room)?.connected;
-        let index = connected.iter().position(|client| client.id == id)?;
-        let client = connected.swap_remove(index);
+        let clients = self.rooms.get_mut(&room)?;
+        let index = clients.index(id).ok()?;
+        let client = clients.connected.remove(index);
         let connection = self.connections.get_mut(client.connection)?;
         connection.member = None;
         Some(connection)
@@ -296,10 +311,18 @@ impl Transport for Clients {
             return Ok(());
         };
         let copy_cost = output.payload.len() as u64 / BYTES_PER_FUEL;
-        let is_shared = output.payload.len() >= SHARED_BYTES && clients.connected.len() > 1;
         let mut shared = None;
-        let mut i = 0;
-        while let Some(client) = clients.connected.get(i) {
+        // One recipient is looked up.
+        let (mut i, mut end) = match output.recipient {
+            MessageRecipient::Client(id) => match clients.index(id) {
+                Ok(index) => (index, index + 1),
+                Err(_) => return Ok(()),
+            },
+            _ => (0, clients.connected.len()),
+        };
+        let is_shared = output.payload.len() >= SHARED_BYTES && end - i > 1;
+        while i < end {
+            let client = &clients.connected[i];
             self.cost += COST_OF_CLIENT;
             let is_recipient = client.outputs_enabled && output.recipient.includes(client.id);
             let connection = match self.connections.get_mut(client.connection) {
@@ -338,7 +361,8 @@ impl Transport for Clients {
             } else {
                 connection.close_as_too_slow("too slow: the send queue is full");
                 self.too_slow.push((room, client.id));
-                clients.connected.swap_remove(i);
+                clients.connected.remove(i);
+                end -= 1;
             }
         }
         self.shed();
@@ -348,9 +372,9 @@ impl Transport for Clients {
     fn connected(&mut self, room: RoomKey, id: ClientId) -> Result<(), SendError<Infallible>> {
         if let Some(clients) = self.rooms.get_mut(&room)
             && !clients.leaving.contains(&id)
-            && let Some(client) = clients.connected.iter_mut().find(|client| client.id == id)
+            && let Ok(index) = clients.index(id)
         {
-            client.outputs_enabled = true;
+            clients.connected[index].outputs_enabled = true;
         }
         Ok(())
     }
