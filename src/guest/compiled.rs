@@ -2,7 +2,7 @@
 
 use super::{
     engine::{self, Parse},
-    grow, instrument, keep_buffer, start,
+    grow, instrument, keep_buffer, start, wasmi_bugs,
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
@@ -36,13 +36,14 @@ impl Compiled {
     ) -> Result<Self, LoadError> {
         #[cfg(feature = "simd")]
         if options.simd
-            && let Some(instruction) = super::wasmi_bugs::find_misread_store(wasm)
+            && let Some(instruction) = wasmi_bugs::find_misread_store(wasm)
         {
             return Err(LoadError::Misread { instruction });
         }
         let structure = measured(wasm, limits)?;
         let wasm = start::export_start(wasm);
         let wasm = grow::isolate_growth(&wasm).map_or(wasm, Cow::Owned);
+        let wasm = wasmi_bugs::separate_operands(&wasm).map_or(wasm, Cow::Owned);
         let (wasm, instrumented) = instrument::instrument(&wasm, options)?;
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options, &structure);

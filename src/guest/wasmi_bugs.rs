@@ -1,5 +1,6 @@
 //! Workarounds for bugs of wasmi 2.0.0; to be deleted with the bugs.
 
+pub(super) use self::far_stores::separate_operands;
 #[cfg(feature = "simd")]
 pub(super) use self::lane_stores::find_misread_store;
 
@@ -74,5 +75,153 @@ mod lane_stores {
             }
         }
         false
+    }
+}
+
+/// wasmi panics when it translates a store of an integer with an offset of more than 16 bits, or to
+/// any memory but the first, whose address and value are both in its register: the same local, such as
+/// in `table[i] = i`. An empty block before the store moves both out of the register, and has no other
+/// effect.
+mod far_stores {
+    use crate::guest::rewrite::{push_leb128, push_section};
+    use alloc::vec::Vec;
+    use wasmparser::{FunctionBody, MemArg, Operator, Parser, Payload};
+
+    const CODE_SECTION: u8 = 10;
+    /// `block`, without results, and `end`.
+    const EMPTY_BLOCK: [u8; 3] = [0x02, 0x40, 0x0b];
+
+    /// The module with an empty block before each such store. None if there is none, or the module is
+    /// invalid, which the engine reports.
+    #[inline(never)]
+    pub(in crate::guest) fn separate_operands(wasm: &[u8]) -> Option<Vec<u8>> {
+        let mut stores = Vec::new();
+        for payload in Parser::new(0).parse_all(wasm) {
+            if let Payload::CodeSectionEntry(body) = payload.ok()? {
+                find(&body, &mut stores);
+            }
+        }
+        if stores.is_empty() {
+            return None;
+        }
+        rewrite(wasm, &stores)
+    }
+
+    /// What is on top of the stack.
+    #[derive(Clone, Copy)]
+    enum Top {
+        Local(u32),
+        Other,
+        Unknown,
+    }
+
+    /// Finds where a function has such stores, and more: all whose operands may be the same local, since
+    /// that was used twice since the register was written. Nothing after an invalid instruction ever
+    /// runs.
+    fn find(body: &FunctionBody<'_>, stores: &mut Vec<usize>) {
+        let Ok(mut reader) = body.get_operators_reader() else {
+            return;
+        };
+        /// More locals than code has in a row; beyond, all are taken for the same.
+        const MAX_USED: usize = 64;
+        let mut used = Vec::new();
+        let mut top = Top::Other;
+        while !reader.eof() {
+            let at = reader.original_position();
+            let Ok(operator) = reader.read() else { return };
+            if used.len() > MAX_USED {
+                used.truncate(MAX_USED + 1);
+            }
+            match operator {
+                Operator::LocalGet { local_index } | Operator::LocalTee { local_index } => {
+                    used.push(local_index);
+                    top = Top::Local(local_index);
+                }
+                Operator::LocalSet { local_index } => {
+                    used.push(local_index);
+                    top = Top::Unknown;
+                }
+                Operator::Nop
+                | Operator::I64ExtendI32U
+                | Operator::I64ExtendI32S
+                | Operator::I32WrapI64 => {}
+                Operator::I32Const { .. }
+                | Operator::I64Const { .. }
+                | Operator::F32Const { .. }
+                | Operator::F64Const { .. } => top = Top::Other,
+                Operator::Drop | Operator::GlobalSet { .. } => top = Top::Unknown,
+                Operator::I32Store { memarg }
+                | Operator::I64Store { memarg }
+                | Operator::I32Store8 { memarg }
+                | Operator::I32Store16 { memarg }
+                | Operator::I64Store8 { memarg }
+                | Operator::I64Store16 { memarg }
+                | Operator::I64Store32 { memarg } => {
+                    let is_unknown = used.len() > MAX_USED;
+                    if is_far(&memarg) && (is_unknown || may_be_same(top, &used)) {
+                        stores.push(at);
+                    }
+                    top = Top::Unknown;
+                }
+                Operator::F32Store { .. } | Operator::F64Store { .. } => top = Top::Unknown,
+                _ => {
+                    used.clear();
+                    top = Top::Other;
+                }
+            }
+        }
+    }
+
+    fn is_far(memarg: &MemArg) -> bool {
+        memarg.offset > u16::MAX.into() || memarg.memory != 0
+    }
+
+    fn may_be_same(value: Top, used: &[u32]) -> bool {
+        let is_used_twice =
+            |local: &u32| used.iter().filter(|other| *other == local).nth(1).is_some();
+        match value {
+            Top::Local(local) => is_used_twice(&local),
+            Top::Other => false,
+            Top::Unknown => used.iter().any(is_used_twice),
+        }
+    }
+
+    fn rewrite(wasm: &[u8], stores: &[usize]) -> Option<Vec<u8>> {
+        let added = stores.len() * EMPTY_BLOCK.len();
+        let mut rewritten = Vec::with_capacity(wasm.len() + added + 256);
+        // The end of the section before; the magic number and the version come first.
+        let mut end = 8;
+        rewritten.extend_from_slice(wasm.get(..end)?);
+        let (mut code, mut code_end) = (Vec::new(), 0);
+        for payload in Parser::new(0).parse_all(wasm) {
+            let payload = payload.ok()?;
+            if let Payload::CodeSectionStart { count, range, .. } = &payload {
+                push_leb128(&mut code, *count);
+                code_end = range.end;
+            }
+            if let Payload::CodeSectionEntry(body) = &payload {
+                let (mut separated, mut from) = (Vec::new(), body.range().start);
+                let first = stores.partition_point(|at| *at < from);
+                let all = stores.get(first..)?.iter();
+                for at in all.take_while(|at| **at < body.range().end) {
+                    separated.extend_from_slice(wasm.get(from..*at)?);
+                    separated.extend_from_slice(&EMPTY_BLOCK);
+                    from = *at;
+                }
+                separated.extend_from_slice(wasm.get(from..body.range().end)?);
+                push_leb128(&mut code, u32::try_from(separated.len()).ok()?);
+                code.extend_from_slice(&separated);
+                if body.range().end == code_end {
+                    push_section(&mut rewritten, CODE_SECTION, &code)?;
+                }
+            }
+            if let Some((id, range)) = payload.as_section() {
+                if id != CODE_SECTION {
+                    rewritten.extend_from_slice(wasm.get(end..range.end)?);
+                }
+                end = range.end;
+            }
+        }
+        Some(rewritten)
     }
 }

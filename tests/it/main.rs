@@ -22,6 +22,7 @@ mod determinism;
 mod embedded_hal;
 mod escaping;
 mod events_handled;
+mod far_stores;
 mod faults;
 mod fixed_capacity;
 mod heap_estimate;
