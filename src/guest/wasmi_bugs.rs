@@ -111,79 +111,118 @@ mod far_stores {
     #[derive(Clone, Copy)]
     enum Top {
         Local(u32),
-        Other,
+        Constant,
         Unknown,
     }
 
     /// Finds where a function has such stores, and more: all whose operands may be the same local, since
-    /// that was used twice since the register was written. Nothing after an invalid instruction ever
-    /// runs.
+    /// that was used twice since the register was certainly written or given up. Nothing after an invalid
+    /// instruction ever runs.
     fn find(body: &FunctionBody<'_>, stores: &mut Vec<usize>) {
         let Ok(mut reader) = body.get_operators_reader() else {
             return;
         };
-        /// More locals than code has in a row; beyond, all are taken for the same.
-        const MAX_USED: usize = 64;
-        let mut used = Vec::new();
-        let mut top = Top::Other;
+        let mut used = UsedLocals::default();
+        let mut top = Top::Unknown;
         while !reader.eof() {
             let at = reader.original_position();
             let Ok(operator) = reader.read() else { return };
-            if used.len() > MAX_USED {
-                used.truncate(MAX_USED + 1);
+            if let Some(memarg) = stored_integer(&operator)
+                && is_far(memarg)
+                && used.may_be_both_operands(top)
+            {
+                stores.push(at);
             }
-            match operator {
+            top = match operator {
                 Operator::LocalGet { local_index } | Operator::LocalTee { local_index } => {
                     used.push(local_index);
-                    top = Top::Local(local_index);
+                    Top::Local(local_index)
                 }
                 Operator::LocalSet { local_index } => {
                     used.push(local_index);
-                    top = Top::Unknown;
+                    Top::Unknown
                 }
-                Operator::Nop
-                | Operator::I64ExtendI32U
-                | Operator::I64ExtendI32S
-                | Operator::I32WrapI64 => {}
-                Operator::I32Const { .. }
-                | Operator::I64Const { .. }
-                | Operator::F32Const { .. }
-                | Operator::F64Const { .. } => top = Top::Other,
-                Operator::Drop | Operator::GlobalSet { .. } => top = Top::Unknown,
-                Operator::I32Store { memarg }
-                | Operator::I64Store { memarg }
-                | Operator::I32Store8 { memarg }
-                | Operator::I32Store16 { memarg }
-                | Operator::I64Store8 { memarg }
-                | Operator::I64Store16 { memarg }
-                | Operator::I64Store32 { memarg } => {
-                    let is_unknown = used.len() > MAX_USED;
-                    if is_far(&memarg) && (is_unknown || may_be_same(top, &used)) {
-                        stores.push(at);
+                // They may leave the value where it is.
+                Operator::Nop | Operator::I64ExtendI32U | Operator::I32WrapI64 => top,
+                Operator::I32Const { .. } | Operator::I64Const { .. } => Top::Constant,
+                ref operator => {
+                    if frees_register(operator) {
+                        used.clear();
                     }
-                    top = Top::Unknown;
+                    Top::Unknown
                 }
-                Operator::F32Store { .. } | Operator::F64Store { .. } => top = Top::Unknown,
-                _ => {
-                    used.clear();
-                    top = Top::Other;
-                }
+            };
+        }
+    }
+
+    /// The locals that were used since the register was freed.
+    #[derive(Default)]
+    struct UsedLocals(Vec<u32>);
+
+    impl UsedLocals {
+        /// More than code has in a row; beyond, all are taken for the same.
+        const MAX: usize = 64;
+
+        fn push(&mut self, local: u32) {
+            if self.0.len() <= Self::MAX {
+                self.0.push(local);
             }
         }
+
+        fn clear(&mut self) {
+            self.0.clear();
+        }
+
+        /// Whether a store's value and its address may both be one of them.
+        fn may_be_both_operands(&self, value: Top) -> bool {
+            let is_used_twice =
+                |local: &u32| self.0.iter().filter(|used| *used == local).nth(1).is_some();
+            match value {
+                Top::Constant => false,
+                _ if self.0.len() > Self::MAX => true,
+                Top::Local(local) => is_used_twice(&local),
+                Top::Unknown => self.0.iter().any(is_used_twice),
+            }
+        }
+    }
+
+    /// Where an instruction stores an integer, if it does.
+    fn stored_integer<'o>(operator: &'o Operator<'_>) -> Option<&'o MemArg> {
+        match operator {
+            Operator::I32Store { memarg }
+            | Operator::I64Store { memarg }
+            | Operator::I32Store8 { memarg }
+            | Operator::I32Store16 { memarg }
+            | Operator::I64Store8 { memarg }
+            | Operator::I64Store16 { memarg }
+            | Operator::I64Store32 { memarg } => Some(memarg),
+            _ => None,
+        }
+    }
+
+    /// Whether an instruction certainly leaves no earlier operand in the register for integers. Others
+    /// may be folded into a constant or into one of their operands, or have results elsewhere.
+    const fn frees_register(operator: &Operator<'_>) -> bool {
+        matches!(
+            operator,
+            Operator::Block { .. }
+                | Operator::Loop { .. }
+                | Operator::If { .. }
+                | Operator::Else
+                | Operator::End
+                | Operator::Call { .. }
+                | Operator::CallIndirect { .. }
+                | Operator::I32Load { .. }
+                | Operator::I64Load { .. }
+                | Operator::I32Load8S { .. }
+                | Operator::I32Load8U { .. }
+                | Operator::I32Load16S { .. }
+                | Operator::I32Load16U { .. }
+        )
     }
 
     fn is_far(memarg: &MemArg) -> bool {
         memarg.offset > u16::MAX.into() || memarg.memory != 0
-    }
-
-    fn may_be_same(value: Top, used: &[u32]) -> bool {
-        let is_used_twice =
-            |local: &u32| used.iter().filter(|other| *other == local).nth(1).is_some();
-        match value {
-            Top::Local(local) => is_used_twice(&local),
-            Top::Other => false,
-            Top::Unknown => used.iter().any(is_used_twice),
-        }
     }
 
     fn rewrite(wasm: &[u8], stores: &[usize]) -> Option<Vec<u8>> {

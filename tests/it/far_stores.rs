@@ -40,6 +40,15 @@ fn a_number_is_stored_at_its_own_address() {
             "(local.set 0 (local.get 0))".repeat(100)
         ),
         format!("{LENGTH} i32.const 0 i32.const 0 i32.store local.get 3 i32.store {FAR}"),
+        // Between them, what leaves the register for integers as it is.
+        format!("{LENGTH} i32.const 1 i32.const 2 i32.add drop local.get 3 i32.store {FAR}"),
+        format!("{LENGTH} f32.const 1 i32.trunc_f32_s drop local.get 3 i32.store {FAR}"),
+        format!("{LENGTH} i32.const 0 f32.load f32.sqrt drop local.get 3 i32.store {FAR}"),
+        format!("{LENGTH} i32.const 0 br_if 0 local.get 3 i32.store {FAR}"),
+        format!(
+            "{LENGTH} i32.const 0 i32.const 0 i32.const 0 memory.fill local.get 3 i32.store {FAR}"
+        ),
+        format!("{LENGTH} local.get 3 local.get 3 i32.const 1 select i32.store {FAR}"),
         // Near ones, and those of two locals, are as they were.
         format!("{LENGTH} local.get 3 i32.store offset=65535 {set} i32.store {FAR}"),
     ];
