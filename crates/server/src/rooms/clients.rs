@@ -228,15 +228,14 @@ impl Clients {
             .map_or(0, |clients| clients.connected.len())
     }
 
-    /// Removes a room and closes its clients, after sending what is queued; returns how many.
-    pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) -> usize {
+    /// Removes a room and closes its clients, after sending what is queued.
+    pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) {
         let clients = self.rooms.remove(&room).unwrap_or_default();
         for client in &clients.connected {
             if let Some(connection) = self.connections.get_mut(client.connection) {
                 connection.close(code, reason, true);
             }
         }
-        clients.connected.len()
     }
 
     /// The clients that were disconnected as too slow since the last call.

@@ -141,15 +141,8 @@ impl<R: Rooms> Worker<R> {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Connect(connection) => {
-                    self.connections.set(self.connections.get() + 1);
-                    let worker = self.clone();
-                    spawn_local(async move {
-                        worker.serve(connection).await;
-                        worker.connections.set(worker.connections.get() - 1);
-                        if worker.connections.get() == 0 {
-                            worker.empty.notify_one();
-                        }
-                    });
+                    let task = ConnectionTask::new(self.clone());
+                    spawn_local(async move { task.0.serve(connection).await });
                 }
                 Command::List(reply) => {
                     let _ = reply.send(self.rooms.borrow().list());
@@ -333,6 +326,26 @@ impl<R: Rooms> Worker<R> {
                 }
                 return Ok(true);
             }
+        }
+    }
+}
+
+/// Counts a connection's task until it ends, also if it panics: the thread ends after all of them.
+struct ConnectionTask<R>(Rc<Worker<R>>);
+
+impl<R> ConnectionTask<R> {
+    fn new(worker: Rc<Worker<R>>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self(worker)
+    }
+}
+
+impl<R> Drop for ConnectionTask<R> {
+    fn drop(&mut self) {
+        let left = self.0.connections.get() - 1;
+        self.0.connections.set(left);
+        if left == 0 {
+            self.0.empty.notify_one();
         }
     }
 }
