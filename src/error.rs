@@ -343,6 +343,8 @@ pub enum FaultCause {
         /// The limit.
         limit: u64,
     },
+    /// The driver has ended the event ([`Room::interrupt`](crate::Room::interrupt)).
+    Interrupted,
     /// The guest passed a pointer and a length that are not within its memory.
     BadPointer {
         /// The function that it called.
@@ -363,7 +365,8 @@ pub enum FaultCause {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The guest sent more messages within one event than
+    /// The guest sent more messages (in an [unmanaged](crate::Room::unmanaged) room, messages and
+    /// requests for the timer) within one event than
     /// [`Limits::max_outbox_messages`](crate::Limits::max_outbox_messages).
     TooManyMessages {
         /// The limit.
@@ -409,6 +412,7 @@ impl fmt::Display for FaultCause {
             Self::OutOfFuel { limit } => {
                 write!(f, "one event used more than {limit} units of fuel")
             }
+            Self::Interrupted => f.write_str("it was interrupted"),
             Self::BadPointer { function, ptr, len } => {
                 write!(
                     f,

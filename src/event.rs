@@ -1,12 +1,13 @@
 //! What goes into a room and what comes out of it.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
-use core::fmt;
+use core::{fmt, time::Duration};
 
 /// The id of a client within a room.
 ///
-/// Both ABIs carry it in 31 bits, so a room accepts clients from 1 to [`ClientId::MAX`]. A guest may
-/// name any number as a recipient, even one that no client has.
+/// Recipients of ABI 0.2 have 31 bits, so a room accepts clients from 1 to [`ClientId::MAX`], unless it
+/// is [unmanaged](crate::Room::unmanaged). A guest may name any number as a recipient, even one that
+/// no client has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u32);
 
@@ -292,6 +293,12 @@ pub enum Output<'a> {
     Left(ClientId),
     /// The guest sends a message.
     Message(OutputMessage<'a>),
+    /// The timer is to fire once, after this time; it replaces one that was set before. Zero is at
+    /// once. Only of an [unmanaged](crate::Room::unmanaged) room.
+    SetTimer(Duration),
+    /// The timer is not to fire any more: the guest cancels it, or restarts. Only of an
+    /// [unmanaged](crate::Room::unmanaged) room.
+    CancelTimer,
 }
 
 impl<'a> Output<'a> {
@@ -300,7 +307,7 @@ impl<'a> Output<'a> {
     pub const fn message(self) -> Option<OutputMessage<'a>> {
         match self {
             Self::Message(message) => Some(message),
-            Self::Joined(_) | Self::Left(_) => None,
+            _ => None,
         }
     }
 }
@@ -311,9 +318,20 @@ pub(crate) enum OutputHeader {
     Joined(ClientId),
     Left(ClientId),
     Message(MessageRecipient),
+    /// In milliseconds.
+    SetTimer(u32),
+    CancelTimer,
 }
 
 impl OutputHeader {
+    /// A timer that is set to fire after this many milliseconds, or cancelled.
+    pub(crate) const fn timer(ms_delay: Option<u32>) -> Self {
+        match ms_delay {
+            Some(ms_delay) => Self::SetTimer(ms_delay),
+            None => Self::CancelTimer,
+        }
+    }
+
     pub(crate) const fn is_message(self) -> bool {
         matches!(self, Self::Message(_))
     }
@@ -323,6 +341,8 @@ impl OutputHeader {
             Self::Joined(client) => Output::Joined(client),
             Self::Left(client) => Output::Left(client),
             Self::Message(recipient) => Output::Message(OutputMessage { recipient, payload }),
+            Self::SetTimer(ms_delay) => Output::SetTimer(Duration::from_millis(ms_delay as u64)),
+            Self::CancelTimer => Output::CancelTimer,
         }
     }
 }

@@ -154,6 +154,21 @@ impl Guest {
         let Err(cause) = result else {
             return Ok(Progress::Paused);
         };
+        Err(self.fail(call, step, cause))
+    }
+
+    /// Fails the event that is paused; `call` is the one that it began with.
+    pub(crate) fn interrupt(&mut self, call: &Call<'_>) -> Fault {
+        let step = match self.pending {
+            Some(Pending::Malloc(_)) => Step::Malloc,
+            Some(Pending::Act(act, _)) => Step::Act(act),
+            None => Step::Act(Act::Deliver),
+        };
+        self.fail(call, step, FaultCause::Interrupted)
+    }
+
+    /// Drops what is left of an event, and names the export that was running.
+    fn fail(&mut self, call: &Call<'_>, step: Step, cause: FaultCause) -> Fault {
         self.abandon();
         let abi = self.exports.abi.description();
         let during = match step {
@@ -166,7 +181,7 @@ impl Guest {
             Step::Act(Act::Free | Act::Release) => abi.free,
             Step::Act(Act::Deliver) => abi.handlers.of(call).export,
         };
-        Err(Fault { during, cause })
+        Fault { during, cause }
     }
 
     /// Drops what is left of an event that failed: the guest can be called with the next one.

@@ -4,6 +4,7 @@ use super::{
     Buffer, Guest,
     imports::wasi::WasiState,
     memory::{grow, is_zero, page_bytes},
+    timer::Timer,
 };
 use crate::time::Instant;
 use alloc::vec::Vec;
@@ -14,7 +15,7 @@ use wasmi::Val;
 pub(crate) struct Checkpoint {
     memory: Image,
     globals: Vec<Val>,
-    deadline: Option<Instant>,
+    timer: Timer,
     wasi: WasiState,
     memory_refused: bool,
     buffer: Buffer,
@@ -41,7 +42,7 @@ impl Checkpoint {
         Self {
             memory,
             globals,
-            deadline: state.deadline,
+            timer: state.timer,
             wasi: state.wasi.fork(),
             memory_refused: state.limiter.memory_refused,
             buffer: guest.buffer,
@@ -60,7 +61,7 @@ impl Checkpoint {
             global.set(&mut *guest.store, value.clone()).ok()?;
         }
         let state = guest.store.data_mut();
-        state.deadline = self.deadline;
+        state.timer = self.timer;
         state.wasi = self.wasi.fork();
         state.limiter.memory_refused = self.memory_refused;
         guest.buffer = self.buffer;

@@ -1,6 +1,6 @@
 //! The host's state of a guest, which its imports act on.
 
-use super::{imports::wasi::WasiState, limiter::Limiter, stdio::Stdio};
+use super::{imports::wasi::WasiState, limiter::Limiter, stdio::Stdio, timer::Timer};
 use crate::{
     error::FaultCause,
     event::{MessagePayload, MessageRecipient, OutputHeader},
@@ -22,10 +22,7 @@ pub(super) struct HostState {
     /// while the guest is paused.
     messages_left: usize,
     bytes_left: usize,
-    /// When the timer fires.
-    pub(super) deadline: Option<Instant>,
-    /// The earliest deadline that the running event may set.
-    earliest_deadline: Instant,
+    pub(super) timer: Timer,
     /// The `now` of the running event.
     pub(super) now: Instant,
     pub(super) wasi: WasiState,
@@ -55,6 +52,7 @@ impl HostState {
         limits: &Limits,
         seed: u64,
         unix_time_at_zero: Duration,
+        timer: Timer,
         stdio: Stdio,
     ) -> Self {
         Self {
@@ -62,8 +60,7 @@ impl HostState {
             outbox: Outbox::new(),
             messages_left: limits.max_outbox_messages,
             bytes_left: limits.max_outbox_bytes,
-            deadline: None,
-            earliest_deadline: Instant::ZERO,
+            timer,
             now: Instant::ZERO,
             wasi: WasiState::new(seed, unix_time_at_zero),
             stdio,
@@ -84,7 +81,7 @@ impl HostState {
     pub(super) fn begin_event(&mut self, now: Instant) {
         self.now = now;
         self.wasi.begin_event(now);
-        self.earliest_deadline = now;
+        self.timer.begin_event(now);
         self.messages_left = self.limits.max_outbox_messages;
         self.bytes_left = self.limits.max_outbox_bytes;
     }
@@ -96,8 +93,8 @@ impl HostState {
     ) -> Result<(), FaultCause> {
         let SendLimits {
             max_message_bytes,
-            max_outbox_messages,
             max_outbox_bytes,
+            ..
         } = self.limits;
         if payload.len() > max_message_bytes {
             return Err(FaultCause::MessageTooLong {
@@ -105,12 +102,7 @@ impl HostState {
                 limit: max_message_bytes,
             });
         }
-        self.messages_left =
-            self.messages_left
-                .checked_sub(1)
-                .ok_or(FaultCause::TooManyMessages {
-                    limit: max_outbox_messages,
-                })?;
+        self.count_message()?;
         self.bytes_left =
             self.bytes_left
                 .checked_sub(payload.len())
@@ -152,23 +144,44 @@ impl HostState {
         !cfg!(feature = "rollback") || self.outputs_enabled
     }
 
-    /// Begins the event of the timer, which is not set any more. If that sets it to fire at once, it
-    /// fires at a later time: a timer that always does would else never let a driver at one time
-    /// finish.
+    /// Begins the event of the timer.
     pub(super) fn begin_timer_event(&mut self, now: Instant) {
         self.begin_event(now);
-        self.deadline = None;
-        self.earliest_deadline = now + Duration::from_nanos(1);
+        self.timer.begin_own_event(now);
     }
 
-    /// Replaces the timer.
-    pub(super) fn set_timer(&mut self, ms_delay: u32) {
-        let deadline = self.now + Duration::from_millis(ms_delay.into());
-        self.deadline = Some(deadline.max(self.earliest_deadline));
+    /// Replaces the timer, by one that fires after this many milliseconds or by none.
+    ///
+    /// # Errors
+    ///
+    /// If the driver keeps the timer, and the event has no output left for the request.
+    pub(super) fn set_timer(&mut self, ms_delay: Option<u32>) -> Result<(), FaultCause> {
+        match &mut self.timer {
+            Timer::Room { deadline, earliest } => {
+                *deadline = ms_delay.map(|ms_delay| {
+                    let deadline = self.now + Duration::from_millis(ms_delay.into());
+                    deadline.max(*earliest)
+                });
+            }
+            Timer::Driver => {
+                self.count_message()?;
+                if self.outputs_enabled() {
+                    let header = OutputHeader::timer(ms_delay);
+                    self.outbox.push(header, MessagePayload::EMPTY);
+                }
+            }
+        }
+        Ok(())
     }
 
-    pub(super) const fn cancel_timer(&mut self) {
-        self.deadline = None;
+    /// Counts an output of the guest.
+    fn count_message(&mut self) -> Result<(), FaultCause> {
+        let limit = self.limits.max_outbox_messages;
+        self.messages_left = self
+            .messages_left
+            .checked_sub(1)
+            .ok_or(FaultCause::TooManyMessages { limit })?;
+        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ mod room_log;
 mod start;
 #[cfg_attr(not(feature = "log"), path = "stdio_off.rs")]
 mod stdio;
+mod timer;
 #[cfg(all(feature = "trim", target_os = "linux"))]
 mod trim;
 #[cfg(feature = "unchecked")]
@@ -50,6 +51,7 @@ pub(crate) use self::{
 
 use self::{
     buffer::Buffer, calls::Pending, exports::Exports, fuel::FuelMeter, host_state::HostState,
+    timer::Timer,
 };
 use crate::{error::Fault, time::Instant};
 use alloc::boxed::Box;
@@ -83,15 +85,20 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Instantiates the module. None of its code runs: a start function is the first call of the first
-    /// event.
+    /// event. `keeps_timer` is whether the room keeps its timer, or its driver.
     pub(crate) fn new(
         compiled: &Compiled,
         seed: u64,
         unix_time_at_zero: Duration,
+        keeps_timer: bool,
         stdio: Stdio,
     ) -> Result<Self, Fault> {
         let limits = &compiled.limits;
-        let state = HostState::new(limits, seed, unix_time_at_zero, stdio);
+        let timer = match keeps_timer {
+            true => Timer::of_room(),
+            false => Timer::Driver,
+        };
+        let state = HostState::new(limits, seed, unix_time_at_zero, timer, stdio);
         let mut store = new_store(compiled, state);
         let functions = imports::functions(&compiled.module, &mut store);
         let (instance, exports) = Instance::new(&mut *store, &compiled.module, &functions)
@@ -144,12 +151,12 @@ impl Guest {
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.store.data().deadline
+        self.store.data().timer.deadline()
     }
 
     #[cfg(feature = "rollback")]
     pub(crate) fn cancel_timer(&mut self) {
-        self.store.data_mut().cancel_timer();
+        self.store.data_mut().timer.cancel();
     }
 
     /// All the fuel that the guest has used.

@@ -14,7 +14,7 @@ use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
 use crate::{
     abi::Call,
     error::{EventError, Fault, OpenError},
-    event::{ClientId, Event, Output},
+    event::{ClientId, Event, MessagePayload, Output},
     fault_policy::FaultPolicy,
     guest::{Guest, LineKind, LogPermit, Outbox, Progress, RoomLog},
     module::Module,
@@ -45,6 +45,8 @@ pub struct Room {
     seed: u64,
     unix_time_at_zero: Duration,
     on_fault: FaultPolicy,
+    /// Whether it keeps its clients and its timer, or its driver does.
+    is_managed: bool,
     state: State,
     recovery: Recovery,
     /// What the room may log, while there is no guest that has it.
@@ -115,6 +117,30 @@ impl Room {
         Ok(room)
     }
 
+    /// Like [`new`](Self::new), for a driver whose own interface keeps the clients and the timer, and
+    /// cannot refuse an event, as the traits of the `stateroom` crate.
+    ///
+    /// - Clients have any id. The connect of a client that is connected, and messages and disconnects
+    ///   of clients that are not, are events like others; [`Limits::max_clients`] does not apply.
+    ///   [`clients`](Self::clients) returns whose last event of the two was a connect.
+    /// - Each request of the guest's for its timer is an [`Output`], and counts as a message for
+    ///   [`Limits::max_outbox_messages`]. When the timer fires, call
+    ///   [`handle_timer`](Self::handle_timer). An event that is rolled back requests nothing, nor does
+    ///   its replay; a restart cancels the timer.
+    ///
+    /// [`Limits::max_clients`]: crate::Limits::max_clients
+    /// [`Limits::max_outbox_messages`]: crate::Limits::max_outbox_messages
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn unmanaged(module: &Module, id: &str, options: RoomOptions) -> Result<Self, OpenError> {
+        let mut room = Self::suspended(module, id, options)?;
+        room.is_managed = false;
+        room.resume(Instant::ZERO);
+        Ok(room)
+    }
+
     /// Like [`new`](Self::new), but the module is instantiated when the room is resumed.
     pub(crate) fn suspended(
         module: &Module,
@@ -138,6 +164,7 @@ impl Room {
             seed,
             unix_time_at_zero,
             on_fault,
+            is_managed: true,
             state: State::Starting {
                 at: Instant::ZERO,
                 undone: None,
@@ -268,13 +295,7 @@ impl Room {
     /// here: see [`fault`](Self::fault).
     pub fn handle_event(&mut self, now: Instant, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
-        if let State::Live {
-            guest,
-            phase: Phase::Idle,
-        } = &self.state
-            && guest.outbox().is_empty()
-            && self.inbox.is_empty()
-        {
+        if self.is_ready() {
             self.count_accepted(&event);
             self.advance(now);
             self.begin(&Call::from(event));
@@ -287,6 +308,62 @@ impl Room {
     pub(crate) fn enqueue(&mut self, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
         self.enqueue_checked(event)
+    }
+
+    /// Gives an [unmanaged](Self::unmanaged) room the event of its timer, whether or not the guest has
+    /// set it. A no-op for other rooms, which [`handle_timeout`](Self::handle_timeout) tells the time.
+    ///
+    /// # Errors
+    ///
+    /// If the room is closed, or busy and its inbox is full; then nothing has happened.
+    pub fn handle_timer(&mut self, now: Instant) -> Result<(), EventError> {
+        if self.is_closed() {
+            return Err(EventError::Closed);
+        }
+        if self.is_managed {
+            return Ok(());
+        }
+        if self.is_ready() {
+            self.advance(now);
+            self.begin(&Call::Timer);
+            return Ok(());
+        }
+        if !self.inbox.fits(0, self.module.limits()) {
+            return Err(EventError::InboxFull);
+        }
+        self.inbox.push(EventKind::Timer, MessagePayload::EMPTY);
+        Ok(())
+    }
+
+    /// Fails the event that the guest is in the middle of, and applies the fault policy: for drivers
+    /// that also limit an event's time. A no-op if there is none.
+    pub fn interrupt(&mut self) {
+        let State::Live {
+            guest,
+            phase: Phase::InEvent,
+        } = &mut self.state
+        else {
+            return;
+        };
+        let Some((event, payload)) = self.inbox.running() else {
+            return;
+        };
+        let fault = guest.interrupt(&event.call(&self.id, payload));
+        self.inbox.drop_first();
+        self.stats.count_handled(event);
+        self.fail(event, fault);
+    }
+
+    /// Whether the guest has used up its slice in the middle of an event.
+    #[must_use]
+    pub const fn is_in_event(&self) -> bool {
+        matches!(
+            self.state,
+            State::Live {
+                phase: Phase::InEvent,
+                ..
+            }
+        )
     }
 
     /// Fires the timer if it is due and the room is not busy, unless an event that waited when it
@@ -425,6 +502,18 @@ impl Room {
         log.permit(kind, &self.id, self.module.limits(), self.now)
     }
 
+    /// Whether an event need not wait.
+    fn is_ready(&self) -> bool {
+        let State::Live {
+            guest,
+            phase: Phase::Idle,
+        } = &self.state
+        else {
+            return false;
+        };
+        guest.outbox().is_empty() && self.inbox.is_empty()
+    }
+
     /// Whether the room would accept this event.
     fn check(&self, event: &Event<'_>) -> Result<(), EventError> {
         if self.is_closed() {
@@ -432,8 +521,18 @@ impl Room {
         }
         let limits = self.module.limits();
         let client = event.client();
-        let is_connected = self.clients.binary_search(&client).is_ok();
+        let is_connected = self.is_connected(client);
         match event {
+            Event::Message(_, payload)
+                if (is_connected || !self.is_managed)
+                    && payload.len() > limits.max_message_bytes =>
+            {
+                Err(EventError::MessageTooLong {
+                    bytes: payload.len(),
+                    limit: limits.max_message_bytes,
+                })
+            }
+            _ if !self.is_managed => Ok(()),
             Event::Connect(_) if !client.is_valid() => Err(EventError::InvalidClientId(client)),
             Event::Connect(_) if is_connected => Err(EventError::AlreadyConnected(client)),
             Event::Connect(_) if self.clients.len() >= limits.max_clients => {
@@ -443,21 +542,15 @@ impl Room {
             }
             Event::Connect(_) => Ok(()),
             _ if !is_connected => Err(EventError::NotConnected(client)),
-            Event::Message(_, payload) if payload.len() > limits.max_message_bytes => {
-                Err(EventError::MessageTooLong {
-                    bytes: payload.len(),
-                    limit: limits.max_message_bytes,
-                })
-            }
             Event::Message(..) | Event::Disconnect(_) => Ok(()),
         }
     }
 
     fn enqueue_checked(&mut self, event: Event<'_>) -> Result<(), EventError> {
-        // There are no more disconnects than accepted connects: they need no bound and are never
-        // refused.
-        let is_bounded = !matches!(event, Event::Disconnect(_));
-        if is_bounded && !self.inbox.fits(event.payload_len(), self.module.limits()) {
+        // There are no more disconnects of connected clients than accepted connects: they need no
+        // bound and are never refused.
+        let is_leaving = matches!(event, Event::Disconnect(client) if self.is_connected(client));
+        if !is_leaving && !self.inbox.fits(event.payload_len(), self.module.limits()) {
             return Err(EventError::InboxFull);
         }
         self.inbox
@@ -470,19 +563,25 @@ impl Room {
     fn count_accepted(&mut self, event: &Event<'_>) {
         match event {
             Event::Message(..) => self.stats.messages_in += 1,
-            Event::Connect(client) | Event::Disconnect(client) => self.toggle_client(*client),
+            Event::Connect(client) => self.count_client(*client, true),
+            Event::Disconnect(client) => self.count_client(*client, false),
         }
     }
 
-    /// Adds a client, or removes one that is connected.
+    /// Adds a client or removes it, unless that is so already.
     #[inline(never)]
-    fn toggle_client(&mut self, client: ClientId) {
-        match self.clients.binary_search(&client) {
-            Ok(at) => {
+    fn count_client(&mut self, client: ClientId, connects: bool) {
+        match (self.clients.binary_search(&client), connects) {
+            (Ok(at), false) => {
                 self.clients.remove(at);
             }
-            Err(at) => self.clients.insert(at, client),
+            (Err(at), true) => self.clients.insert(at, client),
+            _ => {}
         }
+    }
+
+    fn is_connected(&self, client: ClientId) -> bool {
+        self.clients.binary_search(&client).is_ok()
     }
 
     fn advance(&mut self, now: Instant) {

@@ -91,7 +91,11 @@ impl Room {
             Recovery::Restart(restarts) => match restarts.schedule(self.now) {
                 Some(at) => {
                     self.log_fault("restarts", &fault);
-                    let outbox = self.retire_guest();
+                    let mut outbox = self.retire_guest();
+                    if !self.is_managed {
+                        // It was set by the guest that is no more.
+                        outbox.push(OutputHeader::CancelTimer, MessagePayload::EMPTY);
+                    }
                     self.state = State::Starting {
                         at,
                         undone: None,
@@ -174,14 +178,22 @@ impl Room {
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let stdio = Stdio::new(&self.id, self.module.limits());
-        let guest = Guest::new(&self.module.compiled, seed, self.unix_time_at_zero, stdio);
+        let guest = Guest::new(
+            &self.module.compiled,
+            seed,
+            self.unix_time_at_zero,
+            self.is_managed,
+            stdio,
+        );
         let mut guest = guest.map(Box::new)?;
         // Not before: the room keeps it if there is no guest.
         *guest.log_mut() = mem::take(&mut self.log);
         Ok(guest)
     }
 
-    /// The clients that were connected before the events in the inbox.
+    /// The clients that were connected before the events in the inbox. (In an unmanaged room one of
+    /// these may change nothing, such as a second connect: then the client is here only if its first
+    /// event of the two is a disconnect, so that a fresh guest is told once that it is connected.)
     fn clients_before_inbox(&self) -> Vec<ClientId> {
         let mut clients = self.clients.clone();
         for event in self.inbox.kinds().rev() {

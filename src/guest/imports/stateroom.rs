@@ -51,13 +51,11 @@ fn send_binary(
         .map_err(fault)
 }
 
-fn set_timer(mut caller: Caller<'_, HostState>, ms_delay: u32) {
+fn set_timer(mut caller: Caller<'_, HostState>, ms_delay: u32) -> Result<(), Error> {
     charge(&mut caller, CALL);
     // The documentation of ABI 0.2 says that zero cancels the timer.
-    match ms_delay {
-        0 => caller.data_mut().cancel_timer(),
-        ms_delay => caller.data_mut().set_timer(ms_delay),
-    }
+    let ms_delay = (ms_delay > 0).then_some(ms_delay);
+    caller.data_mut().set_timer(ms_delay).map_err(fault)
 }
 
 fn stateroom_send(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Result<(), Error> {
@@ -66,9 +64,6 @@ fn stateroom_send(mut caller: Caller<'_, HostState>, ptr: u32, len: u32) -> Resu
     match abi::decode(bytes).map_err(|error| fault(FaultCause::Undecodable(error)))? {
         Request::Message { recipient, payload } => state.send(recipient, payload).map_err(fault),
         // Zero fires it at once, as the published server does.
-        Request::SetTimer { ms_delay } => {
-            state.set_timer(ms_delay);
-            Ok(())
-        }
+        Request::SetTimer { ms_delay } => state.set_timer(Some(ms_delay)).map_err(fault),
     }
 }
