@@ -58,5 +58,6 @@ mod transport;
 mod trim;
 #[cfg(feature = "unchecked")]
 mod unchecked;
+mod unmanaged;
 #[cfg(feature = "wasi")]
 mod wasi;

@@ -194,8 +194,18 @@ mod v0_4 {
 
 /// A bundled room.
 pub fn bundled(name: &str) -> WasmHostFactory {
+    WasmHostFactory::new(bundled_path(name)).expect("a bundled room loads")
+}
+
+pub fn bundled_with(name: &str, limits: &Limits) -> WasmHostFactory {
+    let wasm = std::fs::read(bundled_path(name)).expect("a bundled room");
+    let module = Module::load(&wasm, limits).expect("a bundled room loads");
+    WasmHostFactory::new_with_shared_module(module)
+}
+
+fn bundled_path(name: &str) -> String {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/rooms/wasm");
-    WasmHostFactory::new(format!("{folder}/{name}.wasm")).expect("a bundled room loads")
+    format!("{folder}/{name}.wasm")
 }
 
 /// A guest of ABI 0.2 with these bodies of its handlers. `$say` sends the number to everybody, as four
