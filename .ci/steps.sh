@@ -18,6 +18,7 @@ step_quick() {
 step_tests() {
   cargo test --workspace
   cargo test -p stateroom-wasmi-link --features bridge,embedded-io
+  cargo test -p stateroom-wasmi-service --features v0_2
   cargo test --lib --test it --test alloc
   cargo test --features embedded-hal,rollback,unchecked --test it
   cargo test --no-default-features --features validate --lib --test it --test alloc
@@ -49,11 +50,14 @@ step_lint() {
   for features in "" board; do
     cargo clippy -q -p stateroom-wasmi-server --all-targets --features "$features" -- -D warnings
   done
+  for features in "" v0_2 v0_4; do
+    cargo clippy -q -p stateroom-wasmi-service --no-default-features --features "$features" -- -D warnings
+  done
   cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings
   cargo clippy -q --workspace --all-targets --all-features -- -D warnings
 }
 
-# The core names no crate that stands above it.
+# The core names no crate that stands above it, and the service only the core.
 step_layers() {
   local tree
   if grep -rnE 'stateroom[-_]wasmi[-_](link|server|capi|service|testkit|store|cluster)|crates/' src; then
@@ -63,6 +67,11 @@ step_layers() {
   tree=$(cargo tree -e normal,build --all-features --prefix none)
   if grep -E '^stateroom-wasmi-(link|server)' <<<"$tree"; then
     echo "the core depends on a crate that stands above it"
+    return 1
+  fi
+  tree=$(cargo tree -e normal,build -p stateroom-wasmi-service --all-features --prefix none)
+  if grep -E '^stateroom-wasmi-(link|server) |^stateroom-wasmi ' <<<"$tree"; then
+    echo "the service depends on more than the core"
     return 1
   fi
 }

@@ -10,7 +10,7 @@
 //! # }
 //! ```
 //!
-//! One on 0.2.9 turns on the feature `v0_2` and uses [`v0_2`]`::WasmHostFactory`. A module may be of
+//! One on 0.2.9 turns on the feature `v0_2` and uses `v0_2::WasmHostFactory`. A module may be of
 //! either version of the ABI behind either version of the traits.
 //!
 //! # What the traits leave open
@@ -30,8 +30,7 @@
 //! - **The timer** is the context's. A room that is to restart uses it for its delay.
 //! - **A message that is too long** ([`Limits::max_message_bytes`]) is dropped, and so is what comes
 //!   when a room that waits for its restart has no more space for it. The log says so now and then.
-//! - **A closed room** handles nothing more; [`WasmHost::room`](v0_4::WasmHost::room) tells why it is
-//!   closed.
+//! - **A closed room** handles nothing more; `WasmHost::room` tells why it is closed.
 //!
 //! The log is that of the `log` crate.
 
