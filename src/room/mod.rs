@@ -523,16 +523,7 @@ impl Room {
         let client = event.client();
         let is_connected = self.is_connected(client);
         match event {
-            Event::Message(_, payload)
-                if (is_connected || !self.is_managed)
-                    && payload.len() > limits.max_message_bytes =>
-            {
-                Err(EventError::MessageTooLong {
-                    bytes: payload.len(),
-                    limit: limits.max_message_bytes,
-                })
-            }
-            _ if !self.is_managed => Ok(()),
+            Event::Connect(_) if !self.is_managed => Ok(()),
             Event::Connect(_) if !client.is_valid() => Err(EventError::InvalidClientId(client)),
             Event::Connect(_) if is_connected => Err(EventError::AlreadyConnected(client)),
             Event::Connect(_) if self.clients.len() >= limits.max_clients => {
@@ -541,7 +532,13 @@ impl Room {
                 })
             }
             Event::Connect(_) => Ok(()),
-            _ if !is_connected => Err(EventError::NotConnected(client)),
+            _ if self.is_managed && !is_connected => Err(EventError::NotConnected(client)),
+            Event::Message(_, payload) if payload.len() > limits.max_message_bytes => {
+                Err(EventError::MessageTooLong {
+                    bytes: payload.len(),
+                    limit: limits.max_message_bytes,
+                })
+            }
             Event::Message(..) | Event::Disconnect(_) => Ok(()),
         }
     }

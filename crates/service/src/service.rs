@@ -3,7 +3,8 @@
 use crate::{context::Context, error::WasmRuntimeError, factory::Settings};
 use anyhow::Context as _;
 use stateroom_wasmi_host::{
-    Clock, Escaped, Event, EventError, Module, Output, Room, RoomOptions, SystemClock,
+    Clock, Escaped, Event, EventError, FaultPolicy, Module, Output, Room, RoomOptions, SystemClock,
+    WithSources,
 };
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ impl Service {
     }
 
     pub(crate) fn handle(&mut self, event: Event<'_>) {
+        self.restart_if_due();
         let result = self.room.handle_event(self.clock.now(), event);
         self.accepted(result);
     }
@@ -84,6 +86,7 @@ impl Service {
             }
             TimerUse::Restart => {
                 self.timer = TimerUse::Nobody;
+                self.restart_if_due();
                 self.drive();
             }
             TimerUse::Nobody => {}
@@ -96,12 +99,13 @@ impl Service {
             self.end_event();
             self.send_outputs();
             let now = self.clock.now();
-            if !self.room.has_work(now) {
+            // A restart is for another call, or a guest that always fails might keep this one.
+            if self.awaits_restart() || !self.room.has_work(now) {
                 break;
             }
             self.room.resume(now);
         }
-        self.await_restart();
+        self.set_restart_timer();
         self.log_close();
     }
 
@@ -155,9 +159,20 @@ impl Service {
         }
     }
 
+    /// Whether the room is to begin anew. (One that is rolled back has no guest for a moment, too.)
+    fn awaits_restart(&self) -> bool {
+        self.room.is_restarting() && matches!(self.room.on_fault(), FaultPolicy::Restart(_))
+    }
+
+    fn restart_if_due(&mut self) {
+        if self.awaits_restart() {
+            self.room.handle_timeout(self.clock.now());
+        }
+    }
+
     /// Sets the timer for a fresh guest, if there is to be one and it is not set yet.
-    fn await_restart(&mut self) {
-        if !self.room.is_restarting() || self.timer == TimerUse::Restart {
+    fn set_restart_timer(&mut self) {
+        if !self.awaits_restart() || self.timer == TimerUse::Restart {
             return;
         }
         if let Some(at) = self.room.poll_timeout() {
@@ -175,7 +190,7 @@ impl Service {
             log::error!(
                 "room {:?} is closed after a fault: {}",
                 Escaped::new(self.room.id()),
-                stateroom_wasmi_host::WithSources(fault)
+                WithSources(fault)
             );
         }
     }

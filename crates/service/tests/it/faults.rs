@@ -2,7 +2,7 @@
 
 use crate::{
     for_both,
-    support::{Asked, build, bundled_with, factory, factory_with, guest, number},
+    support::{Asked, Recorder, build, bundled_with, factory, factory_with, guest, number},
 };
 use stateroom_wasmi_service::{
     Backoff, FaultPolicy, Limits, Module, WasmHostFactory, WasmRuntimeError,
@@ -51,6 +51,18 @@ for_both! {
     }
 }
 
+/// The last that the context was asked for is its timer, within a millisecond: the shortest backoff is
+/// no time at all, and contexts of 0.2 have no timer of zero.
+fn take_restart(context: &Recorder) -> Vec<Asked> {
+    let mut asked = context.take();
+    let Some(Asked::Timer(0 | 1)) = asked.pop() else {
+        panic!("the timer is set for the restart");
+    };
+    // A context of 0.2 can cancel the old guest's timer.
+    asked.retain(|asked| *asked != Asked::Timer(0));
+    asked
+}
+
 for_both! {
     fn a_fresh_guest_hears_of_the_clients_and_not_of_the_old_timer<S>() {
         let policy = FaultPolicy::Restart(Backoff::new().first(Duration::ZERO));
@@ -60,10 +72,9 @@ for_both! {
         }
         context.take();
         service.bytes(1, b"trap");
-        let mut asked = context.take();
-        // A context of 0.2 can cancel the timer.
-        asked.retain(|asked| *asked != Asked::Timer(0));
-        assert_eq!(asked, [Asked::Timer(50), number(1), number(101), number(102)]);
+        assert_eq!(take_restart(&context), [Asked::Timer(50), number(1)]);
+        service.timer();
+        assert_eq!(context.take(), [101, 102].map(number));
         service.timer();
         assert_eq!(context.take(), []);
         service.text(1, "a");
@@ -72,19 +83,31 @@ for_both! {
 }
 
 for_both! {
-    fn a_room_restarts_by_the_timer_of_its_context<S>() {
-        let policy = FaultPolicy::Restart(Backoff::new().first(Duration::from_millis(1)));
+    fn an_event_restarts_a_room_that_is_due<S>() {
+        let policy = FaultPolicy::Restart(Backoff::new().first(Duration::ZERO));
         let (mut service, context) = build::<S>(&factory(TRAPS).on_fault(policy));
         service.connect(1);
         service.bytes(1, b"trap");
-        // The timer may fire early, and is then set again.
-        while service.room().is_restarting() {
-            let Some(Asked::Timer(1)) = context.take().pop() else {
-                panic!("the timer is set for the restart");
-            };
+        context.take();
+        service.text(1, "a");
+        assert_eq!(context.take(), [101, 1].map(number));
+        // The timer was for the restart.
+        service.timer();
+        assert_eq!(context.take(), []);
+    }
+}
+
+for_both! {
+    fn a_guest_that_always_fails_keeps_no_caller<S>() {
+        let policy = FaultPolicy::Restart(Backoff::new().first(Duration::ZERO).restarts(u32::MAX));
+        let guest = [("connect", "(unreachable)")];
+        let (mut service, context) = build::<S>(&factory(&guest).on_fault(policy));
+        service.connect(1);
+        for faults in 1..100 {
+            assert_eq!(service.room().stats().faults, faults);
+            assert_eq!(take_restart(&context), []);
             service.timer();
         }
-        assert_eq!(context.take().pop(), Some(number(101)));
     }
 }
 
