@@ -50,7 +50,7 @@ step_lint() {
   for features in "" board; do
     cargo clippy -q -p stateroom-wasmi-server --all-targets --features "$features" -- -D warnings
   done
-  for features in "" v0_2 v0_4; do
+  for features in v0_2 v0_4; do
     cargo clippy -q -p stateroom-wasmi-service --no-default-features --features "$features" -- -D warnings
   done
   cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings

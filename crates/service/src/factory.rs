@@ -103,7 +103,6 @@ impl WasmHostFactory {
         &self.module
     }
 
-    #[cfg_attr(not(any(feature = "v0_2", feature = "v0_4")), expect(dead_code))]
     pub(crate) fn service(
         &self,
         room_id: &str,

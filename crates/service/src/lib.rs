@@ -36,6 +36,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(any(feature = "v0_2", feature = "v0_4")))]
+compile_error!("stateroom-wasmi-service implements nothing without the feature `v0_4` or `v0_2`");
+
 mod context;
 mod error;
 mod factory;
