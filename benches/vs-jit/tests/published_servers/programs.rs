@@ -98,5 +98,5 @@ fn free_port() -> u16 {
 /// A bundled room.
 pub fn bundled(name: &str) -> PathBuf {
     let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm");
-    rooms.join(name).with_extension("wasm")
+    rooms.join(format!("{name}.wasm"))
 }
