@@ -20,7 +20,7 @@ step_tests() {
   cargo test -p stateroom-wasmi-link --features bridge,embedded-io
   cargo test -p stateroom-wasmi-service --features v0_2
   cargo test --lib --test it --test alloc
-  cargo test --features embedded-hal,rollback,unchecked --test it
+  cargo test --features embedded-hal,snapshot,unchecked --test it
   cargo test --no-default-features --features validate --lib --test it --test alloc
   # Optimised, since the interpreter then dispatches by tail calls.
   cargo test --release --features simd --test it
@@ -36,12 +36,12 @@ step_format() {
 
 step_lint() {
   local features
-  for features in "" log std simd wat trim rollback unchecked embedded-hal tokio; do
+  for features in "" log std simd wat trim snapshot unchecked embedded-hal tokio; do
     cargo clippy -q --all-targets --features "$features" -- -D warnings
   done
   cargo clippy -q --lib --no-default-features --features unchecked -- -D warnings
-  # Without WASI; its twins also depend on the features `log` and `rollback`.
-  for features in validate validate,log validate,rollback; do
+  # Without WASI; its twins also depend on the features `log` and `snapshot`.
+  for features in validate validate,log validate,snapshot; do
     cargo clippy -q --all-targets --no-default-features --features "$features" -- -D warnings
   done
   for features in "" bridge embedded-io log; do
@@ -136,7 +136,7 @@ step_package() {
 # That no guest gets much more of the host's time or stack than it pays for, in counted instructions.
 step_audit() {
   need valgrind
-  cargo bench -q --bench cost_audit --features log,rollback,simd -- --check
+  cargo bench -q --bench cost_audit --features log,simd,snapshot -- --check
 }
 
 # Rooms that are built again behave as the committed ones do.

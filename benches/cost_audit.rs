@@ -1,5 +1,5 @@
 //! What each thing that a guest can make the host do costs the host, for each unit of fuel that it
-//! costs the guest: `cargo bench --bench cost_audit --features log,rollback,simd`.
+//! costs the guest: `cargo bench --bench cost_audit --features log,simd,snapshot`.
 //!
 //! Each case runs alone: an instruction in a loop, a host function with its worst arguments, a part of
 //! a module, a recovery. It is run in a thread of its own, whose stack is measured, and again under
@@ -691,7 +691,7 @@ fn recoveries() -> Vec<Case> {
                 group: "recovery",
                 name: name.to_owned(),
                 prepare: Box::new(move || {
-                    let options = LoadOptions::new().rollback(true);
+                    let options = LoadOptions::new().snapshots(true);
                     let module = Module::load_with(&assemble(&text), &Limits::new(), options)
                         .expect("the module loads");
                     let mut room = room(&module, RoomOptions::new().on_fault(policy));

@@ -133,14 +133,14 @@ fn fuel(c: &mut Criterion) {
 }
 
 /// The cost of keeping a history, and of a rollback.
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 fn rollback(c: &mut Criterion) {
     use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
     let mut group = c.benchmark_group("rollback");
     let mut limits = Limits::default();
     limits.max_fuel_per_event = Some(20_000);
     let mut load = LoadOptions::default();
-    load.rollback = true;
+    load.snapshots = true;
     let module = Module::load_with(ECHO_RUST, &limits, load).expect("the module loads");
     for on_fault in [FaultPolicy::Close, FaultPolicy::Rollback] {
         let options = RoomOptions::new().on_fault(on_fault);
@@ -168,7 +168,7 @@ fn rollback(c: &mut Criterion) {
     }
 }
 
-#[cfg(not(feature = "rollback"))]
+#[cfg(not(feature = "snapshot"))]
 const fn rollback(_: &mut Criterion) {}
 
 fn many_rooms(c: &mut Criterion) {

@@ -1,6 +1,6 @@
 //! The effect of each fault policy on the same failing module.
 //!
-//! `cargo run --features rollback --example after_a_fault`
+//! `cargo run --features snapshot --example after_a_fault`
 
 use stateroom_wasmi_host::{
     Backoff, Budget, ClientId, Event, FaultPolicy, Host, Limits, LoadOptions, ManualClock, Module,
@@ -28,7 +28,7 @@ const COUNTER: &str = r#"(module
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = LoadOptions::default();
-    options.rollback = true;
+    options.snapshots = true;
     let module = Module::load_with(&wat::parse_str(COUNTER)?, &Limits::default(), options)?;
 
     for policy in [

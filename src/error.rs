@@ -52,11 +52,15 @@ pub enum LoadError {
         /// Its name.
         instruction: &'static str,
     },
-    /// The module cannot be loaded for rollback: its guests have state that cannot be restored.
+    /// The module cannot be loaded for [snapshots](crate::LoadOptions): its guests have state that
+    /// cannot be restored.
     HiddenState {
         /// What has that state: an instruction such as `table.set`.
         what: &'static str,
     },
+    /// The module cannot be loaded for [snapshots](crate::LoadOptions), since no instance of it can be
+    /// made.
+    Instantiation(Box<Fault>),
 }
 
 impl fmt::Display for LoadError {
@@ -87,8 +91,14 @@ impl fmt::Display for LoadError {
                  which the interpreter executes incorrectly"
             ),
             Self::HiddenState { what } => {
-                write!(f, "the module cannot be rolled back, since it uses {what}")
+                write!(
+                    f,
+                    "the module's rooms cannot be saved or rolled back, since it uses {what}"
+                )
             }
+            Self::Instantiation(_) => f.write_str(
+                "the module's rooms cannot be saved or rolled back, since none can be made",
+            ),
             Self::Abi { abi, problems } => {
                 match abi {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,
@@ -115,6 +125,7 @@ impl Error for LoadError {
             Self::Invalid(error) => Some(error),
             #[cfg(feature = "wat")]
             Self::Text(error) => Some(error),
+            Self::Instantiation(fault) => Some(&**fault),
             _ => None,
         }
     }
@@ -208,7 +219,7 @@ pub enum OpenError {
         limit: usize,
     },
     /// The policy is [`Rollback`](crate::FaultPolicy::Rollback), but the module was not loaded for
-    /// it ([`LoadOptions::rollback`](crate::LoadOptions::rollback)).
+    /// it ([`LoadOptions::snapshots`](crate::LoadOptions::snapshots)).
     NoRollback,
 }
 

@@ -37,12 +37,12 @@ pub enum FaultPolicy {
     /// it, and that a timer which fired is not set any more. A guest that fails while it is
     /// initialised has no earlier state: the room closes.
     ///
-    /// It needs a module that was loaded [for it](crate::LoadOptions::rollback). An event's outputs
+    /// It needs a module that was loaded [for it](crate::LoadOptions::snapshots). An event's outputs
     /// are held until it ends. The room keeps a checkpoint (the parts of the guest's memory that are
     /// not zero) and a log of the events since; the next checkpoint is taken when these have used a
     /// unit of fuel for each byte of memory. Rolling back restores the checkpoint and replays the log
     /// with output suppressed, slice by slice.
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     Rollback,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for FaultPolicy {
             Self::Close => "close",
             Self::Restart(_) => "restart",
             Self::Continue => "continue",
-            #[cfg(feature = "rollback")]
+            #[cfg(feature = "snapshot")]
             Self::Rollback => "rollback",
         })
     }

@@ -94,7 +94,7 @@
 //! | `simd` | `LoadOptions::simd`: modules may use SIMD instructions, as under the JIT host |
 //! | `wat` | modules in the text format |
 //! | `trim` | `Room::trim`: memory that a guest does not use is returned to the operating system (Linux) |
-//! | `rollback` | `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
+//! | `snapshot` | `Room::save` and `Room::load`, `Room::fork`, `RewindBuffer`; `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
 //! | `embedded-hal` | `driver::embedded_hal`: a clock on a `DelayNs` |
 //! | `tokio` | `driver::tokio`: a host in a task |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -132,6 +132,8 @@ macro_rules! log {
 mod setters;
 
 pub mod abi;
+#[cfg(feature = "snapshot")]
+mod bytes;
 pub mod driver;
 mod error;
 mod escape;
@@ -144,6 +146,8 @@ mod limits;
 mod load_options;
 mod module;
 mod room;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod storage;
 mod structure;
 mod time;
@@ -171,6 +175,14 @@ pub use self::{
     module::Module,
     room::{Room, RoomOptions, RoomStats},
     time::Instant,
+};
+#[cfg(feature = "snapshot")]
+pub use self::{
+    room::RewindBuffer,
+    snapshot::{
+        EngineVersion, ModuleHash, SaveError, SnapshotError, SnapshotInfo, SnapshotOptions,
+        StateHash,
+    },
 };
 
 /// The code of the README is tested as well.

@@ -8,11 +8,12 @@ pub struct LoadOptions {
     pub compilation: Compilation,
     /// Whether its guests keep a buffer for payloads between events. Default [`PayloadBuffer::Auto`].
     pub payload_buffer: PayloadBuffer,
-    /// Whether its rooms may have the policy [`Rollback`](crate::FaultPolicy::Rollback). Loading
-    /// then scans all instructions, and rewrites the module in memory. Modules with state outside of
-    /// memory and globals are refused. Default false.
-    #[cfg(feature = "rollback")]
-    pub rollback: bool,
+    /// Whether the state of its rooms can be saved and restored: for [`Room::save`](crate::Room::save)
+    /// and what stands on it, the policy [`Rollback`](crate::FaultPolicy::Rollback) included. Loading
+    /// then hashes the module, scans all instructions, rewrites the module in memory, and makes an
+    /// instance. Modules with state outside of memory and globals are refused. Default false.
+    #[cfg(feature = "snapshot")]
+    pub snapshots: bool,
     /// Whether the module may use SIMD instructions. If not, validation refuses a module that does.
     /// Default false.
     ///
@@ -29,8 +30,8 @@ impl LoadOptions {
         Self {
             compilation: Compilation::Lazy,
             payload_buffer: PayloadBuffer::Auto,
-            #[cfg(feature = "rollback")]
-            rollback: false,
+            #[cfg(feature = "snapshot")]
+            snapshots: false,
             #[cfg(feature = "simd")]
             simd: false,
         }
@@ -38,8 +39,8 @@ impl LoadOptions {
 
     setters! { compilation: Compilation, payload_buffer: PayloadBuffer }
 
-    #[cfg(feature = "rollback")]
-    setters! { rollback: bool }
+    #[cfg(feature = "snapshot")]
+    setters! { snapshots: bool }
 
     #[cfg(feature = "simd")]
     setters! { simd: bool }

@@ -134,6 +134,15 @@ impl Module {
         self.compiled.keeps_buffer
     }
 
+    /// The hash of the module, if it was loaded for [snapshots](LoadOptions::snapshots): its rooms'
+    /// snapshots name it.
+    #[cfg(feature = "snapshot")]
+    #[must_use]
+    pub fn hash(&self) -> Option<crate::ModuleHash> {
+        let layout = self.compiled.layout()?;
+        Some(crate::ModuleHash(layout.module_hash))
+    }
+
     /// Module, name and kind of each import, in order.
     pub fn imports(&self) -> impl Iterator<Item = (&str, &str, ExternKind)> {
         self.compiled.shape().imports.into_iter()

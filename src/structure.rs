@@ -279,7 +279,7 @@ pub(crate) const fn memory_cost(bytes: usize) -> u64 {
 
 /// Fuel that the time is worth of looking through a guest's memory for what is not zero, and copying
 /// that.
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 pub(crate) const fn copy_cost(bytes: usize) -> u64 {
     bytes as u64 / 8
 }

@@ -123,7 +123,7 @@ fn warm_events_allocate_nothing() {
 }
 
 /// Rooms with rollback.
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 mod rollback {
     use super::*;
     use stateroom_wasmi_host::{FaultPolicy, LoadOptions};
@@ -137,7 +137,7 @@ mod rollback {
         assert!(pages == 1 || text != ECHO);
         let mut options = LoadOptions::default();
         options.compilation = Compilation::Eager;
-        options.rollback = true;
+        options.snapshots = true;
         let wasm = wat::parse_str(text).expect("the guest is valid text");
         let module =
             Module::load_with(&wasm, &Limits::default(), options).expect("the guest fits the ABI");

@@ -55,7 +55,7 @@ pub fn check_module(wasm: &[u8]) {
 fn check_rollback(wasm: &[u8], slice: u64) {
     let load_options = LoadOptions::new()
         .payload_buffer(payload_buffer(wasm))
-        .rollback(true)
+        .snapshots(true)
         .simd(true);
     // Some modules do not support rollback.
     let Ok(module) = Module::load_with(wasm, &limits(slice), load_options) else {

@@ -188,7 +188,7 @@ impl Guest {
     ///
     /// What was allocated for the event is not freed, as under the JIT host: a guest that failed in
     /// the middle of something is not asked for more.
-    fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.store.data_mut().end_event();
         self.pending = None;
         if !self.keeps_buffer {

@@ -18,7 +18,7 @@ pub(crate) struct Compiled {
     pub(super) module: wasmi::Module,
     pub(crate) abi: AbiVersion,
     pub(crate) limits: Limits,
-    pub(super) instrumented: instrument::AddedExports,
+    pub(super) instrumentation: instrument::Instrumentation,
     pub(super) has_start: bool,
     pub(crate) instance_bytes: usize,
     /// Fuel that the time of making an instance is worth.
@@ -41,25 +41,27 @@ impl Compiled {
             return Err(LoadError::Misread { instruction });
         }
         let structure = measured(wasm, limits)?;
+        let original = wasm;
         let wasm = start::export_start(wasm);
         let wasm = grow::isolate_growth(&wasm).map_or(wasm, Cow::Owned);
         let wasm = wasmi_bugs::separate_operands(&wasm).map_or(wasm, Cow::Owned);
-        let (wasm, instrumented) = instrument::instrument(&wasm, options)?;
+        let (wasm, instrumentation) = instrument::instrument(&wasm, original, options)?;
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options, &structure);
         let module = parse(&engine, &wasm).map_err(invalid)?;
         let abi = check_abi(&module, &wasm)?;
         let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, &wasm, options.payload_buffer);
-        Ok(Self {
+        let compiled = Self {
             module,
             abi,
             limits: *limits,
-            instrumented,
+            instrumentation,
             has_start: structure.has_start,
             instance_bytes: structure.instance_bytes(size_of::<usize>()),
             instantiation_cost: structure.instantiation_cost(),
             keeps_buffer,
-        })
+        };
+        compiled.with_baseline()
     }
 
     /// Imports (module, name, kind) and exports (name, kind).

@@ -141,7 +141,7 @@ impl HostState {
     }
 
     const fn outputs_enabled(&self) -> bool {
-        !cfg!(feature = "rollback") || self.outputs_enabled
+        !cfg!(feature = "snapshot") || self.outputs_enabled
     }
 
     /// Begins the event of the timer.

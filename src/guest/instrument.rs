@@ -3,52 +3,119 @@
 //! Memory is exported anyway. The mutable globals (a compiler's stack pointer is one) mostly are
 //! not, and only exports can be reached from outside of the interpreter; so they are exported, too.
 
-use super::{compiled::Compiled, host_state::HostState};
+use super::{
+    Guest, compiled::Compiled, host_state::HostState, image::Baseline, memory::page_bytes,
+    stdio::Stdio,
+};
 use crate::{
     error::{EngineError, LoadError},
     load_options::LoadOptions,
 };
-use alloc::{borrow::Cow, format, string::String, vec::Vec};
+use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use core::time::Duration;
+use sha2::{Digest, Sha256};
 use wasm_encoder::{Encode, ExportKind, ExportSection, SectionId};
 use wasmi::{Global, Instance, Store};
 use wasmparser::{
     BinaryReaderError, ExternalKind, Operator, Parser, Payload, SectionLimited, ValType,
 };
 
-/// The names of the exports that were added to a module; none if it is not instrumented.
-pub(super) struct AddedExports(Option<Vec<String>>);
+/// What the state of a module's guests consists of; none if the module is not instrumented.
+pub(crate) struct Instrumentation(Option<Arc<Layout>>);
 
-/// The mutable globals of a guest; empty if its module is not instrumented.
-pub(super) type Globals = Vec<Global>;
+/// What the state of a module's guests consists of.
+#[derive(Default)]
+pub(crate) struct Layout {
+    /// The SHA-256 of the module, as it was before it was rewritten.
+    pub(crate) module_hash: [u8; 32],
+    /// The names of the mutable globals, as they are exported.
+    globals: Vec<String>,
+    /// Bytes of all mutable globals.
+    pub(crate) globals_bytes: usize,
+    pub(super) baseline: Baseline,
+    pub(super) page_bytes: usize,
+    /// The most that the memory can grow to, by the module and by the limits.
+    pub(super) max_memory_bytes: usize,
+}
 
-/// Instruments a module if the options ask for it.
-pub(super) fn instrument(
-    wasm: &[u8],
+/// A guest's access to its state; none if its module is not instrumented.
+pub(super) type Access = Option<StateAccess>;
+
+pub(super) struct StateAccess {
+    pub(super) layout: Arc<Layout>,
+    /// In the order of the layout.
+    pub(super) globals: Vec<Global>,
+    /// The seed of its random numbers.
+    pub(super) seed: u64,
+}
+
+/// Instruments a module if the options ask for it. `original` is the module before it was rewritten
+/// for other reasons.
+pub(super) fn instrument<'a>(
+    wasm: &'a [u8],
+    original: &[u8],
     options: LoadOptions,
-) -> Result<(Cow<'_, [u8]>, AddedExports), LoadError> {
-    if !options.rollback {
-        return Ok((Cow::Borrowed(wasm), AddedExports(None)));
+) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
+    if !options.snapshots {
+        return Ok((Cow::Borrowed(wasm), Instrumentation(None)));
     }
-    let (wasm, names) = export_globals(wasm).map_err(|error| match error {
+    let (wasm, layout) = export_globals(wasm).map_err(|error| match error {
         InstrumentError::HiddenState(what) => LoadError::HiddenState { what },
         InstrumentError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
     })?;
-    Ok((Cow::Owned(wasm), AddedExports(Some(names))))
+    let layout = Layout {
+        module_hash: Sha256::digest(original).into(),
+        ..layout
+    };
+    Ok((Cow::Owned(wasm), Instrumentation(Some(Arc::new(layout)))))
 }
 
-impl AddedExports {
-    pub(super) fn find(&self, instance: Instance, store: &Store<HostState>) -> Globals {
-        let names = self.0.iter().flatten();
-        names
-            .filter_map(|name| instance.get_global(store, name))
-            .collect()
+impl Instrumentation {
+    pub(super) fn access(&self, instance: Instance, store: &Store<HostState>, seed: u64) -> Access {
+        let layout = self.0.as_ref()?;
+        let globals = layout.globals.iter();
+        Some(StateAccess {
+            layout: layout.clone(),
+            globals: globals
+                .filter_map(|name| instance.get_global(store, name))
+                .collect(),
+            seed,
+        })
     }
 }
 
 impl Compiled {
-    /// Whether the module is instrumented, so that the state of its guests can be saved.
-    pub(crate) const fn is_instrumented(&self) -> bool {
-        self.instrumented.0.is_some()
+    /// What the state of its guests consists of, if the module was loaded for snapshots.
+    pub(crate) fn layout(&self) -> Option<&Layout> {
+        self.instrumentation.0.as_deref()
+    }
+
+    /// With the memory of a fresh instance, which the state of a guest is compared with.
+    ///
+    /// # Errors
+    ///
+    /// If no instance can be made.
+    pub(super) fn with_baseline(mut self) -> Result<Self, LoadError> {
+        if self.instrumentation.0.is_none() {
+            return Ok(self);
+        }
+        let stdio = Stdio::new(&"".into(), &self.limits);
+        let guest = Guest::new(&self, 0, Duration::ZERO, true, stdio)
+            .map_err(|fault| LoadError::Instantiation(Box::new(fault)))?;
+        let (memory, store) = (guest.exports.memory, &guest.store);
+        let page_bytes = page_bytes(memory, store) as usize;
+        let baseline = Baseline::of(memory.data(&**store));
+        let declared = memory.ty(&**store).maximum().unwrap_or(u64::MAX);
+        let declared = usize::try_from(declared).unwrap_or(usize::MAX);
+        drop(guest);
+        if let Some(layout) = self.instrumentation.0.as_mut().and_then(Arc::get_mut) {
+            layout.baseline = baseline;
+            layout.page_bytes = page_bytes;
+            layout.max_memory_bytes = declared
+                .saturating_mul(page_bytes)
+                .min(self.limits.max_memory_bytes);
+        }
+        Ok(self)
     }
 }
 
@@ -68,10 +135,11 @@ impl From<BinaryReaderError> for InstrumentError {
     }
 }
 
-/// Adds the mutable globals to the exports of a module; returns their names, too. The other sections
+/// Adds the mutable globals to the exports of a module; returns their layout, too. The other sections
 /// are copied.
-fn export_globals(wasm: &[u8]) -> Result<(Vec<u8>, Vec<String>), InstrumentError> {
-    let (mut mutable_globals, mut names) = (Vec::new(), Vec::new());
+fn export_globals(wasm: &[u8]) -> Result<(Vec<u8>, Layout), InstrumentError> {
+    let mut mutable_globals = Vec::new();
+    let mut layout = Layout::default();
     let mut rewritten = Vec::with_capacity(wasm.len() + 256);
     // The end of the previous section; the magic number and the version come first.
     let mut end = 8;
@@ -90,7 +158,7 @@ fn export_globals(wasm: &[u8]) -> Result<(Vec<u8>, Vec<String>), InstrumentError
         }
         // Imported globals, which would shift the indices, are refused by the ABI.
         if let Payload::GlobalSection(globals) = &payload {
-            mutable_globals = find_mutable(globals)?;
+            (mutable_globals, layout.globals_bytes) = find_mutable(globals)?;
         }
         let Some((_, section)) = payload.as_section() else {
             continue;
@@ -99,14 +167,14 @@ fn export_globals(wasm: &[u8]) -> Result<(Vec<u8>, Vec<String>), InstrumentError
         let whole = wasm.get(end..section.end).unwrap_or_default();
         end = section.end;
         if let Payload::ExportSection(exports) = payload {
-            let section = with_globals(exports, &mutable_globals, &mut names)?;
+            let section = with_globals(exports, &mutable_globals, &mut layout.globals)?;
             rewritten.push(SectionId::Export.into());
             section.encode(&mut rewritten);
         } else {
             rewritten.extend_from_slice(whole);
         }
     }
-    Ok((rewritten, names))
+    Ok((rewritten, layout))
 }
 
 /// Dropped segments and changed tables cannot be restored. Compilers emit none of these instructions
@@ -124,24 +192,29 @@ const fn refuse_hidden_state(operator: &Operator<'_>) -> Result<(), InstrumentEr
     }))
 }
 
-/// The indices of the mutable globals.
+/// The indices of the mutable globals, and how many bytes their values are.
 fn find_mutable(
     globals: &SectionLimited<'_, wasmparser::Global<'_>>,
-) -> Result<Vec<u32>, InstrumentError> {
-    let mut mutable = Vec::new();
+) -> Result<(Vec<u32>, usize), InstrumentError> {
+    let (mut mutable, mut bytes) = (Vec::new(), 0);
     for (index, global) in (0..).zip(globals.clone()) {
         let ty = global?.ty;
-        match ty.content_type {
-            _ if !ty.mutable => {}
+        if !ty.mutable {
+            continue;
+        }
+        bytes += match ty.content_type {
+            ValType::I32 | ValType::F32 => 4,
+            ValType::I64 | ValType::F64 => 8,
+            ValType::V128 => 16,
             ValType::Ref(_) => {
                 return Err(InstrumentError::HiddenState(
                     "a mutable global of references",
                 ));
             }
-            _ => mutable.push(index),
-        }
+        };
+        mutable.push(index);
     }
-    Ok(mutable)
+    Ok((mutable, bytes))
 }
 
 /// The export section with these globals added; appends their names to `names`.

@@ -1,25 +1,33 @@
-//! Stands in for `instrument` without the feature `rollback`: no module is instrumented, and none
+//! Stands in for `instrument` without the feature `snapshot`: no module is instrumented, and none
 //! of these types has a size.
 
-use super::host_state::HostState;
+use super::{compiled::Compiled, host_state::HostState};
 use crate::{error::LoadError, load_options::LoadOptions};
 use alloc::borrow::Cow;
 use wasmi::{Instance, Store};
 
-pub(super) struct AddedExports;
+pub(crate) struct Instrumentation;
 
-pub(super) struct Globals;
+pub(super) struct Access;
 
 #[allow(clippy::unnecessary_wraps, reason = "the signature of its twin")]
-pub(super) const fn instrument(
-    wasm: &[u8],
+pub(super) const fn instrument<'a>(
+    wasm: &'a [u8],
+    _: &[u8],
     _: LoadOptions,
-) -> Result<(Cow<'_, [u8]>, AddedExports), LoadError> {
-    Ok((Cow::Borrowed(wasm), AddedExports))
+) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
+    Ok((Cow::Borrowed(wasm), Instrumentation))
 }
 
-impl AddedExports {
-    pub(super) const fn find(&self, _: Instance, _: &Store<HostState>) -> Globals {
-        Globals
+impl Instrumentation {
+    pub(super) const fn access(&self, _: Instance, _: &Store<HostState>, _: u64) -> Access {
+        Access
+    }
+}
+
+impl Compiled {
+    #[allow(clippy::unnecessary_wraps, reason = "the signature of its twin")]
+    pub(super) const fn with_baseline(self) -> Result<Self, LoadError> {
+        Ok(self)
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn grow(memory: Memory, store: &mut Store<HostState>, pages: u32) -> 
 }
 
 /// Whether all of these bytes are zero, as most of a guest's memory is.
-#[cfg(any(feature = "rollback", all(feature = "trim", target_os = "linux")))]
+#[cfg(any(feature = "snapshot", all(feature = "trim", target_os = "linux")))]
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // No early exit within a chunk, so that the compiler vectorises the loop.
     bytes.chunks(256).all(|chunk| {

@@ -3,7 +3,7 @@
 
 mod buffer;
 mod calls;
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 mod checkpoint;
 mod compiled;
 mod engine;
@@ -12,10 +12,12 @@ mod fault;
 mod fuel;
 mod grow;
 mod host_state;
+#[cfg(feature = "snapshot")]
+mod image;
 mod imports;
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 mod instrument;
-#[cfg(not(feature = "rollback"))]
+#[cfg(not(feature = "snapshot"))]
 #[path = "instrument_off.rs"]
 mod instrument;
 mod keep_buffer;
@@ -34,7 +36,7 @@ mod trim;
 mod unchecked;
 mod wasmi_bugs;
 
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 pub(crate) use self::checkpoint::Checkpoint;
 #[cfg(feature = "validate")]
 pub(crate) use self::engine::validated;
@@ -65,9 +67,9 @@ pub(crate) struct Guest {
     /// opened, which is where a microcontroller needs most of its stack.
     store: Box<Store<HostState>>,
     exports: Exports,
-    /// Its mutable globals, if its module is instrumented.
+    /// Access to its state, if its module is instrumented.
     #[allow(dead_code, reason = "only checkpoints read it")]
-    globals: instrument::Globals,
+    access: instrument::Access,
     /// Where the payload of the running event is, and, if it is kept, those of later ones. Never
     /// larger than the largest payload so far, so that the guest never has to allocate more than under
     /// the JIT host.
@@ -107,11 +109,11 @@ impl Guest {
         let state = store.data_mut();
         state.memory = Some(exports.memory);
         state.limiter.is_instantiated = true;
-        let globals = compiled.instrumented.find(instance, &store);
+        let access = compiled.instrumentation.access(instance, &store, seed);
         Ok(Self {
             store,
             exports,
-            globals,
+            access,
             buffer: Buffer::default(),
             keeps_buffer: compiled.keeps_buffer,
             pages: Buffer::default(),
@@ -154,9 +156,9 @@ impl Guest {
         self.store.data().timer.deadline()
     }
 
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     pub(crate) fn cancel_timer(&mut self) {
-        self.store.data_mut().timer.cancel();
+        self.store.data_mut().timer.set(None);
     }
 
     /// All the fuel that the guest has used.

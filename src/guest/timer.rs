@@ -50,10 +50,11 @@ impl Timer {
         }
     }
 
-    #[cfg(feature = "rollback")]
-    pub(super) const fn cancel(&mut self) {
+    /// Replaces the deadline, if the room keeps it.
+    #[cfg(feature = "snapshot")]
+    pub(super) const fn set(&mut self, to: Option<Instant>) {
         if let Self::Room { deadline, .. } = self {
-            *deadline = None;
+            *deadline = to;
         }
     }
 }

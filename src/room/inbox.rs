@@ -6,7 +6,7 @@ use crate::{event::MessagePayload, limits::Limits, storage::PayloadQueue};
 /// A queue of events whose first entry may be *pinned*: the event that the guest is in the middle
 /// of. It stays until it ends, since its payload is needed when its delivery is resumed, and is not
 /// counted as waiting.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inbox {
     queue: PayloadQueue<EventKind>,
     is_first_pinned: bool,
@@ -26,9 +26,14 @@ impl Inbox {
     /// Whether one more event with a payload of this length may wait.
     pub(super) fn fits(&self, payload_len: usize, limits: &Limits) -> bool {
         let pinned = self.running().map_or(0, |(_, payload)| payload.len());
-        let waiting_bytes = self.queue.payload_bytes() - pinned;
+        let waiting_bytes = self.payload_bytes() - pinned;
         self.len() < limits.max_inbox_events
             && waiting_bytes.saturating_add(payload_len) <= limits.max_inbox_bytes
+    }
+
+    /// The length of all payloads in bytes, the pinned event's included.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.queue.payload_bytes()
     }
 
     pub(super) fn push(&mut self, event: EventKind, payload: MessagePayload<'_>) {
@@ -76,6 +81,12 @@ impl Inbox {
     /// All events in order, the pinned one included.
     pub(super) fn kinds(&self) -> impl DoubleEndedIterator<Item = EventKind> {
         self.queue.headers()
+    }
+
+    /// All events with their payloads, in order.
+    #[cfg(feature = "snapshot")]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (EventKind, MessagePayload<'_>)> {
+        self.queue.iter()
     }
 
     pub(super) fn clear(&mut self) {

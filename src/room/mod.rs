@@ -4,13 +4,22 @@ mod event_kind;
 mod inbox;
 mod options;
 mod recovery;
-#[cfg_attr(not(feature = "rollback"), path = "rollback_off.rs")]
+#[cfg(feature = "snapshot")]
+mod rewind;
+#[cfg_attr(not(feature = "snapshot"), path = "rollback_off.rs")]
 mod rollback;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod stats;
+
+#[cfg(feature = "snapshot")]
+pub use self::rewind::RewindBuffer;
 
 pub use self::{options::RoomOptions, stats::RoomStats};
 
 use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
+#[cfg(feature = "snapshot")]
+use crate::guest::Checkpoint;
 use crate::{
     abi::Call,
     error::{EventError, Fault, OpenError},
@@ -83,6 +92,9 @@ enum State {
         /// What the last guest had sent.
         outbox: Outbox,
     },
+    /// It has no guest, but the state of one, and no outputs. The next event or the timer wakes it.
+    #[cfg(feature = "snapshot")]
+    Asleep(Box<Checkpoint>),
     Closed {
         /// Why the guest failed; none if the driver closed the room.
         fault: Option<Fault>,
@@ -209,12 +221,17 @@ impl Room {
             fuel_used: self.fuel_used(),
             instance_bytes: match &self.state {
                 State::Live { .. } => self.module.compiled.instance_bytes,
-                State::Starting { .. } | State::Closed { .. } => 0,
+                _ => 0,
             },
             memory_bytes: match &self.state {
                 State::Live { guest, .. } => guest.memory_bytes(),
-                State::Starting { .. } => 0,
                 State::Closed { .. } => self.stats.memory_bytes,
+                _ => 0,
+            },
+            hibernated_bytes: match &self.state {
+                #[cfg(feature = "snapshot")]
+                State::Asleep(checkpoint) => checkpoint.heap_bytes(),
+                _ => 0,
             },
             ..self.stats
         }
@@ -225,7 +242,7 @@ impl Room {
     pub fn fuel_used(&self) -> u64 {
         let guest = match &self.state {
             State::Live { guest, .. } => guest.fuel_used(),
-            State::Starting { .. } | State::Closed { .. } => 0,
+            _ => 0,
         };
         self.stats.fuel_used + guest
     }
@@ -235,7 +252,7 @@ impl Room {
     pub const fn fault(&self) -> Option<&Fault> {
         match &self.state {
             State::Closed { fault, .. } => fault.as_ref(),
-            State::Live { .. } | State::Starting { .. } => None,
+            _ => None,
         }
     }
 
@@ -264,12 +281,17 @@ impl Room {
     /// [`poll_timeout`](Self::poll_timeout) returns when.
     #[must_use]
     pub const fn is_restarting(&self) -> bool {
-        self.is_starting() && self.last_fault.is_some()
+        matches!(self.state, State::Starting { .. }) && self.stats.faults > 0
     }
 
     /// Whether the room has no guest yet: the next turn of the room makes one.
     pub(crate) const fn is_starting(&self) -> bool {
-        matches!(self.state, State::Starting { .. })
+        match self.state {
+            State::Starting { .. } => true,
+            #[cfg(feature = "snapshot")]
+            State::Asleep(_) => true,
+            _ => false,
+        }
     }
 
     /// What the host did for this room besides running its guest: instances that it made, and
@@ -394,7 +416,9 @@ impl Room {
             State::Live {
                 phase: Phase::Idle, ..
             } => self.begin_next(),
-            State::Starting { .. } | State::Closed { .. } => {}
+            #[cfg(feature = "snapshot")]
+            State::Asleep(_) if !self.inbox.is_empty() => self.wake(),
+            _ => {}
         }
     }
 
@@ -414,6 +438,8 @@ impl Room {
             } => !self.inbox.is_empty() && self.are_outputs_taken(),
             State::Live { .. } => true,
             State::Starting { at, .. } => at <= self.now && self.are_outputs_taken(),
+            #[cfg(feature = "snapshot")]
+            State::Asleep(_) => !self.inbox.is_empty(),
             State::Closed { .. } => false,
         }
     }
@@ -428,6 +454,8 @@ impl Room {
                 phase: Phase::Idle,
             } => guest.deadline(),
             State::Starting { at, .. } => Some(*at),
+            #[cfg(feature = "snapshot")]
+            State::Asleep(checkpoint) => checkpoint.deadline,
             State::Live { .. } | State::Closed { .. } => None,
         }
     }
@@ -476,7 +504,7 @@ impl Room {
     pub fn trim(&mut self) -> usize {
         match &mut self.state {
             State::Live { guest, .. } => guest.trim(),
-            State::Starting { .. } | State::Closed { .. } => 0,
+            _ => 0,
         }
     }
 
@@ -497,7 +525,7 @@ impl Room {
     fn permit_line(&mut self, kind: LineKind) -> Option<LogPermit> {
         let log = match &mut self.state {
             State::Live { guest, .. } => guest.log_mut(),
-            State::Starting { .. } | State::Closed { .. } => &mut self.log,
+            _ => &mut self.log,
         };
         log.permit(kind, &self.id, self.module.limits(), self.now)
     }
@@ -614,6 +642,8 @@ impl Room {
                 let undone = *undone;
                 self.start(undone);
             }
+            #[cfg(feature = "snapshot")]
+            State::Asleep(_) => self.wake(),
             State::Closed { .. } => {}
         }
     }
@@ -720,6 +750,8 @@ impl State {
                 Some(guest.outbox()).filter(|_| !is_held)
             }
             Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
+            #[cfg(feature = "snapshot")]
+            Self::Asleep(_) => None,
         }
     }
 
@@ -730,6 +762,8 @@ impl State {
                 Some(guest.outbox_mut()).filter(|_| !is_held)
             }
             Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
+            #[cfg(feature = "snapshot")]
+            Self::Asleep(_) => None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a room does about the faults of its guest.
 
 use super::{Phase, Room, State, event_kind::EventKind, rollback::History};
+#[cfg(feature = "snapshot")]
+use crate::bytes::{Malformed, Reader, Writer};
 use crate::{
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, EventHeader, MessagePayload, OutputHeader},
@@ -19,7 +21,7 @@ pub(super) enum Recovery {
     Restart(Restarts),
     Continue,
     #[cfg_attr(
-        not(feature = "rollback"),
+        not(feature = "snapshot"),
         expect(dead_code, reason = "there is no history")
     )]
     Rollback(Box<History>),
@@ -29,17 +31,17 @@ impl Recovery {
     /// # Errors
     ///
     /// If the module was not loaded for the policy.
-    #[cfg_attr(not(feature = "rollback"), expect(unused_variables))]
+    #[cfg_attr(not(feature = "snapshot"), expect(unused_variables))]
     pub(super) fn new(policy: FaultPolicy, module: &Module) -> Result<Self, OpenError> {
         match policy {
             FaultPolicy::Close => Ok(Self::Close),
             FaultPolicy::Restart(backoff) => Ok(Self::Restart(Restarts::new(backoff))),
             FaultPolicy::Continue => Ok(Self::Continue),
-            #[cfg(feature = "rollback")]
-            FaultPolicy::Rollback if module.compiled.is_instrumented() => {
+            #[cfg(feature = "snapshot")]
+            FaultPolicy::Rollback if module.compiled.layout().is_some() => {
                 Ok(Self::Rollback(Box::default()))
             }
-            #[cfg(feature = "rollback")]
+            #[cfg(feature = "snapshot")]
             FaultPolicy::Rollback => Err(OpenError::NoRollback),
         }
     }
@@ -142,6 +144,8 @@ impl Room {
                 guest.take_outbox()
             }
             State::Starting { outbox, .. } | State::Closed { outbox, .. } => outbox,
+            #[cfg(feature = "snapshot")]
+            State::Asleep(_) => Outbox::new(),
         }
     }
 
@@ -177,6 +181,11 @@ impl Room {
         let seed = self
             .seed
             .wrapping_add(self.stats.faults.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        self.guest_with_seed(seed)
+    }
+
+    /// Another guest of the same module.
+    pub(super) fn guest_with_seed(&mut self, seed: u64) -> Result<Box<Guest>, Fault> {
         let stdio = Stdio::new(&self.id, self.module.limits());
         let guest = Guest::new(
             &self.module.compiled,
@@ -304,6 +313,7 @@ impl Outbox {
 }
 
 /// Counts consecutive faults.
+#[derive(Clone, Copy)]
 pub(super) struct Restarts {
     backoff: Backoff,
     consecutive_faults: u32,
@@ -332,6 +342,19 @@ impl Restarts {
         self.backoff
             .wait(self.consecutive_faults)
             .map(|wait| now + wait.max(shortest))
+    }
+
+    #[cfg(feature = "snapshot")]
+    pub(super) fn encode(self, writer: &mut Writer<'_>) {
+        writer.number(self.consecutive_faults.into());
+        writer.number(self.started.as_nanos());
+    }
+
+    #[cfg(feature = "snapshot")]
+    pub(super) fn decode(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.consecutive_faults = reader.fitting()?;
+        self.started = Instant::from_nanos(reader.number()?);
+        Ok(())
     }
 
     /// A fresh guest is about to start.

@@ -39,6 +39,14 @@ impl History {
         self.work
     }
 
+    /// The history of a room that was given this state.
+    pub(super) fn beginning_with(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint: Some(checkpoint),
+            ..Self::default()
+        }
+    }
+
     /// Whether there is a state to go back to.
     pub(super) const fn has_checkpoint(&self) -> bool {
         self.checkpoint.is_some()
@@ -112,8 +120,10 @@ impl History {
 
     fn take_checkpoint(&mut self, guest: &Guest) {
         match &mut self.checkpoint {
-            Some(checkpoint) => checkpoint.update(guest),
-            None => self.checkpoint = Some(Checkpoint::of(guest)),
+            Some(checkpoint) => {
+                checkpoint.update(guest);
+            }
+            None => self.checkpoint = Checkpoint::of(guest),
         }
         self.work += copy_cost(guest.memory_bytes());
         self.fuel_at_checkpoint = guest.fuel_used();

@@ -1,4 +1,4 @@
-//! Takes the place of `rollback.rs` without the feature `rollback`: no room has a history, so that
+//! Takes the place of `rollback.rs` without the feature `snapshot`: no room has a history, so that
 //! the compiler removes all code that would need one.
 
 use super::event_kind::EventKind;

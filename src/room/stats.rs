@@ -25,6 +25,8 @@ pub struct RoomStats {
     /// Bytes of the host's heap for what the module declares: functions, globals, exports, segments and
     /// table elements. An upper bound; zero while there is no guest.
     pub instance_bytes: usize,
+    /// Bytes of the host's heap that the state of a hibernating room takes; zero while there is a guest.
+    pub hibernated_bytes: usize,
     /// How often the guest failed.
     pub faults: u64,
 }

@@ -8,7 +8,7 @@ use alloc::{collections::VecDeque, string::String, vec::Vec};
 /// Payloads are concatenated in two buffers, one for texts and one for bytes (so that a text is
 /// checked to be UTF-8 once, when it is pushed). The buffers are kept: once they have grown to what a
 /// room needs, nothing is allocated any more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PayloadQueue<H> {
     entries: VecDeque<Entry<H>>,
     texts: String,
@@ -19,7 +19,7 @@ pub(crate) struct PayloadQueue<H> {
     bytes_start: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry<H> {
     header: H,
     is_text: bool,
@@ -119,6 +119,20 @@ impl<H: Copy> PayloadQueue<H> {
     /// All headers, in order.
     pub(crate) fn headers(&self) -> impl DoubleEndedIterator<Item = H> {
         self.entries.iter().map(|entry| entry.header)
+    }
+
+    /// All entries, in order.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (H, MessagePayload<'_>)> {
+        let (mut texts, mut bytes) = (self.texts_start, self.bytes_start);
+        self.entries.iter().map(move |entry| {
+            let payload = self.payload(entry, texts, bytes);
+            match entry.is_text {
+                true => texts += entry.len,
+                false => bytes += entry.len,
+            }
+            (entry.header, payload)
+        })
     }
 
     pub(crate) fn len(&self) -> usize {

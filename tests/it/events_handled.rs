@@ -62,8 +62,8 @@ fn load() -> Module {
         limits.max_message_bytes = 40;
     });
     let options = LoadOptions::new();
-    #[cfg(feature = "rollback")]
-    let options = options.rollback(true);
+    #[cfg(feature = "snapshot")]
+    let options = options.snapshots(true);
     Module::load_with(&assemble(&moody()), &limits, options).expect("the guest fits the ABI")
 }
 
@@ -73,7 +73,7 @@ fn any_policy(random: &mut Random) -> FaultPolicy {
     match random.below(4) {
         0 => FaultPolicy::Close,
         1 => FaultPolicy::Continue,
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         2 => FaultPolicy::Rollback,
         _ => FaultPolicy::Restart(Backoff {
             first,

@@ -28,7 +28,7 @@ fn policies() -> Vec<(FaultPolicy, &'static str)> {
     vec![
         (FaultPolicy::Continue, "continues"),
         (RESTART, "restarts"),
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         (FaultPolicy::Rollback, "undoes an event"),
     ]
 }
@@ -40,8 +40,8 @@ fn fails_at_bytes() -> String {
 
 fn module(text: &str, limits: &Limits) -> Module {
     let options = LoadOptions::new();
-    #[cfg(feature = "rollback")]
-    let options = options.rollback(true);
+    #[cfg(feature = "snapshot")]
+    let options = options.snapshots(true);
     Module::load_with(&assemble(text), limits, options).expect("it conforms")
 }
 

@@ -40,13 +40,15 @@ mod payload_buffer;
 mod poll_oneoff;
 mod published;
 mod restart;
-#[cfg(all(feature = "rollback", feature = "wasi"))]
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod rollback;
 #[cfg(feature = "wasi")]
 mod sim;
 #[cfg(feature = "simd")]
 mod simd;
 mod slices;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod snapshots;
 mod stack;
 #[path = "../support/mod.rs"]
 mod support;

@@ -448,7 +448,7 @@ fn the_constructor_runs_before_the_first_allocation() {
     assert_eq!(numbers(&mut room, NOW), calls);
 }
 
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 #[test]
 fn a_rollback_restores_the_buffer() {
     use stateroom_wasmi_host::FaultPolicy;
@@ -466,7 +466,7 @@ fn a_rollback_restores_the_buffer() {
             vec![3, 12_288, -12_288, -3],
         ),
     ] {
-        let options = LoadOptions::new().rollback(true).payload_buffer(choice);
+        let options = LoadOptions::new().snapshots(true).payload_buffer(choice);
         let module = Module::load_with(&assemble(&text), &Limits::default(), options).unwrap();
         let options = RoomOptions::new().on_fault(FaultPolicy::Rollback);
         let mut room = Room::new(&module, "room", options).unwrap();

@@ -14,7 +14,7 @@ const CLIENT: ClientId = ClientId(1);
 
 fn load(wasm: &[u8], limits: &Limits) -> Result<Module, LoadError> {
     let mut options = LoadOptions::default();
-    options.rollback = true;
+    options.snapshots = true;
     Module::load_with(wasm, limits, options)
 }
 

@@ -32,11 +32,11 @@ fn bundled_rooms_behave_the_same_without_validation() {
     }
 }
 
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 #[test]
 fn unchecked_modules_can_be_loaded_for_rollback() {
     let mut options = LoadOptions::default();
-    options.rollback = true;
+    options.snapshots = true;
     let wasm = assemble(&echo());
     let module = load(&wasm, &Limits::default(), options).expect("the module loads");
     assert_eq!(

@@ -352,10 +352,10 @@ fn an_interrupted_event_has_failed() {
 }
 
 /// An undone event requests nothing, and neither do those that are replayed.
-#[cfg(feature = "rollback")]
+#[cfg(feature = "snapshot")]
 #[test]
 fn rollback_requests_nothing() {
-    let options = stateroom_wasmi_host::LoadOptions::new().rollback(true);
+    let options = stateroom_wasmi_host::LoadOptions::new().snapshots(true);
     let wasm = crate::support::assemble(&reporter());
     let module = Module::load_with(&wasm, &Limits::new(), options).unwrap();
     let mut room = open_with(&module, FaultPolicy::Rollback);

@@ -1095,7 +1095,7 @@ mod printing {
         assert_eq!(letters_and_dropped(&logged_text()), (0, 100));
     }
 
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     #[test]
     fn a_room_that_rolls_back_has_no_new_allowance_and_repeats_nothing() {
         use crate::support::assemble;
@@ -1108,7 +1108,7 @@ mod printing {
             (func $start (drop {write})) (start $start) (memory"#
         );
         let text = printer("(unreachable)").replacen("(memory", &start, 1);
-        let options = LoadOptions::new().rollback(true);
+        let options = LoadOptions::new().snapshots(true);
         let module = Module::load_with(&assemble(&text), &limits_of(640, 0), options).unwrap();
         let options = RoomOptions::new().on_fault(FaultPolicy::Rollback);
         let mut room = Room::new(&module, "test", options).unwrap();

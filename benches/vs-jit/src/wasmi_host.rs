@@ -75,7 +75,7 @@ impl Runtime for WasmiHost {
     fn load(&self, wasm: &[u8]) -> anyhow::Result<Box<dyn Module>> {
         let options = LoadOptions::from(self.compilation)
             .payload_buffer(self.payload_buffer)
-            .rollback(self.on_fault == FaultPolicy::Rollback);
+            .snapshots(self.on_fault == FaultPolicy::Rollback);
         let module = stateroom_wasmi_host::Module::load_with(wasm, &self.limits, options)?;
         Ok(match self.in_host {
             true => Box::new(HostedModule(module, self.on_fault)),

@@ -116,7 +116,8 @@ impl Check {
             Ok(module) => {
                 report.describe(&module);
                 report.warnings = diagnosis::warnings(&module, wasm);
-                let for_rollback = Module::load_with(wasm, module.limits(), options.rollback(true));
+                let for_rollback =
+                    Module::load_with(wasm, module.limits(), options.snapshots(true));
                 let rollback = for_rollback.map_or_else(|e| e.to_string(), |_| "possible".into());
                 report.rollback = Some(rollback);
                 self.open_rooms(&module, report);

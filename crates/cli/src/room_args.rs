@@ -125,7 +125,7 @@ impl RoomArgs {
     /// How the server loads a module with these flags.
     pub(crate) fn load_options(&self) -> LoadOptions {
         LoadOptions::new()
-            .rollback(self.on_fault() == FaultPolicy::Rollback)
+            .snapshots(self.on_fault() == FaultPolicy::Rollback)
             .simd(true)
     }
 }

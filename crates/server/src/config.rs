@@ -234,7 +234,7 @@ impl ServerConfig {
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
         let rollback = self.on_fault == FaultPolicy::Rollback;
-        let options = LoadOptions::new().rollback(rollback).simd(true);
+        let options = LoadOptions::new().snapshots(rollback).simd(true);
         Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
     }
 

@@ -73,7 +73,7 @@ impl WasmHostFactory {
 
     /// What follows when a guest fails. Default [`FaultPolicy::Continue`].
     ///
-    /// [`FaultPolicy::Rollback`] needs a module that was loaded [for it](LoadOptions::rollback).
+    /// [`FaultPolicy::Rollback`] needs a module that was loaded [for it](LoadOptions::snapshots).
     #[must_use]
     pub const fn on_fault(mut self, policy: FaultPolicy) -> Self {
         self.settings.on_fault = policy;

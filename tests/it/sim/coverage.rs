@@ -23,11 +23,11 @@ pub enum CoverPoint {
     RestartsExhausted,
     /// A fault after which the guest went on with the state that was left.
     Continued,
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     RolledBack,
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     TimerRolledBack,
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     ConnectRolledBack,
 }
 
@@ -45,11 +45,11 @@ impl CoverPoint {
         Self::NewStreak,
         Self::RestartsExhausted,
         Self::Continued,
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         Self::RolledBack,
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         Self::TimerRolledBack,
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         Self::ConnectRolledBack,
     ];
 }

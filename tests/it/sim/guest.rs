@@ -148,8 +148,8 @@ pub fn module(fuel_per_slice: u64, payload_buffer: PayloadBuffer) -> Module {
         limits.max_recursion_depth = 50;
     });
     let options = LoadOptions::new().payload_buffer(payload_buffer);
-    #[cfg(feature = "rollback")]
-    let options = options.rollback(true);
+    #[cfg(feature = "snapshot")]
+    let options = options.snapshots(true);
     Module::load_with(&assemble(&text()), &limits, options).expect("the module loads")
 }
 

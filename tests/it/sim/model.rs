@@ -63,7 +63,7 @@ enum Recovery {
     Close,
     Restart(FaultStreak),
     Continue,
-    #[cfg(feature = "rollback")]
+    #[cfg(feature = "snapshot")]
     Rollback,
 }
 
@@ -94,7 +94,7 @@ impl Model {
             recovery: match options.on_fault.unwrap_or_default() {
                 FaultPolicy::Restart(backoff) => Recovery::Restart(FaultStreak::new(backoff)),
                 FaultPolicy::Continue => Recovery::Continue,
-                #[cfg(feature = "rollback")]
+                #[cfg(feature = "snapshot")]
                 FaultPolicy::Rollback => Recovery::Rollback,
                 _ => Recovery::Close,
             },
@@ -336,9 +336,9 @@ impl Model {
     }
 
     const fn rolls_back(&self) -> bool {
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         return matches!(self.recovery, Recovery::Rollback);
-        #[cfg(not(feature = "rollback"))]
+        #[cfg(not(feature = "snapshot"))]
         return false;
     }
 
@@ -379,7 +379,7 @@ impl Model {
 
     fn count_rollback(&mut self, fault: Fault) {
         self.faults += 1;
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         self.coverage.count(match fault.during {
             "timer" => CoverPoint::TimerRolledBack,
             "connect" => CoverPoint::ConnectRolledBack,

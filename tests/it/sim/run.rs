@@ -320,7 +320,7 @@ fn any_policy(random: &mut Random) -> FaultPolicy {
     match random.below(6) {
         0 => FaultPolicy::Close,
         1 => FaultPolicy::Continue,
-        #[cfg(feature = "rollback")]
+        #[cfg(feature = "snapshot")]
         2 | 3 => FaultPolicy::Rollback,
         _ => FaultPolicy::Restart(Backoff {
             first,

@@ -480,7 +480,11 @@ fn rooms_are_opened_with_the_flags_of_serve() {
             ["--max-fuel-per-event", "10000"],
             "`connect`: one event used more than 10000",
         ),
-        (&table, ["--on-fault", "rollback"], "cannot be rolled back"),
+        (
+            &table,
+            ["--on-fault", "rollback"],
+            "cannot be saved or rolled back",
+        ),
     ] {
         assert_eq!(warnings(module, &[]), [""; 0]);
         let found = problems(module, &flags);

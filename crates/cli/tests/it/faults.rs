@@ -161,7 +161,7 @@ async fn rollback_is_rejected_for_a_module_with_hidden_state() {
     assert!(!served.status.success());
     let printed = String::from_utf8_lossy(&served.stderr);
     assert!(
-        printed.contains("cannot be rolled back, since it uses table.set"),
+        printed.contains("cannot be saved or rolled back, since it uses table.set"),
         "{printed}"
     );
 
@@ -169,7 +169,7 @@ async fn rollback_is_rejected_for_a_module_with_hidden_state() {
     assert!(checked.status.success());
     let printed = String::from_utf8_lossy(&checked.stdout);
     assert!(
-        printed.contains("rollback  the module cannot be rolled back"),
+        printed.contains("rollback  the module's rooms cannot be saved or rolled back"),
         "{printed}"
     );
 }

@@ -249,7 +249,7 @@ pub fn factory(handlers: &[(&str, &str)]) -> WasmHostFactory {
 }
 
 pub fn factory_with(handlers: &[(&str, &str)], limits: &Limits) -> WasmHostFactory {
-    let options = LoadOptions::new().rollback(true);
+    let options = LoadOptions::new().snapshots(true);
     let module = Module::load_with(&guest(handlers), limits, options).expect("the guest loads");
     WasmHostFactory::new_with_shared_module(module)
 }

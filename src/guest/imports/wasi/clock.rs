@@ -40,6 +40,11 @@ impl GuestClock {
         self.latest = self.now + MAX_SLEEP_PER_EVENT;
     }
 
+    #[cfg(feature = "snapshot")]
+    pub(super) const fn set(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     pub(super) const fn now(&self) -> Instant {
         self.now
     }

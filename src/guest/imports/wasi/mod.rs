@@ -9,6 +9,8 @@ mod rng;
 
 use self::{clock::GuestClock, poll::poll_oneoff, rng::Random};
 use super::context::{CALL, charge, fault, memory, spend};
+#[cfg(feature = "snapshot")]
+use crate::guest::checkpoint::WasiPosition;
 use crate::{
     abi::wasi::{ClockId, WasiVersion},
     error::FaultCause,
@@ -37,13 +39,20 @@ impl WasiState {
         self.clock.begin_event(now);
     }
 
-    /// A copy that shows the same times and returns the same numbers from here on.
-    #[cfg(feature = "rollback")]
-    pub(in crate::guest) fn fork(&self) -> Self {
-        Self {
-            clock: self.clock,
-            random: self.random.fork(),
+    /// How far its clock and its random numbers have come.
+    #[cfg(feature = "snapshot")]
+    pub(in crate::guest) fn position(&self, _now: Instant) -> WasiPosition {
+        WasiPosition {
+            clock: self.clock.now(),
+            random_words: self.random.words_taken(),
         }
+    }
+
+    /// Makes the clock and the random numbers go on from a position.
+    #[cfg(feature = "snapshot")]
+    pub(in crate::guest) fn restore(&mut self, seed: u64, position: WasiPosition) {
+        self.clock.set(position.clock);
+        self.random = Random::at(seed, position.random_words);
     }
 }
 

@@ -27,18 +27,23 @@ impl Random {
             .fill_bytes(bytes);
     }
 
-    /// A copy that returns the same numbers from here on.
-    #[cfg(feature = "rollback")]
-    pub(super) fn fork(&self) -> Self {
-        let generator = self.generator.as_ref().map(|original| {
-            let mut generator = generator(self.seed);
-            generator.set_word_pos(original.get_word_pos());
+    /// How many words were taken from the generator; none if it was never used. A word is four bytes,
+    /// of which each costs fuel, so 64 bits are enough to count them.
+    #[cfg(feature = "snapshot")]
+    pub(super) fn words_taken(&self) -> Option<u64> {
+        let generator = self.generator.as_ref()?;
+        Some(generator.get_word_pos() as u64)
+    }
+
+    /// The generator of this seed after so many words.
+    #[cfg(feature = "snapshot")]
+    pub(super) fn at(seed: u64, words_taken: Option<u64>) -> Self {
+        let generator = words_taken.map(|words| {
+            let mut generator = generator(seed);
+            generator.set_word_pos(words.into());
             generator
         });
-        Self {
-            seed: self.seed,
-            generator,
-        }
+        Self { seed, generator }
     }
 }
 
