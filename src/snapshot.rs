@@ -153,7 +153,7 @@ pub enum SaveError {
     /// The room is closed.
     Closed,
     /// The guest is in the middle of an event, or one is being undone:
-    /// [`resume`](crate::Room::resume) the room until it is not.
+    /// [`resume`](crate::Room::resume) the room until it is not. To hibernate, no event may wait either.
     Busy,
     /// The room has outputs that were not taken. They are not part of a snapshot.
     OutputsWaiting,
@@ -168,7 +168,7 @@ impl fmt::Display for SaveError {
         f.write_str(match self {
             Self::UnknownRoom => "there is no such room",
             Self::Closed => "the room is closed",
-            Self::Busy => "the room is in the middle of an event",
+            Self::Busy => "the room is busy with an event",
             Self::OutputsWaiting => "the room has outputs that were not sent yet",
             Self::Unmanaged => "the room is unmanaged: its driver has a part of its state",
             Self::NotInstrumented => NOT_INSTRUMENTED,

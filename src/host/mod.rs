@@ -3,6 +3,8 @@
 mod budget;
 mod clock;
 mod room_key;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 mod timers;
 mod transport;
 
@@ -156,8 +158,10 @@ impl Queues {
 struct Slot {
     /// Boxed, since the table of rooms moves its slots when it grows.
     room: Box<Room>,
-    /// The host's time when the room was created: the origin of room time.
+    /// The host's time when the room was created or loaded.
     opened_at: Instant,
+    /// Room time then.
+    room_time_when_opened: Instant,
     queued: Queued,
     /// The room's deadline in the timer queue, in the host's time.
     deadline: Option<Instant>,
@@ -234,6 +238,42 @@ impl<C: Clock, T: Transport> Host<C, T> {
         module: &Module,
         options: RoomOptions,
     ) -> Result<RoomKey, OpenError> {
+        self.check_free(id)?;
+        let opened_at = self.clock.now();
+        let options = self.with_defaults(options, opened_at);
+        let room = Box::new(Room::suspended(module, id, options)?);
+        let key = self.insert(room, opened_at, Instant::ZERO, Queued::Starting);
+        log!(debug, "room {:?} is open as {key}", crate::Escaped::new(id));
+        Ok(key)
+    }
+
+    /// Adds a room whose id is free.
+    fn insert(
+        &mut self,
+        room: Box<Room>,
+        opened_at: Instant,
+        room_time_when_opened: Instant,
+        queued: Queued,
+    ) -> RoomKey {
+        let key = RoomKey::from_bits(self.next_key);
+        self.next_key += 1;
+        self.keys.insert(room.id().to_owned().into_boxed_str(), key);
+        let slot = Slot {
+            room,
+            opened_at,
+            room_time_when_opened,
+            queued,
+            deadline: None,
+        };
+        self.rooms.insert(key, slot);
+        self.queues.push(key, queued);
+        key
+    }
+
+    /// # Errors
+    ///
+    /// If a room of this id cannot be added.
+    fn check_free(&self, id: &str) -> Result<(), OpenError> {
         if self.keys.contains_key(id) {
             return Err(OpenError::IdTaken);
         }
@@ -242,24 +282,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
                 limit: self.limits.max_rooms,
             });
         }
-        let opened_at = self.clock.now();
-        let options = self.with_defaults(options, opened_at);
-        let room = Box::new(Room::suspended(module, id, options)?);
-        let key = RoomKey::from_bits(self.next_key);
-        self.next_key += 1;
-        self.rooms.insert(
-            key,
-            Slot {
-                room,
-                opened_at,
-                queued: Queued::Starting,
-                deadline: None,
-            },
-        );
-        self.keys.insert(id.to_owned().into_boxed_str(), key);
-        self.queues.push(key, Queued::Starting);
-        log!(debug, "room {:?} is open as {key}", crate::Escaped::new(id));
-        Ok(key)
+        Ok(())
     }
 
     /// Puts an event into a room's inbox. It is delivered when the host is polled.
@@ -483,11 +506,11 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
 impl Slot {
     fn room_time(&self, now: Instant) -> Instant {
-        Instant::ZERO + now.saturating_duration_since(self.opened_at)
+        self.room_time_when_opened + now.saturating_duration_since(self.opened_at)
     }
 
     fn host_time(&self, room_time: Instant) -> Instant {
-        self.opened_at + room_time.saturating_duration_since(Instant::ZERO)
+        self.opened_at + room_time.saturating_duration_since(self.room_time_when_opened)
     }
 
     /// Queues a room that has something to do now.

@@ -206,6 +206,12 @@ impl Room {
         &self.module
     }
 
+    /// The latest room time that was passed in.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
     /// The connected clients, in the order of their ids.
     #[must_use]
     pub fn clients(&self) -> &[ClientId] {
@@ -417,7 +423,7 @@ impl Room {
                 phase: Phase::Idle, ..
             } => self.begin_next(),
             #[cfg(feature = "snapshot")]
-            State::Asleep(_) if !self.inbox.is_empty() => self.wake(),
+            State::Asleep(_) if !self.inbox.is_empty() => self.wake_and(Self::begin_next),
             _ => {}
         }
     }
@@ -643,7 +649,7 @@ impl Room {
                 self.start(undone);
             }
             #[cfg(feature = "snapshot")]
-            State::Asleep(_) => self.wake(),
+            State::Asleep(_) => self.wake_and(Self::fire),
             State::Closed { .. } => {}
         }
     }

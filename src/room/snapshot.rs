@@ -20,6 +20,7 @@ use crate::{
     time::Instant,
 };
 use alloc::{borrow::Cow, boxed::Box, vec::Vec};
+use core::time::Duration;
 
 /// What a room is at an event boundary.
 enum Boundary<'a> {
@@ -127,8 +128,11 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save). A room that waits for its guest to start has nothing to replace.
+    /// As [`save`](Self::save), and if events wait. A room that has no guest yet has nothing to replace.
     pub fn hibernate(&mut self) -> Result<(), SaveError> {
+        if !self.inbox.is_empty() {
+            return Err(SaveError::Busy);
+        }
         if let Boundary::Guest(Cow::Owned(mut checkpoint)) = self.boundary()? {
             checkpoint.shrink();
             self.host_work = self
@@ -137,12 +141,26 @@ impl Room {
             self.retire_guest();
             self.recovery = self.recovery.without_history();
             self.clients.shrink_to_fit();
-            if self.inbox.is_empty() {
-                self.inbox = Inbox::default();
-            }
+            self.inbox = Inbox::default();
             self.state = State::Asleep(Box::new(checkpoint));
         }
         Ok(())
+    }
+
+    /// Whether the guest is in the middle of an event, or one is being undone: what
+    /// [`SaveError::Busy`] says.
+    pub(crate) const fn is_in_event(&self) -> bool {
+        match &self.state {
+            State::Live { phase, .. } => !matches!(phase, Phase::Idle),
+            State::Starting { undone, .. } => undone.is_some(),
+            State::Asleep(_) | State::Closed { .. } => false,
+        }
+    }
+
+    /// The wall time at [`now`](Self::now); none if the room does not know it.
+    pub(crate) fn unix_time(&self) -> Option<Duration> {
+        let uptime = self.now.saturating_duration_since(Instant::ZERO);
+        (!self.unix_time_at_zero.is_zero()).then(|| self.unix_time_at_zero.saturating_add(uptime))
     }
 
     /// Whether the room has a state but no guest: it hibernates, or was loaded or forked and not
@@ -152,10 +170,18 @@ impl Room {
         matches!(self.state, State::Asleep(_))
     }
 
-    /// Makes the guest of a room that is asleep.
+    /// Makes the guest of a room that is asleep, and goes on with it.
+    pub(super) fn wake_and(&mut self, go_on: impl FnOnce(&mut Self)) {
+        self.wake();
+        // Otherwise the fault policy decides.
+        if let State::Live { .. } = self.state {
+            go_on(self);
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    pub(super) fn wake(&mut self) {
+    fn wake(&mut self) {
         let State::Asleep(checkpoint) = &mut self.state else {
             return;
         };
@@ -233,13 +259,7 @@ impl Room {
         if self.module.compiled.layout().is_none() {
             return Err(SaveError::NotInstrumented);
         }
-        let is_boundary = match &self.state {
-            State::Closed { .. } => return Err(SaveError::Closed),
-            State::Live { phase, .. } => matches!(phase, Phase::Idle),
-            State::Starting { undone, .. } => undone.is_none(),
-            State::Asleep(_) => true,
-        };
-        if !is_boundary {
+        if self.is_in_event() {
             return Err(SaveError::Busy);
         }
         if self.peek_output().is_some() {

@@ -27,6 +27,10 @@ mod faults;
 mod fixed_capacity;
 mod heap_estimate;
 mod host;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod host_snapshots;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod hostile_snapshots;
 #[path = "../support/instructions.rs"]
 mod instructions;
 mod limits;

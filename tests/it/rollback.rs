@@ -43,7 +43,7 @@ fn handle(room: &mut Room, now: Instant, event: Event<'_>) -> Vec<Said> {
 
 /// A guest that keeps state everywhere that a guest can. A text changes all of it and sends it;
 /// bytes do the same and then fail. The first byte says how much to compute in between.
-fn ledger() -> String {
+pub fn ledger() -> String {
     let imports = r#"
         (import "env" "send_binary" (func $send_binary (param i32 i32 i32)))
         (import "env" "set_timer" (func $set_timer (param i32)))

@@ -2,27 +2,27 @@
 
 use crate::{
     determinism::bundled,
-    support::{ENV, Random, SAY, Said, assemble, guest_0_2, limits, outputs},
+    rollback::ledger,
+    support::{Random, Said, assemble, limits, numbers, outputs, speaker},
 };
 use stateroom_wasmi_host::{
-    Backoff, Budget, ClientId, EngineVersion, Event, FaultPolicy, Host, Instant, Limits, LoadError,
-    LoadOptions, ManualClock, MessagePayload, Module, ModuleHash, OpenError, PayloadBuffer,
-    RecordingTransport, RewindBuffer, Room, RoomOptions, SaveError, SnapshotError, SnapshotInfo,
-    SnapshotOptions,
+    Backoff, ClientId, EngineVersion, Event, FaultPolicy, Instant, Limits, LoadError, LoadOptions,
+    Module, ModuleHash, PayloadBuffer, RewindBuffer, Room, RoomOptions, SaveError, SnapshotError,
+    SnapshotInfo, SnapshotOptions,
 };
 use std::{string::String, time::Duration};
 
 const OPTIONS: SnapshotOptions = SnapshotOptions::new();
 
-fn load_module(wasm: &[u8], limits: &Limits) -> Result<Module, LoadError> {
+pub fn load_module(wasm: &[u8], limits: &Limits) -> Result<Module, LoadError> {
     Module::load_with(wasm, limits, LoadOptions::new().snapshots(true))
 }
 
-fn module_of(text: &str) -> Module {
+pub fn module_of(text: &str) -> Module {
     load_module(&assemble(text), &Limits::new()).expect("the module can be saved")
 }
 
-fn open(module: &Module) -> Room {
+pub fn open(module: &Module) -> Room {
     let options = RoomOptions::new()
         .seed(7)
         .unix_time_at_zero(Duration::from_secs(1_700_000_000));
@@ -31,7 +31,7 @@ fn open(module: &Module) -> Room {
     room
 }
 
-fn loaded(module: &Module, snapshot: &[u8]) -> Room {
+pub fn loaded(module: &Module, snapshot: &[u8]) -> Room {
     Room::load(module, snapshot, OPTIONS).expect("the snapshot can be loaded")
 }
 
@@ -123,52 +123,306 @@ fn assert_same_state(room: &Room, reference: &Room, what: &str) {
     assert_eq!(room.state_hash(), reference.state_hash(), "{what}");
 }
 
-#[test]
-fn bundled_rooms_go_on_as_if_nothing_had_happened() {
-    let mut random = Random::new();
-    let mut names = Vec::new();
-    for (name, wasm) in bundled() {
-        let module = match load_module(&wasm, &Limits::new()) {
-            Ok(module) => module,
-            Err(error) => panic!("{name}: {error}"),
-        };
-        // Another module of the same bytes, as on another machine.
-        let elsewhere = load_module(&wasm, &Limits::new()).expect("it loads");
-        let mut reference = open(&module);
-        let mut room = open(&module);
-        let mut kept = RewindBuffer::new(4);
-        let mut recent: Vec<&Step> = Vec::new();
-        let steps = random_steps(&mut random, 120);
-        for (i, step) in steps.iter().enumerate() {
-            let what = format!("{name}, step {i}");
-            let expected = take_step(&mut reference, step);
-            assert_eq!(take_step(&mut room, step), expected, "{what}");
-            recent.push(step);
-            match random.below(6) {
-                0 => {
-                    let snapshot = room.save().expect("it can be saved");
-                    room = loaded(&elsewhere, &snapshot);
-                    assert_eq!(room.save(), Ok(snapshot), "{what}");
-                }
-                1 => room = room.fork().expect("it can be forked"),
-                2 => room.hibernate().expect("it can hibernate"),
-                3 => {
-                    kept.push(&room).expect("it can be kept");
-                    recent.clear();
-                }
-                4 if kept.times().next().is_some() => {
-                    let latest = kept.times().next_back().expect("there is one");
-                    assert_eq!(kept.rewind(&mut room, Instant::MAX), Some(latest));
-                    for step in &recent {
+/// Gives a room random steps, and saves, forks, keeps or rewinds it in between; it must do what one does
+/// that is left alone.
+#[track_caller]
+fn goes_on_as_if_nothing_had_happened(
+    name: &str,
+    wasm: &[u8],
+    steps: &[Step],
+    random: &mut Random,
+) {
+    let module =
+        load_module(wasm, &Limits::new()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    // The same bytes, loaded by another machine.
+    let elsewhere = load_module(wasm, &Limits::new()).expect("it loads");
+    let (mut room, mut reference) = (open(&module), open(&module));
+    let mut kept = RewindBuffer::new(4);
+    let mut since_kept: Vec<&Step> = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        let what = format!("{name}, step {i}");
+        let expected = take_step(&mut reference, step);
+        assert_eq!(take_step(&mut room, step), expected, "{what}");
+        since_kept.push(step);
+        match random.below(6) {
+            0 => {
+                let snapshot = room.save().expect("it can be saved");
+                room = loaded(&elsewhere, &snapshot);
+                assert_eq!(room.save(), Ok(snapshot), "{what}");
+            }
+            1 => room = room.fork().expect("it can be forked"),
+            2 => room.hibernate().expect("it can hibernate"),
+            3 => {
+                kept.push(&room).expect("it can be kept");
+                since_kept.clear();
+            }
+            4 => {
+                let latest = kept.times().next_back();
+                if latest.is_some() {
+                    assert_eq!(kept.rewind(&mut room, Instant::MAX), latest);
+                    for step in &since_kept {
                         take_step(&mut room, step);
                     }
                 }
-                _ => {}
             }
-            assert_same_state(&room, &reference, &what);
+            _ => {}
         }
-        assert!(reference.fault().is_none(), "{name}");
-        names.push(name);
+        assert_same_state(&room, &reference, &what);
     }
-    println!("{names:?}");
+    assert!(
+        reference.fault().is_none(),
+        "{name}: {:?}",
+        reference.fault()
+    );
+}
+
+#[test]
+fn bundled_rooms_go_on_as_if_nothing_had_happened() {
+    let mut random = Random::new();
+    for (name, wasm) in bundled() {
+        let steps = random_steps(&mut random, 120);
+        goes_on_as_if_nothing_had_happened(&name, &wasm, &steps, &mut random);
+    }
+}
+
+#[test]
+fn memory_that_grew_globals_timers_sleep_and_random_numbers_are_saved() {
+    let mut random = Random::new();
+    let wasm = assemble(&ledger());
+    let mut steps = random_steps(&mut random, 200);
+    // The guest fails at bytes, and wants a first byte of a text that says what to do.
+    for step in &mut steps {
+        if let Some(Happening::Text(client, _) | Happening::Bytes(client, _)) = step.event {
+            let what = char::from(1 + random.below(100) as u8);
+            step.event = Some(Happening::Text(client, what.to_string()));
+        }
+    }
+    goes_on_as_if_nothing_had_happened("ledger", &wasm, &steps, &mut random);
+}
+
+/// Sends how often it was called; bytes make it fail, after it has counted them.
+fn counter() -> String {
+    speaker(
+        &[
+            ("message", "(call $count)"),
+            ("binary", "(call $count) (unreachable)"),
+            ("connect", "(call $count)"),
+            ("timer", "(call $count)"),
+        ],
+        "(global $calls (mut i32) (i32.const 0))
+         (func $count
+            (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+            (call $say (global.get $calls)))",
+    )
+}
+
+fn handle(room: &mut Room, event: Event<'_>) -> Vec<i32> {
+    room.handle_event(Instant::ZERO, event)
+        .expect("the room accepts it");
+    numbers(room, Instant::ZERO)
+}
+
+const CLIENT: ClientId = ClientId(1);
+
+#[test]
+fn events_that_wait_are_saved() {
+    let module = module_of(&counter());
+    let mut room = open(&module);
+    room.handle_event(Instant::ZERO, Event::Connect(CLIENT))
+        .expect("it is free");
+    // Its first output is not taken, so that these wait.
+    for text in ["a", "b", "c"] {
+        room.handle_event(Instant::ZERO, Event::message(CLIENT, text))
+            .expect("it fits");
+    }
+    while room.poll_output().is_some() {}
+    let mut copy = loaded(&module, &room.save().expect("it is at an event boundary"));
+    assert_eq!(copy.stats().waiting_events, 3);
+    assert!(copy.is_runnable());
+    assert_eq!(numbers(&mut copy, Instant::ZERO), [2, 3, 4]);
+    assert_eq!(copy.stats().events_handled, 4);
+}
+
+#[test]
+fn only_a_room_at_an_event_boundary_can_be_saved() {
+    let slow = speaker(
+        &[("message", "(local $i i32) (loop $l
+            (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000))))
+            (call $say (local.get $i))")],
+        "",
+    );
+    let small_slices = limits(|limits| limits.fuel_per_slice = 1000);
+    let module = load_module(&assemble(&slow), &small_slices).expect("it loads");
+    let mut room = open(&module);
+    handle(&mut room, Event::Connect(CLIENT));
+    room.handle_event(Instant::ZERO, Event::message(CLIENT, "go"))
+        .expect("it fits");
+    assert_eq!(room.save(), Err(SaveError::Busy));
+    assert_eq!(room.hibernate(), Err(SaveError::Busy));
+    while room.peek_output().is_none() {
+        room.resume(Instant::ZERO);
+    }
+    assert_eq!(room.state_hash(), Err(SaveError::OutputsWaiting));
+    while room.poll_output().is_some() {}
+    room.save().expect("the event has ended");
+    room.close();
+    assert_eq!(room.save(), Err(SaveError::Closed));
+
+    let not_instrumented = Module::load(&assemble(&slow), &Limits::new()).expect("it loads");
+    assert_eq!(
+        open(&not_instrumented).save(),
+        Err(SaveError::NotInstrumented)
+    );
+    let snapshot = open(&module).save().expect("it can be saved");
+    let error = Room::load(&not_instrumented, &snapshot, OPTIONS).unwrap_err();
+    assert!(matches!(error, SnapshotError::NotInstrumented), "{error}");
+}
+
+#[test]
+fn a_room_that_waits_to_restart_is_saved() {
+    let module = module_of(&counter());
+    let restart = FaultPolicy::Restart(Backoff::new().first(Duration::from_secs(5)));
+    let mut room = Room::new(&module, "r", RoomOptions::new().on_fault(restart)).expect("it opens");
+    outputs(&mut room, Instant::ZERO);
+    assert_eq!(handle(&mut room, Event::Connect(CLIENT)), [1]);
+    handle(&mut room, Event::message(CLIENT, &b"fail"[..]));
+    let mut copy = loaded(&module, &room.save().expect("it waits"));
+    assert!(copy.is_restarting());
+    assert_eq!(copy.on_fault(), restart);
+    let at = copy.poll_timeout().expect("it restarts");
+    assert_eq!(at, Instant::from_millis(5000));
+    copy.handle_timeout(at);
+    // A fresh guest, which the client joins again.
+    assert_eq!(numbers(&mut copy, at), [1]);
+    // Faults in a row are still counted.
+    copy.handle_event(at, Event::message(CLIENT, &b"fail"[..]))
+        .expect("it fits");
+    numbers(&mut copy, at);
+    assert_eq!(copy.poll_timeout(), Some(at + Duration::from_secs(10)));
+}
+
+#[test]
+fn a_loaded_room_can_undo_its_first_event() {
+    let module = module_of(&counter());
+    let options = RoomOptions::new().on_fault(FaultPolicy::Rollback);
+    let mut room = Room::new(&module, "r", options).expect("it opens");
+    outputs(&mut room, Instant::ZERO);
+    assert_eq!(handle(&mut room, Event::Connect(CLIENT)), [1]);
+    assert_eq!(handle(&mut room, Event::message(CLIENT, "a")), [2]);
+    let mut copy = loaded(&module, &room.save().expect("it can be saved"));
+    copy.handle_event(Instant::ZERO, Event::message(CLIENT, &b"fail"[..]))
+        .expect("it fits");
+    assert_eq!(numbers(&mut copy, Instant::ZERO), []);
+    assert_eq!(copy.stats().faults, 1);
+    assert_eq!(handle(&mut copy, Event::message(CLIENT, "b")), [3]);
+    // So can one that was rewound.
+    let mut kept = RewindBuffer::new(1);
+    kept.push(&copy).expect("it can be kept");
+    assert_eq!(handle(&mut copy, Event::message(CLIENT, "c")), [4]);
+    kept.rewind(&mut copy, Instant::MAX).expect("there is one");
+    handle(&mut copy, Event::message(CLIENT, &b"fail"[..]));
+    assert_eq!(handle(&mut copy, Event::message(CLIENT, "d")), [4]);
+}
+
+#[test]
+fn rewinding_goes_to_the_latest_state_not_after_a_time() {
+    let module = module_of(&counter());
+    let mut room = open(&module);
+    assert_eq!(handle(&mut room, Event::Connect(CLIENT)), [1]);
+    let mut kept = RewindBuffer::new(3);
+    for second in 1..=5 {
+        let now = Instant::from_millis(second * 1000);
+        room.handle_event(now, Event::message(CLIENT, "+"))
+            .expect("it fits");
+        assert_eq!(numbers(&mut room, now), [second as i32 + 1]);
+        kept.push(&room).expect("it can be kept");
+    }
+    let times: Vec<u64> = kept.times().map(Instant::as_millis).collect();
+    assert_eq!(times, [3000, 4000, 5000]);
+    assert_eq!(kept.rewind(&mut room, Instant::from_millis(2999)), None);
+    assert_eq!(kept.times().len(), 0, "later states are gone");
+
+    kept.push(&room).expect("it can be kept");
+    let at = Instant::from_millis(6000);
+    // In the middle of what is undone: an output that was not taken, and a message that waits.
+    room.handle_event(at, Event::message(CLIENT, "+"))
+        .expect("it fits");
+    room.handle_event(at, Event::message(CLIENT, "+"))
+        .expect("it fits");
+    assert_eq!(kept.rewind(&mut room, at), Some(Instant::from_millis(5000)));
+    assert_eq!(
+        (room.now(), room.stats().waiting_events),
+        (Instant::from_millis(5000), 0)
+    );
+    room.handle_event(at, Event::message(CLIENT, "+"))
+        .expect("it fits");
+    assert_eq!(numbers(&mut room, at), [7]);
+}
+
+#[test]
+fn a_room_is_bound_to_its_module_engine_limits_and_payload_buffer() {
+    let wasm = assemble(&counter());
+    let module = load_module(&wasm, &Limits::new()).expect("it loads");
+    let snapshot = open(&module).save().expect("it can be saved");
+    let info = SnapshotInfo::read(&snapshot).expect("it is a snapshot");
+    assert_eq!(info.module, ModuleHash::of(&wasm));
+    assert_eq!(module.hash(), Some(info.module));
+    assert_eq!((info.room_id.as_str(), info.now), ("test", Instant::ZERO));
+    assert_eq!(
+        (info.engine, info.limits),
+        (EngineVersion::CURRENT, Limits::new())
+    );
+
+    let other = module_of(&speaker(&[], ""));
+    let error = Room::load(&other, &snapshot, OPTIONS).unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::Module(hash) if hash == info.module),
+        "{error}"
+    );
+
+    let less = limits(|limits| limits.max_fuel_per_event = Some(1000));
+    let less = load_module(&wasm, &less).expect("it loads");
+    let error = Room::load(&less, &snapshot, OPTIONS).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the room ran with max_fuel_per_event 100000000, and the module was loaded with 1000"
+    );
+    Room::load(&less, &snapshot, OPTIONS.other_limits(true)).expect("that is wanted");
+    // What no guest can observe may differ.
+    let shorter = limits(|limits| limits.fuel_per_slice = 10);
+    let shorter = load_module(&wasm, &shorter).expect("it loads");
+    Room::load(&shorter, &snapshot, OPTIONS).expect("slices do not matter");
+
+    let keep = LoadOptions::new()
+        .snapshots(true)
+        .payload_buffer(PayloadBuffer::Keep);
+    let keep = Module::load_with(&wasm, &Limits::new(), keep).expect("it loads");
+    let error = Room::load(&keep, &snapshot, OPTIONS).unwrap_err();
+    assert!(matches!(error, SnapshotError::PayloadBuffer), "{error}");
+}
+
+#[test]
+fn a_room_that_exceeds_the_limits_of_the_module_is_refused() {
+    let wasm = assemble(&counter());
+    let module = load_module(&wasm, &Limits::new()).expect("it loads");
+    let mut room = open(&module);
+    for client in 1..=3 {
+        handle(&mut room, Event::Connect(ClientId(client)));
+    }
+    let snapshot = room.save().expect("it can be saved");
+    let few = load_module(&wasm, &limits(|limits| limits.max_clients = 2)).expect("it loads");
+    let error = Room::load(&few, &snapshot, OPTIONS.other_limits(true)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the room has more clients than the limit of 2"
+    );
+}
+
+#[test]
+fn the_engine_is_the_one_that_is_linked() {
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    let lock = std::fs::read_to_string(lock).expect("the workspace has a lock file");
+    let [major, minor, patch] = EngineVersion::CURRENT.wasmi;
+    let entry = format!("name = \"wasmi\"\nversion = \"{major}.{minor}.{patch}\"\n");
+    assert!(lock.contains(&entry), "update EngineVersion::CURRENT");
 }

@@ -1,0 +1,101 @@
+//! Saving, loading and hibernating the rooms of a host.
+
+use super::{Clock, Flushed, Host, Queued, RoomKey, Transport, flush};
+use crate::{
+    error::OpenError,
+    module::Module,
+    room::Room,
+    snapshot::{SaveError, SnapshotError, SnapshotOptions},
+    time::Instant,
+};
+use alloc::{boxed::Box, vec::Vec};
+use core::time::Duration;
+
+impl<C: Clock, T: Transport> Host<C, T> {
+    /// The room as bytes; see [`Room::save`]. An event that the guest is in the middle of is finished
+    /// first, and its outputs are sent. The room stays open: [`discard`](Self::discard) it if it is to go
+    /// on elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::save`]; the transport may have refused an output.
+    pub fn save(&mut self, key: RoomKey) -> Result<Vec<u8>, SaveError> {
+        self.at_boundary(key, |room| room.save())
+    }
+
+    /// Opens a room from a snapshot, under the id that it has there, and returns its key. Room time goes
+    /// on from where it stood, plus the wall time that has passed since as far as the clocks knew and
+    /// know it; a timer that came due meanwhile fires once, late.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::load`], and if the id is taken or the host is full.
+    pub fn load(
+        &mut self,
+        module: &Module,
+        snapshot: &[u8],
+        options: SnapshotOptions,
+    ) -> Result<RoomKey, SnapshotError> {
+        if self.rooms.len() >= self.limits.max_rooms {
+            let limit = self.limits.max_rooms;
+            return Err(OpenError::TooManyRooms { limit }.into());
+        }
+        let room = Box::new(Room::load(module, snapshot, options)?);
+        self.check_free(room.id())?;
+        let now = self.clock.now();
+        let room_time = room.now() + self.wall_time_since(&room, now);
+        let queued = if room.is_runnable() {
+            Queued::Starting
+        } else {
+            Queued::Nowhere
+        };
+        let deadline = room.poll_timeout();
+        let key = self.insert(room, now, room_time, queued);
+        if let (Some(deadline), Some(slot)) = (deadline, self.rooms.get_mut(&key)) {
+            slot.deadline = Some(slot.host_time(deadline));
+            let deadline = slot.deadline;
+            self.insert_deadline(key, deadline);
+        }
+        Ok(key)
+    }
+
+    /// Replaces the room's guest by its state, which takes a fraction of the memory; see
+    /// [`Room::hibernate`]. An event, or its timer, wakes the room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::hibernate`].
+    pub fn hibernate(&mut self, key: RoomKey) -> Result<(), SaveError> {
+        self.at_boundary(key, Room::hibernate)
+    }
+
+    /// Finishes the event that the guest is in the middle of, with its outputs, and then acts on the room.
+    fn at_boundary<R>(
+        &mut self,
+        key: RoomKey,
+        mut act: impl FnMut(&mut Room) -> Result<R, SaveError>,
+    ) -> Result<R, SaveError> {
+        let now = self.clock.now();
+        let slot = self.rooms.get_mut(&key).ok_or(SaveError::UnknownRoom)?;
+        loop {
+            while let (Flushed::Partly, _) = flush(&mut slot.room, key, &mut self.transport) {}
+            match act(&mut slot.room) {
+                Err(SaveError::Busy) if slot.room.is_in_event() && slot.room.is_runnable() => {
+                    slot.room.resume(slot.room_time(now));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The wall time since a room that was loaded was saved; zero if a clock does not know it, or runs
+    /// backwards.
+    fn wall_time_since(&self, room: &Room, now: Instant) -> Duration {
+        let (Some(at_zero), Some(saved)) = (self.clock.unix_time_at_zero(), room.unix_time())
+        else {
+            return Duration::ZERO;
+        };
+        let now = at_zero.saturating_add(now.saturating_duration_since(Instant::ZERO));
+        now.saturating_sub(saved)
+    }
+}
