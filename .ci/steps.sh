@@ -203,7 +203,7 @@ step_jit() {
 step_fuzz() {
   local target
   rm -rf "$cache/corpus"
-  for target in module smith events codec check socket; do
+  for target in module smith events codec check snapshot socket; do
     CARGO_TARGET_DIR=$cache/fuzz FUZZ_CORPUS=$cache/corpus \
       fuzz/run.sh "$target" -seed=1 -max_total_time=20 -verbosity=0 -print_final_stats=1
   done

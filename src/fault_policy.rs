@@ -38,8 +38,8 @@ pub enum FaultPolicy {
     /// initialised has no earlier state: the room closes.
     ///
     /// It needs a module that was loaded [for it](crate::LoadOptions::snapshots). An event's outputs
-    /// are held until it ends. The room keeps a checkpoint (the parts of the guest's memory that are
-    /// not zero) and a log of the events since; the next checkpoint is taken when these have used a
+    /// are held until it ends. The room keeps a checkpoint (what the guest's memory has besides that of a
+    /// fresh one) and a log of the events since; the next checkpoint is taken when these have used a
     /// unit of fuel for each byte of memory. Rolling back restores the checkpoint and replays the log
     /// with output suppressed, slice by slice.
     #[cfg(feature = "snapshot")]

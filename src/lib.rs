@@ -194,3 +194,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../docs/embedding.md")]
 struct Embedding;
+
+/// And that of docs/snapshots.md.
+#[cfg(all(doctest, feature = "tokio", feature = "snapshot"))]
+#[doc = include_str!("../docs/snapshots.md")]
+struct Snapshots;

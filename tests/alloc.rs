@@ -150,7 +150,7 @@ mod rollback {
     }
 
     #[test]
-    fn a_checkpoint_holds_only_nonzero_memory() {
+    fn a_checkpoint_holds_only_changed_memory() {
         let [more, less] = [FaultPolicy::Rollback, FaultPolicy::Close].map(|policy| {
             let before = LIVE_BYTES.get();
             let _host = host_of(100, policy);

@@ -2,7 +2,7 @@
 
 use stateroom_wasmi_host::{
     ClientId, Compilation, Event, Fault, FaultPolicy, Instant, Limits, LoadOptions, MessagePayload,
-    MessageRecipient, Module, PayloadBuffer, Room, RoomOptions,
+    MessageRecipient, Module, PayloadBuffer, Room, RoomOptions, SnapshotOptions,
 };
 
 /// Low enough that inputs reach each limit and none takes long.
@@ -48,6 +48,50 @@ pub fn check_module(wasm: &[u8]) {
     }
     for slice in [1_000, u64::MAX] {
         check_rollback(wasm, slice);
+        check_snapshots(wasm, slice);
+    }
+}
+
+/// Compares a room that is saved and loaded, or forked, or hibernates after each event with one that is
+/// left alone.
+fn check_snapshots(wasm: &[u8], slice: u64) {
+    let options = LoadOptions::new()
+        .payload_buffer(payload_buffer(wasm))
+        .snapshots(true)
+        .simd(true);
+    // The state of some modules cannot be saved.
+    let Ok(module) = Module::load_with(wasm, &limits(slice), options) else {
+        return;
+    };
+    let expected = play(&module, |room| room);
+    let mut turn = wasm.len();
+    let actual = play(&module, |mut room| {
+        turn += 1;
+        let Ok(snapshot) = room.save() else {
+            return room;
+        };
+        match turn % 3 {
+            0 => Room::load(&module, &snapshot, SnapshotOptions::new()).expect("it was just saved"),
+            1 => room.fork().expect("it could be saved"),
+            _ => {
+                // Not if an event waits.
+                let _ = room.hibernate();
+                room
+            }
+        }
+    });
+    let (Ok(expected), Ok(actual)) = (expected, actual) else {
+        panic!("the room opened once, so it opens again");
+    };
+    for (expected, actual) in expected.iter().zip(&actual) {
+        assert_eq!(
+            (&expected.outputs, expected.fuel, expected.timer),
+            (&actual.outputs, actual.fuel, actual.timer)
+        );
+        // None while there is no guest.
+        if actual.memory_bytes > 0 {
+            assert_eq!(expected.memory_bytes, actual.memory_bytes);
+        }
     }
 }
 
@@ -145,14 +189,20 @@ fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
             .simd(true),
     )
     .map_err(|error| error.to_string())?;
+    play(&module, |room| room)
+}
+
+/// What a room of a module does at some events. Between them, another that is in the same state may take
+/// its place.
+fn play(module: &Module, mut replace: impl FnMut(Room) -> Room) -> Outcome {
     // Chosen by the module, so that all of its runs are alike.
-    let on_fault = match wasm.len() % 2 {
+    let on_fault = match module.exports().count() % 2 {
         0 => FaultPolicy::Close,
         _ => FaultPolicy::Continue,
     };
     let options = RoomOptions::new().seed(7).on_fault(on_fault);
     let mut now = Instant::from_millis(1);
-    let mut room = Room::new(&module, "fuzz", options).map_err(|error| error.to_string())?;
+    let mut room = Room::new(module, "fuzz", options).map_err(|error| error.to_string())?;
     let mut all = vec![observe(&mut room, now)];
     let client = ClientId(1);
     let long = [0x61; 3_000];
@@ -172,6 +222,7 @@ fn run(wasm: &[u8], compilation: Compilation, slice: u64) -> Outcome {
         all.push(observe(&mut room, now));
         room.handle_timeout(now);
         all.push(observe(&mut room, now));
+        room = replace(room);
     }
     room.close();
     assert!(!room.has_work(Instant::MAX));

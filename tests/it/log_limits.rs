@@ -201,7 +201,8 @@ fn a_room_that_cannot_be_instantiated_has_no_new_allowance_each_time() {
     captured_log::start();
     let text = guest_0_2("", &[], r#"(data (i32.const 65536) "x")"#);
     let options = RoomOptions::new().on_fault(RESTART);
-    let mut room = Room::new(&module(&text, &Limits::new()), "r", options).expect("it opens");
+    let module = Module::load(&assemble(&text), &Limits::new()).expect("it conforms");
+    let mut room = Room::new(&module, "r", options).expect("it opens");
     for _ in 0..1_000 {
         let now = room.poll_timeout().expect("it restarts");
         room.handle_timeout(now);

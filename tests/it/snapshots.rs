@@ -402,6 +402,13 @@ fn a_room_is_bound_to_its_module_engine_limits_and_payload_buffer() {
 }
 
 #[test]
+fn a_module_without_an_instance_is_refused() {
+    let beyond = r#"(data (i32.const 65536) "x")"#;
+    let error = load_module(&assemble(&speaker(&[], beyond)), &Limits::new()).unwrap_err();
+    assert!(matches!(error, LoadError::Instantiation(_)), "{error}");
+}
+
+#[test]
 fn a_room_that_exceeds_the_limits_of_the_module_is_refused() {
     let wasm = assemble(&counter());
     let module = load_module(&wasm, &Limits::new()).expect("it loads");

@@ -7,15 +7,17 @@ use std::fmt::Write;
 
 fn main() {
     let mut transcript = String::new();
-    let mut replay = |bundled, limits: &Limits| {
-        replay::run(bundled, limits, Free::UNLIMITED, &mut transcript)
-            .expect("it loads, and a string takes it all");
-    };
-    for bundled in rooms::SMALL {
-        replay(bundled, &replay::small_limits());
-    }
-    for bundled in rooms::SDK {
-        replay(bundled, &replay::sdk_limits());
+    for replay in [replay::run, replay::run_saved] {
+        let mut replay = |bundled, limits: &Limits| {
+            replay(bundled, limits, Free::UNLIMITED, &mut transcript)
+                .expect("it loads, and a string takes it all");
+        };
+        for bundled in rooms::SMALL {
+            replay(bundled, &replay::small_limits());
+        }
+        for bundled in rooms::SDK {
+            replay(bundled, &replay::sdk_limits());
+        }
     }
     writeln!(transcript, "end of replay").expect("a string takes it all");
     print!("{transcript}");

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::{fmt, num::ParseIntError, str::FromStr};
 use stateroom_wasmi_host::{
     ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Room, RoomOptions,
+    SnapshotOptions,
 };
 
 /// The script; its first line documents the format.
@@ -41,9 +42,58 @@ pub fn run(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Wri
     }
 }
 
+/// Heap that saving and loading a room takes, besides another instance: tables of the compression,
+/// and the state before and after it.
+const SNAPSHOT_BYTES: usize = 32 << 10;
+
+/// Replays the script to a room that is saved after each event, and goes on in one that is loaded from
+/// that. Writes what it does as well, with a hash of its state each time and the last snapshot: another
+/// machine that writes the same could have loaded it.
+pub fn run_saved(
+    bundled: Bundled,
+    limits: &Limits,
+    free: Free,
+    out: &mut dyn fmt::Write,
+) -> fmt::Result {
+    let estimate = bundled.estimate(limits);
+    // When the module is loaded, it makes an instance, which is gone before the room has its own.
+    let fits = free
+        .reserve(estimate)
+        .is_ok_and(|rest| rest.heap >= SNAPSHOT_BYTES + estimate.load);
+    if !fits {
+        return Ok(());
+    }
+    let module = bundled.load_for_snapshots(limits).map_err(|_| fmt::Error)?;
+    writeln!(out, "room {}-saved", bundled.name)?;
+    let mut last = Vec::new();
+    replay(&module, out, |room, out| {
+        let Ok(snapshot) = room.save() else {
+            // It is closed, or its outputs go on.
+            return Ok(room);
+        };
+        let room =
+            Room::load(&module, &snapshot, SnapshotOptions::new()).map_err(|_| fmt::Error)?;
+        writeln!(out, "state {}", room.state_hash().map_err(|_| fmt::Error)?)?;
+        last = snapshot;
+        Ok(room)
+    })?;
+    write!(out, "snapshot ")?;
+    last.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+    writeln!(out)
+}
+
 #[inline(never)]
 fn write_transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fmt::Result {
     writeln!(out, "room {name}")?;
+    replay(module, out, |room, _| Ok(room))
+}
+
+/// Replays the script to a room, which another that is in the same state may replace after each event.
+fn replay(
+    module: &Module,
+    out: &mut dyn fmt::Write,
+    mut replace: impl FnMut(Room, &mut dyn fmt::Write) -> Result<Room, fmt::Error>,
+) -> fmt::Result {
     let options = RoomOptions::new().seed(42);
     let mut room = match Room::new(module, "replay", options) {
         Ok(room) => room,
@@ -73,6 +123,7 @@ fn write_transcript(name: &str, module: &Module, out: &mut dyn fmt::Write) -> fm
             writeln!(out, "  refused: {error}")?;
         }
         write_outputs(&mut room, now, out)?;
+        room = replace(room, out)?;
     }
     match room.fault() {
         Some(fault) => writeln!(out, "{fault}"),

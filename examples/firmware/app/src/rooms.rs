@@ -2,7 +2,9 @@
 
 use crate::heap::Free;
 use core::fmt;
-use stateroom_wasmi_host::{Compilation, HeapEstimate, Limits, LoadError, Module, OpenError};
+use stateroom_wasmi_host::{
+    Compilation, HeapEstimate, Limits, LoadError, LoadOptions, Module, OpenError,
+};
 use stateroom_wasmi_link::AddRoomError;
 
 /// A bundled room: one of the constants below.
@@ -24,12 +26,28 @@ impl Bundled {
     ///
     /// If it does not load, which does not depend on what clients do.
     pub fn load(self, limits: &Limits) -> Result<Module, LoadError> {
+        self.load_with(limits, LoadOptions::from(Compilation::Eager))
+    }
+
+    /// Loads the module for rooms that are saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_for_snapshots(self, limits: &Limits) -> Result<Module, LoadError> {
+        self.load_with(
+            limits,
+            LoadOptions::from(Compilation::Eager).snapshots(true),
+        )
+    }
+
+    fn load_with(self, limits: &Limits, options: LoadOptions) -> Result<Module, LoadError> {
         #[cfg(feature = "validate")]
-        return Module::load_with(self.wasm, limits, Compilation::Eager);
+        return Module::load_with(self.wasm, limits, options);
         // SAFETY: it is part of this program, and `examples/replay.rs` loads and validates every
-        // bundled module.
+        // bundled module, with the same options.
         #[cfg(not(feature = "validate"))]
-        return unsafe { Module::load_unchecked(self.wasm, limits, Compilation::Eager) };
+        return unsafe { Module::load_unchecked(self.wasm, limits, options) };
     }
 
     /// Loads the module if it and one room of it fit into `free`; returns the rest.

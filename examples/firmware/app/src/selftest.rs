@@ -19,21 +19,15 @@ pub fn run<C: Clock>(bench: &mut TestBench<'_, C>, sdk: &[Bundled]) -> fmt::Resu
     low_memory::smallest_heap_of_a_room(bench)?;
     writeln!(bench.out, "recursion in a full heap")?;
     low_memory::recursion_in_a_full_heap(bench)?;
-    for bundled in rooms::SMALL {
-        replay::run(
-            bundled,
-            &replay::small_limits(),
-            bench.heap.free(),
-            bench.out,
-        )?;
-    }
-    for bundled in sdk {
-        replay::run(
-            *bundled,
-            &replay::sdk_limits(),
-            bench.heap.free(),
-            bench.out,
-        )?;
+    for replay in [replay::run, replay::run_saved] {
+        for bundled in rooms::SMALL {
+            let limits = replay::small_limits();
+            replay(bundled, &limits, bench.heap.free(), bench.out)?;
+        }
+        for bundled in sdk {
+            let limits = replay::sdk_limits();
+            replay(*bundled, &limits, bench.heap.free(), bench.out)?;
+        }
     }
     writeln!(bench.out, "end of replay")
 }
