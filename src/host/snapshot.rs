@@ -80,7 +80,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         loop {
             while let (Flushed::Partly, _) = flush(&mut slot.room, key, &mut self.transport) {}
             match act(&mut slot.room) {
-                Err(SaveError::Busy) if slot.room.is_in_event() && slot.room.is_runnable() => {
+                Err(SaveError::Busy) if slot.room.is_unfinished() && slot.room.is_runnable() => {
                     slot.room.resume(slot.room_time(now));
                 }
                 result => return result,

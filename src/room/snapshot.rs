@@ -149,7 +149,7 @@ impl Room {
 
     /// Whether the guest is in the middle of an event, or one is being undone: what
     /// [`SaveError::Busy`] says.
-    pub(crate) const fn is_in_event(&self) -> bool {
+    pub(crate) const fn is_unfinished(&self) -> bool {
         match &self.state {
             State::Live { phase, .. } => !matches!(phase, Phase::Idle),
             State::Starting { undone, .. } => undone.is_some(),
@@ -259,7 +259,7 @@ impl Room {
         if self.module.compiled.layout().is_none() {
             return Err(SaveError::NotInstrumented);
         }
-        if self.is_in_event() {
+        if self.is_unfinished() {
             return Err(SaveError::Busy);
         }
         if self.peek_output().is_some() {
