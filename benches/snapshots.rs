@@ -3,20 +3,40 @@
 //! to load (with the guest made), to keep a state for rewinding, and to go back to it.
 //!
 //! Times are medians, and depend on the machine; each is also a multiple of an event of that room.
+//!
+//! With `-- --hibernate ROOMS CLIENTS [NAME]` it opens so many rooms of a host, each with so many clients, lets all
+//! of them hibernate, and prints what they take of the process's resident memory (Linux), and how long it
+//! takes to wake one by a message, until its reply.
 
 use stateroom_wasmi_host::{
-    ClientId, Event, Instant, Limits, LoadOptions, Module, RewindBuffer, Room, RoomOptions,
-    SnapshotOptions,
+    Budget, ClientId, Event, Host, HostLimits, Instant, Limits, LoadOptions, ManualClock, Module,
+    OutputMessage, RewindBuffer, Room, RoomKey, RoomOptions, SendError, SnapshotOptions, Transport,
 };
-use std::{fs, hint::black_box, path::Path, time::Instant as Time};
+use std::{
+    convert::Infallible,
+    env, fs,
+    hint::black_box,
+    path::{Path, PathBuf},
+    time::Instant as Time,
+};
 
 const CLIENTS: u32 = 10;
 const MESSAGES: u32 = 500;
 const ROUNDS: usize = 201;
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm");
-    let mut rooms: Vec<_> = fs::read_dir(folder)
+    let arguments: Vec<String> = env::args().collect();
+    if let Some(at) = arguments
+        .iter()
+        .position(|argument| argument == "--hibernate")
+    {
+        let count = |i: usize| arguments.get(at + i).and_then(|count| count.parse().ok());
+        // Cargo adds an argument of its own.
+        let name = arguments.get(at + 3).filter(|name| !name.starts_with('-'));
+        let name = name.map_or("echo-rust-0.4", String::as_str);
+        return hibernate(name, count(1).unwrap_or(100_000), count(2).unwrap_or(0));
+    }
+    let mut rooms: Vec<_> = fs::read_dir(folder())
         .expect("the folder of rooms exists")
         .map(|file| file.expect("a file").path())
         .collect();
@@ -28,6 +48,10 @@ fn main() {
         let wasm = fs::read(&path).expect("it can be read");
         println!("{}", row(&name, &wasm));
     }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rooms/wasm")
 }
 
 fn row(name: &str, wasm: &[u8]) -> String {
@@ -130,4 +154,80 @@ fn median(mut call: impl FnMut(usize)) -> f64 {
         .collect();
     times.sort_by(f64::total_cmp);
     times[ROUNDS / 2]
+}
+
+/// Counts what it is given.
+struct Counting(u64);
+
+impl Transport for Counting {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Infallible>> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+fn hibernate(name: &str, rooms: u32, clients: u32) {
+    let wasm = fs::read(folder().join(format!("{name}.wasm"))).expect("a bundled room");
+    let options = LoadOptions::new().snapshots(true);
+    let module = Module::load_with(&wasm, &Limits::new(), options).expect("it loads");
+    let limits = HostLimits::new().max_rooms(usize::MAX);
+    let mut host = Host::with_limits(ManualClock::new(), Counting(0), limits);
+    let before = resident_bytes();
+    let start = Time::now();
+    let keys: Vec<RoomKey> = (0..rooms)
+        .map(|room| {
+            let key = host
+                .open(&format!("room {room}"), &module)
+                .expect("it opens");
+            for client in 1..=clients {
+                host.enqueue(key, Event::Connect(ClientId(client)))
+                    .expect("it is free");
+            }
+            host.poll(Budget::UNLIMITED);
+            host.hibernate(key).expect("it is idle");
+            key
+        })
+        .collect();
+    let of_each = start.elapsed().as_secs_f64() * 1e6 / f64::from(rooms);
+    let bytes = (resident_bytes() - before) / u64::from(rooms);
+    println!(
+        "{name}: {rooms} rooms of {clients} clients hibernate, {bytes} bytes each; to open one and let it \
+             hibernate takes {of_each:.1} µs"
+    );
+    if clients == 0 {
+        return;
+    }
+    let mut times: Vec<f64> = (0..10_000)
+        .map(|i: u64| {
+            // By turns, so that each is cold.
+            let key = keys[(i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % u64::from(rooms)) as usize];
+            let replies = host.transport().0;
+            let start = Time::now();
+            host.enqueue(key, Event::message(ClientId(1), "hello"))
+                .expect("it fits");
+            host.poll(Budget::UNLIMITED);
+            let time = start.elapsed().as_secs_f64() * 1e6;
+            assert_eq!(host.transport().0, replies + 1, "it has replied");
+            host.hibernate(key).expect("it is idle");
+            time
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    println!(
+        "{name}: waking one takes {:.1} µs (median), {:.1} µs (99 of 100)",
+        times[times.len() / 2],
+        times[times.len() * 99 / 100]
+    );
+}
+
+/// The resident memory of this process, by `/proc`.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("this is Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("it is a number")
+        * 1024
 }
