@@ -51,7 +51,7 @@ impl Compiled {
         let module = parse(&engine, &wasm).map_err(invalid)?;
         let abi = check_abi(&module, &wasm)?;
         let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, &wasm, options.payload_buffer);
-        let compiled = Self {
+        let mut compiled = Self {
             module,
             abi,
             limits: *limits,
@@ -61,7 +61,8 @@ impl Compiled {
             instantiation_cost: structure.instantiation_cost(),
             keeps_buffer,
         };
-        compiled.with_baseline()
+        compiled.keep_baseline()?;
+        Ok(compiled)
     }
 
     /// Imports (module, name, kind) and exports (name, kind).

@@ -56,9 +56,18 @@ pub(super) fn instrument<'a>(
     original: &[u8],
     options: LoadOptions,
 ) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
-    if !options.snapshots {
-        return Ok((Cow::Borrowed(wasm), Instrumentation(None)));
+    match options.snapshots {
+        true => instrumented(wasm, original),
+        false => Ok((Cow::Borrowed(wasm), Instrumentation(None))),
     }
+}
+
+/// Out of line, so that its frame is not on the stack while another module is parsed.
+#[inline(never)]
+fn instrumented<'a>(
+    wasm: &[u8],
+    original: &[u8],
+) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
     let (wasm, layout) = export_globals(wasm).map_err(|error| match error {
         InstrumentError::HiddenState(what) => LoadError::HiddenState { what },
         InstrumentError::Invalid(error) => LoadError::Invalid(EngineError::new(error)),
@@ -90,17 +99,20 @@ impl Compiled {
         self.instrumentation.0.as_deref()
     }
 
-    /// With the memory of a fresh instance, which the state of a guest is compared with.
+    /// Keeps the memory of a fresh instance, which the state of a guest is compared with.
+    ///
+    /// Out of line, so that its frame is not on the stack while a module is parsed.
     ///
     /// # Errors
     ///
     /// If no instance can be made.
-    pub(super) fn with_baseline(mut self) -> Result<Self, LoadError> {
+    #[inline(never)]
+    pub(super) fn keep_baseline(&mut self) -> Result<(), LoadError> {
         if self.instrumentation.0.is_none() {
-            return Ok(self);
+            return Ok(());
         }
         let stdio = Stdio::new(&"".into(), &self.limits);
-        let guest = Guest::new(&self, 0, Duration::ZERO, true, stdio)
+        let guest = Guest::new(self, 0, Duration::ZERO, true, stdio)
             .map_err(|fault| LoadError::Instantiation(Box::new(fault)))?;
         let (memory, store) = (guest.exports.memory, &guest.store);
         let page_bytes = page_bytes(memory, store) as usize;
@@ -115,7 +127,7 @@ impl Compiled {
                 .saturating_mul(page_bytes)
                 .min(self.limits.max_memory_bytes);
         }
-        Ok(self)
+        Ok(())
     }
 }
 
