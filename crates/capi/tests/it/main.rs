@@ -1,0 +1,3 @@
+//! Tests of the C interface through its functions.
+
+mod header;
