@@ -15,7 +15,8 @@ use core::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-/// An allocator. Its functions are called by any thread that uses the library, and must not call it.
+/// An allocator. Its functions are called by any thread that uses the library, and must not call
+/// it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct stateroom_allocator {
@@ -23,16 +24,17 @@ pub struct stateroom_allocator {
     pub size: usize,
     /// Given to each function.
     pub user: *mut c_void,
-    /// Allocates `size` bytes, at least 1, at a multiple of `align`, a power of 2. Returns NULL if there
-    /// is no memory. Required.
+    /// Allocates `size` bytes, at least 1, at a multiple of `align`, a power of 2. Returns NULL
+    /// if there is no memory. Required.
     pub allocate:
         Option<unsafe extern "C" fn(user: *mut c_void, size: usize, align: usize) -> *mut c_void>,
     /// Frees what was allocated with this `size` and `align`. Required.
     pub deallocate: Option<
         unsafe extern "C" fn(user: *mut c_void, memory: *mut c_void, size: usize, align: usize),
     >,
-    /// Changes the size of what was allocated with `old_size` and `align`, keeping its contents. Returns
-    /// NULL, and leaves it as it is, if there is no memory. NULL: allocate, copy and free.
+    /// Changes the size of what was allocated with `old_size` and `align`, keeping its contents.
+    /// Returns NULL, and leaves it as it is, if there is no memory. NULL: allocate, copy and
+    /// free.
     pub reallocate: Option<
         unsafe extern "C" fn(
             user: *mut c_void,
@@ -44,15 +46,15 @@ pub struct stateroom_allocator {
     >,
 }
 
-/// Sets the allocator for everything that the library allocates from now on, in the whole process. It
-/// is copied, and cannot be changed any more. Without this call the library uses the operating system's
-/// allocator; a library built without `std` has none.
+/// Sets the allocator for everything that the library allocates from now on, in the whole
+/// process. It is copied, and cannot be changed any more. Without this call the library uses the
+/// operating system's allocator; a library built without `std` has none.
 ///
 /// When it returns NULL the process ends, or, without `std`, stateroom_panic is called: so keep a
 /// reserve, and refuse modules that do not fit (stateroom_module_estimate_heap).
 ///
-/// Before any other function, and while no other thread uses the library. Errors: INVALID_ARGUMENT,
-/// TOO_LATE if something was allocated already.
+/// Before any other function, and while no other thread uses the library. Errors:
+/// INVALID_ARGUMENT, TOO_LATE if something was allocated already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_allocator_set(
     allocator: *const stateroom_allocator,

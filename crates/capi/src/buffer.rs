@@ -2,12 +2,12 @@
 
 use core::ffi::c_char;
 
-/// Memory of the caller's that a function writes a text to: UTF-8, ended by a NUL. What does not fit is
-/// cut off, after a whole character; `length` then is `capacity` or more.
+/// Memory of the caller's that a function writes a text to: UTF-8, ended by a NUL. What does not
+/// fit is cut off, after a whole character; `length` then is `capacity` or more.
 ///
-/// As the last parameter, `error`, it receives the message of a function that fails, and is emptied by
-/// one that succeeds. It may be NULL. 4096 bytes hold nearly any message; those about modules are the
-/// longest.
+/// As the last parameter, `error`, it receives the message of a function that fails, and is
+/// emptied by one that succeeds. It may be NULL. 4096 bytes hold nearly any message; those about
+/// modules are the longest.
 #[repr(C)]
 #[derive(Debug)]
 pub struct stateroom_buffer {

@@ -1,7 +1,10 @@
 //! What a host calls, and its transport, which does so.
 
 use crate::{
-    fault::stateroom_fault, host::stateroom_host_options, stats::stateroom_room_stats,
+    fault::stateroom_fault,
+    host::stateroom_host_options,
+    number::{any_stateroom_fault, any_stateroom_recipient},
+    stats::stateroom_room_stats,
     version::stateroom_room,
 };
 use alloc::{string::ToString, vec::Vec};
@@ -32,8 +35,8 @@ pub enum stateroom_recipient {
 pub enum stateroom_send_result {
     /// Done.
     Sent = 0,
-    /// There is no space now: the output is kept, with all of the room's that follow, and tried again
-    /// by the next poll.
+    /// There is no space now: the output is kept, with all of the room's that follow, and tried
+    /// again by the next poll.
     WouldBlock = 1,
     /// The output is lost, which is logged. Any other number means the same.
     Failed = 2,
@@ -45,9 +48,10 @@ pub enum stateroom_send_result {
 pub struct stateroom_message {
     /// The key of the room.
     pub room: stateroom_room,
-    /// Who receives it: a stateroom_recipient.
-    pub recipient: i32,
-    /// See `recipient`; 0 for a broadcast. As the guest named it: it may have left, or never been.
+    /// Who receives it.
+    pub recipient: any_stateroom_recipient,
+    /// See `recipient`; 0 for a broadcast. As the guest named it: it may have left, or never
+    /// been.
     pub client: u32,
     /// Not 0: the payload is text, in UTF-8. 0: it is bytes.
     pub is_text: i32,
@@ -67,8 +71,8 @@ pub struct stateroom_closed_room {
     pub id: *const c_char,
     /// Length of the id in bytes.
     pub id_length: usize,
-    /// Why its guest failed: a stateroom_fault. NONE if stateroom_room_close closed it.
-    pub fault: i32,
+    /// Why its guest failed; NONE if stateroom_room_close closed it.
+    pub fault: any_stateroom_fault,
     /// The fault as a text, in UTF-8 without a NUL; NULL if there is none.
     pub fault_text: *const c_char,
     /// Length of that text in bytes.
@@ -112,7 +116,8 @@ pub(crate) struct Callbacks {
 // says that these are called by the thread that calls the host.
 unsafe impl Send for Callbacks {}
 
-/// Translates keys of rooms into those that the program sees, which also say of which host a room is.
+/// Translates keys of rooms into those that the program sees, which also say of which host a room
+/// is.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys {
     /// From 1, so that no key is [`STATEROOM_NO_ROOM`](crate::STATEROOM_NO_ROOM).

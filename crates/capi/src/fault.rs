@@ -1,6 +1,7 @@
 //! Faults of guests, and what follows them.
 
 use crate::failure::{Failure, unknown_value};
+use crate::number::any_stateroom_on_fault;
 use core::time::Duration;
 use stateroom_wasmi_host::{Backoff, Fault, FaultCause, FaultPolicy};
 
@@ -28,7 +29,8 @@ pub enum stateroom_fault {
     TooManyBytes = 8,
     /// Its allocator returned a buffer that is not within its memory.
     BadAllocation = 9,
-    /// A function that was called for the first time is not valid (STATEROOM_COMPILATION_ON_DEMAND).
+    /// A function that was called for the first time is not valid
+    /// (STATEROOM_COMPILATION_ON_DEMAND).
     InvalidFunction = 10,
     /// It called `proc_exit`.
     Exit = 11,
@@ -58,8 +60,8 @@ pub enum stateroom_on_fault {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct stateroom_fault_policy {
-    /// A stateroom_on_fault. The rest is for RESTART.
-    pub on_fault: i32,
+    /// What follows. The rest is for RESTART.
+    pub on_fault: any_stateroom_on_fault,
     /// How many faults in a row are followed by a restart; one more closes the room. 0: 8.
     pub max_restarts: u32,
     /// The wait after the first fault in nanoseconds; each further one doubles it. 0: 100 ms.

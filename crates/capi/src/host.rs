@@ -8,6 +8,7 @@ use crate::{
     fault::stateroom_fault_policy,
     ffi::{Caller, Exclusive, Handle, HandleType, Versioned},
     logger::{LogSink, stateroom_log_line},
+    number::{any_stateroom_log_level, any_stateroom_send_result},
     stats::stateroom_host_stats,
     status::stateroom_status,
     version::{STATEROOM_NEVER, STATEROOM_NO_ROOM, stateroom_room},
@@ -27,11 +28,11 @@ pub struct stateroom_host {
 
 /// Options of a host. Set `size` and `send`, and leave everything else 0 for the defaults.
 ///
-/// The callbacks are called by the thread that calls the host, during stateroom_host_poll (`log`: during
-/// any function of the host), and given `user`. They must return: no C++ exception and no longjmp may
-/// leave them. They may use other hosts; a call of the same host is refused with IN_USE. So put off
-/// what must be done to it until the poll has returned. What they are passed is theirs until they
-/// return.
+/// The callbacks are called by the thread that calls the host, during stateroom_host_poll (`log`:
+/// during any function of the host), and given `user`. They must return: no C++ exception and no
+/// longjmp may leave them. They may use other hosts; a call of the same host is refused with
+/// IN_USE. So put off what must be done to it until the poll has returned. What they are passed
+/// is theirs until they return.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct stateroom_host_options {
@@ -39,19 +40,29 @@ pub struct stateroom_host_options {
     pub size: usize,
     /// Given to each callback.
     pub user: *mut c_void,
-    /// Sends a message; returns a stateroom_send_result. It must not block. Required.
+    /// Sends a message. It must not block. Required.
     pub send: Option<
-        unsafe extern "C-unwind" fn(user: *mut c_void, message: *const stateroom_message) -> i32,
+        unsafe extern "C-unwind" fn(
+            user: *mut c_void,
+            message: *const stateroom_message,
+        ) -> any_stateroom_send_result,
     >,
-    /// The room handles the connect of a client: messages from here on may be for it, and those before
-    /// were not. Called again when a room restarts. Returns a stateroom_send_result.
+    /// The room handles the connect of a client: messages from here on may be for it, and those
+    /// before were not. Called again when a room restarts.
     pub connected: Option<
-        unsafe extern "C-unwind" fn(user: *mut c_void, room: stateroom_room, client: u32) -> i32,
+        unsafe extern "C-unwind" fn(
+            user: *mut c_void,
+            room: stateroom_room,
+            client: u32,
+        ) -> any_stateroom_send_result,
     >,
-    /// The room handles the disconnect of a client: messages from here on are not for it. Returns a
-    /// stateroom_send_result.
+    /// The room handles the disconnect of a client: messages from here on are not for it.
     pub disconnected: Option<
-        unsafe extern "C-unwind" fn(user: *mut c_void, room: stateroom_room, client: u32) -> i32,
+        unsafe extern "C-unwind" fn(
+            user: *mut c_void,
+            room: stateroom_room,
+            client: u32,
+        ) -> any_stateroom_send_result,
     >,
     /// A room has ended, by a fault or by stateroom_room_close, and its outputs were sent.
     pub closed:
@@ -59,11 +70,12 @@ pub struct stateroom_host_options {
     /// A line for the log: what guests print, faults that rooms survive, outputs that were lost.
     pub log:
         Option<unsafe extern "C-unwind" fn(user: *mut c_void, line: *const stateroom_log_line)>,
-    /// What the callbacks have cost since it was called last, in units of fuel that take as long (one is
-    /// about a nanosecond), such as copies for each recipient of a broadcast. Counted as the room's.
+    /// What the callbacks have cost since it was called last, in units of fuel that take as long
+    /// (one is about a nanosecond), such as copies for each recipient of a broadcast. Counted as
+    /// the room's.
     pub take_cost: Option<unsafe extern "C-unwind" fn(user: *mut c_void) -> u64>,
-    /// The time now, on the clock of stateroom_host_poll's `now`, for its `deadline`. Without it the
-    /// library measures with the operating system's clock.
+    /// The time now, on the clock of stateroom_host_poll's `now`, for its `deadline`. Without it
+    /// the library measures with the operating system's clock.
     pub clock: Option<unsafe extern "C-unwind" fn(user: *mut c_void) -> u64>,
     /// The wall time at the time 0, in nanoseconds since 1970, for guests that ask for it.
     pub unix_time_at_zero: u64,
@@ -73,16 +85,16 @@ pub struct stateroom_host_options {
     pub fault_policy: stateroom_fault_policy,
     /// How many rooms may be open. 0: 10,000.
     pub max_rooms: usize,
-    /// The least important lines that `log` gets: a stateroom_log_level. 0: INFO.
-    pub max_log_level: i32,
+    /// The least important lines that `log` gets. 0: INFO.
+    pub max_log_level: any_stateroom_log_level,
 }
 
 /// Makes a host without rooms. `options` are copied.
 ///
 /// The caller owns `*host` and frees it with stateroom_host_free; on failure it is NULL.
 ///
-/// Any thread. A host may be used by any thread, but by one at a time; a call during a call of another
-/// thread is refused with IN_USE. Hosts are independent of each other.
+/// Any thread. A host may be used by any thread, but by one at a time; a call during a call of
+/// another thread is refused with IN_USE. Hosts are independent of each other.
 ///
 /// Errors: INVALID_ARGUMENT, UNSUPPORTED.
 #[unsafe(no_mangle)]
@@ -101,8 +113,8 @@ pub unsafe extern "C" fn stateroom_host_new(
     })
 }
 
-/// Frees a host with its rooms, and sets `*host` to NULL; a no-op if it is NULL. Rooms end without a
-/// callback but `log`.
+/// Frees a host with its rooms, and sets `*host` to NULL; a no-op if it is NULL. Rooms end
+/// without a callback but `log`.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE; then nothing is freed.
 #[unsafe(no_mangle)]
@@ -123,19 +135,19 @@ pub unsafe extern "C" fn stateroom_host_free(
     })
 }
 
-/// Does what there is to do: sends the outputs that were refused, fires the timers that are due, gives
-/// each room that has work a slice in turn, and reports the rooms that have ended.
+/// Does what there is to do: sends the outputs that were refused, fires the timers that are due,
+/// gives each room that has work a slice in turn, and reports the rooms that have ended.
 ///
-/// `now` is the program's time in nanoseconds, from any origin; time that runs backwards stands still.
-/// The poll ends when rooms have used `fuel` (STATEROOM_UNLIMITED: no limit) or when the time is
-/// `deadline` (STATEROOM_NEVER: none); the last slice may exceed either.
+/// `now` is the program's time in nanoseconds, from any origin; time that runs backwards stands
+/// still. The poll ends when rooms have used `fuel` (STATEROOM_UNLIMITED: no limit) or when the
+/// time is `deadline` (STATEROOM_NEVER: none); the last slice may exceed either.
 ///
-/// `poll_at`, which may be NULL, receives when to poll next: a time that is not after `now` if work is
-/// left, STATEROOM_NEVER if there is none. Poll also after events were put in, and when a callback that
-/// returned WOULD_BLOCK could send again.
+/// `poll_at`, which may be NULL, receives when to poll next: a time that is not after `now` if
+/// work is left, STATEROOM_NEVER if there is none. Poll also after events were put in, and when a
+/// callback that returned WOULD_BLOCK could send again.
 ///
-/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED; UNSUPPORTED if there is a deadline, and
-/// neither the callback `clock` nor a clock of the operating system.
+/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED; UNSUPPORTED if there is a deadline,
+/// and neither the callback `clock` nor a clock of the operating system.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_host_poll(
     host: *mut stateroom_host,
@@ -199,9 +211,9 @@ pub unsafe extern "C" fn stateroom_host_find_room(
     })
 }
 
-/// Lists the rooms of a host, in the order in which they were opened: writes the keys of the first
-/// `capacity` ones to `rooms`, and to `*count` how many there are. `rooms` may be NULL if `capacity`
-/// is 0.
+/// Lists the rooms of a host, in the order in which they were opened: writes the keys of the
+/// first `capacity` ones to `rooms`, and to `*count` how many there are. `rooms` may be NULL if
+/// `capacity` is 0.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED.
 #[unsafe(no_mangle)]
@@ -325,8 +337,8 @@ fn nanos(time: Option<Instant>) -> u64 {
     time.map_or(STATEROOM_NEVER, Instant::as_nanos)
 }
 
-/// A number for each host of the process, so that a key of one is not taken for another's. Nothing else
-/// depends on it. After a million hosts they begin anew.
+/// A number for each host of the process, so that a key of one is not taken for another's.
+/// Nothing else depends on it. After a million hosts they begin anew.
 fn next_keys() -> Keys {
     static HOSTS: AtomicU32 = AtomicU32::new(0);
     let host = 1 + HOSTS.fetch_add(1, Ordering::Relaxed) % Keys::MAX_HOSTS;

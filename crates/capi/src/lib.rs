@@ -32,6 +32,7 @@ mod host;
 mod limits;
 mod logger;
 mod module;
+mod number;
 #[cfg(not(feature = "std"))]
 mod panic_handler;
 mod room;
@@ -41,5 +42,5 @@ mod version;
 
 pub use self::{
     allocator::*, buffer::*, callbacks::*, fault::*, host::*, limits::*, logger::*, module::*,
-    room::*, stats::*, status::*, version::*,
+    number::*, room::*, stats::*, status::*, version::*,
 };

@@ -33,11 +33,11 @@ macro_rules! limits {
     };
 }
 
-/// The limits of a module and of each of its rooms. A module that exceeds one is refused; a guest that
-/// exceeds one fails; a client that exceeds one gets an error.
+/// The limits of a module and of each of its rooms. A module that exceeds one is refused; a guest
+/// that exceeds one fails; a client that exceeds one gets an error.
 ///
-/// Fill it with stateroom_limits_default or stateroom_limits_small, and change what you must. What a
-/// program that was compiled with an older header does not know has its default.
+/// Fill it with stateroom_limits_default or stateroom_limits_small, and change what you must.
+/// What a program that was compiled with an older header does not know has its default.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct stateroom_limits {
@@ -49,7 +49,8 @@ pub struct stateroom_limits {
     pub max_memory_bytes: usize,
     /// Elements of all tables of one room. Default 65,536, small 1,024.
     pub max_table_elements: usize,
-    /// Heap that one room takes for what its module declares, in bytes. Default 16 MiB, small 64 KiB.
+    /// Heap that one room takes for what its module declares, in bytes. Default 16 MiB, small 64
+    /// KiB.
     pub max_instance_bytes: usize,
     /// Locals that a function may declare. Default 800, small 200.
     pub max_function_locals: usize,
@@ -75,12 +76,12 @@ pub struct stateroom_limits {
     pub max_log_bytes_per_event: usize,
     /// The same for each second of the room's time. Default 16 KiB, small 1 KiB.
     pub max_log_bytes_per_second: usize,
-    /// Fuel that one event may use; one unit is about one simple instruction. STATEROOM_UNLIMITED turns
-    /// metering off: an endless loop then hangs the host, so it is for trusted modules only.
-    /// Default 100 million, small 1 million.
+    /// Fuel that one event may use; one unit is about one simple instruction. STATEROOM_UNLIMITED
+    /// turns metering off: an endless loop then hangs the host, so it is for trusted modules
+    /// only. Default 100 million, small 1 million.
     pub max_fuel_per_event: u64,
-    /// Fuel after which a guest is paused and other rooms have their turn. Default 1 million, small
-    /// 10,000.
+    /// Fuel after which a guest is paused and other rooms have their turn. Default 1 million,
+    /// small 10,000.
     pub fuel_per_slice: u64,
 }
 

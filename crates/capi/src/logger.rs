@@ -6,6 +6,7 @@
 use crate::{
     failure::{Failure, unknown_value},
     host::stateroom_host_options,
+    number::any_stateroom_log_level,
 };
 use core::ffi::{c_char, c_void};
 
@@ -29,8 +30,8 @@ pub enum stateroom_log_level {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct stateroom_log_line {
-    /// A stateroom_log_level.
-    pub level: i32,
+    /// How important it is.
+    pub level: any_stateroom_log_level,
     /// The line, in UTF-8 without a NUL or an end of line; what a guest printed is escaped.
     pub text: *const c_char,
     /// Its length in bytes.
@@ -170,8 +171,8 @@ mod dispatch {
         }
     }
 
-    /// The sink of the host that runs. Without `std` there are no threads that we know of: the header
-    /// says that one task at a time may use the library.
+    /// The sink of the host that runs. Without `std` there are no threads that we know of: the
+    /// header says that one task at a time may use the library.
     #[cfg(not(feature = "std"))]
     mod current {
         use super::LogSink;

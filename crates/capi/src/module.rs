@@ -5,6 +5,7 @@ use crate::{
     failure::{Failure, unknown_value},
     ffi::{Caller, Handle, HandleType, Versioned},
     limits::{self, stateroom_limits},
+    number::{any_stateroom_abi, any_stateroom_compilation, any_stateroom_payload_buffer},
     status::stateroom_status,
 };
 use core::{
@@ -24,10 +25,11 @@ pub struct stateroom_module {
 pub enum stateroom_compilation {
     /// Each at its first call; all are validated when the module is loaded. The default.
     Lazy = 0,
-    /// All when the module is loaded, so that no event waits for a translation or allocates for it.
+    /// All when the module is loaded, so that no event waits for a translation or allocates for
+    /// it.
     Eager = 1,
-    /// Each is validated and translated at its first call: for modules that were checked before and
-    /// must start at once.
+    /// Each is validated and translated at its first call: for modules that were checked before
+    /// and must start at once.
     OnDemand = 2,
 }
 
@@ -61,10 +63,10 @@ pub struct stateroom_load_options {
     pub size: usize,
     /// The limits of the module and its rooms; read during the call. NULL: the default ones.
     pub limits: *const stateroom_limits,
-    /// A stateroom_compilation.
-    pub compilation: i32,
-    /// A stateroom_payload_buffer.
-    pub payload_buffer: i32,
+    /// When its functions are translated.
+    pub compilation: any_stateroom_compilation,
+    /// Whether its guests keep their buffer for payloads.
+    pub payload_buffer: any_stateroom_payload_buffer,
     /// Not 0: rooms of the module may have the fault policy ROLLBACK.
     pub rollback: i32,
     /// Not 0: the module may use SIMD instructions.
@@ -77,8 +79,8 @@ pub struct stateroom_load_options {
 pub struct stateroom_module_info {
     /// Set by the caller: sizeof (stateroom_module_info).
     pub size: usize,
-    /// The interface that it uses: a stateroom_abi.
-    pub abi: i32,
+    /// The interface that it uses.
+    pub abi: any_stateroom_abi,
     /// Not 0: its guests keep their buffer for payloads.
     pub keeps_payload_buffer: i32,
 }
@@ -101,16 +103,16 @@ pub struct stateroom_heap_estimate {
     pub with_one_room: usize,
 }
 
-/// Compiles a module and checks it: whoever only wants to know whether a module is a room loads and
-/// frees it. `wasm` is read during the call. `options` may be NULL.
+/// Compiles a module and checks it: whoever only wants to know whether a module is a room loads
+/// and frees it. `wasm` is read during the call. `options` may be NULL.
 ///
 /// The caller owns `*module` and frees it with stateroom_module_free; on failure it is NULL.
 ///
-/// Any thread. A module may be used by several threads at once, but rooms of one module on several
-/// threads slow each other down; so load it once for each.
+/// Any thread. A module may be used by several threads at once, but rooms of one module on
+/// several threads slow each other down; so load it once for each.
 ///
-/// Errors: INVALID_ARGUMENT, UNSUPPORTED, INVALID_LIMITS, INVALID_MODULE, NOT_A_ROOM (the message lists
-/// all problems, one a line), MODULE_TOO_LARGE, NO_ROLLBACK.
+/// Errors: INVALID_ARGUMENT, UNSUPPORTED, INVALID_LIMITS, INVALID_MODULE, NOT_A_ROOM (the message
+/// lists all problems, one a line), MODULE_TOO_LARGE, NO_ROLLBACK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_module_load(
     wasm: *const c_void,
@@ -191,9 +193,9 @@ pub unsafe extern "C" fn stateroom_module_get_limits(
     })
 }
 
-/// Estimates the heap for loading a module and opening a room, from its bytes. It allocates nothing and
-/// fails for no module: where memory is short, refuse one whose estimate does not fit. `limits` may be
-/// NULL for the default ones. The caller has set `estimate->size`.
+/// Estimates the heap for loading a module and opening a room, from its bytes. It allocates
+/// nothing and fails for no module: where memory is short, refuse one whose estimate does not
+/// fit. `limits` may be NULL for the default ones. The caller has set `estimate->size`.
 ///
 /// Any thread. Errors: INVALID_ARGUMENT.
 #[unsafe(no_mangle)]

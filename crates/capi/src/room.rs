@@ -7,6 +7,7 @@ use crate::{
     ffi::{Caller, Versioned},
     host::{HostState, stateroom_host, with_host},
     module::stateroom_module,
+    number::any_stateroom_fault,
     stats::stateroom_room_stats,
     status::stateroom_status,
     version::{STATEROOM_NO_ROOM, stateroom_room},
@@ -35,13 +36,13 @@ pub struct stateroom_room_options {
     pub fault_policy: stateroom_fault_policy,
 }
 
-/// Opens a room of a module. `options` may be NULL. The module may be freed afterwards. The guest is
-/// started by the next poll; if it fails, the fault policy is applied.
+/// Opens a room of a module. `options` may be NULL. The module may be freed afterwards. The guest
+/// is started by the next poll; if it fails, the fault policy is applied.
 ///
 /// `*room` receives its key; on failure it is STATEROOM_NO_ROOM.
 ///
-/// Errors: INVALID_ARGUMENT, NOT_UTF8, WRONG_HANDLE, IN_USE, PANICKED, UNSUPPORTED, ID_TOO_LONG, ID_TAKEN,
-/// TOO_MANY_ROOMS, NOT_LOADED_FOR_ROLLBACK.
+/// Errors: INVALID_ARGUMENT, NOT_UTF8, WRONG_HANDLE, IN_USE, PANICKED, UNSUPPORTED, ID_TOO_LONG,
+/// ID_TAKEN, TOO_MANY_ROOMS, NOT_LOADED_FOR_ROLLBACK.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_room_open(
     host: *mut stateroom_host,
@@ -70,8 +71,9 @@ pub unsafe extern "C" fn stateroom_room_open(
     })
 }
 
-/// Closes a room: its guest is dropped without a call, and the events that wait with it. What it had
-/// sent is still delivered; then the callback `closed` is called, by a poll. A no-op if it is closed.
+/// Closes a room: its guest is dropped without a call, and the events that wait with it. What it
+/// had sent is still delivered; then the callback `closed` is called, by a poll. A no-op if it is
+/// closed.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM.
 #[unsafe(no_mangle)]
@@ -90,8 +92,8 @@ pub unsafe extern "C" fn stateroom_room_close(
     })
 }
 
-/// Removes a room at once, and drops what it had sent and was not delivered: for a room that nobody
-/// listens to any more. The callback `closed` is not called.
+/// Removes a room at once, and drops what it had sent and was not delivered: for a room that
+/// nobody listens to any more. The callback `closed` is not called.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM.
 #[unsafe(no_mangle)]
@@ -111,11 +113,11 @@ pub unsafe extern "C" fn stateroom_room_discard(
     })
 }
 
-/// Connects a client, whose id is from 1 to 2147483647. Like all events it waits in the room's inbox
-/// until the host is polled.
+/// Connects a client, whose id is from 1 to 2147483647. Like all events it waits in the room's
+/// inbox until the host is polled.
 ///
-/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED, INVALID_CLIENT,
-/// ALREADY_CONNECTED, ROOM_FULL, INBOX_FULL.
+/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED,
+/// INVALID_CLIENT, ALREADY_CONNECTED, ROOM_FULL, INBOX_FULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_room_connect(
     host: *mut stateroom_host,
@@ -130,8 +132,8 @@ pub unsafe extern "C" fn stateroom_room_connect(
 
 /// Disconnects a client.
 ///
-/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED, INVALID_CLIENT,
-/// NOT_CONNECTED.
+/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED,
+/// INVALID_CLIENT, NOT_CONNECTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_room_disconnect(
     host: *mut stateroom_host,
@@ -165,10 +167,11 @@ pub unsafe extern "C" fn stateroom_room_text(
     })
 }
 
-/// Gives a room bytes that a client sent; they are copied. `bytes` may be NULL if `bytes_len` is 0.
+/// Gives a room bytes that a client sent; they are copied. `bytes` may be NULL if `bytes_len` is
+/// 0.
 ///
-/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED, INVALID_CLIENT,
-/// NOT_CONNECTED, MESSAGE_TOO_LONG, INBOX_FULL.
+/// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, CLOSED,
+/// INVALID_CLIENT, NOT_CONNECTED, MESSAGE_TOO_LONG, INBOX_FULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_room_bytes(
     host: *mut stateroom_host,
@@ -224,15 +227,15 @@ pub unsafe extern "C" fn stateroom_room_get_stats(
     })
 }
 
-/// Writes the latest fault of a room, which it may have survived: a stateroom_fault to `*fault`, which
-/// is NONE if there was none, and what happened to `text`. Either may be NULL.
+/// Writes the latest fault of a room, which it may have survived: its kind to `*fault`, NONE if
+/// there was none, and what happened to `text`. Either may be NULL.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn stateroom_room_get_fault(
     host: *const stateroom_host,
     room: stateroom_room,
-    fault: *mut i32,
+    fault: *mut any_stateroom_fault,
     text: *mut stateroom_buffer,
     error: *mut stateroom_buffer,
 ) -> stateroom_status {
@@ -252,8 +255,9 @@ pub unsafe extern "C" fn stateroom_room_get_fault(
     })
 }
 
-/// Lists the connected clients of a room in the order of their ids: writes the first `capacity` ones to
-/// `clients`, and to `*count` how many there are. `clients` may be NULL if `capacity` is 0.
+/// Lists the connected clients of a room in the order of their ids: writes the first `capacity`
+/// ones to `clients`, and to `*count` how many there are. `clients` may be NULL if `capacity` is
+/// 0.
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM.
 #[unsafe(no_mangle)]
@@ -278,9 +282,9 @@ pub unsafe extern "C" fn stateroom_room_get_clients(
     })
 }
 
-/// Returns memory that a room's guest has but does not use to the operating system, for rooms that stay:
-/// it reads all of that memory once. `released`, which may be NULL, receives how many bytes that are; 0
-/// where the operating system has no such call (it is Linux that has).
+/// Returns memory that a room's guest has but does not use to the operating system, for rooms
+/// that stay: it reads all of that memory once. `released`, which may be NULL, receives how many
+/// bytes that are; 0 where the operating system has no such call (it is Linux that has).
 ///
 /// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNKNOWN_ROOM, UNSUPPORTED.
 #[unsafe(no_mangle)]

@@ -1,6 +1,7 @@
 //! Figures of rooms and hosts.
 
 use crate::ffi::Versioned;
+use crate::number::any_stateroom_room_state;
 use stateroom_wasmi_host::{Room, RoomStats};
 
 /// Whether a room runs.
@@ -21,10 +22,10 @@ pub enum stateroom_room_state {
 pub struct stateroom_room_stats {
     /// Set by the caller: sizeof (stateroom_room_stats).
     pub size: usize,
-    /// A stateroom_room_state.
-    pub state: i32,
-    /// Not 0: the guest's allocator returned null for a payload. The library works around it, but it is
-    /// a mistake of the module's.
+    /// Whether it runs.
+    pub state: any_stateroom_room_state,
+    /// Not 0: the guest's allocator returned null for a payload. The library works around it, but
+    /// it is a mistake of the module's.
     pub has_null_allocator: i32,
     /// Connected clients.
     pub clients: usize,
@@ -42,7 +43,8 @@ pub struct stateroom_room_stats {
     pub messages_out: u64,
     /// Fuel that the guest used, including what was undone and replayed.
     pub fuel_used: u64,
-    /// What the library did for the room besides running its guest, in units of fuel that take as long.
+    /// What the library did for the room besides running its guest, in units of fuel that take as
+    /// long.
     pub host_work: u64,
     /// How often the guest failed.
     pub faults: u64,
@@ -54,7 +56,8 @@ pub struct stateroom_room_stats {
 pub struct stateroom_host_stats {
     /// Set by the caller: sizeof (stateroom_host_stats).
     pub size: usize,
-    /// Not 0: a callback returned WOULD_BLOCK, and the output is kept. Poll when there is space again.
+    /// Not 0: a callback returned WOULD_BLOCK, and the output is kept. Poll when there is space
+    /// again.
     pub is_blocked: i32,
     /// Rooms.
     pub rooms: usize,

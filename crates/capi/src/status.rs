@@ -1,5 +1,6 @@
 //! What functions return.
 
+use crate::number::any_stateroom_status;
 use core::ffi::c_char;
 
 /// What a function returns: 0, or why it did nothing. Later versions may return others.
@@ -10,8 +11,8 @@ pub enum stateroom_status {
     Ok = 0,
 
     // Misuse: mistakes in the program that calls.
-    /// An argument is not allowed: NULL, misaligned, a number that means nothing, a struct whose `size`
-    /// is not set, an option that this version of the library does not know.
+    /// An argument is not allowed: NULL, misaligned, a number that means nothing, a struct whose
+    /// `size` is not set, an option that this version of the library does not know.
     InvalidArgument = 1,
     /// A text is not UTF-8.
     NotUtf8 = 2,
@@ -67,12 +68,12 @@ pub enum stateroom_status {
     InboxFull = 55,
 }
 
-/// Returns what a status means, in a few words: static, and ended by a NUL. The message that a function
-/// writes to `error` says more.
+/// Returns what a status means, in a few words: static, and ended by a NUL. The message that a
+/// function writes to `error` says more.
 ///
 /// Any thread, at any time.
 #[unsafe(no_mangle)]
-pub extern "C" fn stateroom_status_text(status: i32) -> *const c_char {
+pub extern "C" fn stateroom_status_text(status: any_stateroom_status) -> *const c_char {
     use stateroom_status as S;
     let text = match status {
         s if s == S::Ok as i32 => c"done",

@@ -12,15 +12,15 @@ pub const STATEROOM_NEVER: u64 = u64::MAX;
 /// No limit for fuel.
 pub const STATEROOM_UNLIMITED: u64 = u64::MAX;
 
-/// The key of a room, by which a host knows it. Keys are never used again, so that one of a room that has
-/// ended names no other.
+/// The key of a room, by which a host knows it. Keys are never used again, so that one of a room
+/// that has ended names no other.
 pub type stateroom_room = u64;
 
 /// A key that no room ever has.
 pub const STATEROOM_NO_ROOM: stateroom_room = 0;
 
-/// Returns the interface version of the library. Compare it with STATEROOM_INTERFACE_VERSION where the
-/// library is loaded at run time.
+/// Returns the interface version of the library. Compare it with STATEROOM_INTERFACE_VERSION
+/// where the library is loaded at run time.
 ///
 /// Any thread, at any time.
 #[unsafe(no_mangle)]

@@ -57,7 +57,7 @@ fn header(root: &Path) -> String {
     for (title, sources) in SECTIONS {
         write!(header, "\n// ==== {title} ").unwrap();
         let width = header.lines().last().map_or(0, str::len);
-        writeln!(header, "{}", "=".repeat(100 - width)).unwrap();
+        writeln!(header, "{}", "=".repeat(97 - width)).unwrap();
         for source in *sources {
             let mut section = Vec::new();
             cbindgen::Builder::new()
@@ -67,7 +67,8 @@ fn header(root: &Path) -> String {
                 .unwrap()
                 .write(&mut section);
             let section = String::from_utf8(section).unwrap();
-            let section = simplify_types(&simplify_enums(&section));
+            let section =
+                simplify_types(&simplify_enums(&section)).replace("any_stateroom_", "stateroom_");
             write!(header, "\n{}\n", section.trim()).unwrap();
         }
     }
