@@ -19,3 +19,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         core::hint::spin_loop();
     }
 }
+
+/// What tables for unwinding refer to. There are some even where panics abort, since a callback must
+/// not unwind into this library; without `std` nobody reads them.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
