@@ -224,3 +224,82 @@ step_firmware() {
   examples/firmware/check.py "$board" --build unchecked --programs "$programs" --replay "$replay"
   .ci/firmware/talk "$board" "$programs/$board" "$tool"
 }
+
+# The C interface in other people's programs: installed, and built and run by the commands of their
+# READMEs; under valgrind, but for C#, whose runtime is more than it can follow.
+step_embedding() {
+  local folder=$cache/embedding example
+  need cc c++ clang++ cmake pkg-config mcs mono valgrind
+  rm -rf "$folder"
+  mkdir -p "$folder/rooms"
+  crates/capi/install.sh "$folder/installed"
+  # What is installed may be moved.
+  mv "$folder/installed" "$folder/prefix"
+  export PREFIX=$folder/prefix
+  cp -r examples/{c,cpp-tick,csharp} "$folder"
+  cp -r examples/rooms/wasm "$folder/rooms"
+
+  for example in c csharp; do
+    (cd "$folder/$example" && bash -euo pipefail -c "$(block sh)" | diff <(block text) -)
+  done
+  (cd "$folder/cpp-tick" && bash -euo pipefail -c "$(block sh)")
+  memcheck "$folder/c/room" "$folder/rooms/wasm/counter-c.wasm"
+  memcheck "$folder/cpp-tick/build/tick_server" "$folder/rooms/wasm" 5 --benchmark
+  test_cpp_wrapper "$folder"
+  test_c_firmware "$folder"
+  # The Swift package can only be read here.
+  sh -n crates/capi/swift/build-xcframework.sh
+  cp crates/capi/swift/module.modulemap "$PREFIX/include"
+  echo '@import CStateroom; stateroom_room room;' |
+    clang -x objective-c -fmodules -fmodules-cache-path="$folder/modules" -I "$PREFIX/include" -fsyntax-only -
+}
+
+# The block of the README here that has this language: commands (sh), or what they print (text).
+block() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{/^\`\`\`/!p}" README.md; }
+
+# Runs a program under valgrind: no error, and nothing that is not freed.
+memcheck() {
+  valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all \
+    "$@" >"$cache/memcheck.txt"
+}
+
+# stateroom.hpp in the dialects of C++ that it is for, also without exceptions; linked statically.
+test_cpp_wrapper() {
+  local compiler dialect program=$1/wrapper warnings=(-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+  for compiler in g++ clang++; do
+    for dialect in c++17 c++20; do
+      "$compiler" -std=$dialect -fno-exceptions -fno-rtti "${warnings[@]}" -I "$PREFIX/include" -fsyntax-only \
+        crates/capi/tests/wrapper.cpp
+    done
+  done
+  c++ -std=c++17 crates/capi/tests/wrapper.cpp -I "$PREFIX/include" "$PREFIX/lib/libstateroom_wasmi.a" \
+    -lpthread -ldl -lm -o "$program"
+  memcheck "$program" examples/rooms/wasm
+}
+
+# The firmware in C prints what it prints on the desktop, and ends by its own means when its heap is
+# too small.
+test_c_firmware() {
+  local library target=thumbv8m.main-none-eabihf qemu
+  need clang ld.lld qemu-system-arm
+  qemu=(timeout 120 qemu-system-arm -M mps2-an505 -nographic -monitor none -serial none
+    -semihosting-config "enable=on,target=native")
+  cargo_for $target rustc -p stateroom-wasmi-capi --profile capi --config 'profile.capi.opt-level="z"' \
+    --no-default-features --crate-type staticlib
+  library=$(dir_for $target)/$target/capi/libstateroom_wasmi.a
+  (cd examples/c-firmware && cc -std=c11 -Wall -Wextra -Werror desktop.c play.c modules.S -I "$PREFIX/include" \
+    "$PREFIX/lib/libstateroom_wasmi.a" -lpthread -ldl -lm -o "$1/desktop")
+  memcheck "$1/desktop"
+  examples/c-firmware/build.sh "$library" "$1/firmware.elf" -Werror
+  size "$1/firmware.elf"
+  "${qemu[@]}" -kernel "$1/firmware.elf" </dev/null >"$1/board.txt" 2>&1
+  grep '^heap: ' "$1/board.txt"
+  diff "$cache/memcheck.txt" <(grep -v '^heap: ' "$1/board.txt")
+
+  examples/c-firmware/build.sh "$library" "$1/firmware.elf" -Wl,--defsym=HEAP_BYTES=12K
+  if "${qemu[@]}" -kernel "$1/firmware.elf" </dev/null >"$1/board.txt" 2>&1; then
+    echo "12 KB of heap cannot be enough"
+    return 1
+  fi
+  grep 'memory allocation of .* failed' "$1/board.txt"
+}
