@@ -135,7 +135,7 @@ impl Keys {
     }
 
     /// None if the key is of another host.
-    pub(crate) const fn from_program(self, key: stateroom_room) -> Option<RoomKey> {
+    pub(crate) const fn to_host(self, key: stateroom_room) -> Option<RoomKey> {
         if key >> Self::ROOM_BITS == self.host as u64 {
             Some(RoomKey::from_bits(key & ((1 << Self::ROOM_BITS) - 1)))
         } else {

@@ -7,7 +7,8 @@ use crate::{
     failure::Failure,
     fault::stateroom_fault_policy,
     ffi::{Caller, Exclusive, Handle, HandleType, Versioned},
-    logger::{LogSink, stateroom_log_line},
+    log_line::stateroom_log_line,
+    log_sink::LogSink,
     number::{any_stateroom_log_level, any_stateroom_send_result},
     stats::stateroom_host_stats,
     status::stateroom_status,
@@ -314,7 +315,7 @@ impl HostState {
         if room == STATEROOM_NO_ROOM {
             return Err(Failure::UnknownRoom);
         }
-        self.keys().from_program(room).ok_or(Failure::OtherHost)
+        self.keys().to_host(room).ok_or(Failure::OtherHost)
     }
 
     fn poll(&mut self, now: u64, fuel: u64, deadline: u64) -> Result<u64, Failure> {

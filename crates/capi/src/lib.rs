@@ -30,7 +30,9 @@ mod fault;
 mod ffi;
 mod host;
 mod limits;
-mod logger;
+mod log_line;
+#[cfg_attr(not(feature = "log"), path = "log_sink_off.rs")]
+mod log_sink;
 mod module;
 mod number;
 #[cfg(not(feature = "std"))]
@@ -41,6 +43,6 @@ mod status;
 mod version;
 
 pub use self::{
-    allocator::*, buffer::*, callbacks::*, fault::*, host::*, limits::*, logger::*, module::*,
+    allocator::*, buffer::*, callbacks::*, fault::*, host::*, limits::*, log_line::*, module::*,
     number::*, room::*, stats::*, status::*, version::*,
 };

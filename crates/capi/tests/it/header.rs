@@ -11,7 +11,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Limits", &["limits"]),
     ("Modules", &["module"]),
     ("Faults", &["fault"]),
-    ("The log", &["logger"]),
+    ("The log", &["log_line"]),
     ("Figures", &["stats"]),
     ("What callbacks are passed", &["callbacks"]),
     ("Hosts", &["host"]),
