@@ -254,8 +254,8 @@ step_embedding() {
     clang -x objective-c -fmodules -fmodules-cache-path="$folder/modules" -I "$PREFIX/include" -fsyntax-only -
 }
 
-# The block of the README here that has this language: commands (sh), or what they print (text).
-block() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{/^\`\`\`/!p}" README.md; }
+# The code of a language in a Markdown file: block LANGUAGE [FILE].
+block() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{/^\`\`\`/!p}" "${2-README.md}"; }
 
 # Runs a program under valgrind: no error, and nothing that is not freed.
 memcheck() {
@@ -270,6 +270,8 @@ test_cpp_wrapper() {
     for dialect in c++17 c++20; do
       "$compiler" -std=$dialect -fno-exceptions -fno-rtti "${warnings[@]}" -I "$PREFIX/include" -fsyntax-only \
         crates/capi/tests/wrapper.cpp
+      block cpp docs/embedding-c.md |
+        "$compiler" -std=$dialect -Wall -Wextra -Werror -Wno-unused-parameter -I "$PREFIX/include" -fsyntax-only -x c++ -
     done
   done
   c++ -std=c++17 crates/capi/tests/wrapper.cpp -I "$PREFIX/include" "$PREFIX/lib/libstateroom_wasmi.a" \

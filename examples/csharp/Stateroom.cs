@@ -348,8 +348,9 @@ namespace Stateroom
         {
             if (status == 0)
                 return;
+            // A text that does not fit is cut off after a whole character, and ended by a NUL there.
             var length = Math.Min((ulong)Buffer.Length, Capacity - 1);
-            throw new StateroomException(status, Read(Buffer.Data, (UIntPtr)length));
+            throw new StateroomException(status, Read(Buffer.Data, (UIntPtr)length).Split('\0')[0]);
         }
 
         internal static string Read(IntPtr text, UIntPtr length)

@@ -1,4 +1,4 @@
-# As in Cargo, 0.1.2 serves who asks for 0.1.1 or 0.1, and not who asks for 0.2 or 1.0.
+# As in Cargo: 0.1.2 is compatible with a request for 0.1.1 or 0.1, and not with one for 0.2 or 0.0.
 set(PACKAGE_VERSION "@VERSION@")
 string(REGEX MATCH "^(0\\.[0-9]+|[1-9][0-9]*)" _stateroom_series "${PACKAGE_VERSION}")
 
