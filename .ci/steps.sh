@@ -50,6 +50,9 @@ step_lint() {
     cargo clippy -q -p stateroom-wasmi-server --all-targets --features "$features" -- -D warnings
   done
   cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings
+  for features in "" log std,trim; do
+    cargo clippy -q -p stateroom-wasmi-capi --lib --no-default-features --features "$features" -- -D warnings
+  done
   cargo clippy -q --workspace --all-targets --all-features -- -D warnings
 }
 
@@ -225,8 +228,44 @@ step_firmware() {
   .ci/firmware/talk "$board" "$programs/$board" "$tool"
 }
 
-# The C interface in other people's programs: installed, and built and run by the commands of their
-# READMEs; under valgrind, but for C#, whose runtime is more than it can follow.
+# The C interface: a program in C11 and C++17 with both libraries, the README's program, one without the
+# standard library, all under valgrind; and the libraries for other targets.
+step_capi() {
+  local target program lib=$CARGO_TARGET_DIR/capi out=$cache/capi room=examples/rooms/wasm/echo-c.wasm
+  local c=(cc -std=c11) cpp=(c++ -std=c++17 -x c++) smoke=(crates/capi/tests/c/smoke.c -x none)
+  local flags=(-O1 -Wall -Wextra -pedantic -Werror -Icrates/capi/include) libs=(-lpthread -ldl -lm -lgcc_s)
+  local build=(-p stateroom-wasmi-capi --profile capi --crate-type)
+  need cc c++ valgrind
+  mkdir -p "$out"
+  cargo test -p stateroom-wasmi-capi
+  # The interpreter, as this profile optimises it.
+  cargo test --profile capi --features simd --test it -- long_loops_use_no_host_stack stack::
+
+  cargo rustc "${build[@]}" staticlib,cdylib
+  "${c[@]}" "${flags[@]}" "${smoke[@]}" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/c"
+  "${cpp[@]}" "${flags[@]}" "${smoke[@]}" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/cpp"
+  "${c[@]}" "${flags[@]}" "${smoke[@]}" -L"$lib" -lstateroom_wasmi -Wl,-rpath,"$lib" -o "$out/c-dynamic"
+  awk '/^```c$/ { code = 1; next } /^```$/ { code = 0 } code' crates/capi/README.md >"$out/readme.c"
+  "${c[@]}" "${flags[@]}" "$out/readme.c" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/readme"
+
+  # For this machine the profile must say that nothing unwinds; for bare metal the target does.
+  CARGO_PROFILE_CAPI_PANIC=abort CARGO_TARGET_DIR=$cache/capi-no-std \
+    cargo rustc "${build[@]}" staticlib --no-default-features --features wasi,rollback
+  "${c[@]}" "${flags[@]}" -DWITHOUT_STD "${smoke[@]}" "$cache/capi-no-std/capi/libstateroom_wasmi.a" -o "$out/no-std"
+
+  for program in c cpp c-dynamic readme no-std; do
+    valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all \
+      "$out/$program" $room
+  done
+
+  for target in aarch64-apple-ios aarch64-apple-ios-sim x86_64-pc-windows-gnu; do
+    cargo_with_std_for "$target" rustc "${build[@]}" staticlib
+  done
+  cargo_for thumbv7em-none-eabihf rustc "${build[@]}" staticlib --no-default-features --features wasi
+}
+
+# Programs that embed the C interface: built and run by the commands of their READMEs against what
+# install.sh has installed; under valgrind, but for C#, since valgrind reports errors in Mono itself.
 step_embedding() {
   local folder=$cache/embedding example
   need cc c++ clang++ cmake pkg-config mcs mono valgrind

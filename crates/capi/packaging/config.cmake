@@ -11,7 +11,7 @@ if(NOT TARGET stateroom_wasmi::stateroom_wasmi)
   add_library(stateroom_wasmi::static STATIC IMPORTED)
   set_target_properties(stateroom_wasmi::static PROPERTIES
     IMPORTED_LOCATION "${_stateroom_prefix}/lib/libstateroom_wasmi.a"
-    INTERFACE_LINK_LIBRARIES "pthread;dl;m"
+    INTERFACE_LINK_LIBRARIES "pthread;dl;m;gcc_s"
     INTERFACE_INCLUDE_DIRECTORIES "${_stateroom_prefix}/include")
 endif()
 

@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
-/// A value that a program has a handle of.
-pub(crate) trait HandleType {
+/// A value that a program has a handle of, which it may use on any thread.
+pub(crate) trait HandleType: Send + Sync {
     /// What the header calls it.
     type Opaque;
     /// Tells handles of different types apart.

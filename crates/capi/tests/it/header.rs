@@ -51,6 +51,23 @@ fn no_name_is_one_of_the_guests_abi() {
     }
 }
 
+#[test]
+fn the_readme_has_each_function() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let header = header(root);
+    let functions: Vec<_> = header
+        .lines()
+        .filter(|line| !line.starts_with([' ', '/', '#', '}']))
+        .filter_map(|line| line.split_once('('))
+        .map(|(start, _)| start.rsplit([' ', '*']).next().unwrap())
+        .collect();
+    assert!(functions.len() > 30, "{functions:?}");
+    for function in functions {
+        assert!(readme.contains(&format!("`{function}`")), "{function}");
+    }
+}
+
 fn header(root: &Path) -> String {
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     let mut header = fs::read_to_string(root.join("header/prologue.h")).unwrap();
