@@ -85,6 +85,10 @@ public:
         used_ = total_used();
     }
 
+    // The host has the address of the network.
+    Server(const Server &) = delete;
+    Server &operator=(const Server &) = delete;
+
     // Puts in what has arrived since the last tick, and lets the rooms work.
     void tick(int number, bool with_deadline)
     {
