@@ -27,10 +27,11 @@
 // libraries fit together. A new program and an old library do, too, unless it sets an option
 // that the library does not know, which is INVALID_ARGUMENT.
 //
-// Threads. The library has no threads, and no state outside of its handles but three: the
-// allocator, the route of log lines, which is the thread's, and a number for each host, for the
-// keys of its rooms. What each function allows is said there. Without std, one task at a time
-// may use the library.
+// Threads. A function that takes a host may be called by any thread, by one at a time; a call
+// during another one is refused with IN_USE. Each other function says which threads may call it.
+// The library has no threads, and three things outside of its handles: the allocator, the route
+// of log lines, which is the thread's, and a number for each host, for the keys of its rooms.
+// Without std, one task at a time may use the library.
 
 #ifndef STATEROOM_H
 #define STATEROOM_H

@@ -27,10 +27,11 @@
 // libraries fit together. A new program and an old library do, too, unless it sets an option
 // that the library does not know, which is INVALID_ARGUMENT.
 //
-// Threads. The library has no threads, and no state outside of its handles but three: the
-// allocator, the route of log lines, which is the thread's, and a number for each host, for the
-// keys of its rooms. What each function allows is said there. Without std, one task at a time
-// may use the library.
+// Threads. A function that takes a host may be called by any thread, by one at a time; a call
+// during another one is refused with IN_USE. Each other function says which threads may call it.
+// The library has no threads, and three things outside of its handles: the allocator, the route
+// of log lines, which is the thread's, and a number for each host, for the keys of its rooms.
+// Without std, one task at a time may use the library.
 
 #ifndef STATEROOM_H
 #define STATEROOM_H
@@ -326,8 +327,8 @@ typedef struct stateroom_heap_estimate {
     size_t with_one_room;
 } stateroom_heap_estimate;
 
-// Compiles a module and checks it: whoever only wants to know whether a module is a room loads
-// and frees it. `wasm` is read during the call. `options` may be NULL.
+// Compiles a module, and checks that it is a room; to check one, load and free it. `wasm` is
+// read during the call. `options` may be NULL.
 //
 // The caller owns `*module` and frees it with stateroom_module_free; on failure it is NULL.
 //
@@ -361,8 +362,8 @@ stateroom_status stateroom_module_get_limits(const stateroom_module *module,
                                              stateroom_limits *limits,
                                              stateroom_buffer *error);
 
-// Estimates the heap for loading a module and opening a room, from its bytes. It allocates
-// nothing and fails for no module: where memory is short, refuse one whose estimate does not
+// Estimates the heap for loading a module and opening a room, from its bytes, which may be
+// anything. It allocates nothing. Where memory is short, refuse a module whose estimate does not
 // fit. `limits` may be NULL for the default ones. The caller has set `estimate->size`.
 //
 // Any thread. Errors: INVALID_ARGUMENT.
@@ -650,8 +651,7 @@ typedef struct stateroom_host_options {
 //
 // The caller owns `*host` and frees it with stateroom_host_free; on failure it is NULL.
 //
-// Any thread. A host may be used by any thread, but by one at a time; a call during a call of
-// another thread is refused with IN_USE. Hosts are independent of each other.
+// Any thread. Hosts are independent of each other.
 //
 // Errors: INVALID_ARGUMENT, UNSUPPORTED.
 stateroom_status stateroom_host_new(const stateroom_host_options *options,

@@ -94,8 +94,7 @@ pub struct stateroom_host_options {
 ///
 /// The caller owns `*host` and frees it with stateroom_host_free; on failure it is NULL.
 ///
-/// Any thread. A host may be used by any thread, but by one at a time; a call during a call of
-/// another thread is refused with IN_USE. Hosts are independent of each other.
+/// Any thread. Hosts are independent of each other.
 ///
 /// Errors: INVALID_ARGUMENT, UNSUPPORTED.
 #[unsafe(no_mangle)]

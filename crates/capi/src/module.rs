@@ -103,8 +103,8 @@ pub struct stateroom_heap_estimate {
     pub with_one_room: usize,
 }
 
-/// Compiles a module and checks it: whoever only wants to know whether a module is a room loads
-/// and frees it. `wasm` is read during the call. `options` may be NULL.
+/// Compiles a module, and checks that it is a room; to check one, load and free it. `wasm` is
+/// read during the call. `options` may be NULL.
 ///
 /// The caller owns `*module` and frees it with stateroom_module_free; on failure it is NULL.
 ///
@@ -193,8 +193,8 @@ pub unsafe extern "C" fn stateroom_module_get_limits(
     })
 }
 
-/// Estimates the heap for loading a module and opening a room, from its bytes. It allocates
-/// nothing and fails for no module: where memory is short, refuse one whose estimate does not
+/// Estimates the heap for loading a module and opening a room, from its bytes, which may be
+/// anything. It allocates nothing. Where memory is short, refuse a module whose estimate does not
 /// fit. `limits` may be NULL for the default ones. The caller has set `estimate->size`.
 ///
 /// Any thread. Errors: INVALID_ARGUMENT.

@@ -40,16 +40,7 @@ impl Caller {
 
     /// Does what the function is for, and reports how that went. A panic ends here.
     pub(crate) fn run(&self, f: impl FnOnce(&Self) -> Result<(), Failure>) -> stateroom_status {
-        match catch(|| f(self)) {
-            Ok(()) => {
-                self.set_message(None);
-                stateroom_status::Ok
-            }
-            Err(failure) => {
-                self.set_message(Some(&failure));
-                failure.status()
-            }
-        }
+        self.report(catch(|| f(self)))
     }
 
     /// Bytes to read. The pointer may be null if there are none.
@@ -284,15 +275,17 @@ impl Caller {
         Ok(size)
     }
 
-    fn set_message(&self, failure: Option<&Failure>) {
-        let text: &dyn fmt::Display = match failure {
-            Some(failure) => failure,
-            None => &"",
+    /// Not generic, so that it is in the library once.
+    fn report(&self, result: Result<(), Failure>) -> stateroom_status {
+        let (status, message): (_, &dyn fmt::Display) = match &result {
+            Ok(()) => (stateroom_status::Ok, &""),
+            Err(failure) => (failure.status(), failure),
         };
         if !self.error.is_null() {
-            // Whoever passes a buffer that is none cannot be told so.
-            let _ = self.write_text("error", self.error, text);
+            // A program whose buffer is none cannot be told so.
+            let _ = self.write_text("error", self.error, message);
         }
+        status
     }
 }
 
