@@ -213,7 +213,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (benchmark && with.worst_fuel > without.worst_fuel + fuel_per_tick / 10) {
-        std::fprintf(stderr, "the room that spins makes the worst tick more than a tenth longer\n");
+        std::fprintf(stderr, "the room that spins makes the worst tick longer by more than a tenth of the budget\n");
         return 1;
     }
     return 0;
