@@ -47,3 +47,11 @@ cargo_for() {
     return 1
   fi
 }
+
+# The same for targets with an operating system: with the whole standard library.
+cargo_with_std_for() {
+  local target=$1 command=$2 std=()
+  shift 2
+  has_target "$target" || std=(-Zbuild-std=std,panic_unwind)
+  cargo_for "$target" "$command" "${std[@]}" "$@"
+}

@@ -54,6 +54,9 @@ step_lint() {
     cargo clippy -q -p stateroom-wasmi-service --no-default-features --features "$features" -- -D warnings
   done
   cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings
+  for features in "" log std,trim; do
+    cargo clippy -q -p stateroom-wasmi-capi --lib --no-default-features --features "$features" -- -D warnings
+  done
   cargo clippy -q --workspace --all-targets --all-features -- -D warnings
 }
 
@@ -232,4 +235,121 @@ step_firmware() {
     --manifest-path examples/firmware/Cargo.toml
   examples/firmware/check.py "$board" --build unchecked --programs "$programs" --replay "$replay"
   .ci/firmware/talk "$board" "$programs/$board" "$tool"
+}
+
+# The C interface: a program in C11 and C++17 with both libraries, the README's program, one without the
+# standard library, all under valgrind; and the libraries for other targets.
+step_capi() {
+  local target program lib=$CARGO_TARGET_DIR/capi out=$cache/capi room=examples/rooms/wasm/echo-c.wasm
+  local c=(cc -std=c11) cpp=(c++ -std=c++17 -x c++) smoke=(crates/capi/tests/c/smoke.c -x none)
+  local flags=(-O1 -Wall -Wextra -pedantic -Werror -Icrates/capi/include) libs=(-lpthread -ldl -lm -lgcc_s)
+  local build=(-p stateroom-wasmi-capi --profile capi --crate-type)
+  need cc c++ valgrind
+  mkdir -p "$out"
+  cargo test -p stateroom-wasmi-capi
+  # The interpreter, as this profile optimises it.
+  cargo test --profile capi --features simd --test it -- long_loops_use_no_host_stack stack::
+
+  cargo rustc "${build[@]}" staticlib,cdylib
+  "${c[@]}" "${flags[@]}" "${smoke[@]}" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/c"
+  "${cpp[@]}" "${flags[@]}" "${smoke[@]}" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/cpp"
+  "${c[@]}" "${flags[@]}" "${smoke[@]}" -L"$lib" -lstateroom_wasmi -Wl,-rpath,"$lib" -o "$out/c-dynamic"
+  awk '/^```c$/ { code = 1; next } /^```$/ { code = 0 } code' crates/capi/README.md >"$out/readme.c"
+  "${c[@]}" "${flags[@]}" "$out/readme.c" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/readme"
+
+  # For this machine the profile must say that nothing unwinds; for bare metal the target does.
+  CARGO_PROFILE_CAPI_PANIC=abort CARGO_TARGET_DIR=$cache/capi-no-std \
+    cargo rustc "${build[@]}" staticlib --no-default-features --features wasi,snapshot
+  "${c[@]}" "${flags[@]}" -DWITHOUT_STD "${smoke[@]}" "$cache/capi-no-std/capi/libstateroom_wasmi.a" -o "$out/no-std"
+
+  for program in c cpp c-dynamic readme no-std; do
+    valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all \
+      "$out/$program" $room
+  done
+
+  for target in aarch64-apple-ios aarch64-apple-ios-sim x86_64-pc-windows-gnu; do
+    cargo_with_std_for "$target" rustc "${build[@]}" staticlib
+  done
+  cargo_for thumbv7em-none-eabihf rustc "${build[@]}" staticlib --no-default-features --features wasi
+}
+
+# Programs that embed the C interface: built and run by the commands of their READMEs against what
+# install.sh has installed; under valgrind, but for C#, since valgrind reports errors in Mono itself.
+step_embedding() {
+  local folder=$cache/embedding example
+  need cc c++ clang++ cmake pkg-config mcs mono valgrind
+  rm -rf "$folder"
+  mkdir -p "$folder/rooms"
+  crates/capi/install.sh "$folder/installed"
+  # What is installed may be moved.
+  mv "$folder/installed" "$folder/prefix"
+  export PREFIX=$folder/prefix
+  cp -r examples/{c,cpp-tick,csharp} "$folder"
+  cp -r examples/rooms/wasm "$folder/rooms"
+
+  for example in c csharp; do
+    (cd "$folder/$example" && bash -euo pipefail -c "$(block sh)" | diff <(block text) -)
+  done
+  (cd "$folder/cpp-tick" && bash -euo pipefail -c "$(block sh)")
+  memcheck "$folder/c/room" "$folder/rooms/wasm/counter-c.wasm"
+  memcheck "$folder/cpp-tick/build/tick_server" "$folder/rooms/wasm" 5 --benchmark
+  test_cpp_wrapper "$folder"
+  test_c_firmware "$folder"
+  # The Swift package can only be read here.
+  sh -n crates/capi/swift/build-xcframework.sh
+  cp crates/capi/swift/module.modulemap "$PREFIX/include"
+  echo '@import CStateroom; stateroom_room room;' |
+    clang -x objective-c -fmodules -fmodules-cache-path="$folder/modules" -I "$PREFIX/include" -fsyntax-only -
+}
+
+# The code of a language in a Markdown file: block LANGUAGE [FILE].
+block() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/{/^\`\`\`/!p}" "${2-README.md}"; }
+
+# Runs a program under valgrind: no error, and nothing that is not freed.
+memcheck() {
+  valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all \
+    "$@" >"$cache/memcheck.txt"
+}
+
+# stateroom.hpp in the dialects of C++ that it is for, also without exceptions; linked statically.
+test_cpp_wrapper() {
+  local compiler dialect program=$1/wrapper warnings=(-Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+  for compiler in g++ clang++; do
+    for dialect in c++17 c++20; do
+      "$compiler" -std=$dialect -fno-exceptions -fno-rtti "${warnings[@]}" -I "$PREFIX/include" -fsyntax-only \
+        crates/capi/tests/wrapper.cpp
+      block cpp docs/embedding-c.md |
+        "$compiler" -std=$dialect -Wall -Wextra -Werror -Wno-unused-parameter -I "$PREFIX/include" -fsyntax-only -x c++ -
+    done
+  done
+  c++ -std=c++17 crates/capi/tests/wrapper.cpp -I "$PREFIX/include" "$PREFIX/lib/libstateroom_wasmi.a" \
+    -lpthread -ldl -lm -o "$program"
+  memcheck "$program" examples/rooms/wasm
+}
+
+# The firmware in C prints what it prints on the desktop, and ends by its own means when its heap is
+# too small.
+test_c_firmware() {
+  local library target=thumbv8m.main-none-eabihf qemu
+  need clang ld.lld qemu-system-arm
+  qemu=(timeout 120 qemu-system-arm -M mps2-an505 -nographic -monitor none -serial none
+    -semihosting-config "enable=on,target=native")
+  cargo_for $target rustc -p stateroom-wasmi-capi --profile capi --config 'profile.capi.opt-level="z"' \
+    --no-default-features --crate-type staticlib
+  library=$(dir_for $target)/$target/capi/libstateroom_wasmi.a
+  (cd examples/c-firmware && cc -std=c11 -Wall -Wextra -Werror desktop.c play.c modules.S -I "$PREFIX/include" \
+    "$PREFIX/lib/libstateroom_wasmi.a" -lpthread -ldl -lm -o "$1/desktop")
+  memcheck "$1/desktop"
+  examples/c-firmware/build.sh "$library" "$1/firmware.elf" -Werror
+  size "$1/firmware.elf"
+  "${qemu[@]}" -kernel "$1/firmware.elf" </dev/null >"$1/board.txt" 2>&1
+  grep '^heap: ' "$1/board.txt"
+  diff "$cache/memcheck.txt" <(grep -v '^heap: ' "$1/board.txt")
+
+  examples/c-firmware/build.sh "$library" "$1/firmware.elf" -Wl,--defsym=HEAP_BYTES=12K
+  if "${qemu[@]}" -kernel "$1/firmware.elf" </dev/null >"$1/board.txt" 2>&1; then
+    echo "12 KB of heap cannot be enough"
+    return 1
+  fi
+  grep 'memory allocation of .* failed' "$1/board.txt"
 }
