@@ -3,8 +3,8 @@
 use crate::support::{ENV, SAY, guest_0_2, guest_0_4, limits, module, module_with, speaker};
 use Out::{Cancel, Joined, Left, Said, Set};
 use stateroom_wasmi_host::{
-    Backoff, ClientId, Event, EventError, Fault, FaultCause, FaultPolicy, Instant, Limits, Module,
-    Output, Room, RoomOptions,
+    Backoff, ClientId, Event, EventError, Fault, FaultCause, FaultPolicy, Instant, Module, Output,
+    Room, RoomOptions,
 };
 use std::time::Duration;
 
@@ -357,7 +357,7 @@ fn an_interrupted_event_has_failed() {
 fn rollback_requests_nothing() {
     let options = stateroom_wasmi_host::LoadOptions::new().snapshots(true);
     let wasm = crate::support::assemble(&reporter());
-    let module = Module::load_with(&wasm, &Limits::new(), options).unwrap();
+    let module = Module::load_with(&wasm, &limits(|_| ()), options).unwrap();
     let mut room = open_with(&module, FaultPolicy::Rollback);
     handle(&mut room, Event::Connect(ClientId(1)));
     assert_eq!(set_timer(&mut room, 5), [Set(ms(5)), Said(7)]);
