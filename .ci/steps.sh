@@ -244,6 +244,8 @@ step_capi() {
   local c=(cc -std=c11) cpp=(c++ -std=c++17 -x c++) smoke=(crates/capi/tests/c/smoke.c -x none)
   local flags=(-O1 -Wall -Wextra -pedantic -Werror -Icrates/capi/include) libs=(-lpthread -ldl -lm -lgcc_s)
   local build=(-p stateroom-wasmi-capi --profile capi --crate-type)
+  local build_no_std=(-p stateroom-wasmi-capi --profile capi-no-std --crate-type staticlib
+    --no-default-features --features wasi)
   need cc c++ valgrind
   mkdir -p "$out"
   cargo test -p stateroom-wasmi-capi
@@ -257,10 +259,9 @@ step_capi() {
   awk '/^```c$/ { code = 1; next } /^```$/ { code = 0 } code' crates/capi/README.md >"$out/readme.c"
   "${c[@]}" "${flags[@]}" "$out/readme.c" "$lib/libstateroom_wasmi.a" "${libs[@]}" -o "$out/readme"
 
-  # For this machine the profile must say that nothing unwinds; for bare metal the target does.
-  CARGO_PROFILE_CAPI_PANIC=abort CARGO_TARGET_DIR=$cache/capi-no-std \
-    cargo rustc "${build[@]}" staticlib --no-default-features --features wasi,snapshot
-  "${c[@]}" "${flags[@]}" -DWITHOUT_STD "${smoke[@]}" "$cache/capi-no-std/capi/libstateroom_wasmi.a" -o "$out/no-std"
+  # Without the standard library, on this machine.
+  cargo rustc "${build_no_std[@]}"
+  "${c[@]}" "${flags[@]}" -DWITHOUT_STD "${smoke[@]}" "$lib-no-std/libstateroom_wasmi.a" -o "$out/no-std"
 
   for program in c cpp c-dynamic readme no-std; do
     valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all \
@@ -270,7 +271,7 @@ step_capi() {
   for target in aarch64-apple-ios aarch64-apple-ios-sim x86_64-pc-windows-gnu; do
     cargo_with_std_for "$target" rustc "${build[@]}" staticlib
   done
-  cargo_for thumbv7em-none-eabihf rustc "${build[@]}" staticlib --no-default-features --features wasi
+  cargo_for thumbv7em-none-eabihf rustc "${build_no_std[@]}"
 }
 
 # Programs that embed the C interface: built and run by the commands of their READMEs against what
