@@ -258,39 +258,32 @@ impl<R: Rooms> Worker<R> {
     ) -> Result<(), End> {
         let mut buffer = self.buffer.borrow_mut();
         let unread = rooms.clients().get(key).ok_or(End::Lost)?.take_unread();
-        let mut input = &unread[..];
-        if self.pass_on(rooms, key, &mut input, now)? {
-            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
-            connection.stop_reading(input, now);
-            return Ok(());
-        }
-        // The beginning of a frame's header, at the front of the buffer.
-        let mut kept = input.len();
-        buffer[..kept].copy_from_slice(input);
+        let mut filled = unread.len();
+        buffer[..filled].copy_from_slice(&unread);
         let mut total = 0;
         loop {
-            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
-            let Some(read) = connection.fill(cx, &mut buffer[kept..], now)? else {
-                connection.keep_unread(&buffer[..kept]);
-                return Ok(());
-            };
-            let filled = kept + read;
             let mut input = &buffer[..filled];
-            total += read;
-            if self.pass_on(rooms, key, &mut input, now)? {
-                let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+            let is_held = self.pass_on(rooms, key, &mut input, now)?;
+            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+            if is_held {
                 connection.stop_reading(input, now);
                 return Ok(());
             }
-            kept = input.len();
+            // The beginning of a frame's header.
+            let kept = input.len();
             buffer.copy_within(filled - kept..filled, 0);
             if total >= READ_BYTES {
-                let connection = rooms.clients().get(key).ok_or(End::Lost)?;
                 connection.keep_unread(&buffer[..kept]);
                 // The others have their turn first.
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
+            let Some(read) = connection.fill(cx, &mut buffer[kept..], now)? else {
+                connection.keep_unread(&buffer[..kept]);
+                return Ok(());
+            };
+            filled = kept + read;
+            total += read;
         }
     }
 
