@@ -8,7 +8,7 @@ use crate::{
         Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
-        inbox_queue::{InboxQueue, events_handled},
+        inbox_queue::InboxQueue,
         worker::Worker,
     },
     ws::connection::ConnectionKey,
@@ -17,7 +17,8 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
-    MessagePayload, Module, OpenError, RoomKey, WithSources, driver::tokio::TokioClock,
+    MessagePayload, Module, OpenError, RoomKey, UnknownRoom, WithSources,
+    driver::tokio::TokioClock,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -39,8 +40,8 @@ pub(super) struct HostedRooms {
     idle: BTreeSet<(Instant, RoomKey)>,
     /// New rooms, by the time to trim their memory. In order, since the delay is constant.
     untrimmed: VecDeque<(Instant, RoomKey)>,
-    /// Only rooms with events in their inbox or waiting for it have an entry.
-    queues: HashMap<RoomKey, InboxQueue>,
+    /// Rooms whose `is_busy` is set.
+    busy: Vec<RoomKey>,
     failed: FailedRooms,
     /// Set at shutdown: when to stop even if rooms still have work.
     stop_at: Option<Instant>,
@@ -67,6 +68,9 @@ struct OpenRoom {
     /// Returned when the room is closed.
     _permit: OwnedSemaphorePermit,
     idle_until: Option<Instant>,
+    inbox: InboxQueue,
+    /// Whether events may be in its inbox, or wait for it.
+    is_busy: bool,
 }
 
 /// When the rooms have their next turn.
@@ -131,7 +135,7 @@ impl HostedRooms {
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
-            queues: HashMap::new(),
+            busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
             log: RoomsLog {
@@ -152,7 +156,7 @@ impl HostedRooms {
         self.close_idle();
         self.trim();
         self.reap_closed();
-        self.update_queues();
+        self.update_inboxes();
         let flush_until = self.host.clock().at(until + TURN);
         let has_flushed = self.host.transport_mut().flush(flush_until);
         let wake_at = self.host.poll_timeout();
@@ -188,6 +192,8 @@ impl HostedRooms {
             OpenRoom {
                 _permit: permit,
                 idle_until: None,
+                inbox: InboxQueue::default(),
+                is_busy: false,
             },
         );
         self.untrimmed
@@ -228,9 +234,10 @@ impl HostedRooms {
             older.close(1008, REPLACED, true);
             self.disconnect(room, client);
         }
-        self.with_queue(room, |queue, host| {
-            queue.event(host, room, Event::Connect(client))
-        })?;
+        self.with_inbox(room, |inbox, host| {
+            inbox.event(host, room, Event::Connect(client))
+        })
+        .map_err(EventError::from)??;
         let clients = self.host.transport_mut();
         clients.join(room, client, connection);
         if let Some(connection) = clients.get(connection) {
@@ -246,17 +253,15 @@ impl HostedRooms {
             .host
             .room(room)
             .map_or(0, |room| room.stats().waiting_events);
-        let has_disconnects = self
-            .queues
-            .get(&room)
-            .is_some_and(InboxQueue::has_disconnects);
-        has_disconnects || waiting + 2 > limit
+        let room = self.rooms.get(&room);
+        room.is_some_and(|room| room.inbox.has_disconnects()) || waiting + 2 > limit
     }
 
     /// Gives a room the disconnect of a client that was removed from the transport.
     fn disconnect(&mut self, room: RoomKey, client: ClientId) {
         self.host.transport_mut().note_leaving(room, client);
-        self.with_queue(room, |queue, host| queue.disconnect(host, room, client));
+        // Fails if the room was closed.
+        let _ = self.with_inbox(room, |inbox, host| inbox.disconnect(host, room, client));
     }
 
     /// Starts a room's idle timeout if it has no clients, and else cancels it.
@@ -274,23 +279,28 @@ impl HostedRooms {
         }
     }
 
-    fn with_queue<T>(
+    /// Calls `f` with a room's inbox, which is brought up to date after the next turn.
+    fn with_inbox<T>(
         &mut self,
-        room: RoomKey,
+        key: RoomKey,
         f: impl FnOnce(&mut InboxQueue, &mut Host<TokioClock, Clients>) -> T,
-    ) -> T {
-        let host = &mut self.host;
-        // Without an entry, all events that the room accepted are over.
-        let queue = self
-            .queues
-            .entry(room)
-            .or_insert_with(|| InboxQueue::new(events_handled(host, room)));
-        f(queue, host)
+    ) -> Result<T, UnknownRoom> {
+        let room = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        if !room.is_busy {
+            room.is_busy = true;
+            self.busy.push(key);
+        }
+        Ok(f(&mut room.inbox, &mut self.host))
     }
 
-    fn update_queues(&mut self) {
-        let host = &mut self.host;
-        self.queues.retain(|room, queue| queue.update(host, *room));
+    fn update_inboxes(&mut self) {
+        let Self { host, rooms, .. } = self;
+        self.busy.retain(|key| {
+            rooms.get_mut(key).is_some_and(|room| {
+                room.is_busy = room.inbox.update(host, *key);
+                room.is_busy
+            })
+        });
     }
 
     /// Closes rooms whose idle timeout has passed.
@@ -356,7 +366,6 @@ impl HostedRooms {
             self.host
                 .transport_mut()
                 .close_room(room.key, code, &reason);
-            self.queues.remove(&room.key);
             if let Some(until) = self
                 .rooms
                 .remove(&room.key)
@@ -412,10 +421,11 @@ impl Rooms for HostedRooms {
             return Ok(());
         }
         let event = Event::Message(client, payload);
-        let is_taken = self.with_queue(room, |queue, host| {
-            queue.message(host, room, connection, event)
-        });
-        is_taken.then_some(()).ok_or(Busy)
+        self.with_inbox(room, |inbox, host| {
+            inbox.message(host, room, connection, event)
+        })
+        // The connections of a room that was closed are about to be, too.
+        .unwrap_or(Ok(()))
     }
 
     fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
