@@ -9,11 +9,11 @@ use crate::{
         clients::{ClientLimits, Clients},
         handover::Listing,
         inbox_queue::InboxQueue,
-        worker::Worker,
+        worker::{Worker, poll_timer},
     },
     ws::connection::ConnectionKey,
 };
-use core::time::Duration;
+use core::{future::poll_fn, pin::pin, time::Duration};
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
@@ -76,7 +76,7 @@ struct OpenRoom {
 /// When the rooms have their next turn.
 enum Next {
     Now,
-    At(Option<Instant>),
+    At(time::Instant),
     /// They have stopped.
     Never,
 }
@@ -94,13 +94,15 @@ const TRIM_DELAY: Duration = Duration::from_secs(2);
 
 /// Gives the rooms their turns until they have stopped.
 pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) {
+    let mut timer = pin!(time::sleep(TURN));
     loop {
         match worker.with(HostedRooms::turn) {
             Next::Now => yield_now().await,
-            Next::At(at) => {
-                let at = at.map(|at| worker.with(|rooms| rooms.host.clock().at(at)));
-                worker.wait(at).await;
-            }
+            Next::At(deadline) => tokio::select! {
+                biased;
+                () = worker.wait() => {}
+                () = poll_fn(|cx| poll_timer(timer.as_mut(), deadline, cx)) => {}
+            },
             Next::Never => return,
         }
     }
@@ -149,18 +151,17 @@ impl HostedRooms {
     fn turn(&mut self) -> Next {
         let until = self.host.clock().now() + TURN;
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
+        let now = self.host.clock().now();
         for (room, client) in self.host.transport_mut().take_too_slow() {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
         }
-        self.close_idle();
-        self.trim();
+        self.close_idle(now);
+        self.trim(now);
         self.reap_closed();
         self.update_inboxes();
-        let flush_until = self.host.clock().at(until + TURN);
-        let has_flushed = self.host.transport_mut().flush(flush_until);
+        let has_flushed = self.host.transport_mut().flush(TURN);
         let wake_at = self.host.poll_timeout();
-        let now = self.host.clock().now();
         let has_work = !has_flushed || wake_at.is_some_and(|at| at <= now);
         match self.stop_at {
             Some(stop_at) if !has_work || now >= stop_at => {
@@ -171,12 +172,9 @@ impl HostedRooms {
             stop_at => {
                 let idle = self.idle.first().map(|(at, _)| *at);
                 let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
-                Next::At(
-                    [wake_at, idle, untrimmed, stop_at]
-                        .into_iter()
-                        .flatten()
-                        .min(),
-                )
+                let deadlines = [wake_at, idle, untrimmed, stop_at].into_iter().flatten();
+                let deadline = deadlines.min().unwrap_or(Instant::MAX);
+                Next::At(self.host.clock().at(deadline))
             }
         }
     }
@@ -304,10 +302,9 @@ impl HostedRooms {
     }
 
     /// Closes rooms whose idle timeout has passed.
-    fn close_idle(&mut self) {
+    fn close_idle(&mut self, now: Instant) {
         /// Shortest time between two checks of a room that is kept for its timer.
         const MIN_RECHECK: Duration = Duration::from_millis(100);
-        let now = self.host.clock().now();
         while let Some((_, key)) = self
             .idle
             .first()
@@ -333,8 +330,7 @@ impl HostedRooms {
     }
 
     /// Returns a room's unused memory to the operating system; one room per turn.
-    fn trim(&mut self) {
-        let now = self.host.clock().now();
+    fn trim(&mut self, now: Instant) {
         if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
             self.untrimmed.pop_front();
             // Fails if the room has ended.
