@@ -21,7 +21,7 @@ use std::{io, num::NonZeroU32, rc::Rc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// Time between two attempts to open the link.
@@ -75,7 +75,7 @@ pub(crate) async fn run(worker: Rc<Worker<BoardRooms>>, address: BoardAddress) {
 /// Waits, while the link is down, until the rooms are stopped.
 async fn run_disconnected(worker: &Worker<BoardRooms>) {
     while !worker.with(|rooms| rooms.is_stopping()) {
-        worker.wait(None).await;
+        worker.wait().await;
     }
 }
 
@@ -131,7 +131,7 @@ impl Session<'_> {
         let (has_flushed, join_deadline) = self.worker.with(|rooms| {
             let now = Instant::now();
             rooms.send_backlog(&mut self.bridge);
-            (rooms.flush(now + TURN), rooms.handle_timeout(now))
+            (rooms.flush(TURN), rooms.handle_timeout(now))
         });
         let link_deadline = self.clock.at(self.bridge.poll_timeout());
         let deadline = join_deadline.map_or(link_deadline, |at| at.min(link_deadline));
@@ -145,7 +145,8 @@ impl Session<'_> {
                 let written = written.map_err(LinkError::Broken)?;
                 self.bridge.sent(written, self.clock.now());
             }
-            () = self.worker.wait(Some(deadline)), if !has_work => {}
+            () = self.worker.wait(), if !has_work => {}
+            () = sleep_until(deadline), if !has_work => {}
             () = core::future::ready(()), if has_work => {}
         }
         self.bridge.handle_timeout(self.clock.now())?;

@@ -14,7 +14,7 @@ use crate::{
     },
     ws::connection::ConnectionKey,
 };
-use core::fmt;
+use core::{fmt, time::Duration};
 use stateroom_wasmi_host::{
     ClientId, Escaped, MessagePayload, OutputMessage, OwnedEvent, RoomKey, Transport,
 };
@@ -184,9 +184,9 @@ impl BoardRooms {
         }
     }
 
-    /// Sends what is queued for clients; returns whether all of it was tried.
-    pub(super) fn flush(&mut self, until: Instant) -> bool {
-        self.clients.flush(until)
+    /// Sends what is queued for clients, for no longer than `budget`; returns whether all of it was tried.
+    pub(super) fn flush(&mut self, budget: Duration) -> bool {
+        self.clients.flush(budget)
     }
 
     /// Closes clients whose joins the board does not answer; returns when to call it again.

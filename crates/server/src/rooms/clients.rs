@@ -11,7 +11,7 @@ use crate::{
         send_queue::{QueueFull, QueuedBytes, SendQueue, SharedFrame},
     },
 };
-use core::convert::Infallible;
+use core::{convert::Infallible, time::Duration};
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 use stateroom_wasmi_host::{
@@ -243,21 +243,25 @@ impl Clients {
         core::mem::take(&mut self.too_slow)
     }
 
-    /// Sends what is new in the queues, until this time; returns whether all of it was tried. What a
-    /// client does not take at once, its own task sends later.
-    pub(crate) fn flush(&mut self, until: Instant) -> bool {
+    /// Sends what is new in the queues, for no longer than `budget`; returns whether all of it was tried.
+    /// What a client does not take at once, its own task sends later.
+    pub(crate) fn flush(&mut self, budget: Duration) -> bool {
         let mut now = Instant::now();
+        let until = now + budget;
         while let Some(key) = self.dirty.pop_front() {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.is_dirty = false;
                 connection.flush(now);
-                now = Instant::now();
             }
-            if now >= until {
+            if self.dirty.is_empty() {
                 break;
             }
+            now = Instant::now();
+            if now >= until {
+                return false;
+            }
         }
-        self.dirty.is_empty()
+        true
     }
 
     /// Disconnects the clients with the fullest queues until all queues together are within their limit.

@@ -8,16 +8,17 @@ use crate::{
         Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
-        inbox_queue::{InboxQueue, events_handled},
-        worker::Worker,
+        inbox_queue::InboxQueue,
+        worker::{Worker, poll_timer},
     },
     ws::connection::ConnectionKey,
 };
-use core::time::Duration;
+use core::{future::poll_fn, pin::pin, time::Duration};
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
-    MessagePayload, Module, OpenError, RoomKey, WithSources, driver::tokio::TokioClock,
+    MessagePayload, Module, OpenError, RoomKey, UnknownRoom, WithSources,
+    driver::tokio::TokioClock,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -39,8 +40,8 @@ pub(super) struct HostedRooms {
     idle: BTreeSet<(Instant, RoomKey)>,
     /// New rooms, by the time to trim their memory. In order, since the delay is constant.
     untrimmed: VecDeque<(Instant, RoomKey)>,
-    /// Only rooms with events in their inbox or waiting for it have an entry.
-    queues: HashMap<RoomKey, InboxQueue>,
+    /// Rooms whose `is_busy` is set.
+    busy: Vec<RoomKey>,
     failed: FailedRooms,
     /// Set at shutdown: when to stop even if rooms still have work.
     stop_at: Option<Instant>,
@@ -67,12 +68,15 @@ struct OpenRoom {
     /// Returned when the room is closed.
     _permit: OwnedSemaphorePermit,
     idle_until: Option<Instant>,
+    inbox: InboxQueue,
+    /// Whether events may be in its inbox, or wait for it.
+    is_busy: bool,
 }
 
 /// When the rooms have their next turn.
 enum Next {
     Now,
-    At(Option<Instant>),
+    At(time::Instant),
     /// They have stopped.
     Never,
 }
@@ -90,13 +94,15 @@ const TRIM_DELAY: Duration = Duration::from_secs(2);
 
 /// Gives the rooms their turns until they have stopped.
 pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) {
+    let mut timer = pin!(time::sleep(TURN));
     loop {
         match worker.with(HostedRooms::turn) {
             Next::Now => yield_now().await,
-            Next::At(at) => {
-                let at = at.map(|at| worker.with(|rooms| rooms.host.clock().at(at)));
-                worker.wait(at).await;
-            }
+            Next::At(deadline) => tokio::select! {
+                biased;
+                () = worker.wait() => {}
+                () = poll_fn(|cx| poll_timer(timer.as_mut(), deadline, cx)) => {}
+            },
             Next::Never => return,
         }
     }
@@ -131,7 +137,7 @@ impl HostedRooms {
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
-            queues: HashMap::new(),
+            busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
             log: RoomsLog {
@@ -145,18 +151,17 @@ impl HostedRooms {
     fn turn(&mut self) -> Next {
         let until = self.host.clock().now() + TURN;
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
+        let now = self.host.clock().now();
         for (room, client) in self.host.transport_mut().take_too_slow() {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
         }
-        self.close_idle();
-        self.trim();
+        self.close_idle(now);
+        self.trim(now);
         self.reap_closed();
-        self.update_queues();
-        let flush_until = self.host.clock().at(until + TURN);
-        let has_flushed = self.host.transport_mut().flush(flush_until);
+        self.update_inboxes();
+        let has_flushed = self.host.transport_mut().flush(TURN);
         let wake_at = self.host.poll_timeout();
-        let now = self.host.clock().now();
         let has_work = !has_flushed || wake_at.is_some_and(|at| at <= now);
         match self.stop_at {
             Some(stop_at) if !has_work || now >= stop_at => {
@@ -167,12 +172,9 @@ impl HostedRooms {
             stop_at => {
                 let idle = self.idle.first().map(|(at, _)| *at);
                 let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
-                Next::At(
-                    [wake_at, idle, untrimmed, stop_at]
-                        .into_iter()
-                        .flatten()
-                        .min(),
-                )
+                let deadlines = [wake_at, idle, untrimmed, stop_at].into_iter().flatten();
+                let deadline = deadlines.min().unwrap_or(Instant::MAX);
+                Next::At(self.host.clock().at(deadline))
             }
         }
     }
@@ -188,6 +190,8 @@ impl HostedRooms {
             OpenRoom {
                 _permit: permit,
                 idle_until: None,
+                inbox: InboxQueue::default(),
+                is_busy: false,
             },
         );
         self.untrimmed
@@ -228,9 +232,10 @@ impl HostedRooms {
             older.close(1008, REPLACED, true);
             self.disconnect(room, client);
         }
-        self.with_queue(room, |queue, host| {
-            queue.event(host, room, Event::Connect(client))
-        })?;
+        self.with_inbox(room, |inbox, host| {
+            inbox.event(host, room, Event::Connect(client))
+        })
+        .map_err(EventError::from)??;
         let clients = self.host.transport_mut();
         clients.join(room, client, connection);
         if let Some(connection) = clients.get(connection) {
@@ -246,17 +251,15 @@ impl HostedRooms {
             .host
             .room(room)
             .map_or(0, |room| room.stats().waiting_events);
-        let has_disconnects = self
-            .queues
-            .get(&room)
-            .is_some_and(InboxQueue::has_disconnects);
-        has_disconnects || waiting + 2 > limit
+        let room = self.rooms.get(&room);
+        room.is_some_and(|room| room.inbox.has_disconnects()) || waiting + 2 > limit
     }
 
     /// Gives a room the disconnect of a client that was removed from the transport.
     fn disconnect(&mut self, room: RoomKey, client: ClientId) {
         self.host.transport_mut().note_leaving(room, client);
-        self.with_queue(room, |queue, host| queue.disconnect(host, room, client));
+        // Fails if the room was closed.
+        let _ = self.with_inbox(room, |inbox, host| inbox.disconnect(host, room, client));
     }
 
     /// Starts a room's idle timeout if it has no clients, and else cancels it.
@@ -274,30 +277,34 @@ impl HostedRooms {
         }
     }
 
-    fn with_queue<T>(
+    /// Calls `f` with a room's inbox, which is brought up to date after the next turn.
+    fn with_inbox<T>(
         &mut self,
-        room: RoomKey,
+        key: RoomKey,
         f: impl FnOnce(&mut InboxQueue, &mut Host<TokioClock, Clients>) -> T,
-    ) -> T {
-        let host = &mut self.host;
-        // Without an entry, all events that the room accepted are over.
-        let queue = self
-            .queues
-            .entry(room)
-            .or_insert_with(|| InboxQueue::new(events_handled(host, room)));
-        f(queue, host)
+    ) -> Result<T, UnknownRoom> {
+        let room = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        if !room.is_busy {
+            room.is_busy = true;
+            self.busy.push(key);
+        }
+        Ok(f(&mut room.inbox, &mut self.host))
     }
 
-    fn update_queues(&mut self) {
-        let host = &mut self.host;
-        self.queues.retain(|room, queue| queue.update(host, *room));
+    fn update_inboxes(&mut self) {
+        let Self { host, rooms, .. } = self;
+        self.busy.retain(|key| {
+            rooms.get_mut(key).is_some_and(|room| {
+                room.is_busy = room.inbox.update(host, *key);
+                room.is_busy
+            })
+        });
     }
 
     /// Closes rooms whose idle timeout has passed.
-    fn close_idle(&mut self) {
+    fn close_idle(&mut self, now: Instant) {
         /// Shortest time between two checks of a room that is kept for its timer.
         const MIN_RECHECK: Duration = Duration::from_millis(100);
-        let now = self.host.clock().now();
         while let Some((_, key)) = self
             .idle
             .first()
@@ -323,8 +330,7 @@ impl HostedRooms {
     }
 
     /// Returns a room's unused memory to the operating system; one room per turn.
-    fn trim(&mut self) {
-        let now = self.host.clock().now();
+    fn trim(&mut self, now: Instant) {
         if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
             self.untrimmed.pop_front();
             // Fails if the room has ended.
@@ -356,7 +362,6 @@ impl HostedRooms {
             self.host
                 .transport_mut()
                 .close_room(room.key, code, &reason);
-            self.queues.remove(&room.key);
             if let Some(until) = self
                 .rooms
                 .remove(&room.key)
@@ -412,10 +417,11 @@ impl Rooms for HostedRooms {
             return Ok(());
         }
         let event = Event::Message(client, payload);
-        let is_taken = self.with_queue(room, |queue, host| {
-            queue.message(host, room, connection, event)
-        });
-        is_taken.then_some(()).ok_or(Busy)
+        self.with_inbox(room, |inbox, host| {
+            inbox.message(host, room, connection, event)
+        })
+        // The connections of a room that was closed are about to be, too.
+        .unwrap_or(Ok(()))
     }
 
     fn leave(&mut self, (room, client): (RoomKey, ClientId)) {

@@ -1,7 +1,7 @@
 //! Flow control between the clients of a room and its inbox.
 
 use crate::{
-    rooms::{clients::Clients, wait_queue::WaitQueue},
+    rooms::{Busy, clients::Clients, wait_queue::WaitQueue},
     ws::connection::{ConnectionKey, message_cost},
 };
 use stateroom_wasmi_host::{ClientId, Clock, Event, EventError, Host, RoomKey};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 ///
 /// A message that finds the inbox full stays with its connection, which is not read from meanwhile. A
 /// disconnect that does stays here.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct InboxQueue {
     /// How many of the room's events were over when this was last brought up to date.
     events_handled: u64,
@@ -25,34 +25,24 @@ pub(super) struct InboxQueue {
 }
 
 impl InboxQueue {
-    /// A queue for a room of which all events are over.
-    pub(super) fn new(events_handled: u64) -> Self {
-        Self {
-            events_handled,
-            in_flight: VecDeque::new(),
-            disconnects: VecDeque::new(),
-            waiting: WaitQueue::default(),
-        }
-    }
-
     /// Whether a disconnect waits.
     pub(super) fn has_disconnects(&self) -> bool {
         !self.disconnects.is_empty()
     }
 
-    /// Enqueues a connection's message; returns false if it has to wait.
+    /// Enqueues a connection's message, unless it has to wait.
     pub(super) fn message<C: Clock>(
         &mut self,
         host: &mut Host<C, Clients>,
         room: RoomKey,
         connection: ConnectionKey,
         event: Event<'_>,
-    ) -> bool {
+    ) -> Result<(), Busy> {
         let first = self.waiting.first(host.transport_mut());
         let may_pass = first.is_none_or(|first| first == connection);
         if self.has_disconnects() || !may_pass {
             self.waiting.push(host.transport_mut(), connection);
-            return false;
+            return Err(Busy);
         }
         let cost = message_cost(event.payload_len());
         match host.enqueue(room, event) {
@@ -64,14 +54,14 @@ impl InboxQueue {
             }
             Err(EventError::InboxFull) => {
                 self.waiting.push(host.transport_mut(), connection);
-                return false;
+                return Err(Busy);
             }
             Err(error) => log::debug!("room {room} rejected a message: {error}"),
         }
         if first.is_some() {
             self.waiting.pop_first(host.transport_mut());
         }
-        true
+        Ok(())
     }
 
     /// Enqueues an event of the server's own.
@@ -114,13 +104,14 @@ impl InboxQueue {
     /// Takes note of the events that the room has handled, and whose outputs were sent; returns false if
     /// nothing is left.
     pub(super) fn update<C: Clock>(&mut self, host: &mut Host<C, Clients>, room: RoomKey) -> bool {
-        // The outputs of the last one may not all be sent yet.
-        let is_sending = host
-            .room(room)
-            .is_some_and(|room| room.peek_output().is_some());
-        let handled = events_handled(host, room)
-            .saturating_sub(u64::from(is_sending))
-            .saturating_sub(self.events_handled);
+        let handled = host.room(room).map_or(0, |room| {
+            // The outputs of the last one may not all be sent yet.
+            let is_sending = room.peek_output().is_some();
+            room.stats()
+                .events_handled
+                .saturating_sub(u64::from(is_sending))
+        });
+        let handled = handled.saturating_sub(self.events_handled);
         self.events_handled += handled;
         let handled = usize::try_from(handled).unwrap_or(usize::MAX);
         let handled = handled.min(self.in_flight.len());
@@ -135,10 +126,4 @@ impl InboxQueue {
         }
         !(self.in_flight.is_empty() && self.disconnects.is_empty() && self.waiting.is_empty())
     }
-}
-
-/// How many of a room's events are over.
-pub(super) fn events_handled<C: Clock>(host: &Host<C, Clients>, room: RoomKey) -> u64 {
-    host.room(room)
-        .map_or(0, |room| room.stats().events_handled)
 }

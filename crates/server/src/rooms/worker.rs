@@ -18,7 +18,7 @@ use crate::{
 use core::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,7 +29,7 @@ use tokio::{
     runtime::{self, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::{coop, spawn_local, yield_now},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tungstenite::Message;
 
@@ -108,16 +108,9 @@ impl<R: Rooms> Worker<R> {
         f(&mut self.rooms.borrow_mut())
     }
 
-    /// Waits until the rooms have something to do, or until this time.
-    pub(crate) async fn wait(&self, until: Option<Instant>) {
-        match until {
-            Some(until) => tokio::select! {
-                biased;
-                () = self.work.notified() => {}
-                () = sleep_until(until) => {}
-            },
-            None => self.work.notified().await,
-        }
+    /// Waits until the rooms have something to do.
+    pub(crate) async fn wait(&self) {
+        self.work.notified().await;
     }
 
     /// Logs now and then what became of clients.
@@ -205,11 +198,7 @@ impl<R: Rooms> Worker<R> {
                     Ok(deadline) => deadline,
                     Err(end) => return Poll::Ready(end),
                 };
-                // Reset when it fires and not for each message, which is cheaper.
-                if deadline < timer.deadline() || timer.is_elapsed() {
-                    timer.as_mut().reset(deadline);
-                }
-                if timer.as_mut().poll(cx).is_pending() {
+                if poll_timer(timer.as_mut(), deadline, cx).is_pending() {
                     return Poll::Pending;
                 }
             }
@@ -258,39 +247,32 @@ impl<R: Rooms> Worker<R> {
     ) -> Result<(), End> {
         let mut buffer = self.buffer.borrow_mut();
         let unread = rooms.clients().get(key).ok_or(End::Lost)?.take_unread();
-        let mut input = &unread[..];
-        if self.pass_on(rooms, key, &mut input, now)? {
-            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
-            connection.stop_reading(input, now);
-            return Ok(());
-        }
-        // The beginning of a frame's header, at the front of the buffer.
-        let mut kept = input.len();
-        buffer[..kept].copy_from_slice(input);
+        let mut filled = unread.len();
+        buffer[..filled].copy_from_slice(&unread);
         let mut total = 0;
         loop {
-            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
-            let Some(read) = connection.fill(cx, &mut buffer[kept..], now)? else {
-                connection.keep_unread(&buffer[..kept]);
-                return Ok(());
-            };
-            let filled = kept + read;
             let mut input = &buffer[..filled];
-            total += read;
-            if self.pass_on(rooms, key, &mut input, now)? {
-                let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+            let is_held = self.pass_on(rooms, key, &mut input, now)?;
+            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+            if is_held {
                 connection.stop_reading(input, now);
                 return Ok(());
             }
-            kept = input.len();
+            // The beginning of a frame's header.
+            let kept = input.len();
             buffer.copy_within(filled - kept..filled, 0);
             if total >= READ_BYTES {
-                let connection = rooms.clients().get(key).ok_or(End::Lost)?;
                 connection.keep_unread(&buffer[..kept]);
                 // The others have their turn first.
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
+            let Some(read) = connection.fill(cx, &mut buffer[kept..], now)? else {
+                connection.keep_unread(&buffer[..kept]);
+                return Ok(());
+            };
+            filled = kept + read;
+            total += read;
         }
     }
 
@@ -328,6 +310,19 @@ impl<R: Rooms> Worker<R> {
             }
         }
     }
+}
+
+/// Waits until a deadline, or less: the timer is reset when it has fired or must fire earlier, and not
+/// for each message, which is cheaper.
+pub(crate) fn poll_timer(
+    mut timer: Pin<&mut Sleep>,
+    deadline: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if deadline < timer.deadline() || timer.is_elapsed() {
+        timer.as_mut().reset(deadline);
+    }
+    timer.poll(cx)
 }
 
 /// Counts a connection's task until it ends, also if it panics: the thread ends after all of them.

@@ -3,7 +3,7 @@
 use crate::{
     rate_limit::TokenBucket,
     ws::{
-        connection::{Connection, End, Parts},
+        connection::{Connection, End},
         message_reader::{MessageReader, Received},
         send_queue::SendQueue,
     },
@@ -31,14 +31,15 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Ends a connection that has left its room. Takes a bounded time, whatever the client does.
 pub(crate) async fn close(connection: Connection, end: End) {
-    let Parts {
+    let Connection {
         stream,
         mut reader,
         mut queue,
         since,
         bytes,
         permit: _permit,
-    } = connection.into_parts();
+        ..
+    } = connection;
     match end {
         End::Lost => return,
         End::ByClient => reader.close(None, &mut queue),

@@ -16,7 +16,6 @@ use core::{
     time::Duration,
 };
 use stateroom_wasmi_host::{ClientId, RoomKey};
-use std::io;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -61,8 +60,8 @@ slotmap::new_key_type! {
 pub(crate) struct Connection {
     /// The number of its handshake.
     pub(crate) sequence: u64,
-    stream: TcpStream,
-    reader: MessageReader,
+    pub(super) stream: TcpStream,
+    pub(super) reader: MessageReader,
     /// Read from the stream, but not by the reader yet.
     unread: Vec<u8>,
     /// A message that was read and waits: for its rate, or for space in the room.
@@ -72,9 +71,10 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     heartbeat: Heartbeat,
     options: ConnectionOptions,
-    since: Instant,
+    /// The origin of the rates' time.
+    pub(super) since: Instant,
     frames: TokenBucket,
-    bytes: TokenBucket,
+    pub(super) bytes: TokenBucket,
     /// It is over a rate until then.
     throttled_until: Option<Instant>,
     /// What its messages cost that the room has and has not handled; see [`message_cost`].
@@ -90,17 +90,6 @@ pub(crate) struct Connection {
     deferred_end: Option<End>,
     waker: Waker,
     /// Counts it as open until it is dropped.
-    permit: ConnectionPermit,
-}
-
-/// What is left of a connection that is closing.
-pub(super) struct Parts {
-    pub(super) stream: TcpStream,
-    pub(super) reader: MessageReader,
-    pub(super) queue: SendQueue,
-    /// The origin of the rate's time.
-    pub(super) since: Instant,
-    pub(super) bytes: TokenBucket,
     pub(super) permit: ConnectionPermit,
 }
 
@@ -217,47 +206,28 @@ impl Connection {
 
     /// Sends what is queued, as far as the client takes it. An error ends the connection.
     pub(crate) fn flush(&mut self, now: Instant) {
-        if self.queue.is_empty() {
-            return;
-        }
-        let waker = self.waker.clone();
-        match self.poll_flush(&mut Context::from_waker(&waker), now) {
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-            Poll::Ready(Err(_)) => self.fail(),
-        }
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         let was_held = !self.queue.is_below_half();
-        let flushed = self.poll_send(cx, now);
-        if was_held && self.queue.is_below_half() {
-            self.wake();
-        }
-        flushed
-    }
-
-    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         while !self.queue.is_empty() {
+            let cx = &mut Context::from_waker(&self.waker);
             match Pin::new(&mut self.stream).poll_write(cx, self.queue.unsent()) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => {
+                Poll::Pending => {
+                    self.heartbeat.queued(now);
+                    break;
+                }
+                Poll::Ready(Ok(written @ 1..)) => {
                     self.queue.sent(written);
                     self.heartbeat.taken(self.queue.is_empty(), now);
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.heartbeat.queued(now);
-                    return Poll::Pending;
+                // The client leaves its room when its task sees that.
+                Poll::Ready(_) => {
+                    self.end.get_or_insert(End::Lost);
+                    return self.wake();
                 }
             }
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// The stream has failed; the client leaves its room when its task sees that.
-    fn fail(&mut self) {
-        self.end.get_or_insert(End::Lost);
-        self.wake();
+        if was_held && self.queue.is_below_half() {
+            self.wake();
+        }
     }
 
     /// Takes what was read before, to be passed to [`read`](Self::read).
@@ -369,16 +339,13 @@ impl Connection {
         self.pending = Some(message);
     }
 
-    /// Does what is due by the time; what the client has sent must have been read. Returns when it is to
-    /// be called again.
+    /// Does what is due by the time; what the client has sent must have been read, and what is queued is
+    /// to be flushed. Returns when it is to be called again.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Instant {
         let seconds = self.options.heartbeat.timeout.as_secs();
         match self.heartbeat.due(now) {
             Due::Nothing => {}
-            Due::Ping => {
-                self.reader.ping(&mut self.queue);
-                self.flush(now);
-            }
+            Due::Ping => self.reader.ping(&mut self.queue),
             Due::Silent => self.time_out(&format!("no data for {seconds} s")),
             Due::Stalled => self.time_out(&format!("no data taken for {seconds} s")),
         }
@@ -395,18 +362,6 @@ impl Connection {
             drain: false,
         });
         self.wake();
-    }
-
-    /// What is needed to end it.
-    pub(super) fn into_parts(self) -> Parts {
-        Parts {
-            stream: self.stream,
-            reader: self.reader,
-            queue: self.queue,
-            since: self.since,
-            bytes: self.bytes,
-            permit: self.permit,
-        }
     }
 
     /// Nanoseconds since the connection began, for its rates.

@@ -80,7 +80,7 @@ impl MessageReader {
         input: &mut &[u8],
         replies: &mut impl Write,
     ) -> Result<Received, ReadEnd> {
-        if self.frame_left == 0 && !self.begin_frame(input)? {
+        if self.frame_left == 0 && (input.is_empty() || !self.begin_frame(input)?) {
             return Ok(Received::Nothing);
         }
         let mut io = FrameIo {
