@@ -103,7 +103,7 @@ namespace Stateroom
         {
             internal UIntPtr Size;
             internal int State, HasNullAllocator;
-            internal UIntPtr Clients, WaitingEvents, MemoryBytes, InstanceBytes;
+            internal UIntPtr Clients, WaitingEvents, MemoryBytes, InstanceBytes, HibernatedBytes;
             internal ulong EventsHandled, MessagesIn, MessagesOut, FuelUsed, HostWork, Faults;
         }
 
@@ -146,6 +146,18 @@ namespace Stateroom
         [DllImport(Library, CallingConvention = C)]
         internal static extern int stateroom_room_open(HostHandle host, ulong now, byte[] id,
             UIntPtr idLength, ModuleHandle module, IntPtr options, out ulong room, ref Buffer error);
+
+        [DllImport(Library, CallingConvention = C)]
+        internal static extern int stateroom_room_save(HostHandle host, ulong now, ulong room,
+            byte[] data, UIntPtr capacity, out UIntPtr length, ref Buffer error);
+
+        [DllImport(Library, CallingConvention = C)]
+        internal static extern int stateroom_room_load(HostHandle host, ulong now, ModuleHandle module,
+            byte[] snapshot, UIntPtr length, IntPtr options, out ulong room, ref Buffer error);
+
+        [DllImport(Library, CallingConvention = C)]
+        internal static extern int stateroom_room_hibernate(HostHandle host, ulong now, ulong room,
+            ref Buffer error);
 
         [DllImport(Library, CallingConvention = C)]
         internal static extern int stateroom_room_close(HostHandle host, ulong room, ref Buffer error);

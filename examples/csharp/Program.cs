@@ -1,4 +1,5 @@
-// Rooms in C#: a counter with two clients, a module that is none, and a guest that never returns.
+// Rooms in C#: a counter with two clients, which is saved and loaded, a module that is none, and a guest that
+// never returns.
 
 using System;
 using System.IO;
@@ -10,7 +11,7 @@ static class Program
     {
         string folder = arguments.Length > 0 ? arguments[0] : "../rooms/wasm";
 
-        using (var counter = new Module(File.ReadAllBytes(Path.Combine(folder, "counter-c.wasm"))))
+        using (var counter = new Module(File.ReadAllBytes(Path.Combine(folder, "counter-c.wasm")), null, snapshots: true))
         using (var hostile = new Module(File.ReadAllBytes(Path.Combine(folder, "hostile-rust-small.wasm")),
             new Limits { MaxFuelPerEvent = 1000000, FuelPerSlice = 100000 }))
         using (var host = new Host(Print)) {
@@ -32,6 +33,13 @@ static class Program
 
             Console.WriteLine("{0} clients, after a message to a room that is closed: {1}",
                 host.Stats(lobby).Clients, host.SendText(trap, 3, "hello"));
+            // As when the game is suspended, and started again.
+            byte[] saved = host.Save(0, lobby);
+            host.Discard(lobby);
+            lobby = host.Load(0, counter, saved);
+            host.SendText(lobby, 1, "+");
+            host.Poll(0);
+
             try {
                 new Module(new byte[] { 1, 2, 3 });
             } catch (StateroomException exception) {

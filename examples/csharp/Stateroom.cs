@@ -209,6 +209,45 @@ namespace Stateroom
             return room;
         }
 
+        // The room as bytes, from which Load makes one that goes on exactly here. Its module must have
+        // been loaded with `snapshots`.
+        public byte[] Save(ulong now, ulong room)
+        {
+            var snapshot = new byte[1024];
+            for (;;) {
+                UIntPtr length;
+                int status = Native.stateroom_room_save(handle, now, room, snapshot,
+                    (UIntPtr)snapshot.Length, out length, ref error.Buffer);
+                GC.KeepAlive(this);
+                if (status != TooSmall)
+                    error.Check(status);
+                var size = checked((int)length);
+                if (status == 0) {
+                    Array.Resize(ref snapshot, size);
+                    return snapshot;
+                }
+                snapshot = new byte[size];
+            }
+        }
+
+        const int TooSmall = 8;
+
+        // Opens a room from a snapshot, under the id that it has there.
+        public ulong Load(ulong now, Module module, byte[] snapshot)
+        {
+            ulong room;
+            error.Check(Native.stateroom_room_load(handle, now, module.Handle, snapshot,
+                (UIntPtr)snapshot.Length, IntPtr.Zero, out room, ref error.Buffer));
+            return room;
+        }
+
+        // Replaces the guest of an idle room by its state, until an event or the timer wakes it.
+        public void Hibernate(ulong now, ulong room)
+        {
+            error.Check(Native.stateroom_room_hibernate(handle, now, room, ref error.Buffer));
+            GC.KeepAlive(this);
+        }
+
         public void Close(ulong room)
         {
             error.Check(Native.stateroom_room_close(handle, room, ref error.Buffer));

@@ -259,6 +259,9 @@ impl Room {
         if self.module.compiled.layout().is_none() {
             return Err(SaveError::NotInstrumented);
         }
+        if self.is_closed() {
+            return Err(SaveError::Closed);
+        }
         if self.is_unfinished() {
             return Err(SaveError::Busy);
         }

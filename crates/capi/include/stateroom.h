@@ -95,6 +95,8 @@ enum {
     STATEROOM_STATUS_TOO_LATE = 6,
     // The library failed: a bug of it. The host can only be freed.
     STATEROOM_STATUS_PANICKED = 7,
+    // The program's buffer is too small for a result.
+    STATEROOM_STATUS_TOO_SMALL = 8,
     // The limits contradict each other.
     STATEROOM_STATUS_INVALID_LIMITS = 16,
     // The bytes are not valid WebAssembly, or use a proposal that is not supported.
@@ -111,7 +113,8 @@ enum {
     STATEROOM_STATUS_ID_TAKEN = 33,
     // The host has as many rooms as `max_rooms` allows.
     STATEROOM_STATUS_TOO_MANY_ROOMS = 34,
-    // The fault policy needs a module that was loaded with `snapshots`.
+    // This needs a module that was loaded with `snapshots`: the fault policy ROLLBACK, saving and
+    // loading rooms.
     STATEROOM_STATUS_NOT_LOADED_FOR_SNAPSHOTS = 35,
     // The host has no such room, or not any more.
     STATEROOM_STATUS_UNKNOWN_ROOM = 48,
@@ -129,6 +132,15 @@ enum {
     STATEROOM_STATUS_MESSAGE_TOO_LONG = 54,
     // The room is busy and its inbox is full: try again after the next poll.
     STATEROOM_STATUS_INBOX_FULL = 55,
+    // The bytes are no snapshot, or a damaged one, or of a later format.
+    STATEROOM_STATUS_INVALID_SNAPSHOT = 64,
+    // The snapshot is of another module, another version of the interpreter or another way to pass
+    // payloads, or of a room under other limits; the message says of which.
+    STATEROOM_STATUS_OTHER_SNAPSHOT = 65,
+    // A callback refused an output, which must be sent before the room can be saved.
+    STATEROOM_STATUS_OUTPUTS_WAITING = 66,
+    // Events wait for the room, so that it does not hibernate.
+    STATEROOM_STATUS_BUSY = 67,
 };
 
 // Returns what a status means, in a few words: static, and ended by a NUL. The message that a
@@ -478,6 +490,8 @@ enum {
     STATEROOM_ROOM_STATE_RESTARTING = 1,
     // It is closed; the callback `closed` is called when its outputs have been sent.
     STATEROOM_ROOM_STATE_CLOSED = 2,
+    // It is open, and hibernates.
+    STATEROOM_ROOM_STATE_HIBERNATING = 3,
 };
 
 // Counters and figures of a room.
@@ -497,6 +511,8 @@ typedef struct stateroom_room_stats {
     size_t memory_bytes;
     // Bytes of heap for what the module declares: an upper bound.
     size_t instance_bytes;
+    // Bytes of heap for the state of a room that hibernates.
+    size_t hibernated_bytes;
     // Events that were accepted and are over: handled, failed, or dropped when the room closed.
     uint64_t events_handled;
     // Messages of clients that the room accepted.
@@ -858,6 +874,92 @@ stateroom_status stateroom_room_trim(stateroom_host *host,
                                      stateroom_room room,
                                      size_t *released,
                                      stateroom_buffer *error);
+
+// ==== Snapshots ===============================================================================
+
+// How a room is loaded. Set `size` and leave everything else 0 for the defaults.
+typedef struct stateroom_snapshot_options {
+    // sizeof (stateroom_snapshot_options).
+    size_t size;
+    // Not 0: the room may go on under the limits of the module where they are not those that it ran
+    // under. Its guest may observe the difference.
+    int32_t other_limits;
+} stateroom_snapshot_options;
+
+// What a snapshot says without its module.
+typedef struct stateroom_snapshot_info {
+    // Set by the caller: sizeof (stateroom_snapshot_info).
+    size_t size;
+    // The SHA-256 of the room's module, in the binary format.
+    uint8_t module_hash[32];
+    // A hash of the room's state, equal for rooms that go on in the same way.
+    uint8_t state_hash[16];
+    // The room's own time, in nanoseconds since it was opened.
+    uint64_t room_time;
+    // The wall time when it was opened, in nanoseconds since 1970; 0 if its host did not know.
+    uint64_t unix_time_at_zero;
+} stateroom_snapshot_info;
+
+// Saves a room: writes bytes from which stateroom_room_load makes one that goes on exactly here, in
+// this process or another, on any machine. An event that the guest is in the middle of is finished
+// first and its outputs are sent, so callbacks may be called. The room stays open: discard it if it
+// is to go on elsewhere.
+//
+// `*length` receives the length of the snapshot. If that is more than `capacity`, nothing is written,
+// and the function returns TOO_SMALL; `data` may be NULL if `capacity` is 0.
+//
+// The module must have been loaded with `snapshots`.
+//
+// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNSUPPORTED, UNKNOWN_ROOM, CLOSED,
+// NOT_LOADED_FOR_SNAPSHOTS, OUTPUTS_WAITING, TOO_SMALL.
+stateroom_status stateroom_room_save(stateroom_host *host,
+                                     uint64_t now,
+                                     stateroom_room room,
+                                     void *data,
+                                     size_t capacity,
+                                     size_t *length,
+                                     stateroom_buffer *error);
+
+// Opens a room from a snapshot, under the id that it has there; `*room` receives its key, and is
+// STATEROOM_NO_ROOM on failure. Its clients are connected, but `connected` is not called for them. Its
+// guest is made by the next poll that has something for it. The room's time goes on by the wall time
+// that has passed, as far as both hosts know it; a timer that came due meanwhile fires once, late.
+//
+// The module must be the one that the room had, loaded with `snapshots`, and with the same limits as
+// far as a guest can observe them. `options` may be NULL. Whatever the bytes are, they harm nobody but
+// this room.
+//
+// Errors: INVALID_ARGUMENT, WRONG_HANDLE, IN_USE, PANICKED, UNSUPPORTED, ID_TOO_LONG, ID_TAKEN,
+// TOO_MANY_ROOMS, NOT_LOADED_FOR_SNAPSHOTS, INVALID_SNAPSHOT, OTHER_SNAPSHOT.
+stateroom_status stateroom_room_load(stateroom_host *host,
+                                     uint64_t now,
+                                     const stateroom_module *module,
+                                     const void *snapshot,
+                                     size_t snapshot_len,
+                                     const stateroom_snapshot_options *options,
+                                     stateroom_room *room,
+                                     stateroom_buffer *error);
+
+// Replaces the guest of an idle room by its state, which takes a fraction of the memory. An event, or
+// its timer, wakes the room. An event that the guest is in the middle of is finished first.
+//
+// Errors: as stateroom_room_save, and BUSY if events wait for the room.
+stateroom_status stateroom_room_hibernate(stateroom_host *host,
+                                          uint64_t now,
+                                          stateroom_room room,
+                                          stateroom_buffer *error);
+
+// Reads what a snapshot says: which module it needs, and under which limits and which id it ran. Each
+// of `info`, `limits` and `id` may be NULL. The caller has set the sizes of the structs. That the
+// rest of the snapshot is not damaged is found out when it is loaded.
+//
+// Any thread. Errors: INVALID_ARGUMENT, UNSUPPORTED, INVALID_SNAPSHOT.
+stateroom_status stateroom_snapshot_get_info(const void *snapshot,
+                                             size_t snapshot_len,
+                                             stateroom_snapshot_info *info,
+                                             stateroom_limits *limits,
+                                             stateroom_buffer *id,
+                                             stateroom_buffer *error);
 
 // ==== Without std ================================================================================
 

@@ -83,6 +83,8 @@ using module_info = sized<stateroom_module_info>;
 using heap_estimate = sized<stateroom_heap_estimate>;
 using room_stats = sized<stateroom_room_stats>;
 using host_stats = sized<stateroom_host_stats>;
+using snapshot_options = sized<stateroom_snapshot_options>;
+using snapshot_info = sized<stateroom_snapshot_info>;
 
 // The limits of a module and its rooms: those for a server or a desktop, to change what you must.
 struct limits : sized<stateroom_limits> {
@@ -387,6 +389,45 @@ public:
         return detail::call(room_key(STATEROOM_NO_ROOM), [&](room_key &room, stateroom_buffer *error) {
             return stateroom_room_open(get(), nanos(now), id.data(), id.size(), module.get(),
                                        &options, &room, error);
+        });
+    }
+
+    // Opens a room from a snapshot, under the id that it has there.
+    result<room_key> load(time now, const module &module, bytes snapshot,
+                          const snapshot_options &options = {})
+    {
+        return detail::call(room_key(STATEROOM_NO_ROOM), [&](room_key &room, stateroom_buffer *error) {
+            return stateroom_room_load(get(), nanos(now), module.get(), snapshot.data(),
+                                       snapshot.size(), &options, &room, error);
+        });
+    }
+
+    // The room as bytes, from which load makes one that goes on exactly here. The module must have
+    // been loaded with `snapshots`.
+    result<std::vector<std::byte>> save(time now, room_key room)
+    {
+        return detail::call(std::vector<std::byte>(), [&](std::vector<std::byte> &snapshot,
+                                                          stateroom_buffer *error) {
+            for (;;) {
+                std::size_t length = 0;
+                const stateroom_status status = stateroom_room_save(
+                    get(), nanos(now), room, snapshot.data(), snapshot.size(), &length, error);
+                if (status == STATEROOM_STATUS_OK || status == STATEROOM_STATUS_TOO_SMALL) {
+                    const bool is_whole = status == STATEROOM_STATUS_OK;
+                    snapshot.resize(length);
+                    if (!is_whole)
+                        continue;
+                }
+                return status;
+            }
+        });
+    }
+
+    // Replaces the guest of an idle room by its state, until an event or the timer wakes it.
+    outcome hibernate(time now, room_key room)
+    {
+        return detail::call([&](stateroom_buffer *error) {
+            return stateroom_room_hibernate(get(), nanos(now), room, error);
         });
     }
 

@@ -5,6 +5,8 @@ use crate::status::stateroom_status as Status;
 use alloc::string::String;
 use core::{fmt, str::Utf8Error};
 use stateroom_wasmi_host::{EventError, LoadError, OpenError, UnknownRoom, WithSources};
+#[cfg(feature = "snapshot")]
+use stateroom_wasmi_host::{SaveError, SnapshotError};
 
 /// Why a function did nothing. It becomes a status and a message.
 #[derive(Debug)]
@@ -36,6 +38,14 @@ pub(crate) enum Failure {
     Load(LoadError),
     Open(OpenError),
     Event(EventError),
+    #[cfg(feature = "snapshot")]
+    Save(SaveError),
+    #[cfg(feature = "snapshot")]
+    Snapshot(SnapshotError),
+    #[cfg_attr(not(feature = "snapshot"), expect(dead_code))]
+    TooSmall {
+        needed: usize,
+    },
 }
 
 /// A number that stands for nothing.
@@ -64,6 +74,11 @@ impl Failure {
             Self::Load(error) => load_status(error),
             Self::Open(error) => open_status(error),
             Self::Event(error) => event_status(error),
+            #[cfg(feature = "snapshot")]
+            Self::Save(error) => save_status(*error),
+            #[cfg(feature = "snapshot")]
+            Self::Snapshot(error) => snapshot_status(error),
+            Self::TooSmall { .. } => Status::TooSmall,
         }
     }
 }
@@ -99,6 +114,30 @@ const fn event_status(error: &EventError) -> Status {
         EventError::MessageTooLong { .. } => Status::MessageTooLong,
         EventError::InboxFull => Status::InboxFull,
         _ => Status::InvalidArgument,
+    }
+}
+
+#[cfg(feature = "snapshot")]
+const fn save_status(error: SaveError) -> Status {
+    match error {
+        SaveError::UnknownRoom => Status::UnknownRoom,
+        SaveError::Closed => Status::Closed,
+        SaveError::Busy => Status::Busy,
+        SaveError::OutputsWaiting => Status::OutputsWaiting,
+        SaveError::NotInstrumented => Status::NotLoadedForSnapshots,
+        _ => Status::InvalidArgument,
+    }
+}
+
+#[cfg(feature = "snapshot")]
+const fn snapshot_status(error: &SnapshotError) -> Status {
+    match error {
+        SnapshotError::NotASnapshot | SnapshotError::Format(_) | SnapshotError::Damaged => {
+            Status::InvalidSnapshot
+        }
+        SnapshotError::NotInstrumented => Status::NotLoadedForSnapshots,
+        SnapshotError::Open(error) => open_status(error),
+        _ => Status::OtherSnapshot,
     }
 }
 
@@ -139,6 +178,11 @@ impl fmt::Display for Failure {
             Self::Load(error) => WithSources(error).fmt(f),
             Self::Open(error) => error.fmt(f),
             Self::Event(error) => error.fmt(f),
+            #[cfg(feature = "snapshot")]
+            Self::Save(error) => error.fmt(f),
+            #[cfg(feature = "snapshot")]
+            Self::Snapshot(error) => error.fmt(f),
+            Self::TooSmall { needed } => write!(f, "the result has {needed} bytes"),
         }
     }
 }

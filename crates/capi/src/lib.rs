@@ -38,11 +38,12 @@ mod number;
 #[cfg(not(feature = "std"))]
 mod panic_handler;
 mod room;
+mod snapshot;
 mod stats;
 mod status;
 mod version;
 
 pub use self::{
     allocator::*, buffer::*, callbacks::*, fault::*, host::*, limits::*, log_line::*, module::*,
-    number::*, room::*, stats::*, status::*, version::*,
+    number::*, room::*, snapshot::*, stats::*, status::*, version::*,
 };

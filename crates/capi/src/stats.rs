@@ -14,6 +14,8 @@ pub enum stateroom_room_state {
     Restarting = 1,
     /// It is closed; the callback `closed` is called when its outputs have been sent.
     Closed = 2,
+    /// It is open, and hibernates.
+    Hibernating = 3,
 }
 
 /// Counters and figures of a room.
@@ -35,6 +37,8 @@ pub struct stateroom_room_stats {
     pub memory_bytes: usize,
     /// Bytes of heap for what the module declares: an upper bound.
     pub instance_bytes: usize,
+    /// Bytes of heap for the state of a room that hibernates.
+    pub hibernated_bytes: usize,
     /// Events that were accepted and are over: handled, failed, or dropped when the room closed.
     pub events_handled: u64,
     /// Messages of clients that the room accepted.
@@ -76,6 +80,7 @@ impl From<&Room> for stateroom_room_stats {
         let state = match room {
             room if room.is_closed() => stateroom_room_state::Closed,
             room if room.is_restarting() => stateroom_room_state::Restarting,
+            room if room.stats().hibernated_bytes > 0 => stateroom_room_state::Hibernating,
             _ => stateroom_room_state::Open,
         };
         Self {
@@ -98,6 +103,7 @@ impl stateroom_room_stats {
             waiting_events: stats.waiting_events,
             memory_bytes: stats.memory_bytes,
             instance_bytes: stats.instance_bytes,
+            hibernated_bytes: stats.hibernated_bytes,
             events_handled: stats.events_handled,
             messages_in: stats.messages_in,
             messages_out: stats.messages_out,

@@ -26,6 +26,8 @@ pub enum stateroom_status {
     TooLate = 6,
     /// The library failed: a bug of it. The host can only be freed.
     Panicked = 7,
+    /// The program's buffer is too small for a result.
+    TooSmall = 8,
 
     // Loading a module.
     /// The limits contradict each other.
@@ -46,7 +48,8 @@ pub enum stateroom_status {
     IdTaken = 33,
     /// The host has as many rooms as `max_rooms` allows.
     TooManyRooms = 34,
-    /// The fault policy needs a module that was loaded with `snapshots`.
+    /// This needs a module that was loaded with `snapshots`: the fault policy ROLLBACK, saving and
+    /// loading rooms.
     NotLoadedForSnapshots = 35,
 
     // Using a room. These are part of normal operation.
@@ -66,6 +69,17 @@ pub enum stateroom_status {
     MessageTooLong = 54,
     /// The room is busy and its inbox is full: try again after the next poll.
     InboxFull = 55,
+
+    // Saving and loading rooms.
+    /// The bytes are no snapshot, or a damaged one, or of a later format.
+    InvalidSnapshot = 64,
+    /// The snapshot is of another module, another version of the interpreter or another way to pass
+    /// payloads, or of a room under other limits; the message says of which.
+    OtherSnapshot = 65,
+    /// A callback refused an output, which must be sent before the room can be saved.
+    OutputsWaiting = 66,
+    /// Events wait for the room, so that it does not hibernate.
+    Busy = 67,
 }
 
 /// Returns what a status means, in a few words: static, and ended by a NUL. The message that a
@@ -101,6 +115,11 @@ pub extern "C" fn stateroom_status_text(status: any_stateroom_status) -> *const 
         s if s == S::RoomFull as i32 => c"the room has its limit of clients",
         s if s == S::MessageTooLong as i32 => c"the message is too long",
         s if s == S::InboxFull as i32 => c"the room's inbox is full",
+        s if s == S::TooSmall as i32 => c"the buffer is too small",
+        s if s == S::InvalidSnapshot as i32 => c"not a valid snapshot",
+        s if s == S::OtherSnapshot as i32 => c"the snapshot is of another module, engine or limits",
+        s if s == S::OutputsWaiting as i32 => c"outputs of the room were not sent yet",
+        s if s == S::Busy as i32 => c"the room is busy",
         _ => c"unknown status",
     };
     text.as_ptr()

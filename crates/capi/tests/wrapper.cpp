@@ -166,6 +166,31 @@ void faults_and_budgets(const std::string &folder)
     CHECK(host.stats(room).value().fuel_used < 4'000'000);
 }
 
+void snapshots(const std::string &folder)
+{
+    Recorder recorder;
+    auto host = stateroom::host::create(recorder).value();
+    const auto wasm = read(folder + "/counter-c.wasm");
+    stateroom::load_options options;
+    options.snapshots = 1;
+    const auto counter = stateroom::module::load(stateroom::as_bytes(wasm), options).value();
+    const auto lobby = host.open(0ns, "lobby", counter).value();
+    CHECK(host.connect(lobby, 1) && host.text(lobby, 1, "+41") && host.poll(0ns));
+    const auto snapshot = host.save(0ns, lobby).value();
+    CHECK(host.discard(lobby));
+    const auto loaded = host.load(0ns, counter, stateroom::as_bytes(snapshot)).value();
+    CHECK(host.stats(loaded).value().state == STATEROOM_ROOM_STATE_HIBERNATING);
+    recorder.sent.clear();
+    CHECK(host.text(loaded, 1, "+") && host.poll(0ns));
+    CHECK(recorder.sent == std::vector<std::string>{"1:42"});
+    CHECK(host.hibernate(0ns, loaded));
+    CHECK(host.stats(loaded).value().state == STATEROOM_ROOM_STATE_HIBERNATING);
+    const auto bad = host.load(0ns, counter, stateroom::as_bytes(std::string_view("nothing")));
+    CHECK(!bad && bad.error().status() == STATEROOM_STATUS_INVALID_SNAPSHOT);
+    const auto unknown = host.save(0ns, STATEROOM_NO_ROOM);
+    CHECK(!unknown && unknown.error().status() == STATEROOM_STATUS_UNKNOWN_ROOM);
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -175,5 +200,6 @@ int main(int argc, char **argv)
     modules(argv[1]);
     rooms(argv[1]);
     faults_and_budgets(argv[1]);
+    snapshots(argv[1]);
     return failed;
 }

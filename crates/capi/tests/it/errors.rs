@@ -10,11 +10,15 @@ fn each_status_has_a_text_of_its_own() {
         let text = unsafe { CStr::from_ptr(stateroom_status_text(status)) };
         text.to_str().unwrap()
     };
-    let known = (0..=7).chain(16..=20).chain(32..=35).chain(48..=55);
+    let known = (0..=8)
+        .chain(16..=20)
+        .chain(32..=35)
+        .chain(48..=55)
+        .chain(64..=67);
     let texts: Vec<_> = known.map(text).collect();
     assert!(!texts.contains(&"unknown status"));
     assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len());
-    for unknown in [-1, 8, 15, 21, 56, i32::MAX] {
+    for unknown in [-1, 9, 15, 21, 56, 68, i32::MAX] {
         assert_eq!(text(unknown), "unknown status");
     }
 }

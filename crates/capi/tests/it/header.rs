@@ -16,6 +16,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("What callbacks are passed", &["callbacks"]),
     ("Hosts", &["host"]),
     ("Rooms", &["room"]),
+    ("Snapshots", &["snapshot"]),
 ];
 
 #[test]

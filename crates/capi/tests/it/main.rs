@@ -9,6 +9,7 @@ mod misuse;
 mod modules;
 mod polling;
 mod rooms;
+mod snapshots;
 mod structs;
 mod support;
 mod transports;
