@@ -28,16 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     kept.push(&game)?;
 
     let (mut corrections, mut replayed, mut spent) = (0, 0, std::time::Duration::ZERO);
-    let mut arrived = [None; FRAMES];
     for now in 0..FRAMES {
-        // What the other player did, in the frames that are heard of in this one.
-        let mut first = now;
-        for frame in now.saturating_sub(MAX_DELAY)..=now {
-            if frame + delay(frame) == now {
-                arrived[frame] = input(THERE, frame);
-                first = first.min(frame);
-            }
-        }
+        // The earliest frame of which the other player's input arrives now.
+        let mut window = now.saturating_sub(MAX_DELAY)..now;
+        let first = window.find(|frame| frame + delay(*frame) == now);
+        let first = first.unwrap_or(now);
         let start = Time::now();
         if first < now {
             kept.rewind(&mut game, end_of(first))
@@ -45,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             corrections += 1;
         }
         for frame in first..=now {
-            play(&mut game, frame, arrived[frame])?;
+            play(&mut game, frame, arrived(frame, now))?;
             kept.push(&game)?;
         }
         replayed += now - first;
@@ -55,8 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A game that had all inputs in time.
     let mut reference = open(&module)?;
     for frame in 0..FRAMES {
-        let there = input(THERE, frame).filter(|_| frame + delay(frame) < FRAMES);
-        play(&mut reference, frame, there)?;
+        play(&mut reference, frame, arrived(frame, FRAMES - 1))?;
     }
     assert_eq!(game.state_hash()?, reference.state_hash()?);
     println!(
@@ -109,6 +103,11 @@ fn input(player: ClientId, frame: usize) -> Option<&'static str> {
         1 => Some("-"),
         _ => None,
     }
+}
+
+/// What is known at some frame of what the other player did in an earlier one.
+fn arrived(frame: usize, now: usize) -> Option<&'static str> {
+    input(THERE, frame).filter(|_| frame + delay(frame) <= now)
 }
 
 /// How late the other player's input of a frame is, in frames.
