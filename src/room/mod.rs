@@ -323,6 +323,11 @@ impl Room {
     /// here: see [`fault`](Self::fault).
     pub fn handle_event(&mut self, now: Instant, event: Event<'_>) -> Result<(), EventError> {
         self.check(&event)?;
+        // As if it had never slept: the event does not wait, and a timer that is due does not precede it.
+        #[cfg(feature = "snapshot")]
+        if self.inbox.is_empty() {
+            self.wake();
+        }
         if self.is_ready() {
             self.count_accepted(&event);
             self.advance(now);

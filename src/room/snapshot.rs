@@ -56,7 +56,7 @@ impl Room {
     }
 
     /// A room from a snapshot, which goes on where that was taken: at the same room time, with the same
-    /// clients connected. Its guest is made when it is [resumed](Self::resume).
+    /// clients connected. Its guest is made when it is first needed.
     ///
     /// Whatever the bytes are, they harm nobody but their own room; they take no more memory than the
     /// limits of the module allow a room.
@@ -94,7 +94,7 @@ impl Room {
     }
 
     /// Another room that goes on from here as this one would: with the same id, time and clients.
-    /// Neither knows of the other. Its guest is made when it is [resumed](Self::resume).
+    /// Neither knows of the other. Its guest is made when it is first needed.
     ///
     /// # Errors
     ///
@@ -179,9 +179,17 @@ impl Room {
         }
     }
 
+    /// Makes the guest of a room, if that is asleep.
+    #[inline]
+    pub(super) fn wake(&mut self) {
+        if self.is_hibernating() {
+            self.make_guest();
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn wake(&mut self) {
+    fn make_guest(&mut self) {
         let State::Asleep(checkpoint) = &mut self.state else {
             return;
         };

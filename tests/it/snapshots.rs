@@ -244,6 +244,33 @@ fn events_that_wait_are_saved() {
 }
 
 #[test]
+fn an_event_precedes_a_timer_that_is_due_as_if_the_room_had_not_slept() {
+    let text = speaker(
+        &[
+            (
+                "message",
+                "(call $set_timer (i32.const 10)) (call $say (i32.const 1))",
+            ),
+            ("timer", "(call $say (i32.const 2))"),
+        ],
+        "",
+    );
+    let module = module_of(&text);
+    let mut room = open(&module);
+    handle(&mut room, Event::Connect(CLIENT));
+    assert_eq!(handle(&mut room, Event::message(CLIENT, "a")), [1]);
+    let mut copy = room.fork().expect("it can be forked");
+    let late = Instant::from_millis(20);
+    for room in [&mut room, &mut copy] {
+        // The message replaces the timer, which this driver has not fired.
+        room.handle_event(late, Event::message(CLIENT, "b"))
+            .expect("it fits");
+        assert_eq!(numbers(room, late), [1]);
+        assert_eq!(room.poll_timeout(), Some(Instant::from_millis(30)));
+    }
+}
+
+#[test]
 fn only_a_room_at_an_event_boundary_can_be_saved() {
     let slow = speaker(
         &[("message", "(local $i i32) (loop $l
