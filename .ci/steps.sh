@@ -335,9 +335,9 @@ test_c_firmware() {
   need clang ld.lld qemu-system-arm
   qemu=(timeout 120 qemu-system-arm -M mps2-an505 -nographic -monitor none -serial none
     -semihosting-config "enable=on,target=native")
-  cargo_for $target rustc -p stateroom-wasmi-capi --profile capi --config 'profile.capi.opt-level="z"' \
+  cargo_for $target rustc -p stateroom-wasmi-capi --profile capi-no-std --config 'profile.capi-no-std.opt-level="z"' \
     --no-default-features --crate-type staticlib
-  library=$(dir_for $target)/$target/capi/libstateroom_wasmi.a
+  library=$(dir_for $target)/$target/capi-no-std/libstateroom_wasmi.a
   (cd examples/c-firmware && cc -std=c11 -Wall -Wextra -Werror desktop.c play.c modules.S -I "$PREFIX/include" \
     "$PREFIX/lib/libstateroom_wasmi.a" -lpthread -ldl -lm -o "$1/desktop")
   memcheck "$1/desktop"

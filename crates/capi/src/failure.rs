@@ -42,7 +42,6 @@ pub(crate) enum Failure {
     Save(SaveError),
     #[cfg(feature = "snapshot")]
     Snapshot(SnapshotError),
-    #[cfg_attr(not(feature = "snapshot"), expect(dead_code))]
     TooSmall {
         needed: usize,
     },
