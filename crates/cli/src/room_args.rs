@@ -9,6 +9,14 @@ pub(crate) struct RoomArgs {
     /// Seed of the rooms' random generators [default: from the operating system; of `check`, 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Seconds after which a room that does nothing gives up its memory for its state, until it is
+    /// needed; its clients stay connected [default: never]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
+    hibernate_after: Option<u64>,
     #[command(flatten)]
     faults: FaultArgs,
     #[command(flatten)]
@@ -122,10 +130,14 @@ impl RoomArgs {
         }
     }
 
+    pub(crate) fn hibernate_after(&self) -> Option<Duration> {
+        self.hibernate_after.map(Duration::from_secs)
+    }
+
     /// How the server loads a module with these flags.
     pub(crate) fn load_options(&self) -> LoadOptions {
         LoadOptions::new()
-            .snapshots(self.on_fault() == FaultPolicy::Rollback)
+            .snapshots(self.on_fault() == FaultPolicy::Rollback || self.hibernate_after.is_some())
             .simd(true)
     }
 }

@@ -129,6 +129,7 @@ impl Serve {
             .workers(workers)
             .room_idle(Duration::from_secs(self.room_idle))
             .keep_timers(self.keep_timers)
+            .hibernate_after(self.rooms.hibernate_after())
             .limits(self.rooms.limits())
             .on_fault(self.rooms.on_fault())
             .seed(self.rooms.seed);

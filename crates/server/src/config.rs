@@ -34,6 +34,11 @@ pub struct ServerConfig {
     pub room_idle: Duration,
     /// Whether a room without clients is kept while its timer is set. Default no.
     pub keep_timers: bool,
+    /// Time after which a room that does nothing [hibernates](stateroom_wasmi_host::Room::hibernate): its
+    /// guest is replaced by its state until an event or its timer wakes it, and its clients stay
+    /// connected. It may be up to twice this time. The module's state must be one that can be saved.
+    /// Default none.
+    pub hibernate_after: Option<Duration>,
     /// Limits of the module and of each room. Default [`Limits::default`].
     pub limits: Limits,
     /// Open rooms, over all workers. Default 10,000.
@@ -102,6 +107,7 @@ impl ServerConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             room_idle: Duration::from_secs(60),
             keep_timers: false,
+            hibernate_after: None,
             limits: Limits::default(),
             max_rooms: 10_000,
             max_queued_messages: 4096,
@@ -163,6 +169,7 @@ impl ServerConfig {
         workers: usize,
         room_idle: Duration,
         keep_timers: bool,
+        hibernate_after: Option<Duration>,
         limits: Limits,
         max_rooms: usize,
         max_queued_messages: usize,
@@ -203,6 +210,10 @@ impl ServerConfig {
                 self.max_connections_per_address == 0,
             ),
             ("handshake_timeout", self.handshake_timeout.is_zero()),
+            (
+                "hibernate_after",
+                self.hibernate_after.is_some_and(|after| after.is_zero()),
+            ),
             ("heartbeat_interval", self.heartbeat_interval.is_zero()),
         ];
         if let Some((setting, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
@@ -233,8 +244,8 @@ impl ServerConfig {
     }
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
-        let rollback = self.on_fault == FaultPolicy::Rollback;
-        let options = LoadOptions::new().snapshots(rollback).simd(true);
+        let snapshots = self.on_fault == FaultPolicy::Rollback || self.hibernate_after.is_some();
+        let options = LoadOptions::new().snapshots(snapshots).simd(true);
         Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
     }
 

@@ -17,6 +17,7 @@ mod conformance;
 mod faults;
 mod files;
 mod handshakes;
+mod hibernation;
 #[cfg(target_os = "linux")]
 mod hostile_boards;
 mod limits;

@@ -54,6 +54,8 @@ pub(crate) struct RoomSummary {
     memory_bytes: usize,
     /// Of the host's heap, for what the module declares.
     instance_bytes: usize,
+    /// Of the host's heap, for the state of a room that hibernates.
+    hibernated_bytes: usize,
     fuel_used: u64,
     messages_in: u64,
     messages_out: u64,
@@ -72,6 +74,8 @@ enum RoomState {
     Busy,
     /// Its guest failed; a fresh one will be started.
     Restarting,
+    /// Its guest was replaced by its state until it is needed.
+    Hibernating,
     /// Ended, with messages still to be sent.
     Closed,
 }
@@ -117,6 +121,7 @@ impl RoomSummary {
             state: RoomState::Open,
             memory_bytes: 0,
             instance_bytes: 0,
+            hibernated_bytes: 0,
             fuel_used: 0,
             messages_in: 0,
             messages_out: 0,
@@ -132,6 +137,7 @@ impl RoomSummary {
             room if room.is_closed() => RoomState::Closed,
             room if room.is_restarting() => RoomState::Restarting,
             room if room.is_runnable() => RoomState::Busy,
+            room if room.is_hibernating() => RoomState::Hibernating,
             _ => RoomState::Open,
         };
         Self {
@@ -140,6 +146,7 @@ impl RoomSummary {
             state,
             memory_bytes: stats.memory_bytes,
             instance_bytes: stats.instance_bytes,
+            hibernated_bytes: stats.hibernated_bytes,
             fuel_used: stats.fuel_used,
             messages_in: stats.messages_in,
             messages_out: stats.messages_out,

@@ -8,6 +8,7 @@ use crate::{
         Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
+        hibernation::Hibernation,
         inbox_queue::InboxQueue,
         worker::{Worker, poll_timer},
     },
@@ -40,6 +41,7 @@ pub(super) struct HostedRooms {
     idle: BTreeSet<(Instant, RoomKey)>,
     /// New rooms, by the time to trim their memory. In order, since the delay is constant.
     untrimmed: VecDeque<(Instant, RoomKey)>,
+    hibernation: Hibernation,
     /// Rooms whose `is_busy` is set.
     busy: Vec<RoomKey>,
     failed: FailedRooms,
@@ -62,6 +64,7 @@ pub(super) struct HostedOptions {
     max_rooms: usize,
     room_idle: Duration,
     keep_timers: bool,
+    hibernate_after: Option<Duration>,
 }
 
 struct OpenRoom {
@@ -116,6 +119,7 @@ impl HostedOptions {
             max_rooms: config.max_rooms,
             room_idle: config.room_idle,
             keep_timers: config.keep_timers,
+            hibernate_after: config.hibernate_after,
         }
     }
 }
@@ -131,12 +135,14 @@ impl HostedRooms {
         let host = Host::with_limits(TokioClock::new(), Clients::new(clients), limits)
             .with_seed(seed)
             .with_fault_policy(on_fault);
+        let hibernation = Hibernation::new(options.hibernate_after);
         Self {
             host,
             options,
             rooms: HashMap::new(),
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
+            hibernation,
             busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
@@ -158,6 +164,7 @@ impl HostedRooms {
         }
         self.close_idle(now);
         self.trim(now);
+        self.hibernation.turn(&mut self.host, now);
         self.reap_closed();
         self.update_inboxes();
         let has_flushed = self.host.transport_mut().flush(TURN);
@@ -172,7 +179,9 @@ impl HostedRooms {
             stop_at => {
                 let idle = self.idle.first().map(|(at, _)| *at);
                 let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
-                let deadlines = [wake_at, idle, untrimmed, stop_at].into_iter().flatten();
+                let hibernation = self.hibernation.next();
+                let deadlines = [wake_at, idle, untrimmed, hibernation, stop_at];
+                let deadlines = deadlines.into_iter().flatten();
                 let deadline = deadlines.min().unwrap_or(Instant::MAX);
                 Next::At(self.host.clock().at(deadline))
             }
@@ -194,8 +203,9 @@ impl HostedRooms {
                 is_busy: false,
             },
         );
-        self.untrimmed
-            .push_back((self.host.clock().now() + TRIM_DELAY, room));
+        let now = self.host.clock().now();
+        self.untrimmed.push_back((now + TRIM_DELAY, room));
+        self.hibernation.watch(room, now);
         Ok(room)
     }
 

@@ -4,6 +4,7 @@ mod client_counts;
 pub(crate) mod clients;
 mod failed_rooms;
 pub(crate) mod handover;
+mod hibernation;
 mod hosted;
 mod inbox_queue;
 mod tokens;
