@@ -1,14 +1,17 @@
 //! Snapshots that were made up: an error, or a room that harms nobody and can be saved again.
 #![no_main]
 
+#[path = "../../tests/it/unsealed.rs"]
+mod unsealed;
+
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use sha2::{Digest, Sha256};
 use stateroom_wasmi_fuzz::limits;
 use stateroom_wasmi_host::{
     ClientId, Event, LoadOptions, Module, Room, RoomOptions, SnapshotOptions,
 };
 use std::{sync::LazyLock, time::Duration};
+use unsealed::Unsealed;
 
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
@@ -22,12 +25,16 @@ enum Input<'a> {
 
 struct Base {
     module: Module,
-    info: Vec<u8>,
-    state: Vec<u8>,
+    snapshot: Unsealed,
 }
 
-/// Bytes before what a snapshot says of itself.
-const HEADER: usize = 22;
+impl Base {
+    /// A snapshot of a room in this state.
+    fn with_state(&self, state: Vec<u8>) -> Vec<u8> {
+        let info = self.snapshot.info.clone();
+        Unsealed { info, state }.sealed()
+    }
+}
 
 static BASES: LazyLock<[Base; 3]> = LazyLock::new(|| {
     [
@@ -47,76 +54,29 @@ static BASES: LazyLock<[Base; 3]> = LazyLock::new(|| {
         }
         drain(&mut room);
         let snapshot = room.save().expect("it can be saved");
-        let (info, state) = split(&snapshot);
         Base {
             module,
-            info,
-            state,
+            snapshot: Unsealed::of(&snapshot),
         }
     })
 });
-
-/// The info and the state of a snapshot, by `docs/snapshots.md`.
-fn split(snapshot: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let mut at = HEADER + 4 + 32;
-    let id = number(snapshot, &mut at) as usize;
-    at += id;
-    for _ in 0..3 {
-        number(snapshot, &mut at);
-    }
-    at += 1;
-    let mask = number(snapshot, &mut at);
-    for _ in 0..mask.count_ones() {
-        number(snapshot, &mut at);
-    }
-    let info = snapshot[HEADER..at].to_vec();
-    let state = match snapshot[5] {
-        0 => snapshot[at..].to_vec(),
-        _ => {
-            let len = number(snapshot, &mut at) as usize;
-            lz4_flex::block::decompress(&snapshot[at..], len).expect("it is LZ4")
-        }
-    };
-    (info, state)
-}
-
-fn number(bytes: &[u8], at: &mut usize) -> u64 {
-    let mut number = 0;
-    for shift in (0..).step_by(7) {
-        let byte = bytes[*at];
-        *at += 1;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            break;
-        }
-    }
-    number
-}
 
 fuzz_target!(|input: Input<'_>| match input {
     Input::Snapshot(bytes) => check(&BASES[0], bytes),
     Input::State(base, state) => {
         let base = &BASES[usize::from(base) % BASES.len()];
-        check(base, &seal(&base.info, state));
+        check(base, &base.with_state(state.to_vec()));
     }
     Input::Changed(base, changes) => {
         let base = &BASES[usize::from(base) % BASES.len()];
-        let mut state = base.state.clone();
+        let mut state = base.snapshot.state.clone();
         for (at, byte) in changes {
             let at = usize::from(at) % state.len();
             state[at] = byte;
         }
-        check(base, &seal(&base.info, &state));
+        check(base, &base.with_state(state));
     }
 });
-
-fn seal(info: &[u8], state: &[u8]) -> Vec<u8> {
-    let hash = Sha256::new()
-        .chain_update(info)
-        .chain_update(state)
-        .finalize();
-    [b"SRSN\x01\x00", &hash[..16], info, state].concat()
-}
 
 fn check(base: &Base, snapshot: &[u8]) {
     let load = |snapshot: &[u8]| Room::load(&base.module, snapshot, SnapshotOptions::new());

@@ -65,5 +65,7 @@ mod trim;
 #[cfg(feature = "unchecked")]
 mod unchecked;
 mod unmanaged;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod unsealed;
 #[cfg(feature = "wasi")]
 mod wasi;
