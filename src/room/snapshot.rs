@@ -124,7 +124,8 @@ impl Room {
     }
 
     /// Replaces the guest by its state, which takes a fraction of the memory. The next event or the
-    /// timer wakes the room: its guest is then made again, in a turn of its own.
+    /// timer wakes the room: its guest is then made again. If there is no memory for that, it is a fault
+    /// ([`Trap::OutOfSystemMemory`]), which the fault policy follows.
     ///
     /// # Errors
     ///
