@@ -132,8 +132,6 @@ macro_rules! log {
 mod setters;
 
 pub mod abi;
-#[cfg(feature = "snapshot")]
-mod bytes;
 pub mod driver;
 mod error;
 mod escape;

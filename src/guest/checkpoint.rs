@@ -7,7 +7,7 @@ use super::{
     memory::grow,
 };
 use crate::{
-    bytes::{Malformed, Reader, Writer},
+    snapshot::bytes::{Malformed, Reader, Writer},
     time::Instant,
 };
 use alloc::vec::Vec;

@@ -2,7 +2,7 @@
 //! little of it.
 
 use super::memory::is_zero;
-use crate::bytes::{Malformed, Reader, Writer};
+use crate::snapshot::bytes::{Malformed, Reader, Writer};
 use alloc::vec::Vec;
 
 /// The memory of a fresh instance, without its zero chunks.

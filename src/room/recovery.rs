@@ -2,7 +2,7 @@
 
 use super::{Phase, Room, State, event_kind::EventKind, rollback::History};
 #[cfg(feature = "snapshot")]
-use crate::bytes::{Malformed, Reader, Writer};
+use crate::snapshot::bytes::{Malformed, Reader, Writer};
 use crate::{
     error::{Fault, FaultCause, OpenError, Trap},
     event::{ClientId, EventHeader, MessagePayload, OutputHeader},

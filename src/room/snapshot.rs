@@ -4,7 +4,6 @@ use super::{
     Phase, Room, State, event_kind::EventKind, inbox::Inbox, recovery::Recovery, rollback::History,
 };
 use crate::{
-    bytes::{Malformed, Reader, Writer},
     error::{Fault, FaultCause, Trap},
     event::{ClientId, EventHeader, MessagePayload},
     fault_policy::{Backoff, FaultPolicy},
@@ -13,8 +12,10 @@ use crate::{
     module::Module,
     room::RoomStats,
     snapshot::{
-        EngineVersion, ModuleHash, Parts, SaveError, SnapshotError, SnapshotInfo, SnapshotOptions,
-        StateHash, seal,
+        EngineVersion, Envelope, ModuleHash, SaveError, SnapshotError, SnapshotInfo,
+        SnapshotOptions, StateHash,
+        bytes::{Malformed, Reader, Writer},
+        seal,
     },
     structure::{copy_cost, memory_cost},
     time::Instant,
@@ -72,8 +73,8 @@ impl Room {
     ) -> Result<Self, SnapshotError> {
         let layout = module.compiled.layout();
         let layout = layout.ok_or(SnapshotError::NotInstrumented)?;
-        let parts = Parts::read(snapshot)?;
-        let info = &parts.info;
+        let envelope = Envelope::open(snapshot)?;
+        let info = &envelope.info;
         let limits = module.limits();
         if info.engine != EngineVersion::CURRENT {
             return Err(SnapshotError::Engine(info.engine));
@@ -89,7 +90,7 @@ impl Room {
             info.room_id.len(),
             limits.max_room_id_bytes,
         )?;
-        let state = parts.state(max_state_bytes(module))?;
+        let state = envelope.state(max_state_bytes(module))?;
         decode(module, info, &mut Reader::new(&state))
     }
 
