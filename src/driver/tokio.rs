@@ -25,6 +25,8 @@
 //! For a driver of your own, with other commands or another transport, [`wait`] and [`TokioClock`]
 //! are the building blocks of this one.
 
+#[cfg(feature = "snapshot")]
+use crate::snapshot::{SaveError, SnapshotError, SnapshotOptions};
 use crate::{
     error::{EventError, OpenError, UnknownRoom},
     event::{ClientId, MessageRecipient, OutputMessage, OwnedEvent, OwnedPayload},
@@ -35,6 +37,8 @@ use crate::{
     room::RoomOptions,
     time::Instant,
 };
+#[cfg(feature = "snapshot")]
+use alloc::vec::Vec;
 use core::{future::Future, time::Duration};
 use std::{boxed::Box, time::SystemTime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -114,23 +118,10 @@ pub struct HostHandle {
     commands: mpsc::Sender<Command>,
 }
 
-enum Command {
-    Open {
-        id: Box<str>,
-        module: Module,
-        options: RoomOptions,
-        reply: oneshot::Sender<Result<RoomKey, OpenError>>,
-    },
-    Enqueue {
-        room: RoomKey,
-        event: OwnedEvent,
-        reply: oneshot::Sender<Result<(), EventError>>,
-    },
-    Close {
-        room: RoomKey,
-        reply: oneshot::Sender<Result<(), UnknownRoom>>,
-    },
-}
+type TaskHost = Host<TokioClock, ChannelTransport>;
+
+/// What the task is to do with its host.
+type Command = Box<dyn FnOnce(&mut TaskHost) + Send>;
 
 /// Starts a task that runs rooms, in the current runtime. Their outputs wait in the returned channel;
 /// while it is full, the rooms wait as well.
@@ -171,14 +162,9 @@ impl HostHandle {
         module: &Module,
         options: RoomOptions,
     ) -> Result<RoomKey, OpenError> {
-        let (id, module) = (id.into(), module.clone());
-        self.call(|reply| Command::Open {
-            id,
-            module,
-            options,
-            reply,
-        })
-        .await
+        let (id, module) = (Box::<str>::from(id), module.clone());
+        self.call(move |host| host.open_with(&id, &module, options))
+            .await
     }
 
     /// Puts an event into a room's inbox.
@@ -187,7 +173,7 @@ impl HostHandle {
     ///
     /// As [`Host::enqueue`].
     pub async fn enqueue(&self, room: RoomKey, event: OwnedEvent) -> Result<(), EventError> {
-        self.call(|reply| Command::Enqueue { room, event, reply })
+        self.call(move |host| host.enqueue(room, event.as_event()))
             .await
     }
 
@@ -197,13 +183,57 @@ impl HostHandle {
     ///
     /// If the host has no such room.
     pub async fn close(&self, room: RoomKey) -> Result<(), UnknownRoom> {
-        self.call(|reply| Command::Close { room, reply }).await
+        self.call(move |host| host.close(room)).await
     }
 
-    async fn call<R>(&self, command: impl FnOnce(oneshot::Sender<R>) -> Command) -> R {
+    /// A room as bytes; see [`Host::save`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::save`]. [`OutputsWaiting`](crate::SaveError::OutputsWaiting): the channel is full.
+    #[cfg(feature = "snapshot")]
+    pub async fn save(&self, room: RoomKey) -> Result<Vec<u8>, SaveError> {
+        self.call(move |host| host.save(room)).await
+    }
+
+    /// Opens a room from a snapshot; see [`Host::load`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::load`].
+    #[cfg(feature = "snapshot")]
+    pub async fn load(
+        &self,
+        module: &Module,
+        snapshot: impl Into<Vec<u8>>,
+        options: SnapshotOptions,
+    ) -> Result<RoomKey, SnapshotError> {
+        let (module, snapshot) = (module.clone(), snapshot.into());
+        self.call(move |host| host.load(&module, &snapshot, options))
+            .await
+    }
+
+    /// Replaces the guest of an idle room by its state; see [`Host::hibernate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::hibernate`].
+    #[cfg(feature = "snapshot")]
+    pub async fn hibernate(&self, room: RoomKey) -> Result<(), SaveError> {
+        self.call(move |host| host.hibernate(room)).await
+    }
+
+    async fn call<R: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut TaskHost) -> R + Send + 'static,
+    ) -> R {
         let (reply, response) = oneshot::channel();
+        let command: Command = Box::new(|host| {
+            // A caller that was cancelled does not receive its reply.
+            let _ = reply.send(command(host));
+        });
         assert!(
-            self.commands.send(command(reply)).await.is_ok(),
+            self.commands.send(command).await.is_ok(),
             "{HOST_TASK_GONE}"
         );
         response.await.expect(HOST_TASK_GONE)
@@ -215,7 +245,7 @@ const HOST_TASK_GONE: &str = "the task that runs the rooms is gone with its runt
 /// Fuel between two checks for commands: about ten milliseconds of work.
 const FUEL_PER_POLL: u64 = 8_000_000;
 
-async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::Receiver<Command>) {
+async fn run(mut host: TaskHost, mut commands: mpsc::Receiver<Command>) {
     // A room that has ended and did not fit into the channel. Others that end wait behind it.
     let mut closed = None;
     let mut has_ended = false;
@@ -259,7 +289,7 @@ async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::R
             continue;
         }
         match wait(&mut commands, wake_at, host.clock(), writable).await {
-            Wake::Command(command) => command.apply(&mut host),
+            Wake::Command(command) => command(&mut host),
             Wake::Time | Wake::Writable => {}
             Wake::Ended => has_ended = true,
         }
@@ -267,7 +297,7 @@ async fn run(mut host: Host<TokioClock, ChannelTransport>, mut commands: mpsc::R
 }
 
 /// Sends the rooms that have ended, as far as the channel has space.
-fn send_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<ClosedRoom>) {
+fn send_closed(host: &mut TaskHost, next: &mut Option<ClosedRoom>) {
     while let Some(closed) = next.take().or_else(|| host.poll_closed()) {
         match host.transport().outputs.try_reserve() {
             Ok(permit) => permit.send(RoomOutput::Closed(closed)),
@@ -277,28 +307,6 @@ fn send_closed(host: &mut Host<TokioClock, ChannelTransport>, next: &mut Option<
             }
             // The receiver was dropped; discard.
             Err(mpsc::error::TrySendError::Closed(())) => {}
-        }
-    }
-}
-
-impl Command {
-    fn apply(self, host: &mut Host<TokioClock, ChannelTransport>) {
-        // A caller that was cancelled does not receive its reply.
-        match self {
-            Self::Open {
-                id,
-                module,
-                options,
-                reply,
-            } => {
-                let _ = reply.send(host.open_with(&id, &module, options));
-            }
-            Self::Enqueue { room, event, reply } => {
-                let _ = reply.send(host.enqueue(room, event.as_event()));
-            }
-            Self::Close { room, reply } => {
-                let _ = reply.send(host.close(room));
-            }
         }
     }
 }

@@ -421,3 +421,43 @@ async fn a_channel_capacity_of_zero_means_one() {
         .expect("the event is accepted");
     assert_eq!(next_text(&mut outputs).await, "hello");
 }
+
+#[cfg(feature = "snapshot")]
+#[tokio::test(start_paused = true)]
+async fn a_room_is_saved_hibernates_and_goes_on_elsewhere() {
+    use stateroom_wasmi_host::{LoadOptions, SaveError, SnapshotOptions};
+    let count =
+        "(global.set $n (i32.add (global.get $n) (i32.const 1))) (call $say (global.get $n))";
+    let more = format!("{SAY} (global $n (mut i32) (i32.const 0))");
+    let wasm = crate::support::assemble(&guest_0_2(ENV, &[("message", count)], &more));
+    let options_for_snapshots = LoadOptions::new().snapshots(true);
+    let module = Module::load_with(&wasm, &Limits::default(), options_for_snapshots)
+        .expect("the module can be saved");
+
+    let (here, mut outputs) = spawn(options(10));
+    let room = open_with(&here, &module).await;
+    here.enqueue(room, text(ADA, "a")).await.expect("it fits");
+    assert!(next(&mut outputs).await.is_some());
+    here.hibernate(room).await.expect("it is idle");
+    let snapshot = here.save(room).await.expect("it is asleep");
+    here.close(room).await.expect("it is open");
+    assert!(matches!(
+        next(&mut outputs).await,
+        Some(RoomOutput::Closed(_))
+    ));
+    assert_eq!(here.save(room).await, Err(SaveError::UnknownRoom));
+
+    let (there, mut outputs) = spawn(options(10));
+    let room = there
+        .load(&module, snapshot, SnapshotOptions::new())
+        .await
+        .expect("it loads");
+    there
+        .enqueue(room, text(ADA, "b"))
+        .await
+        .expect("its client is connected");
+    let Some(RoomOutput::Message { payload, .. }) = next(&mut outputs).await else {
+        panic!("the room replies");
+    };
+    assert_eq!(payload, OwnedPayload::Bytes(vec![2, 0, 0, 0]));
+}

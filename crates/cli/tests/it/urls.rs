@@ -221,7 +221,8 @@ async fn rooms_are_listed_with_their_statistics() {
     assert!(memory > 0 && memory % 65_536 == 0, "{memory}");
     assert!(room["instance_bytes"].as_u64().expect("a number") > 1000);
     assert!(room["fuel_used"].as_u64().expect("a number") > 0);
-    assert_eq!(room.as_object().expect("an object").len(), 11, "{room}");
+    assert_eq!(room["hibernated_bytes"], 0);
+    assert_eq!(room.as_object().expect("an object").len(), 12, "{room}");
 }
 
 #[tokio::test]
