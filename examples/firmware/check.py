@@ -77,7 +77,7 @@ def run(*command):
 def measured(output):
     figures = {}
     for name, number in re.findall(r"^figure (\S+) (\d+)$", output, re.MULTILINE):
-        if name.endswith(".event-nanos"):
+        if name.endswith("-nanos"):
             name, number = name.replace("-nanos", "-instructions"), int(number) >> ICOUNT_SHIFT
         figures[name] = int(number)
     return figures

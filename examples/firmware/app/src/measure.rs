@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use core::{fmt, fmt::Write};
 use stateroom_wasmi_host::{
     ClientId, Clock, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
+    SnapshotOptions,
 };
 
 /// The environment of a self-test: its output, a clock, and the heap to measure.
@@ -34,6 +35,9 @@ pub fn rooms<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
         rooms::CLOCK,
     ] {
         room(bench, bundled)?;
+    }
+    for bundled in [rooms::ECHO, rooms::CHAT] {
+        snapshots(bench, bundled)?;
     }
     long_loop(bench)
 }
@@ -71,11 +75,7 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
     for _ in 0..EVENTS {
         event(&mut room, began)?;
     }
-    let nanos = bench
-        .clock
-        .now()
-        .saturating_duration_since(began)
-        .as_nanos() as usize;
+    let nanos = nanos_since(began, bench.clock);
     let event_stack = stack::used_below(top);
     figure(bench, name, "event-stack", event_stack)?;
     figure(bench, name, "event-heap-peak", bench.heap.peak() - live)?;
@@ -85,7 +85,7 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
         "event-allocations-of-1000",
         bench.heap.allocations() - allocations,
     )?;
-    figure(bench, name, "event-nanos", nanos / EVENTS as usize)?;
+    figure(bench, name, "event-nanos", (nanos / EVENTS) as usize)?;
 
     // Some boards have no memory for a second room.
     if bench
@@ -104,6 +104,60 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
         "further-room-heap-beyond-memory",
         bench.heap.live() - live - second.stats().memory_bytes,
     )
+}
+
+/// Measures saving a room, and loading it again until it has handled its next event.
+#[inline(never)]
+fn snapshots<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result {
+    /// How often each is done, to average over.
+    const TIMES: u32 = 20;
+    let (name, limits) = (bundled.name, Limits::small());
+    let start = bench.heap.live();
+    bench.heap.reset_peak();
+    let top = stack::paint();
+    let module = bundled
+        .load_for_snapshots(&limits)
+        .map_err(|_| fmt::Error)?;
+    let load_stack = stack::used_below(top);
+    let (peak, kept) = (bench.heap.peak() - start, bench.heap.live() - start);
+    figure(bench, name, "with-snapshots.load-heap-peak", peak)?;
+    figure(bench, name, "with-snapshots.load-heap-kept", kept)?;
+    figure(bench, name, "with-snapshots.load-stack", load_stack)?;
+
+    let mut room = open(&module)?;
+    let now = bench.clock.now();
+    warm_up(&mut room, now)?;
+    let live = bench.heap.live();
+    bench.heap.reset_peak();
+    let top = stack::paint();
+    let mut snapshot = room.save().map_err(|_| fmt::Error)?;
+    let save_stack = stack::used_below(top);
+    let began = bench.clock.now();
+    for _ in 0..TIMES {
+        snapshot = room.save().map_err(|_| fmt::Error)?;
+    }
+    let nanos = nanos_since(began, bench.clock) / TIMES;
+    figure(bench, name, "snapshot-bytes", snapshot.len())?;
+    figure(bench, name, "save-stack", save_stack)?;
+    figure(bench, name, "save-heap-peak", bench.heap.peak() - live)?;
+    figure(bench, name, "save-nanos", nanos as usize)?;
+
+    drop(room);
+    let top = stack::paint();
+    let began = bench.clock.now();
+    for _ in 0..TIMES {
+        let loaded = Room::load(&module, &snapshot, SnapshotOptions::new());
+        event(&mut loaded.map_err(|_| fmt::Error)?, now)?;
+    }
+    let nanos = nanos_since(began, bench.clock) / TIMES;
+    let restore_stack = stack::used_below(top);
+    figure(bench, name, "restore-stack", restore_stack)?;
+    figure(bench, name, "restore-nanos", nanos as usize)
+}
+
+fn nanos_since(began: Instant, clock: &impl Clock) -> u32 {
+    let time = clock.now().saturating_duration_since(began);
+    time.as_nanos().try_into().unwrap_or(u32::MAX)
 }
 
 /// Connects a client and sends events until the room has allocated all that it needs.
