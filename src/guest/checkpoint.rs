@@ -146,7 +146,8 @@ impl Checkpoint {
     }
 
     /// Reads it from a snapshot. Whatever the bytes are, [`restore`](Self::restore) then does what it
-    /// should in a guest of this module, or lacks memory.
+    /// should in a guest of this module, or lacks memory. Whether the memory is larger than the limits
+    /// allow is the caller's to check.
     ///
     /// # Errors
     ///
@@ -175,8 +176,7 @@ impl Checkpoint {
 
     fn check(&self, layout: &Layout, keeps_buffer: bool) -> Result<(), Malformed> {
         let grown = self.memory_bytes.checked_sub(layout.baseline.len());
-        let is_possible_size = grown.is_some_and(|bytes| bytes.is_multiple_of(layout.page_bytes))
-            && self.memory_bytes <= layout.max_memory_bytes;
+        let is_possible_size = grown.is_some_and(|bytes| bytes.is_multiple_of(layout.page_bytes));
         let are_buffers_inside =
             self.buffer.ends_within(self.memory_bytes) && self.pages.ends_within(self.memory_bytes);
         let is_possible_buffer = keeps_buffer || self.buffer.is_none();

@@ -35,7 +35,7 @@ pub(crate) struct Layout {
     pub(super) baseline: Baseline,
     pub(super) page_bytes: usize,
     /// The most that the memory can grow to, by the module and by the limits.
-    pub(super) max_memory_bytes: usize,
+    pub(crate) max_memory_bytes: usize,
 }
 
 /// A guest's access to its state; none if its module is not instrumented.

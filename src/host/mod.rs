@@ -102,6 +102,8 @@ struct Queues {
     turns_before_start: usize,
     /// Rooms whose next output the transport refused.
     blocked: VecDeque<RoomKey>,
+    /// Whether the last poll ended before all of these were tried again.
+    has_untried: bool,
     /// Rooms that are closed and have nothing left to send.
     closed: VecDeque<RoomKey>,
 }
@@ -337,24 +339,26 @@ impl<C: Clock, T: Transport> Host<C, T> {
     /// and when a transport that refused has space again.
     pub fn poll(&mut self, budget: Budget) -> Option<Instant> {
         let now = self.clock.now();
-        self.retry_blocked();
+        let mut used = self.retry_blocked(budget);
         self.wake_due(now);
-        let mut used = 0_u64;
         // `now` stands still, so that a timer which a room sets in its turn is not due before the
         // next poll; so this ends when the events that wait do.
         while let Some(key) = self.queues.next_turn() {
             used = used.saturating_add(self.turn(key, now));
-            let is_late = budget.until < Instant::MAX && self.clock.now() >= budget.until;
-            if used >= budget.fuel || is_late {
+            if used >= budget.fuel || self.is_late(budget) {
                 break;
             }
         }
         self.poll_timeout()
     }
 
+    fn is_late(&self, budget: Budget) -> bool {
+        budget.until < Instant::MAX && self.clock.now() >= budget.until
+    }
+
     /// When to poll next; see [`poll`](Self::poll).
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        if self.queues.have_turn() {
+        if self.queues.have_turn() || self.queues.has_untried {
             return Some(Instant::ZERO);
         }
         let rooms = &self.rooms;
@@ -366,6 +370,12 @@ impl<C: Clock, T: Transport> Host<C, T> {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         !self.queues.blocked.is_empty()
+    }
+
+    /// Whether [`poll_closed`](Self::poll_closed) may return a room.
+    #[must_use]
+    pub fn has_closed(&self) -> bool {
+        !self.queues.closed.is_empty()
     }
 
     /// Takes a room that has ended, by a fault or because it was closed, and whose outputs were all
@@ -448,16 +458,34 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
     }
 
-    /// Gives a turn to the rooms whose output the transport refused.
-    fn retry_blocked(&mut self) {
-        for key in self.queues.blocked.drain(..) {
+    /// Tries to send the outputs that the transport refused; returns what that cost in fuel.
+    ///
+    /// What is refused again does not end it, since a driver polls once when there is space, and not all
+    /// rooms need the same space. So only what is sent, and time, end it early.
+    fn retry_blocked(&mut self, budget: Budget) -> u64 {
+        let (mut used, mut sent) = (0_u64, 0_u64);
+        self.queues.has_untried = false;
+        for _ in 0..self.queues.blocked.len() {
+            if used > 0 && (sent >= budget.fuel || self.is_late(budget)) {
+                self.queues.has_untried = true;
+                break;
+            }
+            let Some(key) = self.queues.blocked.pop_front() else {
+                break;
+            };
             // It may have been closed, and have sent its last output, while it was queued.
             let slot = self.rooms.get_mut(&key);
-            if let Some(slot) = slot.filter(|slot| slot.queued == Queued::Blocked) {
-                slot.queued = Queued::Ready;
-                self.queues.ready.push_back(key);
+            let Some(slot) = slot.filter(|slot| slot.queued == Queued::Blocked) else {
+                continue;
+            };
+            let (deadline, cost) = slot.reschedule(key, &mut self.transport, &mut self.queues);
+            used = used.saturating_add(cost);
+            if slot.queued != Queued::Blocked {
+                sent = sent.saturating_add(cost);
             }
+            self.insert_deadline(key, deadline);
         }
+        used
     }
 
     /// Gives a room a slice, to send outputs that were left or else to run, and returns what that cost

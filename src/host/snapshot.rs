@@ -5,7 +5,7 @@ use crate::{
     error::OpenError,
     module::Module,
     room::Room,
-    snapshot::{SaveError, SnapshotError, SnapshotOptions},
+    snapshot::{Envelope, SaveError, SnapshotError, SnapshotOptions},
     time::Instant,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -13,14 +13,16 @@ use core::time::Duration;
 
 impl<C: Clock, T: Transport> Host<C, T> {
     /// The room as bytes; see [`Room::save`]. An event that the guest is in the middle of is finished
-    /// first, and its outputs are sent. The room stays open: [`discard`](Self::discard) it if it is to go
-    /// on elsewhere.
+    /// first, which takes what it needs of [`max_fuel_per_event`](crate::Limits::max_fuel_per_event), and
+    /// its outputs are sent; if the guest fails, the fault policy follows. The room stays open:
+    /// [`discard`](Self::discard) it if it is to go on elsewhere.
     ///
     /// # Errors
     ///
     /// As [`Room::save`]; the transport may have refused an output.
     pub fn save(&mut self, key: RoomKey) -> Result<Vec<u8>, SaveError> {
-        self.at_boundary(key, |room| room.save())
+        let unix_time = self.unix_time().unwrap_or(Duration::ZERO);
+        self.at_boundary(key, |room| room.save_at(unix_time))
     }
 
     /// Opens a room from a snapshot, under the id that it has there, and returns its key. Room time goes
@@ -40,10 +42,11 @@ impl<C: Clock, T: Transport> Host<C, T> {
             let limit = self.limits.max_rooms;
             return Err(OpenError::TooManyRooms { limit }.into());
         }
-        let room = Box::new(Room::load(module, snapshot, options)?);
+        let envelope = Envelope::open(snapshot)?;
+        let room = Box::new(Room::from_envelope(module, &envelope, options)?);
         self.check_free(room.id())?;
         let now = self.clock.now();
-        let room_time = room.now() + self.wall_time_since(&room, now);
+        let room_time = room.now() + self.wall_time_since(envelope.info.saved_at);
         let queued = if room.is_runnable() {
             Queued::Starting
         } else {
@@ -77,6 +80,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
     ) -> Result<R, SaveError> {
         let now = self.clock.now();
         let slot = self.rooms.get_mut(&key).ok_or(SaveError::UnknownRoom)?;
+        // The time since its last event has passed for the room, too.
+        slot.room.advance(slot.room_time(now));
         loop {
             while let (Flushed::Partly, _) = flush(&mut slot.room, key, &mut self.transport) {}
             match act(&mut slot.room) {
@@ -88,14 +93,18 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
     }
 
-    /// The wall time since a room that was loaded was saved; zero if a clock does not know it, or runs
+    /// The wall time since a room was saved; zero if a clock did not or does not know it, or has run
     /// backwards.
-    fn wall_time_since(&self, room: &Room, now: Instant) -> Duration {
-        let (Some(at_zero), Some(saved)) = (self.clock.unix_time_at_zero(), room.unix_time())
-        else {
-            return Duration::ZERO;
-        };
-        let now = at_zero.saturating_add(now.saturating_duration_since(Instant::ZERO));
-        now.saturating_sub(saved)
+    fn wall_time_since(&self, saved_at: Option<Duration>) -> Duration {
+        match (self.unix_time(), saved_at) {
+            (Some(now), Some(saved_at)) => now.saturating_sub(saved_at),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The wall time, if the clock knows it.
+    fn unix_time(&self) -> Option<Duration> {
+        let uptime = self.clock.now().saturating_duration_since(Instant::ZERO);
+        Some(self.clock.unix_time_at_zero()?.saturating_add(uptime))
     }
 }

@@ -620,7 +620,7 @@ impl Room {
         self.clients.binary_search(&client).is_ok()
     }
 
-    fn advance(&mut self, now: Instant) {
+    pub(crate) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
     }
 

@@ -42,8 +42,13 @@ impl Room {
     /// If the room is not at an event boundary with all its outputs taken, or the module was not loaded
     /// for snapshots.
     pub fn save(&self) -> Result<Vec<u8>, SaveError> {
+        self.save_at(Duration::ZERO)
+    }
+
+    /// As [`save`](Self::save), with the wall time; zero if that is unknown.
+    pub(crate) fn save_at(&self, unix_time: Duration) -> Result<Vec<u8>, SaveError> {
         let (info, state) = self.encode()?;
-        Ok(seal(&info, &state))
+        Ok(seal(&info, &state, unix_time))
     }
 
     /// A hash of what [`save`](Self::save) saves: equal for rooms that go on in the same way.
@@ -71,9 +76,16 @@ impl Room {
         snapshot: &[u8],
         options: SnapshotOptions,
     ) -> Result<Self, SnapshotError> {
+        Self::from_envelope(module, &Envelope::open(snapshot)?, options)
+    }
+
+    pub(crate) fn from_envelope(
+        module: &Module,
+        envelope: &Envelope<'_>,
+        options: SnapshotOptions,
+    ) -> Result<Self, SnapshotError> {
         let layout = module.compiled.layout();
         let layout = layout.ok_or(SnapshotError::NotInstrumented)?;
-        let envelope = Envelope::open(snapshot)?;
         let info = &envelope.info;
         let limits = module.limits();
         if info.engine != EngineVersion::CURRENT {
@@ -157,12 +169,6 @@ impl Room {
             State::Starting { undone, .. } => undone.is_some(),
             State::Asleep(_) | State::Closed { .. } => false,
         }
-    }
-
-    /// The wall time at [`now`](Self::now); none if the room does not know it.
-    pub(crate) fn unix_time(&self) -> Option<Duration> {
-        let uptime = self.now.saturating_duration_since(Instant::ZERO);
-        (!self.unix_time_at_zero.is_zero()).then(|| self.unix_time_at_zero.saturating_add(uptime))
     }
 
     /// Whether the room has a state but no guest: it hibernates, or was loaded or forked and not
@@ -301,6 +307,7 @@ impl Room {
             now: self.now,
             unix_time_at_zero: self.unix_time_at_zero,
             state_hash: StateHash::default(),
+            saved_at: None,
         };
         let (mut info_bytes, mut state) = (Vec::new(), Vec::new());
         info.encode(&mut Writer::new(&mut info_bytes));
@@ -345,11 +352,15 @@ fn decode(
             undone: None,
             outbox: Outbox::new(),
         },
-        None => State::Asleep(Box::new(Checkpoint::read(
-            reader,
-            layout,
-            compiled.keeps_buffer,
-        )?)),
+        None => {
+            let checkpoint = Checkpoint::read(reader, layout, compiled.keeps_buffer)?;
+            bounded(
+                "bytes of memory",
+                checkpoint.memory_bytes,
+                layout.max_memory_bytes,
+            )?;
+            State::Asleep(Box::new(checkpoint))
+        }
     };
     if !reader.is_empty() {
         return Err(SnapshotError::Damaged);
@@ -446,13 +457,9 @@ fn write_stats(stats: &RoomStats, writer: &mut Writer<'_>) {
 }
 
 fn read_stats(reader: &mut Reader<'_>) -> Result<RoomStats, Malformed> {
-    /// Counters go on from here, so the greatest numbers are none that a room can have had.
+    /// Counters go on from here: no room can have had more, and none that is made up overflows.
     const MAX: u64 = u64::MAX / 2;
-    let mut counter = || {
-        reader
-            .number()
-            .and_then(|count| (count <= MAX).then_some(count).ok_or(Malformed))
-    };
+    let mut counter = || Ok::<_, Malformed>(reader.number()?.min(MAX));
     Ok(RoomStats {
         events_handled: counter()?,
         messages_in: counter()?,
@@ -498,6 +505,7 @@ fn read_inbox(limits: &Limits, reader: &mut Reader<'_>) -> Result<Inbox, Snapsho
     let count = reader.size()?;
     bounded("events that wait", count, max_events(limits))?;
     let mut inbox = Inbox::default();
+    let mut bounded_events = 0;
     for _ in 0..count {
         let kind = reader.byte()?;
         let client = ClientId(reader.fitting()?);
@@ -524,8 +532,10 @@ fn read_inbox(limits: &Limits, reader: &mut Reader<'_>) -> Result<Inbox, Snapsho
             payload.len(),
             limits.max_message_bytes,
         )?;
+        bounded_events += usize::from(kind != DISCONNECT);
         inbox.push(EventKind::Outside(header), payload);
     }
+    bounded("events that wait", bounded_events, limits.max_inbox_events)?;
     bounded(
         "bytes that wait",
         inbox.payload_bytes(),

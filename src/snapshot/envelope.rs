@@ -6,6 +6,8 @@ use super::{
 };
 use crate::{limits::Limits, time::Instant};
 use alloc::{borrow::Cow, vec::Vec};
+use core::time::Duration;
+use sha2::{Digest, Sha256};
 
 /// What every snapshot begins with.
 const MAGIC: [u8; 4] = *b"SRSN";
@@ -27,7 +29,9 @@ pub(crate) struct Envelope<'a> {
 
 /// Writes a snapshot: what it says of itself, and the encoded state of a room, compressed if that
 /// makes it shorter.
-pub(crate) fn seal(info: &[u8], state: &[u8]) -> Vec<u8> {
+///
+/// When it was saved is no part of the room, so the state's hash does not cover it; a checksum does.
+pub(crate) fn seal(info: &[u8], state: &[u8], saved_at: Duration) -> Vec<u8> {
     let compressed = lz4_flex::block::compress(state);
     let is_shorter = compressed.len() < state.len();
     let (compression, payload) = if is_shorter {
@@ -38,8 +42,11 @@ pub(crate) fn seal(info: &[u8], state: &[u8]) -> Vec<u8> {
     let mut snapshot = Vec::with_capacity(HEADER + info.len() + 5 + payload.len());
     snapshot.extend_from_slice(&MAGIC);
     snapshot.extend_from_slice(&[FORMAT, compression]);
-    snapshot.extend_from_slice(&StateHash::of(info, state).0);
+    let state_hash = StateHash::of(info, state);
+    snapshot.extend_from_slice(&state_hash.0);
+    snapshot.extend_from_slice(&checksum(state_hash, saved_at));
     let mut writer = Writer::new(&mut snapshot);
+    writer.duration(saved_at);
     writer.raw(info);
     if is_shorter {
         writer.size(state.len());
@@ -48,8 +55,18 @@ pub(crate) fn seal(info: &[u8], state: &[u8]) -> Vec<u8> {
     snapshot
 }
 
-/// Bytes before what a snapshot says of itself.
-const HEADER: usize = MAGIC.len() + 2 + size_of::<StateHash>();
+/// Bytes before what a snapshot says of itself, and more than when it was saved takes.
+const HEADER: usize = MAGIC.len() + 2 + size_of::<StateHash>() + CHECKSUM + 16;
+
+const CHECKSUM: usize = 4;
+
+/// Of what the state's hash does not cover.
+fn checksum(state_hash: StateHash, saved_at: Duration) -> [u8; CHECKSUM] {
+    let mut bytes = Vec::from(state_hash.0);
+    Writer::new(&mut bytes).duration(saved_at);
+    let [a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(&bytes));
+    [a, b, c, d]
+}
 
 impl<'a> Envelope<'a> {
     pub(crate) fn open(snapshot: &'a [u8]) -> Result<Self, SnapshotError> {
@@ -63,12 +80,19 @@ impl<'a> Envelope<'a> {
         }
         let compression = reader.byte()?;
         let state_hash = StateHash(reader.array()?);
-        let info = SnapshotInfo::decode(&mut reader, state_hash)?;
+        let expected: [u8; CHECKSUM] = reader.array()?;
+        let saved_at = reader.duration()?;
+        if checksum(state_hash, saved_at) != expected {
+            return Err(SnapshotError::Damaged);
+        }
+        let info_and_state = reader.rest();
+        let mut reader = Reader::new(info_and_state);
+        let info = SnapshotInfo::decode(&mut reader, state_hash, saved_at)?;
         let state = reader.rest();
         Ok(Self {
             info,
             compression,
-            info_bytes: &snapshot[HEADER..snapshot.len() - state.len()],
+            info_bytes: &info_and_state[..info_and_state.len() - state.len()],
             state,
         })
     }
@@ -81,8 +105,12 @@ impl<'a> Envelope<'a> {
             LZ4 => {
                 let len = reader.size()?;
                 let compressed = reader.rest();
-                if len > max_bytes.min(compressed.len().saturating_mul(MAX_EXPANSION)) {
+                if len > compressed.len().saturating_mul(MAX_EXPANSION) {
                     return Err(SnapshotError::Damaged);
+                }
+                if len > max_bytes {
+                    let (what, limit) = ("bytes of state", max_bytes);
+                    return Err(SnapshotError::TooMany { what, limit });
                 }
                 let state = lz4_flex::block::decompress(compressed, len);
                 state.map_err(|_| SnapshotError::Damaged)?.into()
@@ -110,7 +138,11 @@ impl SnapshotInfo {
         self.limits.encode(writer);
     }
 
-    fn decode(reader: &mut Reader<'_>, state_hash: StateHash) -> Result<Self, Malformed> {
+    fn decode(
+        reader: &mut Reader<'_>,
+        state_hash: StateHash,
+        saved_at: Duration,
+    ) -> Result<Self, Malformed> {
         Ok(Self {
             engine: EngineVersion {
                 wasmi: reader.array()?,
@@ -122,6 +154,7 @@ impl SnapshotInfo {
             unix_time_at_zero: reader.duration()?,
             limits: Limits::decode(reader)?,
             state_hash,
+            saved_at: (!saved_at.is_zero()).then_some(saved_at),
         })
     }
 }

@@ -28,7 +28,7 @@ impl fmt::Display for SaveError {
         f.write_str(match self {
             Self::UnknownRoom => "there is no such room",
             Self::Closed => "the room is closed",
-            Self::Busy => "the room is busy with an event",
+            Self::Busy => "events of the room are not handled yet",
             Self::OutputsWaiting => "the room has outputs that were not sent yet",
             Self::Unmanaged => "the room is unmanaged: its driver has a part of its state",
             Self::NotInstrumented => NOT_INSTRUMENTED,

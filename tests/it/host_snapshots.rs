@@ -6,7 +6,7 @@ use crate::{
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Event, Host, HostLimits, Instant, Limits, ManualClock, OpenError,
-    OutputMessage, RecordingTransport, RoomKey, SaveError, SendError, SnapshotError,
+    OutputMessage, RecordingTransport, RoomKey, RoomOptions, SaveError, SendError, SnapshotError,
     SnapshotOptions, Transport,
 };
 use std::{convert::Infallible, time::Duration};
@@ -72,10 +72,9 @@ fn room_time_goes_on_by_the_wall_time_that_has_passed() {
         .expect("it fits");
     before.poll(Budget::UNLIMITED);
     before.clock().uptime.set(Instant::from_millis(7000));
-    // Room time is that of the last event or turn, which was at 5 s.
     let snapshot = before.save(room).expect("it can be saved");
 
-    // Another process, whose clock began three seconds after that event.
+    // Another process, a second later.
     let mut after = host_at(1008);
     let room = after.load(&module, &snapshot, OPTIONS).expect("it loads");
     assert_eq!(after.find("lobby"), Some(room));
@@ -103,7 +102,50 @@ fn room_time_goes_on_by_the_wall_time_that_has_passed() {
     early.load(&module, &snapshot, OPTIONS).expect("it loads");
     assert_eq!(
         early.poll(Budget::UNLIMITED),
-        Some(Instant::from_millis(10_000))
+        Some(Instant::from_millis(8_000))
+    );
+}
+
+#[test]
+fn the_time_since_the_last_event_has_passed_also_without_wall_time() {
+    let module = module_of(&alarm());
+    let mut host = Host::new(ManualClock::new(), RecordingTransport::new());
+    let mut room = host.open("lobby", &module).expect("it opens");
+    host.enqueue(room, Event::Connect(CLIENT))
+        .expect("it is free");
+    host.enqueue(room, Event::message(CLIENT, "set"))
+        .expect("it fits");
+    host.poll(Budget::UNLIMITED);
+    // It moves again and again before its timer is due, ten seconds after the event.
+    for second in [4, 8, 9] {
+        host.clock().set(Instant::from_millis(second * 1000));
+        let snapshot = host.save(room).expect("it can be saved");
+        host.discard(room).expect("it is open");
+        room = host.load(&module, &snapshot, OPTIONS).expect("it loads");
+        assert_eq!(
+            host.poll(Budget::UNLIMITED),
+            Some(Instant::from_millis(10_000))
+        );
+    }
+}
+
+#[test]
+fn a_room_with_a_wall_time_of_its_own_does_not_jump() {
+    let module = module_of(&alarm());
+    let mut host = host_at(1_700_000_000);
+    let options = RoomOptions::new().unix_time_at_zero(Duration::from_secs(1));
+    let room = host.open_with("lobby", &module, options).expect("it opens");
+    host.enqueue(room, Event::Connect(CLIENT))
+        .expect("it is free");
+    host.enqueue(room, Event::message(CLIENT, "set"))
+        .expect("it fits");
+    host.poll(Budget::UNLIMITED);
+    let snapshot = host.save(room).expect("it can be saved");
+    let mut later = host_at(1_700_000_003);
+    later.load(&module, &snapshot, OPTIONS).expect("it loads");
+    assert_eq!(
+        later.poll(Budget::UNLIMITED),
+        Some(Instant::from_millis(7_000))
     );
 }
 

@@ -154,13 +154,17 @@ fn impossible_memories_are_refused() {
         let info = info.clone();
         Room::load(&module, &Unsealed { info, state }.sealed(), OPTIONS)
     };
+    let error = load(&[0x80, 0x80, 0x0c, 0]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the room has more bytes of memory than the limit of 131072"
+    );
     // Two pages, with a byte that differs at the end of the second.
     let two_pages = [0x80, 0x80, 0x08, 5, 0xff, 0xff, 0x07, 1, 42];
     drive(load(&two_pages).expect("that is possible"));
     for (what, memory) in [
         ("less than the module declares", &[0x00, 0x00][..]),
         ("no whole pages", &[0x81, 0x80, 0x04, 0]),
-        ("more than the limit", &[0x80, 0x80, 0x0c, 0]),
         (
             "a run beyond the end",
             &[0x80, 0x80, 0x04, 5, 0xff, 0xff, 0x03, 2, 1, 1],
@@ -185,11 +189,67 @@ fn impossible_memories_are_refused() {
 }
 
 #[test]
+fn counters_near_their_end_do_not_overflow() {
+    let module = module_of(&speaker(&[], ""));
+    let mut room = open(&module);
+    room.handle_event(Instant::ZERO, Event::Connect(ClientId(1)))
+        .expect("it is free");
+    while room.poll_output().is_some() {}
+    let Unsealed { info, mut state } = Unsealed::of(&room.save().expect("it can be saved"));
+    // After the seed, the buffer, the policy and a client: one event handled.
+    let at = state
+        .windows(6)
+        .position(|bytes| bytes[..3] == [0, 1, 1] && bytes[3] == 1);
+    let at = at.expect("the client and the counter of events") + 3;
+    state.splice(at..=at, [0xff; 9].into_iter().chain([0x01]));
+    let snapshot = Unsealed { info, state }.sealed();
+    let mut room = loaded(&module, &snapshot);
+    for _ in 0..3 {
+        room.handle_event(Instant::ZERO, Event::message(ClientId(1), "a"))
+            .expect("it fits");
+        while room.poll_output().is_some() {}
+        room = loaded(&module, &room.save().expect("it can be saved"));
+    }
+    assert_eq!(room.stats().events_handled, u64::MAX / 2);
+}
+
+#[test]
+fn more_events_than_may_wait_are_refused() {
+    let (module, snapshot) = saved();
+    assert_eq!(loaded(&module, &snapshot).stats().waiting_events, 2);
+    let wasm = include_bytes!("../../examples/rooms/wasm/counter-rust-0.2.wasm");
+    let two = load_module(wasm, &limits(|limits| limits.max_inbox_events = 2));
+    loaded(&two.expect("it loads"), &snapshot);
+    let Unsealed { info, state } = Unsealed::of(&snapshot);
+    let waiting = [&[2][..], &[3, 2, 1], b"+", &[3, 2, 1], b"-"].concat();
+    let at = state
+        .windows(waiting.len())
+        .position(|bytes| bytes == waiting)
+        .expect("two texts of client 2 wait");
+    let three = [&[3][..], &waiting[1..], &[3, 2, 1], b"+"].concat();
+    let state = [&state[..at], &three, &state[at + waiting.len()..]].concat();
+    let three = Unsealed { info, state }.sealed();
+    assert_eq!(loaded(&module, &three).stats().waiting_events, 3);
+    let two = load_module(wasm, &limits(|limits| limits.max_inbox_events = 2));
+    let error = Room::load(&two.expect("it loads"), &three, OPTIONS).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the room has more events that wait than the limit of 2"
+    );
+}
+
+#[test]
 fn a_decompressed_length_that_cannot_be_allocates_nothing() {
     let (module, snapshot) = saved();
     let info = Unsealed::of(&snapshot).info;
     for len in [1 << 20, 1 << 40, u64::MAX] {
-        let mut bomb = [b"SRSN\x01\x01", &[0; 16][..], &info].concat();
+        let state = Vec::new();
+        let mut bomb = Unsealed {
+            info: info.clone(),
+            state,
+        }
+        .sealed();
+        bomb[5] = 1;
         let mut rest = len;
         while rest >= 0x80 {
             bomb.push(rest as u8 | 0x80);

@@ -6,6 +6,8 @@ use stateroom_wasmi_host::{
     OwnedPayload, Room, RoomKey, RoomOptions, SendError, Transport,
 };
 
+use std::convert::Infallible;
+
 const NOW: Instant = Instant::ZERO;
 const ADA: ClientId = ClientId(1);
 const BOB: ClientId = ClientId(2);
@@ -319,4 +321,34 @@ fn room_time_starts_when_the_room_is_opened() {
     clock.set(Instant::from_millis(6_130));
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.transport().seen, [Seen::Joined(ADA), Seen::Number(9)]);
+}
+
+/// Refuses everything, and counts.
+struct Full(usize);
+
+impl Transport for Full {
+    type Error = Infallible;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Infallible>> {
+        self.0 += 1;
+        Err(SendError::WouldBlock)
+    }
+}
+
+#[test]
+fn blocked_rooms_are_retried_once_also_within_small_budgets() {
+    const ROOMS: usize = 5;
+    let module = module(&speaker(&[("message", "(call $say (i32.const 1))")], ""));
+    let mut host = Host::new(ManualClock::new(), Full(0));
+    for i in 0..ROOMS {
+        let room = host.open(&i.to_string(), &module).expect("it opens");
+        for event in [Event::Connect(ADA), Event::message(ADA, "say")] {
+            host.enqueue(room, event).expect("it is accepted");
+        }
+    }
+    host.poll(Budget::UNLIMITED);
+    assert!(host.is_blocked());
+    let before = host.transport().0;
+    assert_eq!(host.poll(Budget::fuel(1)), None, "there is nothing to do");
+    assert_eq!(host.transport().0 - before, ROOMS);
 }

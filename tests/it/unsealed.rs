@@ -9,12 +9,17 @@ pub struct Unsealed {
     pub state: Vec<u8>,
 }
 
-/// Bytes before what a snapshot says of itself.
+/// Bytes before the state hash's checksum.
 const HEADER: usize = 22;
 
 impl Unsealed {
     pub fn of(snapshot: &[u8]) -> Self {
-        let mut at = HEADER + 4 + 32;
+        let mut at = HEADER + 4;
+        for _ in 0..2 {
+            number(snapshot, &mut at);
+        }
+        let info_at = at;
+        at += 4 + 32;
         let id = number(snapshot, &mut at) as usize;
         at += id;
         for _ in 0..3 {
@@ -25,7 +30,7 @@ impl Unsealed {
         for _ in 0..mask.count_ones() {
             number(snapshot, &mut at);
         }
-        let info = snapshot[HEADER..at].to_vec();
+        let info = snapshot[info_at..at].to_vec();
         let state = match snapshot[5] {
             0 => snapshot[at..].to_vec(),
             _ => {
@@ -36,13 +41,18 @@ impl Unsealed {
         Self { info, state }
     }
 
-    /// A snapshot of this, uncompressed, with the right hash.
+    /// A snapshot of this, uncompressed and with the right hashes, of which nobody knows when it was saved.
     pub fn sealed(&self) -> Vec<u8> {
         let hash = Sha256::new()
             .chain_update(&self.info)
             .chain_update(&self.state)
             .finalize();
-        let header = [b"SRSN\x01\x00", &hash[..16]].concat();
+        let saved_at = [0, 0];
+        let check = Sha256::new()
+            .chain_update(&hash[..16])
+            .chain_update(saved_at)
+            .finalize();
+        let header = [b"SRSN\x01\x00", &hash[..16], &check[..4], &saved_at].concat();
         [&header[..], &self.info, &self.state].concat()
     }
 }

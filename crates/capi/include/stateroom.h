@@ -685,7 +685,8 @@ stateroom_status stateroom_host_free(stateroom_host **host, stateroom_buffer *er
 //
 // `now` is the program's time in nanoseconds, from any origin; time that runs backwards stands
 // still. The poll ends when rooms have used `fuel` (STATEROOM_UNLIMITED: no limit) or when the
-// time is `deadline` (STATEROOM_NEVER: none); the last slice may exceed either.
+// time is `deadline` (STATEROOM_NEVER: none); the last slice, and what callbacks take for the
+// outputs of its room, may exceed either.
 //
 // `poll_at`, which may be NULL, receives when to poll next: a time that is not after `now` if
 // work is left, STATEROOM_NEVER if there is none. Poll also after events were put in, and when a
@@ -898,12 +899,17 @@ typedef struct stateroom_snapshot_info {
     uint64_t room_time;
     // The wall time when it was opened, in nanoseconds since 1970; 0 if its host did not know.
     uint64_t unix_time_at_zero;
+    // The wall time when it was saved, in nanoseconds since 1970; 0 if its host did not know.
+    uint64_t saved_at;
 } stateroom_snapshot_info;
 
 // Saves a room: writes bytes from which stateroom_room_load makes one that goes on exactly here, in
-// this process or another, on any machine. An event that the guest is in the middle of is finished
-// first and its outputs are sent, so callbacks may be called. The room stays open: discard it if it
-// is to go on elsewhere.
+// this process or another, on any machine. The room stays open: discard it if it is to go on
+// elsewhere.
+//
+// An event that the guest is in the middle of is finished first and its outputs are sent, so
+// callbacks may be called, also if the function then fails. That takes what the event needs, up to
+// `max_fuel_per_event` and without a budget, and if the guest fails, its fault policy follows.
 //
 // `*length` receives the length of the snapshot. If that is more than `capacity`, nothing is written,
 // and the function returns TOO_SMALL; `data` may be NULL if `capacity` is 0.

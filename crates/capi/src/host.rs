@@ -20,7 +20,7 @@ use core::{
     ptr::null_mut,
     sync::atomic::{AtomicU32, Ordering},
 };
-use stateroom_wasmi_host::{Budget, Host, HostLimits, Instant, RoomKey};
+use stateroom_wasmi_host::{Budget, Clock, Host, HostLimits, Instant, RoomKey};
 
 /// A host: runs rooms.
 pub struct stateroom_host {
@@ -140,7 +140,8 @@ pub unsafe extern "C" fn stateroom_host_free(
 ///
 /// `now` is the program's time in nanoseconds, from any origin; time that runs backwards stands
 /// still. The poll ends when rooms have used `fuel` (STATEROOM_UNLIMITED: no limit) or when the
-/// time is `deadline` (STATEROOM_NEVER: none); the last slice may exceed either.
+/// time is `deadline` (STATEROOM_NEVER: none); the last slice, and what callbacks take for the
+/// outputs of its room, may exceed either.
 ///
 /// `poll_at`, which may be NULL, receives when to poll next: a time that is not after `now` if
 /// work is left, STATEROOM_NEVER if there is none. Poll also after events were put in, and when a
@@ -181,7 +182,10 @@ pub unsafe extern "C" fn stateroom_host_get_poll_time(
     caller.run(|caller| {
         let out = caller.out("poll_at", poll_at, STATEROOM_NEVER)?;
         with_host(caller, host, |state| {
-            out.set(nanos(state.host.poll_timeout()));
+            out.set(match state.host.has_closed() {
+                true => 0,
+                false => nanos(state.host.poll_timeout()),
+            });
             Ok(())
         })
     })
@@ -326,12 +330,25 @@ impl HostState {
         self.host.clock().start(now);
         let budget = Budget::fuel(fuel).and_until(Instant::from_nanos(deadline));
         let poll_at = self.host.poll(budget);
-        while let Some(room) = self.host.poll_closed() {
+        // A closed room takes time, too: for its memory, and for the callback.
+        for _ in 0..=fuel / CLOSED_ROOM_COST {
+            let Some(room) = self.host.poll_closed() else {
+                return Ok(nanos(poll_at));
+            };
             self.host.transport_mut().closed(&room);
+            if deadline < STATEROOM_NEVER && self.host.clock().now().as_nanos() >= deadline {
+                break;
+            }
         }
-        Ok(nanos(poll_at))
+        match self.host.has_closed() {
+            true => Ok(now),
+            false => Ok(nanos(poll_at)),
+        }
     }
 }
+
+/// Fuel that the time is worth which a closed room takes.
+const CLOSED_ROOM_COST: u64 = 4096;
 
 fn nanos(time: Option<Instant>) -> u64 {
     time.map_or(STATEROOM_NEVER, Instant::as_nanos)

@@ -36,12 +36,17 @@ pub struct stateroom_snapshot_info {
     pub room_time: u64,
     /// The wall time when it was opened, in nanoseconds since 1970; 0 if its host did not know.
     pub unix_time_at_zero: u64,
+    /// The wall time when it was saved, in nanoseconds since 1970; 0 if its host did not know.
+    pub saved_at: u64,
 }
 
 /// Saves a room: writes bytes from which stateroom_room_load makes one that goes on exactly here, in
-/// this process or another, on any machine. An event that the guest is in the middle of is finished
-/// first and its outputs are sent, so callbacks may be called. The room stays open: discard it if it
-/// is to go on elsewhere.
+/// this process or another, on any machine. The room stays open: discard it if it is to go on
+/// elsewhere.
+///
+/// An event that the guest is in the middle of is finished first and its outputs are sent, so
+/// callbacks may be called, also if the function then fails. That takes what the event needs, up to
+/// `max_fuel_per_event` and without a budget, and if the guest fails, its fault policy follows.
 ///
 /// `*length` receives the length of the snapshot. If that is more than `capacity`, nothing is written,
 /// and the function returns TOO_SMALL; `data` may be NULL if `capacity` is 0.
@@ -195,6 +200,7 @@ mod with_snapshots {
     use super::{SnapshotHead, stateroom_snapshot_info, stateroom_snapshot_options};
     use crate::failure::Failure;
     use alloc::vec::Vec;
+    use core::time::Duration;
     use stateroom_wasmi_host::{
         Clock, Host, Module, RoomKey, SnapshotInfo, SnapshotOptions, Transport,
     };
@@ -226,14 +232,15 @@ mod with_snapshots {
 
     pub(super) fn read(snapshot: &[u8]) -> Result<SnapshotHead, Failure> {
         let read = SnapshotInfo::read(snapshot).map_err(Failure::Snapshot)?;
-        let unix_time = read.unix_time_at_zero.as_nanos();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Ok(SnapshotHead {
             info: stateroom_snapshot_info {
                 size: size_of::<stateroom_snapshot_info>(),
                 module_hash: read.module.0,
                 state_hash: read.state_hash.0,
                 room_time: read.now.as_nanos(),
-                unix_time_at_zero: u64::try_from(unix_time).unwrap_or(u64::MAX),
+                unix_time_at_zero: nanos(read.unix_time_at_zero),
+                saved_at: nanos(read.saved_at.unwrap_or_default()),
             },
             limits: (&read.limits).into(),
             id: read.room_id,

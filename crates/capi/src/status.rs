@@ -119,7 +119,7 @@ pub extern "C" fn stateroom_status_text(status: any_stateroom_status) -> *const 
         s if s == S::InvalidSnapshot as i32 => c"not a valid snapshot",
         s if s == S::OtherSnapshot as i32 => c"the snapshot is of another module, engine or limits",
         s if s == S::OutputsWaiting as i32 => c"outputs of the room were not sent yet",
-        s if s == S::Busy as i32 => c"the room is busy",
+        s if s == S::Busy as i32 => c"events wait for the room",
         _ => c"unknown status",
     };
     text.as_ptr()

@@ -130,6 +130,7 @@ impl RoomArgs {
         }
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) fn hibernate_after(&self) -> Option<Duration> {
         self.hibernate_after.map(Duration::from_secs)
     }

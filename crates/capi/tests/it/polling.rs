@@ -120,3 +120,25 @@ fn where_to_write_when_to_poll_may_be_null() {
     });
     assert_eq!(status(result), Status::InvalidArgument);
 }
+
+#[test]
+fn rooms_that_are_closed_are_reported_within_the_budget() {
+    let (host, module) = (Host::new(), Module::new(ROOM));
+    let rooms: Vec<_> = (0..20)
+        .map(|i| host.open(&i.to_string(), &module).unwrap())
+        .collect();
+    host.poll(0);
+    for room in rooms {
+        host.close(room).unwrap();
+    }
+    let mut reported = Vec::new();
+    loop {
+        let poll_at = host.try_poll(MS, 1, STATEROOM_NEVER).unwrap();
+        reported.push(host.calls().len());
+        if poll_at == STATEROOM_NEVER {
+            break;
+        }
+        assert_eq!(poll_at, MS, "there are more");
+    }
+    assert_eq!(reported, [1; 20]);
+}

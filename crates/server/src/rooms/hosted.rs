@@ -169,7 +169,8 @@ impl HostedRooms {
         self.update_inboxes();
         let has_flushed = self.host.transport_mut().flush(TURN);
         let wake_at = self.host.poll_timeout();
-        let has_work = !has_flushed || wake_at.is_some_and(|at| at <= now);
+        let has_work =
+            !has_flushed || self.host.has_closed() || wake_at.is_some_and(|at| at <= now);
         match self.stop_at {
             Some(stop_at) if !has_work || now >= stop_at => {
                 self.close_all();
@@ -350,7 +351,12 @@ impl HostedRooms {
 
     /// Closes the clients of closed rooms, and removes those rooms.
     fn reap_closed(&mut self) {
-        while let Some(room) = self.host.poll_closed() {
+        /// In one turn; each takes microseconds, for its memory.
+        const MAX_ROOMS: usize = 64;
+        for _ in 0..MAX_ROOMS {
+            let Some(room) = self.host.poll_closed() else {
+                return;
+            };
             let (code, reason) = match &room.fault {
                 Some(fault) => {
                     let fault = WithSources(fault);
