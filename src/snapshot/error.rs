@@ -55,7 +55,7 @@ pub enum SnapshotError {
     /// The room has another module, of this hash.
     Module(ModuleHash),
     /// The room ran under another limit that its guest can observe. See
-    /// [`SnapshotOptions::other_limits`].
+    /// [`SnapshotOptions::other_limits`](crate::SnapshotOptions#structfield.other_limits).
     Limits {
         /// The name of a limit that differs.
         name: &'static str,
