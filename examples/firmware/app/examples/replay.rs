@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 fn main() {
     let mut transcript = String::new();
-    for replay in [replay::run, replay::run_saved] {
+    for replay in replay::REPLAYS {
         let mut replay = |bundled, limits: &Limits| {
             replay(bundled, limits, Free::UNLIMITED, &mut transcript)
                 .expect("it loads, and a string takes it all");

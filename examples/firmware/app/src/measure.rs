@@ -11,7 +11,6 @@ use alloc::boxed::Box;
 use core::{fmt, fmt::Write};
 use stateroom_wasmi_host::{
     ClientId, Clock, Event, Instant, Limits, MessagePayload, Module, Room, RoomOptions,
-    SnapshotOptions,
 };
 
 /// The environment of a self-test: its output, a clock, and the heap to measure.
@@ -36,6 +35,7 @@ pub fn rooms<C: Clock>(bench: &mut TestBench<'_, C>) -> fmt::Result {
     ] {
         room(bench, bundled)?;
     }
+    #[cfg(feature = "snapshot")]
     for bundled in [rooms::ECHO, rooms::CHAT] {
         snapshots(bench, bundled)?;
     }
@@ -107,6 +107,7 @@ fn room<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result
 }
 
 /// Measures saving a room, and loading it again until it has handled its next event.
+#[cfg(feature = "snapshot")]
 #[inline(never)]
 fn snapshots<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::Result {
     /// How often each is done, to average over.
@@ -146,7 +147,11 @@ fn snapshots<C: Clock>(bench: &mut TestBench<'_, C>, bundled: Bundled) -> fmt::R
     let top = stack::paint();
     let began = bench.clock.now();
     for _ in 0..TIMES {
-        let loaded = Room::load(&module, &snapshot, SnapshotOptions::new());
+        let loaded = Room::load(
+            &module,
+            &snapshot,
+            stateroom_wasmi_host::SnapshotOptions::new(),
+        );
         event(&mut loaded.map_err(|_| fmt::Error)?, now)?;
     }
     let nanos = nanos_since(began, bench.clock) / TIMES;

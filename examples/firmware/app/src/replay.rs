@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use core::{fmt, num::ParseIntError, str::FromStr};
 use stateroom_wasmi_host::{
     ClientId, Event, Instant, Limits, MessagePayload, MessageRecipient, Module, Room, RoomOptions,
-    SnapshotOptions,
 };
 
 /// The script; its first line documents the format.
@@ -33,7 +32,7 @@ pub fn sdk_limits() -> Limits {
 
 /// Replays the script to a room of this module, if it fits into `free`, and writes its observable
 /// behaviour to `out`. A module that does not load is an error.
-pub fn run(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
+fn run(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Write) -> fmt::Result {
     match bundled.load_within(limits, free) {
         Ok((module, _)) => write_transcript(bundled.name, &module, out),
         Err(RoomError::OutOfMemory { .. }) => Ok(()),
@@ -42,14 +41,26 @@ pub fn run(bundled: Bundled, limits: &Limits, free: Free, out: &mut dyn fmt::Wri
     }
 }
 
+/// A replay, of any kind.
+pub type Replay = fn(Bundled, &Limits, Free, &mut dyn fmt::Write) -> fmt::Result;
+
+/// All kinds of replays.
+pub const REPLAYS: &[Replay] = &[
+    run,
+    #[cfg(feature = "snapshot")]
+    run_saved,
+];
+
 /// Heap that saving and loading a room takes, besides another instance: tables of the compression,
 /// and the state before and after it.
+#[cfg(feature = "snapshot")]
 const SNAPSHOT_BYTES: usize = 32 << 10;
 
 /// Replays the script to a room that is saved after each event, and goes on in one that is loaded from
 /// that. Writes what it does as well, with a hash of its state each time and the last snapshot: another
 /// machine that writes the same could have loaded it.
-pub fn run_saved(
+#[cfg(feature = "snapshot")]
+fn run_saved(
     bundled: Bundled,
     limits: &Limits,
     free: Free,
@@ -71,8 +82,12 @@ pub fn run_saved(
             // It is closed, or its outputs go on.
             return Ok(room);
         };
-        let room =
-            Room::load(&module, &snapshot, SnapshotOptions::new()).map_err(|_| fmt::Error)?;
+        let room = Room::load(
+            &module,
+            &snapshot,
+            stateroom_wasmi_host::SnapshotOptions::new(),
+        )
+        .map_err(|_| fmt::Error)?;
         writeln!(out, "state {}", room.state_hash().map_err(|_| fmt::Error)?)?;
         last = snapshot;
         Ok(room)

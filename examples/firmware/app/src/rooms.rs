@@ -34,6 +34,7 @@ impl Bundled {
     /// # Errors
     ///
     /// As [`load`](Self::load).
+    #[cfg(feature = "snapshot")]
     pub fn load_for_snapshots(self, limits: &Limits) -> Result<Module, LoadError> {
         self.load_with(
             limits,

@@ -19,7 +19,7 @@ pub fn run<C: Clock>(bench: &mut TestBench<'_, C>, sdk: &[Bundled]) -> fmt::Resu
     low_memory::smallest_heap_of_a_room(bench)?;
     writeln!(bench.out, "recursion in a full heap")?;
     low_memory::recursion_in_a_full_heap(bench)?;
-    for replay in [replay::run, replay::run_saved] {
+    for replay in replay::REPLAYS {
         for bundled in rooms::SMALL {
             let limits = replay::small_limits();
             replay(bundled, &limits, bench.heap.free(), bench.out)?;
