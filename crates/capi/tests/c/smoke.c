@@ -84,10 +84,6 @@ static void *read_file(const char *path, size_t *length) {
 }
 
 #ifdef WITHOUT_STD
-// The core of a hosted target, which is compiled to unwind, refers to it; bare metal's does not.
-void rust_eh_personality(void) {
-}
-
 void stateroom_panic(const char *text, size_t length) {
     fprintf(stderr, "%.*s\n", (int)length, text);
     abort();
