@@ -182,7 +182,7 @@ void snapshots(const std::string &folder)
     CHECK(host.stats(loaded).value().state == STATEROOM_ROOM_STATE_HIBERNATING);
     recorder.sent.clear();
     CHECK(host.text(loaded, 1, "+") && host.poll(0ns));
-    CHECK(recorder.sent == std::vector<std::string>{"1:42"});
+    CHECK((recorder.sent == std::vector<std::string>{"1:42", "2:42"}));
     CHECK(host.hibernate(0ns, loaded));
     CHECK(host.stats(loaded).value().state == STATEROOM_ROOM_STATE_HIBERNATING);
     const auto bad = host.load(0ns, counter, stateroom::as_bytes(std::string_view("nothing")));
