@@ -12,7 +12,8 @@ pub(super) struct Baseline {
     len: usize,
     /// The indices of the chunks that are not all zero.
     chunks: Vec<u32>,
-    /// The contents of these chunks; the memory's last may be shorter.
+    /// The contents of these chunks. The memory's last may be shorter: it is filled up with zeros, as it
+    /// is when the memory grows.
     bytes: Vec<u8>,
 }
 
@@ -33,6 +34,7 @@ impl Baseline {
             if !is_zero(chunk) {
                 baseline.chunks.push(index);
                 baseline.bytes.extend_from_slice(chunk);
+                baseline.bytes.resize(baseline.chunks.len() * CHUNK, 0);
             }
         }
         baseline
@@ -61,7 +63,7 @@ impl Baseline {
         let mut chunks = self.nonzero_chunks();
         for (index, chunk) in (0..).zip(memory.chunks_mut(CHUNK)) {
             match chunks.next_at(index) {
-                Some(base) => chunk.copy_from_slice(base),
+                Some(base) => chunk.copy_from_slice(&base[..chunk.len()]),
                 // Do not write zeros to zero pages, which may not be resident.
                 None if is_zero(chunk) => {}
                 None => chunk.fill(0),
@@ -79,10 +81,8 @@ impl Baseline {
                 continue;
             }
             for (index, chunk) in (first..).zip(block.chunks(CHUNK)) {
-                let base = nonzero
-                    .next_at(index as u32)
-                    .unwrap_or(&ZEROS[..chunk.len()]);
-                compare(index * CHUNK, chunk, base);
+                let base = nonzero.next_at(index as u32).unwrap_or(&ZEROS);
+                compare(index * CHUNK, chunk, &base[..chunk.len()]);
             }
         }
     }
@@ -90,7 +90,7 @@ impl Baseline {
     fn nonzero_chunks(&self) -> NonzeroChunks<'_> {
         NonzeroChunks {
             indices: self.chunks.iter(),
-            chunks: self.bytes.chunks(CHUNK),
+            chunks: self.bytes.as_chunks().0.iter(),
         }
     }
 }
@@ -98,12 +98,12 @@ impl Baseline {
 /// The chunks of a [`Baseline`] from some point on.
 struct NonzeroChunks<'a> {
     indices: core::slice::Iter<'a, u32>,
-    chunks: core::slice::Chunks<'a, u8>,
+    chunks: core::slice::Iter<'a, [u8; CHUNK]>,
 }
 
 impl<'a> NonzeroChunks<'a> {
     /// The chunk of this index, if that is the next.
-    fn next_at(&mut self, index: u32) -> Option<&'a [u8]> {
+    fn next_at(&mut self, index: u32) -> Option<&'a [u8; CHUNK]> {
         if self.indices.as_slice().first() != Some(&index) {
             return None;
         }

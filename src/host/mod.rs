@@ -466,7 +466,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let (mut used, mut sent) = (0_u64, 0_u64);
         self.queues.has_untried = false;
         for _ in 0..self.queues.blocked.len() {
-            if used > 0 && (sent >= budget.fuel || self.is_late(budget)) {
+            let is_spent = sent > 0 && sent >= budget.fuel;
+            if is_spent || (used > 0 && self.is_late(budget)) {
                 self.queues.has_untried = true;
                 break;
             }

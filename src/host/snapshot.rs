@@ -2,7 +2,6 @@
 
 use super::{Clock, Flushed, Host, Queued, RoomKey, Transport, flush};
 use crate::{
-    error::OpenError,
     module::Module,
     room::Room,
     snapshot::{Envelope, SaveError, SnapshotError, SnapshotOptions},
@@ -38,13 +37,10 @@ impl<C: Clock, T: Transport> Host<C, T> {
         snapshot: &[u8],
         options: SnapshotOptions,
     ) -> Result<RoomKey, SnapshotError> {
-        if self.rooms.len() >= self.limits.max_rooms {
-            let limit = self.limits.max_rooms;
-            return Err(OpenError::TooManyRooms { limit }.into());
-        }
         let envelope = Envelope::open(snapshot)?;
+        // Before the state is looked at, which takes longer.
+        self.check_free(&envelope.info.room_id)?;
         let room = Box::new(Room::from_envelope(module, &envelope, options)?);
-        self.check_free(room.id())?;
         let now = self.clock.now();
         let room_time = room.now() + self.wall_time_since(envelope.info.saved_at);
         let queued = if room.is_runnable() {

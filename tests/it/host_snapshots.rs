@@ -157,6 +157,8 @@ fn an_id_that_is_taken_and_a_full_host_refuse_a_snapshot() {
     let room = host.open("lobby", &module).expect("it opens");
     host.poll(Budget::UNLIMITED);
     let snapshot = host.save(room).expect("it can be saved");
+    host.discard(room).expect("it is open");
+    host.open("attic", &module).expect("there is space again");
     let error = host.load(&module, &snapshot, OPTIONS).unwrap_err();
     assert!(
         matches!(
@@ -172,8 +174,8 @@ fn an_id_that_is_taken_and_a_full_host_refuse_a_snapshot() {
         matches!(error, SnapshotError::Open(OpenError::IdTaken)),
         "{error}"
     );
-    assert_eq!(host.save(room), Ok(snapshot));
     let room = host.find("lobby").expect("it is open");
+    assert_eq!(host.save(room), Ok(snapshot));
     host.discard(room).expect("it is there");
     assert_eq!(host.save(room), Err(SaveError::UnknownRoom));
 }

@@ -225,6 +225,44 @@ fn handle(room: &mut Room, event: Event<'_>) -> Vec<i32> {
 const CLIENT: ClientId = ClientId(1);
 
 #[test]
+fn memory_grows_from_any_length() {
+    // A text of more than one byte grows the memory by its length, and writes the last byte. Each sends
+    // all from the end of the initial memory on.
+    let text = speaker(
+        &[(
+            "message",
+            "(if (i32.gt_u (local.get 2) (i32.const 1))
+                (then
+                    (drop (memory.grow (local.get 2)))
+                    (i32.store8 (i32.sub (memory.size) (i32.const 1)) (local.get 2))))
+             (call $send_binary (i32.const 0)
+                (i32.const 6990) (i32.sub (memory.size) (i32.const 6990)))",
+        )],
+        // In the last chunk, which is none of whole words.
+        r#"(data (i32.const 6990) "end")"#,
+    )
+    .replace(
+        "(memory (export \"memory\") 1)",
+        "(memory (export \"memory\") 7001 (pagesize 1))",
+    );
+    let lengths = [3, 1, 1, 40, 1, 110, 1, 1, 1, 255, 1, 300, 1, 1];
+    let steps: Vec<Step> = (0..=lengths.len())
+        .map(|i| Step {
+            now: Instant::from_millis(i as u64),
+            event: Some(match i.checked_sub(1) {
+                None => Happening::Connect(CLIENT),
+                Some(i) => Happening::Text(CLIENT, "x".repeat(lengths[i])),
+            }),
+        })
+        .collect();
+    let wasm = assemble(&text);
+    for seed in 0..50 {
+        let mut random = Random::of_seed(seed);
+        goes_on_as_if_nothing_had_happened("grower", &wasm, &steps, &mut random);
+    }
+}
+
+#[test]
 fn events_that_wait_are_saved() {
     let module = module_of(&counter());
     let mut room = open(&module);
