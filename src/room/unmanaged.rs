@@ -16,7 +16,7 @@ impl Room {
     /// - Clients have any id. The connect of a client that is connected, and messages and disconnects
     ///   of clients that are not, are events like others; [`Limits::max_clients`] does not apply.
     ///   [`clients`](Self::clients) returns whose last event of the two was a connect.
-    /// - Each request of the guest's for its timer is an [`Output`], and counts as a message for
+    /// - Each request of the guest's for its timer is an [`Output`](crate::Output), and counts as a message for
     ///   [`Limits::max_outbox_messages`]. When the timer fires, call
     ///   [`handle_timer`](Self::handle_timer). An event that is rolled back requests nothing, nor does
     ///   its replay; a restart cancels the timer.
