@@ -44,6 +44,7 @@
 mod board;
 mod config;
 mod http;
+pub mod journal;
 mod log_limit;
 mod rate_limit;
 mod rooms;

@@ -1,0 +1,119 @@
+//! What keeps rooms beyond the process.
+
+mod batch;
+
+pub use self::batch::{Batch, LogEntries, LogEntry, MalformedLog, RoomWrite};
+
+use core::{fmt, time::Duration};
+use std::error::Error;
+
+/// Keeps what happens in rooms, so that they survive the process: for each room a snapshot, and the
+/// events since.
+///
+/// The server calls it from its workers, which must not wait. So each method returns at once, and calls
+/// `done` later, once, on whatever thread. What was passed in is done in order: a [`load`](Self::load)
+/// finds what was written before, and no batch is durable before an earlier one.
+pub trait Journal: Send + Sync + 'static {
+    /// The rooms that must be restored although nobody has asked for them: those with events since
+    /// their snapshots, and those with a time to wake up. Those come last whose restoration may have
+    /// ended a process. Called once, before all else.
+    fn unfinished(&self) -> Vec<UnfinishedRoom>;
+
+    /// Loads a room.
+    ///
+    /// This counts as an attempt to restore it, if it has events since its snapshot: those may be what
+    /// ended the last process. The attempt is durable before `done` is called, and succeeds when the next
+    /// snapshot of the room is written. A room with failed attempts is loaded when no other such room is
+    /// being restored, and not at all after two of these attempts ([`Stored::Quarantined`]).
+    fn load(&self, id: &str, done: Done<Stored>);
+
+    /// Makes a batch durable. If the disk is full, `done` waits until it is not.
+    fn write(&self, batch: Batch, done: Done<()>);
+}
+
+/// Called with the result of a [`Journal`]'s work.
+pub type Done<T> = Box<dyn FnOnce(Result<T, JournalError>) + Send>;
+
+/// A room that must be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedRoom {
+    /// The room's id.
+    pub id: Box<str>,
+    /// When its timer fires, as a time since the Unix epoch; none if it has events since its snapshot and
+    /// must be restored now.
+    pub wake_at: Option<Duration>,
+}
+
+/// Names a room in a journal. It is not used again for another room, also of the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomNumber(pub u64);
+
+/// What a journal has of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing. If the room is opened, this is its number; it exists once it has a snapshot.
+    New(RoomNumber),
+    /// The room.
+    Room(StoredRoom),
+    /// It is kept, but not restored: restoring it may have ended the process. The reason is for those who
+    /// ask for the room.
+    Quarantined(String),
+}
+
+/// A room as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRoom {
+    /// The room's number.
+    pub number: RoomNumber,
+    /// The last snapshot.
+    pub snapshot: RoomSnapshot,
+    /// The events since, as [`LogEntries`] of this room in order.
+    pub tail: Vec<u8>,
+    /// Whether restoring it may have ended a process before: it is to be saved as soon as it is restored.
+    pub is_suspect: bool,
+}
+
+/// A snapshot of a room, with what the server keeps of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomSnapshot {
+    /// How many events of the room are contained.
+    pub events: u64,
+    /// A snapshot of [`Host::save`](stateroom_wasmi_host::Host::save).
+    pub room: Vec<u8>,
+    /// What the server knows of the room's clients.
+    pub clients: Vec<u8>,
+    /// When the room is to be woken, as a time since the Unix epoch. None while it is open, and if it waits
+    /// for nothing.
+    pub wake_at: Option<Duration>,
+}
+
+/// Why a journal did not do its work.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// What was stored is damaged, or of another version. It was not changed.
+    Damaged(Box<dyn Error + Send + Sync>),
+    /// The storage has failed: what was written last may be lost, and nothing more is written.
+    Failed(Box<dyn Error + Send + Sync>),
+    /// The journal has ended.
+    Closed,
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Damaged(_) => "what is stored is damaged or of another version",
+            Self::Failed(_) => "the storage has failed",
+            Self::Closed => "the storage is closed",
+        })
+    }
+}
+
+impl Error for JournalError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Damaged(error) | Self::Failed(error) => Some(&**error),
+            Self::Closed => None,
+        }
+    }
+}
