@@ -61,8 +61,9 @@ impl fmt::Display for FaultPolicy {
 
 /// Exponential backoff: how long a room waits before it restarts.
 ///
-/// Faults are consecutive until a guest has run for the longest wait without one. A wait of zero
-/// lasts a nanosecond, so that a clock which stands still does not restart a room without end.
+/// Faults are consecutive until a guest has run for the longest wait without one, up to the event that
+/// fails. A wait of zero lasts a nanosecond, so that a clock which stands still does not restart a room
+/// without end.
 ///
 /// ```
 /// use stateroom_wasmi_host::Backoff;

@@ -94,7 +94,7 @@
 //! | `simd` | `LoadOptions::simd`: modules may use SIMD instructions, as under the JIT host |
 //! | `wat` | modules in the text format |
 //! | `trim` | `Room::trim`: memory that a guest does not use is returned to the operating system (Linux) |
-//! | `snapshot` | `Room::save` and `Room::load`, `Room::fork`, `RewindBuffer`; `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
+//! | `snapshot` | `Room::save` and `Room::load`, `Room::replay`, `Room::fork`, `RewindBuffer`; `FaultPolicy::Rollback`: a room undoes the event that broke its guest |
 //! | `embedded-hal` | `driver::embedded_hal`: a clock on a `DelayNs` |
 //! | `tokio` | `driver::tokio`: a host in a task |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -143,6 +143,8 @@ mod host;
 mod limits;
 mod load_options;
 mod module;
+#[cfg(feature = "snapshot")]
+mod replay;
 mod room;
 #[cfg(feature = "snapshot")]
 mod snapshot;
@@ -176,6 +178,7 @@ pub use self::{
 };
 #[cfg(feature = "snapshot")]
 pub use self::{
+    replay::{EventRecord, RecordedEvent, ReplayError},
     room::RewindBuffer,
     snapshot::{
         EngineVersion, ModuleHash, SaveError, SnapshotError, SnapshotInfo, SnapshotOptions,

@@ -192,11 +192,6 @@ impl Checkpoint {
 }
 
 impl Guest {
-    /// The time of the last event.
-    pub(crate) fn now(&self) -> Instant {
-        self.store.data().now
-    }
-
     /// Drops what is left of a paused event, outputs, and the count of fuel, before another state is
     /// restored.
     pub(crate) fn forget_events(&mut self) {

@@ -161,6 +161,11 @@ impl Guest {
         self.store.data_mut().timer.set(None);
     }
 
+    /// The time of the last event.
+    pub(crate) fn now(&self) -> Instant {
+        self.store.data().now
+    }
+
     /// All the fuel that the guest has used.
     pub(crate) const fn fuel_used(&self) -> u64 {
         self.fuel.used

@@ -244,13 +244,13 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let opened_at = self.clock.now();
         let options = self.with_defaults(options, opened_at);
         let room = Box::new(Room::suspended(module, id, options)?);
-        let key = self.insert(room, opened_at, Instant::ZERO, Queued::Starting);
+        let key = self.add(room, opened_at, Instant::ZERO, Queued::Starting);
         log!(debug, "room {:?} is open as {key}", crate::Escaped::new(id));
         Ok(key)
     }
 
     /// Adds a room whose id is free.
-    fn insert(
+    fn add(
         &mut self,
         room: Box<Room>,
         opened_at: Instant,
@@ -619,6 +619,11 @@ const OUTPUT_COST: u64 = 32;
 fn flush(room: &mut Room, key: RoomKey, transport: &mut impl Transport) -> (Flushed, u64) {
     let slice = room.module().limits().fuel_per_slice;
     let mut cost = 0_u64;
+    #[cfg(feature = "snapshot")]
+    while let Some(record) = room.poll_record() {
+        transport.recorded(key, record);
+        cost = cost.saturating_add(transport.take_cost());
+    }
     while let Some(output) = room.peek_output() {
         // One is sent in any case.
         if cost > slice {

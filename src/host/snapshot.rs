@@ -2,6 +2,7 @@
 
 use super::{Clock, Flushed, Host, Queued, RoomKey, Transport, flush};
 use crate::{
+    error::{OpenError, UnknownRoom},
     module::Module,
     room::Room,
     snapshot::{Envelope, SaveError, SnapshotError, SnapshotOptions},
@@ -40,22 +41,51 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let envelope = Envelope::open(snapshot)?;
         // Before the state is looked at, which takes longer.
         self.check_free(&envelope.info.room_id)?;
-        let room = Box::new(Room::from_envelope(module, &envelope, options)?);
+        let room = Room::from_envelope(module, &envelope, options)?;
+        Ok(self.insert(room, envelope.info.saved_at)?)
+    }
+
+    /// Adds a room that was made without this host: [loaded](Room::load), and maybe
+    /// [replayed](Room::replay). Room time goes on from where it stands, plus the wall time that has passed
+    /// since `unix_time`, the wall time at that room time, as far as both are known.
+    ///
+    /// # Errors
+    ///
+    /// If the id is taken or the host is full.
+    pub fn insert(
+        &mut self,
+        room: Room,
+        unix_time: Option<Duration>,
+    ) -> Result<RoomKey, OpenError> {
+        self.check_free(room.id())?;
         let now = self.clock.now();
-        let room_time = room.now() + self.wall_time_since(envelope.info.saved_at);
-        let queued = if room.is_runnable() {
-            Queued::Starting
-        } else {
-            Queued::Nowhere
-        };
+        let room_time = room.now() + self.wall_time_since(unix_time);
         let deadline = room.poll_timeout();
-        let key = self.insert(room, now, room_time, queued);
+        let has_work = room.is_runnable() || room.peek_output().is_some();
+        let queued = match (has_work, room.is_starting()) {
+            (false, _) => Queued::Nowhere,
+            (true, false) => Queued::Ready,
+            (true, true) => Queued::Starting,
+        };
+        let key = self.add(Box::new(room), now, room_time, queued);
         if let (Some(deadline), Some(slot)) = (deadline, self.rooms.get_mut(&key)) {
             slot.deadline = Some(slot.host_time(deadline));
             let deadline = slot.deadline;
             self.insert_deadline(key, deadline);
         }
         Ok(key)
+    }
+
+    /// Makes a room record the events that it begins from now on, or no longer; the transport is passed
+    /// the records ([`Transport::recorded`]). See [`Room::set_recording`].
+    ///
+    /// # Errors
+    ///
+    /// If the host has no such room.
+    pub fn set_recording(&mut self, key: RoomKey, is_on: bool) -> Result<(), UnknownRoom> {
+        let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        slot.room.set_recording(is_on);
+        Ok(())
     }
 
     /// Replaces the room's guest by its state, which takes a fraction of the memory; see

@@ -2,6 +2,8 @@
 
 use super::RoomKey;
 use crate::event::{ClientId, MessageRecipient, OutputMessage, OwnedPayload};
+#[cfg(feature = "snapshot")]
+use crate::replay::EventRecord;
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 
@@ -57,6 +59,13 @@ pub trait Transport {
         Ok(())
     }
 
+    /// Called when a room that is recorded ([`Host::set_recording`](super::Host::set_recording)) begins an
+    /// event, before what it sends for that. The default does nothing.
+    #[cfg(feature = "snapshot")]
+    fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
+        let _ = (room, record);
+    }
+
     /// What the calls above have cost since the last call of this, in units of fuel that take as
     /// long (one is about a nanosecond of a desktop's processor): copies for each recipient of a
     /// broadcast, system calls. The host counts it as the room's, so that a room with many clients
@@ -104,6 +113,11 @@ macro_rules! forward_transport {
                     client: ClientId,
                 ) -> Result<(), SendError<Self::Error>> {
                     (**self).disconnected(room, client)
+                }
+
+                #[cfg(feature = "snapshot")]
+                fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
+                    (**self).recorded(room, record);
                 }
 
                 fn take_cost(&mut self) -> u64 {

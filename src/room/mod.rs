@@ -5,7 +5,11 @@ mod encoding;
 mod event_kind;
 mod inbox;
 mod options;
+#[cfg_attr(not(feature = "snapshot"), path = "recorder_off.rs")]
+mod recorder;
 mod recovery;
+#[cfg(feature = "snapshot")]
+mod replay;
 #[cfg(feature = "snapshot")]
 mod rewind;
 #[cfg_attr(not(feature = "snapshot"), path = "rollback_off.rs")]
@@ -20,7 +24,7 @@ pub use self::rewind::RewindBuffer;
 
 pub use self::{options::RoomOptions, stats::RoomStats};
 
-use self::{event_kind::EventKind, inbox::Inbox, recovery::Recovery};
+use self::{event_kind::EventKind, inbox::Inbox, recorder::Recorder, recovery::Recovery};
 #[cfg(feature = "snapshot")]
 use crate::guest::Checkpoint;
 use crate::{
@@ -61,6 +65,7 @@ pub struct Room {
     is_managed: bool,
     state: State,
     recovery: Recovery,
+    recorder: Recorder,
     /// What the room may log, while there is no guest that has it.
     log: RoomLog,
     /// The last fault that the room survived.
@@ -162,6 +167,7 @@ impl Room {
                 outbox: Outbox::new(),
             },
             recovery,
+            recorder: Recorder::off(),
             log: RoomLog::new(),
             last_fault: None,
             clients: Vec::new(),
@@ -344,7 +350,7 @@ impl Room {
             State::Live {
                 phase: Phase::Replaying { .. },
                 ..
-            } => self.replay(),
+            } => self.continue_rollback(),
             _ if !self.are_outputs_taken() => {}
             _ if self.is_turn_of_timer() => self.fire(),
             State::Live {
@@ -590,6 +596,9 @@ impl Room {
             return;
         };
         let event = EventKind::of(call);
+        self.recorder.record(event, call.payload(), self.now, || {
+            self.stats.fuel_used + guest.fuel_used()
+        });
         // Most events are messages, which announce nothing.
         if !matches!(call, Call::Message(..)) {
             guest.outbox_mut().announce(event);
@@ -620,6 +629,12 @@ impl Room {
             return;
         };
         self.is_turn_of_inbox = false;
+        // It was recorded before its guest was made.
+        if !matches!(event, EventKind::Init) {
+            self.recorder.record(event, payload, self.now, || {
+                self.stats.fuel_used + guest.fuel_used()
+            });
+        }
         guest.outbox_mut().announce(event);
         match guest.begin(self.now, &event.call(&self.id, payload), slice) {
             Ok(Progress::Done) => {

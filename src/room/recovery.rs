@@ -80,6 +80,11 @@ impl Room {
     #[inline(never)]
     pub(super) fn fail(&mut self, event: EventKind, fault: Fault) {
         self.stats.faults += 1;
+        // Not the present time, which depends on how many slices the event has taken.
+        let event_time = match &self.state {
+            State::Live { guest, .. } => guest.now(),
+            _ => self.now,
+        };
         match &mut self.recovery {
             // A guest that was not initialised has no state to go on with.
             Recovery::Continue if !matches!(event, EventKind::Init) => {
@@ -90,7 +95,7 @@ impl Room {
                 self.last_fault = Some(fault);
             }
             Recovery::Close | Recovery::Continue => self.end(Some(fault)),
-            Recovery::Restart(restarts) => match restarts.schedule(self.now) {
+            Recovery::Restart(restarts) => match restarts.schedule(event_time, self.now) {
                 Some(at) => {
                     self.log_fault("restarts", &fault);
                     let mut outbox = self.retire_guest();
@@ -155,6 +160,11 @@ impl Room {
         let now = self.now;
         if let Recovery::Restart(restarts) = &mut self.recovery {
             restarts.start(now);
+        }
+        if undone.is_none() {
+            let fuel_used = self.stats.fuel_used;
+            self.recorder
+                .record(EventKind::Init, MessagePayload::EMPTY, now, || fuel_used);
         }
         self.host_work += self.module.compiled.instantiation_cost;
         let guest = match self.fresh_guest() {
@@ -277,7 +287,7 @@ impl Room {
     }
 
     /// Continues to undo an event, for one slice.
-    pub(super) fn replay(&mut self) {
+    pub(super) fn continue_rollback(&mut self) {
         let slice = self.module.limits().fuel_per_slice;
         let State::Live { guest, phase } = &mut self.state else {
             return;
@@ -330,12 +340,13 @@ impl Restarts {
         }
     }
 
-    /// When to restart after one more fault; none if the room is to close.
-    fn schedule(&mut self, now: Instant) -> Option<Instant> {
+    /// When to restart after one more fault, of an event that began at `event_time`; none if the room is to
+    /// close. When it is then started depends on the time of polls, so that is recorded for replays.
+    fn schedule(&mut self, event_time: Instant, now: Instant) -> Option<Instant> {
         // Never no time at all: a guest that fails at once would never count as failing in a row, and
         // a host whose clock stands still would restart it without end.
         let shortest = Duration::from_nanos(1);
-        if now >= self.started + self.backoff.longest.max(shortest) {
+        if event_time >= self.started + self.backoff.longest.max(shortest) {
             self.consecutive_faults = 0;
         }
         self.consecutive_faults = self.consecutive_faults.saturating_add(1);

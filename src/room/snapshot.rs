@@ -8,6 +8,7 @@ use super::{
     },
     event_kind::EventKind,
     inbox::Inbox,
+    recorder::Recorder,
     recovery::Recovery,
     rollback::History,
 };
@@ -130,6 +131,7 @@ impl Room {
             id: self.id.clone(),
             module: self.module.clone(),
             recovery: self.recovery.without_history(),
+            recorder: Recorder::off(),
             log: RoomLog::new(),
             last_fault: self.last_fault.clone(),
             clients: self.clients.clone(),
@@ -166,9 +168,10 @@ impl Room {
         Ok(())
     }
 
-    /// Whether the guest is in the middle of an event, or one is being undone: what
-    /// [`SaveError::Busy`] says.
-    pub(crate) const fn is_unfinished(&self) -> bool {
+    /// Whether the guest is in the middle of an event, or one is being undone, so that the room cannot be
+    /// saved: [`SaveError::Busy`].
+    #[must_use]
+    pub const fn is_unfinished(&self) -> bool {
         match &self.state {
             State::Live { phase, .. } => !matches!(phase, Phase::Idle),
             State::Starting { undone, .. } => undone.is_some(),
@@ -240,12 +243,14 @@ impl Room {
             },
         );
         let work = self.host_work();
+        let recorder = core::mem::take(&mut self.recorder);
         let Ok(fork) = fork.fork() else {
             unreachable!("a fork is at an event boundary until it is resumed");
         };
         let log = core::mem::take(&mut self.log);
         *self = fork;
         self.log = log;
+        self.recorder = recorder;
         self.host_work = work;
         let (State::Asleep(checkpoint), State::Live { mut guest, .. }) = (&self.state, before)
         else {
@@ -379,6 +384,7 @@ fn decode(
         is_managed: true,
         state,
         recovery,
+        recorder: Recorder::off(),
         log: RoomLog::new(),
         last_fault: None,
         clients,

@@ -43,6 +43,8 @@ mod payload_buffer;
 #[cfg(feature = "wasi")]
 mod poll_oneoff;
 mod published;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod replays;
 mod restart;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod rollback;

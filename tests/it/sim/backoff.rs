@@ -1,13 +1,12 @@
 //! Oracle for when a room with backoff restarts.
 
 use stateroom_wasmi_host::{Backoff, Instant};
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 /// The current streak of faults, as documented on [`Backoff`].
 pub struct FaultStreak {
     backoff: Backoff,
-    /// The possible lengths of the streak: more than one while the exact time of a fault is unknown.
-    faults: BTreeSet<u32>,
+    faults: u32,
 }
 
 /// What can be observed of a fault from outside.
@@ -31,57 +30,41 @@ pub enum StreakChange {
 
 impl FaultStreak {
     pub fn new(backoff: Backoff) -> Self {
-        Self {
-            backoff,
-            faults: BTreeSet::from([0]),
-        }
+        Self { backoff, faults: 0 }
     }
 
-    /// Checks the reported restart time after a fault of a guest started at `started`.
-    pub fn check(&mut self, started: Instant, failure: Failure) -> StreakChange {
-        let (from, to) = failure.between;
-        // From here on a fault starts a new streak.
-        let enough = started + self.backoff.longest;
-        let just_before = Instant::from_nanos(enough.as_nanos() - 1);
-        let is_later = |before: &u32| {
-            self.is_right(before + 1, (from, to.min(just_before)), failure.restart_at)
-        };
-        let mut faults: BTreeSet<_> = self
-            .faults
-            .iter()
-            .filter(|it| is_later(it))
-            .map(|it| it + 1)
-            .collect();
-        let is_later = !faults.is_empty();
-        if self.is_right(1, (from.max(enough), to), failure.restart_at) {
-            faults.insert(1);
-        }
-        let before = std::mem::replace(&mut self.faults, faults);
+    /// Checks the reported restart time after a fault in an event that began at `event_time`, of a guest
+    /// started at `started`.
+    pub fn check(
+        &mut self,
+        started: Instant,
+        event_time: Instant,
+        failure: Failure,
+    ) -> StreakChange {
+        let is_reset = event_time >= started + self.backoff.longest;
+        let before = if is_reset { 0 } else { self.faults };
+        self.faults = before + 1;
         assert!(
-            !self.faults.is_empty(),
-            "{failure:?}, started at {started}, {before:?}: {:?}",
+            self.is_right(failure),
+            "{failure:?}, started at {started}, event at {event_time}, {} faults: {:?}",
+            self.faults,
             self.backoff
         );
         match failure.restart_at {
             None => StreakChange::Exhausted,
-            Some(_) if is_later || before.contains(&0) => StreakChange::Continued,
-            Some(_) => StreakChange::Reset,
+            Some(_) if is_reset => StreakChange::Reset,
+            Some(_) => StreakChange::Continued,
         }
     }
 
-    /// Whether `restart_at` is right for the last of `faults` faults, which was in this interval.
-    fn is_right(
-        &self,
-        faults: u32,
-        (from, to): (Instant, Instant),
-        restart_at: Option<Instant>,
-    ) -> bool {
-        from <= to
-            && match (self.wait(faults), restart_at) {
-                (Some(wait), Some(at)) => (from + wait..=to + wait).contains(&at),
-                (None, None) => true,
-                _ => false,
-            }
+    /// Whether the restart time is right for a fault in that interval.
+    fn is_right(&self, failure: Failure) -> bool {
+        let (from, to) = failure.between;
+        match (self.wait(self.faults), failure.restart_at) {
+            (Some(wait), Some(at)) => (from + wait..=to + wait).contains(&at),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     fn wait(&self, faults: u32) -> Option<Duration> {

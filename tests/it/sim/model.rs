@@ -275,7 +275,7 @@ impl Model {
         self.faults += 1;
         self.last_faults = vec![fault.clone()];
         let change = match &mut self.recovery {
-            Recovery::Restart(streak) => streak.check(self.started, failed),
+            Recovery::Restart(streak) => streak.check(self.started, self.now, failed),
             _ => StreakChange::Exhausted,
         };
         match change {
