@@ -100,7 +100,7 @@ struct Queues {
     starting: VecDeque<RoomKey>,
     /// Turns of rooms that are ready before the next of one that starts.
     turns_before_start: usize,
-    /// Rooms whose next output the transport refused.
+    /// Rooms whose next output the transport refused, or which it lets wait.
     blocked: VecDeque<RoomKey>,
     /// Whether the last poll ended before all of these were tried again.
     has_untried: bool,
@@ -366,7 +366,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
             .first(|deadline, key| is_current(rooms, deadline, key))
     }
 
-    /// Whether the transport refused an output that is kept: poll when it has space again.
+    /// Whether the transport refused an output that is kept, or lets a room wait: poll when it has space
+    /// again.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         !self.queues.blocked.is_empty()
@@ -497,6 +498,12 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let Some(slot) = slot.filter(|slot| slot.has_turn()) else {
             return 0;
         };
+        if !self.transport.is_ready(key) {
+            slot.queued = Queued::Blocked;
+            slot.deadline = None;
+            self.queues.push(key, Queued::Blocked);
+            return 0;
+        }
         let before = slot.cost();
         if slot.room.peek_output().is_none() {
             slot.room.resume(slot.room_time(now));

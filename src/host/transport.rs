@@ -66,6 +66,14 @@ pub trait Transport {
         let _ = (room, record);
     }
 
+    /// Whether the room may run now. If not, it waits as one does whose output was refused, until the host
+    /// is polled: backpressure for a transport that must keep up with what rooms do even if they send
+    /// nothing, such as one that records it. The default is always.
+    fn is_ready(&self, room: RoomKey) -> bool {
+        let _ = room;
+        true
+    }
+
     /// What the calls above have cost since the last call of this, in units of fuel that take as
     /// long (one is about a nanosecond of a desktop's processor): copies for each recipient of a
     /// broadcast, system calls. The host counts it as the room's, so that a room with many clients
@@ -118,6 +126,10 @@ macro_rules! forward_transport {
                 #[cfg(feature = "snapshot")]
                 fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
                     (**self).recorded(room, record);
+                }
+
+                fn is_ready(&self, room: RoomKey) -> bool {
+                    (**self).is_ready(room)
                 }
 
                 fn take_cost(&mut self) -> u64 {

@@ -241,3 +241,70 @@ fn the_transport_receives_messages_unresolved() {
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.transport().0, 1);
 }
+
+/// A transport that lets rooms wait.
+#[derive(Default)]
+struct Gate {
+    is_open: bool,
+    sent: usize,
+}
+
+impl Transport for Gate {
+    type Error = core::convert::Infallible;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<Self::Error>> {
+        self.sent += 1;
+        Ok(())
+    }
+
+    fn is_ready(&self, _: RoomKey) -> bool {
+        self.is_open
+    }
+}
+
+#[test]
+fn a_room_waits_until_the_transport_is_ready() {
+    let say = "(call $say (i32.const 1))";
+    let text = speaker(&[("message", say), ("timer", say)], "");
+    let mut host = Host::new(ManualClock::new(), Gate::default());
+    let room = host.open("room", &module(&text)).expect("it opens");
+    let client = ClientId(1);
+    for event in [Event::Connect(client), Event::message(client, "text")] {
+        host.enqueue(room, event).expect("it is accepted");
+    }
+    for _ in 0..2 {
+        assert_eq!(host.poll(Budget::UNLIMITED), None);
+        assert!(host.is_blocked());
+        assert_eq!(host.room(room).map(|room| room.fuel_used()), Some(0));
+    }
+    host.transport_mut().is_open = true;
+    host.poll(Budget::UNLIMITED);
+    assert!(!host.is_blocked());
+    assert_eq!(host.transport().sent, 1);
+}
+
+#[test]
+fn the_timer_of_a_room_that_waits_fires_when_the_transport_is_ready() {
+    let text = speaker(
+        &[
+            ("message", "(call $set_timer (i32.const 10))"),
+            ("timer", "(call $say (i32.const 1))"),
+        ],
+        "",
+    );
+    let mut host = Host::new(ManualClock::new(), Gate::default());
+    host.transport_mut().is_open = true;
+    let room = host.open("room", &module(&text)).expect("it opens");
+    let client = ClientId(1);
+    for event in [Event::Connect(client), Event::message(client, "text")] {
+        host.enqueue(room, event).expect("it is accepted");
+    }
+    let due = host.poll(Budget::UNLIMITED);
+    assert_eq!(due, Some(Instant::from_millis(10)));
+    host.transport_mut().is_open = false;
+    host.clock().set(Instant::from_millis(20));
+    assert_eq!(host.poll(Budget::UNLIMITED), None);
+    host.transport_mut().is_open = true;
+    host.poll(Budget::UNLIMITED);
+    assert_eq!(host.transport().sent, 1);
+}
