@@ -228,6 +228,15 @@ impl Room {
         }
     }
 
+    /// Events that were accepted: those that are over ([`RoomStats::events_handled`]), the one that the
+    /// guest is in the middle of, and those that wait.
+    #[must_use]
+    pub fn events_accepted(&self) -> u64 {
+        let is_outside = |event: &EventKind| matches!(event, EventKind::Outside(_));
+        let left = self.inbox.kinds().filter(is_outside).count();
+        self.stats.events_handled + left as u64
+    }
+
     /// Fuel that the guest used, including what was undone and replayed.
     #[must_use]
     pub fn fuel_used(&self) -> u64 {

@@ -2,10 +2,11 @@
 
 use crate::{
     http::{files::Files, origin::AllowedOrigin, websocket::is_token},
+    journal::{Durability, Journal, ModuleUpgrade},
     rate_limit::Rate,
 };
 use stateroom_wasmi_host::{Escaped, FaultPolicy, Limits, LoadError, LoadOptions, Module};
-use std::{fmt, io, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{fmt, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The configuration of a [`Server`](super::Server). Each field states its default.
 #[derive(Clone, Debug)]
@@ -39,6 +40,17 @@ pub struct ServerConfig {
     /// connected. It may be up to twice this time. The module's state must be one that can be saved.
     /// Default none.
     pub hibernate_after: Option<Duration>,
+    /// Keeps rooms beyond the process. The module's state must then be one that can be saved. A room
+    /// without clients that is closed ([`room_idle`](Self::room_idle)) is kept there and restored for its
+    /// next client; a room whose guest has failed for good is removed. Default none: rooms are in memory
+    /// only.
+    pub journal: Option<Arc<dyn Journal>>,
+    /// What the journal promises to rooms. Default [`Durability::Durable`].
+    pub durability: Durability,
+    /// The same for rooms whose ids begin with a prefix; the longest counts. Default none.
+    pub durability_of: Vec<(String, Durability)>,
+    /// What becomes of stored rooms of another module. Default [`ModuleUpgrade::Refuse`].
+    pub upgrade: ModuleUpgrade,
     /// Limits of the module and of each room. Default [`Limits::default`].
     pub limits: Limits,
     /// Open rooms, over all workers. Default 10,000.
@@ -108,6 +120,10 @@ impl ServerConfig {
             room_idle: Duration::from_secs(60),
             keep_timers: false,
             hibernate_after: None,
+            journal: None,
+            durability: Durability::Durable,
+            durability_of: Vec::new(),
+            upgrade: ModuleUpgrade::Refuse,
             limits: Limits::default(),
             max_rooms: 10_000,
             max_queued_messages: 4096,
@@ -148,6 +164,26 @@ impl ServerConfig {
         self
     }
 
+    /// Sets [`journal`](#structfield.journal).
+    #[must_use]
+    pub fn journal(mut self, journal: Option<Arc<dyn Journal>>) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// Sets [`durability_of`](#structfield.durability_of).
+    #[must_use]
+    pub fn durability_of(
+        mut self,
+        prefixes: impl IntoIterator<Item = (impl Into<String>, Durability)>,
+    ) -> Self {
+        let prefixes = prefixes.into_iter();
+        self.durability_of = prefixes
+            .map(|(prefix, durability)| (prefix.into(), durability))
+            .collect();
+        self
+    }
+
     /// Sets [`allowed_origins`](#structfield.allowed_origins).
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -170,6 +206,8 @@ impl ServerConfig {
         room_idle: Duration,
         keep_timers: bool,
         hibernate_after: Option<Duration>,
+        durability: Durability,
+        upgrade: ModuleUpgrade,
         limits: Limits,
         max_rooms: usize,
         max_queued_messages: usize,
@@ -244,9 +282,23 @@ impl ServerConfig {
     }
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
-        let snapshots = self.on_fault == FaultPolicy::Rollback || self.hibernate_after.is_some();
+        let snapshots = self.on_fault == FaultPolicy::Rollback
+            || self.hibernate_after.is_some()
+            || self.journal.is_some();
         let options = LoadOptions::new().snapshots(snapshots).simd(true);
         Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
+    }
+
+    /// The secret that tokens are hashed with.
+    pub(crate) fn secret(&self) -> Result<[u8; 32], ServeError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.secret()),
+            None => {
+                let mut secret = [0; 32];
+                getrandom::fill(&mut secret).map_err(|error| ServeError::Seed(error.into()))?;
+                Ok(secret)
+            }
+        }
     }
 
     /// The configured seed, or a random one.

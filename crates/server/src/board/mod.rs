@@ -291,10 +291,11 @@ mod tests {
         let worker = worker::start(
             "board".into(),
             ConnectionOptions::new(&config),
-            move || BoardRooms::new(limits),
+            move || BoardRooms::new(limits, [0; 32]),
             |worker| async move {
                 let ended = run_session(Box::new(Endless), &TokioClock::new(), &worker).await;
                 assert!(ended.is_ok(), "{ended:?}");
+                Ok(())
             },
         );
         let worker = worker.expect("it starts");
@@ -305,7 +306,8 @@ mod tests {
                 listing.await.expect("it is served");
             }
             assert!(worker.commands.send(Command::Stop).is_ok());
-            worker.ended.await.expect("it ends");
+            let ended = worker.ended.await.expect("it does not panic");
+            ended.expect("it ends without an error");
         };
         // Far more than it takes.
         let served = timeout(Duration::from_secs(120), served).await;

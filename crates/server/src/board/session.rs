@@ -79,11 +79,11 @@ const MAX_FAULT_CHARS: usize = 1000;
 const OPENED_AGAIN: &str = "the board has opened the room again";
 
 impl BoardRooms {
-    pub(crate) fn new(limits: ClientLimits) -> Self {
+    pub(crate) fn new(limits: ClientLimits, secret: [u8; 32]) -> Self {
         /// More than the rooms of a board, which chooses their ids.
         const MAX_LOGGED_ROOMS: usize = 64;
         Self {
-            clients: Clients::new(limits),
+            clients: Clients::new(limits, secret, None),
             rooms: Vec::new(),
             next_key: 0,
             backlog: Backlog::default(),

@@ -107,6 +107,12 @@ impl<'a> LogEntries<'a> {
         Self(bytes)
     }
 
+    /// The bytes that were not read.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     fn read(&mut self) -> Result<LogEntry<'a>, MalformedLog> {
         let room = RoomNumber(self.read_number()?);
         let number = self.read_number()?;

@@ -1,8 +1,12 @@
 //! What keeps rooms beyond the process.
 
 mod batch;
+mod memory;
 
-pub use self::batch::{Batch, LogEntries, LogEntry, MalformedLog, RoomWrite};
+pub use self::{
+    batch::{Batch, LogEntries, LogEntry, MalformedLog, RoomWrite},
+    memory::MemoryJournal,
+};
 
 use core::{fmt, time::Duration};
 use std::error::Error;
@@ -13,7 +17,11 @@ use std::error::Error;
 /// The server calls it from its workers, which must not wait. So each method returns at once, and calls
 /// `done` later, once, on whatever thread. What was passed in is done in order: a [`load`](Self::load)
 /// finds what was written before, and no batch is durable before an earlier one.
-pub trait Journal: Send + Sync + 'static {
+pub trait Journal: fmt::Debug + Send + Sync + 'static {
+    /// A random secret that is kept with the rooms. The server hashes clients' tokens with it, since what
+    /// is stored must not contain them.
+    fn secret(&self) -> [u8; 32];
+
     /// The rooms that must be restored although nobody has asked for them: those with events since
     /// their snapshots, and those with a time to wake up. Those come last whose restoration may have
     /// ended a process. Called once, before all else.
@@ -42,6 +50,30 @@ pub struct UnfinishedRoom {
     /// When its timer fires, as a time since the Unix epoch; none if it has events since its snapshot and
     /// must be restored now.
     pub wake_at: Option<Duration>,
+}
+
+/// What a journal promises to a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing that a client has seen is lost: what the room sends waits until its events are durable.
+    #[default]
+    Durable,
+    /// What the room sends does not wait: a crash may undo the last moments, also what clients have seen of
+    /// them.
+    Relaxed,
+    /// The room is in memory only.
+    Memory,
+}
+
+/// What becomes of a stored room when the server has another module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ModuleUpgrade {
+    /// It is kept as it is, and its clients are rejected.
+    #[default]
+    Refuse,
+    /// It begins anew, with a fresh guest of the new module. Its clients keep their ids.
+    Restart,
 }
 
 /// Names a room in a journal. It is not used again for another room, also of the same id.

@@ -2,20 +2,24 @@
 
 use crate::{
     config::ServerConfig,
+    journal::RoomSnapshot,
     rooms::{
         client_counts::ClientCounts,
+        journaling::{Journaling, RoomLog},
+        stored_clients::StoredClients,
         tokens::{TokenHasher, Tokens},
     },
     ws::{
         connection::{Connection, ConnectionKey},
-        send_queue::{QueueFull, QueuedBytes, SendQueue, SharedFrame},
+        send_queue::{QueueFull, QueueLimits, QueuedBytes, SendQueue, SharedFrame},
     },
 };
 use core::{convert::Infallible, time::Duration};
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 use stateroom_wasmi_host::{
-    ClientId, MessageRecipient, OutputMessage, RoomKey, SendError, Transport,
+    ClientId, Event, EventRecord, Instant as HostTime, MessageRecipient, OutputMessage,
+    RecordedEvent, RoomKey, SendError, Transport,
 };
 use std::collections::VecDeque;
 use tokio::time::Instant;
@@ -35,6 +39,10 @@ pub(crate) struct Clients {
     pub(crate) counts: ClientCounts,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
+    /// What the rooms write into the journal, if there is one.
+    pub(crate) journaling: Option<Journaling>,
+    /// The time of the host's present turn.
+    pub(crate) now: HostTime,
 }
 
 /// The limits of a worker's clients.
@@ -44,6 +52,8 @@ pub(crate) struct ClientLimits {
     pub(crate) max_tokens: usize,
     /// Bytes that may be queued for all of the worker's clients.
     pub(crate) max_queued_bytes: usize,
+    /// Messages and bytes that may be queued for one client.
+    pub(crate) of_queue: QueueLimits,
 }
 
 impl ClientLimits {
@@ -52,6 +62,7 @@ impl ClientLimits {
         Self {
             max_tokens: config.max_tokens,
             max_queued_bytes: config.max_total_queued_bytes / config.workers.max(1),
+            of_queue: QueueLimits::new(config),
         }
     }
 }
@@ -65,6 +76,8 @@ struct RoomClients {
     leaving: VecDeque<ClientId>,
     last_id: u32,
     tokens: Tokens,
+    /// What the room has written into the journal, if it does.
+    log: Option<RoomLog>,
 }
 
 impl RoomClients {
@@ -86,11 +99,12 @@ struct Client {
     outputs_enabled: bool,
 }
 
-/// Fuel that it is worth to look at a client of a room, to put a message into its queue, and to write a
-/// queue to its socket, and bytes that are copied for a unit.
+/// Fuel that it is worth to look at a client of a room, to put a message into its queue, to write a queue
+/// to its socket, and to log an event, and bytes that are copied for a unit.
 const COST_OF_CLIENT: u64 = 4;
 const COST_OF_SEND: u64 = 150;
 const COST_OF_FLUSH: u64 = 5000;
+const COST_OF_RECORD: u64 = 300;
 const BYTES_PER_FUEL: u64 = 16;
 
 /// From this length on, a message for several clients is kept once for all of them. Shorter ones are
@@ -98,17 +112,24 @@ const BYTES_PER_FUEL: u64 = 16;
 const SHARED_BYTES: usize = 4 << 10;
 
 impl Clients {
-    pub(crate) fn new(limits: ClientLimits) -> Self {
+    /// Tokens are hashed with `secret`.
+    pub(crate) fn new(
+        limits: ClientLimits,
+        secret: [u8; 32],
+        journaling: Option<Journaling>,
+    ) -> Self {
         Self {
             connections: SlotMap::with_key(),
             rooms: HashMap::new(),
-            hasher: TokenHasher::default(),
+            hasher: TokenHasher::new(secret),
             limits,
             queued: QueuedBytes::default(),
             dirty: VecDeque::new(),
             too_slow: Vec::new(),
             counts: ClientCounts::default(),
             cost: 0,
+            journaling,
+            now: HostTime::ZERO,
         }
     }
 
@@ -243,6 +264,105 @@ impl Clients {
         core::mem::take(&mut self.too_slow)
     }
 
+    /// Begins to log what a room does.
+    pub(crate) fn set_log(&mut self, room: RoomKey, log: RoomLog) {
+        self.rooms.entry(room).or_default().log = Some(log);
+    }
+
+    pub(crate) fn log(&self, room: RoomKey) -> Option<&RoomLog> {
+        self.rooms.get(&room)?.log.as_ref()
+    }
+
+    /// What the journal is to keep of a room's clients.
+    pub(crate) fn store(&self, room: RoomKey) -> Vec<u8> {
+        self.rooms.get(&room).map_or_else(Vec::new, |room| {
+            StoredClients::encode(room.last_id, &room.tokens)
+        })
+    }
+
+    /// Takes over what was kept of a room's clients.
+    pub(crate) fn restore(&mut self, room: RoomKey, stored: StoredClients) {
+        let clients = self.rooms.entry(room).or_default();
+        clients.last_id = stored.last_id;
+        clients.tokens = stored.tokens;
+    }
+
+    /// Writes a snapshot of a room into the journal.
+    pub(crate) fn save(
+        &mut self,
+        room: RoomKey,
+        id: &str,
+        snapshot: Vec<u8>,
+        wake_at: Option<Duration>,
+    ) {
+        let clients = self.store(room);
+        let log = self.rooms.get_mut(&room).and_then(|room| room.log.as_mut());
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
+            journaling.save(
+                log,
+                id,
+                RoomSnapshot {
+                    events: 0,
+                    room: snapshot,
+                    clients,
+                    wake_at,
+                },
+            );
+        }
+    }
+
+    /// Removes a room that has ended from the journal.
+    pub(crate) fn remove_log(&mut self, room: RoomKey) {
+        let log = self.rooms.get_mut(&room).and_then(|room| room.log.take());
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
+            journaling.remove(log.number);
+        }
+    }
+
+    /// Passes what has happened in this turn to the journal.
+    pub(crate) fn submit(&mut self) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        for key in journaling.take_sending() {
+            if let Some(log) = self.rooms.get_mut(&key).and_then(|room| room.log.as_mut()) {
+                journaling.hold_outputs(key, log);
+            }
+        }
+        journaling.submit();
+    }
+
+    /// Sends what was held for batches up to this one, which are durable.
+    pub(crate) fn on_durable(&mut self, batch: u64) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        let now = Instant::now();
+        journaling.durable(batch, |key| {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.release(batch, now);
+            }
+        });
+        while let Some((room, outputs)) = journaling.next_released(batch) {
+            if let Some(log) = self.rooms.get_mut(&room).and_then(|room| room.log.as_mut()) {
+                log.release(outputs);
+            }
+        }
+    }
+
+    /// Discards what is held, which will never be durable.
+    pub(crate) fn discard_held(&mut self) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        for key in journaling.take_held() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.queue.discard_unsent();
+                connection.wake();
+            }
+        }
+    }
+
     /// Sends what is new in the queues, for no longer than `budget`; returns whether all of it was tried.
     /// What a client does not take at once, its own task sends later.
     pub(crate) fn flush(&mut self, budget: Duration) -> bool {
@@ -314,6 +434,13 @@ impl Transport for Clients {
             return Ok(());
         };
         let copy_cost = output.payload.len() as u64 / BYTES_PER_FUEL;
+        let hold_for = match (&mut self.journaling, &mut clients.log) {
+            (Some(journaling), Some(log)) if log.holds_outputs() => {
+                journaling.note_sent(room, log, output.payload.len());
+                Some(journaling.batch_to_hold_for())
+            }
+            _ => None,
+        };
         let mut shared = None;
         // One recipient is looked up.
         let (mut i, mut end) = match output.recipient {
@@ -342,6 +469,12 @@ impl Transport for Clients {
                     SharedFrame::new(output.payload, self.queued.clone())
                 })
             });
+            if let Some(batch) = hold_for
+                && connection.queue.hold(batch)
+                && let Some(journaling) = &mut self.journaling
+            {
+                journaling.note_held(client.connection);
+            }
             let push = |queue: &mut SendQueue| match frame {
                 Some(frame) => queue.push_shared(frame),
                 None => queue.push(output.payload),
@@ -389,6 +522,34 @@ impl Transport for Clients {
             clients.leaving.remove(index);
         }
         Ok(())
+    }
+
+    fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
+        let Some(clients) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        let token = match record.event {
+            RecordedEvent::Outside(Event::Connect(client)) => clients.tokens.hash_of(client),
+            _ => None,
+        };
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, &mut clients.log) {
+            self.cost += COST_OF_RECORD;
+            if let RecordedEvent::Outside(Event::Message(_, payload)) = record.event {
+                self.cost += payload.len() as u64 / BYTES_PER_FUEL;
+            }
+            journaling.log(room, log, &record, token, self.now);
+        }
+    }
+
+    fn is_ready(&self, room: RoomKey) -> bool {
+        let log = self.rooms.get(&room).and_then(|room| room.log.as_ref());
+        match (&self.journaling, log) {
+            (Some(journaling), Some(log)) => {
+                let QueueLimits { messages, bytes } = self.limits.of_queue;
+                journaling.is_ready(log, messages / 2, bytes / 2)
+            }
+            _ => true,
+        }
     }
 
     fn take_cost(&mut self) -> u64 {

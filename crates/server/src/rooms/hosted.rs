@@ -3,6 +3,7 @@
 use crate::{
     config::ServerConfig,
     http::RoomSummary,
+    journal::{Durability, Journal, JournalError, ModuleUpgrade, Stored, UnfinishedRoom},
     log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
         Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
@@ -10,6 +11,8 @@ use crate::{
         handover::Listing,
         hibernation::Hibernation,
         inbox_queue::InboxQueue,
+        journaling::{JournalResult, Journaling, RoomLog},
+        restorations::{Join, Restorations, RestoreError, RestoreOptions, Restored, RestoredRoom},
         worker::{Worker, poll_timer},
     },
     ws::connection::ConnectionKey,
@@ -18,16 +21,17 @@ use core::{future::poll_fn, pin::pin, time::Duration};
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
-    MessagePayload, Module, OpenError, RoomKey, UnknownRoom, WithSources,
+    MessagePayload, Module, OpenError, RoomKey, SaveError, UnknownRoom, WithSources,
     driver::tokio::TokioClock,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
+    io,
     rc::Rc,
     sync::Arc,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::yield_now,
     time,
 };
@@ -42,11 +46,16 @@ pub(super) struct HostedRooms {
     /// New rooms, by the time to trim their memory. In order, since the delay is constant.
     untrimmed: VecDeque<(Instant, RoomKey)>,
     hibernation: Hibernation,
+    restorations: Restorations,
     /// Rooms whose `is_busy` is set.
     busy: Vec<RoomKey>,
     failed: FailedRooms,
     /// Set at shutdown: when to stop even if rooms still have work.
     stop_at: Option<Instant>,
+    /// Set when all rooms were saved at shutdown: when to stop waiting for the journal.
+    saved_until: Option<Instant>,
+    /// Why the journal has ended, and so the rooms.
+    failure: Option<JournalError>,
     log: RoomsLog,
 }
 
@@ -65,6 +74,25 @@ pub(super) struct HostedOptions {
     room_idle: Duration,
     keep_timers: bool,
     hibernate_after: Option<Duration>,
+    max_tokens: usize,
+    journal: Option<JournalOptions>,
+}
+
+/// How rooms are journaled.
+struct JournalOptions {
+    journal: Arc<dyn Journal>,
+    durability: Durability,
+    durability_of: Vec<(String, Durability)>,
+    upgrade: ModuleUpgrade,
+}
+
+impl JournalOptions {
+    fn durability_of(&self, id: &str) -> Durability {
+        let matching = self.durability_of.iter();
+        let matching = matching.filter(|(prefix, _)| id.starts_with(prefix));
+        let longest = matching.max_by_key(|(prefix, _)| prefix.len());
+        longest.map_or(self.durability, |(_, durability)| *durability)
+    }
 }
 
 struct OpenRoom {
@@ -80,8 +108,8 @@ struct OpenRoom {
 enum Next {
     Now,
     At(time::Instant),
-    /// They have stopped.
-    Never,
+    /// They have stopped, by themselves if there is an error.
+    Never(Option<JournalError>),
 }
 
 /// How long a turn takes before the connections have theirs. Fuel counts, too, so that the clock need not
@@ -95,18 +123,24 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Time after which a room has used most memory it will use; short-lived rooms are closed before.
 const TRIM_DELAY: Duration = Duration::from_secs(2);
 
+/// Time for the journal to make durable what was saved at shutdown.
+const SAVE_GRACE: Duration = Duration::from_secs(10);
+
 /// Gives the rooms their turns until they have stopped.
-pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) {
+pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) -> io::Result<()> {
     let mut timer = pin!(time::sleep(TURN));
+    let journal = worker.with(|rooms| rooms.journal_notify());
     loop {
         match worker.with(HostedRooms::turn) {
             Next::Now => yield_now().await,
             Next::At(deadline) => tokio::select! {
                 biased;
                 () = worker.wait() => {}
+                () = journal.notified() => {}
                 () = poll_fn(|cx| poll_timer(timer.as_mut(), deadline, cx)) => {}
             },
-            Next::Never => return,
+            Next::Never(None) => return Ok(()),
+            Next::Never(Some(error)) => return Err(io::Error::other(error)),
         }
     }
 }
@@ -120,19 +154,32 @@ impl HostedOptions {
             room_idle: config.room_idle,
             keep_timers: config.keep_timers,
             hibernate_after: config.hibernate_after,
+            max_tokens: config.max_tokens,
+            journal: config.journal.clone().map(|journal| JournalOptions {
+                journal,
+                durability: config.durability,
+                durability_of: config.durability_of.clone(),
+                upgrade: config.upgrade,
+            }),
         }
     }
 }
 
 impl HostedRooms {
+    /// Tokens are hashed with `secret`; `unfinished` are the rooms to restore.
     pub(super) fn new(
         options: HostedOptions,
         clients: ClientLimits,
+        secret: [u8; 32],
         seed: u64,
         on_fault: FaultPolicy,
+        unfinished: Vec<UnfinishedRoom>,
     ) -> Self {
         let limits = HostLimits::new().max_rooms(options.max_rooms);
-        let host = Host::with_limits(TokioClock::new(), Clients::new(clients), limits)
+        let journaling = options.journal.as_ref();
+        let journaling = journaling.map(|options| Journaling::new(options.journal.clone()));
+        let clients = Clients::new(clients, secret, journaling);
+        let host = Host::with_limits(TokioClock::new(), clients, limits)
             .with_seed(seed)
             .with_fault_policy(on_fault);
         let hibernation = Hibernation::new(options.hibernate_after);
@@ -143,9 +190,12 @@ impl HostedRooms {
             idle: BTreeSet::new(),
             untrimmed: VecDeque::new(),
             hibernation,
+            restorations: Restorations::new(unfinished),
             busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
+            saved_until: None,
+            failure: None,
             log: RoomsLog {
                 rejected: LogLimiter::new(),
                 failed: KeyedLogLimiter::new(),
@@ -153,9 +203,18 @@ impl HostedRooms {
         }
     }
 
+    /// Notified when the journal has done something.
+    fn journal_notify(&self) -> Arc<Notify> {
+        let journaling = self.host.transport().journaling.as_ref();
+        journaling.map_or_else(Arc::default, Journaling::notify)
+    }
+
     /// Runs the rooms for a while, and sends what they have sent.
     fn turn(&mut self) -> Next {
-        let until = self.host.clock().now() + TURN;
+        let now = self.host.clock().now();
+        let until = now + TURN;
+        self.host.transport_mut().now = now;
+        self.handle_journal();
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
         let now = self.host.clock().now();
         for (room, client) in self.host.transport_mut().take_too_slow() {
@@ -165,23 +224,40 @@ impl HostedRooms {
         self.close_idle(now);
         self.trim(now);
         self.hibernation.turn(&mut self.host, now);
+        self.restore(until);
+        self.save_due(now);
         self.reap_closed();
         self.update_inboxes();
+        self.host.transport_mut().submit();
         let has_flushed = self.host.transport_mut().flush(TURN);
         let wake_at = self.host.poll_timeout();
-        let has_work =
-            !has_flushed || self.host.has_closed() || wake_at.is_some_and(|at| at <= now);
+        let has_work = !has_flushed
+            || self.host.has_closed()
+            || self.restorations.has_work()
+            || wake_at.is_some_and(|at| at <= now);
+        if let Some(error) = self.failure.take() {
+            self.host.transport_mut().discard_held();
+            self.close_all(1011, "the storage has failed");
+            return Next::Never(Some(error));
+        }
         match self.stop_at {
-            Some(stop_at) if !has_work || now >= stop_at => {
-                self.close_all();
-                Next::Never
-            }
+            Some(stop_at) if !has_work || now >= stop_at => self.shut_down(now),
             _ if has_work => Next::Now,
             stop_at => {
                 let idle = self.idle.first().map(|(at, _)| *at);
                 let untrimmed = self.untrimmed.front().map(|(at, _)| *at);
                 let hibernation = self.hibernation.next();
-                let deadlines = [wake_at, idle, untrimmed, hibernation, stop_at];
+                let unsaved = self.next_save(now);
+                let unfinished = self.next_wake(now);
+                let deadlines = [
+                    wake_at,
+                    idle,
+                    untrimmed,
+                    hibernation,
+                    unsaved,
+                    unfinished,
+                    stop_at,
+                ];
                 let deadlines = deadlines.into_iter().flatten();
                 let deadline = deadlines.min().unwrap_or(Instant::MAX);
                 Next::At(self.host.clock().at(deadline))
@@ -189,25 +265,59 @@ impl HostedRooms {
         }
     }
 
-    fn open(&mut self, id: &str) -> Result<RoomKey, OpenError> {
+    /// Saves all journaled rooms, and closes all clients when that is durable.
+    fn shut_down(&mut self, now: Instant) -> Next {
+        let (code, reason) = STOPPING;
+        let until = match self.saved_until {
+            Some(until) => until,
+            None => {
+                self.save_all();
+                self.host.transport_mut().submit();
+                *self.saved_until.insert(now + SAVE_GRACE)
+            }
+        };
+        let journaling = self.host.transport().journaling.as_ref();
+        let is_durable = journaling.is_none_or(Journaling::is_idle);
+        if !is_durable && now < until {
+            return Next::At(self.host.clock().at(until));
+        }
+        if !is_durable {
+            log::error!("the storage takes too long: what happened last is lost");
+            self.host.transport_mut().discard_held();
+        }
+        self.close_all(code, reason);
+        Next::Never(None)
+    }
+
+    fn permit(&self) -> Result<OwnedSemaphorePermit, OpenError> {
         let permit = self.options.room_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| OpenError::TooManyRooms {
+        permit.map_err(|_| OpenError::TooManyRooms {
             limit: self.options.max_rooms,
-        })?;
+        })
+    }
+
+    fn open(&mut self, id: &str) -> Result<RoomKey, OpenError> {
+        let permit = self.permit()?;
         let room = self.host.open(id, &self.options.module)?;
+        self.add(room, permit);
+        Ok(room)
+    }
+
+    /// Adds a room that is in the host.
+    fn add(&mut self, room: RoomKey, permit: OwnedSemaphorePermit) {
+        let inbox = self.host.room(room).map(InboxQueue::of).unwrap_or_default();
         self.rooms.insert(
             room,
             OpenRoom {
                 _permit: permit,
                 idle_until: None,
-                inbox: InboxQueue::default(),
+                inbox,
                 is_busy: false,
             },
         );
         let now = self.host.clock().now();
         self.untrimmed.push_back((now + TRIM_DELAY, room));
         self.hibernation.watch(room, now);
-        Ok(room)
     }
 
     /// Rejects a client whose room cannot be opened, and logs why.
@@ -334,8 +444,7 @@ impl HostedRooms {
             }
             match idle_until {
                 Some(until) => drop(self.idle.insert((until, key))),
-                // Fails if the room has ended by itself.
-                None => drop(self.host.close(key)),
+                None => self.close_or_store(key, recheck_at),
             }
         }
     }
@@ -375,6 +484,7 @@ impl HostedRooms {
                     (1001, "the room is closed".into())
                 }
             };
+            self.host.transport_mut().remove_log(room.key);
             self.host
                 .transport_mut()
                 .close_room(room.key, code, &reason);
@@ -389,12 +499,298 @@ impl HostedRooms {
     }
 
     /// Closes all clients, after sending what is queued.
-    fn close_all(&mut self) {
+    fn close_all(&mut self, code: u16, reason: &str) {
         let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
-        let (code, reason) = STOPPING;
         for room in rooms {
             self.host.transport_mut().close_room(room, code, reason);
         }
+        for connection in self.restorations.clear() {
+            if let Some(connection) = self.host.transport_mut().get(connection) {
+                connection.close(code, reason, true);
+            }
+        }
+    }
+}
+
+/// Rooms that survive the process.
+impl HostedRooms {
+    /// Whether what happens in the room of this id is kept in a journal.
+    fn is_journaled(&self, id: &str) -> bool {
+        self.durability(id) != Durability::Memory
+    }
+
+    fn durability(&self, id: &str) -> Durability {
+        let options = self.options.journal.as_ref();
+        options.map_or(Durability::Memory, |options| options.durability_of(id))
+    }
+
+    /// Lets a connection join when its room is loaded.
+    fn join_later(
+        &mut self,
+        connection: ConnectionKey,
+        id: &str,
+        token: Option<&str>,
+    ) -> Result<(), JoinRejection> {
+        let token = token.map(Box::from);
+        let join = Join { connection, token };
+        if let Err(join) = self.restorations.join(id, join) {
+            // Before the journal is asked for it.
+            let max_bytes = self.options.module.limits().max_room_id_bytes;
+            if id.len() > max_bytes {
+                let (bytes, limit) = (id.len(), max_bytes);
+                return Err(self.reject(id, &OpenError::IdTooLong { bytes, limit }));
+            }
+            self.load(id, Some(join))
+                .map_err(|error| self.reject(id, &error))?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, id: &str, join: Option<Join>) -> Result<(), OpenError> {
+        let permit = self.permit()?;
+        if let Some(journaling) = &self.host.transport().journaling {
+            journaling.load(id);
+            self.restorations.add(id, permit, join);
+        }
+        Ok(())
+    }
+
+    /// Does what follows from what the journal has done.
+    fn handle_journal(&mut self) {
+        while let Some(result) = self.next_result() {
+            match result {
+                JournalResult::Durable(batch) => self.host.transport_mut().on_durable(batch),
+                JournalResult::Loaded(id, stored) => self.loaded(&id, stored),
+                JournalResult::Failed(error) => {
+                    log::error!("{}", WithSources(&error));
+                    self.failure.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    fn next_result(&self) -> Option<JournalResult> {
+        self.host.transport().journaling.as_ref()?.next_result()
+    }
+
+    fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
+        let upgrade = self.options.journal.as_ref();
+        let upgrade = upgrade.map_or(ModuleUpgrade::Refuse, |options| options.upgrade);
+        let options = RestoreOptions {
+            module: &self.options.module,
+            upgrade,
+            max_tokens: self.options.max_tokens,
+        };
+        let ended = match stored {
+            Ok(Stored::New(number)) => self.restorations.finish(id, Ok(RestoredRoom::new(number))),
+            Ok(Stored::Room(stored)) => self.restorations.loaded(id, stored, &options),
+            Ok(Stored::Quarantined(reason)) => self
+                .restorations
+                .finish(id, Err(RestoreError::Quarantined(reason))),
+            Err(error) => self
+                .restorations
+                .finish(id, Err(RestoreError::Journal(error.into()))),
+        };
+        if let Some(ended) = ended {
+            self.restored(ended);
+        }
+    }
+
+    /// Loads rooms that must be restored, and replays those that were loaded, until this time.
+    fn restore(&mut self, until: Instant) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        let unix_time = self.unix_time();
+        while let Some(id) = self.restorations.next_unfinished(unix_time) {
+            if self.host.find(&id).is_some() || !self.is_journaled(&id) {
+                continue;
+            }
+            if self.load(&id, None).is_err() {
+                // There are too many rooms: later.
+                self.restorations.put_back(id);
+                break;
+            }
+        }
+        while self.restorations.has_work() {
+            if let Some(ended) = self.restorations.step(self.options.max_tokens) {
+                self.restored(ended);
+            }
+            if self.host.clock().now() >= until {
+                return;
+            }
+        }
+    }
+
+    /// Puts a restored room into the host, or tells those who wait for it why it is not.
+    fn restored(&mut self, ended: Restored) {
+        let Restored {
+            id,
+            permit,
+            joins,
+            outcome,
+        } = ended;
+        let opened = match outcome {
+            Ok(room) => self
+                .open_restored(&id, permit, room)
+                .map_err(|error| self.reject(&id, &error)),
+            Err(error) => Err(self.reject_restoration(&id, &error)),
+        };
+        for join in joins {
+            if self.host.transport_mut().get(join.connection).is_none() {
+                continue;
+            }
+            let joined = match &opened {
+                Ok(room) => self.admit(join.connection, *room, join.token.as_deref()),
+                Err(rejection) => Err(JoinRejection::new(rejection.code, rejection.reason.clone())),
+            };
+            if let Err(rejection) = joined
+                && let Some(connection) = self.host.transport_mut().get(join.connection)
+            {
+                connection.close(rejection.code, &rejection.reason, true);
+            }
+        }
+        if let Ok(room) = opened {
+            self.update_idle_deadline(room);
+        }
+    }
+
+    fn reject_restoration(&mut self, id: &str, error: &RestoreError) -> JoinRejection {
+        let reason = WithSources(error).to_string();
+        if let Some(permit) = self.log.rejected.permit() {
+            let id = Escaped::new(id).at_most(256);
+            log::error!("cannot restore room {id:?}: {reason}{permit}");
+        }
+        self.failed.push(id, &reason, time::Instant::now());
+        JoinRejection::new(1011, reason)
+    }
+
+    fn open_restored(
+        &mut self,
+        id: &str,
+        permit: OwnedSemaphorePermit,
+        restored: RestoredRoom,
+    ) -> Result<RoomKey, OpenError> {
+        let is_new = restored.room.is_none();
+        let key = match restored.room {
+            Some(room) => self.host.insert(room, restored.unix_time)?,
+            None => self.host.open(id, &self.options.module)?,
+        };
+        self.add(key, permit);
+        let log = RoomLog::new(restored.number, self.durability(id), restored.events);
+        self.host.transport_mut().set_log(key, log);
+        self.host.transport_mut().restore(key, restored.clients);
+        // It was added above.
+        let _ = self.host.set_recording(key, true);
+        // A new room exists from its first snapshot on.
+        if is_new || restored.is_suspect {
+            let _ = self.save(key, None);
+        }
+        // Their connections have ended with the process.
+        let gone = self.host.room(key).map(|room| room.clients().to_vec());
+        for client in gone.unwrap_or_default() {
+            self.disconnect(key, client);
+        }
+        Ok(key)
+    }
+
+    /// Saves a room; `wake_at` is when it is to be restored even if nobody asks for it.
+    fn save(&mut self, key: RoomKey, wake_at: Option<Duration>) -> Result<(), SaveError> {
+        let snapshot = self.host.save(key)?;
+        let id = self
+            .host
+            .room(key)
+            .map_or_else(String::new, |room| room.id().into());
+        self.host.transport_mut().save(key, &id, snapshot, wake_at);
+        Ok(())
+    }
+
+    /// Saves the rooms for which that is due.
+    fn save_due(&mut self, now: Instant) {
+        let Some(journaling) = &mut self.host.transport_mut().journaling else {
+            return;
+        };
+        for key in journaling.take_due(now) {
+            let (Some(room), Some(log)) = (self.host.room(key), self.host.transport().log(key))
+            else {
+                continue;
+            };
+            if !log.has_tail() {
+                continue;
+            }
+            // To finish a long event would delay the others.
+            let may_save = !room.is_unfinished() || log.is_overdue();
+            let is_saved = may_save && self.save(key, None).is_ok();
+            let is_open = self.host.room(key).is_some_and(|room| !room.is_closed());
+            if let Some(journaling) = &mut self.host.transport_mut().journaling
+                && !is_saved
+                && is_open
+            {
+                journaling.retry(key);
+            }
+        }
+    }
+
+    /// Closes a room that nobody uses. If it is journaled, it is kept there.
+    fn close_or_store(&mut self, key: RoomKey, recheck_at: Instant) {
+        if self.host.transport().log(key).is_none() {
+            // Fails if the room has ended by itself.
+            let _ = self.host.close(key);
+            return;
+        }
+        let is_idle = self
+            .host
+            .room(key)
+            .is_some_and(|room| !room.is_runnable() && !room.is_unfinished());
+        if is_idle && self.save(key, None).is_ok() {
+            // Its clients have left.
+            self.host
+                .transport_mut()
+                .close_room(key, 1001, "the room is closed");
+            let _ = self.host.discard(key);
+            self.rooms.remove(&key);
+        } else if let Some(room) = self.rooms.get_mut(&key) {
+            room.idle_until = Some(recheck_at);
+            self.idle.insert((recheck_at, key));
+        }
+    }
+
+    /// Saves all rooms before the process ends.
+    fn save_all(&mut self) {
+        let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
+        for key in rooms {
+            if self.host.transport().log(key).is_none() {
+                continue;
+            }
+            let wake_at = match self.options.keep_timers {
+                true => self.host.room(key).and_then(|room| {
+                    let left = room.poll_timeout()?.saturating_duration_since(room.now());
+                    Some(self.unix_time() + left)
+                }),
+                false => None,
+            };
+            // What it has done is in the journal in any case.
+            if let Err(error) = self.save(key, wake_at) {
+                log::debug!("room {key} is not saved: {error}");
+            }
+        }
+    }
+
+    fn next_save(&self, now: Instant) -> Option<Instant> {
+        let journaling = self.host.transport().journaling.as_ref()?;
+        journaling.next_due(now)
+    }
+
+    /// When the next stored room is to wake, in the host's time.
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let wake_at = self.restorations.next_wake()?;
+        Some(now + wake_at.saturating_sub(self.unix_time()))
+    }
+
+    fn unix_time(&self) -> Duration {
+        let clock = self.host.clock();
+        let uptime = clock.now().saturating_duration_since(Instant::ZERO);
+        clock.unix_time_at_zero().unwrap_or_default() + uptime
     }
 }
 
@@ -414,6 +810,7 @@ impl Rooms for HostedRooms {
         }
         let room = match self.host.find(id) {
             Some(room) => room,
+            None if self.is_journaled(id) => return self.join_later(connection, id, token),
             None => self.open(id).map_err(|error| self.reject(id, &error))?,
         };
         let admitted = self.admit(connection, room, token);

@@ -4,7 +4,7 @@ use crate::{
     rooms::{Busy, clients::Clients, wait_queue::WaitQueue},
     ws::connection::{ConnectionKey, message_cost},
 };
-use stateroom_wasmi_host::{ClientId, Clock, Event, EventError, Host, RoomKey};
+use stateroom_wasmi_host::{ClientId, Clock, Event, EventError, Host, Room, RoomKey};
 use std::collections::VecDeque;
 
 /// What is in the inbox of one room, and what waits for space there.
@@ -25,6 +25,17 @@ pub(super) struct InboxQueue {
 }
 
 impl InboxQueue {
+    /// That of a room which is opened, or restored with what waits in its inbox.
+    pub(super) fn of(room: &Room) -> Self {
+        let events_handled = room.stats().events_handled;
+        let left = room.events_accepted() - events_handled;
+        Self {
+            events_handled,
+            in_flight: (0..left).map(|_| None).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether a disconnect waits.
     pub(super) fn has_disconnects(&self) -> bool {
         !self.disconnects.is_empty()

@@ -1,21 +1,33 @@
 //! Client ids by token, for clients that come back.
 
-use core::hash::BuildHasher;
+use sha2::{Digest, Sha256};
 use stateroom_wasmi_host::ClientId;
-use std::{collections::VecDeque, hash::RandomState};
+use std::collections::VecDeque;
 
-/// A keyed hash of a token. The keys are secret to this process, so that neither the timing of a
-/// comparison nor a memory dump reveals the token.
+/// A keyed hash of a token. The key is secret, so that neither the timing of a comparison nor what is
+/// stored of a room reveals the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TokenHash([u64; 2]);
+pub(crate) struct TokenHash(pub(super) [u8; Self::BYTES]);
 
-/// Hashes tokens with random keys.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TokenHasher([RandomState; 2]);
+impl TokenHash {
+    pub(super) const BYTES: usize = 16;
+}
+
+/// Hashes tokens with a key.
+#[derive(Clone)]
+pub(super) struct TokenHasher(Sha256);
 
 impl TokenHasher {
+    pub(super) fn new(key: [u8; 32]) -> Self {
+        Self(Sha256::new().chain_update(key))
+    }
+
     pub(super) fn hash(&self, token: &str) -> TokenHash {
-        TokenHash(self.0.each_ref().map(|key| key.hash_one(token)))
+        // Of the digest, only a part is known to anybody: it cannot be continued.
+        let digest = self.0.clone().chain_update(token).finalize();
+        let mut hash = TokenHash([0; TokenHash::BYTES]);
+        hash.0.copy_from_slice(&digest[..TokenHash::BYTES]);
+        hash
     }
 }
 
@@ -31,8 +43,19 @@ impl Tokens {
             .map(|(_, client)| *client)
     }
 
+    pub(super) fn hash_of(&self, client: ClientId) -> Option<TokenHash> {
+        self.0
+            .iter()
+            .find(|(_, known)| *known == client)
+            .map(|(token, _)| *token)
+    }
+
     pub(super) fn contains(&self, client: ClientId) -> bool {
-        self.0.iter().any(|(_, known)| *known == client)
+        self.hash_of(client).is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (TokenHash, ClientId)> {
+        self.0.iter().copied()
     }
 
     /// Stores the token of a client. At `limit`, it evicts the oldest whose client is not

@@ -49,13 +49,13 @@ pub(crate) struct Worker<R> {
 /// What the rest of the server has of a worker.
 pub(crate) struct WorkerHandle {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
-    /// Resolves when the thread ends, with an error if it panics.
-    pub(crate) ended: oneshot::Receiver<()>,
+    /// Resolves when the thread ends, with an error if it panics, or if its rooms have ended with one.
+    pub(crate) ended: oneshot::Receiver<io::Result<()>>,
 }
 
 /// Starts a thread with a worker. `open` makes its rooms there, and `run` runs them until they have
 /// stopped. The thread ends when all of its connections have.
-pub(crate) fn start<R: Rooms, F: Future<Output = ()> + 'static>(
+pub(crate) fn start<R: Rooms, F: Future<Output = io::Result<()>> + 'static>(
     name: String,
     options: ConnectionOptions,
     open: impl FnOnce() -> R + Send + 'static,
@@ -82,21 +82,23 @@ pub(crate) fn start<R: Rooms, F: Future<Output = ()> + 'static>(
             connections: Cell::new(0),
             empty: Notify::new(),
         });
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             spawn_local(worker.clone().receive(receiver));
             spawn_local(worker.clone().report());
             // A task of its own, since the runtime wakes the one that it blocks on by a system call.
             // Its turns are bounded by themselves.
             let rooms = spawn_local(coop::unconstrained(run(worker.clone())));
-            if let Err(panic) = rooms.await {
-                resume_unwind(panic.into_panic());
-            }
+            let result = match rooms.await {
+                Ok(result) => result,
+                Err(panic) => resume_unwind(panic.into_panic()),
+            };
             while worker.connections.get() > 0 {
                 worker.empty.notified().await;
             }
             worker.log_counts();
+            result
         });
-        let _ = end.send(());
+        let _ = end.send(result);
     })?;
     started.recv().map_err(io::Error::other)??;
     Ok(WorkerHandle { commands, ended })

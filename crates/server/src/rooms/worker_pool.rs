@@ -28,7 +28,7 @@ pub(crate) struct WorkerPool {
 }
 
 /// Resolves each worker's end.
-pub(crate) struct WorkerEnds(FuturesUnordered<oneshot::Receiver<()>>);
+pub(crate) struct WorkerEnds(FuturesUnordered<oneshot::Receiver<io::Result<()>>>);
 
 impl WorkerPool {
     /// Starts workers with rooms of the configured module.
@@ -39,21 +39,33 @@ impl WorkerPool {
         let room_permits = Arc::new(Semaphore::new(room_permits));
         let limits = ClientLimits::of_worker(config);
         let on_fault = config.on_fault;
+        let secret = config.secret()?;
+        let hasher = RandomState::new();
+        let count = config.workers.max(1);
+        let mut unfinished: Vec<_> = (0..count).map(|_| Vec::new()).collect();
+        for room in config
+            .journal
+            .iter()
+            .flat_map(|journal| journal.unfinished())
+        {
+            unfinished[index(&hasher, &room.id, count)].push(room);
+        }
         let mut workers = Vec::new();
         let mut abi = None;
-        for number in 0..config.workers.max(1) {
+        for (number, unfinished) in unfinished.into_iter().enumerate() {
             let module = config.load()?;
             abi = Some(module.abi());
             let options = HostedOptions::new(config, module, room_permits.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
-            let open = move || HostedRooms::new(options, limits, seed, on_fault);
+            let open =
+                move || HostedRooms::new(options, limits, secret, seed, on_fault, unfinished);
             let name = format!("worker {number}");
             workers.push(
                 worker::start(name, ConnectionOptions::new(config), open, hosted::run)
                     .map_err(ServeError::Worker)?,
             );
         }
-        Ok(Self::new(workers, abi))
+        Ok(Self::new(workers, abi, hasher))
     }
 
     /// A pool whose only worker is the bridge to a board.
@@ -63,17 +75,25 @@ impl WorkerPool {
         config: &ServerConfig,
     ) -> Result<(Self, WorkerEnds), ServeError> {
         let limits = ClientLimits::of_worker(config);
+        let secret = config.secret()?;
         let worker = worker::start(
             "board".into(),
             ConnectionOptions::new(config),
-            move || crate::board::BoardRooms::new(limits),
-            |worker| crate::board::run(worker, address),
+            move || crate::board::BoardRooms::new(limits, secret),
+            |worker| async {
+                crate::board::run(worker, address).await;
+                Ok(())
+            },
         )
         .map_err(ServeError::Worker)?;
-        Ok(Self::new(Vec::from([worker]), None))
+        Ok(Self::new(Vec::from([worker]), None, RandomState::new()))
     }
 
-    fn new(workers: Vec<WorkerHandle>, abi: Option<AbiVersion>) -> (Self, WorkerEnds) {
+    fn new(
+        workers: Vec<WorkerHandle>,
+        abi: Option<AbiVersion>,
+        hasher: RandomState,
+    ) -> (Self, WorkerEnds) {
         let (workers, ends) = workers
             .into_iter()
             .map(|worker| (worker.commands, worker.ended))
@@ -81,7 +101,7 @@ impl WorkerPool {
         let pool = Self {
             workers,
             abi,
-            hasher: RandomState::new(),
+            hasher,
         };
         (pool, WorkerEnds(ends))
     }
@@ -94,9 +114,9 @@ impl WorkerPool {
 
     /// Hands a connection to the worker of its room.
     pub(crate) fn connect(&self, connection: NewConnection) {
-        let index = self.hasher.hash_one(&connection.room) % self.workers.len() as u64;
+        let index = index(&self.hasher, &connection.room, self.workers.len());
         // Fails if the worker has stopped; then the connection is dropped.
-        let _ = self.workers[index as usize].send(Command::Connect(connection));
+        let _ = self.workers[index].send(Command::Connect(connection));
     }
 
     /// All rooms, ordered by id, and those that failed lately, latest first.
@@ -124,15 +144,20 @@ impl WorkerPool {
     }
 }
 
+/// The worker of the room of this id.
+fn index(hasher: &RandomState, room: &str, workers: usize) -> usize {
+    (hasher.hash_one(room) % workers as u64) as usize
+}
+
 impl WorkerEnds {
     /// Waits until all workers have ended.
     ///
     /// # Errors
     ///
-    /// As soon as one of them has panicked.
+    /// As soon as one of them has panicked, or has ended with an error.
     pub(crate) async fn wait(&mut self) -> io::Result<()> {
         while let Some(ended) = self.0.next().await {
-            ended.map_err(|_| io::Error::other("a worker has panicked"))?;
+            ended.map_err(|_| io::Error::other("a worker has panicked"))??;
         }
         Ok(())
     }

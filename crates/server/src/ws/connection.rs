@@ -39,10 +39,7 @@ impl ConnectionOptions {
             max_message_bytes: config.limits.max_message_bytes,
             message_rate: config.message_rate,
             byte_rate: config.byte_rate,
-            queue_limits: QueueLimits {
-                messages: config.max_queued_messages.max(1),
-                bytes: config.max_queued_bytes,
-            },
+            queue_limits: QueueLimits::new(config),
             heartbeat: HeartbeatOptions {
                 interval: config.heartbeat_interval.max(Duration::from_millis(1)),
                 timeout: config.heartbeat_timeout,
@@ -198,16 +195,32 @@ impl Connection {
     }
 
     pub(crate) fn take_end(&mut self) -> Option<End> {
-        self.end.take().or_else(|| match self.in_flight {
-            0 => self.deferred_end.take(),
-            _ => None,
-        })
+        if self.end.is_none() && self.in_flight == 0 {
+            self.end = self.deferred_end.take();
+        }
+        let drains = match self.end {
+            None => return None,
+            Some(End::Lost | End::ByServer { drain: false, .. }) => false,
+            Some(End::ByClient | End::ByServer { drain: true, .. }) => true,
+        };
+        // What is held is sent first, when it is let go.
+        let waits = drains && self.queue.is_held();
+        if waits { None } else { self.end.take() }
+    }
+
+    /// Lets go what was held for batches of the journal up to this one.
+    pub(crate) fn release(&mut self, batch: u64, now: Instant) {
+        self.queue.release(batch);
+        self.flush(now);
+        if self.end.is_some() {
+            self.wake();
+        }
     }
 
     /// Sends what is queued, as far as the client takes it. An error ends the connection.
     pub(crate) fn flush(&mut self, now: Instant) {
         let was_held = !self.queue.is_below_half();
-        while !self.queue.is_empty() {
+        while !self.queue.unsent().is_empty() {
             let cx = &mut Context::from_waker(&self.waker);
             match Pin::new(&mut self.stream).poll_write(cx, self.queue.unsent()) {
                 Poll::Pending => {
@@ -216,7 +229,7 @@ impl Connection {
                 }
                 Poll::Ready(Ok(written @ 1..)) => {
                     self.queue.sent(written);
-                    self.heartbeat.taken(self.queue.is_empty(), now);
+                    self.heartbeat.taken(self.queue.unsent().is_empty(), now);
                 }
                 // The client leaves its room when its task sees that.
                 Poll::Ready(_) => {
@@ -343,6 +356,10 @@ impl Connection {
     /// to be flushed. Returns when it is to be called again.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Instant {
         let seconds = self.options.heartbeat.timeout.as_secs();
+        if self.queue.is_held() {
+            // Its ping may be held, too.
+            self.heartbeat.heard(now);
+        }
         match self.heartbeat.due(now) {
             Due::Nothing => {}
             Due::Ping => self.reader.ping(&mut self.queue),

@@ -1,5 +1,6 @@
 //! The bounded queue of what is sent to one client, already encoded.
 
+use crate::config::ServerConfig;
 use bytes::{BufMut, BytesMut};
 use stateroom_wasmi_host::MessagePayload;
 use std::{
@@ -20,6 +21,15 @@ pub(crate) struct QueueLimits {
     pub(crate) bytes: usize,
 }
 
+impl QueueLimits {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        Self {
+            messages: config.max_queued_messages.max(1),
+            bytes: config.max_queued_bytes,
+        }
+    }
+}
+
 /// Frames that wait until the client takes them. Written to, it takes encoded frames, whole ones
 /// each time.
 #[derive(Debug)]
@@ -38,6 +48,17 @@ pub(crate) struct SendQueue {
     total: QueuedBytes,
     /// An empty buffer for the next frames.
     spare: BytesMut,
+    /// Bytes that were ever queued.
+    end: u64,
+    /// Frames that must not be sent yet, and so all behind them: for each batch of the journal that they
+    /// wait for, in order, where its first frame begins, in bytes that were ever queued.
+    holds: VecDeque<Hold>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    batch: u64,
+    begin: u64,
 }
 
 /// The bytes in all queues of a worker, where those that several queues share count once.
@@ -73,7 +94,38 @@ impl SendQueue {
             limits,
             total,
             spare: BytesMut::new(),
+            end: 0,
+            holds: VecDeque::new(),
         }
+    }
+
+    /// Holds what is queued from now on until this batch, or a later one, is durable. Returns whether
+    /// nothing was held for it yet.
+    pub(crate) fn hold(&mut self, batch: u64) -> bool {
+        let is_first = self.holds.back().is_none_or(|last| last.batch < batch);
+        if is_first {
+            let begin = self.end;
+            self.holds.push_back(Hold { batch, begin });
+        }
+        is_first
+    }
+
+    /// Lets go what was held for batches up to this one.
+    pub(crate) fn release(&mut self, batch: u64) {
+        while self.holds.front().is_some_and(|first| first.batch <= batch) {
+            self.holds.pop_front();
+        }
+    }
+
+    /// Whether something is held.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// How many bytes may be sent now.
+    fn sendable(&self) -> usize {
+        let held = self.holds.front().map_or(0, |first| self.end - first.begin);
+        self.bytes - usize::try_from(held).unwrap_or(self.bytes)
     }
 
     /// Queues a message, in a frame of its own.
@@ -109,6 +161,7 @@ impl SendQueue {
     fn count_frame(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes;
+        self.end += bytes as u64;
     }
 
     /// The buffer to which the next frame is appended.
@@ -123,10 +176,13 @@ impl SendQueue {
         }
     }
 
-    /// The bytes to send next; empty if nothing is queued.
+    /// The bytes to send next; empty if nothing may be sent.
     pub(crate) fn unsent(&self) -> &[u8] {
         match self.chunks.front() {
-            Some(chunk) => &chunk.bytes()[self.sent..],
+            Some(chunk) => {
+                let unsent = &chunk.bytes()[self.sent..];
+                &unsent[..unsent.len().min(self.sendable())]
+            }
             None => &[],
         }
     }
@@ -189,6 +245,7 @@ impl SendQueue {
         let rest = BytesMut::from(&chunk[self.sent..self.unsent_at]);
         self.free();
         self.chunks.clear();
+        self.holds.clear();
         self.sent = 0;
         self.unsent_at = rest.len();
         self.bytes = rest.len();
@@ -346,6 +403,45 @@ mod tests {
             drop(other);
             assert_eq!(total.get(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_held_waits_with_all_behind_it() {
+        let (mut queue, _) = queue(10, 100);
+        queue.push("a".into()).expect("space");
+        assert!(queue.hold(3));
+        queue.push("b".into()).expect("space");
+        assert!(!queue.hold(3));
+        queue.push("c".into()).expect("space");
+        assert!(queue.hold(5));
+        queue.push("d".into()).expect("space");
+        queue.write_all(b"ping").expect("it takes all");
+        assert_eq!(queue.unsent(), b"\x81\x01a");
+        queue.sent(3);
+        assert_eq!(queue.unsent(), b"");
+        assert!(!queue.is_empty() && queue.is_held());
+        queue.release(2);
+        assert_eq!(queue.unsent(), b"");
+        queue.release(4);
+        assert_eq!(queue.unsent(), b"\x81\x01b\x81\x01c");
+        queue.sent(1);
+        assert_eq!(queue.unsent(), b"\x01b\x81\x01c");
+        queue.release(9);
+        assert!(!queue.is_held());
+        assert_eq!(take_all(&mut queue, 2), b"\x01b\x81\x01c\x81\x01dping");
+    }
+
+    #[test]
+    fn what_is_held_is_discarded_as_the_rest() {
+        let (mut queue, total) = queue(10, 100);
+        queue.push("ab".into()).expect("space");
+        queue.hold(1);
+        queue.push("cd".into()).expect("space");
+        queue.sent(1);
+        queue.discard_unsent();
+        assert!(!queue.is_held());
+        assert_eq!(take_all(&mut queue, 1), b"\x02ab");
+        assert_eq!(total.get(), 0);
     }
 
     #[test]

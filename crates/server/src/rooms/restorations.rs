@@ -1,0 +1,361 @@
+//! Rooms on their way from the journal into a host, and the connections that wait for them.
+
+use crate::{
+    journal::{LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
+    rooms::stored_clients::StoredClients,
+    ws::connection::ConnectionKey,
+};
+use core::{cmp::Reverse, fmt, time::Duration};
+use hashbrown::HashMap;
+use stateroom_wasmi_host::{
+    EventRecord, Module, ReplayError, Room, SnapshotError, SnapshotInfo, SnapshotOptions,
+};
+use std::{
+    collections::{BinaryHeap, VecDeque},
+    error::Error,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The rooms that a worker restores.
+#[derive(Default)]
+pub(super) struct Restorations {
+    rooms: HashMap<Box<str>, Restoration>,
+    /// Rooms that nobody has asked for yet.
+    unfinished: VecDeque<Box<str>>,
+    /// Rooms to restore later, by the wall time.
+    sleeping: BinaryHeap<Reverse<(Duration, Box<str>)>>,
+    /// Rooms that are replayed, in turns.
+    replaying: VecDeque<Box<str>>,
+}
+
+/// A room that is restored.
+struct Restoration {
+    permit: OwnedSemaphorePermit,
+    /// Connections that wait to join, with their tokens.
+    joins: Vec<Join>,
+    /// None while it is loaded.
+    replay: Option<Box<Replay>>,
+}
+
+/// A connection that waits to join.
+pub(super) struct Join {
+    pub(super) connection: ConnectionKey,
+    pub(super) token: Option<Box<str>>,
+}
+
+/// What became of a restoration.
+pub(super) struct Restored {
+    pub(super) id: Box<str>,
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) joins: Vec<Join>,
+    pub(super) outcome: Result<RestoredRoom, RestoreError>,
+}
+
+/// A room that goes on.
+pub(super) struct RestoredRoom {
+    pub(super) number: RoomNumber,
+    /// Events that are in the journal.
+    pub(super) events: u64,
+    /// Whether it must be saved at once.
+    pub(super) is_suspect: bool,
+    /// None if it is to begin anew, with another module.
+    pub(super) room: Option<Room>,
+    /// The wall time at the room's present time.
+    pub(super) unix_time: Option<Duration>,
+    pub(super) clients: StoredClients,
+}
+
+impl RestoredRoom {
+    /// One that the journal does not have.
+    pub(super) fn new(number: RoomNumber) -> Self {
+        Self {
+            number,
+            events: 0,
+            is_suspect: false,
+            room: None,
+            unix_time: None,
+            clients: StoredClients::default(),
+        }
+    }
+}
+
+/// Rooms that are restored at once without being asked for.
+const MAX_CONCURRENT: usize = 16;
+
+impl Restorations {
+    pub(super) fn new(rooms: Vec<UnfinishedRoom>) -> Self {
+        let mut restorations = Self::default();
+        for UnfinishedRoom { id, wake_at } in rooms {
+            match wake_at {
+                None => restorations.unfinished.push_back(id),
+                Some(at) => restorations.sleeping.push(Reverse((at, id))),
+            }
+        }
+        restorations
+    }
+
+    /// Lets a connection wait for a room, if that is restored.
+    pub(super) fn join(&mut self, id: &str, join: Join) -> Result<(), Join> {
+        match self.rooms.get_mut(id) {
+            Some(restoration) => {
+                restoration.joins.push(join);
+                Ok(())
+            }
+            None => Err(join),
+        }
+    }
+
+    /// Adds a room that is being loaded.
+    pub(super) fn add(&mut self, id: &str, permit: OwnedSemaphorePermit, join: Option<Join>) {
+        let restoration = Restoration {
+            permit,
+            joins: Vec::from_iter(join),
+            replay: None,
+        };
+        self.rooms.insert(id.into(), restoration);
+    }
+
+    /// The next room to load that nobody has asked for; `now` is the wall time.
+    pub(super) fn next_unfinished(&mut self, now: Duration) -> Option<Box<str>> {
+        if self.rooms.len() >= MAX_CONCURRENT {
+            return None;
+        }
+        self.unfinished.pop_front().or_else(|| {
+            let Reverse((at, _)) = self.sleeping.peek()?;
+            let is_due = *at <= now;
+            is_due
+                .then(|| self.sleeping.pop())
+                .flatten()
+                .map(|Reverse((_, id))| id)
+        })
+    }
+
+    /// Puts back a room that cannot be loaded now.
+    pub(super) fn put_back(&mut self, id: Box<str>) {
+        self.unfinished.push_front(id);
+    }
+
+    /// The wall time when the next room wakes, unless one has yet to be loaded before.
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        self.sleeping.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Whether there is something to replay.
+    pub(super) fn has_work(&self) -> bool {
+        !self.replaying.is_empty()
+    }
+
+    /// Begins to replay a room that was loaded.
+    pub(super) fn loaded(
+        &mut self,
+        id: &str,
+        stored: StoredRoom,
+        options: &RestoreOptions<'_>,
+    ) -> Option<Restored> {
+        match Replay::new(stored, options) {
+            Ok(replay) => {
+                self.rooms.get_mut(id)?.replay = Some(Box::new(replay));
+                self.replaying.push_back(id.into());
+                None
+            }
+            Err(error) => self.finish(id, Err(error)),
+        }
+    }
+
+    /// Ends a restoration.
+    pub(super) fn finish(
+        &mut self,
+        id: &str,
+        outcome: Result<RestoredRoom, RestoreError>,
+    ) -> Option<Restored> {
+        let (id, restoration) = self.rooms.remove_entry(id)?;
+        Some(Restored {
+            id,
+            permit: restoration.permit,
+            joins: restoration.joins,
+            outcome,
+        })
+    }
+
+    /// Replays one event of one room, or a slice of it. Returns a room that is restored.
+    pub(super) fn step(&mut self, max_tokens: usize) -> Option<Restored> {
+        let id = self.replaying.pop_front()?;
+        let replay = self.rooms.get_mut(&id)?.replay.as_mut()?;
+        match replay.step(max_tokens) {
+            Ok(true) => {
+                self.replaying.push_back(id);
+                None
+            }
+            Ok(false) => {
+                let replay = self.rooms.get_mut(&id)?.replay.take()?;
+                self.finish(&id, Ok(replay.finish()))
+            }
+            Err(error) => self.finish(&id, Err(error)),
+        }
+    }
+
+    /// Ends all restorations, and returns the connections that wait.
+    pub(super) fn clear(&mut self) -> Vec<ConnectionKey> {
+        let rooms = core::mem::take(self).rooms;
+        rooms
+            .into_values()
+            .flat_map(|restoration| restoration.joins)
+            .map(|join| join.connection)
+            .collect()
+    }
+}
+
+/// How rooms are restored.
+pub(super) struct RestoreOptions<'a> {
+    pub(super) module: &'a Module,
+    pub(super) upgrade: ModuleUpgrade,
+    pub(super) max_tokens: usize,
+}
+
+/// A room that does again what it did since its snapshot.
+struct Replay {
+    number: RoomNumber,
+    is_suspect: bool,
+    /// None if it begins anew.
+    room: Option<Room>,
+    /// The wall time when the snapshot was taken, and the room's time then.
+    saved_at: Option<Duration>,
+    saved_room_time: stateroom_wasmi_host::Instant,
+    clients: StoredClients,
+    tail: Vec<u8>,
+    /// How much of the tail was read.
+    read: usize,
+    /// The number of the next event.
+    next_event: u64,
+}
+
+impl Replay {
+    fn new(stored: StoredRoom, options: &RestoreOptions<'_>) -> Result<Self, RestoreError> {
+        let StoredRoom {
+            number,
+            snapshot,
+            tail,
+            is_suspect,
+        } = stored;
+        let info = SnapshotInfo::read(&snapshot.room).map_err(RestoreError::Snapshot)?;
+        let clients = StoredClients::decode(&snapshot.clients, options.max_tokens)
+            .map_err(|error| RestoreError::Clients(error.into()))?;
+        // Under other limits, what has happened since the snapshot might happen otherwise.
+        let snapshot_options = SnapshotOptions::new().other_limits(tail.is_empty());
+        let room = match Room::load(options.module, &snapshot.room, snapshot_options) {
+            Ok(room) => Some(room),
+            Err(SnapshotError::Module(_)) if options.upgrade == ModuleUpgrade::Restart => None,
+            Err(error) => return Err(RestoreError::Snapshot(error)),
+        };
+        Ok(Self {
+            number,
+            is_suspect,
+            room,
+            saved_at: info.saved_at,
+            saved_room_time: info.now,
+            clients,
+            tail,
+            read: 0,
+            next_event: snapshot.events,
+        })
+    }
+
+    /// Replays one event, or a slice of it; returns whether there is more.
+    fn step(&mut self, max_tokens: usize) -> Result<bool, RestoreError> {
+        if let Some(room) = &mut self.room
+            && room.is_unfinished()
+        {
+            room.resume(room.now());
+            take_outputs(room);
+            return Ok(true);
+        }
+        let mut entries = LogEntries::new(&self.tail[self.read..]);
+        let Some(entry) = entries.next() else {
+            return Ok(false);
+        };
+        let malformed = |_| RestoreError::Malformed(self.next_event);
+        let entry = entry.map_err(malformed)?;
+        if (entry.room, entry.number) != (self.number, self.next_event) {
+            return Err(RestoreError::Gap(self.next_event));
+        }
+        let (record, token) = EventRecord::decode(entry.event)
+            .map_err(|_| RestoreError::Malformed(self.next_event))?;
+        self.clients
+            .replay(record.event, token, max_tokens)
+            .map_err(|error| RestoreError::Clients(error.into()))?;
+        if let Some(room) = &mut self.room {
+            let replayed = room.replay(&record);
+            replayed.map_err(|error| RestoreError::Replay(self.next_event, error))?;
+            take_outputs(room);
+        }
+        self.next_event += 1;
+        self.read = self.tail.len() - entries.rest().len();
+        Ok(true)
+    }
+
+    fn finish(self) -> RestoredRoom {
+        let unix_time = self
+            .room
+            .as_ref()
+            .zip(self.saved_at)
+            .map(|(room, saved_at)| {
+                saved_at + room.now().saturating_duration_since(self.saved_room_time)
+            });
+        RestoredRoom {
+            number: self.number,
+            events: self.next_event,
+            is_suspect: self.is_suspect,
+            room: self.room,
+            unix_time,
+            clients: self.clients,
+        }
+    }
+}
+
+/// Drops what a room sends again: nobody is connected to it.
+fn take_outputs(room: &mut Room) {
+    while room.poll_output().is_some() {}
+}
+
+/// Why a room is not restored. What is stored of it stays.
+#[derive(Debug)]
+pub(super) enum RestoreError {
+    /// The journal could not load it.
+    Journal(Box<dyn Error + Send + Sync>),
+    Quarantined(String),
+    Snapshot(SnapshotError),
+    Clients(Box<dyn Error + Send + Sync>),
+    Malformed(u64),
+    Gap(u64),
+    Replay(u64, ReplayError),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal(_) => f.write_str("the room cannot be loaded"),
+            Self::Quarantined(reason) => write!(f, "the room is in quarantine: {reason}"),
+            Self::Snapshot(SnapshotError::Module(_)) => {
+                f.write_str("the stored room is one of another module")
+            }
+            Self::Snapshot(_) => f.write_str("the stored room cannot be restored"),
+            Self::Clients(_) => f.write_str("the stored room's clients cannot be restored"),
+            Self::Malformed(event) => write!(f, "the stored room's event {event} is malformed"),
+            Self::Gap(event) => write!(f, "the stored room's event {event} is missing"),
+            Self::Replay(event, _) => {
+                write!(f, "the stored room's event {event} cannot be replayed")
+            }
+        }
+    }
+}
+
+impl Error for RestoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Journal(error) | Self::Clients(error) => Some(&**error),
+            Self::Snapshot(error) => Some(error),
+            Self::Replay(_, error) => Some(error),
+            Self::Quarantined(_) | Self::Malformed(_) | Self::Gap(_) => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Servers in the process of the test, with real WebSocket clients.
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod journaled;
+#[path = "../../../../tests/support/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the other crates")]
+mod support;
