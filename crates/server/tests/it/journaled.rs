@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// The close code and reason.
-    async fn closed(&mut self) -> (u16, String) {
+    async fn closed(mut self) -> (u16, String) {
         loop {
             match eventually("a close", self.0.next()).await {
                 Some(Ok(Message::Close(Some(frame)))) => {
@@ -188,6 +188,7 @@ async fn rooms_are_told_of_clients_that_went_with_the_process() {
     .await;
     let mut ann = again.join("lobby?token=ann").await;
     assert_eq!(ann.hear().await, 1001);
+    drop(ann);
     again.stop().await.expect("it stops");
 }
 
@@ -229,6 +230,7 @@ async fn outputs_wait_until_their_events_are_durable() {
     for n in 1..=3 {
         assert_eq!(durable.hear().await, n);
     }
+    drop((durable, relaxed, memory));
     server.stop().await.expect("it stops");
 }
 
@@ -270,7 +272,7 @@ async fn a_slow_journal_is_backpressure_and_disconnects_nobody() {
             other => panic!("no number: {other:?}"),
         }
     }
-    said.await.expect("all was said");
+    let _sink = said.await.expect("all was said");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,8 +283,9 @@ async fn stopping_saves_and_another_server_goes_on() {
     assert_eq!(ann.hear().await, 1001);
     ann.say("text").await;
     assert_eq!(ann.hear().await, 1);
-    server.stop().await.expect("it stops");
-    assert_eq!(ann.closed().await.0, 1001);
+    let (stopped, closed) = tokio::join!(server.stop(), ann.closed());
+    stopped.expect("it stops");
+    assert_eq!(closed.0, 1001);
     assert_eq!(events(&journal, "lobby"), Some((0, 3)));
     assert_eq!(journal.unfinished(), []);
 
@@ -380,7 +383,8 @@ async fn a_room_with_a_timer_wakes_by_itself() {
     let server = RunningServer::start(&journal, change).await;
     let mut client = server.join("lobby").await;
     assert_eq!(client.hear().await, 1);
-    server.stop().await.expect("it stops");
+    let (stopped, _) = tokio::join!(server.stop(), client.closed());
+    stopped.expect("it stops");
     let (_, before) = events(&journal, "lobby").expect("it is stored");
     assert!(journal.unfinished()[0].wake_at.is_some());
     let _again = RunningServer::start(&journal, change).await;
@@ -437,13 +441,14 @@ async fn a_room_of_another_module_is_refused_or_begins_anew() {
     };
 
     let refusing = RunningServer::start(&before, |config| config.module = other()).await;
-    let mut client = refusing.join("lobby").await;
+    let client = refusing.join("lobby").await;
     let (code, reason) = client.closed().await;
     assert_eq!(code, 1011);
     assert!(reason.contains("another module"), "{reason}");
     // Another room is served, and the stored one is as it was.
     let mut client = refusing.join("hall").await;
     assert_eq!(client.hear().await, 9001);
+    drop(client);
     refusing.stop().await.expect("it stops");
     assert_eq!(before.stored("lobby"), journal.stored("lobby"));
 
@@ -481,11 +486,12 @@ async fn what_is_damaged_is_refused_and_kept() {
         }
         let damaged = MemoryJournal::with_room("lobby", stored.clone());
         let server = RunningServer::start(&damaged, |_| {}).await;
-        let mut client = server.join("lobby").await;
+        let client = server.join("lobby").await;
         let (code, reason) = client.closed().await;
         assert_eq!(code, 1011, "{damage}: {reason}");
         let mut client = server.join("hall").await;
         assert_eq!(client.hear().await, 1001);
+        drop(client);
         server.stop().await.expect("it stops");
         assert_eq!(damaged.stored("lobby"), Some(stored));
     }
@@ -499,15 +505,15 @@ async fn a_journal_that_fails_ends_the_server_and_shows_nothing_more() {
     assert_eq!(client.hear().await, 1001);
     journal.fail("the disk is broken");
     client.say("text").await;
+    while let Some(Ok(message)) = eventually("the end", client.0.next()).await {
+        assert!(!matches!(message, Message::Binary(_)), "it is not durable");
+    }
     let ended = eventually("the end", server.ended).await.expect("no panic");
     let error = ended.expect_err("it ends with an error");
     assert!(
         error.to_string().contains("the storage has failed"),
         "{error}"
     );
-    while let Some(Ok(message)) = eventually("the end", client.0.next()).await {
-        assert!(!matches!(message, Message::Binary(_)), "it is not durable");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
