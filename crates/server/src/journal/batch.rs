@@ -24,6 +24,12 @@ pub enum RoomWrite {
     },
     /// The room has ended: it is removed.
     Remove,
+    /// The room was loaded and not restored. What is stored stays as it is; the attempt has ended no
+    /// process.
+    NotRestored {
+        /// Why it must not be tried again; none if another attempt may succeed, as with another module.
+        quarantine: Option<String>,
+    },
 }
 
 impl Batch {
@@ -65,7 +71,7 @@ impl Batch {
             RoomWrite::Snapshot { id, snapshot } => {
                 id.len() + snapshot.room.len() + snapshot.clients.len()
             }
-            RoomWrite::Remove => 0,
+            RoomWrite::Remove | RoomWrite::NotRestored { .. } => 0,
         };
         let rooms = self.rooms.iter().map(|(_, write)| of_room(write));
         self.log.len() + rooms.sum::<usize>()

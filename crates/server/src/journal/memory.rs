@@ -160,26 +160,25 @@ impl Inner {
             match write {
                 RoomWrite::Snapshot { id, snapshot } => {
                     let tail = self.rooms.remove(number).map(|entry| entry.tail);
-                    let entry = Entry {
+                    let mut entry = Entry {
                         id: id.clone(),
                         snapshot: snapshot.clone(),
                         tail: tail.unwrap_or_default(),
                     };
+                    entry.trim();
                     self.rooms.insert(*number, entry);
                 }
                 RoomWrite::Remove => drop(self.rooms.remove(number)),
+                RoomWrite::NotRestored { .. } => {}
             }
         }
         for entry in LogEntries::new(batch.events()).flatten() {
-            if let Some(room) = self.rooms.get_mut(&entry.room) {
+            if let Some(room) = self.rooms.get_mut(&entry.room)
+                && entry.number >= room.snapshot.events
+            {
                 let mut log = Batch::default();
                 log.log(entry.room, entry.number, entry.event);
                 room.tail.extend_from_slice(log.events());
-            }
-        }
-        for (number, _) in batch.rooms() {
-            if let Some(room) = self.rooms.get_mut(number) {
-                room.trim();
             }
         }
     }

@@ -30,9 +30,9 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     /// Loads a room.
     ///
     /// This counts as an attempt to restore it, if it has events since its snapshot: those may be what
-    /// ended the last process. The attempt is durable before `done` is called, and succeeds when the next
-    /// snapshot of the room is written. A room with failed attempts is loaded when no other such room is
-    /// being restored, and not at all after two of these attempts ([`Stored::Quarantined`]).
+    /// ended the last process. The attempt is durable before `done` is called, and is over when something is
+    /// written for the room ([`Batch::write`]). A room with an attempt that never was is loaded when no other
+    /// such room is being restored, and not at all after two of these attempts ([`Stored::Quarantined`]).
     fn load(&self, id: &str, done: Done<Stored>);
 
     /// Makes a batch durable. If the disk is full, `done` waits until it is not.
@@ -87,8 +87,8 @@ pub enum Stored {
     New(RoomNumber),
     /// The room.
     Room(StoredRoom),
-    /// It is kept, but not restored: restoring it may have ended the process. The reason is for those who
-    /// ask for the room.
+    /// It is kept, but not restored: that has ended processes, or what is stored cannot be replayed. The
+    /// reason is for those who ask for the room.
     Quarantined(String),
 }
 

@@ -626,6 +626,7 @@ impl HostedRooms {
     fn restored(&mut self, ended: Restored) {
         let Restored {
             id,
+            number,
             permit,
             joins,
             outcome,
@@ -634,7 +635,15 @@ impl HostedRooms {
             Ok(room) => self
                 .open_restored(&id, permit, room)
                 .map_err(|error| self.reject(&id, &error)),
-            Err(error) => Err(self.reject_restoration(&id, &error)),
+            Err(error) => {
+                let rejection = self.reject_restoration(&id, &error);
+                let journaling = &mut self.host.transport_mut().journaling;
+                if let (Some(journaling), Some(number)) = (journaling, number) {
+                    let quarantine = error.is_final().then(|| rejection.reason.clone());
+                    journaling.not_restored(number, quarantine);
+                }
+                Err(rejection)
+            }
         };
         for join in joins {
             if self.host.transport_mut().get(join.connection).is_none() {

@@ -170,6 +170,12 @@ impl Journaling {
             .write(log.number, RoomWrite::Snapshot { id, snapshot });
     }
 
+    /// A room was loaded and not restored.
+    pub(crate) fn not_restored(&mut self, number: RoomNumber, quarantine: Option<String>) {
+        self.batch
+            .write(number, RoomWrite::NotRestored { quarantine });
+    }
+
     pub(crate) fn remove(&mut self, number: RoomNumber) {
         self.batch.write(number, RoomWrite::Remove);
     }

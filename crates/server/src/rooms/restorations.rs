@@ -30,6 +30,7 @@ pub(super) struct Restorations {
 
 /// A room that is restored.
 struct Restoration {
+    number: Option<RoomNumber>,
     permit: OwnedSemaphorePermit,
     /// Connections that wait to join, with their tokens.
     joins: Vec<Join>,
@@ -46,6 +47,8 @@ pub(super) struct Join {
 /// What became of a restoration.
 pub(super) struct Restored {
     pub(super) id: Box<str>,
+    /// None if the journal did not load it.
+    pub(super) number: Option<RoomNumber>,
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) joins: Vec<Join>,
     pub(super) outcome: Result<RestoredRoom, RestoreError>,
@@ -108,6 +111,7 @@ impl Restorations {
     /// Adds a room that is being loaded.
     pub(super) fn add(&mut self, id: &str, permit: OwnedSemaphorePermit, join: Option<Join>) {
         let restoration = Restoration {
+            number: None,
             permit,
             joins: Vec::from_iter(join),
             replay: None,
@@ -152,9 +156,11 @@ impl Restorations {
         stored: StoredRoom,
         options: &RestoreOptions<'_>,
     ) -> Option<Restored> {
+        let restoration = self.rooms.get_mut(id)?;
+        restoration.number = Some(stored.number);
         match Replay::new(stored, options) {
             Ok(replay) => {
-                self.rooms.get_mut(id)?.replay = Some(Box::new(replay));
+                restoration.replay = Some(Box::new(replay));
                 self.replaying.push_back(id.into());
                 None
             }
@@ -171,6 +177,7 @@ impl Restorations {
         let (id, restoration) = self.rooms.remove_entry(id)?;
         Some(Restored {
             id,
+            number: restoration.number,
             permit: restoration.permit,
             joins: restoration.joins,
             outcome,
@@ -328,6 +335,17 @@ pub(super) enum RestoreError {
     Malformed(u64),
     Gap(u64),
     Replay(u64, ReplayError),
+}
+
+impl RestoreError {
+    /// Whether it is of no use to try again, with this module or another.
+    pub(super) const fn is_final(&self) -> bool {
+        match self {
+            Self::Clients(_) | Self::Malformed(_) | Self::Gap(_) | Self::Replay(..) => true,
+            Self::Snapshot(error) => matches!(error, SnapshotError::Damaged),
+            Self::Journal(_) | Self::Quarantined(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for RestoreError {
