@@ -1,0 +1,158 @@
+//! Rooms that survive the process: their snapshots and the events since, in an SQLite database.
+//!
+//! ```no_run
+//! use stateroom_wasmi_server::{Server, ServerConfig};
+//! use stateroom_wasmi_store::Store;
+//! use std::sync::Arc;
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::open("rooms".as_ref())?;
+//! let config = ServerConfig::new(std::fs::read("chat.wasm")?).journal(Some(Arc::new(store)));
+//! Server::bind(config).await?.run(std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Store`] is a folder with the file `rooms.sqlite`, which `sqlite3` and other tools can read, and
+//! what SQLite keeps beside it. One process at a time writes; [`Reader`] reads at the same time.
+//! `docs/durability.md` says what is promised, and what that rests on.
+//!
+//! All that is passed to the store at the same time becomes one transaction (*group commit*), which is
+//! durable when SQLite has synchronised its log with the disk (`synchronous = FULL`). Events are written
+//! in the order in which they come, a row for each transaction, and are deleted when no room needs them.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod log;
+mod room_file;
+mod rooms;
+mod schema;
+mod suspects;
+mod tools;
+mod writer;
+
+pub use self::{
+    error::StoreError,
+    room_file::RoomFile,
+    tools::{Reader, RoomDetails, RoomState},
+};
+
+use self::writer::{Job, Writer};
+use core::fmt;
+use fs4::{FileExt, TryLockError};
+use stateroom_wasmi_server::journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom};
+use std::{
+    fs::{self, File},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// A folder of rooms, opened to be written. When it is dropped, what was passed to it is written first,
+/// unless the disk is full.
+pub struct Store {
+    jobs: Option<Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    /// Whether it is being closed: then a full disk is an error.
+    closing: Arc<AtomicBool>,
+    secret: [u8; 32],
+    unfinished: Vec<UnfinishedRoom>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens a folder, which is created if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it open, it is not a store of this version, or it is damaged. Then nothing has
+    /// been changed.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(folder).map_err(StoreError::Folder)?;
+        let lock = lock(folder)?;
+        let mut writer = Writer::open(folder)?;
+        let (secret, unfinished) = (writer.secret()?, writer.unfinished()?);
+        let closing = writer.closing.clone();
+        let (jobs, receiver) = mpsc::channel();
+        let thread = thread::Builder::new().name("store".into());
+        let writer = thread
+            .spawn(move || writer.run(&receiver))
+            .map_err(StoreError::Folder)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            writer: Some(writer),
+            closing,
+            secret,
+            unfinished,
+            _lock: lock,
+        })
+    }
+
+    fn submit(&self, job: Job) {
+        let Some(jobs) = &self.jobs else { return };
+        // The thread has ended only if it has panicked.
+        if let Err(mpsc::SendError(job)) = jobs.send(job) {
+            job.fail(JournalError::Closed);
+        }
+    }
+}
+
+/// # Errors
+///
+/// If another process has the folder open.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let options = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .clone();
+    let lock = options
+        .open(folder.join("lock"))
+        .map_err(StoreError::Folder)?;
+    match FileExt::try_lock(&lock) {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
+        Err(TryLockError::Error(error)) => Err(StoreError::Folder(error)),
+    }
+}
+
+impl Journal for Store {
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
+    fn unfinished(&self) -> Vec<UnfinishedRoom> {
+        self.unfinished.clone()
+    }
+
+    fn load(&self, id: &str, done: Done<Stored>) {
+        self.submit(Job::Load(id.into(), done));
+    }
+
+    fn write(&self, batch: Batch, done: Done<()>) {
+        self.submit(Job::Write(batch, done));
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // It has panicked if this fails, which was reported.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}

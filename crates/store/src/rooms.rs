@@ -1,0 +1,123 @@
+//! The table of rooms.
+
+use core::time::Duration;
+use rusqlite::{Connection, OptionalExtension, Row};
+use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A row of the table.
+pub(crate) struct RoomRow {
+    pub(crate) number: RoomNumber,
+    pub(crate) snapshot: RoomSnapshot,
+    pub(crate) attempts: u32,
+    pub(crate) quarantine: Option<String>,
+    /// Whether the row is as it was written.
+    pub(crate) is_intact: bool,
+}
+
+/// Integers of SQLite have 63 bits and a sign.
+pub(crate) fn to_sql(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+pub(crate) fn from_sql(number: i64) -> u64 {
+    number.cast_unsigned()
+}
+
+/// Milliseconds since the Unix epoch; later than 292 million years is that.
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+pub(crate) fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+pub(crate) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option<RoomRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT number, events, snapshot, clients, checksum, wake_at, attempts, quarantine
+         FROM rooms WHERE id = ?1",
+    )?;
+    statement.query_row([id], |row| read(row, id)).optional()
+}
+
+fn read(row: &Row<'_>, id: &str) -> rusqlite::Result<RoomRow> {
+    let snapshot = RoomSnapshot {
+        events: from_sql(row.get(1)?),
+        room: row.get(2)?,
+        clients: row.get(3)?,
+        wake_at: row.get::<_, Option<i64>>(5)?.map(duration),
+    };
+    let expected: i64 = row.get(4)?;
+    Ok(RoomRow {
+        number: RoomNumber(from_sql(row.get(0)?)),
+        is_intact: i64::from(checksum(id, &snapshot)) == expected,
+        snapshot,
+        attempts: row.get(6)?,
+        quarantine: row.get(7)?,
+    })
+}
+
+pub(crate) fn save(
+    connection: &Connection,
+    number: RoomNumber,
+    id: &str,
+    snapshot: &RoomSnapshot,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO rooms (number, id, events, snapshot, clients, checksum, wake_at, saved_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (number) DO UPDATE SET
+            events = excluded.events, snapshot = excluded.snapshot, clients = excluded.clients,
+            checksum = excluded.checksum, wake_at = excluded.wake_at,
+            saved_at = excluded.saved_at, attempts = 0, quarantine = NULL",
+    )?;
+    statement
+        .execute((
+            to_sql(number.0),
+            id,
+            to_sql(snapshot.events),
+            &snapshot.room,
+            &snapshot.clients,
+            checksum(id, snapshot),
+            snapshot.wake_at.map(millis),
+            millis(now()),
+        ))
+        .map(drop)
+}
+
+pub(crate) fn remove(connection: &Connection, number: RoomNumber) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM rooms WHERE number = ?1")?;
+    statement.execute([to_sql(number.0)]).map(drop)
+}
+
+pub(crate) fn set_attempts(
+    connection: &Connection,
+    number: RoomNumber,
+    attempts: u32,
+    quarantine: Option<&str>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE rooms SET attempts = ?2, quarantine = coalesce(?3, quarantine) WHERE number = ?1",
+    )?;
+    statement
+        .execute((to_sql(number.0), attempts, quarantine))
+        .map(drop)
+}
+
+/// Of the id, the number of events, and both byte strings with the length of the first.
+fn checksum(id: &str, snapshot: &RoomSnapshot) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(id.as_bytes());
+    hasher.update(&snapshot.events.to_le_bytes());
+    hasher.update(&(snapshot.room.len() as u64).to_le_bytes());
+    hasher.update(&snapshot.room);
+    hasher.update(&snapshot.clients);
+    hasher.finalize()
+}

@@ -1,0 +1,188 @@
+//! What operators look at and change.
+
+use crate::{
+    Store,
+    error::StoreError,
+    log::{LogIndex, saved_events},
+    room_file::RoomFile,
+    rooms::{self, duration, from_sql, to_sql},
+    schema,
+};
+use core::time::Duration;
+use rusqlite::{Connection, OptionalExtension};
+use stateroom_wasmi_server::journal::{Journal, LogEntries, RoomNumber, RoomWrite, Stored};
+use std::{path::Path, sync::mpsc};
+
+/// A store that is read, maybe while a server writes.
+#[derive(Debug)]
+pub struct Reader(Connection);
+
+/// What is stored of a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RoomDetails {
+    /// The room's id.
+    pub id: Box<str>,
+    /// Bytes of its snapshot, and of what is known of its clients.
+    pub bytes: u64,
+    /// Events in its snapshot.
+    pub events: u64,
+    /// Events since.
+    pub events_since: u64,
+    /// Bytes of those.
+    pub bytes_since: u64,
+    /// When it was saved, since the Unix epoch.
+    pub saved_at: Duration,
+    /// When it wakes by itself, since the Unix epoch.
+    pub wake_at: Option<Duration>,
+    /// Whether it can be restored.
+    pub state: RoomState,
+}
+
+/// Whether a room can be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RoomState {
+    /// As far as is known.
+    Stored,
+    /// Attempts to restore it may have ended the process, so often.
+    Suspect(u32),
+    /// It is not restored any more, and why.
+    Quarantined(String),
+    /// What is stored is damaged.
+    Damaged,
+}
+
+impl Reader {
+    /// Opens the store of a folder.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of this version, or it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        schema::open_to_read(folder).map(Self)
+    }
+
+    /// All rooms, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn rooms(&self) -> Result<Vec<RoomDetails>, StoreError> {
+        let transaction = self.0.unchecked_transaction()?;
+        let (_, found) = LogIndex::read(&transaction, &saved_events(&transaction)?)?;
+        let mut statement = transaction.prepare(
+            "SELECT number, id, length(snapshot) + length(clients), events, saved_at, wake_at,
+                attempts, quarantine
+             FROM rooms ORDER BY id",
+        )?;
+        let rows = statement.query_map([], |row| {
+            let number = RoomNumber(from_sql(row.get(0)?));
+            let id: String = row.get(1)?;
+            let tail = found.events.get(&number).map_or(&[][..], Vec::as_slice);
+            let attempts = row.get(6)?;
+            let quarantine: Option<String> = row.get(7)?;
+            Ok(RoomDetails {
+                id: id.into(),
+                bytes: from_sql(row.get(2)?),
+                events: from_sql(row.get(3)?),
+                events_since: LogEntries::new(tail).count() as u64,
+                bytes_since: tail.len() as u64,
+                saved_at: duration(row.get(4)?),
+                wake_at: row.get::<_, Option<i64>>(5)?.map(duration),
+                state: match (quarantine, attempts) {
+                    _ if found.damaged.contains_key(&number) => RoomState::Damaged,
+                    (Some(reason), _) => RoomState::Quarantined(reason),
+                    (None, 0) => RoomState::Stored,
+                    (None, attempts) => RoomState::Suspect(attempts),
+                },
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A room with its events.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it cannot be read.
+    pub fn export(&self, id: &str) -> Result<RoomFile, StoreError> {
+        let transaction = self.0.unchecked_transaction()?;
+        let row = rooms::find(&transaction, id)?.ok_or(StoreError::UnknownRoom)?;
+        let (_, mut found) = LogIndex::read(&transaction, &saved_events(&transaction)?)?;
+        if !row.is_intact || found.damaged.contains_key(&row.number) {
+            return Err(StoreError::Damaged("this room is".into()));
+        }
+        Ok(RoomFile {
+            id: id.into(),
+            snapshot: row.snapshot,
+            tail: found.events.remove(&row.number).unwrap_or_default(),
+        })
+    }
+}
+
+/// What operators change while no server runs.
+impl Store {
+    /// Adds a room that was exported.
+    ///
+    /// # Errors
+    ///
+    /// If there is a room of its id, or it cannot be written.
+    pub fn import(&self, room: &RoomFile) -> Result<(), StoreError> {
+        let number = match self.wait(|done| self.load(&room.id, done))? {
+            Stored::New(number) => number,
+            Stored::Room(_) | Stored::Quarantined(_) => return Err(StoreError::RoomExists),
+        };
+        let mut batch = room.tail_of(number);
+        let write = RoomWrite::Snapshot {
+            id: room.id.clone(),
+            snapshot: room.snapshot.clone(),
+        };
+        batch.write(number, write);
+        self.wait(|done| self.write(batch, done))
+    }
+
+    /// Waits until the journal has done something.
+    fn wait<T: Send + 'static>(
+        &self,
+        submit: impl FnOnce(stateroom_wasmi_server::journal::Done<T>),
+    ) -> Result<T, StoreError> {
+        let (send, receive) = mpsc::channel();
+        submit(Box::new(move |result| drop(send.send(result))));
+        let result = receive.recv();
+        let closed = || StoreError::Damaged("the store has ended".into());
+        result.map_err(|_| closed())?.map_err(|error| {
+            StoreError::Damaged(stateroom_wasmi_host::WithSources(&error).to_string())
+        })
+    }
+
+    /// Removes the rooms that were not saved since this time, since the Unix epoch; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// If another process has the store open, or it cannot be written.
+    pub fn prune(folder: &Path, before: Duration) -> Result<usize, StoreError> {
+        let _lock = crate::lock(folder)?;
+        let connection = schema::open_existing(folder)?;
+        let sql = "DELETE FROM rooms WHERE saved_at < ?1";
+        Ok(connection.execute(sql, [rooms::millis(before)])?)
+    }
+
+    /// Lets a room that is in quarantine be restored again.
+    ///
+    /// # Errors
+    ///
+    /// If another process has the store open, there is no such room, or it cannot be written.
+    pub fn release(folder: &Path, id: &str) -> Result<(), StoreError> {
+        let _lock = crate::lock(folder)?;
+        let connection = schema::open_existing(folder)?;
+        let sql = "SELECT number FROM rooms WHERE id = ?1";
+        let number: Option<i64> = connection
+            .query_row(sql, [id], |row| row.get(0))
+            .optional()?;
+        let number = number.ok_or(StoreError::UnknownRoom)?;
+        let sql = "UPDATE rooms SET attempts = 0, quarantine = NULL WHERE number = ?1";
+        connection.execute(sql, [to_sql(from_sql(number))])?;
+        Ok(())
+    }
+}

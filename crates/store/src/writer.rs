@@ -1,0 +1,334 @@
+//! The thread that writes.
+
+use crate::{
+    error::StoreError,
+    log::{LogIndex, saved_events},
+    rooms::{self, duration, from_sql},
+    schema::{self, read_meta, write_meta},
+    suspects::{MAX_ATTEMPTS, Suspects},
+};
+use core::time::Duration;
+use rusqlite::{Connection, ErrorCode};
+use stateroom_wasmi_server::journal::{
+    Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    thread,
+    time::Instant,
+};
+
+/// Something to do.
+pub(crate) enum Job {
+    Load(Box<str>, Done<Stored>),
+    Write(Batch, Done<()>),
+}
+
+/// What became of a job, before the transaction is durable.
+enum Outcome {
+    Written,
+    Loaded(Stored),
+    /// Another room must be restored before.
+    Deferred,
+    Damaged(String),
+}
+
+pub(crate) struct Writer {
+    connection: Connection,
+    log: LogIndex,
+    /// Events that were found when the store was opened, of rooms that were not saved since.
+    tails: HashMap<RoomNumber, Vec<u8>>,
+    /// Rooms of which events may be missing, and why.
+    damaged: HashMap<RoomNumber, String>,
+    next_number: u64,
+    /// Numbers below are not used again after a crash.
+    reserved_numbers: u64,
+    suspects: Suspects,
+    /// Loads that may go on.
+    pending: VecDeque<Job>,
+    failure: Option<Arc<str>>,
+    /// Whether the store is being closed.
+    pub(crate) closing: Arc<AtomicBool>,
+}
+
+/// What one transaction may have.
+const MAX_JOBS: usize = 4096;
+const MAX_BYTES: usize = 16 << 20;
+
+/// Time until a transaction is tried again for which the disk had no space.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Writer {
+    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_database(folder).map_err(|error| match error {
+            StoreError::Database(error) if is_corrupt(&error) => {
+                StoreError::Damaged(error.to_string())
+            }
+            error => error,
+        })
+    }
+
+    fn open_database(folder: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open(folder)?;
+        let (log, found) = LogIndex::read(&connection, &saved_events(&connection)?)?;
+        for (room, reason) in &found.damaged {
+            log::error!("room number {} cannot be restored: {reason}", room.0);
+        }
+        let next_number = read_meta(&connection, "next_number")?;
+        let next_number = next_number.and_then(|bytes| bytes.try_into().ok());
+        let next_number = next_number.map_or(1, u64::from_le_bytes);
+        Ok(Self {
+            connection,
+            log,
+            tails: found.events,
+            damaged: found.damaged,
+            next_number,
+            reserved_numbers: next_number,
+            suspects: Suspects::default(),
+            pending: VecDeque::new(),
+            failure: None,
+            closing: Arc::default(),
+        })
+    }
+
+    pub(crate) fn secret(&self) -> Result<[u8; 32], StoreError> {
+        let secret = read_meta(&self.connection, "secret")?;
+        let secret = secret.and_then(|secret| secret.try_into().ok());
+        secret.ok_or_else(|| StoreError::Damaged("there is no secret".into()))
+    }
+
+    /// Rooms with events since their snapshots, those last that are suspect, and then those with a time to
+    /// wake up.
+    pub(crate) fn unfinished(&self) -> Result<Vec<UnfinishedRoom>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT number, id, wake_at, attempts FROM rooms WHERE quarantine IS NULL")?;
+        let mut rows = statement.query([])?;
+        let mut unfinished: Vec<(u32, UnfinishedRoom)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let number = RoomNumber(from_sql(row.get(0)?));
+            let wake_at: Option<i64> = row.get(2)?;
+            let has_tail = self.tails.contains_key(&number);
+            if !has_tail && wake_at.is_none() {
+                continue;
+            }
+            let id: String = row.get(1)?;
+            let room = UnfinishedRoom {
+                id: id.into(),
+                wake_at: wake_at.filter(|_| !has_tail).map(duration),
+            };
+            unfinished.push((row.get(3)?, room));
+        }
+        unfinished.sort_by_key(|(attempts, room)| (room.wake_at, *attempts));
+        Ok(unfinished.into_iter().map(|(_, room)| room).collect())
+    }
+
+    /// Does what comes, until nothing more can.
+    pub(crate) fn run(&mut self, jobs: &Receiver<Job>) {
+        while let Some(first) = self.pending.pop_front().or_else(|| jobs.recv().ok()) {
+            let mut bytes = first.bytes();
+            let mut group = Vec::from([first]);
+            while group.len() < MAX_JOBS && bytes < MAX_BYTES {
+                let Ok(job) = jobs.try_recv() else { break };
+                bytes += job.bytes();
+                group.push(job);
+            }
+            self.run_group(group);
+        }
+    }
+
+    /// Does a group of jobs in one transaction.
+    fn run_group(&mut self, group: Vec<Job>) {
+        let mut logged_at: Option<Instant> = None;
+        loop {
+            if let Some(failure) = &self.failure {
+                for job in group {
+                    job.fail(JournalError::Failed((&**failure).into()));
+                }
+                return;
+            }
+            match self.transact(&group) {
+                Ok(outcomes) => return self.finish(group, outcomes),
+                Err(error) if is_full(&error) && !self.closing.load(Ordering::Relaxed) => {
+                    const LOG_INTERVAL: Duration = Duration::from_secs(30);
+                    if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                        logged_at = Some(Instant::now());
+                        log::error!("rooms wait, since they cannot be stored: {error}");
+                    }
+                    thread::sleep(RETRY_INTERVAL);
+                }
+                Err(error) => {
+                    log::error!("rooms cannot be stored any more: {error}");
+                    self.failure = Some(error.to_string().into());
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, group: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let outcomes: rusqlite::Result<Vec<_>> =
+            group.iter().map(|job| self.run_job(job)).collect();
+        let outcomes = outcomes.and_then(|outcomes| {
+            self.log.trim(&self.connection)?;
+            self.connection.execute_batch("COMMIT")?;
+            Ok(outcomes)
+        });
+        if outcomes.is_err() && !self.connection.is_autocommit() {
+            // Some errors have done so themselves.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        outcomes
+    }
+
+    fn run_job(&mut self, job: &Job) -> rusqlite::Result<Outcome> {
+        match job {
+            Job::Write(batch, _) => self.write(batch).map(|()| Outcome::Written),
+            Job::Load(id, _) => match self.load(id) {
+                // Others are not harmed.
+                Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
+                loaded => loaded,
+            },
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let connection = &self.connection;
+        self.log.write(connection, batch.events())?;
+        for (number, write) in batch.rooms() {
+            match write {
+                RoomWrite::Snapshot { id, snapshot } => {
+                    rooms::save(connection, *number, id, snapshot)?;
+                    self.log.saved(*number, snapshot.events);
+                    self.tails.remove(number);
+                    self.damaged.remove(number);
+                }
+                RoomWrite::Remove => {
+                    rooms::remove(connection, *number)?;
+                    self.log.forget(*number);
+                    self.tails.remove(number);
+                    self.damaged.remove(number);
+                }
+                RoomWrite::NotRestored { quarantine } => {
+                    rooms::set_attempts(connection, *number, 0, quarantine.as_deref())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, id: &str) -> rusqlite::Result<Outcome> {
+        let Some(row) = rooms::find(&self.connection, id)? else {
+            return Ok(Outcome::Loaded(Stored::New(self.new_number()?)));
+        };
+        if let Some(reason) = row.quarantine {
+            return Ok(Outcome::Loaded(Stored::Quarantined(reason)));
+        }
+        if !row.is_intact {
+            return Ok(Outcome::Damaged("the room's row is damaged".into()));
+        }
+        if let Some(reason) = self.damaged.get(&row.number) {
+            return Ok(Outcome::Damaged(reason.clone()));
+        }
+        let tail = match self.tails.get(&row.number) {
+            Some(tail) => tail.clone(),
+            None => {
+                let log = &self.log;
+                log.read_tail(&self.connection, row.number, row.snapshot.events)?
+            }
+        };
+        let is_suspect = row.attempts > 0;
+        if !tail.is_empty() {
+            if row.attempts >= MAX_ATTEMPTS {
+                let reason = format!("to restore it has ended the process {} times", row.attempts);
+                rooms::set_attempts(&self.connection, row.number, row.attempts, Some(&reason))?;
+                return Ok(Outcome::Loaded(Stored::Quarantined(reason)));
+            }
+            if is_suspect {
+                if !self.suspects.may_restore(row.number) {
+                    return Ok(Outcome::Deferred);
+                }
+                self.suspects.begin(row.number);
+            }
+            rooms::set_attempts(&self.connection, row.number, row.attempts + 1, None)?;
+        }
+        Ok(Outcome::Loaded(Stored::Room(StoredRoom {
+            number: row.number,
+            snapshot: row.snapshot,
+            tail,
+            is_suspect,
+        })))
+    }
+
+    fn new_number(&mut self) -> rusqlite::Result<RoomNumber> {
+        /// Reserved together, since rooms are often opened and seldom more than that in a process.
+        const RESERVED: u64 = 1024;
+        if self.next_number >= self.reserved_numbers {
+            let reserved = self.next_number + RESERVED;
+            write_meta(&self.connection, "next_number", &reserved.to_le_bytes())?;
+            self.reserved_numbers = reserved;
+        }
+        let number = RoomNumber(self.next_number);
+        self.next_number += 1;
+        Ok(number)
+    }
+
+    /// The group is durable.
+    fn finish(&mut self, group: Vec<Job>, outcomes: Vec<Outcome>) {
+        for (job, outcome) in group.into_iter().zip(outcomes) {
+            match (job, outcome) {
+                (Job::Write(batch, done), _) => {
+                    done(Ok(()));
+                    for (number, _) in batch.rooms() {
+                        self.pending.extend(self.suspects.end(*number));
+                    }
+                }
+                (job @ Job::Load(..), Outcome::Deferred) => self.suspects.wait(job),
+                (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
+                (job @ Job::Load(..), Outcome::Damaged(reason)) => {
+                    job.fail(JournalError::Damaged(reason.into()));
+                }
+                (Job::Load(_, done), Outcome::Written) => done(Err(JournalError::Closed)),
+            }
+        }
+    }
+}
+
+impl Job {
+    pub(crate) fn fail(self, error: JournalError) {
+        match self {
+            Self::Load(_, done) => done(Err(error)),
+            Self::Write(_, done) => done(Err(error)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Load(id, _) => id.len(),
+            Self::Write(batch, _) => batch.bytes(),
+        }
+    }
+}
+
+/// Whether the same may succeed later: there is no space, or another program has locked the database.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
