@@ -3,8 +3,9 @@
 //! - `serve` serves the rooms of a module over WebSockets.
 //! - `attach` does so for the rooms of a board at the other end of a link.
 //! - `check` checks whether a module can be served.
+//! - `store` looks into the rooms that `serve --data` keeps.
 //!
-//! `serve` and `attach` need the feature `serve`, which is on by default. The server itself is the
+//! `serve`, `attach` and `store` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
 
 #![forbid(unsafe_code)]
@@ -12,6 +13,8 @@
 #[cfg(feature = "serve")]
 mod attach;
 mod check;
+#[cfg(feature = "serve")]
+mod data;
 mod diagnosis;
 #[cfg(feature = "serve")]
 mod listen;
@@ -20,6 +23,8 @@ mod module_file;
 mod room_args;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod store;
 
 use clap::{Parser, Subcommand};
 use stateroom_wasmi_host::WithSources;
@@ -43,6 +48,8 @@ enum Command {
     #[cfg(feature = "serve")]
     Attach(attach::Attach),
     Check(check::Check),
+    #[cfg(feature = "serve")]
+    Store(store::StoreCommand),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +67,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "serve")]
         Command::Attach(attach) => attach.run(),
         Command::Check(check) => check.run(),
+        #[cfg(feature = "serve")]
+        Command::Store(store) => store.run(),
     };
     result.unwrap_or_else(|error| {
         logging.print_error(WithSources(&*error));

@@ -1,6 +1,7 @@
 //! `stateroom-wasmi serve`.
 
 use crate::{
+    data::DataArgs,
     diagnosis,
     listen::{ListenArgs, defaults, timeout_seconds},
     module_file::ModuleFile,
@@ -9,6 +10,7 @@ use crate::{
 use clap::Args;
 use stateroom_wasmi_host::Escaped;
 use stateroom_wasmi_server::{Rate, ServeError, Server, ServerConfig};
+use stateroom_wasmi_store::StoreError;
 use std::{
     error::Error,
     io::{self, Write},
@@ -33,6 +35,8 @@ pub(crate) struct Serve {
     /// Keep a room without clients while its timer is set
     #[arg(long)]
     keep_timers: bool,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     rooms: RoomArgs,
     #[command(flatten)]
@@ -117,10 +121,10 @@ impl LimitArgs {
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = ModuleFile::read(&self.module)?;
-        run(serve(self.config(file)))
+        run(serve(self.config(file)?))
     }
 
-    fn config(self, file: ModuleFile) -> ServerConfig {
+    fn config(self, file: ModuleFile) -> Result<ServerConfig, StoreError> {
         let config = ServerConfig::new(file.wasm).module_name(ModuleFile::name(&self.module));
         let workers = self.workers.unwrap_or(config.workers);
         let mut config = self
@@ -134,7 +138,7 @@ impl Serve {
             .on_fault(self.rooms.on_fault())
             .seed(self.rooms.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
-        config
+        self.data.apply(config)
     }
 }
 

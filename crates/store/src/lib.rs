@@ -24,11 +24,11 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod log;
+mod event_log;
+mod replays;
 mod room_file;
 mod rooms;
 mod schema;
-mod suspects;
 mod tools;
 mod writer;
 
@@ -38,15 +38,20 @@ pub use self::{
     tools::{Reader, RoomDetails, RoomState},
 };
 
-use self::writer::{Job, Writer};
+use self::{
+    replays::Replays,
+    writer::{Job, Writer},
+};
 use core::fmt;
 use fs4::{FileExt, TryLockError};
-use stateroom_wasmi_server::journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom};
+use stateroom_wasmi_server::journal::{
+    Batch, Done, Journal, JournalError, RoomNumber, Stored, UnfinishedRoom,
+};
 use std::{
     fs::{self, File},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Sender},
     },
@@ -62,6 +67,7 @@ pub struct Store {
     closing: Arc<AtomicBool>,
     secret: [u8; 32],
     unfinished: Vec<UnfinishedRoom>,
+    replays: Mutex<Replays>,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -90,6 +96,7 @@ impl Store {
             closing,
             secret,
             unfinished,
+            replays: Mutex::new(Replays::new(folder)),
             _lock: lock,
         })
     }
@@ -133,6 +140,14 @@ impl Journal for Store {
 
     fn load(&self, id: &str, done: Done<Stored>) {
         self.submit(Job::Load(id.into(), done));
+    }
+
+    fn replaying(&self, worker: usize, event: Option<(RoomNumber, u64)>) {
+        let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without the note, a room that ends the process is only found out later.
+        if let Err(error) = replays.note(worker, event) {
+            log::debug!("cannot note what is replayed: {error}");
+        }
     }
 
     fn write(&self, batch: Batch, done: Done<()>) {

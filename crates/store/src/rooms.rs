@@ -9,7 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct RoomRow {
     pub(crate) number: RoomNumber,
     pub(crate) snapshot: RoomSnapshot,
-    pub(crate) attempts: u32,
     pub(crate) quarantine: Option<String>,
     /// Whether the row is as it was written.
     pub(crate) is_intact: bool,
@@ -41,7 +40,7 @@ pub(crate) fn now() -> Duration {
 
 pub(crate) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option<RoomRow>> {
     let mut statement = connection.prepare_cached(
-        "SELECT number, events, snapshot, clients, checksum, wake_at, attempts, quarantine
+        "SELECT number, events, snapshot, clients, checksum, wake_at, quarantine
          FROM rooms WHERE id = ?1",
     )?;
     statement.query_row([id], |row| read(row, id)).optional()
@@ -59,8 +58,7 @@ fn read(row: &Row<'_>, id: &str) -> rusqlite::Result<RoomRow> {
         number: RoomNumber(from_sql(row.get(0)?)),
         is_intact: i64::from(checksum(id, &snapshot)) == expected,
         snapshot,
-        attempts: row.get(6)?,
-        quarantine: row.get(7)?,
+        quarantine: row.get(6)?,
     })
 }
 
@@ -76,7 +74,7 @@ pub(crate) fn save(
          ON CONFLICT (number) DO UPDATE SET
             events = excluded.events, snapshot = excluded.snapshot, clients = excluded.clients,
             checksum = excluded.checksum, wake_at = excluded.wake_at,
-            saved_at = excluded.saved_at, attempts = 0, quarantine = NULL",
+            saved_at = excluded.saved_at, deaths = 0, quarantine = NULL",
     )?;
     statement
         .execute((
@@ -97,18 +95,14 @@ pub(crate) fn remove(connection: &Connection, number: RoomNumber) -> rusqlite::R
     statement.execute([to_sql(number.0)]).map(drop)
 }
 
-pub(crate) fn set_attempts(
+pub(crate) fn quarantine(
     connection: &Connection,
     number: RoomNumber,
-    attempts: u32,
-    quarantine: Option<&str>,
+    reason: &str,
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "UPDATE rooms SET attempts = ?2, quarantine = coalesce(?3, quarantine) WHERE number = ?1",
-    )?;
-    statement
-        .execute((to_sql(number.0), attempts, quarantine))
-        .map(drop)
+    let mut statement =
+        connection.prepare_cached("UPDATE rooms SET quarantine = ?2 WHERE number = ?1")?;
+    statement.execute((to_sql(number.0), reason)).map(drop)
 }
 
 /// Of the id, the number of events, and both byte strings with the length of the first.

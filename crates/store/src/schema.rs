@@ -13,8 +13,8 @@ const APPLICATION: i64 = 0x5352_524d;
 pub(crate) const FILE: &str = "rooms.sqlite";
 
 /// `rooms` has what `RoomSnapshot` has. `checksum` is the CRC-32 of what [`crate::rooms::checksum`] says.
-/// `attempts` counts attempts to restore the room that were begun and not ended. Times are milliseconds
-/// since the Unix epoch.
+/// `deaths` counts how often a process has ended in a row while it replayed the room's event `fatal_event`.
+/// Times are milliseconds since the Unix epoch.
 ///
 /// `log` has a row for each transaction with events, in the format of `LogEntries`. `rooms` are the numbers
 /// of their rooms, so that a damaged row says which rooms it harms; each column ends with its CRC-32.
@@ -32,7 +32,8 @@ const TABLES: &str = "
         checksum INTEGER NOT NULL,
         wake_at INTEGER,
         saved_at INTEGER NOT NULL,
-        attempts INTEGER NOT NULL DEFAULT 0,
+        deaths INTEGER NOT NULL DEFAULT 0,
+        fatal_event INTEGER,
         quarantine TEXT
     ) STRICT;
     CREATE INDEX rooms_by_wake_at ON rooms (wake_at) WHERE wake_at IS NOT NULL;

@@ -3,7 +3,8 @@
 use crate::{
     Store,
     error::StoreError,
-    log::{LogIndex, saved_events},
+    event_log::{LogIndex, saved_events},
+    replays,
     room_file::RoomFile,
     rooms::{self, duration, from_sql, to_sql},
     schema,
@@ -45,8 +46,13 @@ pub struct RoomDetails {
 pub enum RoomState {
     /// As far as is known.
     Stored,
-    /// Attempts to restore it may have ended the process, so often.
-    Suspect(u32),
+    /// The process has ended while it replayed an event of the room, so often in a row.
+    Suspect {
+        /// The number of the event.
+        event: u64,
+        /// How often.
+        deaths: u32,
+    },
     /// It is not restored any more, and why.
     Quarantined(String),
     /// What is stored is damaged.
@@ -73,15 +79,15 @@ impl Reader {
         let (_, found) = LogIndex::read(&transaction, &saved_events(&transaction)?)?;
         let mut statement = transaction.prepare(
             "SELECT number, id, length(snapshot) + length(clients), events, saved_at, wake_at,
-                attempts, quarantine
+                deaths, fatal_event, quarantine
              FROM rooms ORDER BY id",
         )?;
         let rows = statement.query_map([], |row| {
             let number = RoomNumber(from_sql(row.get(0)?));
             let id: String = row.get(1)?;
             let tail = found.events.get(&number).map_or(&[][..], Vec::as_slice);
-            let attempts = row.get(6)?;
-            let quarantine: Option<String> = row.get(7)?;
+            let deaths = replays::deaths(row.get(6)?, row.get(7)?);
+            let quarantine: Option<String> = row.get(8)?;
             Ok(RoomDetails {
                 id: id.into(),
                 bytes: from_sql(row.get(2)?),
@@ -90,11 +96,11 @@ impl Reader {
                 bytes_since: tail.len() as u64,
                 saved_at: duration(row.get(4)?),
                 wake_at: row.get::<_, Option<i64>>(5)?.map(duration),
-                state: match (quarantine, attempts) {
+                state: match (quarantine, deaths) {
                     _ if found.damaged.contains_key(&number) => RoomState::Damaged,
                     (Some(reason), _) => RoomState::Quarantined(reason),
-                    (None, 0) => RoomState::Stored,
-                    (None, attempts) => RoomState::Suspect(attempts),
+                    (None, None) => RoomState::Stored,
+                    (None, Some((event, deaths))) => RoomState::Suspect { event, deaths },
                 },
             })
         })?;
@@ -181,7 +187,7 @@ impl Store {
             .query_row(sql, [id], |row| row.get(0))
             .optional()?;
         let number = number.ok_or(StoreError::UnknownRoom)?;
-        let sql = "UPDATE rooms SET attempts = 0, quarantine = NULL WHERE number = ?1";
+        let sql = "UPDATE rooms SET deaths = 0, quarantine = NULL WHERE number = ?1";
         connection.execute(sql, [to_sql(from_sql(number))])?;
         Ok(())
     }

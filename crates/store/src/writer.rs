@@ -2,10 +2,10 @@
 
 use crate::{
     error::StoreError,
-    log::{LogIndex, saved_events},
+    event_log::{LogIndex, saved_events},
+    replays,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
-    suspects::{MAX_ATTEMPTS, Suspects},
 };
 use core::time::Duration;
 use rusqlite::{Connection, ErrorCode};
@@ -13,7 +13,7 @@ use stateroom_wasmi_server::journal::{
     Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -34,8 +34,6 @@ pub(crate) enum Job {
 enum Outcome {
     Written,
     Loaded(Stored),
-    /// Another room must be restored before.
-    Deferred,
     Damaged(String),
 }
 
@@ -49,9 +47,6 @@ pub(crate) struct Writer {
     next_number: u64,
     /// Numbers below are not used again after a crash.
     reserved_numbers: u64,
-    suspects: Suspects,
-    /// Loads that may go on.
-    pending: VecDeque<Job>,
     failure: Option<Arc<str>>,
     /// Whether the store is being closed.
     pub(crate) closing: Arc<AtomicBool>,
@@ -76,6 +71,7 @@ impl Writer {
 
     fn open_database(folder: &Path) -> Result<Self, StoreError> {
         let connection = schema::open(folder)?;
+        replays::blame(folder, &connection)?;
         let (log, found) = LogIndex::read(&connection, &saved_events(&connection)?)?;
         for (room, reason) in &found.damaged {
             log::error!("room number {} cannot be restored: {reason}", room.0);
@@ -90,8 +86,6 @@ impl Writer {
             damaged: found.damaged,
             next_number,
             reserved_numbers: next_number,
-            suspects: Suspects::default(),
-            pending: VecDeque::new(),
             failure: None,
             closing: Arc::default(),
         })
@@ -103,14 +97,13 @@ impl Writer {
         secret.ok_or_else(|| StoreError::Damaged("there is no secret".into()))
     }
 
-    /// Rooms with events since their snapshots, those last that are suspect, and then those with a time to
-    /// wake up.
+    /// Rooms with events since their snapshots, and those with a time to wake up.
     pub(crate) fn unfinished(&self) -> Result<Vec<UnfinishedRoom>, StoreError> {
         let mut statement = self
             .connection
-            .prepare("SELECT number, id, wake_at, attempts FROM rooms WHERE quarantine IS NULL")?;
+            .prepare("SELECT number, id, wake_at FROM rooms WHERE quarantine IS NULL")?;
         let mut rows = statement.query([])?;
-        let mut unfinished: Vec<(u32, UnfinishedRoom)> = Vec::new();
+        let mut unfinished = Vec::new();
         while let Some(row) = rows.next()? {
             let number = RoomNumber(from_sql(row.get(0)?));
             let wake_at: Option<i64> = row.get(2)?;
@@ -119,19 +112,17 @@ impl Writer {
                 continue;
             }
             let id: String = row.get(1)?;
-            let room = UnfinishedRoom {
+            unfinished.push(UnfinishedRoom {
                 id: id.into(),
                 wake_at: wake_at.filter(|_| !has_tail).map(duration),
-            };
-            unfinished.push((row.get(3)?, room));
+            });
         }
-        unfinished.sort_by_key(|(attempts, room)| (room.wake_at, *attempts));
-        Ok(unfinished.into_iter().map(|(_, room)| room).collect())
+        Ok(unfinished)
     }
 
     /// Does what comes, until nothing more can.
     pub(crate) fn run(&mut self, jobs: &Receiver<Job>) {
-        while let Some(first) = self.pending.pop_front().or_else(|| jobs.recv().ok()) {
+        while let Ok(first) = jobs.recv() {
             let mut bytes = first.bytes();
             let mut group = Vec::from([first]);
             while group.len() < MAX_JOBS && bytes < MAX_BYTES {
@@ -154,7 +145,7 @@ impl Writer {
                 return;
             }
             match self.transact(&group) {
-                Ok(outcomes) => return self.finish(group, outcomes),
+                Ok(outcomes) => return Self::finish(group, outcomes),
                 Err(error) if is_full(&error) && !self.closing.load(Ordering::Relaxed) => {
                     const LOG_INTERVAL: Duration = Duration::from_secs(30);
                     if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -215,8 +206,8 @@ impl Writer {
                     self.tails.remove(number);
                     self.damaged.remove(number);
                 }
-                RoomWrite::NotRestored { quarantine } => {
-                    rooms::set_attempts(connection, *number, 0, quarantine.as_deref())?;
+                RoomWrite::Quarantine(reason) => {
+                    rooms::quarantine(connection, *number, reason)?;
                 }
             }
         }
@@ -243,26 +234,10 @@ impl Writer {
                 log.read_tail(&self.connection, row.number, row.snapshot.events)?
             }
         };
-        let is_suspect = row.attempts > 0;
-        if !tail.is_empty() {
-            if row.attempts >= MAX_ATTEMPTS {
-                let reason = format!("to restore it has ended the process {} times", row.attempts);
-                rooms::set_attempts(&self.connection, row.number, row.attempts, Some(&reason))?;
-                return Ok(Outcome::Loaded(Stored::Quarantined(reason)));
-            }
-            if is_suspect {
-                if !self.suspects.may_restore(row.number) {
-                    return Ok(Outcome::Deferred);
-                }
-                self.suspects.begin(row.number);
-            }
-            rooms::set_attempts(&self.connection, row.number, row.attempts + 1, None)?;
-        }
         Ok(Outcome::Loaded(Stored::Room(StoredRoom {
             number: row.number,
             snapshot: row.snapshot,
             tail,
-            is_suspect,
         })))
     }
 
@@ -280,16 +255,10 @@ impl Writer {
     }
 
     /// The group is durable.
-    fn finish(&mut self, group: Vec<Job>, outcomes: Vec<Outcome>) {
+    fn finish(group: Vec<Job>, outcomes: Vec<Outcome>) {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match (job, outcome) {
-                (Job::Write(batch, done), _) => {
-                    done(Ok(()));
-                    for (number, _) in batch.rooms() {
-                        self.pending.extend(self.suspects.end(*number));
-                    }
-                }
-                (job @ Job::Load(..), Outcome::Deferred) => self.suspects.wait(job),
+                (Job::Write(_, done), _) => done(Ok(())),
                 (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
                 (job @ Job::Load(..), Outcome::Damaged(reason)) => {
                     job.fail(JournalError::Damaged(reason.into()));

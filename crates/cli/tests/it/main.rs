@@ -14,6 +14,7 @@ mod bundled;
 mod check_tool;
 mod closing;
 mod conformance;
+mod data;
 mod faults;
 mod files;
 mod handshakes;

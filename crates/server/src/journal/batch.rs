@@ -24,12 +24,8 @@ pub enum RoomWrite {
     },
     /// The room has ended: it is removed.
     Remove,
-    /// The room was loaded and not restored. What is stored stays as it is; the attempt has ended no
-    /// process.
-    NotRestored {
-        /// Why it must not be tried again; none if another attempt may succeed, as with another module.
-        quarantine: Option<String>,
-    },
+    /// What is stored stays as it is, but cannot be restored: it is not tried again. This is why.
+    Quarantine(String),
 }
 
 impl Batch {
@@ -71,7 +67,7 @@ impl Batch {
             RoomWrite::Snapshot { id, snapshot } => {
                 id.len() + snapshot.room.len() + snapshot.clients.len()
             }
-            RoomWrite::Remove | RoomWrite::NotRestored { .. } => 0,
+            RoomWrite::Remove | RoomWrite::Quarantine(_) => 0,
         };
         let rooms = self.rooms.iter().map(|(_, write)| of_room(write));
         self.log.len() + rooms.sum::<usize>()

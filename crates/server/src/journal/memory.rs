@@ -29,6 +29,7 @@ struct Entry {
     id: Box<str>,
     snapshot: RoomSnapshot,
     tail: Vec<u8>,
+    quarantine: Option<String>,
 }
 
 enum Job {
@@ -53,6 +54,7 @@ impl MemoryJournal {
             id: id.into(),
             snapshot: room.snapshot,
             tail: room.tail,
+            quarantine: None,
         };
         inner.rooms.insert(room.number, entry);
         drop(inner);
@@ -112,8 +114,15 @@ impl MemoryJournal {
             number: *number,
             snapshot: entry.snapshot.clone(),
             tail: entry.tail.clone(),
-            is_suspect: false,
         })
+    }
+
+    /// Why a room is not restored.
+    #[must_use]
+    pub fn quarantine(&self, id: &str) -> Option<String> {
+        let inner = self.lock();
+        let mut rooms = inner.rooms.values();
+        rooms.find(|room| &*room.id == id)?.quarantine.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -133,7 +142,8 @@ impl MemoryJournal {
     fn run(&self, job: Job) {
         match job {
             Job::Load(id, done) => {
-                let stored = self.stored(&id).map(Stored::Room);
+                let quarantine = self.quarantine(&id).map(Stored::Quarantined);
+                let stored = quarantine.or_else(|| self.stored(&id).map(Stored::Room));
                 done(Ok(stored.unwrap_or_else(|| {
                     let mut inner = self.lock();
                     inner.next_number += 1;
@@ -164,12 +174,17 @@ impl Inner {
                         id: id.clone(),
                         snapshot: snapshot.clone(),
                         tail: tail.unwrap_or_default(),
+                        quarantine: None,
                     };
                     entry.trim();
                     self.rooms.insert(*number, entry);
                 }
                 RoomWrite::Remove => drop(self.rooms.remove(number)),
-                RoomWrite::NotRestored { .. } => {}
+                RoomWrite::Quarantine(reason) => {
+                    if let Some(room) = self.rooms.get_mut(number) {
+                        room.quarantine = Some(reason.clone());
+                    }
+                }
             }
         }
         for entry in LogEntries::new(batch.events()).flatten() {
@@ -206,6 +221,7 @@ impl Journal for MemoryJournal {
         let inner = self.lock();
         let rooms = inner.rooms.values();
         rooms
+            .filter(|room| room.quarantine.is_none())
             .filter(|room| !room.tail.is_empty() || room.snapshot.wake_at.is_some())
             .map(|room| UnfinishedRoom {
                 id: room.id.clone(),

@@ -22,18 +22,20 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     /// is stored must not contain them.
     fn secret(&self) -> [u8; 32];
 
-    /// The rooms that must be restored although nobody has asked for them: those with events since
-    /// their snapshots, and those with a time to wake up. Those come last whose restoration may have
-    /// ended a process. Called once, before all else.
+    /// The rooms that must be restored although nobody has asked for them: those with events since their
+    /// snapshots, and those with a time to wake up. Called once, before all else.
     fn unfinished(&self) -> Vec<UnfinishedRoom>;
 
     /// Loads a room.
-    ///
-    /// This counts as an attempt to restore it, if it has events since its snapshot: those may be what
-    /// ended the last process. The attempt is durable before `done` is called, and is over when something is
-    /// written for the room ([`Batch::write`]). A room with an attempt that never was is loaded when no other
-    /// such room is being restored, and not at all after two of these attempts ([`Stored::Quarantined`]).
     fn load(&self, id: &str, done: Done<Stored>);
+
+    /// Notes which event a worker is about to replay, or that it replays none: the event of a room and its
+    /// number. The note must survive the process, though not the machine. If the process ends meanwhile, the
+    /// event may be why; a room is not restored any more after that was so twice
+    /// ([`Stored::Quarantined`]). Takes no more than microseconds. The default does nothing.
+    fn replaying(&self, worker: usize, event: Option<(RoomNumber, u64)>) {
+        let _ = (worker, event);
+    }
 
     /// Makes a batch durable. If the disk is full, `done` waits until it is not.
     fn write(&self, batch: Batch, done: Done<()>);
@@ -101,8 +103,6 @@ pub struct StoredRoom {
     pub snapshot: RoomSnapshot,
     /// The events since, as [`LogEntries`] of this room in order.
     pub tail: Vec<u8>,
-    /// Whether restoring it may have ended a process before: it is to be saved as soon as it is restored.
-    pub is_suspect: bool,
 }
 
 /// A snapshot of a room, with what the server keeps of it.

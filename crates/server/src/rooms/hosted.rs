@@ -166,8 +166,9 @@ impl HostedOptions {
 }
 
 impl HostedRooms {
-    /// Tokens are hashed with `secret`; `unfinished` are the rooms to restore.
+    /// Of the worker of this number. Tokens are hashed with `secret`; `unfinished` are the rooms to restore.
     pub(super) fn new(
+        worker: usize,
         options: HostedOptions,
         clients: ClientLimits,
         secret: [u8; 32],
@@ -177,7 +178,7 @@ impl HostedRooms {
     ) -> Self {
         let limits = HostLimits::new().max_rooms(options.max_rooms);
         let journaling = options.journal.as_ref();
-        let journaling = journaling.map(|options| Journaling::new(options.journal.clone()));
+        let journaling = journaling.map(|options| Journaling::new(options.journal.clone(), worker));
         let clients = Clients::new(clients, secret, journaling);
         let host = Host::with_limits(TokioClock::new(), clients, limits)
             .with_seed(seed)
@@ -613,12 +614,22 @@ impl HostedRooms {
             }
         }
         while self.restorations.has_work() {
+            self.note_replay();
             if let Some(ended) = self.restorations.step(self.options.max_tokens) {
                 self.restored(ended);
             }
             if self.host.clock().now() >= until {
-                return;
+                break;
             }
+        }
+        self.note_replay();
+    }
+
+    /// Notes which event is replayed next, if one is.
+    fn note_replay(&mut self) {
+        let event = self.restorations.next_event();
+        if let Some(journaling) = &mut self.host.transport_mut().journaling {
+            journaling.replaying(event);
         }
     }
 
@@ -638,9 +649,10 @@ impl HostedRooms {
             Err(error) => {
                 let rejection = self.reject_restoration(&id, &error);
                 let journaling = &mut self.host.transport_mut().journaling;
-                if let (Some(journaling), Some(number)) = (journaling, number) {
-                    let quarantine = error.is_final().then(|| rejection.reason.clone());
-                    journaling.not_restored(number, quarantine);
+                if let (Some(journaling), Some(number), true) =
+                    (journaling, number, error.is_final())
+                {
+                    journaling.quarantine(number, rejection.reason.clone());
                 }
                 Err(rejection)
             }
@@ -692,7 +704,7 @@ impl HostedRooms {
         // It was added above.
         let _ = self.host.set_recording(key, true);
         // A new room exists from its first snapshot on.
-        if is_new || restored.is_suspect {
+        if is_new {
             let _ = self.save(key, None);
         }
         // Their connections have ended with the process.

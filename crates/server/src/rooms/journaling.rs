@@ -47,6 +47,10 @@ pub(crate) struct Journaling {
     /// Rooms whose tails have become long.
     long_tails: Vec<RoomKey>,
     scratch: Vec<u8>,
+    /// The number of the worker.
+    worker: usize,
+    /// What was last noted as being replayed.
+    replaying: Option<(RoomNumber, u64)>,
 }
 
 /// What a journal has done.
@@ -93,7 +97,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 
 impl Journaling {
-    pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
+    /// Of the `worker`th worker.
+    pub(crate) fn new(journal: Arc<dyn Journal>, worker: usize) -> Self {
         Self {
             journal,
             results: channel(),
@@ -109,6 +114,8 @@ impl Journaling {
             unsaved: VecDeque::new(),
             long_tails: Vec::new(),
             scratch: Vec::new(),
+            worker,
+            replaying: None,
         }
     }
 
@@ -130,6 +137,14 @@ impl Journaling {
             notify.notify_one();
         };
         self.journal.load(id, Box::new(done));
+    }
+
+    /// Notes which event is about to be replayed, or none.
+    pub(crate) fn replaying(&mut self, event: Option<(RoomNumber, u64)>) {
+        if self.replaying != event {
+            self.replaying = event;
+            self.journal.replaying(self.worker, event);
+        }
     }
 
     /// Logs an event of a room. Behind it is the token of a client that has connected with one.
@@ -170,10 +185,9 @@ impl Journaling {
             .write(log.number, RoomWrite::Snapshot { id, snapshot });
     }
 
-    /// A room was loaded and not restored.
-    pub(crate) fn not_restored(&mut self, number: RoomNumber, quarantine: Option<String>) {
-        self.batch
-            .write(number, RoomWrite::NotRestored { quarantine });
+    /// A room cannot be restored.
+    pub(crate) fn quarantine(&mut self, number: RoomNumber, reason: String) {
+        self.batch.write(number, RoomWrite::Quarantine(reason));
     }
 
     pub(crate) fn remove(&mut self, number: RoomNumber) {

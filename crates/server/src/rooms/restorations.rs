@@ -59,8 +59,6 @@ pub(super) struct RestoredRoom {
     pub(super) number: RoomNumber,
     /// Events that are in the journal.
     pub(super) events: u64,
-    /// Whether it must be saved at once.
-    pub(super) is_suspect: bool,
     /// None if it is to begin anew, with another module.
     pub(super) room: Option<Room>,
     /// The wall time at the room's present time.
@@ -74,7 +72,6 @@ impl RestoredRoom {
         Self {
             number,
             events: 0,
-            is_suspect: false,
             room: None,
             unix_time: None,
             clients: StoredClients::default(),
@@ -184,6 +181,12 @@ impl Restorations {
         })
     }
 
+    /// The event that the next [`step`](Self::step) replays.
+    pub(super) fn next_event(&self) -> Option<(RoomNumber, u64)> {
+        let replay = self.rooms.get(self.replaying.front()?)?.replay.as_ref()?;
+        Some((replay.number, replay.next_event))
+    }
+
     /// Replays one event of one room, or a slice of it. Returns a room that is restored.
     pub(super) fn step(&mut self, max_tokens: usize) -> Option<Restored> {
         let id = self.replaying.pop_front()?;
@@ -222,7 +225,6 @@ pub(super) struct RestoreOptions<'a> {
 /// A room that does again what it did since its snapshot.
 struct Replay {
     number: RoomNumber,
-    is_suspect: bool,
     /// None if it begins anew.
     room: Option<Room>,
     /// The wall time when the snapshot was taken, and the room's time then.
@@ -242,7 +244,6 @@ impl Replay {
             number,
             snapshot,
             tail,
-            is_suspect,
         } = stored;
         let info = SnapshotInfo::read(&snapshot.room).map_err(RestoreError::Snapshot)?;
         let clients = StoredClients::decode(&snapshot.clients, options.max_tokens)
@@ -256,7 +257,6 @@ impl Replay {
         };
         Ok(Self {
             number,
-            is_suspect,
             room,
             saved_at: info.saved_at,
             saved_room_time: info.now,
@@ -311,7 +311,6 @@ impl Replay {
         RestoredRoom {
             number: self.number,
             events: self.next_event,
-            is_suspect: self.is_suspect,
             room: self.room,
             unix_time,
             clients: self.clients,

@@ -57,8 +57,9 @@ impl WorkerPool {
             abi = Some(module.abi());
             let options = HostedOptions::new(config, module, room_permits.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
-            let open =
-                move || HostedRooms::new(options, limits, secret, seed, on_fault, unfinished);
+            let open = move || {
+                HostedRooms::new(number, options, limits, secret, seed, on_fault, unfinished)
+            };
             let name = format!("worker {number}");
             workers.push(
                 worker::start(name, ConnectionOptions::new(config), open, hosted::run)

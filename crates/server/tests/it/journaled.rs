@@ -478,7 +478,7 @@ async fn what_is_damaged_is_refused_and_kept() {
     for damage in 0..4 {
         let mut stored = intact.clone();
         match damage {
-            0 => stored.snapshot.room[40] ^= 1,
+            0 => *stored.snapshot.room.last_mut().expect("bytes") ^= 1,
             1 => stored.snapshot.clients.truncate(3),
             // An event is missing.
             2 => stored.snapshot.events += 1,
@@ -494,6 +494,8 @@ async fn what_is_damaged_is_refused_and_kept() {
         drop(client);
         server.stop().await.expect("it stops");
         assert_eq!(damaged.stored("lobby"), Some(stored));
+        let why = damaged.quarantine("lobby").expect("it is not tried again");
+        assert!(reason.contains(&why[..30]), "{why}, not {reason}");
     }
 }
 

@@ -1,0 +1,86 @@
+//! The flags of `serve` for rooms that survive the process.
+
+use clap::{Args, ValueEnum};
+use stateroom_wasmi_server::{
+    ServerConfig,
+    journal::{Durability, Journal, ModuleUpgrade},
+};
+use stateroom_wasmi_store::{Store, StoreError};
+use std::{path::PathBuf, sync::Arc};
+
+#[derive(Args)]
+#[command(next_help_heading = "Rooms that survive")]
+pub(crate) struct DataArgs {
+    /// A folder that keeps the rooms: they go on after a restart or a crash, and nothing that a client has
+    /// seen is lost [default: rooms are in memory only]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What is promised to rooms
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Durable, requires = "data")]
+    durability: DurabilityArg,
+    /// The same for rooms whose ids begin with a prefix; the longest counts; may be repeated
+    #[arg(
+        long,
+        value_name = "PREFIX=DURABILITY",
+        value_parser = parse_rule,
+        requires = "data",
+    )]
+    durability_of: Vec<(String, DurabilityArg)>,
+    /// What becomes of stored rooms of another module
+    #[arg(long, value_enum, default_value_t = UpgradeArg::Refuse, requires = "data")]
+    upgrade: UpgradeArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DurabilityArg {
+    /// What a room sends waits until its events are on the disk
+    Durable,
+    /// What a room sends does not wait: a crash may undo the last moments
+    Relaxed,
+    /// Rooms are in memory only
+    Memory,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum UpgradeArg {
+    /// They are kept as they are, and their clients are rejected
+    Refuse,
+    /// They begin anew with this module; clients with a token keep their ids
+    Restart,
+}
+
+fn parse_rule(text: &str) -> Result<(String, DurabilityArg), String> {
+    let (prefix, durability) = text
+        .rsplit_once('=')
+        .ok_or("it must be PREFIX=DURABILITY, such as match-=relaxed")?;
+    let durability = DurabilityArg::from_str(durability, false)?;
+    Ok((prefix.into(), durability))
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Durable => Self::Durable,
+            DurabilityArg::Relaxed => Self::Relaxed,
+            DurabilityArg::Memory => Self::Memory,
+        }
+    }
+}
+
+impl DataArgs {
+    pub(crate) fn apply(&self, config: ServerConfig) -> Result<ServerConfig, StoreError> {
+        let store = self.data.as_deref().map(Store::open).transpose()?;
+        let journal = store.map(|store| Arc::new(store) as Arc<dyn Journal>);
+        let rules = self.durability_of.iter();
+        Ok(config
+            .journal(journal)
+            .durability(self.durability.into())
+            .durability_of(
+                rules.map(|(prefix, durability)| (prefix, Durability::from(*durability))),
+            )
+            .upgrade(match self.upgrade {
+                UpgradeArg::Refuse => ModuleUpgrade::Refuse,
+                UpgradeArg::Restart => ModuleUpgrade::Restart,
+            }))
+    }
+}

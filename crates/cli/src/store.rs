@@ -1,0 +1,174 @@
+//! `stateroom-wasmi store`: what `serve --data` has kept.
+
+use crate::print;
+use clap::{Args, Subcommand};
+use stateroom_wasmi_host::{Escaped, SnapshotInfo};
+use stateroom_wasmi_store::{Reader, RoomDetails, RoomFile, RoomState, Store};
+use std::{
+    error::Error,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Look into the rooms that `serve --data` keeps, and change them
+///
+/// `list`, `show` and `export` may run beside a server; the others may not.
+#[derive(Args)]
+pub(crate) struct StoreCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the rooms
+    List {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+    },
+    /// Show what is stored of a room
+    Show {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+        /// The room's id
+        room: String,
+    },
+    /// Write a room, with its events since its last snapshot, to a file
+    Export {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+        /// The room's id
+        room: String,
+        /// The file
+        file: PathBuf,
+    },
+    /// Add a room from a file of `export`
+    Import {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+        /// The file
+        file: PathBuf,
+    },
+    /// Remove the rooms that were not saved for a time
+    Prune {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+        /// Days since they were saved
+        #[arg(long, value_name = "DAYS")]
+        older_than: u64,
+    },
+    /// Let a room that is in quarantine be restored again
+    Release {
+        /// The folder of `serve --data`
+        dir: PathBuf,
+        /// The room's id
+        room: String,
+    },
+}
+
+impl StoreCommand {
+    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        match self.command {
+            Command::List { dir } => print(&list(&Reader::open(&dir)?.rooms()?))?,
+            Command::Show { dir, room } => print(&show(&Reader::open(&dir)?, &room)?)?,
+            Command::Export { dir, room, file } => {
+                let exported = Reader::open(&dir)?.export(&room)?;
+                fs::write(&file, exported.encode())
+                    .map_err(|error| cannot("write", &file, &error))?;
+            }
+            Command::Import { dir, file } => {
+                let bytes = fs::read(&file).map_err(|error| cannot("read", &file, &error))?;
+                let room = RoomFile::decode(&bytes);
+                let room = room.ok_or("the file is not one of `store export`")?;
+                Store::open(&dir)?.import(&room)?;
+            }
+            Command::Prune { dir, older_than } => {
+                let age = Duration::from_secs(older_than.saturating_mul(24 * 60 * 60));
+                let removed = Store::prune(&dir, now().saturating_sub(age))?;
+                print(&format!("removed {removed} rooms\n"))?;
+            }
+            Command::Release { dir, room } => Store::release(&dir, &room)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn cannot(what: &str, file: &Path, error: &dyn Error) -> String {
+    format!("cannot {what} {:?}: {error}", Escaped::new(file.display()))
+}
+
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+fn list(rooms: &[RoomDetails]) -> String {
+    let mut text = String::new();
+    for room in rooms {
+        let _ = writeln!(
+            text,
+            "{:?}: {}, {} bytes, {} events and {} since, saved {} ago",
+            Escaped::new(&room.id),
+            state(&room.state),
+            room.bytes,
+            room.events,
+            room.events_since,
+            age(room.saved_at),
+        );
+    }
+    let _ = writeln!(text, "{} rooms", rooms.len());
+    text
+}
+
+fn state(state: &RoomState) -> String {
+    match state {
+        RoomState::Stored => "stored".into(),
+        RoomState::Suspect { event, .. } => format!("suspect, for its event {event}"),
+        RoomState::Quarantined(_) => "in quarantine".into(),
+        _ => "damaged".into(),
+    }
+}
+
+/// How long ago this was, in one unit.
+fn age(time: Duration) -> String {
+    let seconds = now().saturating_sub(time).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn show(reader: &Reader, id: &str) -> Result<String, Box<dyn Error>> {
+    let rooms = reader.rooms()?;
+    let room = rooms.into_iter().find(|room| *room.id == *id);
+    let room = room.ok_or("there is no such room")?;
+    let mut text = String::new();
+    let mut line = |name: &str, value: &dyn core::fmt::Display| {
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    line("room", &format!("{:?}", Escaped::new(&room.id)));
+    line("state", &state(&room.state));
+    if let RoomState::Quarantined(reason) = &room.state {
+        line("reason", &Escaped::new(reason));
+    }
+    line("saved", &format!("{} ago", age(room.saved_at)));
+    line("bytes", &room.bytes);
+    line("events", &room.events);
+    line(
+        "since",
+        &format!("{} events, {} bytes", room.events_since, room.bytes_since),
+    );
+    let exported = reader.export(id)?;
+    let info = SnapshotInfo::read(&exported.snapshot.room)?;
+    line("module", &info.module);
+    line("engine", &info.engine);
+    line("state hash", &info.state_hash);
+    line("room time", &info.now);
+    Ok(text)
+}

@@ -1,0 +1,289 @@
+//! Rooms that survive: `serve --data`, killed and stopped, and the commands of `store`.
+
+use super::{Client, Server, TempDir, bundled_path, tool};
+use crate::support::{ENV, Random, SAY, guest_0_2};
+use std::{path::Path, process::Output};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+/// A guest that counts what each of its clients 1 to 1,000 has said, and replies to it with that number.
+fn counter() -> String {
+    let count = "(local $n i32)
+        (local.set $n (i32.add (i32.const 8192) (i32.mul (local.get 0) (i32.const 4))))
+        (i32.store (local.get $n) (i32.add (i32.load (local.get $n)) (i32.const 1)))
+        (call $send_binary (local.get 0) (local.get $n) (i32.const 4))";
+    guest_0_2(ENV, &[("message", count)], SAY)
+}
+
+struct Data {
+    folder: TempDir,
+    /// The guest and the rooms.
+    module: std::path::PathBuf,
+}
+
+impl Data {
+    fn new(guest: &str) -> Self {
+        let folder = TempDir::new();
+        let module = folder.write("guest.wat", guest);
+        Self { folder, module }
+    }
+
+    fn rooms(&self) -> String {
+        let rooms = self.folder.0.join("rooms");
+        rooms.to_str().expect("UTF-8").to_owned()
+    }
+
+    fn serve(&self, args: &[&str]) -> Server {
+        let rooms = self.rooms();
+        Server::start(&self.module, &[&["--data", &rooms], args].concat())
+    }
+
+    /// Runs a command of `store`.
+    fn store(&self, command: &str, args: &[&str]) -> Output {
+        tool(&[&["store", command, &self.rooms()], args].concat())
+    }
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+#[track_caller]
+fn fails(output: &Output, reason: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains(reason), "{stderr}");
+}
+
+/// The next number that a client is sent; none if the connection is lost.
+async fn number(client: &mut Client) -> Option<u32> {
+    use futures_util::StreamExt;
+    loop {
+        match client.0.next().await? {
+            Ok(Message::Binary(bytes)) => {
+                return Some(u32::from_le_bytes(
+                    bytes[..].try_into().expect("four bytes"),
+                ));
+            }
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// A client of a room, with what it knows of its count.
+struct Counting {
+    path: String,
+    /// The highest number that it has seen.
+    seen: u32,
+    /// How many messages it has sent.
+    sent: u32,
+}
+
+impl Counting {
+    /// Talks until the connection is lost; each number must be the next.
+    async fn talk(mut self, address: String) -> Self {
+        use futures_util::SinkExt;
+        let url = format!("ws://{address}/ws{}", self.path);
+        let Ok((socket, _)) = tokio_tungstenite::connect_async(url).await else {
+            return self;
+        };
+        let mut client = Client(socket);
+        let mut is_first = true;
+        while Result::<(), Error>::is_ok(&client.0.send(Message::text("count")).await) {
+            self.sent += 1;
+            let Some(number) = number(&mut client).await else {
+                break;
+            };
+            if is_first {
+                // What was sent last before a crash may have been lost, or not.
+                assert!(
+                    (self.seen + 1..=self.sent).contains(&number),
+                    "{number} after {} of {}",
+                    self.seen,
+                    self.sent
+                );
+                is_first = false;
+            } else {
+                assert_eq!(number, self.seen + 1);
+            }
+            self.seen = number;
+        }
+        self
+    }
+}
+
+/// Kills the server again and again while clients count: nothing that one of them has seen is lost, and
+/// nothing is counted twice. `KILLS` has how often.
+#[tokio::test]
+async fn a_killed_server_loses_nothing_that_was_seen() {
+    let kills = std::env::var("KILLS").map_or(20, |kills| kills.parse().expect("a number"));
+    let mut random = Random::new();
+    let data = Data::new(&counter());
+    let mut clients: Vec<_> = (0..12)
+        .map(|index| Counting {
+            path: format!("/room-{}?token=client-{index}", index % 5),
+            seen: 0,
+            sent: 0,
+        })
+        .collect();
+    let mut total = 0;
+    for kill in 0..kills {
+        let server = data.serve(&["--message-rate", "0", "--hibernate-after", "1"]);
+        let mut talking = JoinSet::new();
+        for client in clients.drain(..) {
+            talking.spawn(client.talk(server.address.clone()));
+        }
+        // Sometimes while it restores, sometimes later.
+        let wait = random.below(if kill % 4 == 0 { 1200 } else { 150 });
+        tokio::time::sleep(std::time::Duration::from_millis(wait as u64)).await;
+        server.signal("-KILL");
+        clients = talking.join_all().await;
+        total = clients.iter().map(|client| client.seen).sum();
+    }
+    assert!(total > kills, "they have counted: {total}");
+    // And what is left is what they have seen, or what was on the way.
+    let server = data.serve(&[]);
+    for client in clients {
+        let mut last = server.join(&client.path).await;
+        last.send("count").await;
+        let number = number(&mut last).await.expect("it is connected");
+        assert!((client.seen + 1..=client.sent + 1).contains(&number));
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_server_saves_and_its_rooms_go_on() {
+    let data = Data::new(&counter());
+    let mut server = data.serve(&[]);
+    let mut client = server.join("/lobby?token=a").await;
+    for n in 1..=3 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    server.signal("-TERM");
+    assert_eq!(client.closed().await.0, 1001);
+    drop(client);
+    assert!(server.exited().await.success());
+    let list = succeeds(&data.store("list", &[]));
+    assert!(list.contains("\"lobby\": stored"), "{list}");
+    assert!(list.contains("5 events and 0 since"), "{list}");
+
+    let server = data.serve(&[]);
+    let mut client = server.join("/lobby?token=a").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(4));
+}
+
+#[tokio::test]
+async fn one_server_at_a_time_has_the_rooms() {
+    let data = Data::new(&counter());
+    let server = data.serve(&[]);
+    let module = data.module.to_str().expect("UTF-8");
+    let second = tool(&["serve", module, "--port", "0", "--data", &data.rooms()]);
+    fails(&second, "another process has the store open");
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1));
+    // It can be looked into meanwhile, and not changed.
+    let list = succeeds(&data.store("list", &[]));
+    assert!(list.contains("\"lobby\": stored"), "{list}");
+    let show = succeeds(&data.store("show", &["lobby"]));
+    assert!(show.contains("3 events"), "{show}");
+    fails(
+        &data.store("prune", &["--older-than", "0"]),
+        "another process",
+    );
+    fails(&data.store("release", &["lobby"]), "another process");
+}
+
+#[tokio::test]
+async fn a_room_is_exported_and_imported_with_its_events() {
+    let data = Data::new(&counter());
+    let server = data.serve(&[]);
+    let mut client = server.join("/lobby?token=a").await;
+    for n in 1..=3 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    let file = data.folder.0.join("lobby.room");
+    let file = file.to_str().expect("UTF-8");
+    fails(&data.store("export", &["hall", file]), "no such room");
+    succeeds(&data.store("export", &["lobby", file]));
+
+    let other = Data::new(&counter());
+    succeeds(&other.store("import", &[file]));
+    fails(&other.store("import", &[file]), "a room of this id");
+    let server = other.serve(&[]);
+    let mut client = server.join("/lobby").await;
+    let mut ann = server.join("/lobby?token=a").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1));
+    // Tokens are hashed by a secret of each store, so this one is somebody else.
+    ann.send("count").await;
+    assert_eq!(number(&mut ann).await, Some(1));
+    drop((client, ann, server));
+
+    let junk = data.folder.write("junk", "SRRF\x01 and more");
+    let junk = junk.to_str().expect("UTF-8");
+    fails(&other.store("import", &[junk]), "not one of `store export`");
+    let removed = succeeds(&other.store("prune", &["--older-than", "0"]));
+    assert_eq!(removed, "removed 1 rooms\n");
+    assert_eq!(succeeds(&other.store("list", &[])), "0 rooms\n");
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_kept() {
+    let data = Data::new(&counter());
+    fails(&data.store("list", &[]), "there is no store");
+    let rooms = Path::new(&data.rooms()).join("rooms.sqlite");
+    data.folder.write("rooms/rooms.sqlite", "this is a text");
+    fails(&data.store("list", &[]), "not the database of a store");
+    let module = data.module.to_str().expect("UTF-8");
+    let served = tool(&["serve", module, "--port", "0", "--data", &data.rooms()]);
+    fails(&served, "not the database of a store");
+    assert_eq!(
+        std::fs::read_to_string(rooms).expect("it is there"),
+        "this is a text"
+    );
+}
+
+#[test]
+fn a_module_that_cannot_be_saved_is_refused() {
+    let data = Data::new(
+        "(module (memory (export \"memory\") 1) (table 1 funcref)
+            (func (export \"initialize\") (param i32 i32)
+                (table.set (i32.const 0) (ref.null func)))
+            (func (export \"connect\") (param i32)) (func (export \"disconnect\") (param i32))
+            (func (export \"timer\")) (func (export \"message\") (param i32 i32 i32))
+            (func (export \"binary\") (param i32 i32 i32))
+            (func (export \"jam_malloc\") (param i32) (result i32) (i32.const 0))
+            (func (export \"jam_free\") (param i32 i32)))",
+    );
+    let module = data.module.to_str().expect("UTF-8");
+    let served = tool(&["serve", module, "--port", "0", "--data", &data.rooms()]);
+    fails(&served, "table");
+}
+
+#[tokio::test]
+async fn rooms_of_other_modules_are_refused_or_begin_anew() {
+    let data = Data::new(&counter());
+    let server = data.serve(&[]);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1));
+    drop((client, server));
+    let chat = bundled_path("chat-rust-0.4");
+    let rooms = data.rooms();
+    let server = Server::start(&chat, &["--data", &rooms]);
+    let (code, reason) = server.join("/lobby").await.closed().await;
+    assert_eq!(code, 1011);
+    assert!(reason.contains("another module"), "{reason}");
+    drop(server);
+    let server = Server::start(&chat, &["--data", &rooms, "--upgrade", "restart"]);
+    let mut client = server.join("/lobby").await;
+    assert!(!client.receive_text().await.is_empty());
+}
