@@ -83,6 +83,8 @@ fn room(random: &mut Unstructured<'_>) -> arbitrary::Result<Vec<u8>> {
         max_table_elements: 1_200,
         max_tables: 4,
         max_instructions: 300,
+        // Memories that grow by bytes, and may end anywhere.
+        custom_page_sizes_enabled: bool::arbitrary(random)?,
         // Not in the interpreter, or disabled.
         exceptions_enabled: false,
         gc_enabled: false,

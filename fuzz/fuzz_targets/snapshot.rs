@@ -1,4 +1,4 @@
-//! Snapshots that were made up: an error, or a room that harms nobody and can be saved again.
+//! Snapshots and records that were made up: an error, or a room that harms nobody and can be saved again.
 #![no_main]
 
 #[path = "../../tests/it/unsealed.rs"]
@@ -8,7 +8,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use stateroom_wasmi_fuzz::limits;
 use stateroom_wasmi_host::{
-    ClientId, Event, LoadOptions, Module, Room, RoomOptions, SnapshotOptions,
+    ClientId, Event, EventRecord, LoadOptions, Module, Room, RoomOptions, SnapshotOptions,
 };
 use std::{sync::LazyLock, time::Duration};
 use unsealed::Unsealed;
@@ -21,6 +21,8 @@ enum Input<'a> {
     State(u8, &'a [u8]),
     /// The state of a room with these bytes replaced, with the right hash.
     Changed(u8, Vec<(u16, u8)>),
+    /// Records to replay in a room.
+    Records(u8, &'a [u8]),
 }
 
 struct Base {
@@ -76,7 +78,35 @@ fuzz_target!(|input: Input<'_>| match input {
         }
         check(base, &base.with_state(state));
     }
+    Input::Records(base, records) => replay(&BASES[usize::from(base) % BASES.len()], records),
 });
+
+/// Replays what are records, whatever the room makes of them.
+fn replay(base: &Base, mut records: &[u8]) {
+    let snapshot = base.with_state(base.snapshot.state.clone());
+    let mut room =
+        Room::load(&base.module, &snapshot, SnapshotOptions::new()).expect("a room's own");
+    while let Ok((mut record, rest)) = EventRecord::decode(records) {
+        records = rest;
+        // Nearly all others are refused.
+        if record.fuel_used.is_multiple_of(2) {
+            record.fuel_used = room.fuel_used();
+            record.at = room.now() + Duration::from_nanos(record.at.as_nanos() % (1 << 40));
+        }
+        let before = room.save();
+        if room.replay(&record).is_err() {
+            assert_eq!(room.save(), before, "nothing has happened");
+        }
+        while room.is_unfinished() {
+            while room.poll_output().is_some() {}
+            room.resume(record.at);
+        }
+        while room.poll_output().is_some() {}
+        if room.is_closed() {
+            return;
+        }
+    }
+}
 
 fn check(base: &Base, snapshot: &[u8]) {
     let load = |snapshot: &[u8]| Room::load(&base.module, snapshot, SnapshotOptions::new());
