@@ -42,7 +42,7 @@ use self::{
     replays::Replays,
     writer::{Job, Writer},
 };
-use core::fmt;
+use core::{fmt, time::Duration};
 use fs4::{FileExt, TryLockError};
 use stateroom_wasmi_server::journal::{
     Batch, Done, Journal, JournalError, RoomNumber, Stored, UnfinishedRoom,
@@ -56,6 +56,7 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 /// A folder of rooms, opened to be written. When it is dropped, what was passed to it is written first,
@@ -110,6 +111,9 @@ impl Store {
     }
 }
 
+/// Time for another process to end: one that is replaced may still be saving its rooms.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// # Errors
 ///
 /// If another process has the folder open.
@@ -122,10 +126,16 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let lock = options
         .open(folder.join("lock"))
         .map_err(StoreError::Folder)?;
-    match FileExt::try_lock(&lock) {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
-        Err(TryLockError::Error(error)) => Err(StoreError::Folder(error)),
+    let until = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match FileExt::try_lock(&lock) {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(StoreError::Locked);
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_TIMEOUT / 40),
+            Err(TryLockError::Error(error)) => return Err(StoreError::Folder(error)),
+        }
     }
 }
 

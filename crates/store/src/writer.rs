@@ -10,7 +10,8 @@ use crate::{
 use core::time::Duration;
 use rusqlite::{Connection, ErrorCode};
 use stateroom_wasmi_server::journal::{
-    Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
+    Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom,
+    UnfinishedRoom,
 };
 use std::{
     collections::HashMap,
@@ -192,6 +193,12 @@ impl Writer {
     fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         let connection = &self.connection;
         self.log.write(connection, batch.events())?;
+        if !self.tails.is_empty() {
+            for entry in LogEntries::new(batch.events()).flatten() {
+                // It is longer now: the log has it.
+                self.tails.remove(&entry.room);
+            }
+        }
         for (number, write) in batch.rooms() {
             match write {
                 RoomWrite::Snapshot { id, snapshot } => {

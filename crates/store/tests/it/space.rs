@@ -1,0 +1,142 @@
+//! How much disk a store takes, and what happens when there is no more.
+
+use crate::{TempDir, events, log, new_room, save, snapshot, stored, write};
+use stateroom_wasmi_server::journal::{Journal, RoomNumber};
+use std::{fs, path::Path, process::Command, sync::mpsc, time::Duration};
+
+fn bytes(folder: &Path) -> u64 {
+    fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| {
+            entry
+                .and_then(|entry| entry.metadata())
+                .map_or(0, |meta| meta.len())
+        })
+        .sum()
+}
+
+#[test]
+fn what_no_room_needs_is_deleted() {
+    let folder = TempDir::new();
+    let store = folder.open();
+    let rooms: Vec<(String, RoomNumber)> = (0..10)
+        .map(|index| {
+            let id = format!("room {index}");
+            let number = new_room(&store, &id);
+            write(&store, save(number, &id, snapshot(0, b"birth")));
+            (id, number)
+        })
+        .collect();
+    let mut sizes = Vec::new();
+    for round in 0..60_u64 {
+        for (id, number) in &rooms {
+            for step in 0..10 {
+                let first = round * 100 + step * 10;
+                write(&store, log(*number, first..first + 10));
+            }
+            let snapshot = snapshot(round * 100 + 100, &[7; 2000]);
+            write(&store, save(*number, id, snapshot));
+        }
+        sizes.push(bytes(&folder.path()));
+    }
+    let largest = |sizes: &[u64]| sizes.iter().copied().max().unwrap_or(0);
+    let (early, late) = (largest(&sizes[..30]), largest(&sizes[30..]));
+    assert!(late <= early + early / 4, "{early} bytes, and then {late}");
+
+    // One room that is never saved keeps all that comes after its first event.
+    write(&store, log(rooms[0].1, 6000..6001));
+    for event in 6000..6500 {
+        write(&store, log(rooms[1].1, event..event + 1));
+    }
+    write(&store, save(rooms[1].1, &rooms[1].0, snapshot(6500, b"")));
+    drop(store);
+    let store = folder.open();
+    assert_eq!(events(&stored(&store, "room 0")), [6000]);
+    assert!(events(&stored(&store, "room 1")).is_empty());
+}
+
+/// A file system of a megabyte; none if it cannot be mounted.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let folder = TempDir::new();
+        fs::create_dir_all(folder.path()).expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn what_does_not_fit_waits_until_there_is_space() {
+    let Some(disk) = SmallDisk::new() else {
+        println!("skipped: a file system cannot be mounted");
+        return;
+    };
+    let store = disk.0.open();
+    let number = new_room(&store, "lobby");
+    write(&store, save(number, "lobby", snapshot(0, b"birth")));
+    let filler = disk.0.path().join("filler");
+    let mut size = 1 << 20;
+    while size > 0 {
+        // As much as fits.
+        if fs::write(&filler, vec![1; size]).is_ok() {
+            break;
+        }
+        size -= 4096;
+    }
+    let (send, receive) = mpsc::channel();
+    for event in 0..200 {
+        let send = send.clone();
+        let done = move |result: Result<(), _>| {
+            let _ = send.send(result.is_ok());
+        };
+        store.write(log(number, event..event + 1), Box::new(done));
+    }
+    let filled = receive.recv_timeout(Duration::from_millis(500));
+    assert!(filled.is_err(), "there is no space: {filled:?}");
+    fs::remove_file(&filler).expect("it is there");
+    for _ in 0..200 {
+        let written = receive.recv_timeout(Duration::from_secs(120));
+        assert!(written.expect("there is space"));
+    }
+    drop(store);
+    let expected: Vec<_> = (0..200).collect();
+    assert_eq!(events(&stored(&disk.0.open(), "lobby")), expected);
+}
+
+#[test]
+fn a_store_on_a_full_disk_can_be_dropped() {
+    let Some(disk) = SmallDisk::new() else {
+        println!("skipped: a file system cannot be mounted");
+        return;
+    };
+    let store = disk.0.open();
+    let number = new_room(&store, "lobby");
+    write(&store, save(number, "lobby", snapshot(0, b"birth")));
+    let (send, receive) = mpsc::channel();
+    for event in 0..200_000 {
+        let send = send.clone();
+        let done = move |result: Result<(), _>| {
+            let _ = send.send(result.is_ok());
+        };
+        store.write(log(number, event..event + 1), Box::new(done));
+    }
+    drop(send);
+    drop(store);
+    let written: Vec<_> = receive.into_iter().collect();
+    let acknowledged = written.iter().take_while(|is_ok| **is_ok).count();
+    assert!(written[acknowledged..].iter().all(|is_ok| !is_ok));
+    fs::write(disk.0.path().join("note"), "").expect("an empty file fits");
+}
