@@ -85,6 +85,14 @@ pub struct ServerConfig {
     /// Time for a request's headers, from the moment a request may start; then the connection is
     /// closed. Default 10 s.
     pub handshake_timeout: Duration,
+    /// How long a client that speaks the subprotocol `stateroom.resume.1` stays in its room without a
+    /// connection; zero turns the subprotocol off. Default 30 s.
+    pub resume_window: Duration,
+    /// Messages to such a client that are kept until it acknowledges them; beyond that it is disconnected.
+    /// Should be no less than [`Limits::max_outbox_messages`]. Default 4,096.
+    pub max_resume_messages: usize,
+    /// Bytes of those. Default 1 MiB.
+    pub max_resume_bytes: usize,
     /// Client tokens that a room remembers. Default 4,096.
     pub max_tokens: usize,
     /// Origins whose pages may connect, besides the server's own, such as `https://example.org`;
@@ -135,6 +143,9 @@ impl ServerConfig {
             max_connections_per_address: 1000,
             connect_rate: Rate::new(200, 2000),
             handshake_timeout: Duration::from_secs(10),
+            resume_window: Duration::from_secs(30),
+            max_resume_messages: 4096,
+            max_resume_bytes: 1 << 20,
             max_tokens: 4096,
             allowed_origins: Vec::new(),
             subprotocols: Vec::new(),
@@ -219,6 +230,9 @@ impl ServerConfig {
         max_connections_per_address: usize,
         connect_rate: Rate,
         handshake_timeout: Duration,
+        resume_window: Duration,
+        max_resume_messages: usize,
+        max_resume_bytes: usize,
         max_tokens: usize,
         on_fault: FaultPolicy,
         seed: Option<u64>,

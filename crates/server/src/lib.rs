@@ -61,6 +61,8 @@ use crate::{
     http::{accept::Acceptor, listen::listen},
     rooms::worker_pool::{WorkerEnds, WorkerPool},
 };
+#[cfg(feature = "board")]
+use core::time::Duration;
 use core::{future::Future, pin::pin};
 use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
@@ -101,6 +103,8 @@ impl Server {
         config.check()?;
         config.module_name = board::module_name(&board);
         config.workers = 1;
+        // The board tells no more than that a message was taken.
+        config.resume_window = Duration::ZERO;
         Self::bind_with(WorkerPool::for_board(board, &config)?, config).await
     }
 

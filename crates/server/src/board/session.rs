@@ -8,7 +8,7 @@ use crate::{
     http::RoomSummary,
     log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
-        Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
+        Busy, Claim, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
     },
@@ -131,7 +131,9 @@ impl BoardRooms {
     /// Closes a client's connection, and removes it from its room.
     fn disconnect(&mut self, room: RoomKey, client: ClientId, code: u16, reason: &str) {
         if let Some(connection) = self.clients.leave(room, client) {
-            connection.close(code, reason, true);
+            if let Some(connection) = self.clients.get(connection) {
+                connection.close(code, reason, true);
+            }
             self.on_left(room, client);
         }
     }
@@ -351,7 +353,10 @@ impl BoardRooms {
     fn on_output(&mut self, key: RoomKey, output: OutputMessage<'_>) {
         // The transport never blocks and never fails.
         let _ = self.clients.send(key, output);
-        for (room, client) in self.clients.take_too_slow() {
+        for (room, client) in self
+            .clients
+            .take_removed(stateroom_wasmi_host::Instant::ZERO)
+        {
             self.on_left(room, client);
         }
     }
@@ -381,7 +386,7 @@ impl Rooms for BoardRooms {
         &mut self,
         connection: ConnectionKey,
         id: &str,
-        token: Option<&str>,
+        claim: Claim,
     ) -> Result<(), JoinRejection> {
         if self.is_stopping {
             return Err(JoinRejection::stopping());
@@ -389,7 +394,7 @@ impl Rooms for BoardRooms {
         let room = self.room_to_join(id)?;
         // Before the older connection is closed.
         self.backlog.check_connect()?;
-        let client = self.clients.client_id(room, token);
+        let client = self.clients.client_id(room, claim.token.as_deref());
         if !self.clients.is_newest(room, client, connection) {
             return Err(JoinRejection::new(1008, REPLACED));
         }

@@ -95,6 +95,7 @@ impl Connection {
             address,
             room: destination.room,
             token: destination.token,
+            resumes: destination.resumes,
             sequence: destination.sequence,
         })
     }

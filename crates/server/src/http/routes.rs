@@ -37,6 +37,8 @@ pub(super) struct App {
     workers: Arc<WorkerPool>,
     origins: Origins,
     subprotocols: Vec<String>,
+    /// Whether clients may speak `stateroom.resume.1`.
+    may_resume: bool,
     /// A folder in place of the page.
     files: Option<Files>,
     /// Each response that lists the rooms holds a permit.
@@ -50,6 +52,8 @@ pub(super) struct App {
 pub(super) struct Destination {
     pub(super) room: Box<str>,
     pub(super) token: Option<Box<str>>,
+    /// Whether the client speaks `stateroom.resume.1`.
+    pub(super) resumes: bool,
     /// Grows with each handshake.
     pub(super) sequence: u64,
 }
@@ -69,6 +73,7 @@ impl App {
             workers,
             origins: Origins::new(config, is_local),
             subprotocols: config.subprotocols.clone(),
+            may_resume: !config.resume_window.is_zero(),
             files: Files::of(config)?,
             listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
             next_listing: Mutex::default(),
@@ -111,10 +116,11 @@ impl App {
         let room = percent_decode_str(room).decode_utf8();
         let room = room.map_err(|_| bad_request("the room id is not UTF-8\n".into()))?;
         let token = token_in(request.uri().query().unwrap_or_default()).map_err(bad_request)?;
-        let response = shake_hands(request, &self.subprotocols)?;
+        let (response, resumes) = shake_hands(request, &self.subprotocols, self.may_resume)?;
         let destination = Destination {
             room: room.into(),
             token,
+            resumes,
             sequence: self.next_sequence.fetch_add(1, Ordering::Relaxed),
         };
         Ok((response, Some(destination)))

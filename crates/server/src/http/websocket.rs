@@ -12,6 +12,7 @@ use hyper::{
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
+use stateroom_wasmi_resume::SUBPROTOCOL;
 use tungstenite::handshake::derive_accept_key;
 
 const VERSION: HeaderValue = HeaderValue::from_static("13");
@@ -19,11 +20,13 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// The response to a handshake: the switch of protocols, or why there is none.
 ///
-/// `known` are the subprotocols that may be chosen; if there are none, any may.
+/// `known` are the subprotocols that may be chosen; if there are none, any may. Before them,
+/// `stateroom.resume.1` is chosen if `may_resume`; returns whether it is, too.
 pub(super) fn shake_hands<B: Body>(
     request: &Request<B>,
     known: &[String],
-) -> Result<Response, Refusal> {
+    may_resume: bool,
+) -> Result<(Response, bool), Refusal> {
     const NO_UPGRADE: &str = "this is the URL of a WebSocket; a proxy on the way must pass on the \
                               headers Connection and Upgrade\n";
     let headers = request.headers();
@@ -45,7 +48,7 @@ pub(super) fn shake_hands<B: Body>(
     if !request.body().is_end_stream() {
         return Err(bad_request("a handshake must have no body\n"));
     }
-    let subprotocol = choose_subprotocol(headers, known)
+    let subprotocol = choose_subprotocol(headers, known, may_resume)
         .map_err(|InvalidSubprotocols| bad_request("Sec-WebSocket-Protocol must list tokens\n"))?;
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let accept = accept.expect("Base64 is a header's value");
@@ -54,10 +57,11 @@ pub(super) fn shake_hands<B: Body>(
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, WEBSOCKET);
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    let resumes = may_resume && subprotocol.as_ref().is_some_and(|name| name == SUBPROTOCOL);
     if let Some(subprotocol) = subprotocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    Ok(response)
+    Ok((response, resumes))
 }
 
 /// Whether this is a token (RFC 9110, section 5.6.2), as names of subprotocols must be.
@@ -87,6 +91,7 @@ struct InvalidSubprotocols;
 fn choose_subprotocol(
     headers: &HeaderMap,
     known: &[String],
+    may_resume: bool,
 ) -> Result<Option<HeaderValue>, InvalidSubprotocols> {
     if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Ok(None);
@@ -94,6 +99,9 @@ fn choose_subprotocol(
     let offered: Vec<_> = elements(headers, SEC_WEBSOCKET_PROTOCOL).collect();
     if offered.is_empty() || !offered.iter().all(|name| is_token(name)) {
         return Err(InvalidSubprotocols);
+    }
+    if may_resume && offered.contains(&SUBPROTOCOL.as_bytes()) {
+        return Ok(Some(HeaderValue::from_static(SUBPROTOCOL)));
     }
     let is_known =
         |name: &&[u8]| known.is_empty() || known.iter().any(|known| known.as_bytes() == *name);

@@ -4,9 +4,11 @@ use crate::{
     config::ServerConfig,
     journal::RoomSnapshot,
     rooms::{
+        REPLACED,
         client_counts::ClientCounts,
         journaling::{Journaling, RoomLog},
-        stored_clients::StoredClients,
+        sessions::{Session, SessionLimits},
+        stored_clients::{Credentials, StoredClients},
         tokens::{TokenHasher, Tokens},
     },
     ws::{
@@ -21,6 +23,7 @@ use stateroom_wasmi_host::{
     ClientId, Event, EventRecord, Instant as HostTime, MessageRecipient, OutputMessage,
     RecordedEvent, RoomKey, SendError, Transport,
 };
+use stateroom_wasmi_resume::{Frame, InvalidCount, WindowFull};
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
@@ -34,8 +37,13 @@ pub(crate) struct Clients {
     queued: QueuedBytes,
     /// Connections with something new in their queues.
     dirty: VecDeque<ConnectionKey>,
-    /// Clients that were disconnected for their queues; their rooms get a disconnect.
-    too_slow: Vec<(RoomKey, ClientId)>,
+    /// Clients that were disconnected for their queues, or whose sessions have ended; their rooms get a
+    /// disconnect.
+    removed: Vec<(RoomKey, ClientId)>,
+    /// Sessions without a connection, by the time when they end. In order, since the time is constant.
+    absent: VecDeque<(HostTime, RoomKey, ClientId, u64)>,
+    /// Sessions that there were.
+    sessions: u64,
     pub(crate) counts: ClientCounts,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
@@ -54,6 +62,10 @@ pub(crate) struct ClientLimits {
     pub(crate) max_queued_bytes: usize,
     /// Messages and bytes that may be queued for one client.
     pub(crate) of_queue: QueueLimits,
+    /// What is kept of a session.
+    pub(crate) of_session: SessionLimits,
+    /// How long a session has no connection before it ends.
+    pub(crate) resume_window: Duration,
 }
 
 impl ClientLimits {
@@ -63,6 +75,11 @@ impl ClientLimits {
             max_tokens: config.max_tokens,
             max_queued_bytes: config.max_total_queued_bytes / config.workers.max(1),
             of_queue: QueueLimits::new(config),
+            of_session: SessionLimits {
+                messages: config.max_resume_messages,
+                bytes: config.max_resume_bytes,
+            },
+            resume_window: config.resume_window,
         }
     }
 }
@@ -94,7 +111,9 @@ impl RoomClients {
 #[derive(Debug)]
 struct Client {
     id: ClientId,
+    /// That of a session may be gone.
     connection: ConnectionKey,
+    session: Option<Box<Session>>,
     /// Set when the room starts handling the connect; earlier outputs are not for this client.
     outputs_enabled: bool,
 }
@@ -125,7 +144,9 @@ impl Clients {
             limits,
             queued: QueuedBytes::default(),
             dirty: VecDeque::new(),
-            too_slow: Vec::new(),
+            removed: Vec::new(),
+            absent: VecDeque::new(),
+            sessions: 0,
             counts: ClientCounts::default(),
             cost: 0,
             journaling,
@@ -199,6 +220,7 @@ impl Clients {
                 Client {
                     id,
                     connection,
+                    session: None,
                     outputs_enabled: false,
                 },
             );
@@ -216,14 +238,16 @@ impl Clients {
         }
     }
 
-    /// Removes a client from its room and returns its connection; the room is to be given its disconnect.
-    pub(crate) fn leave(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Connection> {
+    /// Removes a client from its room, with its session if it has one, and returns its connection, which
+    /// may be gone; the room is to be given its disconnect.
+    pub(crate) fn leave(&mut self, room: RoomKey, id: ClientId) -> Option<ConnectionKey> {
         let clients = self.rooms.get_mut(&room)?;
         let index = clients.index(id).ok()?;
         let client = clients.connected.remove(index);
-        let connection = self.connections.get_mut(client.connection)?;
-        connection.member = None;
-        Some(connection)
+        if let Some(connection) = self.connections.get_mut(client.connection) {
+            connection.member = None;
+        }
+        Some(client.connection)
     }
 
     /// Notes that a room was given the disconnect of a client that was removed.
@@ -259,9 +283,30 @@ impl Clients {
         }
     }
 
-    /// The clients that were disconnected as too slow since the last call.
-    pub(crate) fn take_too_slow(&mut self) -> Vec<(RoomKey, ClientId)> {
-        core::mem::take(&mut self.too_slow)
+    /// The clients that were removed since the last call: as too slow, or since their sessions have ended
+    /// by this time.
+    pub(crate) fn take_removed(&mut self, now: HostTime) -> Vec<(RoomKey, ClientId)> {
+        while let Some((_, room, id, number)) =
+            self.absent.front().copied().filter(|it| it.0 <= now)
+        {
+            self.absent.pop_front();
+            let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+            let is_absent = client.is_some_and(|client| {
+                let session = client.session.as_ref();
+                session.is_some_and(|session| session.number == number)
+                    && !self.connections.contains_key(client.connection)
+            });
+            if is_absent {
+                self.leave(room, id);
+                self.removed.push((room, id));
+            }
+        }
+        core::mem::take(&mut self.removed)
+    }
+
+    /// When the next session ends that has no connection.
+    pub(crate) fn next_end(&self) -> Option<HostTime> {
+        self.absent.front().map(|(at, ..)| *at)
     }
 
     /// Begins to log what a room does.
@@ -275,9 +320,19 @@ impl Clients {
 
     /// What the journal is to keep of a room's clients.
     pub(crate) fn store(&self, room: RoomKey) -> Vec<u8> {
-        self.rooms.get(&room).map_or_else(Vec::new, |room| {
-            StoredClients::encode(room.last_id, &room.tokens)
-        })
+        let Some(room) = self.rooms.get(&room) else {
+            return StoredClients::default().encode();
+        };
+        let sessions = room.connected.iter().filter_map(|client| {
+            let session = client.session.as_ref()?;
+            Some((client.id, session.store(client.outputs_enabled)))
+        });
+        StoredClients {
+            last_id: room.last_id,
+            tokens: room.tokens.clone(),
+            sessions: sessions.collect(),
+        }
+        .encode()
     }
 
     /// Takes over what was kept of a room's clients.
@@ -285,6 +340,38 @@ impl Clients {
         let clients = self.rooms.entry(room).or_default();
         clients.last_id = stored.last_id;
         clients.tokens = stored.tokens;
+        if self.limits.resume_window.is_zero() {
+            return;
+        }
+        let ends_at = self.now + self.limits.resume_window;
+        for (id, session) in stored.sessions {
+            self.sessions += 1;
+            self.absent.push_back((ends_at, room, id, self.sessions));
+            clients.connected.push(Client {
+                id,
+                connection: ConnectionKey::default(),
+                outputs_enabled: session.outputs_enabled,
+                session: Some(Box::new(Session::restore(
+                    session,
+                    self.sessions,
+                    self.limits.of_session,
+                    self.queued.clone(),
+                ))),
+            });
+        }
+    }
+
+    /// How many clients of a room have a session.
+    pub(crate) fn count_sessions(&self, room: RoomKey) -> usize {
+        let clients = self.rooms.get(&room).map(|room| &room.connected);
+        let has_session = |client: &&Client| client.session.is_some();
+        clients.map_or(0, |clients| clients.iter().filter(has_session).count())
+    }
+
+    /// Whether a client has a session.
+    pub(crate) fn has_session(&self, room: RoomKey, id: ClientId) -> bool {
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+        client.is_some_and(|client| client.session.is_some())
     }
 
     /// Writes a snapshot of a room into the journal.
@@ -398,6 +485,7 @@ impl Clients {
                 connection.flush(now);
             }
         }
+        self.shed_sessions();
         while self.queued.get() > self.limits.max_queued_bytes {
             let fullest = self
                 .connections
@@ -408,15 +496,201 @@ impl Clients {
             let Some(fullest) = fullest else { return };
             match fullest.member {
                 Some((room, id)) => {
-                    if let Some(connection) = self.leave(room, id) {
-                        connection.close_as_too_slow("too slow: the send queues are full");
-                        self.too_slow.push((room, id));
+                    fullest.close_as_too_slow("too slow: the send queues are full");
+                    if self.leave(room, id).is_some() {
+                        self.removed.push((room, id));
                     }
                 }
                 // It is about to be closed.
                 None if fullest.queue.has_unsent() => fullest.queue.discard_unsent(),
                 None => return,
             }
+        }
+    }
+}
+
+/// Sessions of clients that come back; see `docs/resume.md`.
+impl Clients {
+    fn client_mut(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Client> {
+        let clients = self.rooms.get_mut(&room)?;
+        let index = clients.index(id).ok()?;
+        clients.connected.get_mut(index)
+    }
+
+    fn session_mut(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Session> {
+        self.client_mut(room, id)?.session.as_deref_mut()
+    }
+
+    /// The client whose session has this secret.
+    pub(crate) fn find_session(&self, room: RoomKey, secret: &str) -> Option<ClientId> {
+        let hash = self.hasher.hash_session(secret);
+        let clients = &self.rooms.get(&room)?.connected;
+        let has_session = |client: &&Client| {
+            let session = client.session.as_ref();
+            session.is_some_and(|session| session.hash == hash)
+        };
+        clients.iter().find(has_session).map(|client| client.id)
+    }
+
+    /// Begins a session of a client that has just joined, and tells it the secret.
+    pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: &str) {
+        let hash = self.hasher.hash_session(secret);
+        self.sessions += 1;
+        let (number, limits, total) = (self.sessions, self.limits.of_session, self.queued.clone());
+        if let Some(client) = self.client_mut(room, id) {
+            client.session = Some(Box::new(Session::new(hash, number, limits, total)));
+        }
+        self.send_control(room, id, Frame::New(secret));
+    }
+
+    /// Goes on with a session over another connection; the client has received so many messages.
+    pub(crate) fn resume(
+        &mut self,
+        room: RoomKey,
+        id: ClientId,
+        connection: ConnectionKey,
+        received: u64,
+    ) -> Result<(), InvalidCount> {
+        let Some(client) = self.client_mut(room, id) else {
+            return Ok(());
+        };
+        let Some(session) = &mut client.session else {
+            return Ok(());
+        };
+        let handled = session.resume(received)?;
+        let older = core::mem::replace(&mut client.connection, connection);
+        if older != connection
+            && let Some(older) = self.connections.get_mut(older)
+        {
+            older.close(1008, REPLACED, true);
+        }
+        if let Some(joining) = self.connections.get_mut(connection) {
+            joining.member = Some((room, id));
+            self.counts.count_join();
+        }
+        self.send_control(room, id, Frame::Resumed(handled));
+        let clients = self.rooms.get(&room);
+        let session = clients.and_then(|clients| clients.get(id)?.session.as_ref());
+        if let (Some(session), Some(connection)) = (session, self.connections.get_mut(connection)) {
+            // It fits, or the client is too slow.
+            for message in session.unacknowledged() {
+                if connection.queue.push_prefixed(message.payload()).is_err() {
+                    connection.close_as_too_slow("too slow: the send queue is full");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a control frame for a client. What it says is as durable as what the room has done.
+    fn send_control(&mut self, room: RoomKey, id: ClientId, frame: Frame<'_>) {
+        let Some(clients) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        let holds = clients.log.as_ref().is_some_and(RoomLog::holds_outputs);
+        let Some(key) = clients.get(id).map(|client| client.connection) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Some(journaling) = self.journaling.as_mut().filter(|_| holds)
+            && connection.queue.hold(journaling.batch_to_hold_for())
+        {
+            journaling.note_held(key);
+        }
+        connection.queue.push_control(&frame.to_string());
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// Whether a client's next message was accepted over an earlier connection.
+    pub(crate) fn is_duplicate(&mut self, room: RoomKey, id: ClientId) -> bool {
+        let session = self.session_mut(room, id);
+        session.is_some_and(Session::take_duplicate)
+    }
+
+    /// The room has accepted a client's message. Returns the number of its session.
+    pub(crate) fn accepted(&mut self, room: RoomKey, id: ClientId) -> Option<u64> {
+        let session = self.session_mut(room, id)?;
+        session.accepted();
+        Some(session.number)
+    }
+
+    /// The room has handled a message of this session.
+    pub(crate) fn handled(&mut self, room: RoomKey, id: ClientId, number: u64) {
+        let session = self.session_mut(room, id);
+        let session = session.filter(|session| session.number == number);
+        if let Some(handled) = session.and_then(Session::handled) {
+            self.send_control(room, id, Frame::Ack(handled));
+        }
+    }
+
+    /// A client has received so many messages of its session.
+    pub(crate) fn acknowledged(
+        &mut self,
+        (room, id): (RoomKey, ClientId),
+        received: u64,
+    ) -> Result<(), InvalidCount> {
+        match self.session_mut(room, id) {
+            Some(session) => session.acknowledge(received),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a client's session, which then leaves its room as others do.
+    pub(crate) fn end_session(&mut self, (room, id): (RoomKey, ClientId)) {
+        if let Some(session) = self.session_mut(room, id) {
+            session.end();
+        }
+    }
+
+    /// Keeps a client whose connection has ended in its room, if it has a session; returns whether it has.
+    pub(crate) fn keep_session(&mut self, room: RoomKey, id: ClientId, now: HostTime) -> bool {
+        let Some(session) = self.session_mut(room, id) else {
+            return false;
+        };
+        if session.has_ended() {
+            return false;
+        }
+        let number = session.number;
+        let ends_at = now + self.limits.resume_window;
+        self.absent.push_back((ends_at, room, id, number));
+        true
+    }
+
+    /// Ends the sessions that keep most, while all queues are beyond their limit and a session keeps more
+    /// than any queue.
+    fn shed_sessions(&mut self) {
+        while self.queued.get() > self.limits.max_queued_bytes {
+            let of_queues = self.connections.values();
+            let longest = of_queues.map(|connection| connection.queue.len()).max();
+            let rooms = self.rooms.iter();
+            let sessions = rooms.flat_map(|(room, clients)| {
+                clients.connected.iter().filter_map(|client| {
+                    let session = client.session.as_ref()?;
+                    Some((session.bytes(), *room, client.id))
+                })
+            });
+            let Some((bytes, room, id)) = sessions.max_by_key(|(bytes, ..)| *bytes) else {
+                return;
+            };
+            if bytes == 0 || bytes < longest.unwrap_or(0) {
+                return;
+            }
+            self.remove_as_too_slow(room, id);
+        }
+    }
+
+    fn remove_as_too_slow(&mut self, room: RoomKey, id: ClientId) {
+        if let Some(key) = self.leave(room, id) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.close_as_too_slow("too slow: the send queues are full");
+            }
+            self.removed.push((room, id));
         }
     }
 }
@@ -455,15 +729,37 @@ impl Transport for Clients {
             let client = &clients.connected[i];
             self.cost += COST_OF_CLIENT;
             let is_recipient = client.outputs_enabled && output.recipient.includes(client.id);
-            let connection = match self.connections.get_mut(client.connection) {
-                Some(connection) if is_recipient => connection,
-                _ => {
+            if !is_recipient {
+                i += 1;
+                continue;
+            }
+            let is_kept = match &mut clients.connected[i].session {
+                None => Ok(false),
+                Some(session) => {
+                    self.cost += COST_OF_SEND + copy_cost;
+                    session.push(output.payload).map(|()| true)
+                }
+            };
+            let client = &clients.connected[i];
+            let connection = match (self.connections.get_mut(client.connection), is_kept) {
+                (connection, Err(WindowFull)) => {
+                    if let Some(connection) = connection {
+                        connection.close_as_too_slow("too slow: too much is not acknowledged");
+                    }
+                    self.removed.push((room, client.id));
+                    clients.connected.remove(i);
+                    end -= 1;
+                    continue;
+                }
+                (Some(connection), Ok(_)) => connection,
+                (None, Ok(_)) => {
                     i += 1;
                     continue;
                 }
             };
+            let is_prefixed = client.session.is_some();
             self.cost += COST_OF_SEND;
-            let frame = is_shared.then(|| {
+            let frame = (is_shared && !is_prefixed).then(|| {
                 &*shared.get_or_insert_with(|| {
                     self.cost += copy_cost;
                     SharedFrame::new(output.payload, self.queued.clone())
@@ -477,6 +773,7 @@ impl Transport for Clients {
             }
             let push = |queue: &mut SendQueue| match frame {
                 Some(frame) => queue.push_shared(frame),
+                None if is_prefixed => queue.push_prefixed(output.payload),
                 None => queue.push(output.payload),
             };
             if frame.is_none() {
@@ -496,7 +793,7 @@ impl Transport for Clients {
                 i += 1;
             } else {
                 connection.close_as_too_slow("too slow: the send queue is full");
-                self.too_slow.push((room, client.id));
+                self.removed.push((room, client.id));
                 clients.connected.remove(i);
                 end -= 1;
             }
@@ -528,16 +825,21 @@ impl Transport for Clients {
         let Some(clients) = self.rooms.get_mut(&room) else {
             return;
         };
-        let token = match record.event {
-            RecordedEvent::Outside(Event::Connect(client)) => clients.tokens.hash_of(client),
-            _ => None,
+        let credentials = match record.event {
+            RecordedEvent::Outside(Event::Connect(client)) => Credentials {
+                token: clients.tokens.hash_of(client),
+                session: clients
+                    .get(client)
+                    .and_then(|client| Some(client.session.as_ref()?.hash)),
+            },
+            _ => Credentials::default(),
         };
         if let (Some(journaling), Some(log)) = (&mut self.journaling, &mut clients.log) {
             self.cost += COST_OF_RECORD;
             if let RecordedEvent::Outside(Event::Message(_, payload)) = record.event {
                 self.cost += payload.len() as u64 / BYTES_PER_FUEL;
             }
-            journaling.log(room, log, &record, token, self.now);
+            journaling.log(room, log, &record, &credentials, self.now);
         }
     }
 

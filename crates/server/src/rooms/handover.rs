@@ -17,6 +17,8 @@ pub(crate) struct NewConnection {
     pub(crate) sequence: u64,
     pub(crate) room: Box<str>,
     pub(crate) token: Option<Box<str>>,
+    /// Whether the client speaks `stateroom.resume.1`.
+    pub(crate) resumes: bool,
 }
 
 /// The rooms of a worker, or of all of them.

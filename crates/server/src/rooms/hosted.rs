@@ -6,7 +6,7 @@ use crate::{
     journal::{Durability, Journal, JournalError, ModuleUpgrade, Stored, UnfinishedRoom},
     log_limit::{KeyedLogLimiter, LogLimiter},
     rooms::{
-        Busy, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
+        Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -218,7 +218,7 @@ impl HostedRooms {
         self.handle_journal();
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
         let now = self.host.clock().now();
-        for (room, client) in self.host.transport_mut().take_too_slow() {
+        for (room, client) in self.host.transport_mut().take_removed(now) {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
         }
@@ -250,6 +250,7 @@ impl HostedRooms {
                 let hibernation = self.hibernation.next();
                 let unsaved = self.next_save(now);
                 let unfinished = self.next_wake(now);
+                let session = self.host.transport().next_end();
                 let deadlines = [
                     wake_at,
                     idle,
@@ -257,6 +258,7 @@ impl HostedRooms {
                     hibernation,
                     unsaved,
                     unfinished,
+                    session,
                     stop_at,
                 ];
                 let deadlines = deadlines.into_iter().flatten();
@@ -340,8 +342,20 @@ impl HostedRooms {
         &mut self,
         connection: ConnectionKey,
         room: RoomKey,
-        token: Option<&str>,
+        claim: &Claim,
     ) -> Result<(), JoinRejection> {
+        if let Some(Hello(Some((secret, received)))) = &claim.hello
+            && let Some(client) = self.host.transport().find_session(room, secret)
+        {
+            let clients = self.host.transport_mut();
+            let resumed = clients.resume(room, client, connection, *received);
+            resumed.map_err(|error| JoinRejection::new(1008, error.to_string()))?;
+            if let Some(connection) = clients.get(connection) {
+                connection.admit();
+            }
+            return Ok(());
+        }
+        let token = claim.token.as_deref();
         // Check capacity first, or we would drop the old connection and then reject the new one.
         if self.is_inbox_full(room) {
             return Err(EventError::InboxFull.into());
@@ -351,15 +365,21 @@ impl HostedRooms {
             return Err(JoinRejection::new(1008, REPLACED));
         }
         if let Some(older) = self.host.transport_mut().leave(room, client) {
-            older.close(1008, REPLACED, true);
+            if let Some(older) = self.host.transport_mut().get(older) {
+                older.close(1008, REPLACED, true);
+            }
             self.disconnect(room, client);
         }
         self.with_inbox(room, |inbox, host| {
             inbox.event(host, room, Event::Connect(client))
         })
         .map_err(EventError::from)??;
+        let secret = claim.hello.as_ref().map(|_| secret()).transpose()?;
         let clients = self.host.transport_mut();
         clients.join(room, client, connection);
+        if let Some(secret) = secret {
+            clients.begin_session(room, client, &secret);
+        }
         if let Some(connection) = clients.get(connection) {
             connection.admit();
         }
@@ -530,10 +550,9 @@ impl HostedRooms {
         &mut self,
         connection: ConnectionKey,
         id: &str,
-        token: Option<&str>,
+        claim: Claim,
     ) -> Result<(), JoinRejection> {
-        let token = token.map(Box::from);
-        let join = Join { connection, token };
+        let join = Join { connection, claim };
         if let Err(join) = self.restorations.join(id, join) {
             // Before the journal is asked for it.
             let max_bytes = self.options.module.limits().max_room_id_bytes;
@@ -662,7 +681,7 @@ impl HostedRooms {
                 continue;
             }
             let joined = match &opened {
-                Ok(room) => self.admit(join.connection, *room, join.token.as_deref()),
+                Ok(room) => self.admit(join.connection, *room, &join.claim),
                 Err(rejection) => Err(JoinRejection::new(rejection.code, rejection.reason.clone())),
             };
             if let Err(rejection) = joined
@@ -710,7 +729,9 @@ impl HostedRooms {
         // Their connections have ended with the process.
         let gone = self.host.room(key).map(|room| room.clients().to_vec());
         for client in gone.unwrap_or_default() {
-            self.disconnect(key, client);
+            if !self.host.transport().has_session(key, client) {
+                self.disconnect(key, client);
+            }
         }
         Ok(key)
     }
@@ -783,7 +804,10 @@ impl HostedRooms {
             if self.host.transport().log(key).is_none() {
                 continue;
             }
+            // Clients that come back find their sessions.
+            let has_sessions = self.host.transport().count_sessions(key) > 0;
             let wake_at = match self.options.keep_timers {
+                _ if has_sessions => Some(self.unix_time()),
                 true => self.host.room(key).and_then(|room| {
                     let left = room.poll_timeout()?.saturating_duration_since(room.now());
                     Some(self.unix_time() + left)
@@ -824,17 +848,17 @@ impl Rooms for HostedRooms {
         &mut self,
         connection: ConnectionKey,
         id: &str,
-        token: Option<&str>,
+        claim: Claim,
     ) -> Result<(), JoinRejection> {
         if self.stop_at.is_some() {
             return Err(JoinRejection::stopping());
         }
         let room = match self.host.find(id) {
             Some(room) => room,
-            None if self.is_journaled(id) => return self.join_later(connection, id, token),
+            None if self.is_journaled(id) => return self.join_later(connection, id, claim),
             None => self.open(id).map_err(|error| self.reject(id, &error))?,
         };
-        let admitted = self.admit(connection, room, token);
+        let admitted = self.admit(connection, room, &claim);
         // Also if the join was rejected: a new room without clients must be closed eventually.
         self.update_idle_deadline(room);
         admitted
@@ -859,7 +883,12 @@ impl Rooms for HostedRooms {
     }
 
     fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
-        if self.host.transport_mut().leave(room, client).is_some() {
+        let now = self.host.clock().now();
+        let clients = self.host.transport_mut();
+        if clients.keep_session(room, client, now) {
+            return;
+        }
+        if clients.leave(room, client).is_some() {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
         }
@@ -876,6 +905,13 @@ impl Rooms for HostedRooms {
         let stop_at = self.host.clock().now() + SHUTDOWN_GRACE;
         self.stop_at.get_or_insert(stop_at);
     }
+}
+
+/// The secret of a new session: 128 random bits.
+fn secret() -> Result<String, JoinRejection> {
+    let random = getrandom::u64().and_then(|high| Ok((high, getrandom::u64()?)));
+    let (high, low) = random.map_err(|error| JoinRejection::new(1011, error.to_string()))?;
+    Ok(format!("{high:016x}{low:016x}"))
 }
 
 impl From<EventError> for JoinRejection {

@@ -17,11 +17,20 @@ pub(super) struct InboxQueue {
     events_handled: u64,
     /// For each event in the inbox, in order: the connection that it counts for, and how much; none for
     /// events of the server's own.
-    in_flight: VecDeque<Option<(ConnectionKey, u32)>>,
+    in_flight: VecDeque<Option<InFlight>>,
     /// Disconnects, in order. No more than the room had clients, since nobody joins meanwhile.
     disconnects: VecDeque<ClientId>,
     /// Connections with a message.
     waiting: WaitQueue,
+}
+
+/// A client's message in the inbox.
+#[derive(Debug)]
+struct InFlight {
+    connection: ConnectionKey,
+    cost: u32,
+    /// The client, and the number of its session.
+    session: Option<(ClientId, u64)>,
 }
 
 impl InboxQueue {
@@ -58,10 +67,22 @@ impl InboxQueue {
         let cost = message_cost(event.payload_len());
         match host.enqueue(room, event) {
             Ok(()) => {
-                self.in_flight.push_back(Some((connection, cost)));
-                if let Some(connection) = host.transport_mut().get(connection) {
+                let clients = host.transport_mut();
+                let mut session = None;
+                if let Some(connection) = clients.get(connection) {
                     connection.sent_to_room(cost);
+                    if connection.resumes() {
+                        let client = event.client();
+                        session = clients
+                            .accepted(room, client)
+                            .map(|number| (client, number));
+                    }
                 }
+                self.in_flight.push_back(Some(InFlight {
+                    connection,
+                    cost,
+                    session,
+                }));
             }
             Err(EventError::InboxFull) => {
                 self.waiting.push(host.transport_mut(), connection);
@@ -126,9 +147,13 @@ impl InboxQueue {
         self.events_handled += handled;
         let handled = usize::try_from(handled).unwrap_or(usize::MAX);
         let handled = handled.min(self.in_flight.len());
-        for (key, cost) in self.in_flight.drain(..handled).flatten() {
-            if let Some(connection) = host.transport_mut().get(key) {
-                connection.handled_by_room(cost);
+        for message in self.in_flight.drain(..handled).flatten() {
+            let clients = host.transport_mut();
+            if let Some(connection) = clients.get(message.connection) {
+                connection.handled_by_room(message.cost);
+            }
+            if let Some((client, number)) = message.session {
+                clients.handled(room, client, number);
             }
         }
         self.send_disconnects(host, room);

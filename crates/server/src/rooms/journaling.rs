@@ -4,7 +4,7 @@ use crate::{
     journal::{
         Batch, Durability, Journal, JournalError, RoomNumber, RoomSnapshot, RoomWrite, Stored,
     },
-    rooms::tokens::TokenHash,
+    rooms::stored_clients::Credentials,
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
@@ -147,20 +147,18 @@ impl Journaling {
         }
     }
 
-    /// Logs an event of a room. Behind it is the token of a client that has connected with one.
+    /// Logs an event of a room, and behind it by what a client that has connected may come back.
     pub(crate) fn log(
         &mut self,
         key: RoomKey,
         log: &mut RoomLog,
         record: &EventRecord<'_>,
-        token: Option<TokenHash>,
+        credentials: &Credentials,
         now: Instant,
     ) {
         self.scratch.clear();
         record.encode(&mut self.scratch);
-        if let Some(token) = token {
-            self.scratch.extend(token.0);
-        }
+        credentials.encode(&mut self.scratch);
         self.batch.log(log.number, log.next_event, &self.scratch);
         log.next_event += 1;
         if !log.has_tail {

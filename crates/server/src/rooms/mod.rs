@@ -9,6 +9,7 @@ mod hosted;
 mod inbox_queue;
 pub(crate) mod journaling;
 mod restorations;
+pub(crate) mod sessions;
 mod stored_clients;
 mod tokens;
 pub(crate) mod wait_queue;
@@ -32,7 +33,7 @@ pub(crate) trait Rooms: 'static {
         &mut self,
         connection: ConnectionKey,
         id: &str,
-        token: Option<&str>,
+        claim: Claim,
     ) -> Result<(), JoinRejection>;
 
     /// Passes on a client's message.
@@ -51,6 +52,19 @@ pub(crate) trait Rooms: 'static {
     /// Begins to stop: refuses whatever comes from now on.
     fn stop(&mut self);
 }
+
+/// Who a client says it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claim {
+    pub(crate) token: Option<Box<str>>,
+    /// If the client speaks `stateroom.resume.1`: what it says first.
+    pub(crate) hello: Option<Hello>,
+}
+
+/// The session that a client wants to go on with, if it has one: its secret, and how many messages it has
+/// received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hello(pub(crate) Option<(Box<str>, u64)>);
 
 /// The room does not take the message now; the connection is woken when it may.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use crate::{
     journal::{LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
-    rooms::stored_clients::StoredClients,
+    rooms::{Claim, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
 use core::{cmp::Reverse, fmt, time::Duration};
@@ -32,7 +32,7 @@ pub(super) struct Restorations {
 struct Restoration {
     number: Option<RoomNumber>,
     permit: OwnedSemaphorePermit,
-    /// Connections that wait to join, with their tokens.
+    /// Connections that wait to join.
     joins: Vec<Join>,
     /// None while it is loaded.
     replay: Option<Box<Replay>>,
@@ -41,7 +41,7 @@ struct Restoration {
 /// A connection that waits to join.
 pub(super) struct Join {
     pub(super) connection: ConnectionKey,
-    pub(super) token: Option<Box<str>>,
+    pub(super) claim: Claim,
 }
 
 /// What became of a restoration.
@@ -273,7 +273,7 @@ impl Replay {
             && room.is_unfinished()
         {
             room.resume(room.now());
-            take_outputs(room);
+            take_outputs(room, &mut self.clients);
             return Ok(true);
         }
         let mut entries = LogEntries::new(&self.tail[self.read..]);
@@ -285,15 +285,19 @@ impl Replay {
         if (entry.room, entry.number) != (self.number, self.next_event) {
             return Err(RestoreError::Gap(self.next_event));
         }
-        let (record, token) = EventRecord::decode(entry.event)
+        let (record, credentials) = EventRecord::decode(entry.event)
             .map_err(|_| RestoreError::Malformed(self.next_event))?;
+        let was_waiting = match &mut self.room {
+            Some(room) => room
+                .replay(&record)
+                .map_err(|error| RestoreError::Replay(self.next_event, error))?,
+            None => false,
+        };
         self.clients
-            .replay(record.event, token, max_tokens)
+            .replay(record.event, credentials, was_waiting, max_tokens)
             .map_err(|error| RestoreError::Clients(error.into()))?;
         if let Some(room) = &mut self.room {
-            let replayed = room.replay(&record);
-            replayed.map_err(|error| RestoreError::Replay(self.next_event, error))?;
-            take_outputs(room);
+            take_outputs(room, &mut self.clients);
         }
         self.next_event += 1;
         self.read = self.tail.len() - entries.rest().len();
@@ -318,9 +322,11 @@ impl Replay {
     }
 }
 
-/// Drops what a room sends again: nobody is connected to it.
-fn take_outputs(room: &mut Room) {
-    while room.poll_output().is_some() {}
+/// Takes what a room sends again: for clients that may come back.
+fn take_outputs(room: &mut Room, clients: &mut StoredClients) {
+    while let Some(output) = room.poll_output() {
+        clients.output(output);
+    }
 }
 
 /// Why a room is not restored. What is stored of it stays.

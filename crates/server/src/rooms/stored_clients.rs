@@ -1,8 +1,12 @@
 //! What a journal keeps of a room's clients besides the room: who may come back.
 
-use crate::rooms::tokens::{TokenHash, Tokens};
+use crate::rooms::{
+    sessions::StoredSession,
+    tokens::{TokenHash, Tokens},
+};
 use core::fmt;
-use stateroom_wasmi_host::{ClientId, Event, RecordedEvent};
+use stateroom_wasmi_host::{ClientId, Event, Output, OutputMessage, RecordedEvent};
+use std::collections::BTreeMap;
 
 /// The clients that a room has had.
 #[derive(Debug, Default)]
@@ -10,6 +14,8 @@ pub(crate) struct StoredClients {
     /// The id that was given to a client last.
     pub(super) last_id: u32,
     pub(super) tokens: Tokens,
+    /// Those of the connected clients that have one.
+    pub(super) sessions: BTreeMap<ClientId, StoredSession>,
 }
 
 /// The bytes are not what is stored of clients.
@@ -25,20 +31,67 @@ impl fmt::Display for MalformedClients {
 impl core::error::Error for MalformedClients {}
 
 const VERSION: u8 = 1;
-const ENTRY_BYTES: usize = TokenHash::BYTES + size_of::<u32>();
+
+/// By what a client that has connected may come back: what is logged behind its connect.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Credentials {
+    /// Of its token.
+    pub(super) token: Option<TokenHash>,
+    /// Of the secret of its session.
+    pub(super) session: Option<TokenHash>,
+}
+
+impl Credentials {
+    const TOKEN: u8 = 1;
+    const SESSION: u8 = 2;
+
+    /// Nothing if there are none; else a byte that says which there are, and these.
+    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+        let kinds = [(Self::TOKEN, self.token), (Self::SESSION, self.session)];
+        let present = kinds.iter().filter(|(_, hash)| hash.is_some());
+        let flags: u8 = present.map(|(kind, _)| kind).sum();
+        if flags != 0 {
+            to.push(flags);
+            for (_, hash) in kinds {
+                to.extend(hash.iter().flat_map(|hash| hash.0));
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, MalformedClients> {
+        let Some((flags, mut bytes)) = bytes.split_first() else {
+            return Ok(Self::default());
+        };
+        let mut credentials = Self::default();
+        if flags & Self::TOKEN != 0 {
+            let (token, rest) = read_token(bytes)?;
+            (credentials.token, bytes) = (Some(token), rest);
+        }
+        if flags & Self::SESSION != 0 {
+            let (session, rest) = read_token(bytes)?;
+            (credentials.session, bytes) = (Some(session), rest);
+        }
+        let is_whole = bytes.is_empty() && *flags & !(Self::TOKEN | Self::SESSION) == 0;
+        is_whole.then_some(credentials).ok_or(MalformedClients)
+    }
+}
 
 impl StoredClients {
-    /// The version, the last id, how many tokens, and each token's hash and client; integers are little
-    /// endian.
-    pub(super) fn encode(last_id: u32, tokens: &Tokens) -> Vec<u8> {
-        let tokens = tokens.iter();
-        let mut bytes = Vec::with_capacity(9 + tokens.len() * ENTRY_BYTES);
+    /// The version, the last id, how many tokens, and each token's hash and client; how many sessions, and
+    /// each one's client and session. Integers are little endian.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         bytes.push(VERSION);
-        bytes.extend(last_id.to_le_bytes());
-        bytes.extend((tokens.len() as u32).to_le_bytes());
-        for (token, client) in tokens {
+        bytes.extend(self.last_id.to_le_bytes());
+        bytes.extend((self.tokens.iter().len() as u32).to_le_bytes());
+        for (token, client) in self.tokens.iter() {
             bytes.extend(token.0);
             bytes.extend(client.0.to_le_bytes());
+        }
+        bytes.extend((self.sessions.len() as u32).to_le_bytes());
+        for (client, session) in &self.sessions {
+            bytes.extend(client.0.to_le_bytes());
+            session.encode(&mut bytes);
         }
         bytes
     }
@@ -50,54 +103,96 @@ impl StoredClients {
             return Err(MalformedClients);
         }
         let (last_id, bytes) = read_u32(bytes)?;
-        let (count, bytes) = read_u32(bytes)?;
-        if bytes.len() != (count as usize).saturating_mul(ENTRY_BYTES) {
-            return Err(MalformedClients);
+        let (count, mut bytes) = read_u32(bytes)?;
+        let mut stored = Self {
+            last_id,
+            ..Self::default()
+        };
+        for _ in 0..count {
+            let (token, rest) = read_token(bytes)?;
+            let (client, rest) = read_client(rest)?;
+            bytes = rest;
+            stored.tokens.insert(token, client, max_tokens, |_| false);
         }
-        let mut tokens = Tokens::default();
-        for entry in bytes.chunks_exact(ENTRY_BYTES) {
-            let (token, client) = read_token(entry)?;
-            let (client, _) = read_u32(client)?;
-            let client = ClientId(client);
-            if !client.is_valid() {
-                return Err(MalformedClients);
-            }
-            tokens.insert(token, client, max_tokens, |_| false);
+        let (count, mut bytes) = read_u32(bytes)?;
+        for _ in 0..count {
+            let (client, rest) = read_client(bytes)?;
+            let (session, rest) = StoredSession::decode(rest).ok_or(MalformedClients)?;
+            bytes = rest;
+            stored.sessions.insert(client, session);
         }
-        Ok(Self { last_id, tokens })
+        bytes.is_empty().then_some(stored).ok_or(MalformedClients)
     }
 
-    /// Does again what was done for a logged event; `token` is what was logged behind it.
+    /// Does again what was done for a logged event, with what was logged behind it; `was_waiting` if the
+    /// event was accepted before the room was saved.
     pub(super) fn replay(
         &mut self,
         event: RecordedEvent<'_>,
-        token: &[u8],
+        credentials: &[u8],
+        was_waiting: bool,
         max_tokens: usize,
     ) -> Result<(), MalformedClients> {
-        let RecordedEvent::Outside(Event::Connect(client)) = event else {
-            return match token {
-                [] => Ok(()),
-                _ => Err(MalformedClients),
-            };
-        };
-        if self.tokens.contains(client) {
-            return Ok(());
-        }
-        self.last_id = client.0;
-        if !token.is_empty() {
-            let (token, rest) = read_token(token)?;
-            if !rest.is_empty() {
-                return Err(MalformedClients);
+        let credentials = Credentials::decode(credentials)?;
+        match event {
+            RecordedEvent::Outside(Event::Connect(client)) => {
+                if !self.tokens.contains(client) {
+                    self.last_id = client.0;
+                    if let Some(token) = credentials.token {
+                        self.tokens.insert(token, client, max_tokens, |_| false);
+                    }
+                }
+                match credentials.session {
+                    // It began before the room was saved, when the connect was accepted.
+                    Some(_) if was_waiting => {}
+                    Some(session) => {
+                        self.sessions.insert(client, StoredSession::new(session));
+                    }
+                    None => drop(self.sessions.remove(&client)),
+                }
             }
-            self.tokens.insert(token, client, max_tokens, |_| false);
+            RecordedEvent::Outside(Event::Disconnect(client)) if !was_waiting => {
+                self.sessions.remove(&client);
+            }
+            RecordedEvent::Outside(Event::Message(client, _)) if !was_waiting => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.received += 1;
+                }
+            }
+            _ => {}
         }
         Ok(())
+    }
+
+    /// What the room sends again. A session for which that is too much is over.
+    pub(super) fn output(&mut self, output: Output<'_>) {
+        match output {
+            Output::Joined(client) => {
+                if let Some(session) = self.sessions.get_mut(&client) {
+                    session.outputs_enabled = true;
+                }
+            }
+            Output::Message(OutputMessage { recipient, payload }) => {
+                self.sessions.retain(|client, session| {
+                    let is_recipient = session.outputs_enabled && recipient.includes(*client);
+                    !is_recipient || session.push(payload).is_ok()
+                });
+            }
+            _ => {}
+        }
     }
 }
 
 fn read_token(bytes: &[u8]) -> Result<(TokenHash, &[u8]), MalformedClients> {
     let (token, rest) = bytes.split_first_chunk().ok_or(MalformedClients)?;
     Ok((TokenHash(*token), rest))
+}
+
+fn read_client(bytes: &[u8]) -> Result<(ClientId, &[u8]), MalformedClients> {
+    let (client, rest) = read_u32(bytes)?;
+    let client = ClientId(client);
+    let is_valid = client.is_valid();
+    is_valid.then_some((client, rest)).ok_or(MalformedClients)
 }
 
 fn read_u32(bytes: &[u8]) -> Result<(u32, &[u8]), MalformedClients> {
@@ -108,45 +203,93 @@ fn read_u32(bytes: &[u8]) -> Result<(u32, &[u8]), MalformedClients> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stateroom_wasmi_host::{MessagePayload, MessageRecipient};
+
+    fn hash(byte: u8) -> TokenHash {
+        TokenHash([byte; TokenHash::BYTES])
+    }
+
+    fn connect(stored: &mut StoredClients, id: u32, token: Option<u8>, session: Option<u8>) {
+        let credentials = Credentials {
+            token: token.map(hash),
+            session: session.map(hash),
+        };
+        let mut bytes = Vec::new();
+        credentials.encode(&mut bytes);
+        let event = RecordedEvent::Outside(Event::Connect(ClientId(id)));
+        let replayed = stored.replay(event, &bytes, false, 10);
+        replayed.expect("well-formed");
+    }
+
+    fn clients() -> StoredClients {
+        let mut stored = StoredClients::default();
+        connect(&mut stored, 1, Some(1), None);
+        connect(&mut stored, 2, None, Some(12));
+        connect(&mut stored, 3, Some(3), Some(13));
+        // It comes back.
+        connect(&mut stored, 1, Some(1), None);
+        let joined = |id| Output::Joined(ClientId(id));
+        let message = |recipient, text| {
+            let payload = MessagePayload::Text(text);
+            Output::Message(OutputMessage { recipient, payload })
+        };
+        stored.output(message(MessageRecipient::Broadcast, "too early"));
+        stored.output(joined(2));
+        stored.output(message(MessageRecipient::Broadcast, "to 2"));
+        stored.output(joined(3));
+        stored.output(message(
+            MessageRecipient::EveryoneExcept(ClientId(2)),
+            "to 3",
+        ));
+        stored.output(message(MessageRecipient::Client(ClientId(2)), "again to 2"));
+        let said = Event::message(ClientId(2), "text");
+        for was_waiting in [false, true, false] {
+            let event = RecordedEvent::Outside(said);
+            let replayed = stored.replay(event, &[], was_waiting, 10);
+            replayed.expect("well-formed");
+        }
+        stored
+    }
 
     #[test]
     fn clients_are_decoded_as_they_were_encoded() {
-        let mut stored = StoredClients::default();
-        for id in 1..=3 {
-            let connect = RecordedEvent::Outside(Event::Connect(ClientId(id)));
-            let token = [id as u8; TokenHash::BYTES];
-            let token = if id == 2 { &[][..] } else { &token };
-            stored.replay(connect, token, 10).expect("a token or none");
-            // It comes back.
-            stored.replay(connect, token, 10).expect("a token or none");
-        }
-        let bytes = StoredClients::encode(stored.last_id, &stored.tokens);
+        let stored = clients();
+        let bytes = stored.encode();
         let decoded = StoredClients::decode(&bytes, 10).expect("well-formed");
         assert_eq!((decoded.last_id, decoded.tokens.iter().len()), (3, 2));
-        let again = StoredClients::encode(decoded.last_id, &decoded.tokens);
-        assert_eq!(again, bytes);
+        assert_eq!(decoded.encode(), bytes);
         for id in [1, 3] {
-            let client = decoded.tokens.client(TokenHash([id; TokenHash::BYTES]));
-            assert_eq!(client, Some(ClientId(id.into())));
+            assert_eq!(decoded.tokens.client(hash(id)), Some(ClientId(id.into())));
         }
+        let session = &decoded.sessions[&ClientId(2)];
+        assert_eq!((session.hash, session.received), (hash(12), 2));
+        assert!(session.outputs_enabled);
+        assert_eq!(decoded.sessions.len(), 2);
         let newest = StoredClients::decode(&bytes, 1).expect("well-formed");
-        let client = newest.tokens.client(TokenHash([3; TokenHash::BYTES]));
-        assert_eq!(client, Some(ClientId(3)));
+        assert_eq!(newest.tokens.client(hash(3)), Some(ClientId(3)));
+    }
+
+    #[test]
+    fn a_session_ends_with_its_client() {
+        let mut stored = clients();
+        let gone = RecordedEvent::Outside(Event::Disconnect(ClientId(2)));
+        stored.replay(gone, &[], false, 10).expect("well-formed");
+        // And another connect has another one, or none.
+        connect(&mut stored, 3, Some(3), None);
+        assert!(stored.sessions.is_empty());
     }
 
     #[test]
     fn whatever_is_not_what_was_encoded_is_malformed() {
-        let mut stored = StoredClients::default();
-        let connect = RecordedEvent::Outside(Event::Connect(ClientId(1)));
-        let token = [1; TokenHash::BYTES];
-        stored.replay(connect, &token, 10).expect("a token");
-        let bytes = StoredClients::encode(stored.last_id, &stored.tokens);
+        let bytes = clients().encode();
         for length in 0..bytes.len() {
             assert!(StoredClients::decode(&bytes[..length], 10).is_err());
         }
         assert!(StoredClients::decode(&[&bytes[..], b"x"].concat(), 10).is_err());
-        assert!(stored.replay(RecordedEvent::Timer, &token, 10).is_err());
+        let mut stored = StoredClients::default();
         let connect = RecordedEvent::Outside(Event::Connect(ClientId(2)));
-        assert!(stored.replay(connect, &token[1..], 10).is_err());
+        for credentials in [&[1][..], &[4], &[3; 17], &[1; 18]] {
+            assert!(stored.replay(connect, credentials, false, 10).is_err());
+        }
     }
 }

@@ -23,8 +23,18 @@ impl TokenHasher {
     }
 
     pub(super) fn hash(&self, token: &str) -> TokenHash {
+        self.digest("token ", token)
+    }
+
+    /// Hashes the secret of a session.
+    pub(super) fn hash_session(&self, secret: &str) -> TokenHash {
+        self.digest("session ", secret)
+    }
+
+    fn digest(&self, kind: &str, text: &str) -> TokenHash {
         // Of the digest, only a part is known to anybody: it cannot be continued.
-        let digest = self.0.clone().chain_update(token).finalize();
+        let digest = self.0.clone().chain_update(kind).chain_update(text);
+        let digest = digest.finalize();
         let mut hash = TokenHash([0; TokenHash::BYTES]);
         hash.0.copy_from_slice(&digest[..TokenHash::BYTES]);
         hash
@@ -32,7 +42,7 @@ impl TokenHasher {
 }
 
 /// The tokens of a room, newest last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tokens(VecDeque<(TokenHash, ClientId)>);
 
 impl Tokens {

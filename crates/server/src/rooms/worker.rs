@@ -7,12 +7,13 @@
 
 use crate::{
     rooms::{
-        Rooms,
+        Claim, Rooms,
         handover::{Command, NewConnection},
     },
     ws::{
         closing::close,
         connection::{Connection, ConnectionKey, ConnectionOptions, End, READ_BYTES, Step},
+        resume::{self, Destination, Passed, Resuming},
     },
 };
 use core::{
@@ -166,6 +167,7 @@ impl<R: Rooms> Worker<R> {
             sequence,
             room,
             token,
+            resumes,
         } = new;
         let stream = match TcpStream::from_std(stream) {
             Ok(stream) => stream,
@@ -176,6 +178,11 @@ impl<R: Rooms> Worker<R> {
         };
         let key = self.with(|rooms| {
             let (unread, queued) = (Vec::from(unread), rooms.clients().queued());
+            let destination = Destination { room, token };
+            let (resuming, destination) = match resumes {
+                true => (Resuming::BeforeHello(Box::new(destination)), None),
+                false => (Resuming::No, Some(destination)),
+            };
             let key = rooms.clients().insert(Connection::new(
                 stream,
                 unread,
@@ -183,8 +190,10 @@ impl<R: Rooms> Worker<R> {
                 permit,
                 self.options,
                 queued,
+                resuming,
             ));
-            if let Err(rejection) = rooms.join(key, &room, token.as_deref())
+            if let Some(Destination { room, token }) = destination
+                && let Err(rejection) = rooms.join(key, &room, Claim { token, hello: None })
                 && let Some(connection) = rooms.clients().get(key)
             {
                 connection.close(rejection.code, &rejection.reason, true);
@@ -293,16 +302,28 @@ impl<R: Rooms> Worker<R> {
                 Step::Other => continue,
                 Step::Nothing => return Ok(connection.is_held(now)),
             };
-            let Some(member) = connection.member else {
-                // It is about to be closed.
-                return Ok(true);
-            };
+            let resumes = connection.resumes();
             let payload = match &message {
+                _ if resumes => match resume::receive(rooms, key, &message)? {
+                    Passed::Message(payload) => payload,
+                    Passed::Done => {
+                        self.work.notify_one();
+                        continue;
+                    }
+                },
                 Message::Text(text) => MessagePayload::Text(text),
                 Message::Binary(bytes) => MessagePayload::Bytes(bytes),
                 // The reader returns no others.
                 _ => continue,
             };
+            let connection = rooms.clients().get(key).ok_or(End::Lost)?;
+            let Some(member) = connection.member else {
+                // It is about to be closed.
+                return Ok(true);
+            };
+            if resumes && resume::is_duplicate(rooms, member) {
+                continue;
+            }
             self.work.notify_one();
             if rooms.message(key, member, payload).is_err() {
                 if let Some(connection) = rooms.clients().get(key) {

@@ -7,6 +7,7 @@ use crate::{
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
         message_reader::{MessageReader, ReadEnd, Received, close_frame},
+        resume::Resuming,
         send_queue::{QueueLimits, QueuedBytes, SendQueue},
     },
 };
@@ -78,6 +79,8 @@ pub(crate) struct Connection {
     in_flight: u32,
     /// Whether the room had no space for that message, and wakes it when there is.
     pub(crate) waits_for_room: bool,
+    /// Whether its client speaks `stateroom.resume.1`.
+    pub(crate) resuming: Resuming,
     /// Its client's room and id, from the join until it leaves.
     pub(crate) member: Option<(RoomKey, ClientId)>,
     /// Whether the room has accepted it, so that its messages are read.
@@ -114,6 +117,9 @@ pub(crate) enum Step {
 /// Bytes of a worker's buffer for reading, and the most that it reads from a connection in a row.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
+/// Time for the first frame of a client that speaks `stateroom.resume.1`.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a client may have in flight to its room, in units of [`message_cost`]: many small messages or
 /// one of maximum length; beyond that it is not read from.
 const MAX_IN_FLIGHT: u32 = 64;
@@ -126,9 +132,11 @@ impl Connection {
         permit: ConnectionPermit,
         options: ConnectionOptions,
         total_queued: QueuedBytes,
+        resuming: Resuming,
     ) -> Self {
         let now = Instant::now();
         Self {
+            resuming,
             sequence,
             stream,
             reader: MessageReader::new(options.max_message_bytes),
@@ -151,6 +159,15 @@ impl Connection {
             waker: Waker::noop().clone(),
             permit,
         }
+    }
+
+    /// Whether its client speaks `stateroom.resume.1`.
+    pub(crate) const fn resumes(&self) -> bool {
+        !matches!(self.resuming, Resuming::No)
+    }
+
+    const fn awaits_hello(&self) -> bool {
+        matches!(self.resuming, Resuming::BeforeHello(_))
     }
 
     /// Sets whose turn it is when something changes.
@@ -312,7 +329,7 @@ impl Connection {
     /// Whether it is not read from: by its rate, or as backpressure of its room or of its own queue.
     pub(crate) fn is_held(&mut self, now: Instant) -> bool {
         self.throttled_until.take_if(|until| *until <= now);
-        !self.is_admitted
+        (!self.is_admitted && !self.awaits_hello())
             || self.deferred_end.is_some()
             || self.throttled_until.is_some()
             || self.in_flight >= self.max_in_flight()
@@ -366,7 +383,14 @@ impl Connection {
             Due::Silent => self.time_out(&format!("no data for {seconds} s")),
             Due::Stalled => self.time_out(&format!("no data taken for {seconds} s")),
         }
-        let deadline = self.heartbeat.deadline();
+        let mut deadline = self.heartbeat.deadline();
+        if self.awaits_hello() {
+            let hello_until = self.since + HELLO_TIMEOUT;
+            if now >= hello_until {
+                self.time_out("no hello");
+            }
+            deadline = deadline.min(hello_until);
+        }
         self.throttled_until
             .map_or(deadline, |until| deadline.min(until))
     }

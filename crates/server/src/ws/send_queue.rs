@@ -3,6 +3,7 @@
 use crate::config::ServerConfig;
 use bytes::{BufMut, BytesMut};
 use stateroom_wasmi_host::MessagePayload;
+use stateroom_wasmi_resume::Frame;
 use std::{
     cell::Cell,
     collections::VecDeque,
@@ -131,12 +132,29 @@ impl SendQueue {
     /// Queues a message, in a frame of its own.
     pub(crate) fn push(&mut self, payload: MessagePayload<'_>) -> Result<(), QueueFull> {
         self.check_space(payload.len())?;
+        self.push_encoded(payload, None);
+        Ok(())
+    }
+
+    /// Queues a message of a session, whose frames say that they are messages.
+    pub(crate) fn push_prefixed(&mut self, payload: MessagePayload<'_>) -> Result<(), QueueFull> {
+        self.check_space(payload.len() + 1)?;
+        self.push_encoded(payload, Some(Frame::MESSAGE_PREFIX));
+        Ok(())
+    }
+
+    /// Queues a frame of a session that is no message. How many there are is bounded by what the client
+    /// sends.
+    pub(crate) fn push_control(&mut self, text: &str) {
+        self.push_encoded(text.into(), None);
+    }
+
+    fn push_encoded(&mut self, payload: MessagePayload<'_>, prefix: Option<u8>) {
         let before = self.last_own().len();
-        encode(payload, self.last_own());
+        encode(payload, prefix, self.last_own());
         let added = self.last_own().len() - before;
         self.total.set(self.total.get() + added);
         self.count_frame(added);
-        Ok(())
     }
 
     /// Queues a message that others are sent, too.
@@ -312,7 +330,7 @@ impl Chunk {
 impl SharedFrame {
     pub(crate) fn new(payload: MessagePayload<'_>, total: QueuedBytes) -> Rc<Self> {
         let mut bytes = BytesMut::new();
-        encode(payload, &mut bytes);
+        encode(payload, None, &mut bytes);
         total.set(total.get() + bytes.len());
         Rc::new(Self { bytes, total })
     }
@@ -324,8 +342,8 @@ impl Drop for SharedFrame {
     }
 }
 
-/// Appends a message, in a frame.
-fn encode(payload: MessagePayload<'_>, to: &mut BytesMut) {
+/// Appends a message, in a frame, with a byte before it if there is one.
+fn encode(payload: MessagePayload<'_>, prefix: Option<u8>, to: &mut BytesMut) {
     let bytes = payload.as_bytes();
     let header = FrameHeader {
         opcode: OpCode::Data(match payload {
@@ -334,10 +352,11 @@ fn encode(payload: MessagePayload<'_>, to: &mut BytesMut) {
         }),
         ..FrameHeader::default()
     };
-    let length = bytes.len() as u64;
-    to.reserve(header.len(length) + bytes.len());
+    let length = (bytes.len() + usize::from(prefix.is_some())) as u64;
+    to.reserve(header.len(length) + bytes.len() + 1);
     // Writing to memory does not fail.
     let _ = header.format(length, &mut (&mut *to).writer());
+    to.extend(prefix);
     to.extend_from_slice(bytes);
 }
 

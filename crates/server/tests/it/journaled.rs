@@ -21,7 +21,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 /// The upper bound on every wait.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-async fn eventually<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = timeout(TIMEOUT, future).await;
     done.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
@@ -48,19 +48,27 @@ fn counter() -> Vec<u8> {
     ))
 }
 
-struct RunningServer {
-    address: String,
+pub(crate) struct RunningServer {
+    pub(crate) address: String,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<io::Result<()>>,
 }
 
 impl RunningServer {
-    async fn start(journal: &MemoryJournal, change: impl FnOnce(&mut ServerConfig)) -> Self {
+    pub(crate) async fn start(
+        journal: &MemoryJournal,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let journal: Arc<dyn Journal> = Arc::new(journal.clone());
-        let mut config = ServerConfig::new(counter())
-            .port(0)
-            .workers(1)
-            .journal(Some(journal));
+        Self::without_journal(|config| {
+            config.journal = Some(journal);
+            change(config);
+        })
+        .await
+    }
+
+    pub(crate) async fn without_journal(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let mut config = ServerConfig::new(counter()).port(0).workers(1);
         change(&mut config);
         let server = Server::bind(config).await.expect("it starts");
         let address = server.local_addrs()[0].to_string();
@@ -75,7 +83,7 @@ impl RunningServer {
         }
     }
 
-    async fn join(&self, path: &str) -> Client {
+    pub(crate) async fn join(&self, path: &str) -> Client {
         let url = format!("ws://{}/ws/{path}", self.address);
         let (socket, _) = eventually("the handshake", connect_async(url))
             .await
@@ -83,13 +91,13 @@ impl RunningServer {
         Client(socket)
     }
 
-    async fn stop(mut self) -> io::Result<()> {
+    pub(crate) async fn stop(mut self) -> io::Result<()> {
         drop(self.stop.take());
         eventually("the end", self.ended).await.expect("no panic")
     }
 }
 
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
     async fn say(&mut self, message: impl Into<Message>) {
@@ -97,7 +105,7 @@ impl Client {
     }
 
     /// The next number that the room says.
-    async fn hear(&mut self) -> i32 {
+    pub(crate) async fn hear(&mut self) -> i32 {
         match eventually("a message", self.0.next()).await {
             Some(Ok(Message::Binary(bytes))) => {
                 i32::from_le_bytes(bytes[..].try_into().expect("four bytes"))

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod journaled;
+mod resuming;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;

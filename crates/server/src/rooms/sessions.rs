@@ -1,0 +1,274 @@
+//! Sessions of clients that come back (`stateroom.resume.1`).
+
+use crate::{rooms::tokens::TokenHash, ws::send_queue::QueuedBytes};
+use stateroom_wasmi_host::MessagePayload;
+use stateroom_wasmi_resume::{InvalidCount, Window, WindowFull};
+
+/// A client's session: what it has sent, and what it may not have received.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Of its secret.
+    pub(super) hash: TokenHash,
+    /// Tells it from other sessions of a client of the same id.
+    pub(super) number: u64,
+    /// Messages that the room has accepted.
+    received: u64,
+    /// Those of them that the room has handled, which are logged in a journaled room: no more is
+    /// acknowledged.
+    handled: u64,
+    acknowledged: u64,
+    /// Messages of the present connection that were accepted before, and are dropped.
+    duplicates: u64,
+    sent: Window<Kept>,
+    /// Whether the client has left for good.
+    has_ended: bool,
+    limits: SessionLimits,
+    /// Bytes in all queues, these included.
+    total: QueuedBytes,
+}
+
+/// How much of what was sent is kept for one session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SessionLimits {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    is_text: bool,
+    bytes: Box<[u8]>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Kept {
+    fn new(payload: MessagePayload<'_>) -> Self {
+        Self {
+            is_text: payload.text().is_some(),
+            bytes: payload.as_bytes().into(),
+        }
+    }
+
+    /// The message. What claims to be text was text.
+    pub(crate) fn payload(&self) -> MessagePayload<'_> {
+        match core::str::from_utf8(&self.bytes) {
+            Ok(text) if self.is_text => MessagePayload::Text(text),
+            _ => MessagePayload::Bytes(&self.bytes),
+        }
+    }
+}
+
+/// Messages after which one acknowledges.
+const ACK_INTERVAL: u64 = 16;
+
+impl Session {
+    pub(super) fn new(
+        hash: TokenHash,
+        number: u64,
+        limits: SessionLimits,
+        total: QueuedBytes,
+    ) -> Self {
+        Self {
+            hash,
+            number,
+            received: 0,
+            handled: 0,
+            acknowledged: 0,
+            duplicates: 0,
+            sent: Window::default(),
+            has_ended: false,
+            limits,
+            total,
+        }
+    }
+
+    /// The client comes back, and has received so many messages. Returns how many of its own it need not
+    /// send again.
+    pub(super) fn resume(&mut self, received: u64) -> Result<u64, InvalidCount> {
+        self.acknowledge(received)?;
+        self.duplicates = self.received - self.handled;
+        self.acknowledged = self.handled;
+        Ok(self.handled)
+    }
+
+    /// The client leaves for good.
+    pub(super) fn end(&mut self) {
+        self.has_ended = true;
+    }
+
+    pub(super) const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Whether the client's next message was accepted before.
+    pub(super) fn take_duplicate(&mut self) -> bool {
+        let is_duplicate = self.duplicates > 0;
+        self.duplicates -= u64::from(is_duplicate);
+        is_duplicate
+    }
+
+    /// The room has accepted a message.
+    pub(super) fn accepted(&mut self) {
+        self.received += 1;
+    }
+
+    /// The room has handled a message. Returns what to acknowledge, now and then.
+    pub(super) fn handled(&mut self) -> Option<u64> {
+        self.handled = (self.handled + 1).min(self.received);
+        let is_due = self.handled - self.acknowledged >= ACK_INTERVAL;
+        is_due.then(|| {
+            self.acknowledged = self.handled;
+            self.handled
+        })
+    }
+
+    /// Keeps a message that is sent.
+    pub(super) fn push(&mut self, payload: MessagePayload<'_>) -> Result<(), WindowFull> {
+        let SessionLimits { messages, bytes } = self.limits;
+        self.sent.push(Kept::new(payload), messages, bytes)?;
+        self.total.set(self.total.get() + payload.len());
+        Ok(())
+    }
+
+    /// The client has received so many messages.
+    pub(super) fn acknowledge(&mut self, received: u64) -> Result<(), InvalidCount> {
+        let before = self.sent.bytes();
+        self.sent.acknowledge(received)?;
+        self.total
+            .set(self.total.get() - (before - self.sent.bytes()));
+        Ok(())
+    }
+
+    /// What the client may not have received.
+    pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Kept> {
+        self.sent.iter()
+    }
+
+    /// How many bytes are kept.
+    pub(super) const fn bytes(&self) -> usize {
+        self.sent.bytes()
+    }
+
+    /// What is kept of it in a journal.
+    pub(super) fn store(&self, outputs_enabled: bool) -> StoredSession {
+        StoredSession {
+            hash: self.hash,
+            received: self.received,
+            outputs_enabled,
+            sent: self.sent.clone(),
+        }
+    }
+
+    /// A session that was stored; what it has received is as durable as itself.
+    pub(super) fn restore(
+        stored: StoredSession,
+        number: u64,
+        limits: SessionLimits,
+        total: QueuedBytes,
+    ) -> Self {
+        total.set(total.get() + stored.sent.bytes());
+        let mut session = Self::new(stored.hash, number, limits, total);
+        session.received = stored.received;
+        session.handled = stored.received;
+        session.acknowledged = stored.received;
+        session.sent = stored.sent;
+        session
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.total.set(self.total.get() - self.sent.bytes());
+    }
+}
+
+/// A session in a journal.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredSession {
+    pub(super) hash: TokenHash,
+    /// Messages that the room has accepted.
+    pub(super) received: u64,
+    /// Whether the room has begun to handle the client's connect.
+    pub(super) outputs_enabled: bool,
+    sent: Window<Kept>,
+}
+
+/// What was acknowledged since it was stored is not known, so that more is kept until the client comes
+/// back.
+const MAX_REPLAYED_MESSAGES: usize = 1 << 16;
+const MAX_REPLAYED_BYTES: usize = 16 << 20;
+
+impl StoredSession {
+    pub(super) fn new(hash: TokenHash) -> Self {
+        Self {
+            hash,
+            received: 0,
+            outputs_enabled: false,
+            sent: Window::default(),
+        }
+    }
+
+    /// A message is sent again by a replay.
+    pub(super) fn push(&mut self, payload: MessagePayload<'_>) -> Result<(), WindowFull> {
+        self.sent.push(
+            Kept::new(payload),
+            MAX_REPLAYED_MESSAGES,
+            MAX_REPLAYED_BYTES,
+        )
+    }
+
+    /// The hash, a flag, how many messages were received and how many sent were acknowledged, and those
+    /// that were not: how many, and each as a byte (1 is text), a length and bytes. Integers are little
+    /// endian.
+    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+        to.extend(self.hash.0);
+        to.push(self.outputs_enabled.into());
+        to.extend(self.received.to_le_bytes());
+        to.extend(self.sent.acknowledged().to_le_bytes());
+        to.extend((self.sent.len() as u32).to_le_bytes());
+        for message in self.sent.iter() {
+            to.push(message.is_text.into());
+            to.extend((message.bytes.len() as u32).to_le_bytes());
+            to.extend(&message.bytes);
+        }
+    }
+
+    /// Reads a session from the beginning of these bytes, and returns the rest; none if there is no
+    /// session.
+    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (hash, bytes) = bytes.split_first_chunk()?;
+        let (enabled, bytes) = bytes.split_first()?;
+        let (received, bytes) = bytes.split_first_chunk()?;
+        let (acknowledged, bytes) = bytes.split_first_chunk()?;
+        let (count, mut bytes) = bytes.split_first_chunk()?;
+        let acknowledged = u64::from_le_bytes(*acknowledged);
+        let mut sent = Window::continuing(acknowledged);
+        for _ in 0..u32::from_le_bytes(*count) {
+            let (is_text, rest) = bytes.split_first()?;
+            let (length, rest) = rest.split_first_chunk()?;
+            let (message, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            bytes = rest;
+            let payload = match is_text {
+                0 => MessagePayload::Bytes(message),
+                _ => MessagePayload::Text(core::str::from_utf8(message).ok()?),
+            };
+            sent.push(Kept::new(payload), usize::MAX, usize::MAX).ok()?;
+        }
+        let received = u64::from_le_bytes(*received);
+        // Counters go on from here.
+        let is_possible = received < 1 << 53 && acknowledged < 1 << 53;
+        let session = Self {
+            hash: TokenHash(*hash),
+            received,
+            outputs_enabled: *enabled == 1,
+            sent,
+        };
+        is_possible.then_some((session, bytes))
+    }
+}
