@@ -63,12 +63,12 @@ step_lint() {
 # The core names no crate that stands above it, and the service only the core.
 step_layers() {
   local tree
-  if grep -rnE 'stateroom[-_]wasmi[-_](link|server|capi|service|testkit|store|cluster)|crates/' src; then
+  if grep -rnE 'stateroom[-_]wasmi[-_](link|resume|server|capi|service|testkit|store|cluster)|crates/' src; then
     echo "src/ names a crate that stands above it"
     return 1
   fi
   tree=$(cargo tree -e normal,build --all-features --prefix none)
-  if grep -E '^stateroom-wasmi-(link|server|store)' <<<"$tree"; then
+  if grep -E '^stateroom-wasmi-(link|resume|server|store)' <<<"$tree"; then
     echo "the core depends on a crate that stands above it"
     return 1
   fi
@@ -185,6 +185,7 @@ step_browser() {
   [ -d $tests/node_modules ] || { echo "$tests/node_modules is missing: run .ci/install"; return 1; }
   cargo build -p stateroom-wasmi
   (cd $tests && STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
+  node --test crates/resume/js/test.js
 }
 
 # The WebSocket protocol, by the cases of the Autobahn test suite.

@@ -96,6 +96,21 @@ struct LimitArgs {
         value_parser = timeout_seconds(),
     )]
     handshake_timeout: u64,
+    /// Seconds that a client of the subprotocol stateroom.resume.1 stays in its room without a connection; 0
+    /// turns the subprotocol off
+    #[arg(
+        long,
+        default_value_t = defaults().resume_window.as_secs(),
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=1_000_000),
+    )]
+    resume_window: u64,
+    /// Messages to such a client that are kept until it acknowledges them; beyond that it is disconnected
+    #[arg(long, default_value_t = defaults().max_resume_messages, value_name = "MESSAGES")]
+    max_resume_messages: usize,
+    /// Bytes of those
+    #[arg(long, default_value_t = defaults().max_resume_bytes, value_name = "BYTES")]
+    max_resume_bytes: usize,
     /// Client tokens that a room remembers
     #[arg(long, default_value_t = defaults().max_tokens, value_name = "TOKENS")]
     max_tokens: usize,
@@ -114,6 +129,9 @@ impl LimitArgs {
             .max_connections_per_address(self.max_connections_per_address)
             .connect_rate(Rate::new(self.connect_rate, self.connect_burst))
             .handshake_timeout(Duration::from_secs(self.handshake_timeout))
+            .resume_window(Duration::from_secs(self.resume_window))
+            .max_resume_messages(self.max_resume_messages)
+            .max_resume_bytes(self.max_resume_bytes)
             .max_tokens(self.max_tokens)
     }
 }
