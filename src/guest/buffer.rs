@@ -1,9 +1,6 @@
 //! The buffer in a guest's memory that payloads are written into.
 
-use super::{
-    host_state::HostState,
-    memory::{grow, page_bytes},
-};
+use super::{host_state::HostState, memory::grow};
 use crate::error::FaultCause;
 use wasmi::{Memory, Store};
 
@@ -62,14 +59,13 @@ impl Buffer {
         memory: Memory,
         store: &mut Store<HostState>,
     ) -> Option<Self> {
-        let page_bytes = page_bytes(memory, store);
         // At least double, so that growing messages do not each leave a buffer behind.
         let len = needed.max(before.len().saturating_mul(2));
-        let pages = len.div_ceil(page_bytes);
-        let ptr = grow(memory, store, pages)?;
+        let ptr = memory.data(&*store).len();
+        let grown = grow(memory, store, len as usize)?;
         Some(Self {
             ptr: u32::try_from(ptr).ok()?,
-            limit: pages.checked_mul(page_bytes)?.saturating_add(1),
+            limit: u32::try_from(grown).ok()?.saturating_add(1),
             owned_by_guest: false,
         })
     }

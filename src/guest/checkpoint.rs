@@ -93,11 +93,7 @@ impl Checkpoint {
         let missing = self
             .memory_bytes
             .checked_sub(memory.data(&*guest.store).len())?;
-        grow(
-            memory,
-            &mut guest.store,
-            (missing / layout.page_bytes).try_into().ok()?,
-        )?;
+        grow(memory, &mut guest.store, missing)?;
         let (mut values, runs) = self.state.split_at_checked(layout.globals_bytes)?;
         let bytes = memory.data_mut(&mut *guest.store);
         for_each_run(runs, bytes.len(), |start, run| {

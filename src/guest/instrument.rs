@@ -112,12 +112,13 @@ impl Compiled {
             return Ok(());
         }
         let stdio = Stdio::new(&"".into(), &self.limits);
-        let guest = Guest::new(self, 0, Duration::ZERO, true, stdio)
+        let mut guest = Guest::new(self, 0, Duration::ZERO, true, stdio)
             .map_err(|fault| LoadError::Instantiation(Box::new(fault)))?;
-        let (memory, store) = (guest.exports.memory, &guest.store);
-        let page_bytes = page_bytes(memory, store) as usize;
+        let (memory, store) = (guest.exports.memory, &mut guest.store);
         let baseline = Baseline::of(memory.data(&**store));
         let declared = memory.ty(&**store).maximum().unwrap_or(u64::MAX);
+        // Of one that never grows it does not matter.
+        let page_bytes = page_bytes(memory, store).unwrap_or(1);
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
         drop(guest);
         if let Some(layout) = self.instrumentation.0.as_mut().and_then(Arc::get_mut) {

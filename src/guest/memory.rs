@@ -3,22 +3,28 @@
 use super::host_state::HostState;
 use wasmi::{Memory, Store};
 
-/// The size of a page unless a module chooses another.
-const DEFAULT_PAGE_BYTES: u32 = 64 << 10;
-
-/// The size of the memory's pages; a module may choose it.
-pub(super) fn page_bytes(memory: Memory, store: &Store<HostState>) -> u32 {
-    match memory.size(store) {
-        0 => DEFAULT_PAGE_BYTES,
-        pages => (memory.data(store).len() as u64 / pages) as u32,
+/// The size of the memory's pages, which a module may choose. An empty memory, whose pages cannot be
+/// measured, is grown by one; none if that is impossible.
+pub(super) fn page_bytes(memory: Memory, store: &mut Store<HostState>) -> Option<usize> {
+    if memory.size(&*store) == 0 {
+        memory.grow(&mut *store, 1).ok()?;
     }
+    let pages = usize::try_from(memory.size(&*store)).ok()?;
+    Some(memory.data(&*store).len() / pages)
 }
 
-/// Grows the memory; returns the address of the new pages. None if it cannot grow.
-pub(super) fn grow(memory: Memory, store: &mut Store<HostState>, pages: u32) -> Option<u64> {
-    let page_bytes = page_bytes(memory, store);
-    let pages_before = memory.grow(store, pages.into()).ok()?;
-    Some(pages_before * u64::from(page_bytes))
+/// Grows the memory by pages that have as many bytes, or more; returns how many. None if it cannot grow.
+pub(super) fn grow(memory: Memory, store: &mut Store<HostState>, bytes: usize) -> Option<usize> {
+    let before = memory.data(&*store).len();
+    if bytes == 0 {
+        return Some(0);
+    }
+    let page_bytes = page_bytes(memory, store)?;
+    // An empty memory has a page now.
+    let grown = memory.data(&*store).len() - before;
+    let pages = bytes.saturating_sub(grown).div_ceil(page_bytes);
+    memory.grow(&mut *store, pages as u64).ok()?;
+    Some(memory.data(&*store).len() - before)
 }
 
 /// Whether all of these bytes are zero, as most of a guest's memory is.

@@ -1,7 +1,8 @@
 //! Hostile guests: each closes only its own room, with the right fault.
 
 use crate::support::{
-    ENV, connect, echo, guest_0_2, guest_0_4, limits, module, module_with, outputs, room, send,
+    ENV, connect, echo, guest_0_2, guest_0_4, limits, module, module_with, outputs, room,
+    room_of_one, send,
 };
 use stateroom_wasmi_host::{
     Budget, ClientId, Event, EventError, Fault, FaultCause, Host, Instant, Limits, ManualClock,
@@ -565,6 +566,38 @@ fn a_null_allocator_gets_a_buffer_in_grown_memory() {
         assert_eq!(room.fault(), None);
         assert_eq!(sent[1], (MessageRecipient::Client(CLIENT), message));
         assert_ne!(sent[0].1, "0x00000000", "address zero belongs to the guest");
+    }
+}
+
+#[test]
+fn an_empty_memory_grows_by_pages_of_any_size() {
+    let echo = "(call $send_message (local.get 0) (local.get 1) (local.get 2))";
+    for memory in ["0", "0 (pagesize 1)", "1 (pagesize 1)", "3 (pagesize 1)"] {
+        let text = guest_0_2(
+            ENV,
+            &[("message", echo), ("jam_malloc", "(i32.const 0)")],
+            "",
+        )
+        .replace("\"memory\") 1", &format!("\"memory\") {memory}"));
+        let mut room = room_of_one(&text, &Limits::new());
+        for message in ["short", "", "a message that is longer than those before it"] {
+            send(&mut room, message);
+            let sent = outputs(&mut room, Instant::ZERO);
+            assert_eq!(sent.len(), 1, "{memory}: {:?}", room.fault());
+            assert_eq!(sent[0].1, message);
+        }
+    }
+    // And when it cannot grow.
+    for memory in ["0 0", "0 0 (pagesize 1)", "0 3 (pagesize 1)"] {
+        let text = guest_0_2(
+            ENV,
+            &[("message", echo), ("jam_malloc", "(i32.const 0)")],
+            "",
+        )
+        .replace("\"memory\") 1", &format!("\"memory\") {memory}"));
+        let mut room = room(&module(&text));
+        outputs(&mut room, Instant::ZERO);
+        assert!(room.fault().is_some(), "{memory}");
     }
 }
 

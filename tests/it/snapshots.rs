@@ -245,6 +245,12 @@ fn memory_grows_from_any_length() {
         "(memory (export \"memory\") 1)",
         "(memory (export \"memory\") 7001 (pagesize 1))",
     );
+    // And one that is empty at first.
+    let empty = text
+        .replace("7001 (pagesize 1)", "0 (pagesize 1)")
+        .replace("6990", "0")
+        .replace(r#"(data (i32.const 0) "end")"#, "")
+        .replace("(i32.const 4096)", "(i32.const 0)");
     let lengths = [3, 1, 1, 40, 1, 110, 1, 1, 1, 255, 1, 300, 1, 1];
     let steps: Vec<Step> = (0..=lengths.len())
         .map(|i| Step {
@@ -255,10 +261,12 @@ fn memory_grows_from_any_length() {
             }),
         })
         .collect();
-    let wasm = assemble(&text);
-    for seed in 0..50 {
-        let mut random = Random::of_seed(seed);
-        goes_on_as_if_nothing_had_happened("grower", &wasm, &steps, &mut random);
+    for text in [text, empty] {
+        let wasm = assemble(&text);
+        for seed in 0..50 {
+            let mut random = Random::of_seed(seed);
+            goes_on_as_if_nothing_had_happened("grower", &wasm, &steps, &mut random);
+        }
     }
 }
 
