@@ -1,0 +1,141 @@
+//! What rooms write into the journal, and what is held for their clients until it is durable.
+
+use super::{Client, Clients};
+use crate::{
+    journal::RoomSnapshot,
+    rooms::{journaling::RoomLog, sessions::Session, stored_clients::StoredClients},
+    ws::connection::ConnectionKey,
+};
+use core::time::Duration;
+use stateroom_wasmi_host::RoomKey;
+use tokio::time::Instant;
+
+impl Clients {
+    /// Begins to log what a room does.
+    pub(crate) fn set_log(&mut self, room: RoomKey, log: RoomLog) {
+        self.rooms.entry(room).or_default().log = Some(log);
+    }
+
+    pub(crate) fn log(&self, room: RoomKey) -> Option<&RoomLog> {
+        self.rooms.get(&room)?.log.as_ref()
+    }
+
+    /// What the journal is to keep of a room's clients.
+    pub(crate) fn store(&self, room: RoomKey) -> Vec<u8> {
+        let Some(room) = self.rooms.get(&room) else {
+            return StoredClients::default().encode();
+        };
+        let sessions = room.connected.iter().filter_map(|client| {
+            let session = client.session.as_ref()?;
+            Some((client.id, session.store(client.outputs_enabled)))
+        });
+        StoredClients {
+            last_id: room.last_id,
+            tokens: room.tokens.clone(),
+            sessions: sessions.collect(),
+        }
+        .encode()
+    }
+
+    /// Takes over what was kept of a room's clients.
+    pub(crate) fn restore(&mut self, room: RoomKey, stored: StoredClients) {
+        let clients = self.rooms.entry(room).or_default();
+        clients.last_id = stored.last_id;
+        clients.tokens = stored.tokens;
+        if self.limits.resume_window.is_zero() {
+            return;
+        }
+        let ends_at = self.now + self.limits.resume_window;
+        for (id, session) in stored.sessions {
+            self.sessions += 1;
+            self.absent.push_back((ends_at, room, id, self.sessions));
+            clients.connected.push(Client {
+                id,
+                connection: ConnectionKey::default(),
+                outputs_enabled: session.outputs_enabled,
+                session: Some(Box::new(Session::restore(
+                    session,
+                    self.sessions,
+                    self.limits.of_session,
+                    self.queued.clone(),
+                ))),
+            });
+        }
+    }
+
+    /// Writes a snapshot of a room into the journal.
+    pub(crate) fn save(
+        &mut self,
+        room: RoomKey,
+        id: &str,
+        snapshot: Vec<u8>,
+        wake_at: Option<Duration>,
+    ) {
+        let clients = self.store(room);
+        let log = self.rooms.get_mut(&room).and_then(|room| room.log.as_mut());
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
+            journaling.save(
+                log,
+                id,
+                RoomSnapshot {
+                    events: 0,
+                    room: snapshot,
+                    clients,
+                    wake_at,
+                },
+            );
+        }
+    }
+
+    /// Removes a room that has ended from the journal.
+    pub(crate) fn remove_log(&mut self, room: RoomKey) {
+        let log = self.rooms.get_mut(&room).and_then(|room| room.log.take());
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
+            journaling.remove(log.number);
+        }
+    }
+
+    /// Passes what has happened in this turn to the journal.
+    pub(crate) fn submit(&mut self) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        for key in journaling.take_sending() {
+            if let Some(log) = self.rooms.get_mut(&key).and_then(|room| room.log.as_mut()) {
+                journaling.hold_outputs(key, log);
+            }
+        }
+        journaling.submit();
+    }
+
+    /// Sends what was held for batches up to this one, which are durable.
+    pub(crate) fn on_durable(&mut self, batch: u64) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        let now = Instant::now();
+        journaling.durable(batch, |key| {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.release(batch, now);
+            }
+        });
+        while let Some((room, outputs)) = journaling.next_released(batch) {
+            if let Some(log) = self.rooms.get_mut(&room).and_then(|room| room.log.as_mut()) {
+                log.release(outputs);
+            }
+        }
+    }
+
+    /// Discards what is held, which will never be durable.
+    pub(crate) fn discard_held(&mut self) {
+        let Some(journaling) = &mut self.journaling else {
+            return;
+        };
+        for key in journaling.take_held() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.queue.discard_unsent();
+                connection.wake();
+            }
+        }
+    }
+}

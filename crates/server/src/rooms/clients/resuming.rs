@@ -1,0 +1,207 @@
+//! Sessions of clients that come back; `docs/resume.md` is the protocol.
+
+use super::{Client, Clients};
+use crate::{
+    rooms::{REPLACED, journaling::RoomLog, sessions::Session},
+    ws::connection::ConnectionKey,
+};
+use stateroom_wasmi_host::{ClientId, Instant as HostTime, RoomKey};
+use stateroom_wasmi_resume::{Frame, InvalidCount};
+
+impl Clients {
+    fn client_mut(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Client> {
+        let clients = self.rooms.get_mut(&room)?;
+        let index = clients.index(id).ok()?;
+        clients.connected.get_mut(index)
+    }
+
+    fn session_mut(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Session> {
+        self.client_mut(room, id)?.session.as_deref_mut()
+    }
+
+    /// The client whose session has this secret.
+    pub(crate) fn find_session(&self, room: RoomKey, secret: &str) -> Option<ClientId> {
+        let hash = self.hasher.hash_session(secret);
+        let clients = &self.rooms.get(&room)?.connected;
+        let has_session = |client: &&Client| {
+            let session = client.session.as_ref();
+            session.is_some_and(|session| session.hash == hash)
+        };
+        clients.iter().find(has_session).map(|client| client.id)
+    }
+
+    /// Begins a session of a client that has just joined, and tells it the secret.
+    pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: &str) {
+        let hash = self.hasher.hash_session(secret);
+        self.sessions += 1;
+        let (number, limits, total) = (self.sessions, self.limits.of_session, self.queued.clone());
+        if let Some(client) = self.client_mut(room, id) {
+            client.session = Some(Box::new(Session::new(hash, number, limits, total)));
+        }
+        self.send_control(room, id, Frame::New(secret));
+    }
+
+    /// Goes on with a session over another connection; the client has received so many messages.
+    pub(crate) fn resume(
+        &mut self,
+        room: RoomKey,
+        id: ClientId,
+        connection: ConnectionKey,
+        received: u64,
+    ) -> Result<(), InvalidCount> {
+        let Some(client) = self.client_mut(room, id) else {
+            return Ok(());
+        };
+        let Some(session) = &mut client.session else {
+            return Ok(());
+        };
+        let handled = session.resume(received)?;
+        let older = core::mem::replace(&mut client.connection, connection);
+        if older != connection
+            && let Some(older) = self.connections.get_mut(older)
+        {
+            older.close(1008, REPLACED, true);
+        }
+        if let Some(joining) = self.connections.get_mut(connection) {
+            joining.member = Some((room, id));
+            self.counts.count_join();
+        }
+        self.send_control(room, id, Frame::Resumed(handled));
+        let clients = self.rooms.get(&room);
+        let session = clients.and_then(|clients| clients.get(id)?.session.as_ref());
+        if let (Some(session), Some(connection)) = (session, self.connections.get_mut(connection)) {
+            // It fits, or the client is too slow.
+            for message in session.unacknowledged() {
+                if connection.queue.push_prefixed(message.payload()).is_err() {
+                    connection.close_as_too_slow("too slow: the send queue is full");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a control frame for a client. What it says is as durable as what the room has done.
+    fn send_control(&mut self, room: RoomKey, id: ClientId, frame: Frame<'_>) {
+        let Some(clients) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        let holds = clients.log.as_ref().is_some_and(RoomLog::holds_outputs);
+        let Some(key) = clients.get(id).map(|client| client.connection) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Some(journaling) = self.journaling.as_mut().filter(|_| holds)
+            && connection.queue.hold(journaling.batch_to_hold_for())
+        {
+            journaling.note_held(key);
+        }
+        connection.queue.push_control(&frame.to_string());
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push_back(key);
+        }
+    }
+
+    /// Whether a client's next message was accepted over an earlier connection.
+    pub(crate) fn is_duplicate(&mut self, room: RoomKey, id: ClientId) -> bool {
+        let session = self.session_mut(room, id);
+        session.is_some_and(Session::take_duplicate)
+    }
+
+    /// The room has accepted a client's message. Returns the number of its session.
+    pub(crate) fn accepted(&mut self, room: RoomKey, id: ClientId) -> Option<u64> {
+        let session = self.session_mut(room, id)?;
+        session.accepted();
+        Some(session.number)
+    }
+
+    /// The room has handled a message of this session.
+    pub(crate) fn handled(&mut self, room: RoomKey, id: ClientId, number: u64) {
+        let session = self.session_mut(room, id);
+        let session = session.filter(|session| session.number == number);
+        if let Some(handled) = session.and_then(Session::handled) {
+            self.send_control(room, id, Frame::Ack(handled));
+        }
+    }
+
+    /// A client has received so many messages of its session.
+    pub(crate) fn acknowledged(
+        &mut self,
+        (room, id): (RoomKey, ClientId),
+        received: u64,
+    ) -> Result<(), InvalidCount> {
+        match self.session_mut(room, id) {
+            Some(session) => session.acknowledge(received),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a client's session, which then leaves its room as others do.
+    pub(crate) fn end_session(&mut self, (room, id): (RoomKey, ClientId)) {
+        if let Some(session) = self.session_mut(room, id) {
+            session.end();
+        }
+    }
+
+    /// Keeps a client whose connection has ended in its room, if it has a session; returns whether it has.
+    pub(crate) fn keep_session(&mut self, room: RoomKey, id: ClientId, now: HostTime) -> bool {
+        let Some(session) = self.session_mut(room, id) else {
+            return false;
+        };
+        if session.has_ended() {
+            return false;
+        }
+        let number = session.number;
+        let ends_at = now + self.limits.resume_window;
+        self.absent.push_back((ends_at, room, id, number));
+        true
+    }
+
+    /// Ends the sessions that keep most, while all queues are beyond their limit and a session keeps more
+    /// than any queue.
+    pub(super) fn shed_sessions(&mut self) {
+        while self.queued.get() > self.limits.max_queued_bytes {
+            let of_queues = self.connections.values();
+            let longest = of_queues.map(|connection| connection.queue.len()).max();
+            let rooms = self.rooms.iter();
+            let sessions = rooms.flat_map(|(room, clients)| {
+                clients.connected.iter().filter_map(|client| {
+                    let session = client.session.as_ref()?;
+                    Some((session.bytes(), *room, client.id))
+                })
+            });
+            let Some((bytes, room, id)) = sessions.max_by_key(|(bytes, ..)| *bytes) else {
+                return;
+            };
+            if bytes == 0 || bytes < longest.unwrap_or(0) {
+                return;
+            }
+            self.remove_as_too_slow(room, id);
+        }
+    }
+
+    fn remove_as_too_slow(&mut self, room: RoomKey, id: ClientId) {
+        if let Some(key) = self.leave(room, id) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.close_as_too_slow("too slow: the send queues are full");
+            }
+            self.removed.push((room, id));
+        }
+    }
+
+    /// How many clients of a room have a session.
+    pub(crate) fn count_sessions(&self, room: RoomKey) -> usize {
+        let clients = self.rooms.get(&room).map(|room| &room.connected);
+        let has_session = |client: &&Client| client.session.is_some();
+        clients.map_or(0, |clients| clients.iter().filter(has_session).count())
+    }
+
+    /// Whether a client has a session.
+    pub(crate) fn has_session(&self, room: RoomKey, id: ClientId) -> bool {
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+        client.is_some_and(|client| client.session.is_some())
+    }
+}

@@ -1,0 +1,376 @@
+//! Rooms that survive the process: what a worker does with its journal.
+
+use super::{HostedRooms, Next};
+use crate::{
+    config::ServerConfig,
+    journal::{Durability, Journal, JournalError, ModuleUpgrade, Stored},
+    rooms::{
+        Claim, JoinRejection, STOPPING,
+        journaling::{JournalResult, Journaling, RoomLog},
+        restorations::{Join, RestoreError, RestoreOptions, Restored, RestoredRoom},
+    },
+    ws::connection::ConnectionKey,
+};
+use core::time::Duration;
+use stateroom_wasmi_host::{Clock, Escaped, Instant, OpenError, RoomKey, SaveError, WithSources};
+use std::sync::Arc;
+use tokio::{sync::OwnedSemaphorePermit, time};
+
+/// Time for the journal to make durable what was saved at shutdown.
+const SAVE_GRACE: Duration = Duration::from_secs(10);
+
+/// How rooms are journaled.
+pub(super) struct JournalOptions {
+    pub(super) journal: Arc<dyn Journal>,
+    durability: Durability,
+    durability_of: Vec<(String, Durability)>,
+    upgrade: ModuleUpgrade,
+}
+
+impl JournalOptions {
+    /// None if rooms are in memory only.
+    pub(super) fn new(config: &ServerConfig) -> Option<Self> {
+        Some(Self {
+            journal: config.journal.clone()?,
+            durability: config.durability,
+            durability_of: config.durability_of.clone(),
+            upgrade: config.upgrade,
+        })
+    }
+
+    fn durability_of(&self, id: &str) -> Durability {
+        let matching = self.durability_of.iter();
+        let matching = matching.filter(|(prefix, _)| id.starts_with(prefix));
+        let longest = matching.max_by_key(|(prefix, _)| prefix.len());
+        longest.map_or(self.durability, |(_, durability)| *durability)
+    }
+}
+
+impl HostedRooms {
+    /// Whether what happens in the room of this id is kept in a journal.
+    pub(super) fn is_journaled(&self, id: &str) -> bool {
+        self.durability(id) != Durability::Memory
+    }
+
+    fn durability(&self, id: &str) -> Durability {
+        let options = self.options.journal.as_ref();
+        options.map_or(Durability::Memory, |options| options.durability_of(id))
+    }
+
+    /// Lets a connection join when its room is loaded.
+    pub(super) fn join_later(
+        &mut self,
+        connection: ConnectionKey,
+        id: &str,
+        claim: Claim,
+    ) -> Result<(), JoinRejection> {
+        let join = Join { connection, claim };
+        if let Err(join) = self.restorations.join(id, join) {
+            // Before the journal is asked for it.
+            let max_bytes = self.options.module.limits().max_room_id_bytes;
+            if id.len() > max_bytes {
+                let (bytes, limit) = (id.len(), max_bytes);
+                return Err(self.reject(id, &OpenError::IdTooLong { bytes, limit }));
+            }
+            self.load(id, Some(join))
+                .map_err(|error| self.reject(id, &error))?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, id: &str, join: Option<Join>) -> Result<(), OpenError> {
+        let permit = self.permit()?;
+        if let Some(journaling) = &self.host.transport().journaling {
+            journaling.load(id);
+            self.restorations.add(id, permit, join);
+        }
+        Ok(())
+    }
+
+    /// Does what follows from what the journal has done.
+    pub(super) fn handle_journal(&mut self) {
+        while let Some(result) = self.next_result() {
+            match result {
+                JournalResult::Durable(batch) => self.host.transport_mut().on_durable(batch),
+                JournalResult::Loaded(id, stored) => self.loaded(&id, stored),
+                JournalResult::Failed(error) => {
+                    log::error!("{}", WithSources(&error));
+                    self.failure.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    fn next_result(&self) -> Option<JournalResult> {
+        self.host.transport().journaling.as_ref()?.next_result()
+    }
+
+    fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
+        let upgrade = self.options.journal.as_ref();
+        let upgrade = upgrade.map_or(ModuleUpgrade::Refuse, |options| options.upgrade);
+        let options = RestoreOptions {
+            module: &self.options.module,
+            upgrade,
+            max_tokens: self.options.max_tokens,
+        };
+        let ended = match stored {
+            Ok(Stored::New(number)) => self.restorations.finish(id, Ok(RestoredRoom::new(number))),
+            Ok(Stored::Room(stored)) => self.restorations.loaded(id, stored, &options),
+            Ok(Stored::Quarantined(reason)) => self
+                .restorations
+                .finish(id, Err(RestoreError::Quarantined(reason))),
+            Err(error) => self
+                .restorations
+                .finish(id, Err(RestoreError::Journal(error.into()))),
+        };
+        if let Some(ended) = ended {
+            self.restored(ended);
+        }
+    }
+
+    /// Loads rooms that must be restored, and replays those that were loaded, until this time.
+    pub(super) fn restore(&mut self, until: Instant) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        let unix_time = self.unix_time();
+        while let Some(id) = self.restorations.next_unfinished(unix_time) {
+            if self.host.find(&id).is_some() || !self.is_journaled(&id) {
+                continue;
+            }
+            if self.load(&id, None).is_err() {
+                // There are too many rooms: later.
+                self.restorations.put_back(id);
+                break;
+            }
+        }
+        while self.restorations.has_work() {
+            self.note_replay();
+            if let Some(ended) = self.restorations.step(self.options.max_tokens) {
+                self.restored(ended);
+            }
+            if self.host.clock().now() >= until {
+                break;
+            }
+        }
+        self.note_replay();
+    }
+
+    /// Notes which event is replayed next, if one is.
+    fn note_replay(&mut self) {
+        let event = self.restorations.next_event();
+        if let Some(journaling) = &mut self.host.transport_mut().journaling {
+            journaling.replaying(event);
+        }
+    }
+
+    /// Puts a restored room into the host, or tells those who wait for it why it is not.
+    fn restored(&mut self, ended: Restored) {
+        let Restored {
+            id,
+            number,
+            permit,
+            joins,
+            outcome,
+        } = ended;
+        let opened = match outcome {
+            Ok(room) => self
+                .open_restored(&id, permit, room)
+                .map_err(|error| self.reject(&id, &error)),
+            Err(error) => {
+                let rejection = self.reject_restoration(&id, &error);
+                let journaling = &mut self.host.transport_mut().journaling;
+                if let (Some(journaling), Some(number), true) =
+                    (journaling, number, error.is_final())
+                {
+                    journaling.quarantine(number, rejection.reason.clone());
+                }
+                Err(rejection)
+            }
+        };
+        for join in joins {
+            if self.host.transport_mut().get(join.connection).is_none() {
+                continue;
+            }
+            let joined = match &opened {
+                Ok(room) => self.admit(join.connection, *room, &join.claim),
+                Err(rejection) => Err(JoinRejection::new(rejection.code, rejection.reason.clone())),
+            };
+            if let Err(rejection) = joined
+                && let Some(connection) = self.host.transport_mut().get(join.connection)
+            {
+                connection.close(rejection.code, &rejection.reason, true);
+            }
+        }
+        if let Ok(room) = opened {
+            self.update_idle_deadline(room);
+        }
+    }
+
+    fn reject_restoration(&mut self, id: &str, error: &RestoreError) -> JoinRejection {
+        let reason = WithSources(error).to_string();
+        if let Some(permit) = self.log.rejected.permit() {
+            let id = Escaped::new(id).at_most(256);
+            log::error!("cannot restore room {id:?}: {reason}{permit}");
+        }
+        self.failed.push(id, &reason, time::Instant::now());
+        JoinRejection::new(1011, reason)
+    }
+
+    fn open_restored(
+        &mut self,
+        id: &str,
+        permit: OwnedSemaphorePermit,
+        restored: RestoredRoom,
+    ) -> Result<RoomKey, OpenError> {
+        let is_new = restored.room.is_none();
+        let key = match restored.room {
+            Some(room) => self.host.insert(room, restored.unix_time)?,
+            None => self.host.open(id, &self.options.module)?,
+        };
+        self.add(key, permit);
+        let log = RoomLog::new(restored.number, self.durability(id), restored.events);
+        self.host.transport_mut().set_log(key, log);
+        self.host.transport_mut().restore(key, restored.clients);
+        // It was added above.
+        let _ = self.host.set_recording(key, true);
+        // A new room exists from its first snapshot on.
+        if is_new {
+            let _ = self.save(key, None);
+        }
+        // Their connections have ended with the process.
+        let gone = self.host.room(key).map(|room| room.clients().to_vec());
+        for client in gone.unwrap_or_default() {
+            if !self.host.transport().has_session(key, client) {
+                self.disconnect(key, client);
+            }
+        }
+        Ok(key)
+    }
+
+    /// Saves a room; `wake_at` is when it is to be restored even if nobody asks for it.
+    fn save(&mut self, key: RoomKey, wake_at: Option<Duration>) -> Result<(), SaveError> {
+        let snapshot = self.host.save(key)?;
+        let id = self
+            .host
+            .room(key)
+            .map_or_else(String::new, |room| room.id().into());
+        self.host.transport_mut().save(key, &id, snapshot, wake_at);
+        Ok(())
+    }
+
+    /// Saves the rooms for which that is due.
+    pub(super) fn save_due(&mut self, now: Instant) {
+        let Some(journaling) = &mut self.host.transport_mut().journaling else {
+            return;
+        };
+        for key in journaling.take_due(now) {
+            let (Some(room), Some(log)) = (self.host.room(key), self.host.transport().log(key))
+            else {
+                continue;
+            };
+            if !log.has_tail() {
+                continue;
+            }
+            // To finish a long event would delay the others.
+            let may_save = !room.is_unfinished() || log.is_overdue();
+            let is_saved = may_save && self.save(key, None).is_ok();
+            let is_open = self.host.room(key).is_some_and(|room| !room.is_closed());
+            if let Some(journaling) = &mut self.host.transport_mut().journaling
+                && !is_saved
+                && is_open
+            {
+                journaling.retry(key);
+            }
+        }
+    }
+
+    /// Closes a room that nobody uses. If it is journaled, it is kept there.
+    pub(super) fn close_or_store(&mut self, key: RoomKey, recheck_at: Instant) {
+        if self.host.transport().log(key).is_none() {
+            // Fails if the room has ended by itself.
+            let _ = self.host.close(key);
+            return;
+        }
+        let is_idle = self
+            .host
+            .room(key)
+            .is_some_and(|room| !room.is_runnable() && !room.is_unfinished());
+        if is_idle && self.save(key, None).is_ok() {
+            // Its clients have left.
+            self.host
+                .transport_mut()
+                .close_room(key, 1001, "the room is closed");
+            let _ = self.host.discard(key);
+            self.rooms.remove(&key);
+        } else if let Some(room) = self.rooms.get_mut(&key) {
+            room.idle_until = Some(recheck_at);
+            self.idle.insert((recheck_at, key));
+        }
+    }
+
+    /// Saves all rooms before the process ends.
+    fn save_all(&mut self) {
+        let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
+        for key in rooms {
+            if self.host.transport().log(key).is_none() {
+                continue;
+            }
+            // Clients that come back find their sessions.
+            let has_sessions = self.host.transport().count_sessions(key) > 0;
+            let wake_at = match self.options.keep_timers {
+                _ if has_sessions => Some(self.unix_time()),
+                true => self.host.room(key).and_then(|room| {
+                    let left = room.poll_timeout()?.saturating_duration_since(room.now());
+                    Some(self.unix_time() + left)
+                }),
+                false => None,
+            };
+            // What it has done is in the journal in any case.
+            if let Err(error) = self.save(key, wake_at) {
+                log::debug!("room {key} is not saved: {error}");
+            }
+        }
+    }
+
+    pub(super) fn next_save(&self, now: Instant) -> Option<Instant> {
+        let journaling = self.host.transport().journaling.as_ref()?;
+        journaling.next_due(now)
+    }
+
+    /// When the next stored room is to wake, in the host's time.
+    pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let wake_at = self.restorations.next_wake()?;
+        Some(now + wake_at.saturating_sub(self.unix_time()))
+    }
+
+    fn unix_time(&self) -> Duration {
+        let clock = self.host.clock();
+        let uptime = clock.now().saturating_duration_since(Instant::ZERO);
+        clock.unix_time_at_zero().unwrap_or_default() + uptime
+    }
+
+    /// Saves all journaled rooms, and closes all clients when that is durable.
+    pub(super) fn shut_down(&mut self, now: Instant) -> Next {
+        let (code, reason) = STOPPING;
+        let until = match self.saved_until {
+            Some(until) => until,
+            None => {
+                self.save_all();
+                self.host.transport_mut().submit();
+                *self.saved_until.insert(now + SAVE_GRACE)
+            }
+        };
+        let journaling = self.host.transport().journaling.as_ref();
+        let is_durable = journaling.is_none_or(Journaling::is_idle);
+        if !is_durable && now < until {
+            return Next::At(self.host.clock().at(until));
+        }
+        if !is_durable {
+            log::error!("the storage takes too long: what happened last is lost");
+            self.host.transport_mut().discard_held();
+        }
+        self.close_all(code, reason);
+        Next::Never(None)
+    }
+}
