@@ -3,9 +3,9 @@
 //! - `serve` serves the rooms of a module over WebSockets.
 //! - `attach` does so for the rooms of a board at the other end of a link.
 //! - `check` checks whether a module can be served.
-//! - `store` looks into the rooms that `serve --data` keeps.
+//! - `store` looks into the rooms that `serve --data` keeps, and `replay` runs their events again.
 //!
-//! `serve`, `attach` and `store` need the feature `serve`, which is on by default. The server itself is the
+//! All but `check` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
 
 #![forbid(unsafe_code)]
@@ -20,6 +20,8 @@ mod diagnosis;
 mod listen;
 mod logging;
 mod module_file;
+#[cfg(feature = "serve")]
+mod replay;
 mod room_args;
 #[cfg(feature = "serve")]
 mod serve;
@@ -50,6 +52,8 @@ enum Command {
     Check(check::Check),
     #[cfg(feature = "serve")]
     Store(store::StoreCommand),
+    #[cfg(feature = "serve")]
+    Replay(replay::Replay),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,8 @@ fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         #[cfg(feature = "serve")]
         Command::Store(store) => store.run(),
+        #[cfg(feature = "serve")]
+        Command::Replay(replay) => replay.run(),
     };
     result.unwrap_or_else(|error| {
         logging.print_error(WithSources(&*error));

@@ -227,6 +227,28 @@ async fn a_room_is_exported_and_imported_with_its_events() {
     assert_eq!(number(&mut ann).await, Some(1));
     drop((client, ann, server));
 
+    // The same again, event by event.
+    let module = data.module.to_str().expect("UTF-8");
+    let replayed = succeeds(&tool(&["replay", file, module]));
+    let lines: Vec<_> = replayed.lines().collect();
+    assert!(
+        lines[0].starts_with("room \"lobby\" after 0 events"),
+        "{replayed}"
+    );
+    let said = lines
+        .iter()
+        .filter(|line| line.ends_with("client 1 sends \"count\""));
+    assert_eq!(said.count(), 3);
+    assert_eq!(lines.last(), Some(&"    to client 1: 0x03000000"));
+    let some = succeeds(&tool(&["replay", file, module, "--until", "2", "--step"]));
+    assert!(
+        !some.contains("0x02000000") && some.contains("state "),
+        "{some}"
+    );
+    let chat = bundled_path("chat-rust-0.4");
+    let chat = chat.to_str().expect("UTF-8");
+    fails(&tool(&["replay", file, chat]), "module");
+
     let junk = data.folder.write("junk", "SRRF\x01 and more");
     let junk = junk.to_str().expect("UTF-8");
     fails(&other.store("import", &[junk]), "not one of `store export`");
