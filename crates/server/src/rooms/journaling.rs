@@ -175,7 +175,7 @@ impl Journaling {
     /// Replaces what is stored of a room.
     pub(crate) fn save(&mut self, log: &mut RoomLog, id: &str, mut snapshot: RoomSnapshot) {
         snapshot.events = log.next_event;
-        log.snapshot_bytes = snapshot.room.len();
+        log.snapshot_bytes = snapshot.room.len() + snapshot.clients.len();
         log.tail_cost = 0;
         log.has_tail = false;
         let id = id.into();

@@ -136,8 +136,13 @@ impl Restorations {
         self.unfinished.push_front(id);
     }
 
-    /// The wall time when the next room wakes, unless one has yet to be loaded before.
-    pub(super) fn next_wake(&self) -> Option<Duration> {
+    /// The wall time when there is a room to load; it is `now`.
+    pub(super) fn next_wake(&self, now: Duration) -> Option<Duration> {
+        /// Time until rooms are tried again for which there was no space.
+        const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+        if !self.unfinished.is_empty() {
+            return Some(now + RETRY_INTERVAL);
+        }
         self.sleeping.peek().map(|Reverse((at, _))| *at)
     }
 

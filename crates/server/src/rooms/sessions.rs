@@ -22,6 +22,8 @@ pub(crate) struct Session {
     sent: Window<Kept>,
     /// Whether the client has left for good.
     has_ended: bool,
+    /// Tells the last time without a connection from those before.
+    pub(super) absence: u64,
     limits: SessionLimits,
     /// Bytes in all queues, these included.
     total: QueuedBytes,
@@ -83,6 +85,7 @@ impl Session {
             duplicates: 0,
             sent: Window::default(),
             has_ended: false,
+            absence: number,
             limits,
             total,
         }

@@ -9,7 +9,10 @@ use core::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message, SUBPROTOCOL};
 use stateroom_wasmi_server::{Rate, ServerConfig, journal::MemoryJournal};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Message as Frame, client::IntoClientRequest, http::HeaderValue},
@@ -300,6 +303,25 @@ async fn a_session_ends_by_a_goodbye_and_by_time() {
         assert_eq!(watcher.hear().await, 1000 + id);
         drop(connection);
         assert_eq!(watcher.hear().await, 2000 + id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_absence_has_the_whole_window() {
+    let server = RunningServer::without_journal(|config| {
+        change(config);
+        config.resume_window = Duration::from_secs(4);
+    })
+    .await;
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    connection.hello(&mut session).await;
+    // Longer than a window together.
+    for _ in 0..3 {
+        drop(connection);
+        sleep(Duration::from_millis(1500)).await;
+        connection = Connection::open(&server, "lobby").await;
+        assert_eq!(connection.hello(&mut session).await, Incoming::Resumed);
     }
 }
 

@@ -47,15 +47,15 @@ impl Clients {
         }
         let ends_at = self.now + self.limits.resume_window;
         for (id, session) in stored.sessions {
-            self.sessions += 1;
-            self.absent.push_back((ends_at, room, id, self.sessions));
+            self.last_number += 1;
+            self.absent.push_back((ends_at, room, id, self.last_number));
             clients.connected.push(Client {
                 id,
                 connection: ConnectionKey::default(),
                 outputs_enabled: session.outputs_enabled,
                 session: Some(Box::new(Session::restore(
                     session,
-                    self.sessions,
+                    self.last_number,
                     self.limits.of_session,
                     self.queued.clone(),
                 ))),

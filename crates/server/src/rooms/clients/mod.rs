@@ -41,10 +41,11 @@ pub(crate) struct Clients {
     /// Clients that were disconnected for their queues, or whose sessions have ended; their rooms get a
     /// disconnect.
     removed: Vec<(RoomKey, ClientId)>,
-    /// Sessions without a connection, by the time when they end. In order, since the time is constant.
+    /// Sessions without a connection, by the time when they end, with the number of the absence. In order,
+    /// since the time is constant.
     absent: VecDeque<(HostTime, RoomKey, ClientId, u64)>,
-    /// Sessions that there were.
-    sessions: u64,
+    /// Numbers sessions and absences.
+    last_number: u64,
     pub(crate) counts: ClientCounts,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
@@ -147,7 +148,7 @@ impl Clients {
             dirty: VecDeque::new(),
             removed: Vec::new(),
             absent: VecDeque::new(),
-            sessions: 0,
+            last_number: 0,
             counts: ClientCounts::default(),
             cost: 0,
             journaling,
@@ -294,7 +295,7 @@ impl Clients {
             let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
             let is_absent = client.is_some_and(|client| {
                 let session = client.session.as_ref();
-                session.is_some_and(|session| session.number == number)
+                session.is_some_and(|session| session.absence == number)
                     && !self.connections.contains_key(client.connection)
             });
             if is_absent {

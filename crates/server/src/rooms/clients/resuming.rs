@@ -33,8 +33,12 @@ impl Clients {
     /// Begins a session of a client that has just joined, and tells it the secret.
     pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: &str) {
         let hash = self.hasher.hash_session(secret);
-        self.sessions += 1;
-        let (number, limits, total) = (self.sessions, self.limits.of_session, self.queued.clone());
+        self.last_number += 1;
+        let (number, limits, total) = (
+            self.last_number,
+            self.limits.of_session,
+            self.queued.clone(),
+        );
         if let Some(client) = self.client_mut(room, id) {
             client.session = Some(Box::new(Session::new(hash, number, limits, total)));
         }
@@ -148,13 +152,13 @@ impl Clients {
 
     /// Keeps a client whose connection has ended in its room, if it has a session; returns whether it has.
     pub(crate) fn keep_session(&mut self, room: RoomKey, id: ClientId, now: HostTime) -> bool {
-        let Some(session) = self.session_mut(room, id) else {
+        self.last_number += 1;
+        let number = self.last_number;
+        let session = self.session_mut(room, id);
+        let Some(session) = session.filter(|session| !session.has_ended()) else {
             return false;
         };
-        if session.has_ended() {
-            return false;
-        }
-        let number = session.number;
+        session.absence = number;
         let ends_at = now + self.limits.resume_window;
         self.absent.push_back((ends_at, room, id, number));
         true

@@ -340,8 +340,9 @@ impl HostedRooms {
 
     /// When the next stored room is to wake, in the host's time.
     pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let wake_at = self.restorations.next_wake()?;
-        Some(now + wake_at.saturating_sub(self.unix_time()))
+        let unix_time = self.unix_time();
+        let wake_at = self.restorations.next_wake(unix_time)?;
+        Some(now + wake_at.saturating_sub(unix_time))
     }
 
     fn unix_time(&self) -> Duration {
