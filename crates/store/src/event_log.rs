@@ -143,6 +143,12 @@ impl LogIndex {
         }
     }
 
+    /// How many rows of the log there are from the first on that a room needs.
+    pub(crate) fn rows_of(&self, room: RoomNumber) -> i64 {
+        let tail = self.rooms.get(&room);
+        tail.map_or(0, |tail| self.last_row - tail.first_row + 1)
+    }
+
     /// The events of a room since its snapshot.
     pub(crate) fn read_tail(
         &self,

@@ -25,6 +25,7 @@
 
 mod error;
 mod event_log;
+mod fault_files;
 mod replays;
 mod room_file;
 mod rooms;

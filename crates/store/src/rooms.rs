@@ -46,6 +46,23 @@ pub(crate) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option
     statement.query_row([id], |row| read(row, id)).optional()
 }
 
+/// The room of this number, with its id.
+pub(crate) fn find_number(
+    connection: &Connection,
+    number: RoomNumber,
+) -> rusqlite::Result<Option<(String, RoomRow)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT number, events, snapshot, clients, checksum, wake_at, quarantine, id
+         FROM rooms WHERE number = ?1",
+    )?;
+    let read = |row: &Row<'_>| {
+        let id: String = row.get(7)?;
+        let room = read(row, &id)?;
+        Ok((id, room))
+    };
+    statement.query_row([to_sql(number.0)], read).optional()
+}
+
 fn read(row: &Row<'_>, id: &str) -> rusqlite::Result<RoomRow> {
     let snapshot = RoomSnapshot {
         events: from_sql(row.get(1)?),

@@ -3,6 +3,7 @@
 use crate::{
     error::StoreError,
     event_log::{LogIndex, saved_events},
+    fault_files::FaultFiles,
     replays,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
@@ -48,6 +49,7 @@ pub(crate) struct Writer {
     next_number: u64,
     /// Numbers below are not used again after a crash.
     reserved_numbers: u64,
+    fault_files: FaultFiles,
     failure: Option<Arc<str>>,
     /// Whether the store is being closed.
     pub(crate) closing: Arc<AtomicBool>,
@@ -91,6 +93,7 @@ impl Writer {
             damaged: found.damaged,
             next_number,
             reserved_numbers: next_number,
+            fault_files: FaultFiles::new(folder),
             failure: None,
             closing: Arc::default(),
         })
@@ -219,6 +222,7 @@ impl Writer {
                     self.damaged.remove(number);
                 }
                 RoomWrite::Remove => {
+                    self.fault_files.write(connection, &self.log, *number)?;
                     rooms::remove(connection, *number)?;
                     self.log.forget(*number);
                     self.tails.remove(number);

@@ -257,6 +257,35 @@ async fn a_room_is_exported_and_imported_with_its_events() {
     assert_eq!(succeeds(&other.store("list", &[])), "0 rooms\n");
 }
 
+#[tokio::test]
+async fn what_a_room_did_until_it_failed_is_in_a_file() {
+    let guest = counter().replace(
+        "(local $n i32)",
+        "(local $n i32) (if (i32.gt_u (local.get 2) (i32.const 5)) (then (unreachable)))",
+    );
+    let data = Data::new(&guest);
+    let server = data.serve(&[]);
+    let mut client = server.join("/lobby").await;
+    for n in 1..=2 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    client.send("longer than five").await;
+    assert_eq!(client.closed().await.0, 1011);
+    server.until_logged("what room \"lobby\" did").await;
+    let file = Path::new(&data.rooms()).join("faults/1.room");
+    let (file, module) = (file.to_str().expect("UTF-8"), data.module.to_str());
+    let replayed = succeeds(&tool(&["replay", file, module.expect("UTF-8")]));
+    assert!(
+        replayed.contains("sends \"longer than five\""),
+        "{replayed}"
+    );
+    assert!(replayed.contains("the room has failed: "), "{replayed}");
+    // The room itself has ended.
+    let list = succeeds(&data.store("list", &[]));
+    assert_eq!(list, "0 rooms\n");
+}
+
 #[test]
 fn what_is_no_store_is_refused_and_kept() {
     let data = Data::new(&counter());

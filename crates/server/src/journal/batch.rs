@@ -22,7 +22,7 @@ pub enum RoomWrite {
         /// The snapshot.
         snapshot: RoomSnapshot,
     },
-    /// The room has ended: it is removed.
+    /// The room's guest has failed for good, and so the room has ended: it is removed.
     Remove,
     /// What is stored stays as it is, but cannot be restored: it is not tried again. This is why.
     Quarantine(String),
