@@ -86,7 +86,7 @@ impl Store {
         let lock = lock(folder)?;
         let mut writer = Writer::open(folder)?;
         let (secret, unfinished) = (writer.secret()?, writer.unfinished()?);
-        let closing = writer.closing.clone();
+        let (closing, suspects) = (writer.closing.clone(), writer.suspects()?);
         let (jobs, receiver) = mpsc::channel();
         let thread = thread::Builder::new().name("store".into());
         let writer = thread
@@ -98,7 +98,7 @@ impl Store {
             closing,
             secret,
             unfinished,
-            replays: Mutex::new(Replays::new(folder)),
+            replays: Mutex::new(Replays::new(folder, suspects)),
             _lock: lock,
         })
     }
@@ -156,8 +156,10 @@ impl Journal for Store {
     fn replaying(&self, worker: usize, event: Option<(RoomNumber, u64)>) {
         let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
         // Without the note, a room that ends the process is only found out later.
-        if let Err(error) = replays.note(worker, event) {
-            log::debug!("cannot note what is replayed: {error}");
+        match replays.note(worker, event) {
+            Ok(None) => {}
+            Ok(Some(room)) => self.submit(Job::Acquit(room)),
+            Err(error) => log::debug!("cannot note what is replayed: {error}"),
         }
     }
 

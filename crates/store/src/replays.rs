@@ -10,6 +10,7 @@ use crate::{
 use rusqlite::{Connection, OptionalExtension};
 use stateroom_wasmi_server::journal::RoomNumber;
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Seek, Write},
     path::{Path, PathBuf},
@@ -20,29 +21,44 @@ use std::{
 pub(crate) struct Replays {
     folder: PathBuf,
     files: Vec<Option<File>>,
+    /// What each worker replays.
+    noted: Vec<Option<(RoomNumber, u64)>>,
+    /// Events at which a process has ended.
+    suspects: HashMap<RoomNumber, u64>,
 }
 
-/// Deaths at the same event after which a room is not restored any more.
-const MAX_DEATHS: u32 = 2;
+/// Deaths in a row at the same event after which a room is not restored any more. Something that kills the
+/// process again and again may do so twice at the same event by chance.
+const MAX_DEATHS: u32 = 3;
 
 const PREFIX: &str = "replaying-";
 
 impl Replays {
-    pub(crate) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path, suspects: HashMap<RoomNumber, u64>) -> Self {
         Self {
             folder: folder.into(),
             files: Vec::new(),
+            noted: Vec::new(),
+            suspects,
         }
     }
 
-    /// Notes what a worker is about to replay.
+    /// Notes what a worker is about to replay. What it replayed before did not end the process: returns the
+    /// room of that if it was suspect.
     pub(crate) fn note(
         &mut self,
         worker: usize,
         event: Option<(RoomNumber, u64)>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<RoomNumber>> {
         if self.files.len() <= worker {
             self.files.resize_with(worker + 1, || None);
+            self.noted.resize(worker + 1, None);
+        }
+        let survived = core::mem::replace(&mut self.noted[worker], event);
+        let acquitted = survived.filter(|(room, event)| self.suspects.get(room) == Some(event));
+        let acquitted = acquitted.map(|(room, _)| room);
+        if let Some(room) = acquitted {
+            self.suspects.remove(&room);
         }
         let file = match &mut self.files[worker] {
             Some(file) => file,
@@ -54,7 +70,8 @@ impl Replays {
         note[..8].copy_from_slice(&room.to_le_bytes());
         note[8..].copy_from_slice(&number.to_le_bytes());
         file.rewind()?;
-        file.write_all(&note)
+        file.write_all(&note)?;
+        Ok(acquitted)
     }
 }
 
@@ -104,6 +121,23 @@ fn count_death(connection: &Connection, room: RoomNumber, event: u64) -> Result<
         rooms::quarantine(connection, room, &reason)?;
     }
     Ok(())
+}
+
+/// The events at which processes have ended.
+pub(crate) fn suspects(connection: &Connection) -> rusqlite::Result<HashMap<RoomNumber, u64>> {
+    let sql = "SELECT number, fatal_event FROM rooms WHERE deaths > 0 AND fatal_event IS NOT NULL";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok((RoomNumber(from_sql(row.get(0)?)), from_sql(row.get(1)?)))
+    })?;
+    rows.collect()
+}
+
+/// A room has survived the event at which a process had ended.
+pub(crate) fn acquit(connection: &Connection, room: RoomNumber) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("UPDATE rooms SET deaths = 0 WHERE number = ?1")?;
+    statement.execute([to_sql(room.0)]).map(drop)
 }
 
 /// How often processes have ended while they replayed this event of a room.

@@ -30,6 +30,8 @@ use std::{
 pub(crate) enum Job {
     Load(Box<str>, Done<Stored>),
     Write(Batch, Done<()>),
+    /// A room has survived the event at which a process had ended.
+    Acquit(RoomNumber),
 }
 
 /// What became of a job, before the transaction is durable.
@@ -103,6 +105,11 @@ impl Writer {
         let secret = read_meta(&self.connection, "secret")?;
         let secret = secret.and_then(|secret| secret.try_into().ok());
         secret.ok_or_else(|| StoreError::Damaged("there is no secret".into()))
+    }
+
+    /// Events at which processes have ended.
+    pub(crate) fn suspects(&self) -> Result<HashMap<RoomNumber, u64>, StoreError> {
+        Ok(replays::suspects(&self.connection)?)
     }
 
     /// Rooms with events since their snapshots, and those with a time to wake up.
@@ -196,6 +203,9 @@ impl Writer {
     fn run_job(&mut self, job: &Job) -> rusqlite::Result<Outcome> {
         match job {
             Job::Write(batch, _) => self.write(batch).map(|()| Outcome::Written),
+            Job::Acquit(room) => {
+                replays::acquit(&self.connection, *room).map(|()| Outcome::Written)
+            }
             Job::Load(id, _) => match self.load(id) {
                 // Others are not harmed.
                 Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
@@ -281,6 +291,7 @@ impl Writer {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match (job, outcome) {
                 (Job::Write(_, done), _) => done(Ok(())),
+                (Job::Acquit(_), _) => {}
                 (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
                 (job @ Job::Load(..), Outcome::Damaged(reason)) => {
                     job.fail(JournalError::Damaged(reason.into()));
@@ -296,6 +307,7 @@ impl Job {
         match self {
             Self::Load(_, done) => done(Err(error)),
             Self::Write(_, done) => done(Err(error)),
+            Self::Acquit(_) => {}
         }
     }
 
@@ -303,6 +315,7 @@ impl Job {
         match self {
             Self::Load(id, _) => id.len(),
             Self::Write(batch, _) => batch.bytes(),
+            Self::Acquit(_) => 0,
         }
     }
 }

@@ -31,8 +31,9 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
 
     /// Notes which event a worker is about to replay, or that it replays none: the event of a room and its
     /// number. The note must survive the process, though not the machine. If the process ends meanwhile, the
-    /// event may be why; a room is not restored any more after that was so twice
-    /// ([`Stored::Quarantined`]). Takes no more than microseconds. The default does nothing.
+    /// event may be why; a room is not restored any more after that was so three times in a row
+    /// ([`Stored::Quarantined`]): less could be coincidence, where something kills the process again and
+    /// again. Takes no more than microseconds. The default does nothing.
     fn replaying(&self, worker: usize, event: Option<(RoomNumber, u64)>) {
         let _ = (worker, event);
     }

@@ -3,7 +3,7 @@
 use super::{HostedRooms, Next};
 use crate::{
     config::ServerConfig,
-    journal::{Durability, Journal, JournalError, ModuleUpgrade, Stored},
+    journal::{Durability, Journal, JournalError, ModuleUpgrade, RoomNumber, Stored},
     rooms::{
         Claim, JoinRejection, STOPPING,
         journaling::{JournalResult, Journaling, RoomLog},
@@ -145,7 +145,7 @@ impl HostedRooms {
             }
         }
         while self.restorations.has_work() {
-            self.note_replay();
+            self.note_replay(self.restorations.next_event());
             if let Some(ended) = self.restorations.step(self.options.max_tokens) {
                 self.restored(ended);
             }
@@ -153,12 +153,11 @@ impl HostedRooms {
                 break;
             }
         }
-        self.note_replay();
+        self.note_replay(None);
     }
 
     /// Notes which event is replayed next, if one is.
-    fn note_replay(&mut self) {
-        let event = self.restorations.next_event();
+    fn note_replay(&mut self, event: Option<(RoomNumber, u64)>) {
         if let Some(journaling) = &mut self.host.transport_mut().journaling {
             journaling.replaying(event);
         }
