@@ -6,15 +6,11 @@ use stateroom_wasmi_server::{
     journal::{Durability, Journal, ModuleUpgrade},
 };
 use stateroom_wasmi_store::{Store, StoreError};
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 #[derive(Args)]
 #[command(next_help_heading = "Rooms that survive")]
 pub(crate) struct DataArgs {
-    /// A folder that keeps the rooms: they go on after a restart or a crash, and nothing that a client has
-    /// seen is lost [default: rooms are in memory only]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
     /// What is promised to rooms
     #[arg(long, value_enum, default_value_t = DurabilityArg::Durable, requires = "data")]
     durability: DurabilityArg,
@@ -68,8 +64,13 @@ impl From<DurabilityArg> for Durability {
 }
 
 impl DataArgs {
-    pub(crate) fn apply(&self, config: ServerConfig) -> Result<ServerConfig, StoreError> {
-        let store = self.data.as_deref().map(Store::open).transpose()?;
+    /// Opens the folder of `--data`, if there is one.
+    pub(crate) fn apply(
+        &self,
+        data: Option<&Path>,
+        config: ServerConfig,
+    ) -> Result<ServerConfig, StoreError> {
+        let store = data.map(Store::open).transpose()?;
         let journal = store.map(|store| Arc::new(store) as Arc<dyn Journal>);
         let rules = self.durability_of.iter();
         Ok(config

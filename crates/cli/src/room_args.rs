@@ -2,7 +2,7 @@
 
 use clap::{Args, builder::RangedU64ValueParser};
 use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits, LoadOptions};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 #[derive(Args)]
 pub(crate) struct RoomArgs {
@@ -17,6 +17,10 @@ pub(crate) struct RoomArgs {
         value_parser = clap::value_parser!(u64).range(1..),
     )]
     hibernate_after: Option<u64>,
+    /// A folder that keeps the rooms: they go on after a restart or a crash, and nothing that a client has
+    /// seen is lost [default: rooms are in memory only]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     faults: FaultArgs,
     #[command(flatten)]
@@ -138,7 +142,11 @@ impl RoomArgs {
     /// How the server loads a module with these flags.
     pub(crate) fn load_options(&self) -> LoadOptions {
         LoadOptions::new()
-            .snapshots(self.on_fault() == FaultPolicy::Rollback || self.hibernate_after.is_some())
+            .snapshots(
+                self.on_fault() == FaultPolicy::Rollback
+                    || self.hibernate_after.is_some()
+                    || self.data.is_some(),
+            )
             .simd(true)
     }
 }

@@ -156,7 +156,7 @@ impl Serve {
             .on_fault(self.rooms.on_fault())
             .seed(self.rooms.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
-        self.data.apply(config)
+        self.data.apply(self.rooms.data.as_deref(), config)
     }
 }
 

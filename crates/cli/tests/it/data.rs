@@ -315,6 +315,11 @@ fn a_module_that_cannot_be_saved_is_refused() {
             (func (export \"jam_free\") (param i32 i32)))",
     );
     let module = data.module.to_str().expect("UTF-8");
+    // So says the check, which opens no folder.
+    let checked = tool(&["check", module, "--data", &data.rooms()]);
+    assert!(!checked.status.success());
+    assert!(succeeds(&tool(&["check", module])).contains("ABI"));
+    assert!(!Path::new(&data.rooms()).exists());
     let served = tool(&["serve", module, "--port", "0", "--data", &data.rooms()]);
     fails(&served, "table");
 }
