@@ -110,6 +110,13 @@ impl ConnectionLimiter {
     }
 }
 
+impl ConnectionPermit {
+    /// The address that it counts for; of IPv6, the network.
+    pub(crate) const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let limiter = &self.limiter;

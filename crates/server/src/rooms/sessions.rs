@@ -1,8 +1,10 @@
 //! Sessions of clients that come back (`stateroom.resume.1`).
 
 use crate::{rooms::tokens::TokenHash, ws::send_queue::QueuedBytes};
+use core::{cell::RefCell, net::IpAddr};
 use stateroom_wasmi_host::MessagePayload;
 use stateroom_wasmi_resume::{InvalidCount, Window, WindowFull};
+use std::{collections::HashMap, rc::Rc};
 
 /// A client's session: what it has sent, and what it may not have received.
 #[derive(Debug)]
@@ -27,6 +29,63 @@ pub(crate) struct Session {
     limits: SessionLimits,
     /// Bytes in all queues, these included.
     total: QueuedBytes,
+    /// Counts it until it ends.
+    permit: SessionPermit,
+}
+
+/// How many sessions there are, in all and of each address that began some.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionCounts(Rc<RefCell<Counts>>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    of_peers: HashMap<IpAddr, usize>,
+}
+
+/// A session that is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct SessionPermit {
+    counts: SessionCounts,
+    peer: Option<IpAddr>,
+}
+
+impl SessionCounts {
+    pub(super) fn all(&self) -> usize {
+        self.0.borrow().all
+    }
+
+    pub(super) fn of_peer(&self, peer: IpAddr) -> usize {
+        self.0.borrow().of_peers.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Counts a session of an address; that of one that was stored is not known.
+    pub(super) fn permit(&self, peer: Option<IpAddr>) -> SessionPermit {
+        let mut counts = self.0.borrow_mut();
+        counts.all += 1;
+        if let Some(peer) = peer {
+            *counts.of_peers.entry(peer).or_default() += 1;
+        }
+        SessionPermit {
+            counts: self.clone(),
+            peer,
+        }
+    }
+}
+
+impl Drop for SessionPermit {
+    fn drop(&mut self) {
+        let mut counts = self.counts.0.borrow_mut();
+        counts.all -= 1;
+        if let Some(peer) = self.peer
+            && let Some(count) = counts.of_peers.get_mut(&peer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.of_peers.remove(&peer);
+            }
+        }
+    }
 }
 
 /// How much of what was sent is kept for one session.
@@ -75,8 +134,10 @@ impl Session {
         number: u64,
         limits: SessionLimits,
         total: QueuedBytes,
+        permit: SessionPermit,
     ) -> Self {
         Self {
+            permit,
             hash,
             number,
             received: 0,
@@ -107,6 +168,11 @@ impl Session {
 
     pub(super) const fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// The address that began it, if that is known.
+    pub(super) const fn peer(&self) -> Option<IpAddr> {
+        self.permit.peer
     }
 
     /// Whether the client's next message was accepted before.
@@ -174,9 +240,10 @@ impl Session {
         number: u64,
         limits: SessionLimits,
         total: QueuedBytes,
+        permit: SessionPermit,
     ) -> Self {
         total.set(total.get() + stored.sent.bytes());
-        let mut session = Self::new(stored.hash, number, limits, total);
+        let mut session = Self::new(stored.hash, number, limits, total, permit);
         session.received = stored.received;
         session.handled = stored.received;
         session.acknowledged = stored.received;

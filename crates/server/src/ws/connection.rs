@@ -17,6 +17,7 @@ use core::{
     time::Duration,
 };
 use stateroom_wasmi_host::{ClientId, RoomKey};
+use std::net::IpAddr;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -168,6 +169,11 @@ impl Connection {
 
     const fn awaits_hello(&self) -> bool {
         matches!(self.resuming, Resuming::BeforeHello(_))
+    }
+
+    /// The client's address, as far as limits go.
+    pub(crate) const fn peer(&self) -> IpAddr {
+        self.permit.peer()
     }
 
     /// Sets whose turn it is when something changes.

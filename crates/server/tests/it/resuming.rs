@@ -326,6 +326,39 @@ async fn each_absence_has_the_whole_window() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_no_more_sessions_than_connections() {
+    let server = RunningServer::without_journal(|config| {
+        change(config);
+        config.resume_window = Duration::from_secs(1000);
+        config.max_connections_per_address = 4;
+    })
+    .await;
+    let mut watcher = server.join("lobby").await;
+    assert_eq!(watcher.hear().await, 1001);
+    let mut sessions = Vec::new();
+    for id in 2..=5 {
+        let mut session = ClientSession::new(10, 1000);
+        let mut connection = Connection::open(&server, "lobby").await;
+        connection.hello(&mut session).await;
+        assert_eq!(watcher.hear().await, 1000 + id);
+        sessions.push(session);
+        drop(connection);
+    }
+    for id in 6..=8 {
+        let mut connection = Connection::open(&server, "lobby").await;
+        connection.hello(&mut ClientSession::new(10, 1000)).await;
+        // The oldest leaves.
+        let mut heard = [watcher.hear().await, watcher.hear().await];
+        heard.sort_unstable();
+        assert_eq!(heard, [1000 + id, 2000 + id - 4]);
+        drop(connection);
+    }
+    let mut connection = Connection::open(&server, "lobby").await;
+    let reply = connection.hello(&mut sessions[3]).await;
+    assert_eq!(reply, Incoming::Resumed, "of the four, one is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_connection_replaces_an_older_one() {
     let server = RunningServer::without_journal(change).await;
     let mut session = ClientSession::new(10, 1000);

@@ -58,6 +58,7 @@ impl Clients {
                     self.last_number,
                     self.limits.of_session,
                     self.queued.clone(),
+                    self.session_counts.permit(None),
                 ))),
             });
         }

@@ -8,7 +8,7 @@ use crate::{
     rooms::{
         client_counts::ClientCounts,
         journaling::{Journaling, RoomLog},
-        sessions::{Session, SessionLimits},
+        sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
         tokens::{TokenHasher, Tokens},
     },
@@ -46,6 +46,7 @@ pub(crate) struct Clients {
     absent: VecDeque<(HostTime, RoomKey, ClientId, u64)>,
     /// Numbers sessions and absences.
     last_number: u64,
+    session_counts: SessionCounts,
     pub(crate) counts: ClientCounts,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
@@ -66,6 +67,10 @@ pub(crate) struct ClientLimits {
     pub(crate) of_queue: QueueLimits,
     /// What is kept of a session.
     pub(crate) of_session: SessionLimits,
+    /// Sessions in all and of one address, as of connections; beyond, those end that have been without a
+    /// connection for the longest time.
+    pub(crate) sessions: usize,
+    pub(crate) sessions_per_address: usize,
     /// How long a session has no connection before it ends.
     pub(crate) resume_window: Duration,
 }
@@ -81,6 +86,8 @@ impl ClientLimits {
                 messages: config.max_resume_messages,
                 bytes: config.max_resume_bytes,
             },
+            sessions: config.max_connections,
+            sessions_per_address: config.max_connections_per_address,
             resume_window: config.resume_window,
         }
     }
@@ -149,6 +156,7 @@ impl Clients {
             removed: Vec::new(),
             absent: VecDeque::new(),
             last_number: 0,
+            session_counts: SessionCounts::default(),
             counts: ClientCounts::default(),
             cost: 0,
             journaling,
@@ -292,13 +300,7 @@ impl Clients {
             self.absent.front().copied().filter(|it| it.0 <= now)
         {
             self.absent.pop_front();
-            let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
-            let is_absent = client.is_some_and(|client| {
-                let session = client.session.as_ref();
-                session.is_some_and(|session| session.absence == number)
-                    && !self.connections.contains_key(client.connection)
-            });
-            if is_absent {
+            if self.absent_session(room, id, number).is_some() {
                 self.leave(room, id);
                 self.removed.push((room, id));
             }

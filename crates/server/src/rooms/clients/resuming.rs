@@ -3,8 +3,9 @@
 use super::{Client, Clients};
 use crate::{
     rooms::{REPLACED, journaling::RoomLog, sessions::Session},
-    ws::connection::ConnectionKey,
+    ws::connection::{Connection, ConnectionKey},
 };
+use core::net::IpAddr;
 use stateroom_wasmi_host::{ClientId, Instant as HostTime, RoomKey};
 use stateroom_wasmi_resume::{Frame, InvalidCount};
 
@@ -30,8 +31,46 @@ impl Clients {
         clients.iter().find(has_session).map(|client| client.id)
     }
 
+    /// The session of a client, if it is without a connection, for this time.
+    pub(super) fn absent_session(
+        &self,
+        room: RoomKey,
+        id: ClientId,
+        absence: u64,
+    ) -> Option<&Session> {
+        let client = self.rooms.get(&room)?.get(id)?;
+        let session = client.session.as_deref()?;
+        let is_absent =
+            session.absence == absence && !self.connections.contains_key(client.connection);
+        is_absent.then_some(session)
+    }
+
+    /// Ends the session that has been without a connection for the longest time, of this address or of all.
+    fn end_oldest_absent(&mut self, peer: Option<IpAddr>) {
+        let oldest = self.absent.iter().find(|(_, room, id, absence)| {
+            let session = self.absent_session(*room, *id, *absence);
+            session.is_some_and(|session| peer.is_none() || session.peer() == peer)
+        });
+        if let Some((_, room, id, _)) = oldest.copied() {
+            self.leave(room, id);
+            self.removed.push((room, id));
+        }
+    }
+
     /// Begins a session of a client that has just joined, and tells it the secret.
     pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: &str) {
+        let clients = self.rooms.get(&room);
+        let connection = clients.and_then(|clients| Some(clients.get(id)?.connection));
+        let connection = connection.and_then(|key| self.connections.get(key));
+        let Some(peer) = connection.map(Connection::peer) else {
+            return;
+        };
+        if self.session_counts.of_peer(peer) >= self.limits.sessions_per_address {
+            self.end_oldest_absent(Some(peer));
+        } else if self.session_counts.all() >= self.limits.sessions {
+            self.end_oldest_absent(None);
+        }
+        let permit = self.session_counts.permit(Some(peer));
         let hash = self.hasher.hash_session(secret);
         self.last_number += 1;
         let (number, limits, total) = (
@@ -40,7 +79,7 @@ impl Clients {
             self.queued.clone(),
         );
         if let Some(client) = self.client_mut(room, id) {
-            client.session = Some(Box::new(Session::new(hash, number, limits, total)));
+            client.session = Some(Box::new(Session::new(hash, number, limits, total, permit)));
         }
         self.send_control(room, id, Frame::New(secret));
     }
