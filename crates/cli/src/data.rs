@@ -5,7 +5,7 @@ use stateroom_wasmi_server::{
     ServerConfig,
     journal::{Durability, Journal, ModuleUpgrade},
 };
-use stateroom_wasmi_store::{Store, StoreError};
+use stateroom_wasmi_store::{DEFAULT_MAX_ROOMS, Store, StoreError};
 use std::{path::Path, sync::Arc};
 
 #[derive(Args)]
@@ -22,6 +22,9 @@ pub(crate) struct DataArgs {
         requires = "data",
     )]
     durability_of: Vec<(String, DurabilityArg)>,
+    /// Rooms that are kept; new ones beyond that are refused
+    #[arg(long, default_value_t = DEFAULT_MAX_ROOMS, value_name = "ROOMS", requires = "data")]
+    max_stored_rooms: u64,
     /// What becomes of stored rooms of another module
     #[arg(long, value_enum, default_value_t = UpgradeArg::Refuse, requires = "data")]
     upgrade: UpgradeArg,
@@ -70,7 +73,8 @@ impl DataArgs {
         data: Option<&Path>,
         config: ServerConfig,
     ) -> Result<ServerConfig, StoreError> {
-        let store = data.map(Store::open).transpose()?;
+        let open = |data| Store::open_with(data, self.max_stored_rooms);
+        let store = data.map(open).transpose()?;
         let journal = store.map(|store| Arc::new(store) as Arc<dyn Journal>);
         let rules = self.durability_of.iter();
         Ok(config

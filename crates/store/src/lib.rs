@@ -74,17 +74,30 @@ pub struct Store {
     _lock: File,
 }
 
+/// Rooms that a store keeps unless it is told otherwise.
+pub const DEFAULT_MAX_ROOMS: u64 = 1_000_000;
+
 impl Store {
-    /// Opens a folder, which is created if there is none.
+    /// Opens a folder, which is created if there is none. It keeps up to [`DEFAULT_MAX_ROOMS`] rooms.
     ///
     /// # Errors
     ///
     /// If another process has it open, it is not a store of this version, or it is damaged. Then nothing has
     /// been changed.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_with(folder, DEFAULT_MAX_ROOMS)
+    }
+
+    /// Opens a folder that keeps up to so many rooms: a stranger may ask for any number of them. No new one
+    /// is loaded beyond that ([`JournalError::TooManyRooms`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(StoreError::Folder)?;
         let lock = lock(folder)?;
-        let mut writer = Writer::open(folder)?;
+        let mut writer = Writer::open(folder, max_rooms)?;
         let (secret, unfinished) = (writer.secret()?, writer.unfinished()?);
         let (closing, suspects) = (writer.closing.clone(), writer.suspects()?);
         let (jobs, receiver) = mpsc::channel();

@@ -15,7 +15,7 @@ use stateroom_wasmi_server::journal::{
     UnfinishedRoom,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{
         Arc,
@@ -38,6 +38,8 @@ pub(crate) enum Job {
 enum Outcome {
     Written,
     Loaded(Stored),
+    /// No new room is kept.
+    Full,
     Damaged(String),
 }
 
@@ -48,6 +50,9 @@ pub(crate) struct Writer {
     tails: HashMap<RoomNumber, Vec<u8>>,
     /// Rooms of which events may be missing, and why.
     damaged: HashMap<RoomNumber, String>,
+    /// Those that are stored.
+    rooms: HashSet<RoomNumber>,
+    max_rooms: u64,
     next_number: u64,
     /// Numbers below are not used again after a crash.
     reserved_numbers: u64,
@@ -69,8 +74,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(2);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Writer {
-    pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_database(folder).map_err(|error| match error {
+    pub(crate) fn open(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
+        Self::open_database(folder, max_rooms).map_err(|error| match error {
             StoreError::Database(error) if is_corrupt(&error) => {
                 StoreError::Damaged(error.to_string())
             }
@@ -78,10 +83,11 @@ impl Writer {
         })
     }
 
-    fn open_database(folder: &Path) -> Result<Self, StoreError> {
+    fn open_database(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
         let connection = schema::open(folder)?;
         replays::blame(folder, &connection)?;
-        let (log, found) = LogIndex::read(&connection, &saved_events(&connection)?)?;
+        let saved = saved_events(&connection)?;
+        let (log, found) = LogIndex::read(&connection, &saved)?;
         for (room, reason) in &found.damaged {
             log::error!("room number {} cannot be restored: {reason}", room.0);
         }
@@ -93,6 +99,8 @@ impl Writer {
             log,
             tails: found.events,
             damaged: found.damaged,
+            rooms: saved.into_keys().collect(),
+            max_rooms,
             next_number,
             reserved_numbers: next_number,
             fault_files: FaultFiles::new(folder),
@@ -167,7 +175,7 @@ impl Writer {
                 return;
             }
             match self.transact(&group) {
-                Ok(outcomes) => return Self::finish(group, outcomes),
+                Ok(outcomes) => return self.finish(group, outcomes),
                 Err(error) if is_full(&error) && !self.closing.load(Ordering::Relaxed) => {
                     const LOG_INTERVAL: Duration = Duration::from_secs(30);
                     if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -227,6 +235,7 @@ impl Writer {
             match write {
                 RoomWrite::Snapshot { id, snapshot } => {
                     rooms::save(connection, *number, id, snapshot)?;
+                    self.rooms.insert(*number);
                     self.log.saved(*number, snapshot.events);
                     self.tails.remove(number);
                     self.damaged.remove(number);
@@ -234,6 +243,7 @@ impl Writer {
                 RoomWrite::Remove => {
                     self.fault_files.write(connection, &self.log, *number)?;
                     rooms::remove(connection, *number)?;
+                    self.rooms.remove(number);
                     self.log.forget(*number);
                     self.tails.remove(number);
                     self.damaged.remove(number);
@@ -248,7 +258,7 @@ impl Writer {
 
     fn load(&mut self, id: &str) -> rusqlite::Result<Outcome> {
         let Some(row) = rooms::find(&self.connection, id)? else {
-            return Ok(Outcome::Loaded(Stored::New(self.new_number()?)));
+            return self.new_room();
         };
         if let Some(reason) = row.quarantine {
             return Ok(Outcome::Loaded(Stored::Quarantined(reason)));
@@ -273,6 +283,13 @@ impl Writer {
         })))
     }
 
+    fn new_room(&mut self) -> rusqlite::Result<Outcome> {
+        if self.rooms.len() as u64 >= self.max_rooms {
+            return Ok(Outcome::Full);
+        }
+        Ok(Outcome::Loaded(Stored::New(self.new_number()?)))
+    }
+
     fn new_number(&mut self) -> rusqlite::Result<RoomNumber> {
         /// Reserved together, since rooms are often opened and seldom more than that in a process.
         const RESERVED: u64 = 1024;
@@ -287,12 +304,15 @@ impl Writer {
     }
 
     /// The group is durable.
-    fn finish(group: Vec<Job>, outcomes: Vec<Outcome>) {
+    fn finish(&self, group: Vec<Job>, outcomes: Vec<Outcome>) {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match (job, outcome) {
                 (Job::Write(_, done), _) => done(Ok(())),
                 (Job::Acquit(_), _) => {}
                 (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
+                (job @ Job::Load(..), Outcome::Full) => job.fail(JournalError::TooManyRooms {
+                    limit: self.max_rooms,
+                }),
                 (job @ Job::Load(..), Outcome::Damaged(reason)) => {
                     job.fail(JournalError::Damaged(reason.into()));
                 }

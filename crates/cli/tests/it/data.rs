@@ -258,6 +258,24 @@ async fn a_room_is_exported_and_imported_with_its_events() {
 }
 
 #[tokio::test]
+async fn a_stranger_cannot_fill_the_disk_with_rooms() {
+    let data = Data::new(&counter());
+    let server = data.serve(&["--max-stored-rooms", "3", "--room-idle", "0"]);
+    for room in ["a", "b", "c"] {
+        let mut client = server.join(&format!("/{room}")).await;
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(1));
+    }
+    let (code, reason) = server.join("/d").await.closed().await;
+    assert_eq!(code, 1013);
+    assert!(reason.contains("its maximum of 3 rooms"), "{reason}");
+    // Those that there are are served.
+    let mut client = server.join("/a").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1), "another client");
+}
+
+#[tokio::test]
 async fn what_a_room_did_until_it_failed_is_in_a_file() {
     let guest = counter().replace(
         "(local $n i32)",

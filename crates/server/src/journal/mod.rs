@@ -126,6 +126,11 @@ pub struct RoomSnapshot {
 pub enum JournalError {
     /// What was stored is damaged, or of another version. It was not changed.
     Damaged(Box<dyn Error + Send + Sync>),
+    /// There are so many rooms that no new one is kept.
+    TooManyRooms {
+        /// The limit.
+        limit: u64,
+    },
     /// The storage has failed: what was written last may be lost, and nothing more is written.
     Failed(Box<dyn Error + Send + Sync>),
     /// The journal has ended.
@@ -134,11 +139,14 @@ pub enum JournalError {
 
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Damaged(_) => "what is stored is damaged or of another version",
-            Self::Failed(_) => "the storage has failed",
-            Self::Closed => "the storage is closed",
-        })
+        match self {
+            Self::Damaged(_) => f.write_str("what is stored is damaged or of another version"),
+            Self::TooManyRooms { limit } => {
+                write!(f, "the server keeps its maximum of {limit} rooms")
+            }
+            Self::Failed(_) => f.write_str("the storage has failed"),
+            Self::Closed => f.write_str("the storage is closed"),
+        }
     }
 }
 
@@ -146,7 +154,7 @@ impl Error for JournalError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Damaged(error) | Self::Failed(error) => Some(&**error),
-            Self::Closed => None,
+            Self::TooManyRooms { .. } | Self::Closed => None,
         }
     }
 }

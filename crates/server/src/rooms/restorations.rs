@@ -1,7 +1,7 @@
 //! Rooms on their way from the journal into a host, and the connections that wait for them.
 
 use crate::{
-    journal::{LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
+    journal::{JournalError, LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
     rooms::{Claim, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
@@ -338,7 +338,7 @@ fn take_outputs(room: &mut Room, clients: &mut StoredClients) {
 #[derive(Debug)]
 pub(super) enum RestoreError {
     /// The journal could not load it.
-    Journal(Box<dyn Error + Send + Sync>),
+    Journal(JournalError),
     Quarantined(String),
     Snapshot(SnapshotError),
     Clients(Box<dyn Error + Send + Sync>),
@@ -348,6 +348,14 @@ pub(super) enum RestoreError {
 }
 
 impl RestoreError {
+    /// The close code of clients that ask for the room.
+    pub(super) const fn close_code(&self) -> u16 {
+        match self {
+            Self::Journal(JournalError::TooManyRooms { .. }) => 1013,
+            _ => 1011,
+        }
+    }
+
     /// Whether it is of no use to try again, with this module or another.
     pub(super) const fn is_final(&self) -> bool {
         match self {
@@ -380,7 +388,8 @@ impl fmt::Display for RestoreError {
 impl Error for RestoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Journal(error) | Self::Clients(error) => Some(&**error),
+            Self::Clients(error) => Some(&**error),
+            Self::Journal(error) => Some(error),
             Self::Snapshot(error) => Some(error),
             Self::Replay(_, error) => Some(error),
             Self::Quarantined(_) | Self::Malformed(_) | Self::Gap(_) => None,

@@ -121,7 +121,7 @@ impl HostedRooms {
                 .finish(id, Err(RestoreError::Quarantined(reason))),
             Err(error) => self
                 .restorations
-                .finish(id, Err(RestoreError::Journal(error.into()))),
+                .finish(id, Err(RestoreError::Journal(error))),
         };
         if let Some(ended) = ended {
             self.restored(ended);
@@ -213,7 +213,7 @@ impl HostedRooms {
             log::error!("cannot restore room {id:?}: {reason}{permit}");
         }
         self.failed.push(id, &reason, time::Instant::now());
-        JoinRejection::new(1011, reason)
+        JoinRejection::new(error.close_code(), reason)
     }
 
     fn open_restored(
