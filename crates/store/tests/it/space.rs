@@ -32,7 +32,7 @@ fn what_no_room_needs_is_deleted() {
         for (id, number) in &rooms {
             for step in 0..10 {
                 let first = round * 100 + step * 10;
-                write(&store, log(*number, first..first + 10));
+                store.write(log(*number, first..first + 10), Box::new(drop));
             }
             let snapshot = snapshot(round * 100 + 100, &[7; 2000]);
             write(&store, save(*number, id, snapshot));
@@ -46,7 +46,7 @@ fn what_no_room_needs_is_deleted() {
     // One room that is never saved keeps all that comes after its first event.
     write(&store, log(rooms[0].1, 6000..6001));
     for event in 6000..6500 {
-        write(&store, log(rooms[1].1, event..event + 1));
+        store.write(log(rooms[1].1, event..event + 1), Box::new(drop));
     }
     write(&store, save(rooms[1].1, &rooms[1].0, snapshot(6500, b"")));
     drop(store);
