@@ -521,14 +521,12 @@ impl Transport for Clients {
     }
 
     fn is_ready(&self, room: RoomKey) -> bool {
-        let log = self.rooms.get(&room).and_then(|room| room.log.as_ref());
-        match (&self.journaling, log) {
-            (Some(journaling), Some(log)) => {
-                let QueueLimits { messages, bytes } = self.limits.of_queue;
-                journaling.is_ready(log, messages / 2, bytes / 2)
-            }
-            _ => true,
-        }
+        let Some(journaling) = &self.journaling else {
+            return true;
+        };
+        let QueueLimits { messages, bytes } = self.limits.of_queue;
+        self.log(room)
+            .is_none_or(|log| journaling.is_ready(log, messages / 2, bytes / 2))
     }
 
     fn take_cost(&mut self) -> u64 {
