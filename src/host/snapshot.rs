@@ -47,7 +47,8 @@ impl<C: Clock, T: Transport> Host<C, T> {
 
     /// Adds a room that was made without this host: [loaded](Room::load), and maybe
     /// [replayed](Room::replay). Room time goes on from where it stands, plus the wall time that has passed
-    /// since `unix_time`, the wall time at that room time, as far as both are known.
+    /// since `unix_time`, the wall time at that room time, as far as both are known. One that is closed is
+    /// returned by [`poll_closed`](Self::poll_closed).
     ///
     /// # Errors
     ///
@@ -63,6 +64,7 @@ impl<C: Clock, T: Transport> Host<C, T> {
         let deadline = room.poll_timeout();
         let has_work = room.is_runnable() || room.peek_output().is_some();
         let queued = match (has_work, room.is_starting()) {
+            (false, _) if room.is_closed() => Queued::Closed,
             (false, _) => Queued::Nowhere,
             (true, false) => Queued::Ready,
             (true, true) => Queued::Starting,

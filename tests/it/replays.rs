@@ -311,6 +311,32 @@ fn hostile_records_are_refused() {
 }
 
 #[test]
+fn a_host_reports_a_room_that_has_failed_when_it_was_replayed() {
+    let module = module_of(&speaker(
+        &[("message", "(call $say (i32.const 1)) (unreachable)")],
+        "",
+    ));
+    for takes_outputs in [true, false] {
+        let mut room = open(&module);
+        let client = ClientId(1);
+        let events = [Event::Connect(client), Event::message(client, "text")];
+        for (second, event) in (1..).zip(events) {
+            room.handle_event(Instant::from_millis(second), event)
+                .expect("the room accepts it");
+            while takes_outputs && room.poll_output().is_some() {}
+        }
+        assert_eq!(room.is_closed(), takes_outputs);
+        let mut host = Host::new(ManualClock::new(), Journal::default());
+        let key = host.insert(room, None).expect("the id is free");
+        host.poll(Budget::UNLIMITED);
+        let closed = host.poll_closed().expect("it is closed");
+        assert_eq!(closed.key, key);
+        assert!(closed.fault.is_some());
+        assert_eq!(host.transport().sent.len(), usize::from(!takes_outputs));
+    }
+}
+
+#[test]
 fn a_host_takes_over_a_room_that_was_replayed() {
     let module = counter();
     let mut host = Host::new(ManualClock::new(), Journal::default());
