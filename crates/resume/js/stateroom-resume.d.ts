@@ -27,7 +27,7 @@ export declare class ResumingSocket {
   onclose: ((end: { code: number; reason: string }) => void) | null;
   /** Called with the new status. */
   onstatus: ((status: Status) => void) | null;
-  /** Called when the session was lost and another one has begun. */
+  /** Called when the session was lost and another one begins. */
   onlost: (() => void) | null;
   readonly status: Status;
   /** How many messages were not acknowledged yet. */

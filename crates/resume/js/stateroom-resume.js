@@ -29,7 +29,7 @@ export class ResumingSocket {
   /** Called with the new `status`. */
   onstatus = null;
   /**
-   * Called when the session was lost and another one has begun: the room has seen the client leave and
+   * Called when the session was lost and another one begins: the room has seen the client leave and
    * come again, and what was not acknowledged may or may not have arrived.
    */
   onlost = null;
@@ -184,8 +184,8 @@ export class ResumingSocket {
       this.#unacknowledged = [];
       this.#bytes = 0;
     }
-    this.#goOn();
     if (wasLost) this.onlost?.();
+    if (this.#status === "connecting") this.#goOn();
     return true;
   }
 

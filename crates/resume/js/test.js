@@ -172,7 +172,10 @@ test("a session that the server has forgotten is lost, and what was queued for i
   await until(() => socket.status === "open");
   let lost = 0;
   const statuses = [];
-  socket.onlost = () => (lost += 1);
+  socket.onlost = () => {
+    lost += 1;
+    assert.equal(socket.status, "connecting", "it can be closed before anything is sent");
+  };
   socket.onstatus = (status) => statuses.push(status);
   server.sessions.clear();
   server.sessions.set("another", {});

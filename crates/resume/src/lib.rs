@@ -20,5 +20,8 @@ pub use self::{
     window::{InvalidCount, Window, WindowFull},
 };
 
+/// The client in JavaScript, an ES module: for servers that serve it with their pages.
+pub const JAVASCRIPT: &str = include_str!("../js/stateroom-resume.js");
+
 /// The name of the subprotocol.
 pub const SUBPROTOCOL: &str = "stateroom.resume.1";

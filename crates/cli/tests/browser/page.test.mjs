@@ -14,7 +14,8 @@
 import { test, before, after, describe } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
@@ -43,8 +44,8 @@ const running = new Set();
 process.on("exit", () => { for (const child of running) child.kill("SIGKILL"); });
 
 /** Starts the tool on a free port. `stop()` sends SIGTERM and checks the exit code. */
-async function serve(module) {
-  const child = spawn(TOOL, ["serve", module, "--port", "0"], { stdio: ["ignore", "pipe", "pipe"] });
+async function serve(module, { port = "0", args = [] } = {}) {
+  const child = spawn(TOOL, ["serve", module, "--port", port, ...args], { stdio: ["ignore", "pipe", "pipe"] });
   running.add(child);
   let output = "";
   const ended = new Promise((resolve) => {
@@ -549,6 +550,33 @@ describe("page", () => {
     await page.goto(`${chat.url}/#r299`);
     await roomButton(page, /^r299/).waitFor();
     await until("the figures of that room", async () => (await figure(page, "fuel_used").textContent()) === "1.15 E");
+  });
+
+  // A server that is replaced by another one, which has the rooms.
+  let first, second;
+  const rooms = mkdtempSync(path.join(tmpdir(), "stateroom-page-"));
+  withPage("a client that comes back goes on with the next server", {
+    hash: inRoom("harbour"),
+    server: async () => (first = await serve(CHAT, { args: ["--data", rooms] })),
+    allow: /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_SOCKET_NOT_CONNECTED/,
+  }, async (page) => {
+    await page.getByLabel("that comes back").check();
+    await connect(page, "A");
+    await send(page, "A", "before");
+    await receives(page, "A", "before");
+    const { port } = new URL(first.url);
+    await first.stop();
+    await panel(page, "A").getByText("reconnecting", { exact: true }).waitFor();
+    await send(page, "A", "meanwhile");
+    second = await serve(CHAT, { port, args: ["--data", rooms] });
+    await entries(page, "A", "note").filter({ hasText: "has not seen this client leave" }).waitFor();
+    await receives(page, "A", "meanwhile");
+    await send(page, "A", "after");
+    await receives(page, "A", "after");
+    await leaveButton(page, "A").click();
+    await entries(page, "A", "note").filter({ hasText: "Disconnected by you" }).waitFor();
+    await second.stop();
+    rmSync(rooms, { recursive: true });
   });
 
   // Last: a server that stops while clients are connected.

@@ -23,7 +23,7 @@ use hyper::{
 };
 use percent_encoding::percent_decode_str;
 use std::sync::{
-    Arc,
+    Arc, LazyLock,
     atomic::{AtomicU64, Ordering},
 };
 use tokio::{
@@ -177,6 +177,13 @@ fn token_in(query: &str) -> Result<Option<Box<str>>, Bytes> {
 }
 
 /// The policy lets the page run its own script and connect to this server, and nothing else.
+/// One file: the client of `stateroom.resume.1` is a part of its script.
+static PAGE: LazyLock<Bytes> = LazyLock::new(|| {
+    let module = stateroom_wasmi_resume::JAVASCRIPT.replace("export ", "");
+    let page = include_str!("page.html").replace("/* stateroom-resume.js */", &module);
+    page.into()
+});
+
 fn page() -> Response {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -187,7 +194,7 @@ fn page() -> Response {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    let mut response = response::bytes(include_str!("page.html").into());
+    let mut response = response::bytes(PAGE.clone());
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
     response.headers_mut().extend(headers);
     response
