@@ -1,7 +1,7 @@
 //! The table of events, and what of it rooms still need.
 
 use crate::{error::StoreError, rooms::from_sql};
-use rusqlite::Connection;
+use rusqlite::{Connection, Row, types::ValueRef};
 use stateroom_wasmi_server::journal::{Batch, LogEntries, LogEntry, RoomNumber};
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +18,8 @@ pub(crate) struct LogIndex {
     last_row: i64,
     /// Rows up to this one were deleted.
     deleted: i64,
+    /// The last row when rows were last deleted.
+    trimmed_at: i64,
 }
 
 /// The events of a room since its snapshot.
@@ -36,7 +38,8 @@ pub(crate) struct FoundTails {
     pub(crate) damaged: HashMap<RoomNumber, String>,
 }
 
-/// Rows that are deleted at once: what a transaction can do in a millisecond or two.
+/// Rows that are deleted at once: what a transaction can do in a millisecond or two. If more have come, twice
+/// as many as those are.
 const DELETED_AT_ONCE: i64 = 256;
 
 impl LogIndex {
@@ -53,7 +56,7 @@ impl LogIndex {
             let n: i64 = row.get(0)?;
             first_row.get_or_insert(n);
             index.last_row = n;
-            let (events, rooms): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+            let (events, rooms) = (bytes(row, 1)?, bytes(row, 2)?);
             match intact(&events).and_then(entries) {
                 Some(entries) => {
                     for entry in entries {
@@ -64,6 +67,7 @@ impl LogIndex {
             }
         }
         index.deleted = first_row.map_or(index.last_row, |first| first - 1);
+        index.trimmed_at = index.last_row;
         Ok((index, found))
     }
 
@@ -97,7 +101,7 @@ impl LogIndex {
                 next_event: 0,
             }
         });
-        tail.next_event = number + 1;
+        tail.next_event = number.saturating_add(1);
     }
 
     /// Writes events in a row.
@@ -162,7 +166,7 @@ impl LogIndex {
                 connection.prepare_cached("SELECT events FROM log WHERE n >= ?1 ORDER BY n")?;
             let mut rows = statement.query([tail.first_row])?;
             while let Some(row) = rows.next()? {
-                let events: Vec<u8> = row.get(0)?;
+                let events = bytes(row, 0)?;
                 // What is missing is noticed when the rest is replayed.
                 for entry in intact(&events).and_then(entries).unwrap_or_default() {
                     if entry.room == room && entry.number >= saved {
@@ -181,10 +185,12 @@ impl LogIndex {
         if unneeded <= self.deleted {
             return Ok(());
         }
-        let up_to = unneeded.min(self.deleted + DELETED_AT_ONCE);
+        let at_once = DELETED_AT_ONCE.max(2 * (self.last_row - self.trimmed_at));
+        let up_to = unneeded.min(self.deleted.saturating_add(at_once));
         let mut statement = connection.prepare_cached("DELETE FROM log WHERE n <= ?1")?;
         statement.execute([up_to])?;
         self.deleted = up_to;
+        self.trimmed_at = self.last_row;
         Ok(())
     }
 }
@@ -202,6 +208,14 @@ impl FoundTails {
         }
         Ok(())
     }
+}
+
+/// The bytes of a value; of one of another type none, whose checksum is wrong.
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Blob(bytes) => bytes.into(),
+        _ => Vec::new(),
+    })
 }
 
 /// None if they are malformed.
@@ -229,7 +243,9 @@ pub(crate) fn saved_events(
 ) -> Result<HashMap<RoomNumber, u64>, StoreError> {
     let mut statement = connection.prepare("SELECT number, events FROM rooms")?;
     let rows = statement.query_map([], |row| {
-        Ok((RoomNumber(from_sql(row.get(0)?)), from_sql(row.get(1)?)))
+        // The row of another type is damaged; all of its events are kept.
+        let events = row.get(1).unwrap_or(0);
+        Ok((RoomNumber(from_sql(row.get(0)?)), from_sql(events)))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -107,7 +107,7 @@ fn count_death(connection: &Connection, room: RoomNumber, event: u64) -> Result<
         WHERE number = ?1 RETURNING deaths, id";
     let deaths = connection
         .query_row(sql, (to_sql(room.0), to_sql(event)), |row| {
-            Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?))
+            Ok((row.get::<_, u32>(0).unwrap_or(0), rooms::text(row, 1)?))
         })
         .optional()?;
     if let Some((deaths, id)) = deaths
@@ -125,7 +125,8 @@ fn count_death(connection: &Connection, room: RoomNumber, event: u64) -> Result<
 
 /// The events at which processes have ended.
 pub(crate) fn suspects(connection: &Connection) -> rusqlite::Result<HashMap<RoomNumber, u64>> {
-    let sql = "SELECT number, fatal_event FROM rooms WHERE deaths > 0 AND fatal_event IS NOT NULL";
+    let sql = "SELECT number, fatal_event FROM rooms
+        WHERE deaths > 0 AND typeof(fatal_event) = 'integer'";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| {
         Ok((RoomNumber(from_sql(row.get(0)?)), from_sql(row.get(1)?)))

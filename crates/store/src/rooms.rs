@@ -1,9 +1,12 @@
 //! The table of rooms.
 
 use core::time::Duration;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, types::ValueRef};
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A row of the table.
 pub(crate) struct RoomRow {
@@ -120,6 +123,48 @@ pub(crate) fn quarantine(
     let mut statement =
         connection.prepare_cached("UPDATE rooms SET quarantine = ?2 WHERE number = ?1")?;
     statement.execute((to_sql(number.0), reason)).map(drop)
+}
+
+/// The same, if the room is not in quarantine already.
+pub(crate) fn quarantine_if_free(
+    connection: &Connection,
+    number: RoomNumber,
+    reason: &str,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE rooms SET quarantine = ?2 WHERE number = ?1 AND quarantine IS NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    match statement.execute((to_sql(number.0), reason)) {
+        // The row itself is damaged, which is found each time.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(()),
+        written => written.map(drop),
+    }
+}
+
+/// Rooms that a look-up of their ids does not find, since the index is damaged: they must not be taken for
+/// new ones.
+pub(crate) fn unindexed(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
+    let sql = "SELECT id FROM rooms NOT INDEXED WHERE NOT EXISTS (
+        SELECT 1 FROM rooms AS found INDEXED BY sqlite_autoindex_rooms_1
+        WHERE found.id = rooms.id AND found.number = rooms.number)";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| text(row, 0))?;
+    rows.collect()
+}
+
+/// Whether the row of this room can be read, and is as it was written.
+pub(crate) fn is_intact(connection: &Connection, id: &str) -> rusqlite::Result<bool> {
+    match find(connection, id) {
+        Err(error) if crate::writer::is_corrupt(&error) => Ok(false),
+        found => Ok(found?.is_some_and(|row| row.is_intact)),
+    }
+}
+
+/// A text, whatever is stored.
+pub(crate) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into(),
+        _ => String::new(),
+    })
 }
 
 /// Of the id, the number of events, and both byte strings with the length of the first.

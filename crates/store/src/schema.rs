@@ -46,6 +46,7 @@ const TABLES: &str = "
 
 /// Opens the database to be written, and creates it if there is none.
 pub(crate) fn open(folder: &Path) -> Result<Connection, StoreError> {
+    check_files(folder)?;
     let connection = Connection::open(folder.join(FILE))?;
     connection.busy_timeout(Duration::from_secs(5))?;
     // Before anything is changed.
@@ -70,6 +71,7 @@ pub(crate) fn open_existing(folder: &Path) -> Result<Connection, StoreError> {
 
 /// Opens the database to be read.
 pub(crate) fn open_to_read(folder: &Path) -> Result<Connection, StoreError> {
+    check_files(folder)?;
     let path = folder.join(FILE);
     if !path.is_file() {
         return Err(StoreError::None);
@@ -79,6 +81,17 @@ pub(crate) fn open_to_read(folder: &Path) -> Result<Connection, StoreError> {
     match check(&connection)? {
         true => Err(StoreError::None),
         false => Ok(connection),
+    }
+}
+
+/// SQLite would delete a write-ahead log whose database is empty, and what is in it.
+fn check_files(folder: &Path) -> Result<(), StoreError> {
+    let length = |name: &str| folder.join(name).metadata().map_or(0, |file| file.len());
+    match (length(FILE), length("rooms.sqlite-wal")) {
+        (0, 1..) => Err(StoreError::Damaged(
+            "rooms.sqlite is empty, though its write-ahead log is not".into(),
+        )),
+        _ => Ok(()),
     }
 }
 

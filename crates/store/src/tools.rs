@@ -10,7 +10,7 @@ use crate::{
     schema,
 };
 use core::time::Duration;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 use stateroom_wasmi_server::journal::{Journal, LogEntries, RoomNumber, RoomWrite, Stored};
 use std::{path::Path, sync::mpsc};
 
@@ -84,20 +84,23 @@ impl Reader {
         )?;
         let rows = statement.query_map([], |row| {
             let number = RoomNumber(from_sql(row.get(0)?));
-            let id: String = row.get(1)?;
+            let id = rooms::text(row, 1)?;
             let tail = found.events.get(&number).map_or(&[][..], Vec::as_slice);
-            let deaths = replays::deaths(row.get(6)?, row.get(7)?);
-            let quarantine: Option<String> = row.get(8)?;
+            let deaths = row.get(6).unwrap_or(0);
+            let deaths = replays::deaths(deaths, row.get(7).unwrap_or(None));
+            let is_quarantined = row.get_ref(8)? != ValueRef::Null;
+            let quarantine = is_quarantined.then(|| rooms::text(row, 8)).transpose()?;
+            let is_damaged = !rooms::is_intact(&transaction, &id)?;
             Ok(RoomDetails {
                 id: id.into(),
-                bytes: from_sql(row.get(2)?),
-                events: from_sql(row.get(3)?),
+                bytes: from_sql(row.get(2).unwrap_or(0)),
+                events: from_sql(row.get(3).unwrap_or(0)),
                 events_since: LogEntries::new(tail).count() as u64,
                 bytes_since: tail.len() as u64,
-                saved_at: duration(row.get(4)?),
-                wake_at: row.get::<_, Option<i64>>(5)?.map(duration),
+                saved_at: duration(row.get(4).unwrap_or(0)),
+                wake_at: row.get(5).unwrap_or(None).map(duration),
                 state: match (quarantine, deaths) {
-                    _ if found.damaged.contains_key(&number) => RoomState::Damaged,
+                    _ if is_damaged || found.damaged.contains_key(&number) => RoomState::Damaged,
                     (Some(reason), _) => RoomState::Quarantined(reason),
                     (None, None) => RoomState::Stored,
                     (None, Some((event, deaths))) => RoomState::Suspect { event, deaths },

@@ -9,7 +9,7 @@ use crate::{
     schema::{self, read_meta, write_meta},
 };
 use core::time::Duration;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, Error, ErrorCode};
 use stateroom_wasmi_server::journal::{
     Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom,
     UnfinishedRoom,
@@ -50,6 +50,8 @@ pub(crate) struct Writer {
     tails: HashMap<RoomNumber, Vec<u8>>,
     /// Rooms of which events may be missing, and why.
     damaged: HashMap<RoomNumber, String>,
+    /// Ids of rooms that the index of ids does not find.
+    unindexed: HashSet<String>,
     /// Those that are stored.
     rooms: HashSet<RoomNumber>,
     max_rooms: u64,
@@ -90,15 +92,22 @@ impl Writer {
         let (log, found) = LogIndex::read(&connection, &saved)?;
         for (room, reason) in &found.damaged {
             log::error!("room number {} cannot be restored: {reason}", room.0);
+            // Otherwise nothing would tell it once the damaged row is not in the log any more.
+            rooms::quarantine_if_free(&connection, *room, reason)?;
         }
         let next_number = read_meta(&connection, "next_number")?;
         let next_number = next_number.and_then(|bytes| bytes.try_into().ok());
         let next_number = next_number.map_or(1, u64::from_le_bytes);
+        // Whatever was noted: a number that is in use would be overwritten.
+        let last_number = saved.keys().map(|number| number.0).max().unwrap_or(0);
+        let next_number = next_number.max(last_number.saturating_add(1));
+        let unindexed = rooms::unindexed(&connection)?;
         Ok(Self {
             connection,
             log,
             tails: found.events,
             damaged: found.damaged,
+            unindexed,
             rooms: saved.into_keys().collect(),
             max_rooms,
             next_number,
@@ -129,12 +138,18 @@ impl Writer {
         let mut unfinished = Vec::new();
         while let Some(row) = rows.next()? {
             let number = RoomNumber(from_sql(row.get(0)?));
-            let wake_at: Option<i64> = row.get(2)?;
+            let (Ok(id), Ok(wake_at)) = (row.get::<_, String>(1), row.get::<_, Option<i64>>(2))
+            else {
+                log::error!(
+                    "room number {} cannot be restored: its row is damaged",
+                    number.0
+                );
+                continue;
+            };
             let has_tail = self.tails.contains_key(&number);
             if !has_tail && wake_at.is_none() {
                 continue;
             }
-            let id: String = row.get(1)?;
             unfinished.push(UnfinishedRoom {
                 id: id.into(),
                 wake_at: wake_at.filter(|_| !has_tail).map(duration),
@@ -193,6 +208,7 @@ impl Writer {
     }
 
     fn transact(&mut self, group: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
+        let reserved_numbers = self.reserved_numbers;
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let outcomes: rusqlite::Result<Vec<_>> =
             group.iter().map(|job| self.run_job(job)).collect();
@@ -201,9 +217,12 @@ impl Writer {
             self.connection.execute_batch("COMMIT")?;
             Ok(outcomes)
         });
-        if outcomes.is_err() && !self.connection.is_autocommit() {
-            // Some errors have done so themselves.
-            let _ = self.connection.execute_batch("ROLLBACK");
+        if outcomes.is_err() {
+            self.reserved_numbers = reserved_numbers;
+            if !self.connection.is_autocommit() {
+                // Some errors have done so themselves.
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
         }
         outcomes
     }
@@ -241,7 +260,11 @@ impl Writer {
                     self.damaged.remove(number);
                 }
                 RoomWrite::Remove => {
-                    self.fault_files.write(connection, &self.log, *number)?;
+                    match self.fault_files.write(connection, &self.log, *number) {
+                        // There is nothing to report, but it can be removed.
+                        Err(error) if is_corrupt(&error) => {}
+                        written => written?,
+                    }
                     rooms::remove(connection, *number)?;
                     self.rooms.remove(number);
                     self.log.forget(*number);
@@ -257,17 +280,20 @@ impl Writer {
     }
 
     fn load(&mut self, id: &str) -> rusqlite::Result<Outcome> {
+        if self.unindexed.contains(id) {
+            return Ok(Outcome::Damaged("the index of ids is".into()));
+        }
         let Some(row) = rooms::find(&self.connection, id)? else {
             return self.new_room();
         };
+        if let Some(reason) = self.damaged.get(&row.number) {
+            return Ok(Outcome::Damaged(reason.clone()));
+        }
         if let Some(reason) = row.quarantine {
             return Ok(Outcome::Loaded(Stored::Quarantined(reason)));
         }
         if !row.is_intact {
             return Ok(Outcome::Damaged("the room's row is damaged".into()));
-        }
-        if let Some(reason) = self.damaged.get(&row.number) {
-            return Ok(Outcome::Damaged(reason.clone()));
         }
         let tail = match self.tails.get(&row.number) {
             Some(tail) => tail.clone(),
@@ -349,10 +375,16 @@ fn is_full(error: &rusqlite::Error) -> bool {
     )
 }
 
-pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(
-        code,
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+/// Whether what was read is damaged, be it a page or a value of a row.
+pub(crate) fn is_corrupt(error: &Error) -> bool {
+    match error {
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..) => true,
+        error => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     write,
 };
 use rusqlite::Connection;
-use stateroom_wasmi_server::journal::{Journal, JournalError, Stored};
+use stateroom_wasmi_server::journal::{Batch, Journal, JournalError, RoomNumber, Stored};
 use stateroom_wasmi_store::{Reader, RoomFile, RoomState, Store, StoreError};
 use std::fs;
 
@@ -184,4 +184,185 @@ fn a_room_in_a_file_is_read_as_it_was_written_or_not_at_all() {
     assert_ne!(imported.number, stored(&folder.open(), "room 13").number);
     let again = store.import(&room);
     assert!(matches!(again, Err(StoreError::RoomExists)), "{again:?}");
+}
+
+/// Changes what the tables do not allow.
+fn change_types(folder: &TempDir, sql: &str) {
+    let schema = |from, to| {
+        let sql = format!(
+            "PRAGMA writable_schema = ON;
+             UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}') WHERE name IN ('rooms', 'log')"
+        );
+        change(folder, &sql);
+    };
+    schema("STRICT", "/**/");
+    change(folder, sql);
+    schema("/**/", "STRICT");
+}
+
+/// All rooms but one are served.
+fn check_others(store: &Store, damaged: usize) {
+    for index in (0..20).filter(|index| *index != damaged) {
+        let room = stored(store, &format!("room {index}"));
+        assert_eq!(room.snapshot.room.len(), 300 * index);
+        assert_eq!(events(&room).len(), index % 5);
+    }
+}
+
+#[test]
+fn a_row_of_other_types_harms_its_room_alone() {
+    for sql in [
+        "UPDATE rooms SET snapshot = 'a text' WHERE id = 'room 7'",
+        "UPDATE rooms SET snapshot = 7 WHERE id = 'room 7'",
+        "UPDATE rooms SET clients = 1.5 WHERE id = 'room 7'",
+        "UPDATE rooms SET checksum = x'00' WHERE id = 'room 7'",
+        "UPDATE rooms SET wake_at = 'never' WHERE id = 'room 7'",
+        "UPDATE rooms SET events = 'many' WHERE id = 'room 7'",
+        "UPDATE rooms SET deaths = -1, fatal_event = 'x' WHERE id = 'room 7'",
+        "UPDATE rooms SET saved_at = 'yesterday' WHERE id = 'room 7'",
+        "UPDATE rooms SET quarantine = x'ff' WHERE id = 'room 7'",
+    ] {
+        let folder = rooms();
+        change_types(&folder, sql);
+        let reader = Reader::open(&folder.path()).expect("it opens");
+        assert_eq!(reader.rooms().expect("it can be read").len(), 20, "{sql}");
+        let store = Store::open(&folder.path());
+        let store = store.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        // A room without its rarer columns may be served, but as it was.
+        if let Ok(Stored::Room(room)) = wait(|done| store.load("room 7", done)) {
+            assert_eq!(room.snapshot.room.len(), 300 * 7, "{sql}");
+            assert_eq!(events(&room).len(), 2, "{sql}");
+        }
+        check_others(&store, 7);
+        // And what comes is written.
+        let number = new_room(&store, "another");
+        write(&store, save(number, "another", snapshot(0, b"birth")));
+    }
+}
+
+#[test]
+fn an_id_that_is_no_text_harms_its_room_alone() {
+    let folder = rooms();
+    change(
+        &folder,
+        "UPDATE rooms SET id = CAST(x'72ff' AS TEXT) WHERE id = 'room 7'",
+    );
+    let reader = Reader::open(&folder.path()).expect("it opens");
+    assert_eq!(reader.rooms().expect("it can be read").len(), 20);
+    let store = folder.open();
+    check_others(&store, 7);
+}
+
+#[test]
+fn a_room_whose_events_were_lost_is_not_restored_without_them_later() {
+    let folder = rooms();
+    change(
+        &folder,
+        "UPDATE log SET events = CAST(x'00' || substr(events, 2) AS BLOB) WHERE n = 8",
+    );
+    let damaged = {
+        let rooms = Reader::open(&folder.path()).expect("it opens").rooms();
+        let mut rooms = rooms.expect("it can be read").into_iter();
+        let damaged = rooms.find(|room| room.state == RoomState::Damaged);
+        damaged.expect("it is found").id
+    };
+    for _ in 0..3 {
+        let store = folder.open();
+        let loaded = wait(|done| store.load(&damaged, done));
+        let is_kept = matches!(
+            loaded,
+            Err(JournalError::Damaged(_)) | Ok(Stored::Quarantined(_))
+        );
+        assert!(is_kept, "{loaded:?}");
+        // The others are saved, so the log's rows are not needed.
+        for index in 0..20 {
+            let id = format!("room {index}");
+            if *id != *damaged
+                && let Stored::Room(room) = load(&store, &id)
+            {
+                let events = room.snapshot.events + events(&room).len() as u64;
+                write(&store, save(room.number, &id, snapshot(events, b"saved")));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_room_that_the_index_has_lost_is_not_taken_for_a_new_one() {
+    let folder = rooms();
+    let file = folder.path().join("rooms.sqlite");
+    let (page, size): (usize, usize) = {
+        let connection = Connection::open(&file).expect("it opens");
+        let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_rooms_1'";
+        let page = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let size = connection.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0));
+        let page = page.expect("a page") as usize;
+        (page, size.expect("a size") as usize)
+    };
+    let mut bytes = fs::read(&file).expect("it is there");
+    let index = &mut bytes[(page - 1) * size..page * size];
+    let at = index.windows(6).position(|bytes| bytes == b"room 7");
+    index[at.expect("it is in the index") + 5] = b'8';
+    fs::write(&file, bytes).expect("written");
+    let store = folder.open();
+    let loaded = wait(|done| store.load("room 7", done));
+    assert!(
+        matches!(loaded, Err(JournalError::Damaged(_))),
+        "{loaded:?}"
+    );
+    let mut served = 0;
+    for index in 0..20 {
+        // Its neighbours in the index may be refused, too, but none is new or another one.
+        match wait(|done| store.load(&format!("room {index}"), done)) {
+            Ok(Stored::Room(room)) => {
+                served += 1;
+                assert_eq!(room.snapshot.room.len(), 300 * index);
+            }
+            Err(JournalError::Damaged(_)) => {}
+            other => panic!("room {index}: {other:?}"),
+        }
+    }
+    assert!(served >= 15, "{served} served");
+}
+
+#[test]
+fn an_empty_database_beside_a_write_ahead_log_is_refused_and_kept() {
+    let folder = TempDir::new();
+    let store = folder.open();
+    let number = new_room(&store, "lobby");
+    write(&store, save(number, "lobby", snapshot(0, b"birth")));
+    let torn = TempDir::new();
+    copy(&folder.path(), &torn.path());
+    let wal = torn.path().join("rooms.sqlite-wal");
+    let before = fs::read(&wal).expect("it is there");
+    assert!(!before.is_empty());
+    for is_there in [true, false] {
+        let file = torn.path().join("rooms.sqlite");
+        match is_there {
+            true => fs::write(&file, "").expect("written"),
+            false => fs::remove_file(&file).expect("it is there"),
+        }
+        let opened = Store::open(&torn.path());
+        assert!(matches!(opened, Err(StoreError::Damaged(_))), "{opened:?}");
+        assert_eq!(fs::read(&wal).expect("it is kept"), before);
+    }
+}
+
+#[test]
+fn an_imported_room_with_absurd_numbers_harms_nobody() {
+    let folder = rooms();
+    let store = folder.open();
+    let mut tail = Batch::default();
+    for number in [u64::MAX, 0, u64::MAX - 1, u64::MAX] {
+        tail.log(RoomNumber(u64::MAX), number, b"event");
+    }
+    let room = RoomFile {
+        id: "absurd".into(),
+        snapshot: snapshot(u64::MAX - 1, b"room"),
+        tail: tail.events().into(),
+    };
+    let _ = store.import(&room);
+    check_others(&store, 100);
+    drop(store);
+    check_others(&folder.open(), 100);
 }

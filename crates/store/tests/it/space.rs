@@ -1,8 +1,14 @@
 //! How much disk a store takes, and what happens when there is no more.
 
 use crate::{TempDir, events, log, new_room, save, snapshot, stored, write};
-use stateroom_wasmi_server::journal::{Journal, RoomNumber};
-use std::{fs, path::Path, process::Command, sync::mpsc, time::Duration};
+use stateroom_wasmi_server::journal::{Journal, RoomNumber, Stored};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::mpsc,
+    time::Duration,
+};
 
 fn bytes(folder: &Path) -> u64 {
     fs::read_dir(folder)
@@ -74,6 +80,17 @@ impl SmallDisk {
             .is_ok_and(|output| output.status.success())
             .then_some(Self(folder))
     }
+
+    /// Takes all the space, by a file.
+    fn fill(&self) -> PathBuf {
+        let filler = self.0.path().join("filler");
+        let mut size = 1 << 20;
+        // As much as fits.
+        while size > 0 && fs::write(&filler, vec![1; size]).is_err() {
+            size -= 4096;
+        }
+        filler
+    }
 }
 
 impl Drop for SmallDisk {
@@ -91,15 +108,7 @@ fn what_does_not_fit_waits_until_there_is_space() {
     let store = disk.0.open();
     let number = new_room(&store, "lobby");
     write(&store, save(number, "lobby", snapshot(0, b"birth")));
-    let filler = disk.0.path().join("filler");
-    let mut size = 1 << 20;
-    while size > 0 {
-        // As much as fits.
-        if fs::write(&filler, vec![1; size]).is_ok() {
-            break;
-        }
-        size -= 4096;
-    }
+    let filler = disk.fill();
     let (send, receive) = mpsc::channel();
     for event in 0..200 {
         let send = send.clone();
@@ -143,4 +152,63 @@ fn a_store_on_a_full_disk_can_be_dropped() {
     let acknowledged = written.iter().take_while(|is_ok| **is_ok).count();
     assert!(written[acknowledged..].iter().all(|is_ok| !is_ok));
     fs::write(disk.0.path().join("note"), "").expect("an empty file fits");
+}
+
+#[test]
+fn a_number_that_was_given_while_the_disk_was_full_is_not_given_again() {
+    let Some(disk) = SmallDisk::new() else {
+        println!("skipped: a file system cannot be mounted");
+        return;
+    };
+    let store = disk.0.open();
+    let filler = disk.fill();
+    let (send, receive) = mpsc::channel();
+    let done = move |loaded| drop(send.send(loaded));
+    store.load("lobby", Box::new(done));
+    let early = receive.recv_timeout(Duration::from_millis(1500));
+    assert!(early.is_err(), "there is no space: {early:?}");
+    fs::remove_file(&filler).expect("it is there");
+    let loaded = receive.recv_timeout(Duration::from_secs(120));
+    let Ok(Ok(Stored::New(number))) = loaded else {
+        panic!("a new room: {loaded:?}");
+    };
+    write(&store, save(number, "lobby", snapshot(0, b"lobby")));
+    drop(store);
+    let store = disk.0.open();
+    for index in 0..4 {
+        let id = format!("hall {index}");
+        let other = new_room(&store, &id);
+        write(&store, save(other, &id, snapshot(0, b"hall")));
+        assert_ne!(other, number);
+        assert_eq!(stored(&store, "lobby").snapshot.room, b"lobby");
+    }
+}
+
+/// Rows of the log.
+fn rows(folder: &Path) -> u64 {
+    let connection = rusqlite::Connection::open(folder.join("rooms.sqlite")).expect("it opens");
+    let rows = connection.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0));
+    rows.expect("it can be read").cast_unsigned()
+}
+
+#[test]
+fn the_log_is_short_however_many_batches_become_one_transaction() {
+    let folder = TempDir::new();
+    let store = folder.open();
+    let number = new_room(&store, "lobby");
+    write(&store, save(number, "lobby", snapshot(0, b"birth")));
+    const BATCHES: u64 = 3000;
+    for round in 0..8 {
+        let first = round * BATCHES;
+        for event in first..first + BATCHES {
+            store.write(log(number, event..event + 1), Box::new(drop));
+        }
+        write(
+            &store,
+            save(number, "lobby", snapshot(first + BATCHES, b"")),
+        );
+    }
+    // What was not needed when the last round began is gone.
+    let rows = rows(&folder.path());
+    assert!(rows <= 2 * BATCHES, "{rows} rows");
 }
