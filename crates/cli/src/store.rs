@@ -60,7 +60,7 @@ enum Command {
         #[arg(long, value_name = "DAYS")]
         older_than: u64,
     },
-    /// Let a room that is in quarantine be restored again
+    /// Let a room that is in quarantine, or has lost events to damage, be restored again
     Release {
         /// The folder of `serve --data`
         dir: PathBuf,
@@ -154,8 +154,12 @@ fn show(reader: &Reader, id: &str) -> Result<String, Box<dyn Error>> {
     };
     line("room", &format!("{:?}", Escaped::new(&room.id)));
     line("state", &state(&room.state));
-    if let RoomState::Quarantined(reason) = &room.state {
-        line("reason", &Escaped::new(reason));
+    match &room.state {
+        RoomState::Quarantined(reason) | RoomState::Damaged(reason) => {
+            line("reason", &Escaped::new(reason));
+        }
+        RoomState::Suspect { deaths, .. } => line("deaths", deaths),
+        _ => {}
     }
     line("saved", &format!("{} ago", age(room.saved_at)));
     line("bytes", &room.bytes);
@@ -164,6 +168,9 @@ fn show(reader: &Reader, id: &str) -> Result<String, Box<dyn Error>> {
         "since",
         &format!("{} events, {} bytes", room.events_since, room.bytes_since),
     );
+    if let RoomState::Damaged(_) = room.state {
+        return Ok(text);
+    }
     let exported = reader.export(id)?;
     let info = SnapshotInfo::read(&exported.snapshot.room)?;
     line("module", &info.module);

@@ -1,6 +1,7 @@
 //! Why a store cannot be used.
 
 use core::fmt;
+use stateroom_wasmi_server::journal::JournalError;
 use std::{error::Error, io};
 
 /// Why a store cannot be opened, read or changed.
@@ -23,6 +24,8 @@ pub enum StoreError {
     UnknownRoom,
     /// There is a room of this id already.
     RoomExists,
+    /// The store has not done what was asked.
+    Journal(JournalError),
     /// SQLite has failed.
     Database(rusqlite::Error),
 }
@@ -44,6 +47,7 @@ impl fmt::Display for StoreError {
             Self::Damaged(what) => write!(f, "the store is damaged: {what}"),
             Self::UnknownRoom => f.write_str("there is no such room"),
             Self::RoomExists => f.write_str("there is a room of this id already"),
+            Self::Journal(_) => f.write_str("the store has refused it"),
             Self::Database(_) => f.write_str("the database has failed"),
         }
     }
@@ -53,6 +57,7 @@ impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Folder(error) => Some(error),
+            Self::Journal(error) => Some(error),
             Self::Database(error) => Some(error),
             _ => None,
         }

@@ -47,8 +47,10 @@ impl FaultFiles {
         let Some((id, row)) = rooms::find_number(connection, number)? else {
             return Ok(());
         };
-        let tail = log.read_tail(connection, number, row.snapshot.events)?;
         let snapshot = row.snapshot;
+        let Some(tail) = log.read_tail(connection, number, snapshot.events)? else {
+            return Ok(());
+        };
         self.written_at = Some(Instant::now());
         let file = RoomFile {
             id: id.as_str().into(),

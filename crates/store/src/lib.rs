@@ -19,7 +19,8 @@
 //!
 //! All that is passed to the store at the same time becomes one transaction (*group commit*), which is
 //! durable when SQLite has synchronised its log with the disk (`synchronous = FULL`). Events are written
-//! in the order in which they come, a row for each transaction, and are deleted when no room needs them.
+//! in the order in which they come, a row for each transaction, and are deleted when no room needs them. What
+//! is left of them when a store is opened is moved to a row for each room.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ mod replays;
 mod room_file;
 mod rooms;
 mod schema;
+mod tails;
 mod tools;
 mod writer;
 

@@ -1,13 +1,14 @@
 //! A room in a file: its snapshot and the events since.
 
-use core::time::Duration;
+use crate::rooms::{duration, millis};
 use stateroom_wasmi_server::journal::{Batch, LogEntries, RoomNumber, RoomSnapshot};
 
 /// A room with its events, as bytes that can be moved to another store.
 ///
-/// The bytes are `SRRF`, a version (1), a CRC-32 of what follows (little endian), and then, each after its
+/// The bytes are `SRRF`, a version (2), a CRC-32 of what follows (little endian), and then, each after its
 /// length in 8 bytes: the id, the snapshot, what is known of the clients, and the events since, in the
-/// format of [`LogEntries`]; before the last, how many events the snapshot contains (8 bytes).
+/// format of [`LogEntries`]; before the last, how many events the snapshot contains, and when the room is to
+/// wake, in milliseconds since the Unix epoch, or -1 (8 bytes each).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomFile {
     /// The room's id.
@@ -18,10 +19,10 @@ pub struct RoomFile {
     pub tail: Vec<u8>,
 }
 
-const MAGIC: &[u8; 5] = b"SRRF\x01";
+const MAGIC: &[u8; 5] = b"SRRF\x02";
 
 impl RoomFile {
-    /// The room as bytes. When it is to wake is not in them.
+    /// The room as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
@@ -33,6 +34,7 @@ impl RoomFile {
             write(&mut body, bytes);
         }
         body.extend(self.snapshot.events.to_le_bytes());
+        body.extend(self.snapshot.wake_at.map_or(-1, millis).to_le_bytes());
         write(&mut body, &self.tail);
         let checksum = crc32fast::hash(&body).to_le_bytes();
         [&MAGIC[..], &checksum, &body].concat()
@@ -50,6 +52,8 @@ impl RoomFile {
         let (room, rest) = read(rest)?;
         let (clients, rest) = read(rest)?;
         let (events, rest) = rest.split_first_chunk()?;
+        let (wake_at, rest) = rest.split_first_chunk()?;
+        let wake_at = i64::from_le_bytes(*wake_at);
         let (tail, rest) = read(rest)?;
         let is_well_formed = rest.is_empty() && LogEntries::new(tail).all(|entry| entry.is_ok());
         is_well_formed.then_some(Self {
@@ -58,7 +62,7 @@ impl RoomFile {
                 events: u64::from_le_bytes(*events),
                 room: room.into(),
                 clients: clients.into(),
-                wake_at: None::<Duration>,
+                wake_at: (wake_at >= 0).then(|| duration(wake_at)),
             },
             tail: tail.into(),
         })

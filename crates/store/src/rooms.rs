@@ -1,7 +1,7 @@
 //! The table of rooms.
 
 use core::time::Duration;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, types::ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
 use std::{
     collections::HashSet,
@@ -73,10 +73,10 @@ fn read(row: &Row<'_>, id: &str) -> rusqlite::Result<RoomRow> {
         clients: row.get(3)?,
         wake_at: row.get::<_, Option<i64>>(5)?.map(duration),
     };
-    let expected: i64 = row.get(4)?;
+    let (number, expected) = (RoomNumber(from_sql(row.get(0)?)), row.get::<_, i64>(4)?);
     Ok(RoomRow {
-        number: RoomNumber(from_sql(row.get(0)?)),
-        is_intact: i64::from(checksum(id, &snapshot)) == expected,
+        number,
+        is_intact: i64::from(checksum(number, id, &snapshot)) == expected,
         snapshot,
         quarantine: row.get(6)?,
     })
@@ -103,7 +103,7 @@ pub(crate) fn save(
             to_sql(snapshot.events),
             &snapshot.room,
             &snapshot.clients,
-            checksum(id, snapshot),
+            checksum(number, id, snapshot),
             snapshot.wake_at.map(millis),
             millis(now()),
         ))
@@ -123,21 +123,6 @@ pub(crate) fn quarantine(
     let mut statement =
         connection.prepare_cached("UPDATE rooms SET quarantine = ?2 WHERE number = ?1")?;
     statement.execute((to_sql(number.0), reason)).map(drop)
-}
-
-/// The same, if the room is not in quarantine already.
-pub(crate) fn quarantine_if_free(
-    connection: &Connection,
-    number: RoomNumber,
-    reason: &str,
-) -> rusqlite::Result<()> {
-    let sql = "UPDATE rooms SET quarantine = ?2 WHERE number = ?1 AND quarantine IS NULL";
-    let mut statement = connection.prepare_cached(sql)?;
-    match statement.execute((to_sql(number.0), reason)) {
-        // The row itself is damaged, which is found each time.
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(()),
-        written => written.map(drop),
-    }
 }
 
 /// Rooms that a look-up of their ids does not find, since the index is damaged: they must not be taken for
@@ -167,13 +152,16 @@ pub(crate) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     })
 }
 
-/// Of the id, the number of events, and both byte strings with the length of the first.
-fn checksum(id: &str, snapshot: &RoomSnapshot) -> u32 {
+/// Of all of a room's row but when it was saved and what is known of its deaths: numbers in 8 bytes, little
+/// endian, byte strings after their length. A time that there is not is -1.
+fn checksum(number: RoomNumber, id: &str, snapshot: &RoomSnapshot) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(id.as_bytes());
+    hasher.update(&number.0.to_le_bytes());
     hasher.update(&snapshot.events.to_le_bytes());
-    hasher.update(&(snapshot.room.len() as u64).to_le_bytes());
-    hasher.update(&snapshot.room);
-    hasher.update(&snapshot.clients);
+    hasher.update(&snapshot.wake_at.map_or(-1, millis).to_le_bytes());
+    for bytes in [id.as_bytes(), &snapshot.room, &snapshot.clients] {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    }
     hasher.finalize()
 }

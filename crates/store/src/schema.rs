@@ -5,7 +5,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::{path::Path, time::Duration};
 
 /// The version of the tables.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 /// Says that a database is a store: `SRRM`, as SQLite's application id.
 const APPLICATION: i64 = 0x5352_524d;
@@ -16,7 +16,10 @@ pub(crate) const FILE: &str = "rooms.sqlite";
 /// `deaths` counts how often a process has ended in a row while it replayed the room's event `fatal_event`.
 /// Times are milliseconds since the Unix epoch.
 ///
-/// `log` has a row for each transaction with events, in the format of `LogEntries`. `rooms` are the numbers
+/// `tails` has the events that rooms needed of the log when the store was opened, with their CRC-32. If some
+/// were damaged, `damage` says so.
+///
+/// `log` has a row for each transaction with events since, in the format of `LogEntries`. `rooms` are the numbers
 /// of their rooms, so that a damaged row says which rooms it harms; each column ends with its CRC-32.
 const TABLES: &str = "
     CREATE TABLE meta (
@@ -36,7 +39,11 @@ const TABLES: &str = "
         fatal_event INTEGER,
         quarantine TEXT
     ) STRICT;
-    CREATE INDEX rooms_by_wake_at ON rooms (wake_at) WHERE wake_at IS NOT NULL;
+    CREATE TABLE tails (
+        room INTEGER PRIMARY KEY,
+        events BLOB NOT NULL,
+        damage TEXT
+    ) STRICT;
     CREATE TABLE log (
         n INTEGER PRIMARY KEY,
         events BLOB NOT NULL,

@@ -3,15 +3,17 @@
 use crate::{
     Store,
     error::StoreError,
-    event_log::{LogIndex, saved_events},
     replays,
     room_file::RoomFile,
-    rooms::{self, duration, from_sql, to_sql},
+    rooms::{self, duration, from_sql},
     schema,
+    tails::{self, Tails, saved_events},
 };
 use core::time::Duration;
 use rusqlite::{Connection, OptionalExtension, types::ValueRef};
-use stateroom_wasmi_server::journal::{Journal, LogEntries, RoomNumber, RoomWrite, Stored};
+use stateroom_wasmi_server::journal::{
+    Done, Journal, JournalError, LogEntries, RoomNumber, RoomWrite, Stored,
+};
 use std::{path::Path, sync::mpsc};
 
 /// A store that is read, maybe while a server writes.
@@ -55,8 +57,8 @@ pub enum RoomState {
     },
     /// It is not restored any more, and why.
     Quarantined(String),
-    /// What is stored is damaged.
-    Damaged,
+    /// What is stored is damaged, and what of it.
+    Damaged(String),
 }
 
 impl Reader {
@@ -76,7 +78,7 @@ impl Reader {
     /// If the store cannot be read.
     pub fn rooms(&self) -> Result<Vec<RoomDetails>, StoreError> {
         let transaction = self.0.unchecked_transaction()?;
-        let (_, found) = LogIndex::read(&transaction, &saved_events(&transaction)?)?;
+        let tails = Tails::read(&transaction, &saved_events(&transaction)?)?;
         let mut statement = transaction.prepare(
             "SELECT number, id, length(snapshot) + length(clients), events, saved_at, wake_at,
                 deaths, fatal_event, quarantine
@@ -85,12 +87,15 @@ impl Reader {
         let rows = statement.query_map([], |row| {
             let number = RoomNumber(from_sql(row.get(0)?));
             let id = rooms::text(row, 1)?;
-            let tail = found.events.get(&number).map_or(&[][..], Vec::as_slice);
+            let tail = tails.of(number);
             let deaths = row.get(6).unwrap_or(0);
             let deaths = replays::deaths(deaths, row.get(7).unwrap_or(None));
             let is_quarantined = row.get_ref(8)? != ValueRef::Null;
             let quarantine = is_quarantined.then(|| rooms::text(row, 8)).transpose()?;
-            let is_damaged = !rooms::is_intact(&transaction, &id)?;
+            let damage = match rooms::is_intact(&transaction, &id)? {
+                true => tails.damaged().get(&number).cloned(),
+                false => Some("the room's row is damaged".into()),
+            };
             Ok(RoomDetails {
                 id: id.into(),
                 bytes: from_sql(row.get(2).unwrap_or(0)),
@@ -99,11 +104,11 @@ impl Reader {
                 bytes_since: tail.len() as u64,
                 saved_at: duration(row.get(4).unwrap_or(0)),
                 wake_at: row.get(5).unwrap_or(None).map(duration),
-                state: match (quarantine, deaths) {
-                    _ if is_damaged || found.damaged.contains_key(&number) => RoomState::Damaged,
-                    (Some(reason), _) => RoomState::Quarantined(reason),
-                    (None, None) => RoomState::Stored,
-                    (None, Some((event, deaths))) => RoomState::Suspect { event, deaths },
+                state: match (damage, quarantine, deaths) {
+                    (Some(damage), ..) => RoomState::Damaged(damage),
+                    (None, Some(reason), _) => RoomState::Quarantined(reason),
+                    (None, None, None) => RoomState::Stored,
+                    (None, None, Some((event, deaths))) => RoomState::Suspect { event, deaths },
                 },
             })
         })?;
@@ -118,14 +123,14 @@ impl Reader {
     pub fn export(&self, id: &str) -> Result<RoomFile, StoreError> {
         let transaction = self.0.unchecked_transaction()?;
         let row = rooms::find(&transaction, id)?.ok_or(StoreError::UnknownRoom)?;
-        let (_, mut found) = LogIndex::read(&transaction, &saved_events(&transaction)?)?;
-        if !row.is_intact || found.damaged.contains_key(&row.number) {
+        let tails = Tails::read(&transaction, &saved_events(&transaction)?)?;
+        if !row.is_intact || tails.damaged().contains_key(&row.number) {
             return Err(StoreError::Damaged("this room is".into()));
         }
         Ok(RoomFile {
             id: id.into(),
             snapshot: row.snapshot,
-            tail: found.events.remove(&row.number).unwrap_or_default(),
+            tail: tails.of(row.number).into(),
         })
     }
 }
@@ -152,17 +157,12 @@ impl Store {
     }
 
     /// Waits until the journal has done something.
-    fn wait<T: Send + 'static>(
-        &self,
-        submit: impl FnOnce(stateroom_wasmi_server::journal::Done<T>),
-    ) -> Result<T, StoreError> {
+    fn wait<T: Send + 'static>(&self, submit: impl FnOnce(Done<T>)) -> Result<T, StoreError> {
         let (send, receive) = mpsc::channel();
         submit(Box::new(move |result| drop(send.send(result))));
         let result = receive.recv();
-        let closed = || StoreError::Damaged("the store has ended".into());
-        result.map_err(|_| closed())?.map_err(|error| {
-            StoreError::Damaged(stateroom_wasmi_host::WithSources(&error).to_string())
-        })
+        let result = result.unwrap_or(Err(JournalError::Closed));
+        result.map_err(StoreError::Journal)
     }
 
     /// Removes the rooms that were not saved since this time, since the Unix epoch; returns how many.
@@ -177,7 +177,8 @@ impl Store {
         Ok(connection.execute(sql, [rooms::millis(before)])?)
     }
 
-    /// Lets a room that is in quarantine be restored again.
+    /// Lets a room that is in quarantine be restored again. If events of it were damaged, what there is of
+    /// them is taken for all.
     ///
     /// # Errors
     ///
@@ -191,7 +192,8 @@ impl Store {
             .optional()?;
         let number = number.ok_or(StoreError::UnknownRoom)?;
         let sql = "UPDATE rooms SET deaths = 0, quarantine = NULL WHERE number = ?1";
-        connection.execute(sql, [to_sql(from_sql(number))])?;
+        connection.execute(sql, [number])?;
+        tails::accept_damage(&connection, RoomNumber(from_sql(number)))?;
         Ok(())
     }
 }

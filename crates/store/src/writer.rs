@@ -2,17 +2,17 @@
 
 use crate::{
     error::StoreError,
-    event_log::{LogIndex, saved_events},
+    event_log::LogIndex,
     fault_files::FaultFiles,
     replays,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
+    tails::{Tails, saved_events},
 };
 use core::time::Duration;
 use rusqlite::{Connection, Error, ErrorCode};
 use stateroom_wasmi_server::journal::{
-    Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom,
-    UnfinishedRoom,
+    Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -46,8 +46,6 @@ enum Outcome {
 pub(crate) struct Writer {
     connection: Connection,
     log: LogIndex,
-    /// Events that were found when the store was opened, of rooms that were not saved since.
-    tails: HashMap<RoomNumber, Vec<u8>>,
     /// Rooms of which events may be missing, and why.
     damaged: HashMap<RoomNumber, String>,
     /// Ids of rooms that the index of ids does not find.
@@ -89,12 +87,11 @@ impl Writer {
         let connection = schema::open(folder)?;
         replays::blame(folder, &connection)?;
         let saved = saved_events(&connection)?;
-        let (log, found) = LogIndex::read(&connection, &saved)?;
-        for (room, reason) in &found.damaged {
+        let tails = Tails::read(&connection, &saved)?;
+        for (room, reason) in tails.damaged() {
             log::error!("room number {} cannot be restored: {reason}", room.0);
-            // Otherwise nothing would tell it once the damaged row is not in the log any more.
-            rooms::quarantine_if_free(&connection, *room, reason)?;
         }
+        tails.carry_over(&connection)?;
         let next_number = read_meta(&connection, "next_number")?;
         let next_number = next_number.and_then(|bytes| bytes.try_into().ok());
         let next_number = next_number.map_or(1, u64::from_le_bytes);
@@ -104,9 +101,8 @@ impl Writer {
         let unindexed = rooms::unindexed(&connection)?;
         Ok(Self {
             connection,
-            log,
-            tails: found.events,
-            damaged: found.damaged,
+            log: LogIndex::new(&tails),
+            damaged: tails.damaged().clone(),
             unindexed,
             rooms: saved.into_keys().collect(),
             max_rooms,
@@ -146,7 +142,7 @@ impl Writer {
                 );
                 continue;
             };
-            let has_tail = self.tails.contains_key(&number);
+            let has_tail = self.log.has_tail(number);
             if !has_tail && wake_at.is_none() {
                 continue;
             }
@@ -244,19 +240,12 @@ impl Writer {
     fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         let connection = &self.connection;
         self.log.write(connection, batch.events())?;
-        if !self.tails.is_empty() {
-            for entry in LogEntries::new(batch.events()).flatten() {
-                // It is longer now: the log has it.
-                self.tails.remove(&entry.room);
-            }
-        }
         for (number, write) in batch.rooms() {
             match write {
                 RoomWrite::Snapshot { id, snapshot } => {
                     rooms::save(connection, *number, id, snapshot)?;
                     self.rooms.insert(*number);
-                    self.log.saved(*number, snapshot.events);
-                    self.tails.remove(number);
+                    self.log.saved(connection, *number, snapshot.events)?;
                     self.damaged.remove(number);
                 }
                 RoomWrite::Remove => {
@@ -267,8 +256,7 @@ impl Writer {
                     }
                     rooms::remove(connection, *number)?;
                     self.rooms.remove(number);
-                    self.log.forget(*number);
-                    self.tails.remove(number);
+                    self.log.forget(connection, *number)?;
                     self.damaged.remove(number);
                 }
                 RoomWrite::Quarantine(reason) => {
@@ -295,12 +283,11 @@ impl Writer {
         if !row.is_intact {
             return Ok(Outcome::Damaged("the room's row is damaged".into()));
         }
-        let tail = match self.tails.get(&row.number) {
-            Some(tail) => tail.clone(),
-            None => {
-                let log = &self.log;
-                log.read_tail(&self.connection, row.number, row.snapshot.events)?
-            }
+        let saved = row.snapshot.events;
+        let Some(tail) = self.log.read_tail(&self.connection, row.number, saved)? else {
+            return Ok(Outcome::Damaged(
+                "the room's row of events is damaged".into(),
+            ));
         };
         Ok(Outcome::Loaded(Stored::Room(StoredRoom {
             number: row.number,

@@ -31,10 +31,12 @@ pub enum RoomWrite {
 impl Batch {
     /// Appends an event of a room: the `number`th, counted from 0 and without gaps.
     pub fn log(&mut self, room: RoomNumber, number: u64, event: &[u8]) {
-        write_number(&mut self.log, room.0);
-        write_number(&mut self.log, number);
-        write_number(&mut self.log, event.len() as u64);
-        self.log.extend_from_slice(event);
+        let entry = LogEntry {
+            room,
+            number,
+            event,
+        };
+        entry.encode(&mut self.log);
     }
 
     /// Adds a room's new snapshot, or its end.
@@ -88,6 +90,16 @@ pub struct LogEntry<'a> {
     pub number: u64,
     /// The event.
     pub event: &'a [u8],
+}
+
+impl LogEntry<'_> {
+    /// Appends the event, to be read by [`LogEntries`].
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        write_number(to, self.room.0);
+        write_number(to, self.number);
+        write_number(to, self.event.len() as u64);
+        to.extend_from_slice(self.event);
+    }
 }
 
 /// The bytes are no logged events.

@@ -7,7 +7,7 @@ use crate::{
 use rusqlite::Connection;
 use stateroom_wasmi_server::journal::{Batch, Journal, JournalError, RoomNumber, Stored};
 use stateroom_wasmi_store::{Reader, RoomFile, RoomState, Store, StoreError};
-use std::fs;
+use std::{fs, time::Duration};
 
 /// A folder with rooms that are closed, some with events since their snapshots.
 fn rooms() -> TempDir {
@@ -61,7 +61,7 @@ fn a_damaged_row_of_the_log_harms_the_rooms_in_it_alone() {
     let rooms = reader.rooms().expect("it can be read");
     let damaged: Vec<_> = rooms
         .iter()
-        .filter(|room| room.state == RoomState::Damaged)
+        .filter(|room| matches!(room.state, RoomState::Damaged(_)))
         .map(|room| &*room.id)
         .collect();
     assert_eq!(damaged.len(), 1, "{damaged:?}");
@@ -70,10 +70,22 @@ fn a_damaged_row_of_the_log_harms_the_rooms_in_it_alone() {
         let loaded = wait(|done| store.load(&room.id, done));
         assert_eq!(loaded.is_err(), *room.id == *damaged[0]);
     }
+    drop(store);
+    // The log of the next process is another one.
+    let store = folder.open();
+    let loaded = wait(|done| store.load(damaged[0], done));
+    assert!(
+        matches!(loaded, Err(JournalError::Damaged(_))),
+        "{loaded:?}"
+    );
+    drop(store);
     assert!(matches!(
         reader.export(damaged[0]),
         Err(StoreError::Damaged(_))
     ));
+    // Accepts the loss.
+    Store::release(&folder.path(), damaged[0]).expect("it is there");
+    assert!(events(&stored(&folder.open(), damaged[0])).is_empty());
 }
 
 #[test]
@@ -161,7 +173,8 @@ fn flipped_bits_and_cut_files_never_panic_and_give_no_wrong_room() {
 fn a_room_in_a_file_is_read_as_it_was_written_or_not_at_all() {
     let folder = rooms();
     let reader = Reader::open(&folder.path()).expect("it opens");
-    let room = reader.export("room 13").expect("it is there");
+    let mut room = reader.export("room 13").expect("it is there");
+    room.snapshot.wake_at = Some(Duration::from_millis(1_900_000_000_123));
     let bytes = room.encode();
     assert_eq!(RoomFile::decode(&bytes), Some(room.clone()));
     for length in 0..bytes.len() {
@@ -263,7 +276,7 @@ fn a_room_whose_events_were_lost_is_not_restored_without_them_later() {
     let damaged = {
         let rooms = Reader::open(&folder.path()).expect("it opens").rooms();
         let mut rooms = rooms.expect("it can be read").into_iter();
-        let damaged = rooms.find(|room| room.state == RoomState::Damaged);
+        let damaged = rooms.find(|room| matches!(room.state, RoomState::Damaged(_)));
         damaged.expect("it is found").id
     };
     for _ in 0..3 {
@@ -365,4 +378,62 @@ fn an_imported_room_with_absurd_numbers_harms_nobody() {
     check_others(&store, 100);
     drop(store);
     check_others(&folder.open(), 100);
+}
+
+#[test]
+fn a_row_with_another_number_or_time_is_damaged() {
+    for sql in [
+        "UPDATE rooms SET number = 4711 WHERE id = 'room 7'",
+        "UPDATE rooms SET wake_at = 1 WHERE id = 'room 7'",
+        "UPDATE rooms SET events = 9999 WHERE id = 'room 7'",
+    ] {
+        let folder = rooms();
+        change(&folder, sql);
+        let store = folder.open();
+        let loaded = wait(|done| store.load("room 7", done));
+        assert!(
+            matches!(loaded, Err(JournalError::Damaged(_))),
+            "{sql}: {loaded:?}"
+        );
+        check_others(&store, 7);
+        drop(store);
+        let rooms = Reader::open(&folder.path()).expect("it opens").rooms();
+        let rooms = rooms.expect("it can be read");
+        for room in rooms {
+            let is_damaged = matches!(room.state, RoomState::Damaged(_));
+            assert_eq!(is_damaged, &*room.id == "room 7", "{sql}: {room:?}");
+        }
+    }
+}
+
+#[test]
+fn damaged_events_of_an_earlier_process_harm_their_room_alone_and_stay() {
+    let folder = rooms();
+    // Moves them out of the log.
+    drop(folder.open());
+    change(
+        &folder,
+        "UPDATE tails SET events = CAST(x'00' || substr(events, 2) AS BLOB)
+         WHERE room = (SELECT number FROM rooms WHERE id = 'room 9')",
+    );
+    let row = || {
+        let connection = Connection::open(folder.path().join("rooms.sqlite")).expect("it opens");
+        let sql = "SELECT tails.events FROM tails JOIN rooms ON room = number WHERE id = 'room 9'";
+        let row = connection.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0));
+        row.expect("it is there")
+    };
+    let damaged = row();
+    for _ in 0..2 {
+        let store = folder.open();
+        let loaded = wait(|done| store.load("room 9", done));
+        assert!(
+            matches!(loaded, Err(JournalError::Damaged(_))),
+            "{loaded:?}"
+        );
+        check_others(&store, 9);
+        drop(store);
+        // Releasing it does not make it whole.
+        Store::release(&folder.path(), "room 9").expect("it is there");
+        assert_eq!(row(), damaged);
+    }
 }

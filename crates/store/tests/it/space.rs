@@ -1,7 +1,8 @@
 //! How much disk a store takes, and what happens when there is no more.
 
-use crate::{TempDir, events, log, new_room, save, snapshot, stored, write};
-use stateroom_wasmi_server::journal::{Journal, RoomNumber, Stored};
+use crate::{TempDir, events, load, log, new_room, save, snapshot, stored, write};
+use stateroom_wasmi_server::journal::{Batch, Journal, RoomNumber, RoomWrite, Stored};
+use stateroom_wasmi_store::Store;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -211,4 +212,49 @@ fn the_log_is_short_however_many_batches_become_one_transaction() {
     // What was not needed when the last round began is gone.
     let rows = rows(&folder.path());
     assert!(rows <= 2 * BATCHES, "{rows} rows");
+}
+
+#[test]
+fn a_room_that_is_not_restored_does_not_keep_the_log_of_others() {
+    let folder = TempDir::new();
+    let store = folder.open();
+    let ids = ["in quarantine", "not loaded", "busy"];
+    let [quarantined, not_loaded, busy] = ids.map(|id| {
+        let number = new_room(&store, id);
+        write(&store, save(number, id, snapshot(0, b"birth")));
+        write(&store, log(number, 0..5));
+        number
+    });
+    drop(store);
+    let mut next = 5;
+    for open in 0..3 {
+        let store = folder.open();
+        if open == 0 {
+            let _ = load(&store, "in quarantine");
+            let mut batch = Batch::default();
+            batch.write(quarantined, RoomWrite::Quarantine("it diverged".into()));
+            write(&store, batch);
+        }
+        for _ in 0..30 {
+            for _ in 0..1000 {
+                store.write(log(busy, next..next + 1), Box::new(drop));
+                next += 1;
+            }
+            write(&store, save(busy, "busy", snapshot(next, b"")));
+        }
+        drop(store);
+        let rows = rows(&folder.path());
+        assert!(rows <= 2_000, "{rows} rows");
+    }
+    Store::release(&folder.path(), "in quarantine").expect("it is there");
+    let store = folder.open();
+    for (id, number) in [("in quarantine", quarantined), ("not loaded", not_loaded)] {
+        let room = stored(&store, id);
+        assert_eq!((room.number, events(&room)), (number, vec![0, 1, 2, 3, 4]));
+    }
+    // Events that come after those that were moved.
+    write(&store, log(not_loaded, 5..8));
+    drop(store);
+    let room = stored(&folder.open(), "not loaded");
+    assert_eq!(events(&room), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
