@@ -168,7 +168,7 @@ pub use self::{
     heap_estimate::HeapEstimate,
     host::{
         Budget, Clock, ClosedRoom, Host, ManualClock, RecordingTransport, RoomKey, SendError,
-        SentMessage, Transport,
+        SentMessage, Slice, Transport,
     },
     limits::{HostLimits, Limits, LimitsError},
     load_options::{Compilation, LoadOptions, PayloadBuffer},

@@ -14,7 +14,7 @@ pub use self::{
     budget::Budget,
     clock::{Clock, ManualClock},
     room_key::RoomKey,
-    transport::{RecordingTransport, SendError, SentMessage, Transport},
+    transport::{RecordingTransport, SendError, SentMessage, Slice, Transport},
 };
 
 use self::timers::Timers;
@@ -506,7 +506,16 @@ impl<C: Clock, T: Transport> Host<C, T> {
         }
         let before = slot.cost();
         if slot.room.peek_output().is_none() {
+            let (fuel, faults) = (slot.room.fuel_used(), slot.room.faults());
             slot.room.resume(slot.room_time(now));
+            let room = &slot.room;
+            let has_failed = room.faults() > faults;
+            let slice = Slice {
+                fuel: room.fuel_used() - fuel,
+                is_event_over: !room.is_in_event(),
+                fault: room.last_fault().filter(|_| has_failed),
+            };
+            self.transport.slice_ended(key, slice);
         }
         let used = slot.cost() - before;
         slot.queued = Queued::Nowhere;

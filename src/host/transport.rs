@@ -1,6 +1,7 @@
 //! Where a host sends what its rooms send.
 
 use super::RoomKey;
+use crate::error::Fault;
 use crate::event::{ClientId, MessageRecipient, OutputMessage, OwnedPayload};
 #[cfg(feature = "snapshot")]
 use crate::replay::EventRecord;
@@ -66,6 +67,12 @@ pub trait Transport {
         let _ = (room, record);
     }
 
+    /// Called when a room has had a slice, before what it sent is sent: for a driver that measures. The
+    /// default does nothing.
+    fn slice_ended(&mut self, room: RoomKey, slice: Slice<'_>) {
+        let _ = (room, slice);
+    }
+
     /// Whether the room may run now. If not, it waits as one does whose output was refused, until the host
     /// is polled: backpressure for a transport that must keep up with what rooms do even if they send
     /// nothing, such as one that records it. The default is always.
@@ -82,6 +89,18 @@ pub trait Transport {
     fn take_cost(&mut self) -> u64 {
         0
     }
+}
+
+/// What a room did in a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Slice<'a> {
+    /// Fuel that it used.
+    pub fuel: u64,
+    /// Whether the event is over, or goes on in the room's next slice.
+    pub is_event_over: bool,
+    /// How the guest failed, if it did.
+    pub fault: Option<&'a Fault>,
 }
 
 /// Why a transport did not send.
@@ -126,6 +145,10 @@ macro_rules! forward_transport {
                 #[cfg(feature = "snapshot")]
                 fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
                     (**self).recorded(room, record);
+                }
+
+                fn slice_ended(&mut self, room: RoomKey, slice: Slice<'_>) {
+                    (**self).slice_ended(room, slice);
                 }
 
                 fn is_ready(&self, room: RoomKey) -> bool {

@@ -247,6 +247,11 @@ impl Room {
         self.stats.fuel_used + guest
     }
 
+    /// How often the guest failed.
+    pub(crate) const fn faults(&self) -> u64 {
+        self.stats.faults
+    }
+
     /// Why the room is closed, if its guest failed.
     #[must_use]
     pub const fn fault(&self) -> Option<&Fault> {

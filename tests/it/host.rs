@@ -2,9 +2,9 @@
 
 use crate::support::{ENV, echo, guest_0_2, limits, module, module_with};
 use stateroom_wasmi_host::{
-    Budget, ClientId, Clock, Event, EventError, Host, Instant, ManualClock, MessageRecipient,
-    Module, OpenError, OutputMessage, OwnedPayload, RecordingTransport, RoomKey, SendError,
-    Transport, UnknownRoom,
+    Budget, ClientId, Clock, Event, EventError, Fault, FaultPolicy, Host, Instant, ManualClock,
+    MessageRecipient, Module, OpenError, OutputMessage, OwnedPayload, RecordingTransport, RoomKey,
+    SendError, Slice, Transport, UnknownRoom,
 };
 use std::time::Duration;
 
@@ -605,4 +605,59 @@ fn what_a_transport_does_is_divided_and_counted() {
     }
     host.poll(Budget::UNLIMITED);
     assert_eq!(host.transport().sent, 200);
+}
+
+/// A transport that records slices.
+#[derive(Default)]
+struct Slices(Vec<(RoomKey, u64, bool, Option<Fault>)>);
+
+impl Transport for Slices {
+    type Error = &'static str;
+
+    fn send(&mut self, _: RoomKey, _: OutputMessage<'_>) -> Result<(), SendError<&'static str>> {
+        Ok(())
+    }
+
+    fn slice_ended(&mut self, room: RoomKey, slice: Slice<'_>) {
+        let fault = slice.fault.cloned();
+        self.0.push((room, slice.fuel, slice.is_event_over, fault));
+    }
+}
+
+#[test]
+fn a_transport_is_told_what_each_slice_did() {
+    // Some 3.5 slices of work, and a trap at the end if the message is not empty.
+    let work = "(local $i i32) (loop
+        (br_if 0 (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 350))))
+        (if (local.get 2) (then (unreachable)))";
+    let text = guest_0_2(ENV, &[("message", work)], "");
+    let limits = limits(|limits| limits.fuel_per_slice = 1000);
+    let module = module_with(&text, &limits);
+    let mut host =
+        Host::new(ManualClock::new(), Slices::default()).with_fault_policy(FaultPolicy::Continue);
+    let room = host.open("room", &module).expect("it opens");
+    host.enqueue(room, Event::Connect(ClientId(1)))
+        .expect("it is accepted");
+    host.poll(Budget::UNLIMITED);
+    let opened = std::mem::take(&mut host.transport_mut().0);
+    assert!(
+        opened
+            .iter()
+            .all(|(key, _, is_over, fault)| { (*key, *is_over, fault) == (room, true, &None) })
+    );
+    for text in ["", "fail"] {
+        let before = host.room(room).expect("it is open").fuel_used();
+        host.enqueue(room, Event::message(ClientId(1), text))
+            .expect("it is accepted");
+        host.poll(Budget::UNLIMITED);
+        let slices = std::mem::take(&mut host.transport_mut().0);
+        assert!(slices.len() > 1, "{slices:?}");
+        let (last, others) = slices.split_last().expect("there is one");
+        assert!(others.iter().all(|slice| !slice.2 && slice.3.is_none()));
+        assert!(last.2);
+        assert_eq!(last.3.is_some(), text == "fail", "{last:?}");
+        let fuel: u64 = slices.iter().map(|slice| slice.1).sum();
+        let after = host.room(room).expect("it is open").fuel_used();
+        assert_eq!(fuel, after - before);
+    }
 }

@@ -1,7 +1,9 @@
 //! `stateroom-wasmi attach`.
 
 use crate::{
+    admin::AdminArgs,
     listen::{ListenArgs, defaults},
+    logging::Logging,
     serve::{run, run_server},
 };
 use clap::Args;
@@ -27,13 +29,16 @@ pub(crate) struct Attach {
     baud: u32,
     #[command(flatten)]
     listen: ListenArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 impl Attach {
-    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+    pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
         let board = BoardAddress::parse(&self.board, self.baud)?;
         let name = format!("the board at {board}");
-        let config = self.listen.apply(defaults());
+        let config = self.admin.apply(self.listen.apply(defaults()))?;
+        let config = config.log_lines_lost(Some(logging.lines_lost()));
         run(async { run_server(Server::attach(config, board).await?, &name).await })
     }
 }

@@ -12,7 +12,10 @@ use std::{
     env, fmt,
     io::{self, Write},
     mem, panic,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -53,6 +56,12 @@ pub(crate) fn start() -> io::Result<Logging> {
 }
 
 impl Logging {
+    /// How many lines were lost.
+    #[cfg(feature = "serve")]
+    pub(crate) fn lines_lost(&self) -> Arc<AtomicU64> {
+        self.0.lines_lost.clone()
+    }
+
     /// Prints what ends the process, even if the queue is full.
     pub(crate) fn print_error(&self, error: impl fmt::Display) {
         let line = format!("error: {error}\n");
@@ -89,8 +98,8 @@ fn start_writer(queue: Arc<LogQueue>, colors: ColorChoice) -> io::Result<()> {
         colors => AutoStream::new(io::stderr(), colors),
     };
     let write = move || loop {
-        let lost = queue.next_batch().write(&mut out);
-        queue.on_written(lost);
+        let unwritten = queue.next_batch().write(&mut out);
+        queue.on_written(&unwritten);
     };
     thread::Builder::new().name("log".into()).spawn(write)?;
     Ok(())
@@ -117,6 +126,8 @@ struct LogQueue {
     state: Mutex<QueueState>,
     has_lines: Condvar,
     is_written: Condvar,
+    /// In all.
+    lines_lost: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -147,6 +158,7 @@ impl LogQueue {
         // No line overtakes one that is lost, whose number is written after all that wait.
         if state.lost_after > 0 || state.lines.len() + line.len() > MAX_QUEUED_BYTES {
             state.lost_after += 1;
+            self.lines_lost.fetch_add(1, Ordering::Relaxed);
         } else {
             state.append(line);
         }
@@ -168,10 +180,12 @@ impl LogQueue {
         }
     }
 
-    fn on_written(&self, lost: u64) {
+    fn on_written(&self, unwritten: &Unwritten) {
+        let lines = unwritten.lines;
+        self.lines_lost.fetch_add(lines, Ordering::Relaxed);
         let mut state = self.lock();
         state.is_writing = false;
-        state.lost_before += lost;
+        state.lost_before += unwritten.untold();
         drop(state);
         self.is_written.notify_all();
     }
@@ -189,22 +203,38 @@ impl QueueState {
     }
 }
 
+/// What of a batch was not written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unwritten {
+    /// Lines of the batch.
+    lines: u64,
+    /// Lines that were lost before or after those, which was not written either.
+    lost: u64,
+}
+
+impl Unwritten {
+    /// Lines of which is yet to be told that they are lost.
+    const fn untold(&self) -> u64 {
+        self.lines + self.lost
+    }
+}
+
 impl Batch {
-    /// Returns how many lines were lost, those included that were lost before and are still untold.
-    fn write(&self, out: &mut impl Write) -> u64 {
+    fn write(&self, out: &mut impl Write) -> Unwritten {
         let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         if !write_lost(out, self.lost_before) {
-            return self.lost_before + lines(&self.lines) + self.lost_after;
+            return Unwritten {
+                lines: lines(&self.lines),
+                lost: self.lost_before + self.lost_after,
+            };
         }
         let rest = write_all(out, &self.lines);
-        if !rest.is_empty() {
-            return lines(rest) + self.lost_after;
-        }
-        if write_lost(out, self.lost_after) {
-            0
-        } else {
-            self.lost_after
-        }
+        let lost = match rest.is_empty() && write_lost(out, self.lost_after) {
+            true => 0,
+            false => self.lost_after,
+        };
+        let lines = lines(rest);
+        Unwritten { lines, lost }
     }
 }
 
@@ -313,10 +343,10 @@ mod tests {
         ] {
             // Such as a file on a disk that is full.
             let mut out = Full::new(space, io::ErrorKind::StorageFull);
-            assert_eq!(batch(7, lines, 5).write(&mut out), lost, "{space}");
+            assert_eq!(batch(7, lines, 5).write(&mut out).untold(), lost, "{space}");
         }
         let mut out = Vec::new();
-        assert_eq!(batch(7, lines, 0).write(&mut out), 0);
+        assert_eq!(batch(7, lines, 0).write(&mut out), Unwritten::default());
         assert_eq!(String::from_utf8(out).unwrap(), format!("{LOST}{lines}"));
     }
 
@@ -325,7 +355,7 @@ mod tests {
         let queue = LogQueue::default();
         queue.push(b"one\n");
         drop(queue.next_batch());
-        queue.on_written(1);
+        queue.on_written(&Unwritten { lines: 1, lost: 0 });
         // Or else the writer would try again and again.
         assert!(queue.lock().is_empty());
         queue.push(b"two\n");
@@ -338,7 +368,8 @@ mod tests {
     fn nothing_is_lost_to_a_pipe_that_does_not_block() {
         for error in [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted] {
             let mut out = Full::new(5, error);
-            assert_eq!(batch(0, "one\ntwo\nthree\n", 0).write(&mut out), 0);
+            let unwritten = batch(0, "one\ntwo\nthree\n", 0).write(&mut out);
+            assert_eq!(unwritten, Unwritten::default());
             assert_eq!(out.taken, b"one\ntwo\nthree\n");
         }
     }

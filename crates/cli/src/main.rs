@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "serve")]
+mod admin;
+#[cfg(feature = "serve")]
 mod attach;
 mod check;
 #[cfg(feature = "serve")]
@@ -67,9 +69,9 @@ fn main() -> ExitCode {
     };
     let result = match Cli::parse().command {
         #[cfg(feature = "serve")]
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(&logging),
         #[cfg(feature = "serve")]
-        Command::Attach(attach) => attach.run(),
+        Command::Attach(attach) => attach.run(&logging),
         Command::Check(check) => check.run(),
         #[cfg(feature = "serve")]
         Command::Store(store) => store.run(),

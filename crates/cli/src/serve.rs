@@ -1,16 +1,17 @@
 //! `stateroom-wasmi serve`.
 
 use crate::{
+    admin::AdminArgs,
     data::DataArgs,
     diagnosis,
     listen::{ListenArgs, defaults, timeout_seconds},
+    logging::Logging,
     module_file::ModuleFile,
     room_args::RoomArgs,
 };
 use clap::Args;
 use stateroom_wasmi_host::Escaped;
 use stateroom_wasmi_server::{Rate, ServeError, Server, ServerConfig};
-use stateroom_wasmi_store::StoreError;
 use std::{
     error::Error,
     io::{self, Write},
@@ -37,6 +38,8 @@ pub(crate) struct Serve {
     keep_timers: bool,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    admin: AdminArgs,
     #[command(flatten)]
     rooms: RoomArgs,
     #[command(flatten)]
@@ -137,12 +140,13 @@ impl LimitArgs {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+    pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
         let file = ModuleFile::read(&self.module)?;
-        run(serve(self.config(file)?))
+        let config = self.config(file)?;
+        run(serve(config.log_lines_lost(Some(logging.lines_lost()))))
     }
 
-    fn config(self, file: ModuleFile) -> Result<ServerConfig, StoreError> {
+    fn config(self, file: ModuleFile) -> Result<ServerConfig, Box<dyn Error>> {
         let config = ServerConfig::new(file.wasm).module_name(ModuleFile::name(&self.module));
         let workers = self.workers.unwrap_or(config.workers);
         let mut config = self
@@ -156,7 +160,8 @@ impl Serve {
             .on_fault(self.rooms.on_fault())
             .seed(self.rooms.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
-        self.data.apply(self.rooms.data.as_deref(), config)
+        let config = self.admin.apply(config)?;
+        Ok(self.data.apply(self.rooms.data.as_deref(), config)?)
     }
 }
 
@@ -208,6 +213,12 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
     // Each URL has a line of its own, for scripts.
     for address in server.local_addrs() {
         text.push_str(&format!("http://{address}\n"));
+    }
+    if let [first, others @ ..] = server.admin_addrs() {
+        text.push_str("operators use\n");
+        for address in core::iter::once(first).chain(others) {
+            text.push_str(&format!("http://{address}\n"));
+        }
     }
     // Fails if standard output is closed.
     let _ = io::stdout().write_all(text.as_bytes());

@@ -6,7 +6,13 @@ use crate::{
     rate_limit::Rate,
 };
 use stateroom_wasmi_host::{Escaped, FaultPolicy, Limits, LoadError, LoadOptions, Module};
-use std::{fmt, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 /// The configuration of a [`Server`](super::Server). Each field states its default.
 #[derive(Clone, Debug)]
@@ -105,6 +111,19 @@ pub struct ServerConfig {
     /// chosen, and none if none is listed. If this is empty, it is the first that the client offers.
     /// Default none.
     pub subprotocols: Vec<String>,
+    /// A host and a port for operators alone, with `/metrics`, `/rooms` and what else the front page lists.
+    /// Default none.
+    ///
+    /// Without it, a server that listens on loopback addresses alone and allows no other origins serves
+    /// that together with all else; any other does not serve it.
+    pub admin_listen: Option<(String, u16)>,
+    /// The token that operators must send, as `Authorization: Bearer TOKEN`. Must be set if
+    /// [`admin_listen`](Self::admin_listen) is no loopback address. Default none.
+    pub admin_token: Option<Secret>,
+    /// How many rooms have metrics of their own: those that have used the most fuel. Default 0.
+    pub busiest_rooms: usize,
+    /// How many lines of the log were lost, for the metrics. Default none.
+    pub log_lines_lost: Option<Arc<AtomicU64>>,
     /// What follows when a guest fails. Default [`FaultPolicy::Close`], which closes the room's
     /// clients with 1011.
     pub on_fault: FaultPolicy,
@@ -149,6 +168,10 @@ impl ServerConfig {
             max_tokens: 4096,
             allowed_origins: Vec::new(),
             subprotocols: Vec::new(),
+            admin_listen: None,
+            admin_token: None,
+            busiest_rooms: 0,
+            log_lines_lost: None,
             on_fault: FaultPolicy::Close,
             seed: None,
         }
@@ -209,6 +232,27 @@ impl ServerConfig {
         self
     }
 
+    /// Sets [`admin_listen`](#structfield.admin_listen).
+    #[must_use]
+    pub fn admin_listen(mut self, address: Option<(impl Into<String>, u16)>) -> Self {
+        self.admin_listen = address.map(|(host, port)| (host.into(), port));
+        self
+    }
+
+    /// Sets [`admin_token`](#structfield.admin_token).
+    #[must_use]
+    pub fn admin_token(mut self, token: Option<Secret>) -> Self {
+        self.admin_token = token;
+        self
+    }
+
+    /// Sets [`log_lines_lost`](#structfield.log_lines_lost).
+    #[must_use]
+    pub fn log_lines_lost(mut self, lost: Option<Arc<AtomicU64>>) -> Self {
+        self.log_lines_lost = lost;
+        self
+    }
+
     stateroom_wasmi_host::setters! {
         port: u16,
         heartbeat_interval: Duration,
@@ -234,6 +278,7 @@ impl ServerConfig {
         max_resume_messages: usize,
         max_resume_bytes: usize,
         max_tokens: usize,
+        busiest_rooms: usize,
         on_fault: FaultPolicy,
         seed: Option<u64>,
     }
@@ -289,10 +334,22 @@ impl ServerConfig {
             return Err(ConfigError::AllowedOrigin(origin.clone()));
         }
         let is_name = |name: &&String| is_token(name.as_bytes());
+        if self
+            .admin_token
+            .as_ref()
+            .is_some_and(|token| token.0.is_empty())
+        {
+            return Err(ConfigError::AdminToken);
+        }
         if let Some(name) = self.subprotocols.iter().find(|name| !is_name(name)) {
             return Err(ConfigError::Subprotocol(name.clone()));
         }
         Files::of(self).map(drop)
+    }
+
+    /// Whether operators may ask on the addresses for clients, if all of them are loopback addresses.
+    pub(crate) fn is_for_development(&self) -> bool {
+        self.admin_listen.is_none() && self.allowed_origins.is_empty()
     }
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
@@ -324,6 +381,29 @@ impl ServerConfig {
     }
 }
 
+/// A text that nothing prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// A setting with which a server cannot serve.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -346,6 +426,8 @@ pub enum ConfigError {
     AllowedOrigin(String),
     /// One of [`ServerConfig::subprotocols`] cannot be the name of one.
     Subprotocol(String),
+    /// [`ServerConfig::admin_token`] is missing where all can ask, or is empty.
+    AdminToken,
     /// [`ServerConfig::static_dir`] is no folder that can be read.
     StaticDir {
         /// The path.
@@ -382,6 +464,10 @@ impl fmt::Display for ConfigError {
                 "{:?} cannot be a subprotocol: its name must be a token, of letters, digits and \
                  !#$%&'*+-.^_`|~",
                 Escaped::new(name)
+            ),
+            Self::AdminToken => f.write_str(
+                "operators must have a token, since the address for them is no loopback address; and \
+                 it must not be empty",
             ),
             Self::StaticDir { dir, .. } => {
                 write!(

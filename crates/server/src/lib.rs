@@ -17,8 +17,19 @@
 //! | --- | --- |
 //! | `GET /ws`, `GET /ws/{room}` | a WebSocket to a room, which opens with its first client; `/ws` is the room with the empty id; `?token=` gives a returning client its previous id |
 //! | `GET /status` | `ok` |
-//! | `GET /rooms` | the rooms and their statistics, in JSON |
 //! | `GET /` | the files of a folder, or else a page to try the rooms |
+//!
+//! On [`ServerConfig::admin_listen`], for operators; and as well on the addresses above, if all of them are
+//! loopback addresses and neither that nor an allowed origin is configured, as while a room is developed:
+//!
+//! | request | response |
+//! | --- | --- |
+//! | `GET /metrics` | metrics in the text format of Prometheus |
+//! | `GET /rooms` | the rooms and their statistics, in JSON |
+//! | `GET /rooms/{room}/snapshot` | a snapshot of the room |
+//! | `POST /rooms/{room}/close` | ends the room; its clients are closed with 1001 |
+//! | `GET /health`, `GET /ready` | 200; the latter 503 while the server is drained |
+//! | `POST /drain` | from then on new clients get 503 |
 //!
 //! # Limits
 //!
@@ -46,6 +57,7 @@ mod config;
 mod http;
 pub mod journal;
 mod log_limit;
+mod metrics;
 mod rate_limit;
 mod rooms;
 mod ws;
@@ -53,17 +65,25 @@ mod ws;
 #[cfg(feature = "board")]
 pub use self::board::{AddressError, BoardAddress};
 pub use self::{
-    config::{ConfigError, ServeError, ServerConfig},
+    config::{ConfigError, Secret, ServeError, ServerConfig},
     rate_limit::Rate,
 };
 
 use crate::{
-    http::{accept::Acceptor, listen::listen},
+    http::{
+        accept::{Acceptor, warn_of_few_files},
+        listen::{Listener, are_local, listen},
+        routes::{App, Shared},
+    },
     rooms::worker_pool::{WorkerEnds, WorkerPool},
 };
 #[cfg(feature = "board")]
 use core::time::Duration;
 use core::{future::Future, pin::pin};
+use futures_util::{
+    FutureExt,
+    future::{OptionFuture, join},
+};
 use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::sync::oneshot;
@@ -72,6 +92,8 @@ use tokio::sync::oneshot;
 pub struct Server {
     acceptor: Acceptor,
     addresses: Vec<SocketAddr>,
+    /// Of the addresses for operators alone, if there are any.
+    admin: Option<(Acceptor, Vec<SocketAddr>)>,
     module_name: String,
     workers: Arc<WorkerPool>,
     ends: WorkerEnds,
@@ -113,11 +135,30 @@ impl Server {
         config: ServerConfig,
     ) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
+        let shared = Shared::default();
         let listeners = listen(&config.hosts, config.port).await?;
-        let addresses = listeners.iter().map(|listener| listener.address).collect();
+        let addresses = addresses_of(&listeners);
+        let app = App::for_clients(&config, &workers, &shared, are_local(&listeners))?;
+        warn_of_few_files(config.max_connections);
+        let acceptor = Acceptor::new(listeners, &config, app, workers.clone());
+        let admin = match &config.admin_listen {
+            None => None,
+            Some((host, port)) => {
+                let listeners = listen(core::slice::from_ref(host), *port).await?;
+                let is_local = are_local(&listeners);
+                if !is_local && config.admin_token.is_none() {
+                    return Err(ConfigError::AdminToken.into());
+                }
+                let addresses = addresses_of(&listeners);
+                let app = App::for_operators(&config, &workers, &shared, is_local);
+                let acceptor = Acceptor::new(listeners, &config, app, workers.clone());
+                Some((acceptor, addresses))
+            }
+        };
         Ok(Self {
-            acceptor: Acceptor::new(listeners, &config, workers.clone())?,
+            acceptor,
             addresses,
+            admin,
             module_name: config.module_name,
             workers,
             ends,
@@ -131,6 +172,13 @@ impl Server {
         &self.addresses
     }
 
+    /// The addresses that it listens on for operators alone; none without
+    /// [`ServerConfig::admin_listen`].
+    #[must_use]
+    pub fn admin_addrs(&self) -> &[SocketAddr] {
+        self.admin.as_ref().map_or(&[], |(_, addresses)| addresses)
+    }
+
     /// Serves until `stop` resolves. Then it accepts no more connections, lets the rooms handle the
     /// events they have, sends what is queued, and closes all clients with 1001.
     ///
@@ -141,6 +189,7 @@ impl Server {
         let Self {
             acceptor,
             addresses,
+            admin,
             module_name,
             workers,
             mut ends,
@@ -156,13 +205,14 @@ impl Server {
                 .join(", "),
         );
         let (stop_accepting, accepting) = oneshot::channel::<()>();
-        let mut serving = pin!(acceptor.serve(async move {
-            let _ = accepting.await;
-        }));
+        let accepting = accepting.map(drop).shared();
+        let serving_operators = admin.map(|(acceptor, _)| acceptor.serve(accepting.clone()));
+        let serving_operators = OptionFuture::from(serving_operators);
+        let mut serving = pin!(join(acceptor.serve(accepting), serving_operators));
         tokio::select! {
             () = stop => {}
             // It ends only when it is told to.
-            () = &mut serving => {}
+            _ = &mut serving => {}
             ended = ends.wait() => return ended,
         }
         log::info!("stopping");
@@ -172,4 +222,8 @@ impl Server {
         log::info!("stopped");
         stopped
     }
+}
+
+fn addresses_of(listeners: &[Listener]) -> Vec<SocketAddr> {
+    listeners.iter().map(|listener| listener.address).collect()
 }

@@ -28,6 +28,8 @@ async fn expect_addresses(hosts: &[&str], addresses: &[IpAddr]) {
     let mut server = Server {
         process,
         address: String::new(),
+        admin: String::new(),
+        has_admin: false,
         log: Default::default(),
         folder: None,
     };

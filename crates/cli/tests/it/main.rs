@@ -5,6 +5,7 @@
 //! hanging; what a server may not do too early is asserted with lower bounds.
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admin;
 mod admission;
 mod agreement;
 #[cfg(unix)]
@@ -130,6 +131,9 @@ struct Server {
     process: Child,
     /// `127.0.0.1:` and the port.
     address: String,
+    /// The same for operators, with `--admin-listen`.
+    admin: String,
+    has_admin: bool,
     log: Arc<Mutex<String>>,
     /// Holds the module, if it was written for this test.
     folder: Option<TempDir>,
@@ -193,6 +197,7 @@ impl Server {
         if command.get_envs().all(|(name, _)| name != "RUST_LOG") {
             command.env("RUST_LOG", "info,stateroom_wasmi_server=debug");
         }
+        let has_admin = command.get_args().any(|arg| arg == "--admin-listen");
         let process = command
             .args(["--port", "0"])
             .stdout(Stdio::piped())
@@ -202,6 +207,8 @@ impl Server {
         Self {
             process,
             address: String::new(),
+            admin: String::new(),
+            has_admin,
             log: Arc::default(),
             folder: None,
         }
@@ -225,9 +232,16 @@ impl Server {
     /// Waits for the line that says where the server listens; false if the process ends without.
     fn has_address(&mut self) -> bool {
         let stdout = self.process.stdout.take().expect("it is piped");
-        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| line.strip_prefix("http://").map(str::to_owned));
-        address.map(|address| self.address = address).is_some()
+        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        let mut addresses =
+            lines.filter_map(|line| line.strip_prefix("http://").map(str::to_owned));
+        if let Some(address) = addresses.next() {
+            self.address = address;
+        }
+        if self.has_admin {
+            self.admin = addresses.next().unwrap_or_default();
+        }
+        !self.address.is_empty()
     }
 
     /// Connects a client to `/ws` followed by `path`.
@@ -258,11 +272,16 @@ impl Server {
     }
 
     async fn get(&self, path: &str) -> Response {
+        self.ask(&self.address, "GET", path, "").await
+    }
+
+    /// Asks one of the server's addresses. `headers` end with the ends of their lines.
+    async fn ask(&self, address: &str, method: &str, path: &str, headers: &str) -> Response {
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n",
         );
-        let response = self.request(request.as_bytes()).await;
+        let response = request_of(address, request.as_bytes()).await;
+        let response = String::from_utf8_lossy(&response);
         let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
         let status = head
             .split(' ')
@@ -278,16 +297,7 @@ impl Server {
 
     /// Sends raw bytes; returns everything until the server closes.
     async fn request(&self, request: &[u8]) -> String {
-        let response = async {
-            let mut stream = TcpStream::connect(&self.address).await?;
-            stream.write_all(request).await?;
-            let mut response = Vec::new();
-            stream.read_to_end(&mut response).await?;
-            std::io::Result::Ok(response)
-        };
-        let response = eventually("a response", response)
-            .await
-            .expect("no response");
+        let response = request_of(&self.address, request).await;
         String::from_utf8(response).expect("not UTF-8")
     }
 
@@ -362,6 +372,20 @@ impl Drop for Server {
             eprintln!("the server's log:\n{log}");
         }
     }
+}
+
+/// Sends raw bytes to an address; returns everything until it closes.
+async fn request_of(address: &str, request: &[u8]) -> Vec<u8> {
+    let response = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request).await?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await?;
+        std::io::Result::Ok(response)
+    };
+    eventually("a response", response)
+        .await
+        .expect("no response")
 }
 
 /// Reads up to and including an empty line.

@@ -79,7 +79,7 @@ async fn only_same_origin_pages_may_connect() {
 async fn statuses(server: &Server, host: &str) -> [u16; 3] {
     [
         status(server, "GET /status", host, "").await,
-        status(server, "GET /rooms", host, "").await,
+        status(server, "HEAD /", host, "").await,
         status(server, "GET /", host, "").await,
     ]
 }

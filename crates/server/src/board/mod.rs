@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::{
         config::ServerConfig,
-        rooms::{clients::ClientLimits, handover::Command, worker},
+        rooms::{Rooms, clients::ClientLimits, handover::Command, worker},
         ws::connection::ConnectionOptions,
     };
     use core::{
@@ -301,9 +301,13 @@ mod tests {
         let worker = worker.expect("it starts");
         let served = async {
             for _ in 0..10 {
-                let (reply, listing) = oneshot::channel();
-                assert!(worker.commands.send(Command::List(reply)).is_ok());
-                listing.await.expect("it is served");
+                let (reply, asked) = oneshot::channel();
+                let question = |_: &mut dyn Rooms| {
+                    let _ = reply.send(());
+                };
+                let question = Command::Ask(Box::new(question));
+                assert!(worker.commands.send(question).is_ok());
+                asked.await.expect("it is served");
             }
             assert!(worker.commands.send(Command::Stop).is_ok());
             let ended = worker.ended.await.expect("it does not panic");

@@ -7,8 +7,9 @@ use crate::{
     },
     http::RoomSummary,
     log_limit::{KeyedLogLimiter, LogLimiter},
+    metrics::Metrics,
     rooms::{
-        Busy, Claim, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
+        AdminError, Busy, Claim, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
     },
@@ -437,6 +438,20 @@ impl Rooms for BoardRooms {
             rooms: self.open_rooms().map(summary).collect(),
             failed: self.failed.list(Instant::now()),
         }
+    }
+
+    fn metrics(&self, _busiest: usize) -> Metrics {
+        let mut metrics = self.clients.metrics();
+        metrics.add_remote_rooms(self.open_rooms().count());
+        metrics
+    }
+
+    fn close(&mut self, _id: &str) -> Result<(), AdminError> {
+        Err(AdminError::Remote)
+    }
+
+    fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {
+        Err(AdminError::Remote)
     }
 
     fn stop(&mut self) {

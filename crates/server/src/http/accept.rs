@@ -1,7 +1,7 @@
 //! Accepts connections and serves HTTP on them.
 
 use crate::{
-    config::{ConfigError, ServerConfig},
+    config::ServerConfig,
     http::{
         admission::{ConnectionLimiter, ConnectionPermit, Rejection},
         connection::Connection,
@@ -52,24 +52,21 @@ impl Acceptor {
     pub(crate) fn new(
         listeners: Vec<Listener>,
         config: &ServerConfig,
+        app: App,
         workers: Arc<WorkerPool>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Self {
         /// The request line and headers; beyond that, 431.
         const MAX_HEAD_BYTES: usize = 16 << 10;
         const MAX_CONCURRENT_REJECTIONS: usize = 64;
-        warn_of_few_files(config.max_connections);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.handshake_timeout)
             .max_buf_size(MAX_HEAD_BYTES);
-        let is_local = listeners
-            .iter()
-            .all(|listener| listener.address.ip().to_canonical().is_loopback());
-        Ok(Self {
+        Self {
             listeners,
             next_listener: 0,
             http,
-            app: Arc::new(App::new(config, workers.clone(), is_local)?),
+            app: Arc::new(app),
             workers,
             limiter: ConnectionLimiter::new(config),
             byte_rate: config.byte_rate,
@@ -77,7 +74,7 @@ impl Acceptor {
             write_timeout: config.heartbeat_timeout,
             rejections: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
             log: LogLimiter::new(),
-        })
+        }
     }
 
     /// Serves until `stop` resolves, and then until the requests in flight are done.
@@ -170,6 +167,7 @@ impl Acceptor {
 
     /// Sends the status of a rejection; in a flood, closes without a response.
     fn reject(&self, mut stream: TcpStream, Rejection { status, reason }: Rejection) {
+        self.app.counts().count(status);
         let Ok(permit) = self.rejections.clone().try_acquire_owned() else {
             return;
         };
@@ -202,7 +200,7 @@ fn limit_unsent(stream: &TcpStream) {
 }
 
 /// Says so if this process may have fewer files open than it may have connections.
-fn warn_of_few_files(max_connections: usize) {
+pub(crate) fn warn_of_few_files(max_connections: usize) {
     /// Listeners, links, workers and standard streams have files, too.
     const OTHER_FILES: u64 = 32;
     if let Some(files) = open_files::of_process()

@@ -11,6 +11,13 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
 }
 
+/// Whether all of these are loopback addresses.
+pub(crate) fn are_local(listeners: &[Listener]) -> bool {
+    listeners
+        .iter()
+        .all(|listener| listener.address.ip().to_canonical().is_loopback())
+}
+
 /// Listens on all addresses of these hosts, in their order.
 ///
 /// For port 0, the first address gets a free port, and the others get the same.

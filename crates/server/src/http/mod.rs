@@ -1,6 +1,7 @@
 //! HTTP: connections from when they are accepted until they become WebSockets.
 
 pub(crate) mod accept;
+mod admin;
 mod admission;
 mod connection;
 pub(crate) mod files;
@@ -10,7 +11,7 @@ mod open_files;
 pub(crate) mod origin;
 mod response;
 mod rooms_endpoint;
-mod routes;
+pub(crate) mod routes;
 mod throttled_stream;
 pub(crate) mod websocket;
 

@@ -1,6 +1,9 @@
 //! The response to `GET /rooms`.
 
-use crate::http::response::{self, Response};
+use crate::{
+    http::response::{self, Response},
+    metrics::state_of,
+};
 use bytes::Bytes;
 use core::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -50,7 +53,7 @@ impl FailedRoom {
 pub(crate) struct RoomSummary {
     pub(crate) id: String,
     clients: usize,
-    state: RoomState,
+    state: &'static str,
     memory_bytes: usize,
     /// Of the host's heap, for what the module declares.
     instance_bytes: usize,
@@ -63,21 +66,6 @@ pub(crate) struct RoomSummary {
     on_fault: Option<String>,
     faults: u64,
     last_fault: Option<String>,
-}
-
-#[derive(Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum RoomState {
-    /// Idle.
-    Open,
-    /// Handling an event, or with events in its inbox.
-    Busy,
-    /// Its guest failed; a fresh one will be started.
-    Restarting,
-    /// Its guest was replaced by its state until it is needed.
-    Hibernating,
-    /// Ended, with messages still to be sent.
-    Closed,
 }
 
 impl RoomList {
@@ -118,7 +106,7 @@ impl RoomSummary {
         Self {
             id: id.into(),
             clients,
-            state: RoomState::Open,
+            state: "open",
             memory_bytes: 0,
             instance_bytes: 0,
             hibernated_bytes: 0,
@@ -133,17 +121,10 @@ impl RoomSummary {
 
     fn of(room: &Room) -> Self {
         let stats = room.stats();
-        let state = match room {
-            room if room.is_closed() => RoomState::Closed,
-            room if room.is_restarting() => RoomState::Restarting,
-            room if room.is_runnable() => RoomState::Busy,
-            room if room.is_hibernating() => RoomState::Hibernating,
-            _ => RoomState::Open,
-        };
         Self {
             id: room.id().into(),
             clients: stats.clients,
-            state,
+            state: state_of(room),
             memory_bytes: stats.memory_bytes,
             instance_bytes: stats.instance_bytes,
             hibernated_bytes: stats.hibernated_bytes,

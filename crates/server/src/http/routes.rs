@@ -1,18 +1,18 @@
-//! The routes and their handlers.
+//! The routes of clients, and their handlers.
 
 use crate::{
     config::{ConfigError, ServerConfig},
     http::{
+        admin::Admin,
         files::Files,
         origin::Origins,
         response::{self, Refusal, Response},
-        rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
         websocket::shake_hands,
     },
-    rooms::{handover::Listing, worker_pool::WorkerPool},
+    metrics::HttpCounts,
+    rooms::worker_pool::WorkerPool,
 };
 use bytes::Bytes;
-use core::time::Duration;
 use hyper::{
     Method, Request, StatusCode,
     body::Body,
@@ -24,28 +24,36 @@ use hyper::{
 use percent_encoding::percent_decode_str;
 use std::sync::{
     Arc, LazyLock,
-    atomic::{AtomicU64, Ordering},
-};
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::timeout,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// What all requests share.
-pub(super) struct App {
-    module_name: String,
-    workers: Arc<WorkerPool>,
+pub(crate) struct App {
     origins: Origins,
+    /// What clients ask for, unless the address is one for operators alone.
+    game: Option<Game>,
+    /// What operators ask for, if they may here.
+    admin: Option<Admin>,
+    http: Arc<HttpCounts>,
+}
+
+/// The clients' routes.
+struct Game {
     subprotocols: Vec<String>,
     /// Whether clients may speak `stateroom.resume.1`.
     may_resume: bool,
     /// A folder in place of the page.
     files: Option<Files>,
-    /// Each response that lists the rooms holds a permit.
-    listings: Arc<Semaphore>,
-    /// Held by the listing that is made.
-    next_listing: Mutex<()>,
     next_sequence: AtomicU64,
+    draining: Arc<AtomicBool>,
+}
+
+/// What the addresses of a server share.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    pub(super) http: Arc<HttpCounts>,
+    /// Whether no new clients are accepted.
+    pub(super) draining: Arc<AtomicBool>,
 }
 
 /// The room that a client asks for, and who it says it is.
@@ -62,37 +70,77 @@ pub(super) struct Destination {
 pub(super) type Outcome = (Response, Option<Destination>);
 
 impl App {
-    /// `is_local`: whether all addresses that the server listens on are loopback addresses.
-    pub(super) fn new(
+    /// Of the addresses for clients. `is_local`: whether all of them are loopback addresses.
+    pub(crate) fn for_clients(
         config: &ServerConfig,
-        workers: Arc<WorkerPool>,
+        workers: &Arc<WorkerPool>,
+        shared: &Shared,
         is_local: bool,
     ) -> Result<Self, ConfigError> {
+        let admin = is_local && config.is_for_development();
+        let admin = admin.then(|| Admin::new(config, workers.clone(), shared));
         Ok(Self {
-            module_name: config.module_name.clone(),
-            workers,
             origins: Origins::new(config, is_local),
-            subprotocols: config.subprotocols.clone(),
-            may_resume: !config.resume_window.is_zero(),
-            files: Files::of(config)?,
-            listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
-            next_listing: Mutex::default(),
-            next_sequence: AtomicU64::new(0),
+            game: Some(Game {
+                subprotocols: config.subprotocols.clone(),
+                may_resume: !config.resume_window.is_zero(),
+                files: Files::of(config)?,
+                next_sequence: AtomicU64::new(0),
+                draining: shared.draining.clone(),
+            }),
+            admin,
+            http: shared.http.clone(),
         })
+    }
+
+    /// Of an address for operators.
+    pub(crate) fn for_operators(
+        config: &ServerConfig,
+        workers: &Arc<WorkerPool>,
+        shared: &Shared,
+        is_local: bool,
+    ) -> Self {
+        Self {
+            origins: Origins::new(config, is_local),
+            game: None,
+            admin: Some(Admin::new(config, workers.clone(), shared)),
+            http: shared.http.clone(),
+        }
+    }
+
+    /// What is counted of responses.
+    pub(super) fn counts(&self) -> &HttpCounts {
+        &self.http
     }
 
     pub(super) async fn respond<B: Body>(&self, request: &Request<B>) -> Outcome {
         let outcome = self.route(request).await;
-        outcome.unwrap_or_else(|refusal| (*refusal, None))
+        let (response, destination) = outcome.unwrap_or_else(|refusal| (*refusal, None));
+        self.http.count(response.status());
+        (response, destination)
     }
 
     async fn route<B: Body>(&self, request: &Request<B>) -> Result<Outcome, Refusal> {
         self.origins.check(request)?;
+        if let Some(admin) = &self.admin
+            && let Some(response) = admin.respond(request).await
+        {
+            return response.map(|response| (response, None));
+        }
+        match &self.game {
+            Some(game) => game.route(request).await,
+            None => Err(response::refusal(StatusCode::NOT_FOUND, "not found\n")),
+        }
+    }
+}
+
+impl Game {
+    async fn route<B: Body>(&self, request: &Request<B>) -> Result<Outcome, Refusal> {
         let path = request.uri().path();
         if let Some(room) = room_in(path) {
             return self.connect(request, room);
         }
-        let is_known = self.files.is_some() || matches!(path, "/" | "/rooms" | "/status");
+        let is_known = self.files.is_some() || matches!(path, "/" | "/status");
         if !is_known {
             return Err(response::refusal(StatusCode::NOT_FOUND, "not found\n"));
         }
@@ -101,7 +149,6 @@ impl App {
         }
         let response = match (path, &self.files) {
             ("/status", _) => response::text(StatusCode::OK, "ok"),
-            ("/rooms", _) => self.list().await,
             (_, Some(files)) => files.respond(request).await,
             (_, None) => page(),
         };
@@ -116,6 +163,10 @@ impl App {
         let room = percent_decode_str(room).decode_utf8();
         let room = room.map_err(|_| bad_request("the room id is not UTF-8\n".into()))?;
         let token = token_in(request.uri().query().unwrap_or_default()).map_err(bad_request)?;
+        if self.draining.load(Ordering::Relaxed) {
+            let reason = "the server accepts no new clients\n";
+            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
+        }
         let (response, resumes) = shake_hands(request, &self.subprotocols, self.may_resume)?;
         let destination = Destination {
             room: room.into(),
@@ -124,26 +175,6 @@ impl App {
             sequence: self.next_sequence.fetch_add(1, Ordering::Relaxed),
         };
         Ok((response, Some(destination)))
-    }
-
-    async fn list(&self) -> Response {
-        /// Time to wait for other listings to finish.
-        const LIST_TIMEOUT: Duration = Duration::from_secs(1);
-        let permit = timeout(LIST_TIMEOUT, self.listings.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            let reason = "too many concurrent room listings\n";
-            return response::text(StatusCode::SERVICE_UNAVAILABLE, reason);
-        };
-        // One at a time, since a listing holds up the workers.
-        let _turn = self.next_listing.lock().await;
-        let Listing { rooms, failed } = self.workers.list().await;
-        let list = RoomList {
-            module: self.module_name.clone(),
-            abi: self.workers.abi(),
-            rooms,
-            failed,
-        };
-        list.into_response(permit)
     }
 }
 

@@ -1,11 +1,11 @@
-//! What became of clients, in sums for the log: a line for each could be caused at will.
+//! What became of clients, in sums for the log and the metrics: a line for each could be caused at will.
 
 use crate::ws::connection::End;
-use core::fmt;
+use core::{fmt, ops::AddAssign};
 use std::collections::BTreeMap;
 
-/// What became of clients since the last report.
-#[derive(Debug, Default)]
+/// What became of clients.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ClientCounts {
     joined: u64,
     left: u64,
@@ -25,8 +25,44 @@ impl ClientCounts {
         }
     }
 
+    pub(crate) const fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    pub(crate) const fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Those that the server closed, by close code.
+    pub(crate) const fn closed(&self) -> &BTreeMap<u16, u64> {
+        &self.closed
+    }
+
+    /// What became of clients after these were counted.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let closed = self.closed.iter().map(|(code, count)| {
+            let before = earlier.closed.get(code).copied().unwrap_or(0);
+            (*code, count - before)
+        });
+        Self {
+            joined: self.joined - earlier.joined,
+            left: self.left - earlier.left,
+            closed: closed.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.joined == 0 && self.left == 0 && self.closed.is_empty()
+    }
+}
+
+impl AddAssign for ClientCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.joined += other.joined;
+        self.left += other.left;
+        for (code, count) in other.closed {
+            *self.closed.entry(code).or_default() += count;
+        }
     }
 }
 
@@ -62,5 +98,10 @@ mod tests {
         let line = "3 clients joined, 1 left, closed 1 with 1008, 2 with 1013";
         assert_eq!(counts.to_string(), line);
         assert!(!counts.is_empty());
+        let earlier = counts.clone();
+        assert!(counts.since(&earlier).is_empty());
+        counts.count_join();
+        let line = "1 clients joined, 0 left";
+        assert_eq!(counts.since(&earlier).to_string(), line);
     }
 }

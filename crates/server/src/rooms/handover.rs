@@ -1,9 +1,11 @@
 //! What the rest of the server tells a worker.
 
-use crate::http::{ConnectionPermit, FailedRoom, RoomSummary};
+use crate::{
+    http::{ConnectionPermit, FailedRoom, RoomSummary},
+    rooms::Rooms,
+};
 use bytes::Bytes;
 use std::net::{SocketAddr, TcpStream};
-use tokio::sync::oneshot;
 
 /// A WebSocket connection after its handshake, on its way to the worker of its room.
 pub(crate) struct NewConnection {
@@ -28,10 +30,14 @@ pub(crate) struct Listing {
     pub(crate) failed: Vec<FailedRoom>,
 }
 
+/// Replies by itself.
+pub(crate) type Question = Box<dyn FnOnce(&mut dyn Rooms) + Send>;
+
 /// A message to a worker.
 pub(crate) enum Command {
     Connect(NewConnection),
-    List(oneshot::Sender<Listing>),
+    /// Something to ask of the rooms, or to do with them.
+    Ask(Question),
     /// Handle what has come, close all clients, and end.
     Stop,
 }

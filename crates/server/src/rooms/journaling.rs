@@ -16,7 +16,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 /// A worker's side of the journal.
 ///
@@ -32,8 +32,8 @@ pub(crate) struct Journaling {
     holds: bool,
     /// The number of the last batch that was passed to the journal; they count from 1.
     submitted: u64,
-    /// Batches that are not known to be durable, with their bytes.
-    in_flight: VecDeque<(u64, usize)>,
+    /// Batches that are not known to be durable, with their bytes and when they were submitted.
+    in_flight: VecDeque<(u64, usize, time::Instant)>,
     in_flight_bytes: usize,
     /// Connections whose queues hold something, for each batch.
     held: VecDeque<(u64, ConnectionKey)>,
@@ -257,7 +257,8 @@ impl Journaling {
         self.holds = false;
         self.submitted += 1;
         let (number, batch) = (self.submitted, core::mem::take(&mut self.batch));
-        self.in_flight.push_back((number, batch.bytes()));
+        self.in_flight
+            .push_back((number, batch.bytes(), time::Instant::now()));
         self.in_flight_bytes += batch.bytes();
         let (results, notify) = (self.results.0.clone(), self.notify.clone());
         let done = move |written: Result<(), JournalError>| {
@@ -272,14 +273,20 @@ impl Journaling {
         self.journal.write(batch, Box::new(done));
     }
 
-    /// Batches up to this one are durable. `release` is called with the connections that held something for
-    /// them, and `sent` with the rooms whose outputs were held.
-    pub(crate) fn durable(&mut self, batch: u64, mut release: impl FnMut(ConnectionKey)) {
-        while let Some((_, bytes)) = self
+    /// Batches up to this one are durable. `took` is called with how long each of them took, and `release`
+    /// with the connections that held something for them.
+    pub(crate) fn durable(
+        &mut self,
+        batch: u64,
+        mut took: impl FnMut(Duration),
+        mut release: impl FnMut(ConnectionKey),
+    ) {
+        while let Some((_, bytes, submitted_at)) = self
             .in_flight
             .front()
-            .filter(|(number, _)| *number <= batch)
+            .filter(|(number, ..)| *number <= batch)
         {
+            took(submitted_at.elapsed());
             self.in_flight_bytes -= bytes;
             self.in_flight.pop_front();
         }
@@ -303,6 +310,11 @@ impl Journaling {
         core::mem::take(&mut self.held)
             .into_iter()
             .map(|(_, key)| key)
+    }
+
+    /// Bytes that are not known to be durable.
+    pub(crate) const fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// Whether all that was written is durable.

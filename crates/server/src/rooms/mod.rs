@@ -1,6 +1,6 @@
 //! The rooms and the threads that run them.
 
-mod client_counts;
+pub(crate) mod client_counts;
 pub(crate) mod clients;
 mod failed_rooms;
 pub(crate) mod handover;
@@ -17,10 +17,11 @@ pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
 use crate::{
+    metrics::Metrics,
     rooms::{clients::Clients, handover::Listing},
     ws::connection::ConnectionKey,
 };
-use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey};
+use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey, SaveError};
 
 pub(crate) use self::failed_rooms::FailedRooms;
 
@@ -49,6 +50,15 @@ pub(crate) trait Rooms: 'static {
 
     fn list(&self) -> Listing;
 
+    /// What was counted and measured, with the `busiest` rooms one by one.
+    fn metrics(&self, busiest: usize) -> Metrics;
+
+    /// Ends a room, and removes what is stored of it.
+    fn close(&mut self, id: &str) -> Result<(), AdminError>;
+
+    /// The state of a room as bytes.
+    fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;
+
     /// Begins to stop: refuses whatever comes from now on.
     fn stop(&mut self);
 }
@@ -69,6 +79,17 @@ pub(crate) struct Hello(pub(crate) Option<(Box<str>, u64)>);
 /// The room does not take the message now; the connection is woken when it may.
 #[derive(Debug)]
 pub(crate) struct Busy;
+
+/// Why something cannot be done with a room.
+#[derive(Debug)]
+pub(crate) enum AdminError {
+    /// There is no such room in memory.
+    UnknownRoom,
+    /// A room of a board.
+    #[cfg(feature = "board")]
+    Remote,
+    Save(SaveError),
+}
 
 /// Why a client cannot join a room, as a close code and a reason.
 #[derive(Debug)]

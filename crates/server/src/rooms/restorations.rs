@@ -94,6 +94,11 @@ impl Restorations {
         restorations
     }
 
+    /// Rooms that must be restored now and are not yet.
+    pub(super) fn count(&self) -> usize {
+        self.rooms.len() + self.unfinished.len()
+    }
+
     /// Lets a connection wait for a room, if that is restored.
     pub(super) fn join(&mut self, id: &str, join: Join) -> Result<(), Join> {
         match self.rooms.get_mut(id) {

@@ -8,6 +8,7 @@
 use crate::{
     rooms::{
         Claim, Rooms,
+        client_counts::ClientCounts,
         handover::{Command, NewConnection},
     },
     ws::{
@@ -45,6 +46,8 @@ pub(crate) struct Worker<R> {
     connections: Cell<usize>,
     /// Notified when the last of them ends.
     empty: Notify,
+    /// What became of clients, as far as it was logged.
+    logged: RefCell<ClientCounts>,
 }
 
 /// What the rest of the server has of a worker.
@@ -82,6 +85,7 @@ pub(crate) fn start<R: Rooms, F: Future<Output = io::Result<()>> + 'static>(
             work: Notify::new(),
             connections: Cell::new(0),
             empty: Notify::new(),
+            logged: RefCell::default(),
         });
         let result = runtime.block_on(async {
             spawn_local(worker.clone().receive(receiver));
@@ -126,10 +130,11 @@ impl<R: Rooms> Worker<R> {
     }
 
     fn log_counts(&self) {
-        let counts = self.with(|rooms| core::mem::take(&mut rooms.clients().counts));
-        if !counts.is_empty() {
+        let counts = self.with(|rooms| rooms.clients().metrics.clients.clone());
+        let new = counts.since(&self.logged.replace(counts.clone()));
+        if !new.is_empty() {
             let worker = thread::current();
-            log::info!("{}: {counts}", worker.name().unwrap_or_default());
+            log::info!("{}: {new}", worker.name().unwrap_or_default());
         }
     }
 
@@ -140,8 +145,9 @@ impl<R: Rooms> Worker<R> {
                     let task = ConnectionTask::new(self.clone());
                     spawn_local(async move { task.0.serve(connection).await });
                 }
-                Command::List(reply) => {
-                    let _ = reply.send(self.rooms.borrow().list());
+                Command::Ask(question) => {
+                    question(&mut *self.rooms.borrow_mut());
+                    self.work.notify_one();
                     // The others have their turn first.
                     yield_now().await;
                 }
@@ -325,7 +331,12 @@ impl<R: Rooms> Worker<R> {
                 continue;
             }
             self.work.notify_one();
-            if rooms.message(key, member, payload).is_err() {
+            let bytes = payload.len() as u64;
+            if rooms.message(key, member, payload).is_ok() {
+                let metrics = &mut rooms.clients().metrics;
+                metrics.messages_received += 1;
+                metrics.bytes_received += bytes;
+            } else {
                 if let Some(connection) = rooms.clients().get(key) {
                     connection.refuse(message);
                 }
@@ -378,7 +389,7 @@ impl<R: Rooms> Served<'_, R> {
     /// Takes the connection, which is about to be closed.
     fn end(self, end: &End) -> Option<Connection> {
         self.worker.with(|rooms| {
-            rooms.clients().counts.count_end(end);
+            rooms.clients().metrics.clients.count_end(end);
             leave(rooms, self.key)
         })
     }

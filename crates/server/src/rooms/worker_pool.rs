@@ -2,7 +2,9 @@
 
 use crate::{
     config::{ServeError, ServerConfig},
+    metrics::Metrics,
     rooms::{
+        Rooms,
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
@@ -124,9 +126,7 @@ impl WorkerPool {
     pub(crate) async fn list(&self) -> Listing {
         let mut all = Listing::default();
         for worker in &self.workers {
-            let (reply, listing) = oneshot::channel();
-            if worker.send(Command::List(reply)).is_ok() {
-                let Listing { rooms, failed } = listing.await.unwrap_or_default();
+            if let Some(Listing { rooms, failed }) = ask(worker, |rooms| rooms.list()).await {
                 all.rooms.extend(rooms);
                 all.failed.extend(failed);
             }
@@ -136,6 +136,27 @@ impl WorkerPool {
         all
     }
 
+    /// What all workers have counted and measured.
+    pub(crate) async fn metrics(&self, busiest: usize) -> Metrics {
+        let mut all = Metrics::default();
+        for worker in &self.workers {
+            if let Some(metrics) = ask(worker, move |rooms| rooms.metrics(busiest)).await {
+                all.add(metrics, busiest);
+            }
+        }
+        all
+    }
+
+    /// Asks the worker of a room; none if it has stopped.
+    pub(crate) async fn ask_room<T: Send + 'static>(
+        &self,
+        id: &str,
+        question: impl FnOnce(&mut dyn Rooms) -> T + Send + 'static,
+    ) -> Option<T> {
+        let index = index(&self.hasher, id, self.workers.len());
+        ask(&self.workers[index], question).await
+    }
+
     /// Lets each worker handle its queued events, close its clients, and end.
     pub(crate) fn stop(&self) {
         for worker in &self.workers {
@@ -143,6 +164,20 @@ impl WorkerPool {
             let _ = worker.send(Command::Stop);
         }
     }
+}
+
+/// Asks a worker; none if it has stopped.
+async fn ask<T: Send + 'static>(
+    worker: &mpsc::UnboundedSender<Command>,
+    question: impl FnOnce(&mut dyn Rooms) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let question = move |rooms: &mut dyn Rooms| {
+        // Fails if nobody waits any more.
+        let _ = reply.send(question(rooms));
+    };
+    worker.send(Command::Ask(Box::new(question))).ok()?;
+    answer.await.ok()
 }
 
 /// The worker of the room of this id.

@@ -115,7 +115,9 @@ impl Clients {
             return;
         };
         let now = Instant::now();
-        journaling.durable(batch, |key| {
+        let metrics = &mut self.metrics;
+        let took = |took| metrics.journal.observe(took);
+        journaling.durable(batch, took, |key| {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.release(batch, now);
             }

@@ -5,8 +5,8 @@ mod resuming;
 
 use crate::{
     config::ServerConfig,
+    metrics::{Metrics, WorkerMetrics},
     rooms::{
-        client_counts::ClientCounts,
         journaling::{Journaling, RoomLog},
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
@@ -22,7 +22,7 @@ use hashbrown::HashMap;
 use slotmap::SlotMap;
 use stateroom_wasmi_host::{
     ClientId, Event, EventRecord, Instant as HostTime, MessageRecipient, OutputMessage,
-    RecordedEvent, RoomKey, SendError, Transport,
+    RecordedEvent, RoomKey, SendError, Slice, Transport,
 };
 use stateroom_wasmi_resume::WindowFull;
 use std::collections::VecDeque;
@@ -47,7 +47,7 @@ pub(crate) struct Clients {
     /// Numbers sessions and absences.
     last_number: u64,
     session_counts: SessionCounts,
-    pub(crate) counts: ClientCounts,
+    pub(crate) metrics: WorkerMetrics,
     /// What sending has cost, until the host asks; see [`Transport::take_cost`].
     cost: u64,
     /// What the rooms write into the journal, if there is one.
@@ -157,7 +157,7 @@ impl Clients {
             absent: VecDeque::new(),
             last_number: 0,
             session_counts: SessionCounts::default(),
-            counts: ClientCounts::default(),
+            metrics: WorkerMetrics::new(),
             cost: 0,
             journaling,
             now: HostTime::ZERO,
@@ -167,6 +167,18 @@ impl Clients {
     /// The counter of bytes in all queues.
     pub(crate) fn queued(&self) -> QueuedBytes {
         self.queued.clone()
+    }
+
+    /// What was counted so far, without the rooms.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::of_worker(&self.metrics);
+        metrics.connections = self.connections.len();
+        metrics.sessions = self.session_counts.all();
+        metrics.queued_bytes = self.queued.get();
+        if let Some(journaling) = &self.journaling {
+            metrics.journal_in_flight_bytes = journaling.in_flight_bytes();
+        }
+        metrics
     }
 
     pub(crate) fn insert(&mut self, connection: Connection) -> ConnectionKey {
@@ -221,7 +233,7 @@ impl Clients {
     pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, connection: ConnectionKey) {
         if let Some(joining) = self.connections.get_mut(connection) {
             joining.member = Some((room, id));
-            self.counts.count_join();
+            self.metrics.clients.count_join();
             let clients = self.rooms.entry(room).or_default();
             // It is in no room yet, and its id was free.
             let (Ok(index) | Err(index)) = clients.index(id);
@@ -463,6 +475,8 @@ impl Transport for Clients {
                 push(&mut connection.queue)
             });
             if pushed.is_ok() {
+                self.metrics.messages_sent += 1;
+                self.metrics.bytes_sent += output.payload.len() as u64;
                 if !connection.is_dirty {
                     connection.is_dirty = true;
                     self.dirty.push_back(client.connection);
@@ -518,6 +532,10 @@ impl Transport for Clients {
             }
             journaling.log(room, log, &record, &credentials, self.now);
         }
+    }
+
+    fn slice_ended(&mut self, room: RoomKey, slice: Slice<'_>) {
+        self.metrics.slice_ended(room, &slice);
     }
 
     fn is_ready(&self, room: RoomKey) -> bool {

@@ -107,7 +107,7 @@ impl Clients {
         }
         if let Some(joining) = self.connections.get_mut(connection) {
             joining.member = Some((room, id));
-            self.counts.count_join();
+            self.metrics.clients.count_join();
         }
         self.send_control(room, id, Frame::Resumed(handled));
         let clients = self.rooms.get(&room);

@@ -224,7 +224,11 @@ impl HostedRooms {
     ) -> Result<RoomKey, OpenError> {
         let is_new = restored.room.is_none();
         let key = match restored.room {
-            Some(room) => self.host.insert(room, restored.unix_time)?,
+            Some(room) => {
+                let metrics = &mut self.host.transport_mut().metrics;
+                metrics.room_loaded(&room.stats());
+                self.host.insert(room, restored.unix_time)?
+            }
             None => self.host.open(id, &self.options.module)?,
         };
         self.add(key, permit);
@@ -300,7 +304,10 @@ impl HostedRooms {
             self.host
                 .transport_mut()
                 .close_room(key, 1001, "the room is closed");
-            let _ = self.host.discard(key);
+            if let Ok(room) = self.host.discard(key) {
+                let metrics = &mut self.host.transport_mut().metrics;
+                metrics.room_gone(key, &room.stats);
+            }
             self.rooms.remove(&key);
         } else if let Some(room) = self.rooms.get_mut(&key) {
             room.idle_until = Some(recheck_at);

@@ -8,8 +8,9 @@ use crate::{
     http::RoomSummary,
     journal::{JournalError, UnfinishedRoom},
     log_limit::{KeyedLogLimiter, LogLimiter},
+    metrics::Metrics,
     rooms::{
-        Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Rooms,
+        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Rooms,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -195,6 +196,7 @@ impl HostedRooms {
         let until = now + TURN;
         self.host.transport_mut().now = now;
         self.handle_journal();
+        self.host.transport_mut().metrics.begin_turn();
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
         let now = self.host.clock().now();
         for (room, client) in self.host.transport_mut().take_removed(now) {
@@ -442,6 +444,8 @@ impl HostedRooms {
             let Some(room) = self.host.poll_closed() else {
                 return;
             };
+            let metrics = &mut self.host.transport_mut().metrics;
+            metrics.room_gone(room.key, &room.stats);
             let (code, reason) = match &room.fault {
                 Some(fault) => {
                     let fault = WithSources(fault);
@@ -548,6 +552,23 @@ impl Rooms for HostedRooms {
             rooms: RoomSummary::of_all(&self.host),
             failed: self.failed.list(time::Instant::now()),
         }
+    }
+
+    fn metrics(&self, busiest: usize) -> Metrics {
+        let mut metrics = self.host.transport().metrics();
+        metrics.restoring = self.restorations.count();
+        metrics.add_rooms(&self.host, busiest);
+        metrics
+    }
+
+    fn close(&mut self, id: &str) -> Result<(), AdminError> {
+        let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
+        self.host.close(room).map_err(|_| AdminError::UnknownRoom)
+    }
+
+    fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError> {
+        let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
+        self.host.save(room).map_err(AdminError::Save)
     }
 
     fn stop(&mut self) {

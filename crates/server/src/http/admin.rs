@@ -1,0 +1,284 @@
+//! What operators ask for: metrics, rooms, health, and what is to be done with rooms.
+
+use crate::{
+    config::ServerConfig,
+    http::{
+        headers::single,
+        response::{self, Refusal, Response},
+        rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
+        routes::Shared,
+    },
+    metrics::{Exposition, HttpCounts},
+    rooms::{AdminError, handover::Listing, worker_pool::WorkerPool},
+};
+use core::time::Duration;
+use hyper::{
+    Method, Request, StatusCode,
+    header::{
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
+        WWW_AUTHENTICATE,
+    },
+};
+use percent_encoding::percent_decode_str;
+use sha2::{Digest, Sha256};
+use stateroom_wasmi_host::{Escaped, WithSources};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
+
+/// The operators' routes.
+pub(super) struct Admin {
+    module_name: String,
+    workers: Arc<WorkerPool>,
+    http: Arc<HttpCounts>,
+    draining: Arc<AtomicBool>,
+    log_lines_lost: Option<Arc<AtomicU64>>,
+    busiest_rooms: usize,
+    /// The hash of the token that each request must have; none if none is needed. Hashes are compared, so
+    /// that the time that it takes tells nothing of the token.
+    token: Option<[u8; 32]>,
+    /// Each response that lists the rooms holds a permit.
+    listings: Arc<Semaphore>,
+    /// Held by the listing that is made.
+    next_listing: Mutex<()>,
+}
+
+/// What a request is for.
+enum Route<'a> {
+    Health,
+    Ready,
+    Metrics,
+    Rooms,
+    Drain,
+    Close(&'a str),
+    Snapshot(&'a str),
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        Some(match path {
+            "/health" => Self::Health,
+            "/ready" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            "/rooms" => Self::Rooms,
+            "/drain" => Self::Drain,
+            _ => {
+                let (room, action) = path.strip_prefix("/rooms/")?.rsplit_once('/')?;
+                match action {
+                    _ if room.contains('/') => return None,
+                    "close" => Self::Close(room),
+                    "snapshot" => Self::Snapshot(room),
+                    _ => return None,
+                }
+            }
+        })
+    }
+
+    /// Whether it only reads, by `GET`. The others are a `POST`.
+    const fn is_read(&self) -> bool {
+        !matches!(self, Self::Drain | Self::Close(_))
+    }
+
+    /// Whether anybody may ask: what probes of load balancers need.
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Health | Self::Ready)
+    }
+}
+
+impl Admin {
+    pub(super) fn new(config: &ServerConfig, workers: Arc<WorkerPool>, shared: &Shared) -> Self {
+        Self {
+            module_name: config.module_name.clone(),
+            workers,
+            http: shared.http.clone(),
+            draining: shared.draining.clone(),
+            log_lines_lost: config.log_lines_lost.clone(),
+            busiest_rooms: config.busiest_rooms,
+            token: config
+                .admin_token
+                .as_ref()
+                .map(|token| hash(token.expose())),
+            listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
+            next_listing: Mutex::default(),
+        }
+    }
+
+    /// The response to a request of an operator; none if it is no such request.
+    pub(super) async fn respond<B>(
+        &self,
+        request: &Request<B>,
+    ) -> Option<Result<Response, Refusal>> {
+        let route = Route::of(request.uri().path())?;
+        Some(self.carry_out(request, route).await)
+    }
+
+    async fn carry_out<B>(
+        &self,
+        request: &Request<B>,
+        route: Route<'_>,
+    ) -> Result<Response, Refusal> {
+        let (is_allowed, allowed) = match route.is_read() {
+            true => (
+                matches!(*request.method(), Method::GET | Method::HEAD),
+                "GET, HEAD",
+            ),
+            false => (*request.method() == Method::POST, "POST"),
+        };
+        if !is_allowed {
+            let mut refusal =
+                response::refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+            let allowed = HeaderValue::from_static(allowed);
+            refusal.headers_mut().insert(ALLOW, allowed);
+            return Err(refusal);
+        }
+        if !route.is_open() {
+            self.authorise(request)?;
+        }
+        match route {
+            Route::Health => Ok(response::text(StatusCode::OK, "ok\n")),
+            Route::Ready if self.draining.load(Ordering::Relaxed) => Err(response::refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is being drained\n",
+            )),
+            Route::Ready => Ok(response::text(StatusCode::OK, "ready\n")),
+            Route::Metrics => Ok(self.metrics().await),
+            Route::Rooms => self.list().await,
+            Route::Drain => {
+                if !self.draining.swap(true, Ordering::Relaxed) {
+                    log::info!("draining: no new clients are accepted");
+                }
+                Ok(response::text(StatusCode::OK, "draining\n"))
+            }
+            Route::Close(room) => self.close(&decode(room)?).await,
+            Route::Snapshot(room) => self.snapshot(&decode(room)?).await,
+        }
+    }
+
+    fn authorise<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        let Some(expected) = self.token else {
+            return Ok(());
+        };
+        let given = single(request.headers(), AUTHORIZATION).flatten();
+        let given = given.and_then(bearer_token).map(hash);
+        if given == Some(expected) {
+            return Ok(());
+        }
+        let mut refusal = response::refusal(
+            StatusCode::UNAUTHORIZED,
+            "the administration token is missing or wrong\n",
+        );
+        let scheme = HeaderValue::from_static("Bearer");
+        refusal.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        Err(refusal)
+    }
+
+    async fn metrics(&self) -> Response {
+        let metrics = self.workers.metrics(self.busiest_rooms).await;
+        let lost = self.log_lines_lost.as_ref();
+        let lost = lost.map(|lost| lost.load(Ordering::Relaxed));
+        let text = Exposition::new(&metrics, &self.http, lost).encode();
+        with_headers(
+            response::bytes(text.into()),
+            [(CONTENT_TYPE, Exposition::CONTENT_TYPE)],
+        )
+    }
+
+    async fn list(&self) -> Result<Response, Refusal> {
+        /// Time to wait for other listings to finish.
+        const LIST_TIMEOUT: Duration = Duration::from_secs(1);
+        let permit = timeout(LIST_TIMEOUT, self.listings.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            let reason = "too many concurrent room listings\n";
+            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
+        };
+        // One at a time, since a listing holds up the workers.
+        let _turn = self.next_listing.lock().await;
+        let Listing { rooms, failed } = self.workers.list().await;
+        let list = RoomList {
+            module: self.module_name.clone(),
+            abi: self.workers.abi(),
+            rooms,
+            failed,
+        };
+        Ok(list.into_response(permit))
+    }
+
+    async fn close(&self, id: &str) -> Result<Response, Refusal> {
+        let room = String::from(id);
+        let closed = self.workers.ask_room(id, move |rooms| rooms.close(&room));
+        done(closed.await)?;
+        log::info!(
+            "closed room {:?} for an operator",
+            Escaped::new(id).at_most(256)
+        );
+        Ok(response::text(StatusCode::OK, "closed\n"))
+    }
+
+    async fn snapshot(&self, id: &str) -> Result<Response, Refusal> {
+        let room = String::from(id);
+        let saved = self.workers.ask_room(id, move |rooms| rooms.save(&room));
+        let saved = done(saved.await)?;
+        Ok(with_headers(
+            response::bytes(saved.into()),
+            [
+                (CONTENT_TYPE, "application/octet-stream"),
+                (CACHE_CONTROL, "no-store"),
+            ],
+        ))
+    }
+}
+
+/// What became of a request for a room.
+fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
+    let error = match result {
+        Some(Ok(done)) => return Ok(done),
+        Some(Err(error)) => error,
+        None => {
+            let reason = "the server is stopping\n";
+            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
+        }
+    };
+    let (status, reason) = match error {
+        AdminError::UnknownRoom => (StatusCode::NOT_FOUND, "there is no such room\n".into()),
+        #[cfg(feature = "board")]
+        AdminError::Remote => (
+            StatusCode::NOT_IMPLEMENTED,
+            "rooms of a board cannot be closed or saved from here\n".into(),
+        ),
+        AdminError::Save(error) => (StatusCode::CONFLICT, format!("{}\n", WithSources(&error))),
+    };
+    Err(response::refusal(status, reason))
+}
+
+/// The id of a room in a path.
+fn decode(room: &str) -> Result<String, Refusal> {
+    let room = percent_decode_str(room).decode_utf8();
+    let room =
+        room.map_err(|_| response::refusal(StatusCode::BAD_REQUEST, "the room id is not UTF-8\n"))?;
+    Ok(room.into())
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub(super) fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim_ascii())
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+fn with_headers<const N: usize>(
+    mut response: Response,
+    headers: [(HeaderName, &'static str); N],
+) -> Response {
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
+    response
+}
