@@ -47,7 +47,7 @@ step_lint() {
   for features in "" bridge embedded-io log; do
     cargo clippy -q -p stateroom-wasmi-link --all-targets --features "$features" -- -D warnings
   done
-  for features in "" board; do
+  for features in "" board jwt tls; do
     cargo clippy -q -p stateroom-wasmi-server --all-targets --features "$features" -- -D warnings
   done
   for features in v0_2 v0_4; do

@@ -1,7 +1,10 @@
 //! The configuration of a server.
 
+#[cfg(feature = "tls")]
+use crate::tls::{TlsError, TlsFiles};
 use crate::{
-    http::{files::Files, origin::AllowedOrigin, websocket::is_token},
+    auth::Authenticator,
+    http::{files::Files, origin::AllowedOrigin, proxies, websocket::is_token},
     journal::{Durability, Journal, ModuleUpgrade},
     rate_limit::Rate,
 };
@@ -111,6 +114,17 @@ pub struct ServerConfig {
     /// chosen, and none if none is listed. If this is empty, it is the first that the client offers.
     /// Default none.
     pub subprotocols: Vec<String>,
+    /// Addresses and networks (`10.0.0.0/8`) of proxies that are trusted to say on whose behalf they
+    /// connect, so that limits per address are the clients', and not the proxy's. Default none.
+    pub trusted_proxies: Vec<String>,
+    /// How they say so. Default [`ProxyHeader::XForwardedFor`].
+    pub proxy_header: ProxyHeader,
+    /// The certificate of the server, for TLS on all addresses but loopback addresses for operators. Default
+    /// none: connections are not encrypted.
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsFiles>,
+    /// Who may connect, and as whom. Default all, as whoever their token says.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
     /// A host and a port for operators alone, with `/metrics`, `/rooms` and what else the front page lists.
     /// Default none.
     ///
@@ -168,6 +182,11 @@ impl ServerConfig {
             max_tokens: 4096,
             allowed_origins: Vec::new(),
             subprotocols: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::XForwardedFor,
+            #[cfg(feature = "tls")]
+            tls: None,
+            authenticator: None,
             admin_listen: None,
             admin_token: None,
             busiest_rooms: 0,
@@ -232,6 +251,28 @@ impl ServerConfig {
         self
     }
 
+    /// Sets [`trusted_proxies`](#structfield.trusted_proxies).
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.trusted_proxies = proxies.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`tls`](#structfield.tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, files: Option<TlsFiles>) -> Self {
+        self.tls = files;
+        self
+    }
+
+    /// Sets [`authenticator`](#structfield.authenticator).
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Option<Arc<dyn Authenticator>>) -> Self {
+        self.authenticator = authenticator;
+        self
+    }
+
     /// Sets [`admin_listen`](#structfield.admin_listen).
     #[must_use]
     pub fn admin_listen(mut self, address: Option<(impl Into<String>, u16)>) -> Self {
@@ -278,6 +319,7 @@ impl ServerConfig {
         max_resume_messages: usize,
         max_resume_bytes: usize,
         max_tokens: usize,
+        proxy_header: ProxyHeader,
         busiest_rooms: usize,
         on_fault: FaultPolicy,
         seed: Option<u64>,
@@ -333,6 +375,10 @@ impl ServerConfig {
         {
             return Err(ConfigError::AllowedOrigin(origin.clone()));
         }
+        let is_proxy = |text: &&String| proxies::parse(text).is_some();
+        if let Some(text) = self.trusted_proxies.iter().find(|text| !is_proxy(text)) {
+            return Err(ConfigError::TrustedProxy(text.clone()));
+        }
         let is_name = |name: &&String| is_token(name.as_bytes());
         if self
             .admin_token
@@ -349,7 +395,9 @@ impl ServerConfig {
 
     /// Whether operators may ask on the addresses for clients, if all of them are loopback addresses.
     pub(crate) fn is_for_development(&self) -> bool {
-        self.admin_listen.is_none() && self.allowed_origins.is_empty()
+        self.admin_listen.is_none()
+            && self.allowed_origins.is_empty()
+            && self.trusted_proxies.is_empty()
     }
 
     pub(crate) fn load(&self) -> Result<Module, ServeError> {
@@ -379,6 +427,20 @@ impl ServerConfig {
             None => getrandom::u64().map_err(|error| ServeError::Seed(error.into())),
         }
     }
+}
+
+/// How a proxy says on whose behalf it connects. What it does not write itself, it passes on as the client
+/// has sent it: so this must be what the proxy writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyHeader {
+    /// By appending to the header `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// By appending to the header `Forwarded` (RFC 7239).
+    Forwarded,
+    /// By a header of the PROXY protocol, version 1 or 2, at the beginning of each connection.
+    ProxyProtocol,
 }
 
 /// A text that nothing prints.
@@ -426,6 +488,8 @@ pub enum ConfigError {
     AllowedOrigin(String),
     /// One of [`ServerConfig::subprotocols`] cannot be the name of one.
     Subprotocol(String),
+    /// One of [`ServerConfig::trusted_proxies`] is no address and no network.
+    TrustedProxy(String),
     /// [`ServerConfig::admin_token`] is missing where all can ask, or is empty.
     AdminToken,
     /// [`ServerConfig::static_dir`] is no folder that can be read.
@@ -464,6 +528,11 @@ impl fmt::Display for ConfigError {
                 "{:?} cannot be a subprotocol: its name must be a token, of letters, digits and \
                  !#$%&'*+-.^_`|~",
                 Escaped::new(name)
+            ),
+            Self::TrustedProxy(text) => write!(
+                f,
+                "{:?} is no address of a proxy, nor a network, such as 10.0.0.0/8",
+                Escaped::new(text)
             ),
             Self::AdminToken => f.write_str(
                 "operators must have a token, since the address for them is no loopback address; and \
@@ -517,6 +586,9 @@ pub enum ServeError {
         /// What is wrong with it.
         error: io::Error,
     },
+    /// There is no TLS.
+    #[cfg(feature = "tls")]
+    Tls(TlsError),
     /// The operating system returned no random seed.
     Seed(io::Error),
     /// A worker's thread could not be started.
@@ -531,6 +603,8 @@ impl fmt::Display for ServeError {
             Self::Listen { address, .. } => {
                 write!(f, "cannot listen on the address {}", Escaped::new(address))
             }
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.fmt(f),
             Self::Seed(_) => f.write_str("cannot get a random seed from the operating system"),
             Self::Worker(_) => f.write_str("cannot start the thread of a worker"),
         }
@@ -541,6 +615,8 @@ impl core::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Config(error) => error.source(),
+            #[cfg(feature = "tls")]
+            Self::Tls(error) => error.source(),
             Self::Load(error) => Some(error),
             Self::Listen { error, .. } | Self::Seed(error) | Self::Worker(error) => Some(error),
         }

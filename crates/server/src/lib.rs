@@ -47,10 +47,12 @@
 //! # Features
 //!
 //! `board` adds `Server::attach`, which serves the rooms of a microcontroller at the other end of a
-//! link.
+//! link. `jwt` adds `auth::JwtAuthenticator`, for clients with JSON Web Tokens, and `tls`
+//! `ServerConfig::tls`.
 
 #![forbid(unsafe_code)]
 
+pub mod auth;
 #[cfg(feature = "board")]
 mod board;
 mod config;
@@ -59,13 +61,20 @@ pub mod journal;
 mod log_limit;
 mod metrics;
 mod rate_limit;
+#[cfg(any(feature = "jwt", feature = "tls"))]
+mod reload;
 mod rooms;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod ws;
 
 #[cfg(feature = "board")]
 pub use self::board::{AddressError, BoardAddress};
+#[cfg(feature = "tls")]
+pub use self::tls::{TlsError, TlsFiles};
 pub use self::{
-    config::{ConfigError, Secret, ServeError, ServerConfig},
+    config::{ConfigError, ProxyHeader, Secret, ServeError, ServerConfig},
     rate_limit::Rate,
 };
 
@@ -140,7 +149,7 @@ impl Server {
         let addresses = addresses_of(&listeners);
         let app = App::for_clients(&config, &workers, &shared, are_local(&listeners))?;
         warn_of_few_files(config.max_connections);
-        let acceptor = Acceptor::new(listeners, &config, app, workers.clone());
+        let acceptor = Acceptor::new(listeners, &config, app, workers.clone(), true)?;
         let admin = match &config.admin_listen {
             None => None,
             Some((host, port)) => {
@@ -151,7 +160,8 @@ impl Server {
                 }
                 let addresses = addresses_of(&listeners);
                 let app = App::for_operators(&config, &workers, &shared, is_local);
-                let acceptor = Acceptor::new(listeners, &config, app, workers.clone());
+                // A certificate is not for loopback addresses.
+                let acceptor = Acceptor::new(listeners, &config, app, workers.clone(), !is_local)?;
                 Some((acceptor, addresses))
             }
         };
@@ -170,6 +180,12 @@ impl Server {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Whether its clients must use TLS (`ServerConfig::tls`).
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.acceptor.is_encrypted()
     }
 
     /// The addresses that it listens on for operators alone; none without

@@ -1,18 +1,22 @@
 //! Accepts connections and serves HTTP on them.
 
+#[cfg(feature = "tls")]
+use crate::tls::TlsAcceptor;
 use crate::{
-    config::ServerConfig,
+    config::{ServeError, ServerConfig},
     http::{
         admission::{ConnectionLimiter, ConnectionPermit, Rejection},
-        connection::Connection,
+        connection::{Connection, ProxyConnection},
         listen::Listener,
         open_files::{self, OpenFilesLimit},
+        proxies::Proxies,
         routes::App,
         throttled_stream::{ThrottledStream, lingering_close},
     },
     log_limit::LogLimiter,
     rate_limit::{Rate, TokenBucket},
     rooms::worker_pool::WorkerPool,
+    stream::Stream,
 };
 use core::{
     future::{Future, poll_fn},
@@ -36,16 +40,32 @@ pub(crate) struct Acceptor {
     listeners: Vec<Listener>,
     /// The listener to ask first, so that a flood on one does not keep the others from their turn.
     next_listener: usize,
+    server: Arc<HttpServer>,
+}
+
+/// What all connections share.
+struct HttpServer {
     http: http1::Builder,
     app: Arc<App>,
     workers: Arc<WorkerPool>,
     limiter: ConnectionLimiter,
+    proxies: Proxies,
     byte_rate: Rate,
     request_rate: Rate,
     write_timeout: Duration,
     /// Each response to a rejected connection holds a permit.
     rejections: Arc<Semaphore>,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsAcceptor>,
     log: LogLimiter,
+}
+
+/// A connection that was accepted.
+struct Accepted {
+    stream: TcpStream,
+    address: SocketAddr,
+    /// Whether it is a trusted proxy's.
+    is_proxy: bool,
 }
 
 impl Acceptor {
@@ -54,7 +74,8 @@ impl Acceptor {
         config: &ServerConfig,
         app: App,
         workers: Arc<WorkerPool>,
-    ) -> Self {
+        is_encrypted: bool,
+    ) -> Result<Self, ServeError> {
         /// The request line and headers; beyond that, 431.
         const MAX_HEAD_BYTES: usize = 16 << 10;
         const MAX_CONCURRENT_REJECTIONS: usize = 64;
@@ -62,19 +83,36 @@ impl Acceptor {
         http.timer(TokioTimer::new())
             .header_read_timeout(config.handshake_timeout)
             .max_buf_size(MAX_HEAD_BYTES);
-        Self {
+        #[cfg(feature = "tls")]
+        let tls = match &config.tls {
+            Some(files) if is_encrypted => Some(TlsAcceptor::new(files).map_err(ServeError::Tls)?),
+            _ => None,
+        };
+        #[cfg(not(feature = "tls"))]
+        let _ = is_encrypted;
+        Ok(Self {
             listeners,
             next_listener: 0,
-            http,
-            app: Arc::new(app),
-            workers,
-            limiter: ConnectionLimiter::new(config),
-            byte_rate: config.byte_rate,
-            request_rate: config.message_rate,
-            write_timeout: config.heartbeat_timeout,
-            rejections: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
-            log: LogLimiter::new(),
-        }
+            server: Arc::new(HttpServer {
+                http,
+                app: Arc::new(app),
+                workers,
+                limiter: ConnectionLimiter::new(config),
+                proxies: Proxies::new(config),
+                byte_rate: config.byte_rate,
+                request_rate: config.message_rate,
+                write_timeout: config.heartbeat_timeout,
+                rejections: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
+                #[cfg(feature = "tls")]
+                tls,
+                log: LogLimiter::new(),
+            }),
+        })
+    }
+
+    /// Whether clients must use TLS.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.server.is_encrypted()
     }
 
     /// Serves until `stop` resolves, and then until the requests in flight are done.
@@ -87,17 +125,22 @@ impl Acceptor {
                 accepted = self.accept() => accepted,
                 () = &mut stop => break,
             };
-            match self.limiter.admit(address.ip()) {
-                Ok(permit) => self.serve_connection(stream, address, permit, is_stopping.clone()),
-                Err(rejection) => {
-                    if let Some(permit) = self.log.permit() {
-                        log::warn!(
-                            "rejected a connection of {address}: {}{permit}",
-                            rejection.reason
-                        );
-                    }
-                    self.reject(stream, rejection);
+            let is_proxy = self.server.proxies.is_trusted(address.ip());
+            let admitted = match is_proxy {
+                true => self.server.limiter.admit_proxy(),
+                false => self.server.limiter.admit(address.ip()),
+            };
+            let accepted = Accepted {
+                stream,
+                address,
+                is_proxy,
+            };
+            match admitted {
+                Ok(permit) => {
+                    let (server, is_stopping) = (self.server.clone(), is_stopping.clone());
+                    tokio::spawn(server.serve(accepted, permit, is_stopping));
                 }
+                Err(rejection) => self.server.reject(accepted, rejection),
             }
         }
         drop((self.listeners, is_stopping));
@@ -115,7 +158,7 @@ impl Acceptor {
                 // It has ended before it was accepted.
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    if let Some(permit) = self.log.permit() {
+                    if let Some(permit) = self.server.log.permit() {
                         match OpenFilesLimit::of(&error) {
                             Some(limit) => {
                                 log::error!("cannot accept connections: {limit}{permit}");
@@ -139,35 +182,95 @@ impl Acceptor {
         }
         Poll::Pending
     }
+}
 
-    fn serve_connection(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        permit: ConnectionPermit,
+impl HttpServer {
+    /// Serves HTTP on a connection, and hands it to a worker if it has become a WebSocket.
+    async fn serve(
+        self: Arc<Self>,
+        mut accepted: Accepted,
+        mut permit: ConnectionPermit,
         is_stopping: watch::Receiver<()>,
     ) {
+        if accepted.is_proxy && self.proxies.speak_proxy_protocol() {
+            let Accepted {
+                stream, address, ..
+            } = &mut accepted;
+            match self.proxies.read_header(stream, *address).await {
+                Ok(client) => accepted.address = client,
+                Err(error) => {
+                    if let Some(permit) = self.log.permit() {
+                        log::warn!("rejected a connection of {address}: {error}{permit}");
+                    }
+                    return;
+                }
+            }
+            accepted.is_proxy = false;
+            match self.limiter.admit_peer(accepted.address.ip()) {
+                Ok(peer) => permit = permit.with_peer(peer),
+                Err(rejection) => return self.reject(accepted, rejection),
+            }
+        }
+        let Accepted {
+            stream,
+            address,
+            is_proxy,
+        } = accepted;
         // Small messages must leave at once.
         let _ = stream.set_nodelay(true);
         limit_unsent(&stream);
+        let stream = match self.encrypt(stream) {
+            Ok(stream) => stream,
+            Err(error) => return log::debug!("the connection of {address} failed: {error}"),
+        };
         let bytes = TokenBucket::new(self.byte_rate);
         let stream = ThrottledStream::new(stream, permit, bytes, self.write_timeout);
-        let connection = Connection::new(self.app.clone(), self.request_rate);
-        let (http, workers) = (self.http.clone(), self.workers.clone());
-        tokio::spawn(async move {
-            if let Err(error) = connection.serve(&http, stream, is_stopping).await {
-                let error = Escaped::new(error);
-                log::debug!("the connection of {address} failed: {error}");
-            }
-            if let Some(connection) = connection.into_websocket(address).await {
-                workers.connect(connection);
-            }
+        let proxy = is_proxy.then(|| ProxyConnection {
+            proxies: self.proxies.clone(),
+            limiter: self.limiter.clone(),
         });
+        let connection = Connection::new(self.app.clone(), self.request_rate, address, proxy);
+        if let Err(error) = connection.serve(&self.http, stream, is_stopping).await {
+            let error = Escaped::new(error);
+            log::debug!("the connection of {address} failed: {error}");
+        }
+        if let Some(connection) = connection.into_websocket().await {
+            self.workers.connect(connection);
+        }
+    }
+
+    /// Begins TLS, if that is configured.
+    fn encrypt(&self, tcp: TcpStream) -> io::Result<Stream> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return Ok(Stream::Tls(Box::new(tls.accept(tcp)?)));
+        }
+        Ok(Stream::Plain(tcp))
+    }
+
+    /// Whether clients must speak TLS.
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// Sends the status of a rejection; in a flood, closes without a response.
-    fn reject(&self, mut stream: TcpStream, Rejection { status, reason }: Rejection) {
+    fn reject(&self, accepted: Accepted, Rejection { status, reason }: Rejection) {
+        let Accepted {
+            mut stream,
+            address,
+            ..
+        } = accepted;
+        if let Some(permit) = self.log.permit() {
+            log::warn!("rejected a connection of {address}: {reason}{permit}");
+        }
         self.app.counts().count(status);
+        if self.is_encrypted() {
+            // A handshake costs more than a flood should.
+            return;
+        }
         let Ok(permit) = self.rejections.clone().try_acquire_owned() else {
             return;
         };
@@ -179,7 +282,7 @@ impl Acceptor {
             );
             // It fits into the send buffer of a new connection.
             if stream.write_all(response.as_bytes()).await.is_ok() {
-                lingering_close(stream).await;
+                lingering_close(Stream::Plain(stream)).await;
             }
             drop(permit);
         });

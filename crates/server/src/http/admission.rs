@@ -45,6 +45,13 @@ struct PeerState {
 /// Counts as one connection until it is dropped.
 pub(crate) struct ConnectionPermit {
     limiter: ConnectionLimiter,
+    /// None of a trusted proxy whose client is not known.
+    peer: Option<PeerPermit>,
+}
+
+/// Counts as one connection of an address until it is dropped.
+pub(crate) struct PeerPermit {
+    limiter: ConnectionLimiter,
     peer: IpAddr,
 }
 
@@ -68,14 +75,16 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Admits or rejects a new connection.
+    /// Admits or rejects a new connection of a client.
     pub(crate) fn admit(&self, address: IpAddr) -> Result<ConnectionPermit, Rejection> {
-        let ConnectionLimits {
-            connections,
-            per_address,
-            rate,
-        } = self.limits;
-        let (now, peer) = (nanos_since(self.since), peer(address));
+        let permit = self.admit_proxy()?;
+        let peer = self.admit_peer(address)?;
+        Ok(permit.with_peer(peer))
+    }
+
+    /// Admits or rejects a new connection of a trusted proxy.
+    pub(crate) fn admit_proxy(&self) -> Result<ConnectionPermit, Rejection> {
+        let connections = self.limits.connections;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.connections >= connections {
             return Err(Rejection {
@@ -83,6 +92,20 @@ impl ConnectionLimiter {
                 reason: format!("the server has its maximum of {connections} connections"),
             });
         }
+        state.connections += 1;
+        Ok(ConnectionPermit {
+            limiter: self.clone(),
+            peer: None,
+        })
+    }
+
+    /// Admits or rejects a new connection of an address, which is counted by itself.
+    pub(crate) fn admit_peer(&self, address: IpAddr) -> Result<PeerPermit, Rejection> {
+        let ConnectionLimits {
+            per_address, rate, ..
+        } = self.limits;
+        let (now, peer) = (nanos_since(self.since), peer(address));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.sweep(now);
         let known = state.peers.entry(peer).or_insert_with(|| PeerState {
             connections: 0,
@@ -102,8 +125,7 @@ impl ConnectionLimiter {
             });
         }
         known.connections += 1;
-        state.connections += 1;
-        Ok(ConnectionPermit {
+        Ok(PeerPermit {
             limiter: self.clone(),
             peer,
         })
@@ -111,18 +133,30 @@ impl ConnectionLimiter {
 }
 
 impl ConnectionPermit {
-    /// The address that it counts for; of IPv6, the network.
-    pub(crate) const fn peer(&self) -> IpAddr {
-        self.peer
+    /// For this address from now on.
+    pub(crate) fn with_peer(mut self, peer: PeerPermit) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// The address that it counts for, if it is known; of IPv6, the network.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.peer.as_ref().map(|permit| permit.peer)
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
+        let state = self.limiter.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner).connections -= 1;
+    }
+}
+
+impl Drop for PeerPermit {
+    fn drop(&mut self) {
         let limiter = &self.limiter;
         let now = nanos_since(limiter.since);
         let mut state = limiter.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.connections -= 1;
         if let Some(peer) = state.peers.get_mut(&self.peer) {
             peer.connections -= 1;
             if peer.is_stale(now) {

@@ -2,7 +2,9 @@
 
 use crate::{
     http::{
-        response::Response,
+        admission::{ConnectionLimiter, PeerPermit, Rejection},
+        proxies::Proxies,
+        response::{self, Response},
         routes::{App, Destination},
         throttled_stream::ThrottledStream,
     },
@@ -30,17 +32,41 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// A connection on which HTTP is spoken.
 pub(super) struct Connection {
     app: Arc<App>,
+    address: SocketAddr,
+    /// Of a trusted proxy's connection, which requests of several clients may use.
+    proxy: Option<ProxyConnection>,
     since: Instant,
     /// Counts requests, which a client can send without waiting for the responses.
     requests: Mutex<TokenBucket>,
     /// The handshake that has ended HTTP.
-    handshake: Mutex<Option<(OnUpgrade, Destination)>>,
+    handshake: Mutex<Option<Handshake>>,
+}
+
+/// What tells the clients of a proxy apart.
+pub(super) struct ProxyConnection {
+    pub(super) proxies: Proxies,
+    pub(super) limiter: ConnectionLimiter,
+}
+
+struct Handshake {
+    upgrade: OnUpgrade,
+    destination: Destination,
+    address: SocketAddr,
+    /// Of a proxy's client.
+    peer: Option<PeerPermit>,
 }
 
 impl Connection {
-    pub(super) fn new(app: Arc<App>, request_rate: Rate) -> Self {
+    pub(super) fn new(
+        app: Arc<App>,
+        request_rate: Rate,
+        address: SocketAddr,
+        proxy: Option<ProxyConnection>,
+    ) -> Self {
         Self {
             app,
+            address,
+            proxy,
             since: Instant::now(),
             requests: Mutex::new(TokenBucket::new(request_rate)),
             handshake: Mutex::new(None),
@@ -73,23 +99,56 @@ impl Connection {
         if !pause.is_zero() {
             sleep(pause).await;
         }
-        let (response, destination) = self.app.respond(&request).await;
-        if let Some(destination) = destination {
-            *lock(&self.handshake) = Some((hyper::upgrade::on(request), destination));
-        }
+        let response = self.respond_to(request).await;
+        self.app.counts().count(response.status());
         Ok(response)
     }
 
+    async fn respond_to(&self, request: Request<Incoming>) -> Response {
+        let mut address = self.address;
+        if let Some(proxy) = &self.proxy {
+            let client = proxy.proxies.client_of(address.ip(), request.headers());
+            address = SocketAddr::new(client, 0);
+        }
+        let (response, destination) = self.app.respond(&request, address.ip()).await;
+        let Some(destination) = destination else {
+            return response;
+        };
+        let admit = |proxy: &ProxyConnection| proxy.limiter.admit_peer(address.ip());
+        let peer = match self.proxy.as_ref().map(admit).transpose() {
+            Ok(peer) => peer,
+            Err(Rejection { status, reason }) => {
+                return response::text(status, format!("{reason}\n"));
+            }
+        };
+        *lock(&self.handshake) = Some(Handshake {
+            upgrade: hyper::upgrade::on(request),
+            destination,
+            address,
+            peer,
+        });
+        response
+    }
+
     /// The WebSocket that the connection has become, if it has.
-    pub(super) async fn into_websocket(self, address: SocketAddr) -> Option<NewConnection> {
+    pub(super) async fn into_websocket(self) -> Option<NewConnection> {
         let handshake = self.handshake.into_inner();
-        let (upgrade, destination) = handshake.unwrap_or_else(PoisonError::into_inner)?;
+        let Handshake {
+            upgrade,
+            destination,
+            address,
+            peer,
+        } = handshake.unwrap_or_else(PoisonError::into_inner)?;
         // Fails if the response could not be sent.
         let upgraded = upgrade.await.ok()?;
         let parts = upgraded.downcast::<TokioIo<ThrottledStream>>().ok()?;
         let (stream, permit) = parts.io.into_inner().into_parts()?;
+        let permit = match peer {
+            Some(peer) => permit.with_peer(peer),
+            None => permit,
+        };
         Some(NewConnection {
-            stream: stream.into_std().ok()?,
+            stream: stream.detach().ok()?,
             unread: parts.read_buf,
             permit,
             address,

@@ -9,6 +9,7 @@ mod headers;
 pub(crate) mod listen;
 mod open_files;
 pub(crate) mod origin;
+pub(crate) mod proxies;
 mod response;
 mod rooms_endpoint;
 pub(crate) mod routes;

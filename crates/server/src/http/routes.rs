@@ -1,10 +1,12 @@
 //! The routes of clients, and their handlers.
 
 use crate::{
+    auth::{AuthError, AuthErrorKind, AuthRequest, Authenticator},
     config::{ConfigError, ServerConfig},
     http::{
-        admin::Admin,
+        admin::{Admin, bearer_token},
         files::Files,
+        headers::single,
         origin::Origins,
         response::{self, Refusal, Response},
         websocket::shake_hands,
@@ -13,19 +15,24 @@ use crate::{
     rooms::worker_pool::WorkerPool,
 };
 use bytes::Bytes;
+use core::time::Duration;
 use hyper::{
     Method, Request, StatusCode,
     body::Body,
     header::{
-        ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
-        X_CONTENT_TYPE_OPTIONS,
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
+        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use percent_encoding::percent_decode_str;
-use std::sync::{
-    Arc, LazyLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
+use tokio::time::timeout;
 
 /// What all requests share.
 pub(crate) struct App {
@@ -44,6 +51,8 @@ struct Game {
     may_resume: bool,
     /// A folder in place of the page.
     files: Option<Files>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    auth_timeout: Duration,
     next_sequence: AtomicU64,
     draining: Arc<AtomicBool>,
 }
@@ -85,6 +94,8 @@ impl App {
                 subprotocols: config.subprotocols.clone(),
                 may_resume: !config.resume_window.is_zero(),
                 files: Files::of(config)?,
+                authenticator: config.authenticator.clone(),
+                auth_timeout: config.handshake_timeout,
                 next_sequence: AtomicU64::new(0),
                 draining: shared.draining.clone(),
             }),
@@ -113,14 +124,17 @@ impl App {
         &self.http
     }
 
-    pub(super) async fn respond<B: Body>(&self, request: &Request<B>) -> Outcome {
-        let outcome = self.route(request).await;
-        let (response, destination) = outcome.unwrap_or_else(|refusal| (*refusal, None));
-        self.http.count(response.status());
-        (response, destination)
+    /// `address` is the client's.
+    pub(super) async fn respond<B: Body>(&self, request: &Request<B>, address: IpAddr) -> Outcome {
+        let outcome = self.route(request, address).await;
+        outcome.unwrap_or_else(|refusal| (*refusal, None))
     }
 
-    async fn route<B: Body>(&self, request: &Request<B>) -> Result<Outcome, Refusal> {
+    async fn route<B: Body>(
+        &self,
+        request: &Request<B>,
+        address: IpAddr,
+    ) -> Result<Outcome, Refusal> {
         self.origins.check(request)?;
         if let Some(admin) = &self.admin
             && let Some(response) = admin.respond(request).await
@@ -128,17 +142,21 @@ impl App {
             return response.map(|response| (response, None));
         }
         match &self.game {
-            Some(game) => game.route(request).await,
+            Some(game) => game.route(request, address).await,
             None => Err(response::refusal(StatusCode::NOT_FOUND, "not found\n")),
         }
     }
 }
 
 impl Game {
-    async fn route<B: Body>(&self, request: &Request<B>) -> Result<Outcome, Refusal> {
+    async fn route<B: Body>(
+        &self,
+        request: &Request<B>,
+        address: IpAddr,
+    ) -> Result<Outcome, Refusal> {
         let path = request.uri().path();
         if let Some(room) = room_in(path) {
-            return self.connect(request, room);
+            return self.connect(request, room, address).await;
         }
         let is_known = self.files.is_some() || matches!(path, "/" | "/status");
         if !is_known {
@@ -155,19 +173,43 @@ impl Game {
         Ok((response, None))
     }
 
-    fn connect<B: Body>(&self, request: &Request<B>, room: &str) -> Result<Outcome, Refusal> {
+    async fn connect<B: Body>(
+        &self,
+        request: &Request<B>,
+        room: &str,
+        address: IpAddr,
+    ) -> Result<Outcome, Refusal> {
         if *request.method() != Method::GET {
             return Err(method_not_allowed("GET"));
         }
         let bad_request = |reason| response::refusal(StatusCode::BAD_REQUEST, reason);
         let room = percent_decode_str(room).decode_utf8();
         let room = room.map_err(|_| bad_request("the room id is not UTF-8\n".into()))?;
-        let token = token_in(request.uri().query().unwrap_or_default()).map_err(bad_request)?;
+        let query = request.uri().query().unwrap_or_default();
+        let mut token = token_in(query).map_err(bad_request)?;
         if self.draining.load(Ordering::Relaxed) {
             let reason = "the server accepts no new clients\n";
             return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
         }
         let (response, resumes) = shake_hands(request, &self.subprotocols, self.may_resume)?;
+        if let Some(authenticator) = &self.authenticator {
+            let header = single(request.headers(), AUTHORIZATION).flatten();
+            let header = header.and_then(bearer_token);
+            let parameter = parameter_in(query, "access_token").map_err(bad_request)?;
+            let request = AuthRequest {
+                room: &room,
+                credential: header.or(parameter.as_deref()),
+                headers: request.headers(),
+                address,
+            };
+            let decision = timeout(self.auth_timeout, authenticator.authenticate(request)).await;
+            let late = |_| Err(AuthError::unavailable("the authentication takes too long"));
+            let identity = decision.unwrap_or_else(late).map_err(refuse)?;
+            if let Some(subject) = identity.subject {
+                // No token of a client's choice has a control character in front.
+                token = Some(format!("\0{subject}").into());
+            }
+        }
         let destination = Destination {
             room: room.into(),
             token,
@@ -186,25 +228,48 @@ fn room_in(path: &str) -> Option<&str> {
     }
 }
 
-/// The token in a query; an empty one is none.
+/// The token in a query.
 fn token_in(query: &str) -> Result<Option<Box<str>>, Bytes> {
     /// Longer tokens would only waste memory.
     const MAX_TOKEN_BYTES: usize = 128;
+    match parameter_in(query, "token")? {
+        Some(token) if token.len() > MAX_TOKEN_BYTES => {
+            Err(format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n").into())
+        }
+        Some(token) if token.starts_with('\0') => {
+            Err("the token must not begin with a control character\n".into())
+        }
+        token => Ok(token),
+    }
+}
+
+/// A parameter of a query; an empty one is none.
+fn parameter_in(query: &str, name: &str) -> Result<Option<Box<str>>, Bytes> {
     // Parsing replaces what is no UTF-8, which would make different tokens the same.
     if percent_decode_str(query).decode_utf8().is_err() {
         return Err("the query is not UTF-8\n".into());
     }
-    let mut tokens = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "token");
-    let token = tokens.next().map(|(_, token)| token);
-    if tokens.next().is_some() {
-        return Err("there is more than one token\n".into());
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(found, _)| found == name);
+    let value = values.next().map(|(_, value)| value);
+    if values.next().is_some() {
+        return Err(format!("there is more than one {name}\n").into());
     }
-    match token {
-        Some(token) if token.len() > MAX_TOKEN_BYTES => {
-            Err(format!("the token is longer than {MAX_TOKEN_BYTES} bytes\n").into())
-        }
-        token => Ok(token.filter(|token| !token.is_empty()).map(Into::into)),
+    Ok(value.filter(|value| !value.is_empty()).map(Into::into))
+}
+
+/// The response to a client that may not connect.
+fn refuse(error: AuthError) -> Refusal {
+    let status = match error.kind {
+        AuthErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        AuthErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        AuthErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut refusal = response::refusal(status, format!("{}\n", error.reason));
+    if status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        refusal.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
+    refusal
 }
 
 /// The policy lets the page run its own script and connect to this server, and nothing else.

@@ -1,8 +1,9 @@
-//! A TCP stream with throttled reads, a timeout of its writes, and a lingering close.
+//! A stream with throttled reads, a timeout of its writes, and a lingering close.
 
 use crate::{
     http::admission::ConnectionPermit,
     rate_limit::{TokenBucket, nanos_since},
+    stream::Stream,
 };
 use core::{
     future::Future,
@@ -16,19 +17,18 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
     runtime::Handle,
     time::{Sleep, sleep, timeout},
 };
 
-/// A TCP stream whose reads are throttled, whose writes fail once the client has taken nothing for
+/// A stream whose reads are throttled, whose writes fail once the client has taken nothing for
 /// too long, and whose drop is followed by a lingering close.
 ///
 /// Closing a socket with unread data sends a reset, and a client that is reset may lose what it was
 /// sent last, such as the response that says why.
 pub(crate) struct ThrottledStream {
     /// `None` once dropped or taken apart.
-    open: Option<(TcpStream, ConnectionPermit)>,
+    open: Option<(Stream, ConnectionPermit)>,
     since: Instant,
     /// Counts raw bytes, whatever they are.
     bytes: TokenBucket,
@@ -51,7 +51,7 @@ impl Drop for ThrottledStream {
 }
 
 /// Shuts down the sending side and discards what arrives until the peer closes, for a bounded time.
-pub(crate) async fn lingering_close(mut stream: TcpStream) {
+pub(crate) async fn lingering_close(mut stream: Stream) {
     const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
     let closed = async {
         stream.shutdown().await?;
@@ -65,7 +65,7 @@ pub(crate) async fn lingering_close(mut stream: TcpStream) {
 
 impl ThrottledStream {
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         permit: ConnectionPermit,
         bytes: TokenBucket,
         write_timeout: Duration,
@@ -81,11 +81,11 @@ impl ThrottledStream {
     }
 
     /// The stream itself, to be read without a limit and closed by the caller.
-    pub(super) fn into_parts(mut self) -> Option<(TcpStream, ConnectionPermit)> {
+    pub(super) fn into_parts(mut self) -> Option<(Stream, ConnectionPermit)> {
         self.open.take()
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
         let stream = self.open.as_mut().map(|(stream, _)| Pin::new(stream));
         stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -162,6 +162,7 @@ impl AsyncWrite for ThrottledStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        let stream = self.open.as_ref();
+        stream.is_some_and(|(stream, _)| stream.is_write_vectored())
     }
 }

@@ -3,14 +3,14 @@
 use crate::{
     http::{ConnectionPermit, FailedRoom, RoomSummary},
     rooms::Rooms,
+    stream::DetachedStream,
 };
 use bytes::Bytes;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 /// A WebSocket connection after its handshake, on its way to the worker of its room.
 pub(crate) struct NewConnection {
-    /// Not blocking, and not registered with a runtime.
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: DetachedStream,
     /// What was read beyond the handshake.
     pub(crate) unread: Bytes,
     pub(crate) permit: ConnectionPermit,
@@ -35,7 +35,7 @@ pub(crate) type Question = Box<dyn FnOnce(&mut dyn Rooms) + Send>;
 
 /// A message to a worker.
 pub(crate) enum Command {
-    Connect(NewConnection),
+    Connect(Box<NewConnection>),
     /// Something to ask of the rooms, or to do with them.
     Ask(Question),
     /// Handle what has come, close all clients, and end.

@@ -11,6 +11,7 @@ use crate::{
         client_counts::ClientCounts,
         handover::{Command, NewConnection},
     },
+    stream::Stream,
     ws::{
         closing::close,
         connection::{Connection, ConnectionKey, ConnectionOptions, End, READ_BYTES, Step},
@@ -27,7 +28,6 @@ use core::{
 use stateroom_wasmi_host::MessagePayload;
 use std::{io, panic::resume_unwind, rc::Rc, thread};
 use tokio::{
-    net::TcpStream,
     runtime::{self, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::{coop, spawn_local, yield_now},
@@ -143,7 +143,7 @@ impl<R: Rooms> Worker<R> {
             match command {
                 Command::Connect(connection) => {
                     let task = ConnectionTask::new(self.clone());
-                    spawn_local(async move { task.0.serve(connection).await });
+                    spawn_local(async move { task.0.serve(*connection).await });
                 }
                 Command::Ask(question) => {
                     question(&mut *self.rooms.borrow_mut());
@@ -175,7 +175,7 @@ impl<R: Rooms> Worker<R> {
             token,
             resumes,
         } = new;
-        let stream = match TcpStream::from_std(stream) {
+        let stream = match Stream::attach(stream) {
             Ok(stream) => stream,
             Err(error) => {
                 log::debug!("the connection of {address} failed: {error}");

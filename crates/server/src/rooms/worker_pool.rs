@@ -119,7 +119,7 @@ impl WorkerPool {
     pub(crate) fn connect(&self, connection: NewConnection) {
         let index = index(&self.hasher, &connection.room, self.workers.len());
         // Fails if the worker has stopped; then the connection is dropped.
-        let _ = self.workers[index].send(Command::Connect(connection));
+        let _ = self.workers[index].send(Command::Connect(Box::new(connection)));
     }
 
     /// All rooms, ordered by id, and those that failed lately, latest first.

@@ -2,6 +2,7 @@
 
 use crate::{
     rate_limit::TokenBucket,
+    stream::Stream,
     ws::{
         connection::{Connection, End},
         message_reader::{MessageReader, Received},
@@ -11,11 +12,7 @@ use crate::{
 use core::time::Duration;
 use std::io;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split},
     time::{Instant, sleep, timeout},
 };
 
@@ -55,7 +52,7 @@ pub(crate) async fn close(connection: Connection, end: End) {
 
 /// Sends what is queued, expects the client's close frame unless nothing more is read, and closes.
 async fn shut_down(
-    mut stream: TcpStream,
+    mut stream: Stream,
     mut reader: MessageReader,
     queue: SendQueue,
     since: Instant,
@@ -64,7 +61,7 @@ async fn shut_down(
     // RFC 6455, 7.1.7: after a violation not even a close frame is read. Often none comes, since the
     // violation was the client's close frame.
     let is_over = reader.is_over();
-    let (source, sink) = stream.split();
+    let (source, sink) = split(&mut stream);
     let mut incoming = Incoming {
         source,
         since,
@@ -93,14 +90,14 @@ async fn shut_down(
     }
 }
 
-async fn send(mut sink: WriteHalf<'_>, mut queue: SendQueue) -> io::Result<()> {
+async fn send(mut sink: WriteHalf<&mut Stream>, mut queue: SendQueue) -> io::Result<()> {
     while !queue.is_empty() {
         match sink.write(queue.unsent()).await? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             sent => queue.sent(sent),
         }
     }
-    Ok(())
+    sink.flush().await
 }
 
 /// Bytes that are read at once.
@@ -111,7 +108,7 @@ const FRAME_COST: u64 = 256;
 
 /// What still comes from the client.
 struct Incoming<'s> {
-    source: ReadHalf<'s>,
+    source: ReadHalf<&'s mut Stream>,
     since: Instant,
     bytes: TokenBucket,
 }
@@ -155,7 +152,7 @@ mod tests {
             send_queue::{QueueLimits, QueuedBytes},
         },
     };
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// RFC 6455, 7.1.7. The clock is virtual.
     #[tokio::test(start_paused = true)]
@@ -185,7 +182,7 @@ mod tests {
             io::Result::Ok((received, start.elapsed()))
         };
         let ((), closed) = tokio::join!(
-            shut_down(stream, reader, queue, Instant::now(), bytes),
+            shut_down(Stream::Plain(stream), reader, queue, Instant::now(), bytes),
             until_closed
         );
         let (received, elapsed) = closed?;

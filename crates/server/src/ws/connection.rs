@@ -4,6 +4,7 @@ use crate::{
     config::ServerConfig,
     http::ConnectionPermit,
     rate_limit::{Rate, TokenBucket},
+    stream::Stream,
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
         message_reader::{MessageReader, ReadEnd, Received, close_frame},
@@ -20,7 +21,6 @@ use stateroom_wasmi_host::{ClientId, RoomKey};
 use std::net::IpAddr;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Instant,
 };
 use tungstenite::protocol::{CloseFrame, Message};
@@ -59,7 +59,7 @@ slotmap::new_key_type! {
 pub(crate) struct Connection {
     /// The number of its handshake.
     pub(crate) sequence: u64,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) reader: MessageReader,
     /// Read from the stream, but not by the reader yet.
     unread: Vec<u8>,
@@ -127,7 +127,7 @@ const MAX_IN_FLIGHT: u32 = 64;
 
 impl Connection {
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         unread: Vec<u8>,
         sequence: u64,
         permit: ConnectionPermit,
@@ -171,8 +171,8 @@ impl Connection {
         matches!(self.resuming, Resuming::BeforeHello(_))
     }
 
-    /// The client's address, as far as limits go.
-    pub(crate) const fn peer(&self) -> IpAddr {
+    /// The client's address, as far as limits go, if it is known.
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.permit.peer()
     }
 
@@ -259,6 +259,14 @@ impl Connection {
                     self.end.get_or_insert(End::Lost);
                     return self.wake();
                 }
+            }
+        }
+        if self.queue.unsent().is_empty() {
+            // The rest of what TLS has encrypted; its task is woken when there is space.
+            let cx = &mut Context::from_waker(&self.waker);
+            if let Poll::Ready(Err(_)) = Pin::new(&mut self.stream).poll_flush(cx) {
+                self.end.get_or_insert(End::Lost);
+                return self.wake();
             }
         }
         if was_held && self.queue.is_below_half() {

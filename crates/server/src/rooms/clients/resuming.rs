@@ -3,7 +3,7 @@
 use super::{Client, Clients};
 use crate::{
     rooms::{REPLACED, journaling::RoomLog, sessions::Session},
-    ws::connection::{Connection, ConnectionKey},
+    ws::connection::ConnectionKey,
 };
 use core::net::IpAddr;
 use stateroom_wasmi_host::{ClientId, Instant as HostTime, RoomKey};
@@ -62,15 +62,17 @@ impl Clients {
         let clients = self.rooms.get(&room);
         let connection = clients.and_then(|clients| Some(clients.get(id)?.connection));
         let connection = connection.and_then(|key| self.connections.get(key));
-        let Some(peer) = connection.map(Connection::peer) else {
+        let Some(connection) = connection else {
             return;
         };
-        if self.session_counts.of_peer(peer) >= self.limits.sessions_per_address {
-            self.end_oldest_absent(Some(peer));
+        let peer = connection.peer();
+        let of_peer = peer.map_or(0, |peer| self.session_counts.of_peer(peer));
+        if of_peer >= self.limits.sessions_per_address {
+            self.end_oldest_absent(peer);
         } else if self.session_counts.all() >= self.limits.sessions {
             self.end_oldest_absent(None);
         }
-        let permit = self.session_counts.permit(Some(peer));
+        let permit = self.session_counts.permit(peer);
         let hash = self.hasher.hash_session(secret);
         self.last_number += 1;
         let (number, limits, total) = (

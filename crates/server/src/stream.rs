@@ -1,0 +1,118 @@
+//! The byte stream of a connection: TCP, or TLS over it.
+
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
+use core::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use std::io::{self, IoSlice};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A stream that is registered with a runtime.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
+}
+
+/// A stream on its way to another runtime.
+pub(crate) struct DetachedStream {
+    tcp: std::net::TcpStream,
+    #[cfg(feature = "tls")]
+    session: Option<Box<rustls::ServerConnection>>,
+}
+
+impl Stream {
+    pub(crate) fn detach(self) -> io::Result<DetachedStream> {
+        Ok(match self {
+            Self::Plain(tcp) => DetachedStream {
+                tcp: tcp.into_std()?,
+                #[cfg(feature = "tls")]
+                session: None,
+            },
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => {
+                let (tcp, session) = tls.into_parts();
+                DetachedStream {
+                    tcp: tcp.into_std()?,
+                    session: Some(session),
+                }
+            }
+        })
+    }
+
+    /// Registers a stream with this runtime.
+    pub(crate) fn attach(detached: DetachedStream) -> io::Result<Self> {
+        let tcp = TcpStream::from_std(detached.tcp)?;
+        #[cfg(feature = "tls")]
+        if let Some(session) = detached.session {
+            return Ok(Self::Tls(Box::new(TlsStream::new(tcp, session))));
+        }
+        Ok(Self::Plain(tcp))
+    }
+}
+
+/// Calls a method of whichever stream it is.
+macro_rules! of_either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Stream::Plain(tcp) => {
+                let $stream = Pin::new(tcp);
+                $call
+            }
+            #[cfg(feature = "tls")]
+            Stream::Tls(tls) => {
+                let $stream = Pin::new(&mut **tls);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        of_either!(self, stream => stream.poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        of_either!(self, stream => stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        of_either!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        of_either!(self, stream => stream.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        of_either!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+}

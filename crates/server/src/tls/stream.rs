@@ -1,0 +1,149 @@
+//! TLS over a TCP stream. Other than that of `tokio-rustls`, it can be taken apart and put together again
+//! in another runtime.
+
+use core::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use rustls::ServerConnection;
+use std::io::{self, Read, Write};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// The server's end of a TLS session, with its stream.
+pub(crate) struct TlsStream {
+    tcp: TcpStream,
+    session: Box<ServerConnection>,
+}
+
+impl TlsStream {
+    pub(crate) fn new(tcp: TcpStream, session: Box<ServerConnection>) -> Self {
+        Self { tcp, session }
+    }
+
+    pub(crate) fn into_parts(self) -> (TcpStream, Box<ServerConnection>) {
+        (self.tcp, self.session)
+    }
+
+    /// Sends what the session has to send; pending if the socket does not take all of it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = Socket {
+            tcp: &mut self.tcp,
+            cx,
+        };
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut socket) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Receives what the socket has; returns how much. Replies to handshakes are sent as far as possible.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut socket = Socket {
+            tcp: &mut self.tcp,
+            cx,
+        };
+        let received = match self.session.read_tls(&mut socket) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let processed = self.session.process_new_packets();
+        // Also the alert of an error, as far as the socket takes it at once.
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let malformed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        processed.map_err(malformed)?;
+        Poll::Ready(Ok(received))
+    }
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.session.reader().read(buffer.initialize_unfilled()) {
+                Ok(read) => {
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A client that ends TCP without the end of TLS: what WebSockets end with is told in them.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_receive(cx))?;
+        }
+    }
+}
+
+/// What is written is encrypted at once, and sent as far as the socket takes it; the rest by the next write
+/// or flush.
+impl AsyncWrite for TlsStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // So that no more is encrypted ahead than one write.
+        ready!(self.poll_send(cx))?;
+        let written = self.session.writer().write(bytes)?;
+        match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(written)),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // More than once is no more than once.
+        self.session.send_close_notify();
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// A stream as rustls reads and writes it: what is pending would block.
+struct Socket<'a, 'cx> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'cx>,
+}
+
+impl Read for Socket<'_, '_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(bytes);
+        match Pin::new(&mut *self.tcp).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl Write for Socket<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut *self.tcp).poll_write(self.cx, bytes) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
