@@ -35,9 +35,10 @@ pub(crate) struct Attach {
 
 impl Attach {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
+        logging.set_format(self.listen.log_format);
         let board = BoardAddress::parse(&self.board, self.baud)?;
         let name = format!("the board at {board}");
-        let config = self.admin.apply(self.listen.apply(defaults()))?;
+        let config = self.admin.apply(self.listen.apply(defaults())?)?;
         let config = config.log_lines_lost(Some(logging.lines_lost()));
         run(async { run_server(Server::attach(config, board).await?, &name).await })
     }

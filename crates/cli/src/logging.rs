@@ -14,7 +14,7 @@ use std::{
     mem, panic,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -31,6 +31,25 @@ const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 /// [`EXIT_TIMEOUT`].
 pub(crate) struct Logging(Arc<LogQueue>);
 
+/// How lines are written.
+#[cfg(feature = "serve")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// A JSON object in each line, with time, level, target and message
+    Json,
+}
+
+/// A line in JSON.
+#[derive(serde::Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    level: &'a str,
+    target: &'a str,
+    message: String,
+}
+
 /// Logs to standard error, as `RUST_LOG` and `RUST_LOG_STYLE` say. Each line is escaped, also those of
 /// dependencies, which may quote what a client sent.
 ///
@@ -42,10 +61,20 @@ pub(crate) fn start() -> io::Result<Logging> {
     let colors = color_choice();
     start_writer(queue.clone(), colors)?;
     log_panics(queue.clone());
+    let json = queue.json.clone();
     env_logger::Builder::from_env(Env::default().default_filter_or("info"))
         .target(Target::Pipe(Box::new(QueueWriter(queue.clone()))))
         .write_style(colors.into())
-        .format(|out, record| {
+        .format(move |out, record| {
+            if json.load(Ordering::Relaxed) {
+                let line = JsonLine {
+                    time: out.timestamp_millis().to_string(),
+                    level: record.level().as_str(),
+                    target: record.target(),
+                    message: Escaped::new(record.args()).to_string(),
+                };
+                return writeln!(out, "{}", serde_json::to_string(&line)?);
+            }
             let (time, level) = (out.timestamp(), record.level());
             let style = out.default_level_style(level);
             let text = Escaped::new(record.args());
@@ -56,6 +85,13 @@ pub(crate) fn start() -> io::Result<Logging> {
 }
 
 impl Logging {
+    /// Sets how lines are written from now on.
+    #[cfg(feature = "serve")]
+    pub(crate) fn set_format(&self, format: LogFormat) {
+        let is_json = format == LogFormat::Json;
+        self.0.json.store(is_json, Ordering::Relaxed);
+    }
+
     /// How many lines were lost.
     #[cfg(feature = "serve")]
     pub(crate) fn lines_lost(&self) -> Arc<AtomicU64> {
@@ -128,6 +164,8 @@ struct LogQueue {
     is_written: Condvar,
     /// In all.
     lines_lost: Arc<AtomicU64>,
+    /// Whether lines are JSON.
+    json: Arc<AtomicBool>,
 }
 
 #[derive(Default)]

@@ -141,6 +141,7 @@ impl LimitArgs {
 
 impl Serve {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
+        logging.set_format(self.listen.log_format);
         let file = ModuleFile::read(&self.module)?;
         let config = self.config(file)?;
         run(serve(config.log_lines_lost(Some(logging.lines_lost()))))
@@ -151,7 +152,7 @@ impl Serve {
         let workers = self.workers.unwrap_or(config.workers);
         let mut config = self
             .limits
-            .apply(self.listen.apply(config))
+            .apply(self.listen.apply(config)?)
             .workers(workers)
             .room_idle(Duration::from_secs(self.room_idle))
             .keep_timers(self.keep_timers)
@@ -210,14 +211,21 @@ async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
 pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
     let stop = stop_signal()?;
     let mut text = format!("{} is served at\n", Escaped::new(name));
+    let scheme = if server.is_encrypted() {
+        "https"
+    } else {
+        "http"
+    };
     // Each URL has a line of its own, for scripts.
     for address in server.local_addrs() {
-        text.push_str(&format!("http://{address}\n"));
+        text.push_str(&format!("{scheme}://{address}\n"));
     }
     if let [first, others @ ..] = server.admin_addrs() {
         text.push_str("operators use\n");
         for address in core::iter::once(first).chain(others) {
-            text.push_str(&format!("http://{address}\n"));
+            let is_local = address.ip().to_canonical().is_loopback();
+            let scheme = if is_local { "http" } else { scheme };
+            text.push_str(&format!("{scheme}://{address}\n"));
         }
     }
     // Fails if standard output is closed.

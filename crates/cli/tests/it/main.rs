@@ -11,6 +11,7 @@ mod agreement;
 #[cfg(unix)]
 mod attach;
 mod attack;
+mod auth;
 mod bundled;
 mod check_tool;
 mod closing;
@@ -27,6 +28,7 @@ mod listening;
 mod load;
 mod logging;
 mod origins;
+mod proxies;
 mod rates;
 #[cfg(unix)]
 #[cfg_attr(
@@ -35,9 +37,11 @@ mod rates;
 )]
 mod raw_board;
 mod rooms;
+mod settings;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;
+mod tls;
 mod urls;
 
 use futures_util::{SinkExt, StreamExt};
@@ -233,8 +237,11 @@ impl Server {
     fn has_address(&mut self) -> bool {
         let stdout = self.process.stdout.take().expect("it is piped");
         let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-        let mut addresses =
-            lines.filter_map(|line| line.strip_prefix("http://").map(str::to_owned));
+        let mut addresses = lines.filter_map(|line| {
+            let address = line.strip_prefix("http://");
+            let address = address.or_else(|| line.strip_prefix("https://"));
+            address.map(str::to_owned)
+        });
         if let Some(address) = addresses.next() {
             self.address = address;
         }
