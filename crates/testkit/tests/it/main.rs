@@ -1,6 +1,8 @@
 //! Tests of the kit, and of the bundled rooms by it.
 
 mod bundled;
+mod room;
+mod scripts;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(
     dead_code,
