@@ -60,23 +60,25 @@ step_lint() {
   cargo clippy -q --workspace --all-targets --all-features -- -D warnings
 }
 
-# The core names no crate that stands above it, and the service only the core.
+# The core names no crate that stands above it, and service and testkit only the core.
 step_layers() {
-  local tree
+  local crate tree
   if grep -rnE 'stateroom[-_]wasmi[-_](link|resume|server|capi|service|testkit|store|cluster)|crates/' src; then
     echo "src/ names a crate that stands above it"
     return 1
   fi
   tree=$(cargo tree -e normal,build --all-features --prefix none)
-  if grep -E '^stateroom-wasmi-(link|resume|server|store)' <<<"$tree"; then
+  if grep -E '^stateroom-wasmi-(link|resume|server|store|testkit)' <<<"$tree"; then
     echo "the core depends on a crate that stands above it"
     return 1
   fi
-  tree=$(cargo tree -e normal,build -p stateroom-wasmi-service --all-features --prefix none)
-  if grep -E '^stateroom-wasmi-(link|server) |^stateroom-wasmi ' <<<"$tree"; then
-    echo "the service depends on more than the core"
-    return 1
-  fi
+  for crate in service testkit; do
+    tree=$(cargo tree -e normal,build -p "stateroom-wasmi-$crate" --all-features --prefix none)
+    if grep -E '^stateroom-wasmi-(link|server) |^stateroom-wasmi ' <<<"$tree"; then
+      echo "the $crate depends on more than the core"
+      return 1
+    fi
+  done
 }
 
 step_docs() {
@@ -147,6 +149,7 @@ step_rooms() {
   build_rooms "$cache/rooms"
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
   ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
+  ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi-testkit --test it -- bundled
 }
 
 # Builds the committed modules again, and writes their lengths into the README.

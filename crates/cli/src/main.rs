@@ -4,9 +4,10 @@
 //! - `attach` does so for the rooms of a board at the other end of a link.
 //! - `check` checks whether a module can be served.
 //! - `config` prints the settings with which `serve` would run, `completions` and `man` help at a shell.
+//! - `test` plays scripts with a room and compares what its clients receive.
 //! - `store` looks into the rooms that `serve --data` keeps, and `replay` runs their events again.
 //!
-//! All but `check` need the feature `serve`, which is on by default. The server itself is the
+//! All but `check` and `test` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
 
 #![forbid(unsafe_code)]
@@ -32,10 +33,12 @@ mod serve;
 mod settings;
 #[cfg(feature = "serve")]
 mod store;
+mod test;
 
 #[cfg(feature = "serve")]
 use clap::CommandFactory;
 use clap::{Parser, Subcommand};
+use logging::Logging;
 #[cfg(feature = "serve")]
 use settings::CommandLine;
 use stateroom_wasmi_host::WithSources;
@@ -60,6 +63,7 @@ enum Command {
     #[cfg(feature = "serve")]
     Attach(Box<attach::Attach>),
     Check(check::Check),
+    Test(Box<test::Test>),
     #[cfg(feature = "serve")]
     Store(store::StoreCommand),
     #[cfg(feature = "serve")]
@@ -82,38 +86,32 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let logging = match logging::start() {
-        Ok(logging) => logging,
-        Err(error) => {
-            // Fails if standard error is closed.
-            let _ = writeln!(io::stderr(), "error: cannot start the log: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = run(&logging);
-    result.unwrap_or_else(|error| {
-        logging.print_error(WithSources(&*error));
+    run().unwrap_or_else(|error| {
+        // Fails if standard error is closed.
+        let _ = writeln!(io::stderr(), "error: {}", WithSources(&*error));
         ExitCode::FAILURE
     })
 }
 
-fn run(logging: &logging::Logging) -> Result<ExitCode, Box<dyn Error>> {
+fn run() -> Result<ExitCode, Box<dyn Error>> {
     #[cfg(feature = "serve")]
     let command_line = CommandLine::parse(Cli::command())?;
     #[cfg(feature = "serve")]
     let cli: Cli = command_line.parsed();
     #[cfg(not(feature = "serve"))]
-    let (cli, _) = (Cli::parse(), logging);
+    let cli = Cli::parse();
     match cli.command {
         #[cfg(feature = "serve")]
-        Command::Serve(serve) => serve.run(logging),
+        Command::Serve(serve) => logged(|logging| serve.run(logging)),
         #[cfg(feature = "serve")]
-        Command::Attach(attach) => attach.run(logging),
-        Command::Check(check) => check.run(),
+        Command::Attach(attach) => logged(|logging| attach.run(logging)),
+        Command::Check(check) => logged(|_| check.run()),
+        // It logs nothing: what a room prints belongs to the test.
+        Command::Test(test) => test.run(),
         #[cfg(feature = "serve")]
-        Command::Store(store) => store.run(),
+        Command::Store(store) => logged(|_| store.run()),
         #[cfg(feature = "serve")]
-        Command::Replay(replay) => replay.run(),
+        Command::Replay(replay) => logged(|_| replay.run()),
         #[cfg(feature = "serve")]
         Command::Config(_) => {
             print(&command_line.settings())?;
@@ -134,6 +132,17 @@ fn run(logging: &logging::Logging) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs a command with the log, which also gets its error.
+fn logged(
+    run: impl FnOnce(&Logging) -> Result<ExitCode, Box<dyn Error>>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let logging = logging::start().map_err(|error| format!("cannot start the log: {error}"))?;
+    Ok(run(&logging).unwrap_or_else(|error| {
+        logging.print_error(WithSources(&*error));
+        ExitCode::FAILURE
+    }))
 }
 
 /// Prints to standard output. That a reader such as `head` has gone is no error.

@@ -1,4 +1,5 @@
-//! The flags that `serve` and `check` share: all that decides whether a module's rooms can run.
+//! The flags that `serve` and `check` share: all that decides whether a module's rooms can run. `test` has
+//! those for faults and limits.
 
 use clap::{Args, builder::RangedU64ValueParser};
 use stateroom_wasmi_host::{Backoff, FaultPolicy, Limits, LoadOptions};
@@ -30,7 +31,7 @@ pub(crate) struct RoomArgs {
 /// The fault policy.
 #[derive(Args)]
 #[command(next_help_heading = "Faults")]
-struct FaultArgs {
+pub(crate) struct FaultArgs {
     /// What follows when a room's guest fails
     #[arg(long, value_enum, default_value_t = OnFault::Close)]
     on_fault: OnFault,
@@ -61,7 +62,7 @@ enum OnFault {
 /// The limits of each room.
 #[derive(Args)]
 #[command(next_help_heading = "Limits of rooms")]
-struct RoomLimitArgs {
+pub(crate) struct RoomLimitArgs {
     /// Clients of one room
     #[arg(
         long,
@@ -104,34 +105,11 @@ const LIMITS: Limits = Limits::new();
 
 impl RoomArgs {
     pub(crate) fn limits(&self) -> Limits {
-        let args = &self.limits;
-        LIMITS
-            .max_clients(args.max_clients)
-            .max_message_bytes(args.max_message_bytes)
-            .max_memory_bytes(args.max_memory_bytes)
-            .max_instance_bytes(args.max_instance_bytes)
-            .max_function_locals(args.max_function_locals)
-            .max_fuel_per_event(Some(args.max_fuel_per_event))
-            .max_log_bytes_per_event(args.max_log_bytes_per_event)
-            .max_log_bytes_per_second(args.max_log_bytes_per_second)
-            // A message of maximum length must fit into the queues.
-            .max_inbox_bytes(LIMITS.max_inbox_bytes.max(args.max_message_bytes))
-            .max_outbox_bytes(LIMITS.max_outbox_bytes.max(args.max_message_bytes))
+        self.limits.limits()
     }
 
     pub(crate) fn on_fault(&self) -> FaultPolicy {
-        let args = &self.faults;
-        match args.on_fault {
-            OnFault::Close => FaultPolicy::Close,
-            OnFault::Restart => FaultPolicy::Restart(
-                Backoff::new()
-                    .first(Duration::from_millis(args.restart_wait))
-                    .longest(Duration::from_secs(args.restart_longest))
-                    .restarts(args.restarts),
-            ),
-            OnFault::Continue => FaultPolicy::Continue,
-            OnFault::Rollback => FaultPolicy::Rollback,
-        }
+        self.faults.policy()
     }
 
     #[cfg(feature = "serve")]
@@ -148,5 +126,38 @@ impl RoomArgs {
                     || self.data.is_some(),
             )
             .simd(true)
+    }
+}
+
+impl FaultArgs {
+    pub(crate) fn policy(&self) -> FaultPolicy {
+        match self.on_fault {
+            OnFault::Close => FaultPolicy::Close,
+            OnFault::Restart => FaultPolicy::Restart(
+                Backoff::new()
+                    .first(Duration::from_millis(self.restart_wait))
+                    .longest(Duration::from_secs(self.restart_longest))
+                    .restarts(self.restarts),
+            ),
+            OnFault::Continue => FaultPolicy::Continue,
+            OnFault::Rollback => FaultPolicy::Rollback,
+        }
+    }
+}
+
+impl RoomLimitArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        LIMITS
+            .max_clients(self.max_clients)
+            .max_message_bytes(self.max_message_bytes)
+            .max_memory_bytes(self.max_memory_bytes)
+            .max_instance_bytes(self.max_instance_bytes)
+            .max_function_locals(self.max_function_locals)
+            .max_fuel_per_event(Some(self.max_fuel_per_event))
+            .max_log_bytes_per_event(self.max_log_bytes_per_event)
+            .max_log_bytes_per_second(self.max_log_bytes_per_second)
+            // A message of maximum length must fit into the queues.
+            .max_inbox_bytes(LIMITS.max_inbox_bytes.max(self.max_message_bytes))
+            .max_outbox_bytes(LIMITS.max_outbox_bytes.max(self.max_message_bytes))
     }
 }

@@ -26,7 +26,7 @@
 //!
 //! A [`Script`] is the same as text, which people who do not write Rust can read and write.
 //! [`assert_script`] runs one in `cargo test`, and `stateroom-wasmi test` runs them without Rust.
-//! [docs/testing.md](https://github.com/drifting-in-space/stateroom) of the repository has the format.
+//! `docs/testing.md` of the repository has the format.
 //!
 //! ```
 //! use stateroom_wasmi_testkit::{Script, TestOptions};
@@ -43,7 +43,7 @@
 //!
 //! # What ends a test
 //!
-//! Each event is bounded by [`Limits`](stateroom_wasmi_host::Limits), so a guest that runs without end
+//! Each event is bounded by [`Limits`], so a guest that runs without end
 //! has a fault. A room as a whole is bounded, too: in fuel ([`TestOptions::max_fuel`]), in how often its
 //! timer fires, and in what it sends and nobody takes. A test that runs into one of these fails and says so.
 //!

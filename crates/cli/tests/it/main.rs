@@ -41,6 +41,7 @@ mod settings;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;
+mod test_tool;
 mod tls;
 mod urls;
 
