@@ -12,8 +12,8 @@ use std::{
     fmt, mem,
 };
 
-/// How often the timer of a room may fire. An hour at 60 Hz is a fifth of it.
-const MAX_TIMER_EVENTS: u64 = 1_000_000;
+/// How often the timer of a room may fire. An hour at 60 Hz is two thirds of it.
+const MAX_TIMER_EVENTS: u64 = 300_000;
 
 /// Bytes of messages that nobody has taken.
 const MAX_UNREAD_BYTES: usize = 64 << 20;

@@ -25,7 +25,7 @@ pub struct TestOptions {
     /// What follows a fault. Default [`FaultPolicy::Close`].
     pub on_fault: FaultPolicy,
     /// Fuel that the room may use in all; beyond it the test fails. One unit is about one simple
-    /// instruction. Default 10 billion, which take some ten seconds with optimisation.
+    /// instruction. Default 2 billion: twenty events without an end, or some seconds with optimisation.
     pub max_fuel: u64,
 }
 
@@ -45,7 +45,7 @@ impl TestOptions {
             seed: 0,
             unix_time_at_zero: Duration::ZERO,
             on_fault: FaultPolicy::Close,
-            max_fuel: 10_000_000_000,
+            max_fuel: 2_000_000_000,
         }
     }
 

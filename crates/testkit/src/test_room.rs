@@ -33,6 +33,42 @@ pub struct Received {
     pub payload: OwnedPayload,
 }
 
+impl Received {
+    /// The text.
+    ///
+    /// # Panics
+    ///
+    /// If it is bytes.
+    #[must_use]
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        match &self.payload {
+            OwnedPayload::Text(text) => text,
+            OwnedPayload::Bytes(_) => {
+                let payload = Literal(self.payload.as_payload());
+                panic!("expected a text, received {}", payload.shortened())
+            }
+        }
+    }
+
+    /// The bytes.
+    ///
+    /// # Panics
+    ///
+    /// If it is a text.
+    #[must_use]
+    #[track_caller]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.payload {
+            OwnedPayload::Bytes(bytes) => bytes,
+            OwnedPayload::Text(_) => {
+                let payload = Literal(self.payload.as_payload());
+                panic!("expected bytes, received {}", payload.shortened())
+            }
+        }
+    }
+}
+
 impl TestRoom {
     /// Opens a room of a module (the contents of a `.wasm` file), with the default options.
     ///

@@ -62,8 +62,7 @@ fn dice_are_rolled_for_all_to_see() {
                 );
             }
             room.send(1, " 20D6 ");
-            let rolled = room.receive(1).expect("a roll").payload;
-            let rolled = rolled.as_payload().text().expect("a text").to_owned();
+            let rolled = room.receive(1).expect("a roll").text().to_owned();
             room.expect(2, rolled.as_str());
             room.expect_nothing();
             rolled
@@ -95,7 +94,7 @@ fn a_clock_ticks_while_somebody_watches() {
         for second in 1..=60 {
             let tick = room.receive(1).expect("a tick");
             assert_eq!(tick.at.as_millis(), second * 1000);
-            assert_eq!(tick.payload, format!("tick {second}").into());
+            assert_eq!(tick.text(), format!("tick {second}"));
         }
         room.expect_nothing();
     }

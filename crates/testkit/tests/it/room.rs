@@ -41,6 +41,21 @@ fn texts_and_bytes_are_told_apart() {
     room.expect(1, "ab");
     room.expect(1, b"ab");
     room.send(1, b"ab");
+    room.send(1, "ab");
+    let (bytes, text) = (
+        room.receive(1).expect("bytes"),
+        room.receive(1).expect("text"),
+    );
+    assert_eq!((bytes.bytes(), text.text()), (&b"ab"[..], "ab"));
+    assert_eq!(
+        panic_of(|| bytes.text().len()),
+        "expected a text, received 0x6162"
+    );
+    assert_eq!(
+        panic_of(|| text.bytes().len()),
+        "expected bytes, received \"ab\""
+    );
+    room.send(1, b"ab");
     let message = panic_of(|| room.expect(1, "ab"));
     assert!(
         message.contains("\nexpected \"ab\"\nreceived 0x6162\n"),

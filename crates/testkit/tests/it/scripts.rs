@@ -396,18 +396,34 @@ fn rooms_without_end_end() {
         .to_string();
     assert!(error.contains("longer than a script may be"), "{error}");
 
-    let flood =
-        "(local $n i32) (loop (call $send_message (i32.const 0) (i32.const 0) (i32.const 0))
-        (local.set $n (i32.add (local.get $n) (i32.const 1)))
-        (br_if 0 (i32.lt_u (local.get $n) (i32.const 4000))))";
-    let zero_timer = format!("{flood} {timer}");
-    let wasm = assemble(&guest_0_2(
-        ENV,
-        &[("connect", timer), ("timer", &zero_timer)],
-        "",
-    ));
-    let outcome = run(&wasm, "connect 1\n@ 100 ms\n");
-    assert!(outcome.error().is_some(), "{outcome}");
+    let wasm = assemble(&guest_0_2(ENV, &[("connect", timer), ("timer", timer)], ""));
+    let outcome = run(&wasm, "connect 1\n@ 299999 ms\n@ 300 s\n@ 300001 ms\n");
+    let error = outcome.error().expect("an end").to_string();
+    assert!(
+        error.starts_with("a.test:4: the room's timer has fired more than 300000 times"),
+        "{error}"
+    );
+
+    // What each client is sent when it connects is sent to all of them when the room starts again.
+    let flood = "(local $n i32)
+        (loop
+            (call $send_message (local.get 0) (i32.const 0) (i32.const 0))
+            (local.set $n (i32.add (local.get $n) (i32.const 1)))
+            (br_if 0 (i32.lt_u (local.get $n) (i32.const 4000))))";
+    let exports = [("connect", flood), ("message", "unreachable")];
+    let wasm = assemble(&guest_0_2(ENV, &exports, ""));
+    let mut text = String::from("on-fault restart\n");
+    for client in 1..=3 {
+        text += &format!("connect {client}\n");
+        text += &format!("  {client} < \"\"\n").repeat(4000);
+    }
+    assert!(run(&wasm, &text).is_ok());
+    let outcome = run(&wasm, &(text + "1 > \"\"\n  fault\n@ 100 ms\n"));
+    let error = outcome.error().expect("an end").to_string();
+    assert!(
+        error.contains("the room sends more than 10000 messages for one step"),
+        "{error}"
+    );
 }
 
 #[test]
