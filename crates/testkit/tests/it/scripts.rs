@@ -511,7 +511,7 @@ fn mixed_up_scripts_become_scripts_that_pass() {
         "all < \"tick 2\"",
     ];
     let (mut parsed, mut rewritten) = (0, 0);
-    for round in 0..3000 {
+    for round in 0..1500 {
         let mut text: String = (0..below(20)).map(|_| parts[below(parts.len())]).collect();
         if below(4) == 0 && !text.is_empty() {
             text.remove(below(text.len()));
@@ -529,5 +529,5 @@ fn mixed_up_scripts_become_scripts_that_pass() {
             assert!(again.is_ok(), "round {round}: {text}\n{again}");
         }
     }
-    assert!(parsed > 500 && rewritten > 100, "{parsed} {rewritten}");
+    assert!(parsed > 300 && rewritten > 100, "{parsed} {rewritten}");
 }
