@@ -241,6 +241,33 @@ impl fmt::Display for OpenError {
 
 impl Error for OpenError {}
 
+/// Why a room does not go on with another module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplaceError {
+    /// The host has no such room.
+    UnknownRoom,
+    /// The module was not loaded for the room's fault policy, [`FaultPolicy::Rollback`](crate::FaultPolicy).
+    NoRollback,
+}
+
+impl fmt::Display for ReplaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRoom => UnknownRoom.fmt(f),
+            Self::NoRollback => f.write_str("the module was not loaded to be rolled back"),
+        }
+    }
+}
+
+impl Error for ReplaceError {}
+
+impl From<UnknownRoom> for ReplaceError {
+    fn from(_: UnknownRoom) -> Self {
+        Self::UnknownRoom
+    }
+}
+
 /// The host has no room of this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownRoom;

@@ -156,8 +156,8 @@ mod time;
 pub use self::host::SystemClock;
 pub use self::{
     error::{
-        EngineError, EventError, Fault, FaultCause, LoadError, OpenError, Trap, UnknownRoom,
-        WithSources,
+        EngineError, EventError, Fault, FaultCause, LoadError, OpenError, ReplaceError, Trap,
+        UnknownRoom, WithSources,
     },
     escape::Escaped,
     event::{

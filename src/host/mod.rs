@@ -19,7 +19,7 @@ pub use self::{
 
 use self::timers::Timers;
 use crate::{
-    error::{EventError, Fault, OpenError, UnknownRoom},
+    error::{EventError, Fault, OpenError, ReplaceError, UnknownRoom},
     event::{ClientId, Event, Output},
     fault_policy::FaultPolicy,
     limits::HostLimits,
@@ -315,6 +315,18 @@ impl<C: Clock, T: Transport> Host<C, T> {
             slot.queued = Queued::Closed;
             self.queues.push(key, Queued::Closed);
         }
+        Ok(())
+    }
+
+    /// Goes on with a fresh guest of another module in an open room; see [`Room::replace_module`].
+    ///
+    /// # Errors
+    ///
+    /// If the host has no such room, or the module was not loaded for the room's fault policy.
+    pub fn replace_module(&mut self, key: RoomKey, module: &Module) -> Result<(), ReplaceError> {
+        let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        slot.room.replace_module(module)?;
+        slot.wake(key, &mut self.queues);
         Ok(())
     }
 

@@ -29,8 +29,8 @@ use self::{event_kind::EventKind, inbox::Inbox, recorder::Recorder, recovery::Re
 use crate::guest::Checkpoint;
 use crate::{
     abi::Call,
-    error::{EventError, Fault, OpenError},
-    event::{ClientId, Event, Output},
+    error::{EventError, Fault, OpenError, ReplaceError},
+    event::{ClientId, Event, MessagePayload, Output, OutputHeader},
     fault_policy::FaultPolicy,
     guest::{Guest, LineKind, LogPermit, Outbox, Progress, RoomLog},
     module::Module,
@@ -447,6 +447,48 @@ impl Room {
         let is_held = self.outbox().is_none();
         let outbox = self.retire_guest();
         self.close_with(None, if is_held { Outbox::new() } else { outbox });
+    }
+
+    /// Goes on with a fresh guest of another module, or of the same: what to do with open rooms when a
+    /// module has changed. It is made when the room is resumed, is initialised, and then handles a connect
+    /// for each client that is connected, before the events that wait. The state of the present guest is
+    /// lost, its timer does not fire any more, and an event that it is in the middle of is over. A room that
+    /// is closed stays so.
+    ///
+    /// # Errors
+    ///
+    /// If the module was not loaded for the fault policy; then nothing has happened.
+    pub fn replace_module(&mut self, module: &Module) -> Result<(), ReplaceError> {
+        let recovery = Recovery::new(self.on_fault, module);
+        let recovery = recovery.map_err(|_| ReplaceError::NoRollback)?;
+        if self.is_closed() {
+            return Ok(());
+        }
+        let is_held = self.outbox().is_none();
+        let mut outbox = self.retire_guest();
+        if is_held {
+            outbox = Outbox::new();
+        }
+        if let Some((event, _)) = self.inbox.running() {
+            if is_held {
+                // That a client joined or left is not undone.
+                outbox.announce(event);
+            }
+            self.inbox.drop_first();
+            self.stats.count_handled(event);
+        }
+        if !self.is_managed {
+            // It was set by the guest that is no more.
+            outbox.push(OutputHeader::CancelTimer, MessagePayload::EMPTY);
+        }
+        self.module = module.clone();
+        self.recovery = recovery;
+        self.state = State::Starting {
+            at: self.now,
+            undone: None,
+            outbox,
+        };
+        Ok(())
     }
 
     /// Returns the memory that the guest has but does not use (whole pages of zeros) to the

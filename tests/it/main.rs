@@ -44,6 +44,8 @@ mod payload_buffer;
 mod poll_oneoff;
 mod published;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod replace_module;
+#[cfg(feature = "snapshot")]
 mod replays;
 mod restart;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
