@@ -33,6 +33,12 @@ impl Module {
         Self::load_with(wasm, limits, LoadOptions::new())
     }
 
+    /// Whether both are clones of one module.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled)
+    }
+
     /// Like [`Module::load`], with options.
     ///
     /// ```

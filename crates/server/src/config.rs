@@ -400,12 +400,14 @@ impl ServerConfig {
             && self.trusted_proxies.is_empty()
     }
 
-    pub(crate) fn load(&self) -> Result<Module, ServeError> {
+    pub(crate) fn loader(&self) -> ModuleLoader {
         let snapshots = self.on_fault == FaultPolicy::Rollback
             || self.hibernate_after.is_some()
             || self.journal.is_some();
-        let options = LoadOptions::new().snapshots(snapshots).simd(true);
-        Module::load_with(&self.module, &self.limits, options).map_err(ServeError::Load)
+        ModuleLoader {
+            limits: self.limits,
+            options: LoadOptions::new().snapshots(snapshots).simd(true),
+        }
     }
 
     /// The secret that tokens are hashed with.
@@ -426,6 +428,19 @@ impl ServerConfig {
             Some(seed) => Ok(seed),
             None => getrandom::u64().map_err(|error| ServeError::Seed(error.into())),
         }
+    }
+}
+
+/// How modules are loaded.
+#[derive(Clone)]
+pub(crate) struct ModuleLoader {
+    limits: Limits,
+    options: LoadOptions,
+}
+
+impl ModuleLoader {
+    pub(crate) fn load(&self, wasm: &[u8]) -> Result<Module, LoadError> {
+        Module::load_with(wasm, &self.limits, self.options)
     }
 }
 

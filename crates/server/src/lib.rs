@@ -56,6 +56,7 @@ pub mod auth;
 #[cfg(feature = "board")]
 mod board;
 mod config;
+mod control;
 mod http;
 pub mod journal;
 mod log_limit;
@@ -75,6 +76,7 @@ pub use self::board::{AddressError, BoardAddress};
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::{
     config::{ConfigError, ProxyHeader, Secret, ServeError, ServerConfig},
+    control::ServerControl,
     rate_limit::Rate,
 };
 
@@ -103,6 +105,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     /// Of the addresses for operators alone, if there are any.
     admin: Option<(Acceptor, Vec<SocketAddr>)>,
+    control: ServerControl,
     module_name: String,
     workers: Arc<WorkerPool>,
     ends: WorkerEnds,
@@ -133,6 +136,7 @@ impl Server {
     pub async fn attach(mut config: ServerConfig, board: BoardAddress) -> Result<Self, ServeError> {
         config.check()?;
         config.module_name = board::module_name(&board);
+        config.module = Vec::new();
         config.workers = 1;
         // The board tells no more than that a message was taken.
         config.resume_window = Duration::ZERO;
@@ -144,6 +148,7 @@ impl Server {
         config: ServerConfig,
     ) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
+        let loader = (!config.module.is_empty()).then(|| config.loader());
         let shared = Shared::default();
         let listeners = listen(&config.hosts, config.port).await?;
         let addresses = addresses_of(&listeners);
@@ -169,6 +174,7 @@ impl Server {
             acceptor,
             addresses,
             admin,
+            control: ServerControl::new(workers.clone(), loader, shared.notice),
             module_name: config.module_name,
             workers,
             ends,
@@ -180,6 +186,12 @@ impl Server {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What can be changed while it runs.
+    #[must_use]
+    pub fn control(&self) -> ServerControl {
+        self.control.clone()
     }
 
     /// Whether its clients must use TLS (`ServerConfig::tls`).
@@ -206,6 +218,7 @@ impl Server {
             acceptor,
             addresses,
             admin,
+            control: _control,
             module_name,
             workers,
             mut ends,

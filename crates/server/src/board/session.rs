@@ -17,7 +17,7 @@ use crate::{
 };
 use core::{fmt, time::Duration};
 use stateroom_wasmi_host::{
-    ClientId, Escaped, MessagePayload, OutputMessage, OwnedEvent, RoomKey, Transport,
+    ClientId, Escaped, MessagePayload, Module, OutputMessage, OwnedEvent, RoomKey, Transport,
 };
 use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::io;
@@ -453,6 +453,9 @@ impl Rooms for BoardRooms {
     fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {
         Err(AdminError::Remote)
     }
+
+    /// The firmware has its own.
+    fn replace_module(&mut self, _module: Module) {}
 
     fn stop(&mut self) {
         self.is_stopping = true;

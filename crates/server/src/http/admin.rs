@@ -4,6 +4,7 @@ use crate::{
     config::ServerConfig,
     http::{
         headers::single,
+        notice::Notice,
         response::{self, Refusal, Response},
         rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
         routes::Shared,
@@ -39,6 +40,7 @@ pub(super) struct Admin {
     draining: Arc<AtomicBool>,
     log_lines_lost: Option<Arc<AtomicU64>>,
     busiest_rooms: usize,
+    notice: Notice,
     /// The hash of the token that each request must have; none if none is needed. Hashes are compared, so
     /// that the time that it takes tells nothing of the token.
     token: Option<[u8; 32]>,
@@ -99,6 +101,7 @@ impl Admin {
             draining: shared.draining.clone(),
             log_lines_lost: config.log_lines_lost.clone(),
             busiest_rooms: config.busiest_rooms,
+            notice: shared.notice.clone(),
             token: config
                 .admin_token
                 .as_ref()
@@ -204,6 +207,7 @@ impl Admin {
             abi: self.workers.abi(),
             rooms,
             failed,
+            notice: self.notice.get(),
         };
         Ok(list.into_response(permit))
     }

@@ -7,6 +7,7 @@ mod connection;
 pub(crate) mod files;
 mod headers;
 pub(crate) mod listen;
+mod notice;
 mod open_files;
 pub(crate) mod origin;
 pub(crate) mod proxies;
@@ -18,5 +19,6 @@ pub(crate) mod websocket;
 
 pub(crate) use self::{
     admission::ConnectionPermit,
+    notice::Notice,
     rooms_endpoint::{FailedRoom, RoomSummary},
 };

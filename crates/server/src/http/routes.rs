@@ -7,6 +7,7 @@ use crate::{
         admin::{Admin, bearer_token},
         files::Files,
         headers::single,
+        notice::Notice,
         origin::Origins,
         response::{self, Refusal, Response},
         websocket::shake_hands,
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(super) http: Arc<HttpCounts>,
     /// Whether no new clients are accepted.
     pub(super) draining: Arc<AtomicBool>,
+    pub(crate) notice: Notice,
 }
 
 /// The room that a client asks for, and who it says it is.

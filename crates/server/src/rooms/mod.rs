@@ -21,7 +21,7 @@ use crate::{
     rooms::{clients::Clients, handover::Listing},
     ws::connection::ConnectionKey,
 };
-use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey, SaveError};
+use stateroom_wasmi_host::{ClientId, MessagePayload, Module, RoomKey, SaveError};
 
 pub(crate) use self::failed_rooms::FailedRooms;
 
@@ -58,6 +58,9 @@ pub(crate) trait Rooms: 'static {
 
     /// The state of a room as bytes.
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;
+
+    /// Opens rooms of another module from now on, and lets those that are open go on with it.
+    fn replace_module(&mut self, module: Module);
 
     /// Begins to stop: refuses whatever comes from now on.
     fn stop(&mut self);

@@ -13,11 +13,11 @@ use crate::{
     ws::connection::ConnectionOptions,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use stateroom_wasmi_host::abi::AbiVersion;
+use stateroom_wasmi_host::{Module, abi::AbiVersion};
 use std::{
     hash::{BuildHasher, RandomState},
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub(crate) struct WorkerPool {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     /// The rooms' ABI; unknown for a board.
-    abi: Option<AbiVersion>,
+    abi: Mutex<Option<AbiVersion>>,
     hasher: RandomState,
 }
 
@@ -55,7 +55,8 @@ impl WorkerPool {
         let mut workers = Vec::new();
         let mut abi = None;
         for (number, unfinished) in unfinished.into_iter().enumerate() {
-            let module = config.load()?;
+            let module = config.loader().load(&config.module);
+            let module = module.map_err(ServeError::Load)?;
             abi = Some(module.abi());
             let options = HostedOptions::new(config, module, room_permits.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
@@ -103,7 +104,7 @@ impl WorkerPool {
             .unzip();
         let pool = Self {
             workers,
-            abi,
+            abi: Mutex::new(abi),
             hasher,
         };
         (pool, WorkerEnds(ends))
@@ -111,8 +112,23 @@ impl WorkerPool {
 
     /// The rooms' ABI, as text.
     pub(crate) fn abi(&self) -> String {
-        self.abi
-            .map_or_else(|| "unknown".into(), |abi| abi.to_string())
+        let abi = *self.abi.lock().unwrap_or_else(PoisonError::into_inner);
+        abi.map_or_else(|| "unknown".into(), |abi| abi.to_string())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Gives each worker its module.
+    pub(crate) fn replace_module(&self, modules: Vec<Module>) {
+        let abi = modules.first().map(Module::abi);
+        *self.abi.lock().unwrap_or_else(PoisonError::into_inner) = abi;
+        for (worker, module) in self.workers.iter().zip(modules) {
+            let question = move |rooms: &mut dyn Rooms| rooms.replace_module(module);
+            // Fails if it has stopped.
+            let _ = worker.send(Command::Ask(Box::new(question)));
+        }
     }
 
     /// Hands a connection to the worker of its room.

@@ -262,6 +262,16 @@ impl HostedRooms {
         Ok(())
     }
 
+    /// Saves a room that goes on with another module: its events so far are those of the one before.
+    pub(super) fn save_replaced(&mut self, key: RoomKey) {
+        let is_journaled = self.host.transport().log(key).is_some();
+        if is_journaled && let Err(error) = self.save(key, None) {
+            // Without a state of this module it could not be restored.
+            log::error!("closed room {key}, which cannot be saved: {error}");
+            let _ = self.host.close(key);
+        }
+    }
+
     /// Saves the rooms for which that is due.
     pub(super) fn save_due(&mut self, now: Instant) {
         let Some(journaling) = &mut self.host.transport_mut().journaling else {

@@ -51,6 +51,8 @@ pub(super) struct HostedRooms {
     untrimmed: VecDeque<(Instant, RoomKey)>,
     hibernation: Hibernation,
     restorations: Restorations,
+    /// Rooms that may still have a module that was replaced.
+    outdated: VecDeque<RoomKey>,
     /// Rooms whose `is_busy` is set.
     busy: Vec<RoomKey>,
     failed: FailedRooms,
@@ -172,6 +174,7 @@ impl HostedRooms {
             untrimmed: VecDeque::new(),
             hibernation,
             restorations: Restorations::new(unfinished),
+            outdated: VecDeque::new(),
             busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
@@ -207,6 +210,7 @@ impl HostedRooms {
         self.trim(now);
         self.hibernation.turn(&mut self.host, now);
         self.restore(until);
+        self.replace_outdated(until);
         self.save_due(now);
         self.reap_closed();
         self.update_inboxes();
@@ -216,6 +220,7 @@ impl HostedRooms {
         let has_work = !has_flushed
             || self.host.has_closed()
             || self.restorations.has_work()
+            || !self.outdated.is_empty()
             || wake_at.is_some_and(|at| at <= now);
         if let Some(error) = self.failure.take() {
             self.host.transport_mut().discard_held();
@@ -275,6 +280,8 @@ impl HostedRooms {
                 is_busy: false,
             },
         );
+        // One that was being restored meanwhile.
+        self.outdated.push_back(room);
         let now = self.host.clock().now();
         self.untrimmed.push_back((now + TRIM_DELAY, room));
         self.hibernation.watch(room, now);
@@ -427,6 +434,23 @@ impl HostedRooms {
         }
     }
 
+    /// Lets rooms go on with the present module, until this time.
+    fn replace_outdated(&mut self, until: Instant) {
+        while let Some(key) = self.outdated.pop_front() {
+            let module = &self.options.module;
+            let room = self.host.room(key);
+            if room.is_none_or(|room| room.module().ptr_eq(module)) {
+                continue;
+            }
+            if self.host.replace_module(key, &module.clone()).is_ok() {
+                self.save_replaced(key);
+            }
+            if self.host.clock().now() >= until {
+                break;
+            }
+        }
+    }
+
     /// Returns a room's unused memory to the operating system; one room per turn.
     fn trim(&mut self, now: Instant) {
         if let Some((_, room)) = self.untrimmed.front().copied().filter(|(at, _)| *at <= now) {
@@ -569,6 +593,11 @@ impl Rooms for HostedRooms {
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError> {
         let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
         self.host.save(room).map_err(AdminError::Save)
+    }
+
+    fn replace_module(&mut self, module: Module) {
+        self.options.module = module;
+        self.outdated = self.host.rooms().map(|(key, _)| key).collect();
     }
 
     fn stop(&mut self) {
