@@ -1,6 +1,7 @@
 //! The command-line tool `stateroom-wasmi`.
 //!
 //! - `serve` serves the rooms of a module over WebSockets.
+//! - `dev` does so for a room that is being written: it builds it again when its sources change.
 //! - `attach` does so for the rooms of a board at the other end of a link.
 //! - `check` checks whether a module can be served.
 //! - `config` prints the settings with which `serve` would run, `completions` and `man` help at a shell.
@@ -19,11 +20,17 @@ mod attach;
 mod check;
 #[cfg(feature = "serve")]
 mod data;
+#[cfg(feature = "serve")]
+mod dev;
 mod diagnosis;
 #[cfg(feature = "serve")]
 mod listen;
 mod logging;
 mod module_file;
+#[cfg(feature = "serve")]
+mod project;
+#[cfg(feature = "serve")]
+mod reload;
 #[cfg(feature = "serve")]
 mod replay;
 mod room_args;
@@ -60,6 +67,8 @@ struct Cli {
 enum Command {
     #[cfg(feature = "serve")]
     Serve(Box<serve::Serve>),
+    #[cfg(feature = "serve")]
+    Dev(Box<dev::Dev>),
     #[cfg(feature = "serve")]
     Attach(Box<attach::Attach>),
     Check(check::Check),
@@ -103,6 +112,8 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     match cli.command {
         #[cfg(feature = "serve")]
         Command::Serve(serve) => logged(|logging| serve.run(logging)),
+        #[cfg(feature = "serve")]
+        Command::Dev(dev) => logged(|logging| dev.run(logging)),
         #[cfg(feature = "serve")]
         Command::Attach(attach) => logged(|logging| attach.run(logging)),
         Command::Check(check) => logged(|_| check.run()),

@@ -7,6 +7,7 @@ use crate::{
     listen::{ListenArgs, defaults, timeout_seconds},
     logging::Logging,
     module_file::ModuleFile,
+    reload::Reload,
     room_args::RoomArgs,
 };
 use clap::Args;
@@ -15,16 +16,28 @@ use stateroom_wasmi_server::{Rate, ServeError, Server, ServerConfig};
 use std::{
     error::Error,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 /// Serve the rooms of a module over WebSockets
+///
+/// SIGHUP reads the module again.
 #[derive(Args)]
 pub(crate) struct Serve {
     /// A .wasm or .wat file, or a folder with server.wasm (and static/)
     module: PathBuf,
+    /// Read the module again when it changes: rooms go on with a fresh guest, and clients stay connected
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    server: ServeArgs,
+}
+
+/// How rooms are served.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     listen: ListenArgs,
     /// Workers that run rooms in parallel [default: one per core]
@@ -141,14 +154,34 @@ impl LimitArgs {
 
 impl Serve {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
-        logging.set_format(self.listen.log_format);
-        let file = ModuleFile::read(&self.module)?;
-        let config = self.config(file)?;
-        run(serve(config.log_lines_lost(Some(logging.lines_lost()))))
+        let config = self.server.config(&self.module, logging)?;
+        run(async {
+            let server = bind(config).await?;
+            let module = self.module.clone();
+            let reload = Reload::start(&self.module, self.watch, server.control())?;
+            let served = run_server(server, &ModuleFile::name(&module)).await;
+            drop(reload);
+            served
+        })
+    }
+}
+
+impl ServeArgs {
+    /// The folder that keeps the rooms.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        self.rooms.data.as_deref()
     }
 
-    fn config(self, file: ModuleFile) -> Result<ServerConfig, Box<dyn Error>> {
-        let config = ServerConfig::new(file.wasm).module_name(ModuleFile::name(&self.module));
+    pub(crate) fn config(
+        self,
+        module: &Path,
+        logging: &Logging,
+    ) -> Result<ServerConfig, Box<dyn Error>> {
+        logging.set_format(self.listen.log_format);
+        let file = ModuleFile::read(module)?;
+        let config = ServerConfig::new(file.wasm)
+            .module_name(ModuleFile::name(module))
+            .log_lines_lost(Some(logging.lines_lost()));
         let workers = self.workers.unwrap_or(config.workers);
         let mut config = self
             .limits
@@ -194,17 +227,16 @@ fn raise_open_file_limit() {
     }
 }
 
-async fn serve(config: ServerConfig) -> Result<(), Box<dyn Error>> {
-    let (name, wasm) = (config.module_name.clone(), config.module.clone());
-    let server = match Server::bind(config).await {
+/// Loads the module and listens.
+pub(crate) async fn bind(config: ServerConfig) -> Result<Server, Box<dyn Error>> {
+    let wasm = config.module.clone();
+    match Server::bind(config).await {
         Err(ServeError::Load(error)) => {
             let reason = diagnosis::explain(&error, &wasm);
-            return Err(format!("cannot load the module: {reason}").into());
+            Err(format!("cannot load the module: {reason}").into())
         }
-        bound => bound?,
-    };
-    drop(wasm);
-    run_server(server, &name).await
+        bound => Ok(bound?),
+    }
 }
 
 /// Prints where the server listens, and runs it until SIGINT or SIGTERM.

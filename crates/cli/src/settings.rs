@@ -32,7 +32,7 @@ impl CommandLine {
         let args: Vec<_> = env::args_os().collect();
         let name = args.get(1).and_then(|name| name.to_str());
         let mut settings = Settings::default();
-        if let Some(name @ ("serve" | "attach" | "config")) = name
+        if let Some(name @ ("serve" | "dev" | "attach" | "config")) = name
             && let Some(subcommand) = command.find_subcommand(name)
         {
             settings = Settings::read(subcommand, &args)?;

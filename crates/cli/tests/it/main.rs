@@ -36,6 +36,7 @@ mod rates;
     allow(dead_code, reason = "`hostile_boards` uses the rest")
 )]
 mod raw_board;
+mod reload;
 mod rooms;
 mod settings;
 #[path = "../../../../tests/support/mod.rs"]

@@ -1,0 +1,102 @@
+//! `stateroom-wasmi dev`.
+
+use crate::{
+    logging::Logging,
+    module_file::ModuleFile,
+    project::Project,
+    reload::{Changes, reload, settle},
+    serve::{ServeArgs, bind, run, run_server},
+};
+use clap::Args;
+use stateroom_wasmi_host::Escaped;
+use stateroom_wasmi_server::ServerControl;
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+use tokio::{sync::Notify, task::spawn_blocking};
+
+/// Build a room, serve it, and build it again when its sources change
+///
+/// A folder with a Cargo.toml or a stateroom.toml is built by Cargo, one with a package.json by `npm run
+/// build`, one with a Makefile by `make`. Rooms go on with each new module by a fresh guest, and clients
+/// stay connected. Why a build fails is printed, and shown on the page.
+#[derive(Args)]
+pub(crate) struct Dev {
+    /// The folder with the sources
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+    /// Command that builds the room, in the folder, for the shell
+    #[arg(long, value_name = "COMMAND")]
+    build: Option<String>,
+    /// What the command builds [default: the .wasm file below the folder that was written last]
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServeArgs,
+}
+
+impl Dev {
+    pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
+        let folder = std::path::absolute(&self.folder)?;
+        let project = Project::find(&folder, self.build, self.module, self.server.data())?;
+        let project = Arc::new(project);
+        run(async {
+            let changed = Arc::new(Notify::new());
+            let sources = project.clone();
+            let is_source = move |path: &Path| sources.is_source(path);
+            let _changes = Changes::of_folder(&folder, is_source, changed.clone())?;
+            let module = loop {
+                match build(&project).await {
+                    Ok(module) => break module,
+                    Err(error) => print_failure(&error),
+                }
+                log::info!("waiting for a change in {}", Escaped::new(folder.display()));
+                changed.notified().await;
+                settle(&changed).await;
+            };
+            let mut config = self.server.config(&module, logging)?;
+            config.static_dir = config.static_dir.or_else(|| project.static_dir.clone());
+            let server = bind(config).await?;
+            let rebuilding = tokio::spawn(rebuild(project, changed, server.control()));
+            let served = run_server(server, &ModuleFile::name(&module)).await;
+            rebuilding.abort();
+            served
+        })
+    }
+}
+
+/// Builds a room whenever its sources have changed, and lets the server go on with it.
+async fn rebuild(project: Arc<Project>, changed: Arc<Notify>, control: ServerControl) {
+    loop {
+        changed.notified().await;
+        settle(&changed).await;
+        match build(&project).await {
+            Ok(module) => {
+                let control = control.clone();
+                // Fails if it has panicked.
+                let _ = spawn_blocking(move || reload(&module, &control)).await;
+            }
+            Err(error) => {
+                print_failure(&error);
+                control.set_notice(Some(error));
+            }
+        }
+    }
+}
+
+async fn build(project: &Arc<Project>) -> Result<PathBuf, String> {
+    log::info!("building");
+    let project = project.clone();
+    let built = spawn_blocking(move || project.build()).await;
+    built.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// As the build has written it, line by line.
+fn print_failure(error: &str) {
+    for line in error.lines() {
+        log::error!("{line}");
+    }
+}
