@@ -192,6 +192,13 @@ step_browser() {
 }
 
 # The WebSocket protocol, by the cases of the Autobahn test suite.
+# The files of examples/deploy, with the real proxies and Prometheus.
+step_operating() {
+  need nginx caddy haproxy prometheus openssl systemd-analyze
+  cargo build -p stateroom-wasmi
+  "$cache/venv/bin/python" .ci/operating "$CARGO_TARGET_DIR/debug/stateroom-wasmi"
+}
+
 step_autobahn() {
   local python=$cache/venv/bin/python
   "$python" -c 'import kosoku' 2>/dev/null || { echo "kosoku is missing: run .ci/install autobahn"; return 1; }

@@ -262,8 +262,34 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
     }
     // Fails if standard output is closed.
     let _ = io::stdout().write_all(text.as_bytes());
-    server.run(stop).await?;
+    tell_service_manager(Service::Listens);
+    let stopping = async {
+        stop.await;
+        tell_service_manager(Service::Stops);
+    };
+    server.run(stopping).await?;
     Ok(())
+}
+
+/// What a service manager such as systemd is told.
+enum Service {
+    Listens,
+    Stops,
+}
+
+/// Tells the service manager that has started this process, if one waits for it.
+fn tell_service_manager(service: Service) {
+    #[cfg(target_os = "linux")]
+    {
+        let state = match service {
+            Service::Listens => sd_notify::NotifyState::Ready,
+            Service::Stops => sd_notify::NotifyState::Stopping,
+        };
+        // Fails if it has gone.
+        let _ = sd_notify::notify(&[state]);
+    }
+    #[cfg(not(target_os = "linux"))]
+    drop(service);
 }
 
 /// Resolves on SIGINT or SIGTERM.

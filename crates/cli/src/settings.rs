@@ -1,10 +1,15 @@
 //! Where the flags of `serve` and `attach` have their values from, besides the command line: environment
 //! variables and a configuration file.
 //!
-//! A flag `--max-rooms` is the variable `STATEROOM_MAX_ROOMS` and the key `max-rooms` of the file. What
-//! they say becomes the flag's default, so that a flag overrides a variable, and that the file.
+//! A flag `--max-rooms` is the variable `STATEROOM_MAX_ROOMS` and the key `max-rooms` of the file. A flag
+//! overrides a variable, and that the file: what they say is put in front of the command line, unless that
+//! has the flag.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command, FromArgMatches,
+    error::{ContextKind, ContextValue},
+    parser::ValueSource,
+};
 use stateroom_wasmi_host::Escaped;
 use std::{
     collections::BTreeMap,
@@ -31,15 +36,29 @@ impl CommandLine {
     pub(crate) fn parse(mut command: Command) -> Result<Self, String> {
         let args: Vec<_> = env::args_os().collect();
         let name = args.get(1).and_then(|name| name.to_str());
-        let mut settings = Settings::default();
-        if let Some(name @ ("serve" | "dev" | "attach" | "config")) = name
-            && let Some(subcommand) = command.find_subcommand(name)
+        let Some(name @ ("serve" | "dev" | "attach" | "config")) = name else {
+            return Ok(Self {
+                matches: command.get_matches_mut(),
+                command,
+                settings: Settings::default(),
+            });
+        };
+        let subcommand = command.find_subcommand(name).ok_or("it has no settings")?;
+        let mut settings = Settings::read(subcommand, &args)?;
+        // Only which flags it has counts: what is wrong with them is found below.
+        let flags = command.clone().ignore_errors(true);
+        if let Ok(matches) = flags.try_get_matches_from(&args)
+            && let Some((_, matches)) = matches.subcommand()
         {
-            settings = Settings::read(subcommand, &args)?;
-            command = command.mut_subcommand(name, |subcommand| settings.apply(subcommand));
+            let is_flag = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+            settings.0.retain(|id, _| !is_flag(id));
         }
+        let mut all = Vec::from(&args[..2]);
+        all.extend(settings.args(subcommand)?);
+        all.extend_from_slice(&args[2..]);
+        let matches = command.try_get_matches_from_mut(all);
         Ok(Self {
-            matches: command.clone().get_matches_from(args),
+            matches: matches.unwrap_or_else(|error| settings.exit(&error)),
             command,
             settings,
         })
@@ -145,14 +164,49 @@ impl Settings {
         Ok(())
     }
 
-    /// Makes the values the defaults of a subcommand's arguments.
-    fn apply(&self, subcommand: Command) -> Command {
-        subcommand.mut_args(|arg| match self.0.get(arg.get_id().as_str()) {
-            Some(setting) => arg
-                .default_values(setting.values.iter().cloned())
-                .required(false),
-            None => arg,
-        })
+    /// The values as arguments.
+    fn args(&self, subcommand: &Command) -> Result<Vec<OsString>, String> {
+        let mut args = Vec::new();
+        for arg in subcommand.get_arguments() {
+            let Some(Setting { values, source }) = self.0.get(arg.get_id().as_str()) else {
+                continue;
+            };
+            for value in values {
+                let Some(long) = arg.get_long() else {
+                    args.push(value.clone());
+                    continue;
+                };
+                if arg.get_action().takes_values() {
+                    let mut arg = OsString::from(format!("--{long}="));
+                    arg.push(value);
+                    args.push(arg);
+                } else {
+                    match value.to_str() {
+                        Some("true" | "1") => args.push(format!("--{long}").into()),
+                        Some("false" | "0" | "") => {}
+                        _ => {
+                            return Err(format!(
+                                "--{long} is true or false, and not what {source} says"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(args)
+    }
+
+    /// Prints what is wrong with the command line, and ends the process.
+    fn exit(&self, error: &clap::Error) -> ! {
+        let _ = error.print();
+        if let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) {
+            let flag = arg.split([' ', '=']).next().unwrap_or_default();
+            let id = flag.trim_start_matches('-').replace('-', "_");
+            if let Some(setting) = self.0.get(&id) {
+                eprintln!("\n{flag} is from {}", Escaped::new(&setting.source));
+            }
+        }
+        std::process::exit(error.exit_code())
     }
 
     fn list(&self, subcommand: &Command, matches: &ArgMatches) -> String {
@@ -166,16 +220,18 @@ impl Settings {
                 continue;
             };
             let source = match (matches.value_source(id), self.0.get(id)) {
-                (Some(ValueSource::CommandLine), _) => "the command line",
                 (_, Some(setting)) => &setting.source,
+                (Some(ValueSource::CommandLine), None) => "the command line",
                 _ => "the default",
             };
+            // Not set in the file that this is: some flags need others.
+            let comment = if source == "the default" { "# " } else { "" };
             let values: Vec<_> = values.map(|value| literal(arg, value)).collect();
             let value = match arg.get_action() {
                 ArgAction::Append => format!("[{}]", values.join(", ")),
                 _ => values.join(", "),
             };
-            let _ = writeln!(text, "{key} = {value} # {source}");
+            let _ = writeln!(text, "{comment}{key} = {value} # {source}");
         }
         text
     }

@@ -165,6 +165,11 @@ impl Server {
                 }
                 let addresses = addresses_of(&listeners);
                 let app = App::for_operators(&config, &workers, &shared, is_local);
+                let config = ServerConfig {
+                    // They are for the addresses of clients.
+                    trusted_proxies: Vec::new(),
+                    ..config.clone()
+                };
                 // A certificate is not for loopback addresses.
                 let acceptor = Acceptor::new(listeners, &config, app, workers.clone(), !is_local)?;
                 Some((acceptor, addresses))

@@ -58,7 +58,7 @@ fn a_flag_overrides_a_variable_and_that_the_file() {
         &text,
         &format!("host = {hosts} # the variable STATEROOM_HOST"),
     );
-    assert_line(&text, "max-connections = 10000 # the default");
+    assert_line(&text, "# max-connections = 10000 # the default");
     assert_line(&text, "# data is not set");
 
     // What is printed is a file that says the same.
@@ -71,6 +71,13 @@ fn a_flag_overrides_a_variable_and_that_the_file() {
         settings.map(str::to_owned).collect()
     };
     assert_eq!(values(&again), values(&text));
+
+    // A flag that needs another one finds it wherever it is from, and misses it if it is nowhere.
+    let needs = ["room.wasm", "--durability", "relaxed"];
+    let text = config(&[("STATEROOM_DATA", "rooms")], &needs);
+    assert_line(&text, "data = \"rooms\" # the variable STATEROOM_DATA");
+    let output = tool_with(&[], &[&["config"][..], &needs].concat());
+    assert!(!output.status.success());
 
     let by_variable = [("STATEROOM_CONFIG", file), ("PORT", "5")];
     let text = config(&by_variable, &["other.wasm"]);
@@ -94,7 +101,7 @@ fn wrong_settings_are_refused() {
         ("[serve]\nport = 1", "no flag for the key \"serve\""),
         ("port =", "configuration file"),
         ("port = 70000", "70000"),
-        ("keep-timers = 'perhaps'", "perhaps"),
+        ("keep-timers = 'perhaps'", "--keep-timers is true or false"),
         ("\"\\u001b[2J\" = 1", "no flag for the key \"\\x1b[2J\""),
     ] {
         let file = folder.write("stateroom.toml", content);
@@ -108,6 +115,11 @@ fn wrong_settings_are_refused() {
     assert!(!output.status.success());
     let output = tool_with(&[("STATEROOM_PORT", "x")], &["config", "room.wasm"]);
     assert!(!output.status.success());
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        error.contains("--port is from the variable STATEROOM_PORT"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
