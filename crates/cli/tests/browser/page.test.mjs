@@ -14,7 +14,7 @@
 import { test, before, after, describe } from "node:test";
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -24,6 +24,7 @@ const REPO = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../.
 const ROOMS = path.join(REPO, "examples/rooms/wasm");
 const CHAT = path.join(ROOMS, "chat-rust-0.4.wasm");
 const ECHO = [path.join(ROOMS, "echo-rust-0.4.wasm"), path.join(ROOMS, "echo-c.wasm")].find((file, index, all) => existsSync(file) || index === all.length - 1);
+const HOSTILE = path.join(ROOMS, "hostile-rust-small.wasm");
 const CHROMIUM = process.env.CHROMIUM || "/usr/bin/chromium";
 const TOOL = process.env.STATEROOM_WASMI && path.resolve(process.env.STATEROOM_WASMI);
 const { SCREENSHOT } = process.env;
@@ -52,13 +53,15 @@ async function serve(module, { port = "0", args = [] } = {}) {
     child.once("exit", (code, signal) => { running.delete(child); resolve({ code, signal }); });
     child.once("error", (error) => { running.delete(child); resolve({ code: null, signal: String(error) }); });
   });
-  const url = await new Promise((resolve, reject) => {
+  // With --admin-listen the second is the operators'.
+  const wanted = args.includes("--admin-listen") ? 2 : 1;
+  const [url, admin] = await new Promise((resolve, reject) => {
     const late = setTimeout(() => { child.kill("SIGKILL"); reject(new Error(`no address within ${START_MS} ms; its output:\n${output}`)); }, START_MS);
     const read = (chunk) => {
       output += chunk;
       // The character after the port shows that it is complete.
-      const line = /http:\/\/127\.0\.0\.1:\d+(?=\D)/.exec(output);
-      if (line) { clearTimeout(late); resolve(line[0]); }
+      const lines = output.match(/(?<=^|\n)http:\/\/127\.0\.0\.1:\d+(?=\D)/g) ?? [];
+      if (lines.length === wanted) { clearTimeout(late); resolve(lines); }
     };
     child.stdout.setEncoding("utf8").on("data", read);
     child.stderr.setEncoding("utf8").on("data", read);
@@ -71,7 +74,7 @@ async function serve(module, { port = "0", args = [] } = {}) {
     clearTimeout(late);
     assert.equal(code, 0, `after SIGTERM the tool should end with 0, not ${code ?? signal}; its output:\n${output}`);
   };
-  return { url, stop };
+  return { url, admin, stop };
 }
 
 // ── The browser ──────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +112,8 @@ function withPage(name, options, body) {
     const complaints = [];
     const outside = [];
     const sockets = [];
-    const origins = new Set([new URL(home.url).origin, new URL(home.url).origin.replace("http", "ws")]);
+    const urls = [home.url, home.game ?? home.url].map((url) => new URL(url).origin);
+    const origins = new Set(urls.flatMap((origin) => [origin, origin.replace("http", "ws")]));
     browserContext.on("request", (request) => {
       const url = new URL(request.url());
       if (url.protocol !== "data:" && !origins.has(url.origin)) outside.push(url.href);
@@ -577,6 +581,90 @@ describe("page", () => {
     await entries(page, "A", "note").filter({ hasText: "Disconnected by you" }).waitFor();
     await second.stop();
     rmSync(rooms, { recursive: true });
+  });
+
+  withPage("charts show the last minutes of the room", { server: () => echo, hash: inRoom("charts") }, async (page) => {
+    const charts = page.locator("#charts figure");
+    assert.equal(await page.locator("#charts").isVisible(), false, "there is nothing to show");
+    await connect(page, "A");
+    const points = async (index) => (await charts.nth(index).locator("polyline").getAttribute("points")).split(" ").length;
+    await charts.nth(2).waitFor();
+    for (let sent = 0; sent < 3; sent++) await send(page, "A", `message ${sent}`);
+    await receives(page, "A", "message 2");
+    const high = /1\.00(?= |$)/; // the most is at the top
+    await until("the messages are in the chart", async () => high.test(await charts.nth(1).locator("polyline").getAttribute("points")));
+    await until("there are more points", async () => (await points(0)) > 3);
+    assert.match(await charts.nth(2).textContent(), /Memory64 KiB|Memory\d+ KiB/);
+    assert.match(await charts.nth(0).locator("svg").getAttribute("aria-label"), /^Fuel per second, at most /);
+  });
+
+  let hostile;
+  withPage("what has failed is listed with its reason", { server: async () => (hostile = await serve(HOSTILE)), hash: inRoom("doomed") }, async (page) => {
+    await connect(page, "A");
+    await send(page, "A", "panic");
+    const failed = page.getByRole("region", { name: "Failed in the last minutes" });
+    await failed.getByText("doomed", { exact: true }).waitFor();
+    await failed.getByText("unreachable", { exact: false }).waitFor();
+    await page.close();
+    await hostile.stop();
+  });
+
+  const secrets = mkdtempSync(path.join(tmpdir(), "stateroom-token-"));
+  let operated;
+  withPage("operators use their token to see, save and close rooms", {
+    server: async () => {
+      writeFileSync(path.join(secrets, "token"), "for-operators-only\n");
+      const flags = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", path.join(secrets, "token"), "--on-fault", "rollback"];
+      operated = await serve(ECHO, { args: flags });
+      return { url: operated.admin, game: operated.url };
+    },
+    hash: inRoom("room of/somebody"),
+    allow: /401|404/, // the browser's errors for a missing token, and for what clients are not shown
+  }, async (page, { context }) => {
+    const game = await context.newPage();
+    await game.goto(`${operated.url}/${inRoom("room of/somebody")}`);
+    await connect(game, "A");
+    await page.bringToFront();
+    const token = page.getByLabel("Operators’ token");
+    assert.equal(await page.locator("#rooms button").count(), 0, "nothing is shown without the token");
+    for (const [given, shown] of [["wrong", false], ["for-operators-only", true]]) {
+      await token.fill(given);
+      const answered = page.waitForResponse((response) => response.url().endsWith("/rooms"));
+      await page.getByRole("button", { name: "Use it" }).click();
+      assert.equal((await answered).status(), shown ? 200 : 401);
+    }
+    await roomButton(page, /^room of\/somebody/).waitFor();
+    assert.equal(await connectButton(page).isVisible(), false, "no clients connect there");
+
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save the room" }).click()]);
+    assert.equal(download.suggestedFilename(), "room_of_somebody.snapshot");
+    const file = path.join(secrets, "snapshot");
+    await download.saveAs(file);
+    assert.ok(readFileSync(file).length > 100);
+
+    await page.getByRole("button", { name: "Close the room" }).click();
+    await page.getByRole("button", { name: "Really close it" }).click();
+    await panel(game, "A").locator(".closed", { hasText: "1001" }).waitFor();
+    await page.getByRole("status").filter({ hasText: "closed" }).waitFor();
+    await until("the room is gone", async () => (await page.locator("#rooms button").count()) === 0);
+    await page.close();
+    await game.close();
+    await operated.stop();
+    rmSync(secrets, { recursive: true });
+  });
+
+  let private_;
+  withPage("a page for clients alone tells nothing of rooms", {
+    server: async () => (private_ = await serve(ECHO, { args: ["--admin-listen", "127.0.0.1:0"] })),
+    allow: /404/, // the browser's error for what is not there
+  }, async (page) => {
+    await connect(page, "A");
+    await send(page, "A", "hello");
+    await receives(page, "A", "hello");
+    await page.getByText("shown at the operators’ address", { exact: true }).waitFor();
+    await page.getByRole("status").filter({ hasText: "server reached" }).waitFor();
+    await page.close();
+    await private_.stop();
   });
 
   // Last: a server that stops while clients are connected.

@@ -129,7 +129,8 @@ async fn operators_ask_where_they_may() {
     for path in PATHS {
         assert_eq!(server.get(path).await.status, 404, "{path}");
     }
-    for path in ["/", "/ws", "/ws/lobby", "/status"] {
+    assert!(server.admin("GET", "/").await.body.starts_with("<!doctype"));
+    for path in ["/ws", "/ws/lobby", "/status", "/page"] {
         assert_eq!(server.admin("GET", path).await.status, 404, "{path}");
     }
     // An attacker's page whose name resolves to this address.

@@ -41,6 +41,8 @@ pub(super) struct Admin {
     log_lines_lost: Option<Arc<AtomicU64>>,
     busiest_rooms: usize,
     notice: Notice,
+    /// Whether clients connect to this address, too.
+    takes_clients: bool,
     /// The hash of the token that each request must have; none if none is needed. Hashes are compared, so
     /// that the time that it takes tells nothing of the token.
     token: Option<[u8; 32]>,
@@ -93,7 +95,12 @@ impl<'a> Route<'a> {
 }
 
 impl Admin {
-    pub(super) fn new(config: &ServerConfig, workers: Arc<WorkerPool>, shared: &Shared) -> Self {
+    pub(super) fn new(
+        config: &ServerConfig,
+        workers: Arc<WorkerPool>,
+        shared: &Shared,
+        takes_clients: bool,
+    ) -> Self {
         Self {
             module_name: config.module_name.clone(),
             workers,
@@ -102,6 +109,7 @@ impl Admin {
             log_lines_lost: config.log_lines_lost.clone(),
             busiest_rooms: config.busiest_rooms,
             notice: shared.notice.clone(),
+            takes_clients,
             token: config
                 .admin_token
                 .as_ref()
@@ -207,6 +215,7 @@ impl Admin {
             abi: self.workers.abi(),
             rooms,
             failed,
+            takes_clients: self.takes_clients,
             notice: self.notice.get(),
         };
         Ok(list.into_response(permit))

@@ -23,6 +23,8 @@ pub(super) struct RoomList {
     pub(super) rooms: Vec<RoomSummary>,
     /// Rooms that failed in the last minutes, latest first.
     pub(super) failed: Vec<FailedRoom>,
+    /// Whether clients connect to the address at which this is asked.
+    pub(super) takes_clients: bool,
     /// What the page shows besides, such as why a module was not built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) notice: Option<String>,

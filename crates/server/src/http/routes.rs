@@ -89,7 +89,7 @@ impl App {
         is_local: bool,
     ) -> Result<Self, ConfigError> {
         let admin = is_local && config.is_for_development();
-        let admin = admin.then(|| Admin::new(config, workers.clone(), shared));
+        let admin = admin.then(|| Admin::new(config, workers.clone(), shared, true));
         Ok(Self {
             origins: Origins::new(config, is_local),
             game: Some(Game {
@@ -116,7 +116,7 @@ impl App {
         Self {
             origins: Origins::new(config, is_local),
             game: None,
-            admin: Some(Admin::new(config, workers.clone(), shared)),
+            admin: Some(Admin::new(config, workers.clone(), shared, false)),
             http: shared.http.clone(),
         }
     }
@@ -145,6 +145,8 @@ impl App {
         }
         match &self.game {
             Some(game) => game.route(request, address).await,
+            // The rooms, without a way to join them.
+            None if request.uri().path() == "/" && request.method().is_safe() => Ok((page(), None)),
             None => Err(response::refusal(StatusCode::NOT_FOUND, "not found\n")),
         }
     }
