@@ -200,7 +200,7 @@ async fn rooms_are_listed_with_their_statistics() {
         list.head
     );
     let list: serde_json::Value = serde_json::from_str(&list.body).expect("JSON");
-    let expected = serde_json::json!({ "module": "chat-rust-0.4.wasm", "abi": "0.4", "rooms": [], "failed": [] });
+    let expected = serde_json::json!({ "module": "chat-rust-0.4.wasm", "abi": "0.4", "rooms": [], "failed": [], "takes_clients": true });
     assert_eq!(list, expected);
 
     let mut a = join_chat(&server, "/lobby").await;
