@@ -43,9 +43,8 @@ mod payload_buffer;
 #[cfg(feature = "wasi")]
 mod poll_oneoff;
 mod published;
-#[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod replace_module;
-#[cfg(feature = "snapshot")]
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod replays;
 mod restart;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
