@@ -136,6 +136,9 @@ step_package() {
     echo "the files above must not be published"
     return 1
   fi
+  # Cargo leaves folders with a Cargo.toml out.
+  diff <(git ls-files --full-name crates/cli/templates | sed "s|^crates/cli/||" | LC_ALL=C sort) \
+    <(cargo package --list --allow-dirty -p stateroom-wasmi | grep "^templates/" | LC_ALL=C sort)
 }
 
 # That no guest gets much more of the host's time or stack than it pays for, in counted instructions.

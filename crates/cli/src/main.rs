@@ -1,5 +1,6 @@
 //! The command-line tool `stateroom-wasmi`.
 //!
+//! - `new` creates a room to start from.
 //! - `serve` serves the rooms of a module over WebSockets.
 //! - `dev` does so for a room that is being written: it builds it again when its sources change.
 //! - `attach` does so for the rooms of a board at the other end of a link.
@@ -8,7 +9,7 @@
 //! - `test` plays scripts with a room and compares what its clients receive.
 //! - `store` looks into the rooms that `serve --data` keeps, and `replay` runs their events again.
 //!
-//! All but `check` and `test` need the feature `serve`, which is on by default. The server itself is the
+//! All but `new`, `check` and `test` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod diagnosis;
 mod listen;
 mod logging;
 mod module_file;
+mod new;
 #[cfg(feature = "serve")]
 mod project;
 #[cfg(feature = "serve")]
@@ -65,6 +67,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    New(new::New),
     #[cfg(feature = "serve")]
     Serve(Box<serve::Serve>),
     #[cfg(feature = "serve")]
@@ -110,6 +113,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     #[cfg(not(feature = "serve"))]
     let cli = Cli::parse();
     match cli.command {
+        Command::New(new) => new.run(),
         #[cfg(feature = "serve")]
         Command::Serve(serve) => logged(|logging| serve.run(logging)),
         #[cfg(feature = "serve")]

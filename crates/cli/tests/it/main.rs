@@ -27,6 +27,7 @@ mod limits;
 mod listening;
 mod load;
 mod logging;
+mod new_tool;
 mod origins;
 mod proxies;
 mod rates;
