@@ -137,7 +137,7 @@ step_package() {
     return 1
   fi
   # Cargo leaves folders with a Cargo.toml out.
-  diff <(git ls-files --full-name crates/cli/templates | sed "s|^crates/cli/||" | LC_ALL=C sort) \
+  diff <(cd crates/cli && find templates -type f | LC_ALL=C sort) \
     <(cargo package --list --allow-dirty -p stateroom-wasmi | grep "^templates/" | LC_ALL=C sort)
 }
 

@@ -1,6 +1,6 @@
 //! `stateroom-wasmi check`.
 
-use crate::{diagnosis, module_file::ModuleFile, print, room_args::RoomArgs};
+use crate::{advice, diagnosis, module_file::ModuleFile, print, room_args::RoomArgs};
 use clap::Args;
 use serde::Serialize;
 use stateroom_wasmi_host::{
@@ -54,6 +54,8 @@ struct Report {
     more_problems: usize,
     /// What is legal, but most likely not meant.
     warnings: Vec<String>,
+    /// What to do about the problems, if they have a usual reason.
+    help: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -127,6 +129,7 @@ impl Check {
                     report.abi = abi.map(|abi| abi.to_string());
                 }
                 report.problems = diagnosis::problems(&error, wasm);
+                report.help = advice::on(&error, wasm);
             }
         }
     }
@@ -154,6 +157,13 @@ impl Check {
                     ]);
                 }
             }
+        }
+        if report
+            .problems
+            .iter()
+            .any(|text| text.contains("unreachable"))
+        {
+            report.help.extend(advice::on_silent_panic(module));
         }
         if shortest.has_null_allocator || longest.has_null_allocator {
             report.warnings.push(NULL_ALLOCATOR.into());
@@ -291,6 +301,9 @@ impl Display for Report {
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {}", indented(warning))?;
+        }
+        for help in &self.help {
+            writeln!(f, "  help: {help}")?;
         }
         let Some(bytes) = self.module_bytes else {
             return Ok(());

@@ -1,5 +1,6 @@
 //! What is wrong with a file or a module, for whoever made it.
 
+use crate::advice;
 use stateroom_wasmi_host::{LoadError, Module, WithSources, abi::AbiProblem};
 use wasmparser::{Operator, Parser, Payload, Validator, WasmFeatures};
 
@@ -10,11 +11,16 @@ pub(crate) fn file_kind(bytes: &[u8]) -> Option<&'static str> {
     /// The version of modules; that of components has another second half.
     const MODULE: [u8; 4] = [1, 0, 0, 0];
     const COMPONENT_LAYER: [u8; 2] = [1, 0];
+    /// ELF, Mach-O and Windows.
+    const NATIVE: [&[u8]; 4] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ"];
     let starts_with = |start: &[u8]| bytes.starts_with(start);
     Some(match bytes.strip_prefix(b"\0asm") {
         Some([_, _, layer @ ..]) if layer.starts_with(&COMPONENT_LAYER) => COMPONENT,
         Some(version) if !version.starts_with(&MODULE[..version.len().min(4)]) => {
             "of a version of WebAssembly that is not supported"
+        }
+        Some(_) if is_object(bytes) => {
+            "an object file of WebAssembly, which a linker makes modules of"
         }
         Some(_) => return None,
         None if text_start(bytes).starts_with(b"(component") => COMPONENT,
@@ -23,7 +29,14 @@ pub(crate) fn file_kind(bytes: &[u8]) -> Option<&'static str> {
         None if starts_with(b"\x1f\x8b") => "a gzip file: unpack it",
         None if starts_with(b"\x28\xb5\x2f\xfd") => "a Zstandard file: unpack it",
         None if starts_with(b"PK\x03\x04") => "a ZIP archive: unpack it",
-        None if starts_with(b"\x7fELF") => "a native program or library, and not WebAssembly",
+        None if NATIVE.iter().any(|magic| starts_with(magic)) => {
+            "a native program or library, and not WebAssembly: it was built for a machine, and not for \
+             a target such as wasm32-wasip1"
+        }
+        None if starts_with(b"!<arch>\n") || starts_with(b"rust\0\0\0") => {
+            "a library for a compiler (such as a .rlib, which cargo makes of a crate without \
+             `crate-type = [\"cdylib\"]`), and no module"
+        }
         None if starts_with(b"version https://git-lfs.github.com/spec/") => {
             "a pointer of Git LFS, and not the file that it stands for: `git lfs pull` fetches that"
         }
@@ -34,6 +47,13 @@ pub(crate) fn file_kind(bytes: &[u8]) -> Option<&'static str> {
         }
         None => "not WebAssembly, which begins with `\\0asm`",
     })
+}
+
+/// Whether a module is meant for a linker, which finds in such a section what it has to do.
+fn is_object(wasm: &[u8]) -> bool {
+    Parser::new(0).parse_all(wasm).map_while(Result::ok).any(
+        |payload| matches!(payload, Payload::CustomSection(section) if section.name() == "linking"),
+    )
 }
 
 /// Whether a file is meant to be WebAssembly text: it begins with a parenthesis or a comment.
@@ -62,8 +82,17 @@ fn text_start(bytes: &[u8]) -> &[u8] {
     text.trim_ascii_start()
 }
 
-/// Why a module cannot be loaded. A valid one is not called invalid.
+/// Why a module cannot be loaded, and what to do. A valid one is not called invalid.
 pub(crate) fn explain(error: &LoadError, wasm: &[u8]) -> String {
+    let mut text = reason(error, wasm);
+    for advice in advice::on(error, wasm) {
+        text.push_str("\n  help: ");
+        text.push_str(&advice);
+    }
+    text
+}
+
+fn reason(error: &LoadError, wasm: &[u8]) -> String {
     match error {
         LoadError::Invalid(_) => unsupported(wasm),
         _ => None,
@@ -75,7 +104,7 @@ pub(crate) fn explain(error: &LoadError, wasm: &[u8]) -> String {
 pub(crate) fn problems(error: &LoadError, wasm: &[u8]) -> Vec<String> {
     match error {
         LoadError::Abi { problems, .. } => problems.iter().map(ToString::to_string).collect(),
-        _ => Vec::from([explain(error, wasm)]),
+        _ => Vec::from([reason(error, wasm)]),
     }
 }
 

@@ -16,6 +16,7 @@
 
 #[cfg(feature = "serve")]
 mod admin;
+mod advice;
 #[cfg(feature = "serve")]
 mod attach;
 mod check;
@@ -31,6 +32,7 @@ mod module_file;
 mod new;
 #[cfg(feature = "serve")]
 mod project;
+mod project_hint;
 #[cfg(feature = "serve")]
 mod reload;
 #[cfg(feature = "serve")]

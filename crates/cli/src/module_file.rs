@@ -1,6 +1,9 @@
 //! Reads the module that the command line names.
 
-use crate::diagnosis::{file_kind, is_text_format};
+use crate::{
+    diagnosis::{file_kind, is_text_format},
+    project_hint,
+};
 use stateroom_wasmi_host::Escaped;
 use std::{
     error::Error,
@@ -28,6 +31,9 @@ impl ModuleFile {
         let file = module_path(path);
         let static_dir = Some(path.join("static")).filter(|dir| path.is_dir() && dir.is_dir());
         let error = |reason| FileError {
+            hint: Some(&reason)
+                .filter(|reason| is_of_a_project(&file, reason))
+                .and_then(|_| project_hint::hint(path)),
             path: file.clone(),
             reason,
         };
@@ -65,6 +71,23 @@ fn module_path(path: &Path) -> PathBuf {
     }
 }
 
+/// Whether somebody has most likely named a part of a project, or a module that is not built yet.
+fn is_of_a_project(file: &Path, reason: &Reason) -> bool {
+    /// Sources, and what compilers make besides modules; a native program may have none.
+    const EXTENSIONS: [&str; 20] = [
+        "", "a", "c", "d", "dll", "dylib", "exe", "go", "h", "json", "lib", "mod", "o", "rlib",
+        "rmeta", "rs", "so", "toml", "ts", "zig",
+    ];
+    match reason {
+        Reason::Unreadable(error) => error.kind() == io::ErrorKind::NotFound,
+        Reason::NotAModule(_) => {
+            let extension = file.extension().unwrap_or_default();
+            EXTENSIONS.iter().any(|known| extension == *known)
+        }
+        Reason::Text(_) => false,
+    }
+}
+
 /// Reads a file, but not one without an end.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     /// Sixteen times the longest module; text is longer than what it stands for.
@@ -85,6 +108,8 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 pub(crate) struct FileError {
     path: PathBuf,
     reason: Reason,
+    /// What to do.
+    hint: Option<String>,
 }
 
 #[derive(Debug)]
@@ -108,6 +133,10 @@ impl fmt::Display for FileError {
                 let error = Escaped::new(error).keep_lines().at_most(MAX_CHARS);
                 write!(f, "not valid WebAssembly text: {error}")
             }
+        }?;
+        match &self.hint {
+            Some(hint) => write!(f, ". {hint}"),
+            None => Ok(()),
         }
     }
 }

@@ -225,6 +225,11 @@ fn files_that_are_not_modules_are_named_as_what_they_are() {
         (gzip, "a gzip file"),
         (b"PK\x03\x04\x14\0", "a ZIP archive"),
         (b"\x7fELF\x02\x01", "a native program"),
+        (b"\xcf\xfa\xed\xfe\x07", "a native program"),
+        (b"MZ\x90", "a native program"),
+        (b"!<arch>\n/ 0", "crate-type = [\"cdylib\"]"),
+        (b"rust\0\0\0\x09", "a library for a compiler"),
+        (b"\0asm\x01\0\0\0\0\x09\x07linking\x02", "an object file"),
         (b"\x89PNG\r\n\x1a\n", "not WebAssembly"),
         (b"\0asm\x0d\0\x01\0", "a component"),
         (b"(component)", "a component"),
@@ -245,6 +250,216 @@ fn files_that_are_not_modules_are_named_as_what_they_are() {
         problem(&folder.0).contains("cannot read"),
         "it has no server.wasm"
     );
+}
+
+/// What `check` says to do about a module, which is what `serve` says, too.
+fn help(path: &Path) -> Vec<String> {
+    let path = path.to_str().expect("UTF-8");
+    let (status, report) = check_json(path);
+    assert_eq!(status, Some(1), "{report}");
+    let help: Vec<_> = report["help"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|help| help.as_str().expect("a text").to_owned())
+        .collect();
+    let (_, text, _) = check(&[path]);
+    let served = tool(&["serve", path, "--port", "0"]);
+    let served = String::from_utf8(served.stderr).expect("UTF-8");
+    for printed in [text, served] {
+        let lines = printed
+            .lines()
+            .filter_map(|line| line.strip_prefix("  help: "));
+        assert_eq!(lines.collect::<Vec<_>>(), help, "{printed}");
+    }
+    help
+}
+
+#[test]
+fn what_to_do_about_a_module_that_is_no_room() {
+    let folder = TempDir::new();
+    let memory = r#"(memory (export "memory") 1)"#;
+    let made_by = |language: &str| {
+        let (fields, values) = ("\\08language", "\\00");
+        let length = language.len();
+        format!(r#"(@custom "producers" "\01{fields}\01\{length:02x}{language}{values}") {memory}"#)
+    };
+    let import = |module: &str, name: &str| {
+        guest_0_2(&format!(r#"(import "{module}" "{name}" (func))"#), &[], "")
+    };
+    let without = |export: &str| echo().replacen(&format!(r#"(export "{export}")"#), "", 1);
+    let main = r#"(func (export "main") (param i32 i32) (result i32) (i32.const 0))"#;
+    let of = |fields: &str| format!("(module {fields})");
+    for (text, words) in [
+        (of(&format!("{memory} {main}")), "crate-type = [\"cdylib\"]"),
+        (of(&format!("{} {main}", made_by("Rust"))), "src/lib.rs"),
+        (of(&made_by("Rust")), "`#[stateroom_wasm]`"),
+        (of(&made_by("C11")), "malloc.c"),
+        (of(&made_by("Zig")), "-rdynamic"),
+        (of(&made_by("Go")), "-buildmode=c-shared"),
+        (of(memory), "stateroom-wasmi new"),
+        (without("memory"), "--import-memory"),
+        (without("jam_malloc"), "malloc.c"),
+        (without("timer"), "void room_timer(void) {}"),
+        (import("env", "abort"), "\"use\": [\"abort=\"]"),
+        (import("env", "console.log"), "asconfig.json"),
+        (import("env", "emscripten_resize_heap"), "--target=wasm32"),
+        (import("env", "launch_missiles"), "--allow-undefined"),
+        (import("gojs", "runtime.wasmExit"), "GOOS=wasip1"),
+        (
+            import("__wbindgen_placeholder__", "__wbindgen_describe"),
+            "a browser",
+        ),
+    ] {
+        let found = help(&folder.write("some.wasm", assemble(&text)));
+        assert!(
+            found.len() == 1 && found[0].contains(words),
+            "{words}: {found:?}"
+        );
+    }
+    // Nobody knows what this is.
+    let found = help(&folder.write("some.wasm", assemble(&import("other", "f"))));
+    assert_eq!(found, [""; 0]);
+    // One for each kind of mistake.
+    let imports: String = (0..1_000)
+        .map(|i| format!(r#"(import "env" "f{i}" (func)) (import "gojs" "f{i}" (func))"#))
+        .collect();
+    let found = help(&folder.write("some.wasm", assemble(&guest_0_2(&imports, &[], ""))));
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_panic_without_a_message_is_explained() {
+    let folder = TempDir::new();
+    let help = |imports: &str| {
+        let text = guest_0_2(imports, &[("initialize", "unreachable")], "");
+        let path = folder.write("panics.wat", text);
+        let (_, report) = check_json(path.to_str().expect("UTF-8"));
+        report["help"].as_array().expect("a list").clone()
+    };
+    let found = help("");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].as_str().expect("a text").contains("wasm32-wasip1"));
+    // It could have printed something.
+    let print = r#"(import "wasi_snapshot_preview1" "fd_write"
+        (func (param i32 i32 i32 i32) (result i32)))"#;
+    assert_eq!(help(print).len(), 0);
+}
+
+const CDYLIB: &str = "[package]\nname = \"my-room\"\n[lib]\ncrate-type = [\"cdylib\"]\n";
+
+#[test]
+fn a_project_in_place_of_its_module() {
+    let folder = TempDir::new();
+    let other_name = CDYLIB.replace("my-room", "other");
+    let no_cdylib = "[package]\nname = \"my-room\"\n# crate-type = [\"cdylib\"]\n";
+    let lacks = "lacks `crate-type = [\"cdylib\"]`";
+    for (kind, file, text, expected) in [
+        (
+            "cargo",
+            "Cargo.toml",
+            CDYLIB,
+            "`cargo build --release --target wasm32-wasip1`",
+        ),
+        (
+            "cargo",
+            "Cargo.toml",
+            CDYLIB,
+            "/target/wasm32-wasip1/release/my_room.wasm",
+        ),
+        ("other", "Cargo.toml", &other_name, "/release/other.wasm"),
+        ("lib", "Cargo.toml", no_cdylib, lacks),
+        (
+            "workspace",
+            "Cargo.toml",
+            "[workspace]\n",
+            "`cargo build --release --target",
+        ),
+        ("zig", "build.zig", "", "`zig build`"),
+        ("go", "go.mod", "", "-buildmode=c-shared"),
+        ("ts", "asconfig.json", "{}", "`npm run build`"),
+        ("c", "Makefile", "", "`make`"),
+    ] {
+        let project = folder.0.join(kind);
+        folder.write(&format!("{kind}/{file}"), text);
+        folder.write(&format!("{kind}/src/room.rs"), "fn main() {}\n");
+        folder.write(&format!("{kind}/src/room.rlib"), "!<arch>\n");
+        folder.write(&format!("{kind}/src/room"), "\x7fELF");
+        for path in [
+            project.clone(),
+            project.join("src"),
+            project.join(file),
+            project.join("src/room.rs"),
+            project.join("src/room.rlib"),
+            project.join("src/room"),
+            project.join("target/wasm32-wasip1/release/room.wasm"),
+        ] {
+            if text.is_empty() && path == project.join(file) {
+                continue; // An empty file is called that.
+            }
+            let problem = problem(&path);
+            assert!(problem.contains(expected), "{expected}: {problem}");
+            let lacked = problem.contains(lacks);
+            assert_eq!(lacked, kind == "lib", "{problem}");
+            let served = tool(&["serve", path.to_str().expect("UTF-8"), "--port", "0"]);
+            let served = String::from_utf8(served.stderr).expect("UTF-8");
+            assert!(served.contains(expected), "{served}");
+        }
+        // Something else is wrong with this one.
+        let problem = problem(&folder.write(&format!("{kind}/some.wasm"), "hello"));
+        assert!(!problem.contains("build it"), "{problem}");
+    }
+    // Another target, and a module that was built.
+    let project = folder.0.join("cargo");
+    let config = "[build]\ntarget = \"wasm32-unknown-unknown\"\n";
+    folder.write("cargo/.cargo/config.toml", config);
+    let found = problem(&project);
+    assert!(found.contains("`cargo build --release`, which"), "{found}");
+    assert!(
+        found.contains("/wasm32-unknown-unknown/release/my_room.wasm"),
+        "{found}"
+    );
+    folder.write("cargo/target/wasm32-wasip1/release/built.wasm", "");
+    let found = problem(&project);
+    assert!(
+        found.contains("/wasm32-wasip1/release/built.wasm"),
+        "{found}"
+    );
+    folder.write("zig/zig-out/bin/z.wasm", "");
+    let found = problem(&folder.0.join("zig"));
+    assert!(found.contains("/zig-out/bin/z.wasm"), "{found}");
+    // No project.
+    let found = problem(&folder.0.join("target/wasm32-wasip1/release/room.wasm"));
+    assert!(!found.contains("build it"), "{found}");
+}
+
+#[test]
+fn hostile_projects_forge_and_block_nothing() {
+    let folder = TempDir::new();
+    let hostile = "x\u{1b}[2J\u{202e}";
+    folder.write("a/Cargo.toml", CDYLIB.replace("my-room", hostile));
+    folder.write("b/Cargo.toml", b"[package]\nname = \xff\xfe \"\n");
+    folder.write(
+        "c/Cargo.toml",
+        format!("[package]\nname = \"{}", "x".repeat(1 << 20)),
+    );
+    folder.write(&format!("{hostile}/Cargo.toml"), CDYLIB);
+    for name in ["a", "b", "c", hostile] {
+        #[cfg(target_os = "linux")]
+        {
+            let config = folder.0.join(name).join(".cargo");
+            std::fs::create_dir(&config).expect("a folder");
+            let made = Command::new("mkfifo")
+                .arg(config.join("config.toml"))
+                .status();
+            assert!(made.expect("mkfifo").success());
+        }
+        let problem = problem(&folder.0.join(name));
+        assert!(problem.contains("`cargo build --release"), "{problem}");
+        let is_plain = |c: char| !c.is_control() && c != '\u{202e}';
+        assert!(problem.chars().all(is_plain), "{problem:?}");
+        assert!(problem.len() < 1_000, "{} bytes", problem.len());
+    }
 }
 
 #[test]
