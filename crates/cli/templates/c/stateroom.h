@@ -30,6 +30,10 @@ void stateroom_send_binary(int32_t recipient, const void *bytes, uint32_t length
 STATEROOM_IMPORT("set_timer")
 void stateroom_set_timer(uint32_t milliseconds);
 
+/* Prints to the host's log, where a line ends with '\n' or with the event. A module that uses it
+ * imports a function of WASI. */
+static inline void stateroom_print(const char *text, uint32_t length);
+
 /* ---- Functions of a room ---------------------------------------------------------------------- */
 
 #define STATEROOM_EXPORT(name) __attribute__((export_name(name)))
@@ -65,5 +69,25 @@ STATEROOM_EXPORT("stateroom_keep_payload_buffer") void stateroom_keep_payload_bu
  * the values from memory. They are defined in malloc.c. */
 extern const int32_t JAMSOCKET_API_VERSION;
 extern const int32_t JAMSOCKET_API_PROTOCOL;
+
+/* ---- How it prints ---------------------------------------------------------------------------- */
+
+struct stateroom_iovec {
+    const char *bytes;
+    uint32_t length;
+};
+
+__attribute__((import_module("wasi_snapshot_preview1"), import_name("fd_write")))
+uint32_t stateroom_fd_write(uint32_t fd, const struct stateroom_iovec *iovecs, uint32_t count,
+                            uint32_t *written);
+
+static inline void stateroom_print(const char *text, uint32_t length)
+{
+    const uint32_t standard_error = 2;
+    struct stateroom_iovec iovec = {text, length};
+    uint32_t written;
+
+    stateroom_fd_write(standard_error, &iovec, 1, &written);
+}
 
 #endif

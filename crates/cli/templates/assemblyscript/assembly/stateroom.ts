@@ -26,6 +26,31 @@ export function read_text(ptr: usize, len: u32): string {
   return String.UTF8.decodeUnsafe(ptr, len);
 }
 
+/** Prints a line to the host's log. The module then imports a function of WASI. */
+export function print(text: string): void {
+  const utf8 = String.UTF8.encode(text + "\n");
+  // The address and the length, and where the host writes how much of it was printed.
+  const iovec = memory.data(12, 4);
+  store<usize>(iovec, changetype<usize>(utf8));
+  store<u32>(iovec, utf8.byteLength, 4);
+  fd_write(STDERR, iovec, 1, iovec + 8);
+}
+
+/**
+ * Prints why the room ends, if asconfig.json says `"use": ["abort=assembly/stateroom/abort"]`. With
+ * `"abort="` nothing is printed, and nothing imported.
+ */
+export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
+  print(`${message ? message : "abort"} (${file ? file : "?"}:${line}:${column})`);
+  unreachable();
+}
+
+const STDERR: u32 = 2;
+
+// @ts-ignore: decorator
+@external("wasi_snapshot_preview1", "fd_write")
+declare function fd_write(fd: u32, iovecs: usize, count: u32, written: usize): u32;
+
 /** Requests one call of `timer` after this many milliseconds; 0 cancels it. */
 // @ts-ignore: decorator
 @external("env", "set_timer")

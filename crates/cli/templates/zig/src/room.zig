@@ -7,6 +7,9 @@ comptime {
     stateroom.serve(@This());
 }
 
+/// So that its message is in the host's log.
+pub const panic = stateroom.panic;
+
 /// The state of the room.
 var count: i64 = 0;
 

@@ -44,6 +44,30 @@ pub fn setTimer(milliseconds: u32) void {
     host.set_timer(milliseconds);
 }
 
+/// Prints a line to the host's log, as far as it fits into 256 bytes. A room that prints imports a
+/// function of WASI.
+pub fn print(comptime format: []const u8, args: anytype) void {
+    var buffer: [256]u8 = undefined;
+    const line = std.fmt.bufPrint(&buffer, format ++ "\n", args) catch &buffer;
+    const iovec: wasi.Iovec = .{ .bytes = line.ptr, .len = line.len };
+    var written: usize = undefined;
+    _ = wasi.fd_write(wasi.stderr, &iovec, 1, &written);
+}
+
+/// For rooms that say `pub const panic = stateroom.panic;`: the message of a panic is printed.
+pub const panic = std.debug.FullPanic(printAndTrap);
+
+fn printAndTrap(message: []const u8, _: ?usize) noreturn {
+    print("panic: {s}", .{message});
+    @trap();
+}
+
+const wasi = struct {
+    const stderr: u32 = 2;
+    const Iovec = extern struct { bytes: [*]const u8, len: usize };
+    extern "wasi_snapshot_preview1" fn fd_write(fd: u32, iovecs: *const Iovec, count: usize, written: *usize) u32;
+};
+
 const host = struct {
     extern "env" fn send_message(recipient: i32, bytes: [*]const u8, len: usize) void;
     extern "env" fn send_binary(recipient: i32, bytes: [*]const u8, len: usize) void;
