@@ -147,12 +147,30 @@ step_audit() {
   cargo bench -q --bench cost_audit --features log,simd,snapshot -- --check
 }
 
-# Rooms that are built again behave as the committed ones do.
+# Rooms that are built again behave as the committed ones do, and what the page for authors says works.
 step_rooms() {
   build_rooms "$cache/rooms"
   diff <(cd "$cache/rooms" && ls) <(cd examples/rooms/wasm && ls)
   ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi --test it -- bundled
   ROOMS_DIR=$cache/rooms cargo test -p stateroom-wasmi-testkit --test it -- bundled
+  cargo build -p stateroom-wasmi
+  run_docs docs/rooms.md
+}
+
+# Runs the commands of a page for authors of rooms: run_docs PAGE.
+run_docs() {
+  need make
+  local path=$PATH
+  if ! has_target wasm32-wasip1; then
+    [ -n "$cross_dir" ] || { echo "the wasm32 targets are missing: run .ci/install rooms"; return 1; }
+    # A cargo that builds as those do who have rustup's target.
+    mkdir -p "$cache/cargo-for-docs"
+    printf '#!/bin/sh\nPATH="%s" exec "%s/cargo" "$@" --target wasm32-wasip1\n' "$PATH" "$cross_dir" \
+      >"$cache/cargo-for-docs/cargo"
+    chmod +x "$cache/cargo-for-docs/cargo"
+    path=$cache/cargo-for-docs:$PATH
+  fi
+  PATH=$path .ci/run-docs "$1" "$CARGO_TARGET_DIR/debug/stateroom-wasmi" "$cache/docs"
 }
 
 # Builds the committed modules again, and writes their lengths into the README.
