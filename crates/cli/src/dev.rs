@@ -20,8 +20,8 @@ use tokio::{sync::Notify, task::spawn_blocking};
 
 /// Build a room, serve it, and build it again when its sources change
 ///
-/// A folder with a Cargo.toml or a stateroom.toml is built by Cargo, one with a package.json by `npm run
-/// build`, one with a Makefile by `make`. Rooms go on with each new module by a fresh guest, and clients
+/// A folder with a Cargo.toml or a stateroom.toml is built by Cargo, one with a build.zig by `zig build`, one
+/// with a go.mod by `go build`, one with a package.json by `npm run build`, one with a Makefile by `make`. Rooms go on with each new module by a fresh guest, and clients
 /// stay connected. Why a build fails is printed, and shown on the page.
 #[derive(Args)]
 pub(crate) struct Dev {

@@ -81,12 +81,16 @@ impl Project {
                 Build::Cargo { package }
             }
             None if has("Cargo.toml") => Build::Cargo { package: None },
+            None if has("build.zig") => Build::Shell("zig build".into()),
+            None if has("go.mod") => Build::Shell(
+                "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o room.wasm".into(),
+            ),
             None if has("package.json") => Build::Shell("npm run build".into()),
             None if has("Makefile") => Build::Shell("make".into()),
             None => {
                 return Err(format!(
-                    "{:?} has no Cargo.toml, stateroom.toml, package.json or Makefile: pass the command \
-                     that builds the room as --build",
+                    "{:?} has no Cargo.toml, stateroom.toml, build.zig, go.mod, package.json or Makefile: \
+                     pass the command that builds the room as --build",
                     stateroom_wasmi_host::Escaped::new(folder.display())
                 ));
             }
