@@ -30,7 +30,11 @@ impl TlsAcceptor {
 
     /// The handshake follows with the first read.
     pub(crate) fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
-        let session = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
+        /// What is encrypted and not sent, of a client that does not read: as much as one record. The send
+        /// queues, which count towards the limits, have the rest.
+        const MAX_UNSENT_BYTES: usize = 16 << 10;
+        let mut session = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(MAX_UNSENT_BYTES));
         Ok(TlsStream::new(tcp, Box::new(session)))
     }
 }
