@@ -201,9 +201,12 @@ impl Language {
         for value in values {
             match value.name {
                 "Rust" | "rustc" => rust = true,
-                "C11" | "clang" | "Debian clang" => found = found.or(Some(Self::C)),
                 "Go" => found = Some(Self::Go),
-                "Zig" | "zig" => found = Some(Self::Zig),
+                "Zig" => found = Some(Self::Zig),
+                // Distributions put their names before it.
+                name if name == "C11" || name.ends_with("clang") => {
+                    found = found.or(Some(Self::C));
+                }
                 _ => {}
             }
         }
