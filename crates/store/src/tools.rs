@@ -193,6 +193,8 @@ impl Store {
         let number = number.ok_or(StoreError::UnknownRoom)?;
         let sql = "UPDATE rooms SET deaths = 0, quarantine = NULL WHERE number = ?1";
         connection.execute(sql, [number])?;
+        // What is damaged may still be in the log, of a process that had not opened the store since.
+        Tails::read(&connection, &saved_events(&connection)?)?.carry_over(&connection)?;
         tails::accept_damage(&connection, RoomNumber(from_sql(number)))?;
         Ok(())
     }

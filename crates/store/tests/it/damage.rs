@@ -89,6 +89,32 @@ fn a_damaged_row_of_the_log_harms_the_rooms_in_it_alone() {
 }
 
 #[test]
+fn a_room_is_released_also_if_nothing_has_opened_the_store_since_it_was_damaged() {
+    let folder = rooms();
+    let id = "room 9";
+    // Its row of the log is still there.
+    change(
+        &folder,
+        "UPDATE log SET events = CAST(x'00' || substr(events, 2) AS BLOB)
+         WHERE substr(rooms, 1, 1) = (SELECT CAST(char(number) AS BLOB) FROM rooms WHERE id = 'room 9')",
+    );
+    let state = || {
+        let rooms = Reader::open(&folder.path()).expect("it opens").rooms();
+        let mut rooms = rooms.expect("it can be read").into_iter();
+        rooms
+            .find(|room| &*room.id == id)
+            .expect("it is there")
+            .state
+    };
+    assert!(matches!(state(), RoomState::Damaged(_)), "{:?}", state());
+    Store::release(&folder.path(), id).expect("it is there");
+    assert_eq!(state(), RoomState::Stored);
+    let store = folder.open();
+    assert!(events(&stored(&store, id)).is_empty());
+    check_others(&store, 9);
+}
+
+#[test]
 fn a_log_that_cannot_tell_what_is_damaged_is_refused() {
     let folder = rooms();
     change(
