@@ -237,3 +237,30 @@ async fn operators_save_and_close_rooms_and_drain_the_server() {
     assert_eq!(server.admin("POST", "/rooms/a%2Fb/close").await.status, 200);
     assert_eq!(client.closed().await.0, 1001);
 }
+
+#[tokio::test]
+async fn that_all_pages_may_join_rooms_lets_none_be_an_operator() {
+    for allowed in ["*", "null"] {
+        let args = ["--admin-listen", "127.0.0.1:0", "--allow-origin", allowed];
+        let server = Server::bundled("counter-c", &args);
+        let _client = server.join("/r").await;
+        // Of a page that an operator's browser has loaded, and of one without an origin of its own.
+        for origin in ["https://evil.example", "null"] {
+            let header = format!("Origin: {origin}\r\n");
+            for path in ["/drain", "/rooms/r/close"] {
+                let response = server.ask(&server.admin, "POST", path, &header).await;
+                assert_eq!(response.status, 403, "{allowed} {origin} {path}");
+            }
+        }
+        // Of one whose name was made to resolve to this address.
+        let get = b"GET /rooms HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+        let response = request_of(&server.admin, get).await;
+        let head = String::from_utf8_lossy(&response);
+        assert!(head.starts_with("HTTP/1.1 403"), "{allowed} {head}");
+        assert_eq!(server.admin("GET", "/ready").await.status, 200);
+        // Operators themselves send none, and their own page sends its own.
+        let header = format!("Origin: http://{}\r\n", server.admin);
+        let response = server.ask(&server.admin, "POST", "/drain", &header).await;
+        assert_eq!(response.status, 200);
+    }
+}

@@ -70,6 +70,15 @@ impl Origins {
         }
     }
 
+    /// Of an address for operators. That pages of all origins may join rooms, or those of none, does not
+    /// mean that they may use the browser of an operator.
+    pub(super) fn for_operators(config: &ServerConfig, is_local: bool) -> Self {
+        let mut origins = Self::new(config, is_local);
+        let is_page = |origin: &AllowedOrigin| matches!(origin, AllowedOrigin::Page(_));
+        origins.allowed.retain(is_page);
+        origins
+    }
+
     /// Refuses a request that is not allowed.
     pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
         let host = requested_host(request).map_err(|InvalidHost| {

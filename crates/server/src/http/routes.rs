@@ -114,7 +114,7 @@ impl App {
         is_local: bool,
     ) -> Self {
         Self {
-            origins: Origins::new(config, is_local),
+            origins: Origins::for_operators(config, is_local),
             game: None,
             admin: Some(Admin::new(config, workers.clone(), shared, false)),
             http: shared.http.clone(),
