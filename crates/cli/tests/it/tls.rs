@@ -176,6 +176,41 @@ async fn a_slow_client_gets_everything() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_take_its_response_is_given_up() {
+    let certificate = Certificate::new();
+    // Far more than sockets buffer.
+    certificate.folder.write("files/large", vec![0; 32 << 20]);
+    let files = certificate.folder.0.join("files");
+    let files = files.to_str().expect("a path");
+    let args = [
+        "--static",
+        files,
+        "--max-connections",
+        "1",
+        "--heartbeat-interval",
+        "1",
+        "--heartbeat-timeout",
+        "2",
+    ];
+    let server = certificate.serve("echo-c", &args);
+    let connect = async || certificate.connect(&server, &[&version::TLS13]).await;
+    let mut slow = connect().await.expect("a handshake");
+    slow.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("it is sent");
+    let mut first = [0];
+    let read = eventually("a response", slow.read_exact(&mut first)).await;
+    read.expect("it begins");
+    let given_up = async {
+        while connect().await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    eventually("space for another client", given_up).await;
+    drop(slow);
+}
+
+#[tokio::test]
 async fn a_stopped_server_says_so_over_tls() {
     let certificate = Certificate::new();
     let mut server = certificate.serve("echo-c", &[]);

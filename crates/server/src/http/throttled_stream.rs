@@ -98,12 +98,12 @@ impl ThrottledStream {
         }
     }
 
-    /// Fails a write that has been pending for too long.
-    fn limit_write(
+    /// Fails what has been pending for too long: a write, or the flush of what TLS has encrypted.
+    fn limit_write<T>(
         &mut self,
         cx: &mut Context<'_>,
-        written: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_deadline = None;
             return written;
@@ -145,11 +145,13 @@ impl AsyncWrite for ThrottledStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(cx)
+        let written = self.stream()?.poll_flush(cx);
+        self.limit_write(cx, written)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+        let written = self.stream()?.poll_shutdown(cx);
+        self.limit_write(cx, written)
     }
 
     fn poll_write_vectored(
