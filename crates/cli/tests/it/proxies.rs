@@ -162,3 +162,26 @@ fn what_is_no_proxy_is_refused() {
         assert!(error.contains("is no address of a proxy"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_header_of_the_proxy_protocol_that_never_ends_does_not_delay_a_stop() {
+    // Longer than a test waits.
+    let args = [
+        "--trusted-proxy",
+        "127.0.0.1",
+        "--proxy-header",
+        "proxy-protocol",
+        "--handshake-timeout",
+        "3600",
+    ];
+    let mut server = Server::bundled("echo-c", &args);
+    let mut slow = TcpStream::connect(&server.address)
+        .await
+        .expect("it listens");
+    slow.write_all(b"PROXY TCP4").await.expect("it is sent");
+    // The server has accepted the one before, too.
+    let (status, _stream) = handshake(&server, b"PROXY UNKNOWN\r\n", "").await;
+    assert_eq!(status, "101");
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+}

@@ -190,13 +190,18 @@ impl HttpServer {
         self: Arc<Self>,
         mut accepted: Accepted,
         mut permit: ConnectionPermit,
-        is_stopping: watch::Receiver<()>,
+        mut is_stopping: watch::Receiver<()>,
     ) {
         if accepted.is_proxy && self.proxies.speak_proxy_protocol() {
             let Accepted {
                 stream, address, ..
             } = &mut accepted;
-            match self.proxies.read_header(stream, *address).await {
+            let client = tokio::select! {
+                client = self.proxies.read_header(stream, *address) => client,
+                // A header that never ends must not delay the shutdown.
+                _ = is_stopping.changed() => return,
+            };
+            match client {
                 Ok(client) => accepted.address = client,
                 Err(error) => {
                     if let Some(permit) = self.log.permit() {
