@@ -221,6 +221,29 @@ async fn keys_are_read_again_and_keys_of_all_kinds_are_taken() {
     assert_eq!(status(&server, "", &sign(&first, None)).await, 401);
 }
 
+#[tokio::test]
+async fn what_is_public_is_never_taken_for_a_secret() {
+    let folder = TempDir::new();
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let pem = pair.public_key_pem();
+    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).expect("a key");
+    let header = Header::new(Algorithm::ES256);
+    let token = encode(&header, &json!({ "exp": now() + 3600 }), &key).expect("it is encoded");
+    // As some editors and programs write it.
+    for content in [
+        format!("\u{feff}{pem}"),
+        format!("Bag Attributes\n    friendlyName: game\n{pem}"),
+        format!("# the lobby's\r\n\r\n{pem}"),
+    ] {
+        let file = folder.write("key.pem", &content);
+        let args = ["--auth-jwt", file.to_str().expect("a path")];
+        let server = Server::bundled("echo-c", &args);
+        let forged = signed(content.trim_end_matches('\n'), json!({}));
+        assert_eq!(status(&server, "", &forged).await, 401, "{content}");
+        assert_eq!(status(&server, "", &token).await, 101, "{content}");
+    }
+}
+
 #[test]
 fn what_is_no_key_is_refused() {
     let folder = TempDir::new();
@@ -231,6 +254,17 @@ fn what_is_no_key_is_refused() {
         ("", "32 bytes"),
         ("{\"keys\":[]}", "must be"),
         ("{", "must be"),
+        // A list of public keys that is no set.
+        (
+            "[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"AAAA\"}]",
+            "must be",
+        ),
+        // A secret of 31 bytes in a set.
+        (
+            "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}",
+            "32 bytes",
+        ),
+        ("{\"keys\":[{\"kty\":\"oct\",\"k\":\"\"}]}", "32 bytes"),
         (
             "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
             "must be",

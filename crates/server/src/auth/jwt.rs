@@ -3,7 +3,10 @@
 use super::{AuthError, AuthRequest, Authenticated, Authenticator, Identity};
 use crate::reload::Reloaded;
 use core::fmt;
-use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
+use jsonwebtoken::{
+    DecodingKey, Validation, decode, decode_header,
+    jwk::{AlgorithmParameters, JwkSet},
+};
 use std::{
     error::Error,
     fs, io,
@@ -169,21 +172,29 @@ impl RoomClaim {
     }
 }
 
+/// Shorter ones could be guessed.
+const MIN_SECRET_BYTES: usize = 32;
+
 impl Keys {
     fn read(file: &Path) -> Result<Self, JwtError> {
-        const MIN_SECRET_BYTES: usize = 32;
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        const PEM: &[u8] = b"-----BEGIN";
         let bytes = fs::read(file).map_err(JwtError::Read)?;
-        let text = bytes.trim_ascii();
-        if text.starts_with(b"{") {
-            return Self::of_set(text).ok_or(JwtError::Malformed);
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        let text = text.trim_ascii();
+        // What is public must never be taken for a secret: everybody could sign with it.
+        let is_list = || serde_json::from_slice::<Vec<serde_json::Value>>(text).is_ok();
+        if text.starts_with(b"{") || is_list() {
+            return Self::of_set(text);
         }
-        if text.starts_with(b"-----BEGIN") {
+        // Some programs write text before it.
+        if let Some(begin) = text.windows(PEM.len()).position(|part| part == PEM) {
             let kinds = [
                 DecodingKey::from_rsa_pem,
                 DecodingKey::from_ec_pem,
                 DecodingKey::from_ed_pem,
             ];
-            let key = kinds.iter().find_map(|of_pem| of_pem(text).ok());
+            let key = kinds.iter().find_map(|of_pem| of_pem(&text[begin..]).ok());
             let key = key.ok_or(JwtError::Malformed)?;
             return Ok(Self(vec![(None, key)]));
         }
@@ -195,14 +206,24 @@ impl Keys {
         Ok(Self(vec![(None, DecodingKey::from_secret(secret))]))
     }
 
-    /// None if it is no set, or has no key that can be used.
-    fn of_set(json: &[u8]) -> Option<Self> {
-        let set: JwkSet = serde_json::from_slice(json).ok()?;
-        let keys = set.keys.iter().filter_map(|jwk| {
-            let key = DecodingKey::from_jwk(jwk).ok()?;
-            Some((jwk.common.key_id.clone(), key))
-        });
-        let keys: Vec<_> = keys.collect();
-        (!keys.is_empty()).then_some(Self(keys))
+    /// Fails if it is no set, or has no key that can be used.
+    fn of_set(json: &[u8]) -> Result<Self, JwtError> {
+        let set: JwkSet = serde_json::from_slice(json).map_err(|_| JwtError::Malformed)?;
+        let mut keys = Vec::new();
+        for jwk in &set.keys {
+            let Ok(key) = DecodingKey::from_jwk(jwk) else {
+                continue;
+            };
+            let is_secret = matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
+            let is_short = |secret: &[u8]| secret.len() < MIN_SECRET_BYTES;
+            if is_secret && key.try_get_as_bytes().is_ok_and(is_short) {
+                return Err(JwtError::ShortSecret);
+            }
+            keys.push((jwk.common.key_id.clone(), key));
+        }
+        match keys.is_empty() {
+            true => Err(JwtError::Malformed),
+            false => Ok(Self(keys)),
+        }
     }
 }
