@@ -45,6 +45,16 @@ impl Stream {
         })
     }
 
+    /// How many bytes have come from the client since this was last asked, of which `read` were read: with
+    /// TLS, all that it adds is among them.
+    pub(crate) fn take_received(&mut self, read: usize) -> usize {
+        match self {
+            Self::Plain(_) => read,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.take_received(),
+        }
+    }
+
     /// Registers a stream with this runtime.
     pub(crate) fn attach(detached: DetachedStream) -> io::Result<Self> {
         let tcp = TcpStream::from_std(detached.tcp)?;

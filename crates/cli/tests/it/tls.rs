@@ -1,9 +1,12 @@
 //! TLS.
 
-use super::{Server, TempDir, bundled_path, eventually, tool};
+use super::{Server, TempDir, bundled_path, eventually, frame_header, tool};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -162,7 +165,7 @@ async fn a_slow_client_gets_everything() {
     });
     for number in 0..MESSAGES {
         if number % 20 == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let echo = eventually("the echo", receive.next())
             .await
@@ -173,6 +176,37 @@ async fn a_slow_client_gets_everything() {
         assert!(text.len() > 60_000);
     }
     drop(sending.await.expect("all was sent"));
+}
+
+#[tokio::test]
+async fn what_tls_adds_counts_towards_the_rate_of_bytes() {
+    let certificate = Certificate::new();
+    let server = certificate.serve("echo-c", &["--byte-rate", "10000", "--byte-burst", "1000"]);
+    let stream = certificate
+        .connect(&server, &[&version::TLS13])
+        .await
+        .expect("a handshake");
+    let joined = client_async("wss://localhost/ws/r", stream);
+    let (mut socket, _) = eventually("the handshake", joined).await.expect("it joins");
+    let start = Instant::now();
+    let text = vec![b'x'; 1500];
+    let frame = [&*frame_header(0x81, text.len()), &[0; 4], &text].concat();
+    // A record for each byte, with a header of five bytes, the type, and a tag of 16.
+    for byte in frame {
+        let stream = socket.get_mut();
+        stream.write_all(&[byte]).await.expect("it is sent");
+        stream.flush().await.expect("it is sent");
+    }
+    let echo = eventually("the echo", socket.next())
+        .await
+        .expect("open")
+        .expect("open");
+    assert_eq!(echo.into_data(), text);
+    assert!(
+        start.elapsed() >= Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -203,7 +237,7 @@ async fn a_client_that_does_not_take_its_response_is_given_up() {
     read.expect("it begins");
     let given_up = async {
         while connect().await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     eventually("space for another client", given_up).await;
@@ -253,7 +287,7 @@ async fn a_new_certificate_is_taken_while_clients_stay() {
             .await
             .is_err()
         {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     eventually("the new certificate", renewed).await;

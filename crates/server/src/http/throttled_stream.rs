@@ -90,7 +90,7 @@ impl ThrottledStream {
         stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Counts bytes that were read, and pauses when over the rate.
+    /// Counts bytes that were received, and pauses when over the rate.
     fn count(&mut self, bytes: usize) {
         let pause = self.bytes.consume(nanos_since(self.since), bytes as u64);
         if !pause.is_zero() {
@@ -128,9 +128,11 @@ impl AsyncRead for ThrottledStream {
             self.pause = None;
         }
         let before = buffer.filled().len();
-        ready!(self.stream()?.poll_read(cx, buffer))?;
-        self.count(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        let mut stream = self.stream()?;
+        let polled = stream.as_mut().poll_read(cx, buffer);
+        let received = stream.take_received(buffer.filled().len() - before);
+        self.count(received);
+        polled
     }
 }
 

@@ -284,12 +284,12 @@ impl<R: Rooms> Worker<R> {
                 cx.waker().wake_by_ref();
                 return Ok(());
             }
-            let Some(read) = connection.fill(cx, &mut buffer[kept..], now)? else {
+            let Some(added) = connection.fill(cx, &mut buffer[kept..], now)? else {
                 connection.keep_unread(&buffer[..kept]);
                 return Ok(());
             };
-            filled = kept + read;
-            total += read;
+            filled = kept + added.read;
+            total += added.received;
         }
     }
 

@@ -16,11 +16,25 @@ use tokio::{
 pub(crate) struct TlsStream {
     tcp: TcpStream,
     session: Box<ServerConnection>,
+    /// Bytes that were received, until they are counted.
+    received: usize,
 }
+
+/// What is received in a row that has nothing for the reader. Records may be empty, and each takes time.
+const MAX_RECEIVED: usize = 64 << 10;
 
 impl TlsStream {
     pub(crate) fn new(tcp: TcpStream, session: Box<ServerConnection>) -> Self {
-        Self { tcp, session }
+        Self {
+            tcp,
+            session,
+            received: 0,
+        }
+    }
+
+    /// How many bytes were received since this was last asked, with all that TLS adds.
+    pub(crate) fn take_received(&mut self) -> usize {
+        core::mem::take(&mut self.received)
     }
 
     pub(crate) fn into_parts(self) -> (TcpStream, Box<ServerConnection>) {
@@ -55,6 +69,7 @@ impl TlsStream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         };
+        self.received += received;
         let processed = self.session.process_new_packets();
         // Also the alert of an error, as far as the socket takes it at once.
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
@@ -72,6 +87,7 @@ impl AsyncRead for TlsStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let mut received = 0;
         loop {
             match self.session.reader().read(buffer.initialize_unfilled()) {
                 Ok(read) => {
@@ -85,7 +101,12 @@ impl AsyncRead for TlsStream {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
-            ready!(self.poll_receive(cx))?;
+            if received >= MAX_RECEIVED {
+                // Others have their turn first, and what was received is counted.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            received += ready!(self.poll_receive(cx))?;
         }
     }
 }

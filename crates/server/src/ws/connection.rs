@@ -115,6 +115,15 @@ pub(crate) enum Step {
     Nothing,
 }
 
+/// What was read from a stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Filled {
+    /// Bytes in the buffer.
+    pub(crate) read: usize,
+    /// Bytes that have come for those, which with TLS are more.
+    pub(crate) received: usize,
+}
+
 /// Bytes of a worker's buffer for reading, and the most that it reads from a connection in a row.
 pub(crate) const READ_BYTES: usize = 64 << 10;
 
@@ -320,22 +329,22 @@ impl Connection {
         })
     }
 
-    /// Reads from the stream; returns how much, and none if there is nothing now.
+    /// Reads from the stream; none if there is nothing now.
     pub(crate) fn fill(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
         now: Instant,
-    ) -> Result<Option<usize>, End> {
+    ) -> Result<Option<Filled>, End> {
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let read = buffer.filled().len();
+        let received = self.stream.take_received(read);
+        let pause = self.bytes.consume(self.nanos(now), received as u64);
+        self.throttle(pause, now);
+        match polled {
             Poll::Pending => Ok(None),
-            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                let read = buffer.filled().len();
-                let pause = self.bytes.consume(self.nanos(now), read as u64);
-                self.throttle(pause, now);
-                Ok(Some(read))
-            }
+            Poll::Ready(Ok(())) if read > 0 => Ok(Some(Filled { read, received })),
             Poll::Ready(_) => Err(End::Lost),
         }
     }
