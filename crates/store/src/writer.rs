@@ -248,11 +248,13 @@ impl Writer {
                     self.log.saved(connection, *number, snapshot.events)?;
                     self.damaged.remove(number);
                 }
-                RoomWrite::Remove => {
-                    match self.fault_files.write(connection, &self.log, *number) {
-                        // There is nothing to report, but it can be removed.
-                        Err(error) if is_corrupt(&error) => {}
-                        written => written?,
+                RoomWrite::Remove | RoomWrite::Discard => {
+                    if *write == RoomWrite::Remove {
+                        match self.fault_files.write(connection, &self.log, *number) {
+                            // There is nothing to report, but it can be removed.
+                            Err(error) if is_corrupt(&error) => {}
+                            written => written?,
+                        }
                     }
                     rooms::remove(connection, *number)?;
                     self.rooms.remove(number);

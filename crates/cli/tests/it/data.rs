@@ -304,6 +304,24 @@ async fn what_a_room_did_until_it_failed_is_in_a_file() {
     assert_eq!(list, "0 rooms\n");
 }
 
+#[tokio::test]
+async fn nothing_is_kept_of_a_room_that_an_operator_closes() {
+    let data = Data::new(&counter());
+    let mut server = data.serve(&["--admin-listen", "127.0.0.1:0"]);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1));
+    let path = "/rooms/lobby/close";
+    let closed = server.ask(&server.admin, "POST", path, "").await;
+    assert_eq!(closed.status, 200);
+    assert_eq!(client.closed().await.0, 1001);
+    server.signal("-TERM");
+    assert!(server.exited().await.success());
+    assert_eq!(succeeds(&data.store("list", &[])), "0 rooms\n");
+    // It has not failed.
+    assert!(!Path::new(&data.rooms()).join("faults").exists());
+}
+
 #[test]
 fn what_is_no_store_is_refused_and_kept() {
     let data = Data::new(&counter());

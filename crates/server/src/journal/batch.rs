@@ -24,6 +24,8 @@ pub enum RoomWrite {
     },
     /// The room's guest has failed for good, and so the room has ended: it is removed.
     Remove,
+    /// The room was ended from outside: it is removed, and nothing of it is kept.
+    Discard,
     /// What is stored stays as it is, but cannot be restored: it is not tried again. This is why.
     Quarantine(String),
 }
@@ -69,7 +71,7 @@ impl Batch {
             RoomWrite::Snapshot { id, snapshot } => {
                 id.len() + snapshot.room.len() + snapshot.clients.len()
             }
-            RoomWrite::Remove | RoomWrite::Quarantine(_) => 0,
+            RoomWrite::Remove | RoomWrite::Discard | RoomWrite::Quarantine(_) => 0,
         };
         let rooms = self.rooms.iter().map(|(_, write)| of_room(write));
         self.log.len() + rooms.sum::<usize>()

@@ -179,7 +179,7 @@ impl Inner {
                     entry.trim();
                     self.rooms.insert(*number, entry);
                 }
-                RoomWrite::Remove => drop(self.rooms.remove(number)),
+                RoomWrite::Remove | RoomWrite::Discard => drop(self.rooms.remove(number)),
                 RoomWrite::Quarantine(reason) => {
                     if let Some(room) = self.rooms.get_mut(number) {
                         room.quarantine = Some(reason.clone());

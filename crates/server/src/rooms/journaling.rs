@@ -74,6 +74,8 @@ pub(crate) struct RoomLog {
     /// Fuel that the room had used at its last event.
     fuel_used: u64,
     snapshot_bytes: usize,
+    /// Whether nothing of the room is kept when it has ended.
+    pub(crate) is_unwanted: bool,
     /// Outputs that are held.
     held: HeldOutputs,
     /// Those of this turn.
@@ -188,8 +190,13 @@ impl Journaling {
         self.batch.write(number, RoomWrite::Quarantine(reason));
     }
 
-    pub(crate) fn remove(&mut self, number: RoomNumber) {
-        self.batch.write(number, RoomWrite::Remove);
+    /// A room has ended.
+    pub(crate) fn remove(&mut self, log: &RoomLog) {
+        let write = match log.is_unwanted {
+            true => RoomWrite::Discard,
+            false => RoomWrite::Remove,
+        };
+        self.batch.write(log.number, write);
     }
 
     /// The rooms that are to be saved now: their tails are long, or of this age.
@@ -349,6 +356,7 @@ impl RoomLog {
             has_tail: false,
             fuel_used: u64::MAX,
             snapshot_bytes: 0,
+            is_unwanted: false,
             held: NONE,
             sent: NONE,
         }

@@ -88,11 +88,18 @@ impl Clients {
         }
     }
 
+    /// Nothing of a room is kept when it has ended.
+    pub(crate) fn forget_at_end(&mut self, room: RoomKey) {
+        if let Some(log) = self.rooms.get_mut(&room).and_then(|room| room.log.as_mut()) {
+            log.is_unwanted = true;
+        }
+    }
+
     /// Removes a room that has ended from the journal.
     pub(crate) fn remove_log(&mut self, room: RoomKey) {
         let log = self.rooms.get_mut(&room).and_then(|room| room.log.take());
         if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
-            journaling.remove(log.number);
+            journaling.remove(&log);
         }
     }
 

@@ -587,6 +587,10 @@ impl Rooms for HostedRooms {
 
     fn close(&mut self, id: &str) -> Result<(), AdminError> {
         let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
+        // One that has failed before is reported.
+        if self.host.room(room).is_some_and(|room| !room.is_closed()) {
+            self.host.transport_mut().forget_at_end(room);
+        }
         self.host.close(room).map_err(|_| AdminError::UnknownRoom)
     }
 
