@@ -240,7 +240,7 @@ async fn operators_save_and_close_rooms_and_drain_the_server() {
 
 #[tokio::test]
 async fn that_all_pages_may_join_rooms_lets_none_be_an_operator() {
-    for allowed in ["*", "null"] {
+    for allowed in ["*", "null", "https://evil.example"] {
         let args = ["--admin-listen", "127.0.0.1:0", "--allow-origin", allowed];
         let server = Server::bundled("counter-c", &args);
         let _client = server.join("/r").await;

@@ -70,12 +70,15 @@ impl Origins {
         }
     }
 
-    /// Of an address for operators. That pages of all origins may join rooms, or those of none, does not
-    /// mean that they may use the browser of an operator.
+    /// Of an address for operators. That pages of other origins may join rooms does not mean that they may
+    /// use the browser of an operator, unless that must have a token, which they do not know.
     pub(super) fn for_operators(config: &ServerConfig, is_local: bool) -> Self {
         let mut origins = Self::new(config, is_local);
+        let has_token = config.admin_token.is_some();
         let is_page = |origin: &AllowedOrigin| matches!(origin, AllowedOrigin::Page(_));
-        origins.allowed.retain(is_page);
+        origins
+            .allowed
+            .retain(|origin| has_token && is_page(origin));
         origins
     }
 
