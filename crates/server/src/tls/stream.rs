@@ -106,6 +106,10 @@ impl AsyncRead for TlsStream {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            // The socket may have taken only a part of a handshake's message, which the client waits for.
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                return Poll::Ready(Err(error));
+            }
             received += ready!(self.poll_receive(cx))?;
         }
     }
