@@ -68,6 +68,10 @@ async fn only_same_origin_pages_may_connect() {
             "{origin:?} at {host}"
         );
     }
+    // Those that were accepted reach their worker after the response.
+    server
+        .until_room("", "the room is open", |room| room.is_some())
+        .await;
     assert_eq!(
         server.rooms().await.len(),
         1,
