@@ -3,6 +3,7 @@
 //! - `new` creates a room to start from.
 //! - `serve` serves the rooms of a module over WebSockets.
 //! - `dev` does so for a room that is being written: it builds it again when its sources change.
+//! - `build` builds it once, into a folder that `serve` serves.
 //! - `attach` does so for the rooms of a board at the other end of a link.
 //! - `check` checks whether a module can be served.
 //! - `config` prints the settings with which `serve` would run, `completions` and `man` help at a shell.
@@ -75,6 +76,8 @@ enum Command {
     #[cfg(feature = "serve")]
     Dev(Box<dev::Dev>),
     #[cfg(feature = "serve")]
+    Build(dev::BuildRoom),
+    #[cfg(feature = "serve")]
     Attach(Box<attach::Attach>),
     Check(check::Check),
     Test(Box<test::Test>),
@@ -120,6 +123,8 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Serve(serve) => logged(|logging| serve.run(logging)),
         #[cfg(feature = "serve")]
         Command::Dev(dev) => logged(|logging| dev.run(logging)),
+        #[cfg(feature = "serve")]
+        Command::Build(build) => logged(|_| build.run()),
         #[cfg(feature = "serve")]
         Command::Attach(attach) => logged(|logging| attach.run(logging)),
         Command::Check(check) => logged(|_| check.run()),

@@ -43,8 +43,13 @@ pub(crate) struct ServeArgs {
     /// Workers that run rooms in parallel [default: one per core]
     #[arg(long)]
     workers: Option<usize>,
-    /// Seconds after which a room without clients is closed
-    #[arg(long, default_value_t = defaults().room_idle.as_secs(), value_name = "SECONDS")]
+    /// Seconds after which a room without clients is closed, or `never`
+    #[arg(
+        long,
+        default_value_t = defaults().room_idle.as_secs(),
+        value_name = "SECONDS",
+        value_parser = parse_room_idle,
+    )]
     room_idle: u64,
     /// Keep a room without clients while its timer is set
     #[arg(long)]
@@ -57,6 +62,17 @@ pub(crate) struct ServeArgs {
     rooms: RoomArgs,
     #[command(flatten)]
     limits: LimitArgs,
+}
+
+fn parse_room_idle(text: &str) -> Result<u64, String> {
+    /// A hundred years, for which no process runs.
+    const NEVER: u64 = 100 * 365 * 24 * 60 * 60;
+    match text {
+        "never" => Ok(NEVER),
+        _ => text
+            .parse()
+            .map_err(|_| "it must be a number of seconds, or never".to_owned()),
+    }
 }
 
 /// The limits of clients, and of all rooms together.

@@ -227,6 +227,32 @@ async fn cargo_says_what_it_has_built() {
     assert!(!calls().contains("--target"), "{}", calls());
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_room_is_built_into_a_folder_that_is_served() {
+    let folder = TempDir::new();
+    let wasm = wat::parse_str(guest('a')).expect("it is valid");
+    folder.write("source", wasm);
+    folder.write("static/pages/one.html", "one");
+    let path = folder.0.to_str().expect("a path");
+    let build = ["build", path, "--build", "cp source room.wasm"];
+    let output = super::tool(&build);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let server = serve(&folder.0.join("dist"), &["--room-idle", "never"]);
+    assert_eq!(server.get("/pages/one.html").await.body, "one");
+    server.join("/r").await.expect("a").await;
+    // What is no module is not written over one that is.
+    folder.write("source", "a text");
+    assert!(!super::tool(&build).status.success());
+    assert!(
+        !super::tool(&["build", path, "--build", "exit 3"])
+            .status
+            .success()
+    );
+    serve(&folder.0.join("dist"), &[]);
+}
+
 #[test]
 fn a_folder_that_does_not_tell_how_it_is_built_is_refused() {
     let folder = TempDir::new();
