@@ -6,12 +6,13 @@ use crate::{
         headers::single,
         notice::Notice,
         response::{self, Refusal, Response},
-        rooms_endpoint::{MAX_CONCURRENT_LISTINGS, RoomList},
+        rooms_endpoint::RoomList,
         routes::Shared,
     },
     metrics::{Exposition, HttpCounts},
     rooms::{AdminError, handover::Listing, worker_pool::WorkerPool},
 };
+use bytes::Bytes;
 use core::time::Duration;
 use hyper::{
     Method, Request, StatusCode,
@@ -28,9 +29,12 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+
+/// A list of rooms, or a snapshot, may have megabytes, and stays in memory until its client has taken it.
+const MAX_CONCURRENT_RESPONSES: usize = 16;
 
 /// The operators' routes.
 pub(super) struct Admin {
@@ -46,10 +50,10 @@ pub(super) struct Admin {
     /// The hash of the token that each request must have; none if none is needed. Hashes are compared, so
     /// that the time that it takes tells nothing of the token.
     token: Option<[u8; 32]>,
-    /// Each response that lists the rooms holds a permit.
-    listings: Arc<Semaphore>,
-    /// Held by the listing that is made.
-    next_listing: Mutex<()>,
+    /// Each response that may be long holds a permit.
+    responses: Arc<Semaphore>,
+    /// Held while the workers are asked for one.
+    next_turn: Mutex<()>,
 }
 
 /// What a request is for.
@@ -114,8 +118,8 @@ impl Admin {
                 .admin_token
                 .as_ref()
                 .map(|token| hash(token.expose())),
-            listings: Arc::new(Semaphore::new(MAX_CONCURRENT_LISTINGS)),
-            next_listing: Mutex::default(),
+            responses: Arc::new(Semaphore::new(MAX_CONCURRENT_RESPONSES)),
+            next_turn: Mutex::default(),
         }
     }
 
@@ -157,7 +161,7 @@ impl Admin {
                 "the server is being drained\n",
             )),
             Route::Ready => Ok(response::text(StatusCode::OK, "ready\n")),
-            Route::Metrics => Ok(self.metrics().await),
+            Route::Metrics => self.metrics().await,
             Route::Rooms => self.list().await,
             Route::Drain => {
                 if !self.draining.swap(true, Ordering::Relaxed) {
@@ -188,27 +192,33 @@ impl Admin {
         Err(refusal)
     }
 
-    async fn metrics(&self) -> Response {
+    async fn metrics(&self) -> Result<Response, Refusal> {
+        let permit = self.admit().await?;
         let metrics = self.workers.metrics(self.busiest_rooms).await;
         let lost = self.log_lines_lost.as_ref();
         let lost = lost.map(|lost| lost.load(Ordering::Relaxed));
         let text = Exposition::new(&metrics, &self.http, lost).encode();
-        with_headers(
-            response::bytes(text.into()),
-            [(CONTENT_TYPE, Exposition::CONTENT_TYPE)],
-        )
+        let headers = [(CONTENT_TYPE, Exposition::CONTENT_TYPE)];
+        Ok(permit.respond(text, headers))
+    }
+
+    /// Admits a request whose response may be long and keeps the workers from their rooms.
+    async fn admit(&self) -> Result<Permit<'_>, Refusal> {
+        /// Time to wait for other responses to be taken.
+        const ADMIT_TIMEOUT: Duration = Duration::from_secs(1);
+        let permit = timeout(ADMIT_TIMEOUT, self.responses.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            let reason = "too many concurrent requests of operators\n";
+            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
+        };
+        Ok(Permit {
+            response: permit,
+            _turn: self.next_turn.lock().await,
+        })
     }
 
     async fn list(&self) -> Result<Response, Refusal> {
-        /// Time to wait for other listings to finish.
-        const LIST_TIMEOUT: Duration = Duration::from_secs(1);
-        let permit = timeout(LIST_TIMEOUT, self.listings.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            let reason = "too many concurrent room listings\n";
-            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
-        };
-        // One at a time, since a listing holds up the workers.
-        let _turn = self.next_listing.lock().await;
+        let permit = self.admit().await?;
         let Listing { rooms, failed } = self.workers.list().await;
         let list = RoomList {
             module: self.module_name.clone(),
@@ -218,7 +228,7 @@ impl Admin {
             takes_clients: self.takes_clients,
             notice: self.notice.get(),
         };
-        Ok(list.into_response(permit))
+        Ok(permit.respond(list.to_json(), [(CONTENT_TYPE, "application/json")]))
     }
 
     async fn close(&self, id: &str) -> Result<Response, Refusal> {
@@ -233,16 +243,48 @@ impl Admin {
     }
 
     async fn snapshot(&self, id: &str) -> Result<Response, Refusal> {
+        let permit = self.admit().await?;
         let room = String::from(id);
         let saved = self.workers.ask_room(id, move |rooms| rooms.save(&room));
         let saved = done(saved.await)?;
-        Ok(with_headers(
-            response::bytes(saved.into()),
-            [
-                (CONTENT_TYPE, "application/octet-stream"),
-                (CACHE_CONTROL, "no-store"),
-            ],
-        ))
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream"),
+            (CACHE_CONTROL, "no-store"),
+        ];
+        Ok(permit.respond(saved, headers))
+    }
+}
+
+/// A request that was admitted: one at a time has its turn with the workers.
+struct Permit<'a> {
+    response: OwnedSemaphorePermit,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Permit<'_> {
+    /// A response that counts until all of it is written.
+    fn respond<const N: usize>(
+        self,
+        bytes: Vec<u8>,
+        headers: [(HeaderName, &'static str); N],
+    ) -> Response {
+        let bytes = Bytes::from_owner(PermittedBytes {
+            bytes,
+            _permit: self.response,
+        });
+        with_headers(response::bytes(bytes), headers)
+    }
+}
+
+/// Bytes that release a permit when they are dropped.
+struct PermittedBytes {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for PermittedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,17 +1,8 @@
 //! The response to `GET /rooms`.
 
-use crate::{
-    http::response::{self, Response},
-    metrics::state_of,
-};
-use bytes::Bytes;
+use crate::metrics::state_of;
 use core::time::Duration;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use stateroom_wasmi_host::{Clock, Host, Room, Transport, WithSources};
-use tokio::sync::OwnedSemaphorePermit;
-
-/// A list may have megabytes, and stays in memory until its client has taken it.
-pub(super) const MAX_CONCURRENT_LISTINGS: usize = 16;
 
 /// All rooms of a server.
 #[derive(Debug, serde::Serialize)]
@@ -74,29 +65,9 @@ pub(crate) struct RoomSummary {
 }
 
 impl RoomList {
-    /// The list in JSON, which holds the permit until all of it is written.
-    pub(super) fn into_response(self, permit: OwnedSemaphorePermit) -> Response {
-        let json = serde_json::to_vec(&self).unwrap_or_default();
-        let json = Bytes::from_owner(PermittedBytes {
-            bytes: json,
-            _permit: permit,
-        });
-        let mut response = response::bytes(json);
-        let content_type = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-        response
-    }
-}
-
-/// Bytes that release a permit when they are dropped.
-struct PermittedBytes {
-    bytes: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for PermittedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+    /// The list in JSON.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
