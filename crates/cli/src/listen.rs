@@ -4,7 +4,7 @@ use crate::logging::LogFormat;
 use clap::{Args, ValueEnum, builder::RangedU64ValueParser};
 use stateroom_wasmi_server::{
     ProxyHeader, ServerConfig, TlsFiles,
-    auth::{Authenticator, JwtAuthenticator, JwtError, JwtOptions},
+    auth::{Authenticator, JwtAuthenticator, JwtError, JwtKeyFile, JwtOptions},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -79,15 +79,18 @@ pub(crate) struct ListenArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Authentication")]
 struct AuthArgs {
-    /// File with the keys of the JSON Web Tokens that clients must have: a JSON Web Key Set, a public key
-    /// in PEM, or a secret of 32 bytes or more [default: everybody may connect]
-    #[arg(long, value_name = "FILE")]
+    /// File with the keys of the JSON Web Tokens that clients must have: a JSON Web Key Set, or a public
+    /// key in PEM [default: everybody may connect]
+    #[arg(long, value_name = "FILE", group = "jwt_keys")]
     auth_jwt: Option<PathBuf>,
+    /// The same with a secret of 32 bytes or more, by which tokens are signed (HMAC)
+    #[arg(long, value_name = "FILE", group = "jwt_keys")]
+    auth_jwt_secret: Option<PathBuf>,
     /// Audience of which a token must be; repeatable [default: tokens must have no audience]
-    #[arg(long, value_name = "AUDIENCE", requires = "auth_jwt")]
+    #[arg(long, value_name = "AUDIENCE", requires = "jwt_keys")]
     auth_audience: Vec<String>,
     /// Issuer of which a token must be; repeatable [default: any]
-    #[arg(long, value_name = "ISSUER", requires = "auth_jwt")]
+    #[arg(long, value_name = "ISSUER", requires = "jwt_keys")]
     auth_issuer: Vec<String>,
 }
 
@@ -103,13 +106,14 @@ enum ProxyHeaderArg {
 
 impl AuthArgs {
     fn authenticator(self) -> Result<Option<Arc<dyn Authenticator>>, JwtError> {
-        let Some(file) = self.auth_jwt else {
+        let secret = self.auth_jwt_secret.map(JwtKeyFile::Secret);
+        let Some(file) = self.auth_jwt.map(JwtKeyFile::Keys).or(secret) else {
             return Ok(None);
         };
         let mut options = JwtOptions::default();
         options.audiences = self.auth_audience;
         options.issuers = self.auth_issuer;
-        let authenticator = JwtAuthenticator::open(&file, options)?;
+        let authenticator = JwtAuthenticator::open(file, options)?;
         Ok(Some(Arc::new(authenticator)))
     }
 }

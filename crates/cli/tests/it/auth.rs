@@ -56,7 +56,7 @@ async fn only_clients_with_a_valid_token_join() {
     let file = folder.write("secret", format!("{SECRET}\n"));
     let file = file.to_str().expect("a path");
     let args = [
-        "--auth-jwt",
+        "--auth-jwt-secret",
         file,
         "--auth-audience",
         "game",
@@ -142,7 +142,7 @@ fn base64_url(bytes: &[u8]) -> String {
 async fn a_user_has_one_client_id() {
     let folder = TempDir::new();
     let file = folder.write("secret", SECRET);
-    let args = ["--auth-jwt", file.to_str().expect("a path")];
+    let args = ["--auth-jwt-secret", file.to_str().expect("a path")];
     let server = Server::bundled("chat-rust-0.4", &args);
     let [ada, eve] = ["ada", "eve"].map(|name| signed(SECRET, json!({ "sub": name })));
     let mut first = join(&server, "r", &ada).await.expect("it may");
@@ -250,8 +250,10 @@ fn what_is_no_key_is_refused() {
     let module = bundled_path("echo-c");
     let module = module.to_str().expect("a path");
     for (content, expected) in [
-        ("short", "32 bytes"),
-        ("", "32 bytes"),
+        ("", "must be"),
+        // What is no key must not become a secret, which everybody may know.
+        ("a secret of 32 bytes, or of more", "must be"),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAA", "must be"),
         ("{\"keys\":[]}", "must be"),
         ("{", "must be"),
         // A list of public keys that is no set.
@@ -277,6 +279,16 @@ fn what_is_no_key_is_refused() {
         let error = String::from_utf8(refused.stderr).expect("text");
         assert!(error.contains(expected), "{error}");
     }
-    let refused = tool(&["serve", module, "--port", "0", "--auth-jwt", "/nowhere"]);
-    assert!(!refused.status.success());
+    for flag in ["--auth-jwt", "--auth-jwt-secret"] {
+        let refused = tool(&["serve", module, "--port", "0", flag, "/nowhere"]);
+        assert!(!refused.status.success());
+    }
+    for content in ["", "short", "0123456789abcdef0123456789abcde\r\n"] {
+        let file = folder.write("secret", content);
+        let file = file.to_str().expect("a path");
+        let refused = tool(&["serve", module, "--port", "0", "--auth-jwt-secret", file]);
+        assert!(!refused.status.success(), "{content}");
+        let error = String::from_utf8(refused.stderr).expect("text");
+        assert!(error.contains("32 bytes"), "{error}");
+    }
 }

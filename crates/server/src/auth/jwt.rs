@@ -19,9 +19,27 @@ use std::{
 /// ([`Identity::user`]). With `room`, an id or a list of ids, it may join those rooms alone; an id that ends
 /// with `*` is any that begins so. The signature's algorithm must be one of the key's kind.
 pub struct JwtAuthenticator {
-    file: PathBuf,
+    file: JwtKeyFile,
     options: JwtOptions,
     keys: Reloaded<Keys>,
+}
+
+/// A file with keys. Which kind it has is not guessed: a public key that was taken for a secret would let
+/// everybody sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwtKeyFile {
+    /// A JSON Web Key Set, or a public key of RSA, EC or Ed25519 in PEM.
+    Keys(PathBuf),
+    /// A secret of 32 bytes or more for HMAC, without the end of its last line.
+    Secret(PathBuf),
+}
+
+impl JwtKeyFile {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Keys(path) | Self::Secret(path) => path,
+        }
+    }
 }
 
 /// What tokens must say.
@@ -52,8 +70,8 @@ impl fmt::Display for JwtError {
         f.write_str(match self {
             Self::Read(_) => "cannot read the file with the keys of tokens",
             Self::Malformed => {
-                "the file with the keys of tokens must be a JSON Web Key Set, a public key of RSA, EC or \
-                 Ed25519 in PEM, or a secret"
+                "the file with the keys of tokens must be a JSON Web Key Set, or a public key of RSA, EC or \
+                 Ed25519 in PEM"
             }
             Self::ShortSecret => "the secret of tokens must have 32 bytes or more",
         })
@@ -86,18 +104,18 @@ enum RoomClaim {
 }
 
 impl JwtAuthenticator {
-    /// With the keys of a file: a JSON Web Key Set, a public key in PEM, or else a secret of 32 bytes or
-    /// more for HMAC, without the end of its last line. The file is read again when it has changed.
+    /// With the keys of a file, which is read again when it has changed.
     ///
     /// # Errors
     ///
     /// If there are no keys in it.
-    pub fn open(file: &Path, options: JwtOptions) -> Result<Self, JwtError> {
-        let keys = Keys::read(file)?;
+    pub fn open(file: JwtKeyFile, options: JwtOptions) -> Result<Self, JwtError> {
+        let keys = Keys::read(&file)?;
+        let keys = Reloaded::new("the file with the keys of tokens", &[file.path()], keys);
         Ok(Self {
-            file: file.into(),
+            file,
             options,
-            keys: Reloaded::new("the file with the keys of tokens", &[file], keys),
+            keys,
         })
     }
 
@@ -176,29 +194,31 @@ impl RoomClaim {
 const MIN_SECRET_BYTES: usize = 32;
 
 impl Keys {
-    fn read(file: &Path) -> Result<Self, JwtError> {
+    fn read(file: &JwtKeyFile) -> Result<Self, JwtError> {
         const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-        const PEM: &[u8] = b"-----BEGIN";
-        let bytes = fs::read(file).map_err(JwtError::Read)?;
+        let bytes = fs::read(file.path()).map_err(JwtError::Read)?;
+        if let JwtKeyFile::Secret(_) = file {
+            return Self::of_secret(&bytes);
+        }
         let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-        let text = text.trim_ascii();
-        // What is public must never be taken for a secret: everybody could sign with it.
-        let is_list = || serde_json::from_slice::<Vec<serde_json::Value>>(text).is_ok();
-        if text.starts_with(b"{") || is_list() {
-            return Self::of_set(text);
+        match text.trim_ascii_start().starts_with(b"{") {
+            true => Self::of_set(text),
+            false => Self::of_pem(text),
         }
-        // Some programs write text before it.
-        if let Some(begin) = text.windows(PEM.len()).position(|part| part == PEM) {
-            let kinds = [
-                DecodingKey::from_rsa_pem,
-                DecodingKey::from_ec_pem,
-                DecodingKey::from_ed_pem,
-            ];
-            let key = kinds.iter().find_map(|of_pem| of_pem(&text[begin..]).ok());
-            let key = key.ok_or(JwtError::Malformed)?;
-            return Ok(Self(vec![(None, key)]));
-        }
-        let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    }
+
+    fn of_pem(text: &[u8]) -> Result<Self, JwtError> {
+        let kinds = [
+            DecodingKey::from_rsa_pem,
+            DecodingKey::from_ec_pem,
+            DecodingKey::from_ed_pem,
+        ];
+        let key = kinds.iter().find_map(|of_pem| of_pem(text).ok());
+        Ok(Self(vec![(None, key.ok_or(JwtError::Malformed)?)]))
+    }
+
+    fn of_secret(bytes: &[u8]) -> Result<Self, JwtError> {
+        let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
         if secret.len() < MIN_SECRET_BYTES {
             return Err(JwtError::ShortSecret);

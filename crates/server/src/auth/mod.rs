@@ -4,7 +4,7 @@
 mod jwt;
 
 #[cfg(feature = "jwt")]
-pub use self::jwt::{JwtAuthenticator, JwtError, JwtOptions};
+pub use self::jwt::{JwtAuthenticator, JwtError, JwtKeyFile, JwtOptions};
 
 use core::{fmt, future::Future, pin::Pin};
 use hyper::HeaderMap;
