@@ -3,11 +3,11 @@
 use crate::{
     config::ServerConfig,
     http::{
-        headers::single,
+        headers::bearer_token,
         notice::Notice,
         response::{self, Refusal, Response},
         rooms_endpoint::RoomList,
-        routes::Shared,
+        routes::{Shared, decode_room},
     },
     metrics::{Exposition, HttpCounts},
     rooms::{AdminError, handover::Listing, worker_pool::WorkerPool},
@@ -16,12 +16,8 @@ use bytes::Bytes;
 use core::time::Duration;
 use hyper::{
     Method, Request, StatusCode,
-    header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue,
-        WWW_AUTHENTICATE,
-    },
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName},
 };
-use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use stateroom_wasmi_host::{Escaped, WithSources};
 use std::sync::{
@@ -145,11 +141,7 @@ impl Admin {
             false => (*request.method() == Method::POST, "POST"),
         };
         if !is_allowed {
-            let mut refusal =
-                response::refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-            let allowed = HeaderValue::from_static(allowed);
-            refusal.headers_mut().insert(ALLOW, allowed);
-            return Err(refusal);
+            return Err(response::method_not_allowed(allowed));
         }
         if !route.is_open() {
             self.authorise(request)?;
@@ -169,8 +161,8 @@ impl Admin {
                 }
                 Ok(response::text(StatusCode::OK, "draining\n"))
             }
-            Route::Close(room) => self.close(&decode(room)?).await,
-            Route::Snapshot(room) => self.snapshot(&decode(room)?).await,
+            Route::Close(room) => self.close(&decode_room(room)?).await,
+            Route::Snapshot(room) => self.snapshot(&decode_room(room)?).await,
         }
     }
 
@@ -178,18 +170,12 @@ impl Admin {
         let Some(expected) = self.token else {
             return Ok(());
         };
-        let given = single(request.headers(), AUTHORIZATION).flatten();
-        let given = given.and_then(bearer_token).map(hash);
-        if given == Some(expected) {
-            return Ok(());
+        match bearer_token(request.headers()).map(hash) {
+            Some(given) if given == expected => Ok(()),
+            _ => Err(response::unauthorized(
+                "the administration token is missing or wrong",
+            )),
         }
-        let mut refusal = response::refusal(
-            StatusCode::UNAUTHORIZED,
-            "the administration token is missing or wrong\n",
-        );
-        let scheme = HeaderValue::from_static("Bearer");
-        refusal.headers_mut().insert(WWW_AUTHENTICATE, scheme);
-        Err(refusal)
     }
 
     async fn metrics(&self) -> Result<Response, Refusal> {
@@ -272,7 +258,7 @@ impl Permit<'_> {
             bytes,
             _permit: self.response,
         });
-        with_headers(response::bytes(bytes), headers)
+        response::with_headers(response::bytes(bytes), headers)
     }
 }
 
@@ -310,30 +296,6 @@ fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
     Err(response::refusal(status, reason))
 }
 
-/// The id of a room in a path.
-fn decode(room: &str) -> Result<String, Refusal> {
-    let room = percent_decode_str(room).decode_utf8();
-    let room =
-        room.map_err(|_| response::refusal(StatusCode::BAD_REQUEST, "the room id is not UTF-8\n"))?;
-    Ok(room.into())
-}
-
-/// The token of `Authorization: Bearer TOKEN`.
-pub(super) fn bearer_token(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    is_bearer.then(|| token.trim_ascii())
-}
-
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
-}
-
-fn with_headers<const N: usize>(
-    mut response: Response,
-    headers: [(HeaderName, &'static str); N],
-) -> Response {
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    response.headers_mut().extend(headers);
-    response
 }

@@ -1,6 +1,9 @@
 //! Reading the headers of requests.
 
-use hyper::{HeaderMap, header::HeaderName};
+use hyper::{
+    HeaderMap,
+    header::{AUTHORIZATION, HeaderName},
+};
 
 /// A header that may occur once: `None` if absent, `Some(None)` if repeated or not text.
 pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
@@ -17,4 +20,11 @@ pub(super) fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<I
     elements
         .map(<[u8]>::trim_ascii)
         .filter(|element| !element.is_empty())
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = single(headers, AUTHORIZATION).flatten()?.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim_ascii())
 }

@@ -1,10 +1,11 @@
 //! Responses.
 
 use bytes::Bytes;
+use core::fmt;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     StatusCode,
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE},
 };
 use std::io;
 
@@ -38,5 +39,27 @@ pub(super) fn bytes(bytes: Bytes) -> Response {
 pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = bytes(Bytes::new());
     *response.status_mut() = status;
+    response
+}
+
+/// The refusal of a method that is not one of these.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Refusal {
+    let refusal = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    Box::new(with_headers(refusal, [(ALLOW, allowed)]))
+}
+
+/// The refusal of a request without a valid token.
+pub(super) fn unauthorized(reason: impl fmt::Display) -> Refusal {
+    let refusal = text(StatusCode::UNAUTHORIZED, format!("{reason}\n"));
+    Box::new(with_headers(refusal, [(WWW_AUTHENTICATE, "Bearer")]))
+}
+
+/// The response with these headers, too.
+pub(super) fn with_headers<const N: usize>(
+    mut response: Response,
+    headers: [(HeaderName, &'static str); N],
+) -> Response {
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    response.headers_mut().extend(headers);
     response
 }

@@ -4,9 +4,9 @@ use crate::{
     auth::{AuthError, AuthErrorKind, AuthRequest, Authenticator},
     config::{ConfigError, ServerConfig},
     http::{
-        admin::{Admin, bearer_token},
+        admin::Admin,
         files::Files,
-        headers::single,
+        headers::bearer_token,
         notice::Notice,
         origin::Origins,
         response::{self, Refusal, Response},
@@ -20,10 +20,7 @@ use core::time::Duration;
 use hyper::{
     Method, Request, StatusCode,
     body::Body,
-    header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
-        WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-    },
+    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use percent_encoding::percent_decode_str;
 use std::{
@@ -167,7 +164,7 @@ impl Game {
             return Err(response::refusal(StatusCode::NOT_FOUND, "not found\n"));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(method_not_allowed("GET, HEAD"));
+            return Err(response::method_not_allowed("GET, HEAD"));
         }
         let response = match (path, &self.files) {
             ("/status", _) => response::text(StatusCode::OK, "ok"),
@@ -184,11 +181,10 @@ impl Game {
         address: IpAddr,
     ) -> Result<Outcome, Refusal> {
         if *request.method() != Method::GET {
-            return Err(method_not_allowed("GET"));
+            return Err(response::method_not_allowed("GET"));
         }
         let bad_request = |reason| response::refusal(StatusCode::BAD_REQUEST, reason);
-        let room = percent_decode_str(room).decode_utf8();
-        let room = room.map_err(|_| bad_request("the room id is not UTF-8\n".into()))?;
+        let room = decode_room(room)?;
         let query = request.uri().query().unwrap_or_default();
         let mut token = token_in(query).map_err(bad_request)?;
         if self.draining.load(Ordering::Relaxed) {
@@ -197,8 +193,7 @@ impl Game {
         }
         let (response, resumes) = shake_hands(request, &self.subprotocols, self.may_resume)?;
         if let Some(authenticator) = &self.authenticator {
-            let header = single(request.headers(), AUTHORIZATION).flatten();
-            let header = header.and_then(bearer_token);
+            let header = bearer_token(request.headers());
             let parameter = parameter_in(query, "access_token").map_err(bad_request)?;
             let request = AuthRequest {
                 room: &room,
@@ -230,6 +225,13 @@ fn room_in(path: &str) -> Option<&str> {
         "" => Some(""),
         rest => rest.strip_prefix('/').filter(|id| !id.contains('/')),
     }
+}
+
+/// The id of a room from a path.
+pub(super) fn decode_room(encoded: &str) -> Result<String, Refusal> {
+    let room = percent_decode_str(encoded).decode_utf8();
+    let malformed = |_| response::refusal(StatusCode::BAD_REQUEST, "the room id is not UTF-8\n");
+    room.map(Into::into).map_err(malformed)
 }
 
 /// The token in a query.
@@ -264,16 +266,11 @@ fn parameter_in(query: &str, name: &str) -> Result<Option<Box<str>>, Bytes> {
 /// The response to a client that may not connect.
 fn refuse(error: AuthError) -> Refusal {
     let status = match error.kind {
-        AuthErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
+        AuthErrorKind::Unauthorized => return response::unauthorized(error.reason),
         AuthErrorKind::Forbidden => StatusCode::FORBIDDEN,
         AuthErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut refusal = response::refusal(status, format!("{}\n", error.reason));
-    if status == StatusCode::UNAUTHORIZED {
-        let scheme = HeaderValue::from_static("Bearer");
-        refusal.headers_mut().insert(WWW_AUTHENTICATE, scheme);
-    }
-    refusal
+    response::refusal(status, format!("{}\n", error.reason))
 }
 
 /// The policy lets the page run its own script and connect to this server, and nothing else.
@@ -294,15 +291,5 @@ fn page() -> Response {
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    let mut response = response::bytes(PAGE.clone());
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    response.headers_mut().extend(headers);
-    response
-}
-
-fn method_not_allowed(allowed: &'static str) -> Refusal {
-    let mut response = response::refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-    let allowed = HeaderValue::from_static(allowed);
-    response.headers_mut().insert(ALLOW, allowed);
-    response
+    response::with_headers(response::bytes(PAGE.clone()), headers)
 }
