@@ -195,7 +195,15 @@ impl Store {
         connection.execute(sql, [number])?;
         // What is damaged may still be in the log, of a process that had not opened the store since.
         Tails::read(&connection, &saved_events(&connection)?)?.carry_over(&connection)?;
-        tails::accept_damage(&connection, RoomNumber(from_sql(number)))?;
-        Ok(())
+        let room = RoomNumber(from_sql(number));
+        tails::accept_damage(&connection, room)?;
+        // What cannot be read is no loss that could be accepted: nothing tells what is in it.
+        match Tails::read(&connection, &saved_events(&connection)?)?
+            .damaged()
+            .get(&room)
+        {
+            Some(damage) => Err(StoreError::Damaged(damage.clone())),
+            None => Ok(()),
+        }
     }
 }
