@@ -117,7 +117,9 @@ impl Settings {
             };
             let set = names
                 .iter()
-                .find_map(|name| Some((name, env::var_os(name)?)));
+                .find_map(|name| Some((name, env::var_os(name)?)))
+                // As good as not set.
+                .filter(|(_, value)| !value.is_empty());
             if let Some((name, value)) = set {
                 let values = match arg.get_action() {
                     ArgAction::Append => split(&value),
@@ -138,9 +140,11 @@ impl Settings {
         let name = format!("{:?}", Escaped::new(file.display()));
         let text = fs::read_to_string(file)
             .map_err(|error| format!("cannot read the configuration file {name}: {error}"))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error| format!("the configuration file {name}: {error}"))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            // It quotes a line of the file.
+            let error = Escaped::new(error).keep_lines().at_most(1000);
+            format!("the configuration file {name}: {error}")
+        })?;
         for (key, value) in table {
             let arg = subcommand
                 .get_arguments()
@@ -183,7 +187,7 @@ impl Settings {
                 } else {
                     match value.to_str() {
                         Some("true" | "1") => args.push(format!("--{long}").into()),
-                        Some("false" | "0" | "") => {}
+                        Some("false" | "0") => {}
                         _ => {
                             return Err(format!(
                                 "--{long} is true or false, and not what {source} says"

@@ -43,6 +43,7 @@ fn a_flag_overrides_a_variable_and_that_the_file() {
         ("PORT", "5"),
         ("STATEROOM_MAX_ROOMS", "6"),
         ("STATEROOM_HOST", "127.0.0.1, localhost"),
+        ("STATEROOM_ALLOW_ORIGIN", ""),
     ];
     let text = config(&variables, &["--config", file, "--port", "7"]);
     let from_file = format!("the file {file:?}");
@@ -100,6 +101,7 @@ fn wrong_settings_are_refused() {
         ("port = 1.5", "the value of \"port\" is of the wrong type"),
         ("[serve]\nport = 1", "no flag for the key \"serve\""),
         ("port =", "configuration file"),
+        ("port = \u{1b}[2J", "\\x1b[2J"),
         ("port = 70000", "70000"),
         ("keep-timers = 'perhaps'", "--keep-timers is true or false"),
         ("\"\\u001b[2J\" = 1", "no flag for the key \"\\x1b[2J\""),
