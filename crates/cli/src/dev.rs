@@ -1,18 +1,18 @@
-//! `stateroom-wasmi dev` and `build`.
+//! `stateroom-wasmi dev`.
 
 use crate::{
     logging::Logging,
     module_file::ModuleFile,
     project::Project,
-    reload::{Changes, reload, settle},
+    reload::reload,
     serve::{ServeArgs, bind, run, run_server},
+    watch::{Changes, settle},
 };
 use clap::Args;
 use stateroom_wasmi_host::Escaped;
 use stateroom_wasmi_server::ServerControl;
 use std::{
     error::Error,
-    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -67,56 +67,6 @@ impl Dev {
             served
         })
     }
-}
-
-/// Build a room into a folder that `serve` serves
-///
-/// The folder has server.wasm, and with static files static/, as that of Stateroom's own tool.
-#[derive(Args)]
-pub(crate) struct BuildRoom {
-    /// The folder with the sources
-    #[arg(default_value = ".")]
-    folder: PathBuf,
-    /// The folder to write [default: dist, in the folder with the sources]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Command that builds the room, in the folder, for the shell
-    #[arg(long, value_name = "COMMAND")]
-    build: Option<String>,
-    /// What the command builds [default: the .wasm file below the folder that was written last]
-    #[arg(long, value_name = "FILE")]
-    module: Option<PathBuf>,
-}
-
-impl BuildRoom {
-    pub(crate) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let folder = std::path::absolute(&self.folder)?;
-        let out = self.out.unwrap_or_else(|| folder.join("dist"));
-        let project = Project::find(&folder, self.build, self.module, None)?;
-        let module = ModuleFile::read(&project.build()?)?;
-        fs::create_dir_all(&out)?;
-        fs::write(out.join("server.wasm"), module.wasm)?;
-        if let Some(files) = &project.static_dir {
-            copy_files(files, &out.join("static"))?;
-        }
-        crate::print(&format!("{}\n", Escaped::new(out.display())))?;
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Copies the regular files of a folder, and of those below it.
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_files(&entry.path(), &to)?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), to)?;
-        }
-    }
-    Ok(())
 }
 
 /// Builds a room whenever its sources have changed, and lets the server go on with it.

@@ -20,6 +20,8 @@ mod admin;
 mod advice;
 #[cfg(feature = "serve")]
 mod attach;
+#[cfg(feature = "serve")]
+mod build_room;
 mod check;
 #[cfg(feature = "serve")]
 mod data;
@@ -34,6 +36,7 @@ mod new;
 #[cfg(feature = "serve")]
 mod project;
 mod project_hint;
+mod project_kind;
 #[cfg(feature = "serve")]
 mod reload;
 #[cfg(feature = "serve")]
@@ -46,6 +49,8 @@ mod settings;
 #[cfg(feature = "serve")]
 mod store;
 mod test;
+#[cfg(feature = "serve")]
+mod watch;
 
 #[cfg(feature = "serve")]
 use clap::CommandFactory;
@@ -76,7 +81,7 @@ enum Command {
     #[cfg(feature = "serve")]
     Dev(Box<dev::Dev>),
     #[cfg(feature = "serve")]
-    Build(dev::BuildRoom),
+    Build(build_room::BuildRoom),
     #[cfg(feature = "serve")]
     Attach(Box<attach::Attach>),
     Check(check::Check),

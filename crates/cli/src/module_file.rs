@@ -64,7 +64,8 @@ impl ModuleFile {
     }
 }
 
-fn module_path(path: &Path) -> PathBuf {
+/// The file that is read for a path.
+pub(crate) fn module_path(path: &Path) -> PathBuf {
     match path.is_dir() {
         true => path.join("server.wasm"),
         false => path.to_owned(),

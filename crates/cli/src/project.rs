@@ -1,6 +1,8 @@
 //! How a room is built from its sources.
 
+use crate::project_kind::{CARGO, DEFAULT_TARGET, Kind};
 use serde::Deserialize;
+use stateroom_wasmi_host::Escaped;
 use std::{
     fs, io,
     path::{Component, Path, PathBuf},
@@ -21,8 +23,11 @@ pub(crate) struct Project {
 }
 
 enum Build {
-    /// A package of Cargo; none is the folder's own.
-    Cargo { package: Option<String> },
+    /// A package of Cargo; none is the folder's own. The target is for folders that name none.
+    Cargo {
+        package: Option<String>,
+        target: &'static str,
+    },
     /// A line for a shell.
     Shell(String),
 }
@@ -40,7 +45,8 @@ struct Service {
     package: String,
 }
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// That of Stateroom's own tool.
+const STATEROOM_TARGET: &str = "wasm32-unknown-unknown";
 
 impl Project {
     /// Finds out how a folder's room is built: by `command`, or by what is in the folder. The `module` that
@@ -78,22 +84,24 @@ impl Project {
                     .map(|dir| folder.join(dir))
                     .or(static_dir);
                 let package = Some(config.service.package);
-                Build::Cargo { package }
+                Build::Cargo {
+                    package,
+                    target: STATEROOM_TARGET,
+                }
             }
-            None if has("Cargo.toml") => Build::Cargo { package: None },
-            None if has("build.zig") => Build::Shell("zig build".into()),
-            None if has("go.mod") => Build::Shell(
-                "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o room.wasm".into(),
-            ),
-            None if has("package.json") => Build::Shell("npm run build".into()),
-            None if has("Makefile") => Build::Shell("make".into()),
-            None => {
-                return Err(format!(
-                    "{:?} has no Cargo.toml, stateroom.toml, build.zig, go.mod, package.json or Makefile: \
-                     pass the command that builds the room as --build",
-                    stateroom_wasmi_host::Escaped::new(folder.display())
-                ));
-            }
+            None => match Kind::of(folder) {
+                Some(kind) if kind.command == CARGO => Build::Cargo {
+                    package: None,
+                    target: DEFAULT_TARGET,
+                },
+                Some(kind) => Build::Shell(kind.command.into()),
+                None => {
+                    return Err(format!(
+                        "nothing in {:?} tells how the room is built: pass the command as --build",
+                        Escaped::new(folder.display())
+                    ));
+                }
+            },
         };
         Ok(Self {
             folder: folder.to_owned(),
@@ -111,7 +119,7 @@ impl Project {
     /// If that fails: why, with what to do about it if that is known.
     pub(crate) fn build(&self) -> Result<PathBuf, String> {
         let built = match &self.build {
-            Build::Cargo { package } => self.cargo(package.as_deref())?,
+            Build::Cargo { package, target } => self.cargo(package.as_deref(), target)?,
             Build::Shell(command) => {
                 let (shell, flag) = if cfg!(windows) {
                     ("cmd", "/C")
@@ -131,7 +139,7 @@ impl Project {
     }
 
     /// The last module of what Cargo says it has made.
-    fn cargo(&self, package: Option<&str>) -> Result<Option<PathBuf>, String> {
+    fn cargo(&self, package: Option<&str>, target: &str) -> Result<Option<PathBuf>, String> {
         #[derive(Deserialize)]
         struct Message {
             #[serde(default)]
@@ -146,7 +154,7 @@ impl Project {
             ])
             .current_dir(&self.folder);
         if !self.has_target() {
-            cargo.args(["--target", TARGET]);
+            cargo.args(["--target", target]);
         }
         if let Some(package) = package {
             cargo.args(["--package", package]);
@@ -213,7 +221,7 @@ fn run(mut command: Command, name: &str) -> Result<String, String> {
     let advice = [
         (
             "can't find crate for `core`",
-            "install the target: rustup target add wasm32-unknown-unknown",
+            "install the target, such as: rustup target add wasm32-wasip1",
         ),
         (
             "undefined symbol",

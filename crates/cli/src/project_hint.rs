@@ -1,61 +1,12 @@
 //! The project that a path belongs to, for those who name it in place of the module that it makes.
 
+use crate::project_kind::{CARGO, DEFAULT_TARGET, Kind};
 use stateroom_wasmi_host::Escaped;
 use std::{
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
 };
-
-/// A kind of project.
-struct Kind {
-    /// The file in its folder by which it is recognised.
-    file: &'static str,
-    name: &'static str,
-    /// What builds it; a Cargo project may need more.
-    command: &'static str,
-    /// Where the modules are then, the likeliest first.
-    outputs: &'static [&'static str],
-}
-
-/// Those of which a folder may also have the file of another kind come first.
-const KINDS: [Kind; 5] = [
-    Kind {
-        file: "Cargo.toml",
-        name: "a Cargo project",
-        command: CARGO,
-        outputs: &[
-            "target/wasm32-wasip1/release",
-            "target/wasm32-unknown-unknown/release",
-        ],
-    },
-    Kind {
-        file: "build.zig",
-        name: "a Zig project",
-        command: "zig build",
-        outputs: &["zig-out/bin"],
-    },
-    Kind {
-        file: "go.mod",
-        name: "a Go module",
-        command: "GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o room.wasm",
-        outputs: &["."],
-    },
-    Kind {
-        file: "asconfig.json",
-        name: "an AssemblyScript project",
-        command: "npm run build",
-        outputs: &["build"],
-    },
-    Kind {
-        file: "Makefile",
-        name: "a project with a Makefile",
-        command: "make",
-        outputs: &["."],
-    },
-];
-
-const CARGO: &str = "cargo build --release";
 
 /// What builds the project that a path is in or names, and which module that makes; none if there is no
 /// project.
@@ -64,7 +15,7 @@ pub(crate) fn hint(path: &Path) -> Option<String> {
     const MAX_PARENTS: usize = 8;
     let folders = path.ancestors().take(MAX_PARENTS);
     let (folder, kind) = folders
-        .filter_map(|folder| kind(folder).map(|kind| (folder, kind)))
+        .filter_map(|folder| Kind::of(folder).map(|kind| (folder, kind)))
         .next()?;
     let shown = match folder.as_os_str().is_empty() {
         true => Escaped::new(Path::new(".").display()).to_string(),
@@ -75,14 +26,15 @@ pub(crate) fn hint(path: &Path) -> Option<String> {
     if kind.command == CARGO {
         let crate_ = Crate::read(folder);
         if crate_.target.is_none() {
-            command.push_str(" --target wasm32-wasip1");
+            command.push_str(" --target ");
+            command.push_str(DEFAULT_TARGET);
         }
         if !crate_.is_cdylib {
             trap = "; its Cargo.toml lacks `crate-type = [\"cdylib\"]` below `[lib]`, without which \
                     cargo makes no module";
         }
         let made = || {
-            let target = crate_.target.unwrap_or("wasm32-wasip1");
+            let target = crate_.target.unwrap_or(DEFAULT_TARGET);
             let library = crate_.library?;
             Some(folder.join(format!("target/{target}/release/{library}")))
         };
@@ -95,10 +47,6 @@ pub(crate) fn hint(path: &Path) -> Option<String> {
         "`{shown}` is {}: build it with `{command}`{module}{trap}",
         kind.name
     ))
-}
-
-fn kind(folder: &Path) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| folder.join(kind.file).is_file())
 }
 
 /// A module that the project has made before.

@@ -1,20 +1,16 @@
 //! Modules that are read again while they are served.
 
-use crate::{diagnosis, module_file::ModuleFile};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use crate::{
+    diagnosis,
+    module_file::ModuleFile,
+    watch::{Changes, settle},
+};
 use stateroom_wasmi_host::Escaped;
 use stateroom_wasmi_server::ServerControl;
-use std::{
-    error::Error,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, io, path::Path, sync::Arc};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
 };
 
 /// Reads a module again until it is dropped.
@@ -76,7 +72,7 @@ fn hangups() -> io::Result<Arc<Notify>> {
 }
 
 /// Serves a module as it is now; one that cannot be served leaves the one before.
-pub(crate) fn reload(module: &Path, control: &ServerControl) -> bool {
+pub(crate) fn reload(module: &Path, control: &ServerControl) {
     let replaced = ModuleFile::read(module)
         .map_err(|error| error.to_string())
         .and_then(|file| {
@@ -88,68 +84,10 @@ pub(crate) fn reload(module: &Path, control: &ServerControl) -> bool {
             let module = Escaped::new(module.display());
             log::info!("{module} was read again: rooms go on with it");
             control.set_notice(None);
-            true
         }
         Err(error) => {
             log::error!("the module stays as it was: {error}");
             control.set_notice(Some(format!("The module stays as it was: {error}")));
-            false
         }
-    }
-}
-
-/// Waits until nothing has changed for a moment: what writes a file may do so in several steps.
-pub(crate) async fn settle(changed: &Notify) {
-    const QUIET: Duration = Duration::from_millis(200);
-    while timeout(QUIET, changed.notified()).await.is_ok() {}
-}
-
-/// Notifies of changes in the file system until it is dropped.
-pub(crate) struct Changes(
-    #[expect(dead_code, reason = "it watches until it is dropped")] RecommendedWatcher,
-);
-
-impl Changes {
-    /// Of a file, which may be replaced by another one; or of what `serve` reads of a folder.
-    fn of_file(file: &Path, changed: Arc<Notify>) -> notify::Result<Self> {
-        let file = match file.is_dir() {
-            true => file.join("server.wasm"),
-            false => file.to_owned(),
-        };
-        let name = file.file_name().map(ToOwned::to_owned);
-        let folder = file.parent().filter(|folder| *folder != Path::new(""));
-        let folder = folder.map_or_else(|| PathBuf::from("."), ToOwned::to_owned);
-        let is_file = move |path: &Path| path.file_name() == name.as_deref();
-        Self::watch(&folder, RecursiveMode::NonRecursive, is_file, changed)
-    }
-
-    /// Of all files in a folder and below that `counts` says count.
-    pub(crate) fn of_folder(
-        folder: &Path,
-        counts: impl Fn(&Path) -> bool + Send + 'static,
-        changed: Arc<Notify>,
-    ) -> notify::Result<Self> {
-        Self::watch(folder, RecursiveMode::Recursive, counts, changed)
-    }
-
-    fn watch(
-        folder: &Path,
-        mode: RecursiveMode,
-        counts: impl Fn(&Path) -> bool + Send + 'static,
-        changed: Arc<Notify>,
-    ) -> notify::Result<Self> {
-        let handle = move |event: notify::Result<notify::Event>| {
-            let has_changed = match event {
-                Ok(event) => !event.kind.is_access() && event.paths.iter().any(|path| counts(path)),
-                // Some were lost.
-                Err(_) => true,
-            };
-            if has_changed {
-                changed.notify_one();
-            }
-        };
-        let mut watcher = notify::recommended_watcher(handle)?;
-        watcher.watch(folder, mode)?;
-        Ok(Self(watcher))
     }
 }

@@ -204,11 +204,7 @@ async fn cargo_says_what_it_has_built() {
     let server = serve(&folder);
     server.join("/r").await.expect("a").await;
     assert!(calls().contains("build --release"), "{}", calls());
-    assert!(
-        calls().contains("--target wasm32-unknown-unknown"),
-        "{}",
-        calls()
-    );
+    assert!(calls().contains("--target wasm32-wasip1"), "{}", calls());
     drop(server);
     // As Stateroom's own tool is configured, and with a target of its own.
     std::fs::remove_file(bin.join("calls")).expect("it is there");
