@@ -14,9 +14,9 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
-    rustls::{ClientConfig, RootCertStore, version},
+    rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version},
 };
-use tokio_tungstenite::{client_async, tungstenite::Message};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 /// A server's certificate, in files.
 struct Certificate {
@@ -66,7 +66,7 @@ impl Certificate {
     async fn connect(
         &self,
         server: &Server,
-        versions: &[&'static tokio_rustls::rustls::SupportedProtocolVersion],
+        versions: &[&'static SupportedProtocolVersion],
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots
@@ -83,6 +83,18 @@ impl Certificate {
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
+    }
+
+    /// Such a client in a room.
+    async fn join(
+        &self,
+        server: &Server,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> WebSocketStream<TlsStream<TcpStream>> {
+        let stream = self.connect(server, versions).await.expect("a handshake");
+        let joined = client_async("wss://localhost/ws/r", stream);
+        let joined = eventually("the handshake", joined).await;
+        joined.expect("it joins").0
     }
 }
 
@@ -107,12 +119,7 @@ async fn clients_speak_tls() {
         read.expect("a whole response");
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 
-        let stream = certificate
-            .connect(&server, versions)
-            .await
-            .expect("a handshake");
-        let joined = client_async("wss://localhost/ws/r", stream);
-        let (mut socket, _) = eventually("the handshake", joined).await.expect("it joins");
+        let mut socket = certificate.join(&server, versions).await;
         // Many of TLS's records, small ones and empty ones.
         for length in [1, 0, 200, 70_000, 1 << 20] {
             let text = "x".repeat(length);
@@ -148,12 +155,7 @@ async fn a_slow_client_gets_everything() {
     const MESSAGES: usize = 200;
     let certificate = Certificate::new();
     let server = certificate.serve("echo-c", &[]);
-    let stream = certificate
-        .connect(&server, &[&version::TLS13])
-        .await
-        .expect("a handshake");
-    let joined = client_async("wss://localhost/ws/r", stream);
-    let (socket, _) = eventually("the handshake", joined).await.expect("it joins");
+    let socket = certificate.join(&server, &[&version::TLS13]).await;
     let (mut send, mut receive) = socket.split();
     // Far more than sockets buffer: the server stops reading until the replies are taken.
     let sending = tokio::spawn(async move {
@@ -182,12 +184,7 @@ async fn a_slow_client_gets_everything() {
 async fn what_tls_adds_counts_towards_the_rate_of_bytes() {
     let certificate = Certificate::new();
     let server = certificate.serve("echo-c", &["--byte-rate", "10000", "--byte-burst", "1000"]);
-    let stream = certificate
-        .connect(&server, &[&version::TLS13])
-        .await
-        .expect("a handshake");
-    let joined = client_async("wss://localhost/ws/r", stream);
-    let (mut socket, _) = eventually("the handshake", joined).await.expect("it joins");
+    let mut socket = certificate.join(&server, &[&version::TLS13]).await;
     let start = Instant::now();
     let text = vec![b'x'; 1500];
     let frame = [&*frame_header(0x81, text.len()), &[0; 4], &text].concat();
@@ -248,12 +245,7 @@ async fn a_client_that_does_not_take_its_response_is_given_up() {
 async fn a_stopped_server_says_so_over_tls() {
     let certificate = Certificate::new();
     let mut server = certificate.serve("echo-c", &[]);
-    let stream = certificate
-        .connect(&server, &[&version::TLS13])
-        .await
-        .expect("a handshake");
-    let joined = client_async("wss://localhost/ws/r", stream);
-    let (mut socket, _) = eventually("the handshake", joined).await.expect("it joins");
+    let mut socket = certificate.join(&server, &[&version::TLS13]).await;
     socket.send(Message::text("x")).await.expect("it is sent");
     let _ = eventually("the echo", socket.next()).await;
     server.signal("-TERM");
@@ -273,12 +265,7 @@ async fn a_stopped_server_says_so_over_tls() {
 async fn a_new_certificate_is_taken_while_clients_stay() {
     let mut certificate = Certificate::new();
     let server = certificate.serve("echo-c", &[]);
-    let stream = certificate
-        .connect(&server, &[&version::TLS13])
-        .await
-        .expect("a handshake");
-    let joined = client_async("wss://localhost/ws/r", stream);
-    let (mut socket, _) = eventually("the handshake", joined).await.expect("it joins");
+    let mut socket = certificate.join(&server, &[&version::TLS13]).await;
     certificate.made = make();
     certificate.write();
     let renewed = async {
