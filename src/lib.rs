@@ -182,7 +182,7 @@ pub use self::{
     room::RewindBuffer,
     snapshot::{
         EngineVersion, ModuleHash, SaveError, SnapshotError, SnapshotInfo, SnapshotOptions,
-        StateHash,
+        StateHash, UpgradeError,
     },
 };
 

@@ -132,6 +132,19 @@ impl Module {
         &self.compiled.limits
     }
 
+    /// Whether its guests can pass on their state when another module replaces it: it exports
+    /// `stateroom_save`.
+    #[must_use]
+    pub fn has_save(&self) -> bool {
+        self.compiled.has_save()
+    }
+
+    /// Whether its guests can go on with the state of another module's: it exports `stateroom_load`.
+    #[must_use]
+    pub fn has_load(&self) -> bool {
+        self.compiled.has_load()
+    }
+
     /// Whether its guests keep their buffer for payloads between events ([`PayloadBuffer`]).
     ///
     /// [`PayloadBuffer`]: crate::PayloadBuffer

@@ -225,8 +225,9 @@ fn check_exports(abi: &Abi, shape: &ModuleShape<'_>, problems: &mut Vec<AbiProbl
     for (name, shorthand) in abi.exports() {
         expect(name, function(shorthand), true);
     }
-    let (name, shorthand) = CONSTRUCTOR;
-    expect(name, function(shorthand), false);
+    for (name, shorthand) in abi.optional_exports() {
+        expect(name, function(shorthand), false);
+    }
     for (name, _) in abi.version_globals {
         expect(name, ExternKind::Global(ValueType::I32), false);
     }

@@ -53,16 +53,18 @@ pub(crate) struct Handler {
     pub(crate) parameters: Parameters,
 }
 
-/// The parameters of a handler; it has no results. A payload is a pointer and a length.
+/// The parameters of a handler; it has no results, but for one. A payload is a pointer and a length.
 #[derive(Clone, Copy)]
 pub(crate) enum Parameters {
     None,
     Client,
     Payload,
     ClientAndPayload,
+    /// There are none, but a result: a pointer in the upper 32 bits, and a length in the lower.
+    ReturnsPayload,
 }
 
-/// One value for each kind of event.
+/// One value for each kind of call.
 #[derive(Clone, Copy)]
 pub(crate) struct Handlers<T> {
     pub(crate) init: T,
@@ -71,7 +73,18 @@ pub(crate) struct Handlers<T> {
     pub(crate) timer: T,
     pub(crate) text: T,
     pub(crate) bytes: T,
+    /// Of [`SAVE`], which a module may have.
+    pub(crate) save: T,
+    /// Of [`LOAD`], which a module may have.
+    pub(crate) load: T,
 }
+
+/// An export of this host's own, the same in each ABI: returns where the guest has put its state, for a guest
+/// of another module with which the room goes on.
+pub(crate) const SAVE: Handler = Handler::new("stateroom_save", Parameters::ReturnsPayload);
+
+/// Its counterpart: takes that state in a fresh guest.
+pub(super) const LOAD: Handler = Handler::new("stateroom_load", Parameters::Payload);
 
 impl Abi {
     /// The functions that a module must export, each once.
@@ -86,8 +99,14 @@ impl Abi {
                 (0..)
                     .zip(handlers)
                     .filter(is_first)
-                    .map(|(_, handler)| (handler.export, handler.parameters.shorthand())),
+                    .map(|(_, handler)| handler.function()),
             )
+    }
+
+    /// The functions that a module may export.
+    pub(crate) fn optional_exports(&self) -> [Function; 3] {
+        let Handlers { save, load, .. } = self.handlers;
+        [CONSTRUCTOR, save.function(), load.function()]
     }
 
     /// The type of the function of [`ENV`] with this name.
@@ -100,6 +119,10 @@ impl Handler {
     pub(crate) const fn new(export: &'static str, parameters: Parameters) -> Self {
         Self { export, parameters }
     }
+
+    const fn function(self) -> Function {
+        (self.export, self.parameters.shorthand())
+    }
 }
 
 impl Parameters {
@@ -109,13 +132,14 @@ impl Parameters {
             Self::Client => "i:",
             Self::Payload => "ii:",
             Self::ClientAndPayload => "iii:",
+            Self::ReturnsPayload => ":I",
         }
     }
 }
 
-impl<T: Copy> Handlers<T> {
+impl Handlers<Handler> {
     /// The same for each kind of event.
-    pub(crate) const fn all(value: T) -> Self {
+    pub(super) const fn all(value: Handler) -> Self {
         Self {
             init: value,
             connect: value,
@@ -123,9 +147,14 @@ impl<T: Copy> Handlers<T> {
             timer: value,
             text: value,
             bytes: value,
+            save: SAVE,
+            load: LOAD,
         }
     }
+}
 
+impl<T: Copy> Handlers<T> {
+    /// Those of events.
     const fn as_array(&self) -> [T; 6] {
         [
             self.init,
@@ -146,6 +175,8 @@ impl<T: Copy> Handlers<T> {
             Call::Timer => &self.timer,
             Call::Message(_, MessagePayload::Text(_)) => &self.text,
             Call::Message(_, MessagePayload::Bytes(_)) => &self.bytes,
+            Call::Save => &self.save,
+            Call::Load(_) => &self.load,
         }
     }
 
@@ -157,6 +188,8 @@ impl<T: Copy> Handlers<T> {
             timer: f(self.timer)?,
             text: f(self.text)?,
             bytes: f(self.bytes)?,
+            save: f(self.save)?,
+            load: f(self.load)?,
         })
     }
 }

@@ -21,6 +21,8 @@ pub use self::{
     v0_4::DecodeError,
 };
 // For tests and fuzz targets; not part of the public API.
+#[cfg(feature = "snapshot")]
+pub(crate) use self::description::SAVE;
 pub(crate) use self::{
     check::{ModuleShape, check},
     description::{CONSTRUCTOR, ENV, Handlers, MEMORY, Parameters},
@@ -63,6 +65,7 @@ impl AbiVersion {
     #[inline]
     pub(crate) fn payload_len(self, call: &Call<'_>) -> Option<u32> {
         let len = match (self, call) {
+            (_, Call::Save) => return None,
             (Self::V0_2, Call::Connect(_) | Call::Disconnect(_) | Call::Timer) => return None,
             (Self::V0_2, _) => v0_2::payload(call).len(),
             (Self::V0_4, _) => v0_4::encoded_len(call),
@@ -86,7 +89,8 @@ impl fmt::Display for AbiVersion {
     }
 }
 
-/// One event as it is delivered to a guest; each ABI has all of them.
+/// One event as it is delivered to a guest; each ABI has all of them. The last two are of optional exports
+/// which are the same in each.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
@@ -103,4 +107,8 @@ pub enum Call<'a> {
     Message(ClientId, MessagePayload<'a>),
     /// The timer fired.
     Timer,
+    /// The guest is to return its state, for a guest of another module.
+    Save,
+    /// A fresh guest is given the state that one of another module has returned.
+    Load(&'a [u8]),
 }

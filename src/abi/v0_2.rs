@@ -2,7 +2,7 @@
 
 use super::{
     Call,
-    description::{Abi, Handler, Handlers, Parameters},
+    description::{Abi, Handler, Handlers, LOAD, Parameters, SAVE},
 };
 use crate::event::{ClientId, MessageRecipient};
 
@@ -20,6 +20,8 @@ pub(super) const ABI: Abi = Abi {
         timer: Handler::new("timer", Parameters::None),
         text: Handler::new("message", Parameters::ClientAndPayload),
         bytes: Handler::new("binary", Parameters::ClientAndPayload),
+        save: SAVE,
+        load: LOAD,
     },
     identified_by: None,
     imports: &[
@@ -36,7 +38,8 @@ pub(super) const fn payload<'a>(call: &Call<'a>) -> &'a [u8] {
     match *call {
         Call::Init { room_id } => room_id.as_bytes(),
         Call::Message(_, payload) => payload.as_bytes(),
-        Call::Connect(_) | Call::Disconnect(_) | Call::Timer => &[],
+        Call::Load(state) => state,
+        Call::Connect(_) | Call::Disconnect(_) | Call::Timer | Call::Save => &[],
     }
 }
 

@@ -84,6 +84,8 @@ pub const fn encoded_len(call: &Call<'_>) -> usize {
         Call::Init { .. } | Call::Timer => 4,
         Call::Connect(_) | Call::Disconnect(_) => 8,
         Call::Message(_, payload) => MESSAGE_HEADER + payload.len(),
+        Call::Save => 0,
+        Call::Load(state) => state.len(),
     }
 }
 
@@ -114,6 +116,9 @@ pub fn encode_into(call: &Call<'_>, out: &mut [u8]) {
             body.copy_from_slice(payload.as_bytes());
         }
         Call::Timer => put(out, &[4]),
+        Call::Save => {}
+        // It is the guests' own encoding.
+        Call::Load(state) => out.copy_from_slice(state),
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Progress {
 pub(super) enum Pending {
     Malloc(OutOfFuel<u32>),
     Act(Act, OutOfFuel<()>),
+    #[cfg(feature = "snapshot")]
+    Save(OutOfFuel<u64>),
 }
 
 /// A call without a result.
@@ -162,6 +164,8 @@ impl Guest {
         let step = match self.pending {
             Some(Pending::Malloc(_)) => Step::Malloc,
             Some(Pending::Act(act, _)) => Step::Act(act),
+            #[cfg(feature = "snapshot")]
+            Some(Pending::Save(_)) => Step::Act(Act::Deliver),
             None => Step::Act(Act::Deliver),
         };
         self.fail(call, step, FaultCause::Interrupted)
@@ -198,6 +202,11 @@ impl Guest {
 
     /// Makes the calls that are left, from the first that was not begun.
     fn run_steps(&mut self, call: &Call<'_>) -> Result<(), Stop> {
+        #[cfg(feature = "snapshot")]
+        if let Call::Save = call {
+            let result = self.exports.call_save(&mut self.store);
+            return self.saved(result);
+        }
         let needed = self.exports.abi.payload_len(call);
         if let Some(needed) = needed
             && needed >= self.buffer.limit
@@ -238,6 +247,11 @@ impl Guest {
                     Act::Deliver => return self.release(call),
                     Act::Release => return self.check_versions(call, true),
                 }
+            }
+            #[cfg(feature = "snapshot")]
+            Pending::Save(pending) => {
+                let result = pending.resume(store);
+                return self.saved(result);
             }
         }
         self.run_steps(call)
@@ -286,7 +300,8 @@ impl Guest {
     /// Frees the buffer of an event that was handled, unless it is kept.
     #[inline]
     fn release(&mut self, call: &Call<'_>) -> Result<(), Stop> {
-        if !self.keeps_buffer {
+        // A state is longer than what it would be kept for.
+        if !self.keeps_buffer || matches!(call, Call::Load(_)) {
             self.free(Act::Release)?;
         }
         self.check_versions(call, true)
@@ -353,6 +368,15 @@ impl Guest {
         let memory = self.exports.memory;
         self.buffer = Buffer::allocated(ptr, needed, &mut self.pages, memory, &mut self.store)
             .map_err(|cause| Stop::fault(Step::Malloc, cause))?;
+        Ok(())
+    }
+
+    /// Where the guest has put its state.
+    #[cfg(feature = "snapshot")]
+    #[cold]
+    fn saved(&mut self, result: CallResult<u64>) -> Result<(), Stop> {
+        let state = self.finish(Step::Act(Act::Deliver), result, Pending::Save)?;
+        self.saved = Some(((state >> 32) as u32, state as u32));
         Ok(())
     }
 

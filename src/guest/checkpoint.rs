@@ -7,6 +7,8 @@ use super::{
     memory::grow,
 };
 use crate::{
+    abi::SAVE,
+    error::{Fault, FaultCause},
     snapshot::bytes::{Malformed, Reader, Writer},
     time::Instant,
 };
@@ -200,6 +202,36 @@ impl Guest {
     /// While disabled, what the guest sends and prints is discarded.
     pub(crate) fn set_outputs_enabled(&mut self, enabled: bool) {
         self.store.data_mut().outputs_enabled = enabled;
+    }
+}
+
+impl Guest {
+    /// The state that the guest has returned for another module's, having handled [`Call::Save`].
+    ///
+    /// # Errors
+    ///
+    /// If it is not within its memory.
+    pub(crate) fn take_saved(&mut self) -> Result<Vec<u8>, Fault> {
+        let (ptr, len) = self.saved.take().unwrap_or_default();
+        let during = SAVE.export;
+        let memory = self.exports.memory.data(&*self.store);
+        let state = memory
+            .get(ptr as usize..)
+            .and_then(|rest| rest.get(..len as usize));
+        state.map(<[u8]>::to_vec).ok_or(Fault {
+            during,
+            cause: FaultCause::BadPointer {
+                function: during,
+                ptr,
+                len,
+            },
+        })
+    }
+
+    /// Sets when the timer fires, unless the guest has set it.
+    pub(crate) fn inherit_timer(&mut self, deadline: Option<Instant>) {
+        let timer = &mut self.store.data_mut().timer;
+        timer.set(timer.deadline().or(deadline));
     }
 }
 

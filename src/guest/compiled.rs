@@ -65,6 +65,18 @@ impl Compiled {
         Ok(compiled)
     }
 
+    /// Whether its guests can return their state for those of another module.
+    pub(crate) fn has_save(&self) -> bool {
+        let handlers = &self.abi.description().handlers;
+        self.module.get_export(handlers.save.export).is_some()
+    }
+
+    /// Whether its guests can go on with the state of another module's.
+    pub(crate) fn has_load(&self) -> bool {
+        let handlers = &self.abi.description().handlers;
+        self.module.get_export(handlers.load.export).is_some()
+    }
+
     /// Imports (module, name, kind) and exports (name, kind).
     pub(crate) fn shape(&self) -> ModuleShape<'_> {
         engine::shape(&self.module, &[])

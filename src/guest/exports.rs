@@ -27,6 +27,13 @@ enum Handler {
     Client(TypedFunc<u32, ()>),
     Payload(TypedFunc<(u32, u32), ()>),
     ClientAndPayload(TypedFunc<(u32, u32, u32), ()>),
+    #[cfg_attr(
+        not(feature = "snapshot"),
+        expect(dead_code, reason = "it is not called")
+    )]
+    ReturnsPayload(TypedFunc<(), u64>),
+    /// An optional one that the module does not have.
+    Missing,
 }
 
 impl Exports {
@@ -43,12 +50,18 @@ impl Exports {
         let description = abi.description();
         let handlers = description.handlers.try_map(|handler| {
             let name = handler.export;
+            if instance.get_export(store, name).is_none() {
+                return Ok(Handler::Missing);
+            }
             Ok::<_, Error>(match handler.parameters {
                 Parameters::None => Handler::None(instance.get_typed_func(store, name)?),
                 Parameters::Client => Handler::Client(instance.get_typed_func(store, name)?),
                 Parameters::Payload => Handler::Payload(instance.get_typed_func(store, name)?),
                 Parameters::ClientAndPayload => {
                     Handler::ClientAndPayload(instance.get_typed_func(store, name)?)
+                }
+                Parameters::ReturnsPayload => {
+                    Handler::ReturnsPayload(instance.get_typed_func(store, name)?)
                 }
             })
         })?;
@@ -87,6 +100,19 @@ impl Exports {
             Handler::ClientAndPayload(handler) => {
                 handler.call_resumable(store, (client(call), ptr, len))
             }
+            Handler::ReturnsPayload(_) | Handler::Missing => Err(Error::new("no such export")),
+        }
+    }
+
+    /// Calls the handler that returns the guest's state.
+    #[cfg(feature = "snapshot")]
+    pub(super) fn call_save(
+        &self,
+        store: &mut Store<HostState>,
+    ) -> Result<TypedResumableCall<u64>, Error> {
+        match &self.handlers.save {
+            Handler::ReturnsPayload(handler) => handler.call_resumable(store, ()),
+            _ => Err(Error::new("no such export")),
         }
     }
 
@@ -125,6 +151,6 @@ impl Exports {
 const fn client(call: &Call<'_>) -> u32 {
     match call {
         Call::Connect(client) | Call::Disconnect(client) | Call::Message(client, _) => client.0,
-        Call::Init { .. } | Call::Timer => 0,
+        Call::Init { .. } | Call::Timer | Call::Save | Call::Load(_) => 0,
     }
 }

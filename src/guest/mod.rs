@@ -82,6 +82,9 @@ pub(crate) struct Guest {
     owes_room_id: bool,
     /// The call that ran out of fuel, while the guest is paused.
     pending: Option<Pending>,
+    /// The pointer and the length of the state that the guest has returned for another module's.
+    #[cfg(feature = "snapshot")]
+    saved: Option<(u32, u32)>,
     fuel: FuelMeter,
 }
 
@@ -119,6 +122,8 @@ impl Guest {
             pages: Buffer::default(),
             owes_room_id: !compiled.keeps_buffer && compiled.abi.description().allocates_room_id,
             pending: None,
+            #[cfg(feature = "snapshot")]
+            saved: None,
             fuel: FuelMeter::new(limits),
         })
     }

@@ -5,11 +5,11 @@ use crate::{
     error::{OpenError, UnknownRoom},
     module::Module,
     room::Room,
-    snapshot::{Envelope, SaveError, SnapshotError, SnapshotOptions},
+    snapshot::{Envelope, SaveError, SnapshotError, SnapshotOptions, UpgradeError},
     time::Instant,
 };
 use alloc::{boxed::Box, vec::Vec};
-use core::time::Duration;
+use core::{task::Poll, time::Duration};
 
 impl<C: Clock, T: Transport> Host<C, T> {
     /// The room as bytes; see [`Room::save`]. An event that the guest is in the middle of is finished
@@ -98,6 +98,40 @@ impl<C: Clock, T: Transport> Host<C, T> {
     /// As [`Room::hibernate`].
     pub fn hibernate(&mut self, key: RoomKey) -> Result<(), SaveError> {
         self.at_boundary(key, Room::hibernate)
+    }
+
+    /// Begins to go on with another module in a room that keeps its state; see [`Room::begin_upgrade`]. An
+    /// event that the guest is in the middle of is finished first, as for [`save`](Self::save). The steps are
+    /// turns of the room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::begin_upgrade`], and if the host has no such room.
+    pub fn begin_upgrade(&mut self, key: RoomKey, module: &Module) -> Result<(), UpgradeError> {
+        self.at_boundary(key, |room| room.check_boundary())?;
+        let slot = self.rooms.get_mut(&key).ok_or(UnknownRoom)?;
+        slot.room.begin_upgrade(module)?;
+        slot.deadline = None;
+        slot.wake(key, &mut self.queues);
+        Ok(())
+    }
+
+    /// What has become of [an upgrade](Self::begin_upgrade); see [`Room::poll_upgrade`]. The room goes on
+    /// when it was called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Room::poll_upgrade`], and if the host has no such room.
+    pub fn poll_upgrade(&mut self, key: RoomKey) -> Poll<Result<(), UpgradeError>> {
+        let Some(slot) = self.rooms.get_mut(&key) else {
+            return Poll::Ready(Err(UnknownRoom.into()));
+        };
+        let result = slot.room.poll_upgrade();
+        if result.is_ready() && slot.queued == Queued::Nowhere {
+            let (deadline, _) = slot.reschedule(key, &mut self.transport, &mut self.queues);
+            self.insert_deadline(key, deadline);
+        }
+        result
     }
 
     /// Finishes the event that the guest is in the middle of, with its outputs, and then acts on the room.

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::Call,
-    event::{ClientId, Event, EventHeader, MessagePayload},
+    event::{ClientId, EventHeader, MessagePayload},
 };
 
 /// What a guest is called with, without the payload, which is stored beside it.
@@ -19,17 +19,6 @@ pub(super) enum EventKind {
 }
 
 impl EventKind {
-    /// What a call that is not part of a restart delivers.
-    pub(super) const fn of(call: &Call<'_>) -> Self {
-        match *call {
-            Call::Init { .. } => Self::Init,
-            Call::Connect(client) => Self::Outside(EventHeader::Connect(client)),
-            Call::Disconnect(client) => Self::Outside(EventHeader::Disconnect(client)),
-            Call::Message(client, _) => Self::Outside(EventHeader::Message(client)),
-            Call::Timer => Self::Timer,
-        }
-    }
-
     /// The call of the guest that delivers it.
     pub(super) const fn call<'a>(self, room_id: &'a str, payload: MessagePayload<'a>) -> Call<'a> {
         match self {
@@ -40,26 +29,6 @@ impl EventKind {
             }
             Self::Outside(EventHeader::Disconnect(client)) => Call::Disconnect(client),
             Self::Outside(EventHeader::Message(client)) => Call::Message(client, payload),
-        }
-    }
-}
-
-impl<'a> From<Event<'a>> for Call<'a> {
-    fn from(event: Event<'a>) -> Self {
-        match event {
-            Event::Connect(client) => Self::Connect(client),
-            Event::Disconnect(client) => Self::Disconnect(client),
-            Event::Message(client, payload) => Self::Message(client, payload),
-        }
-    }
-}
-
-impl<'a> Call<'a> {
-    /// What is stored beside its [`EventKind`].
-    pub(super) const fn payload(&self) -> MessagePayload<'a> {
-        match *self {
-            Self::Message(_, payload) => payload,
-            _ => MessagePayload::EMPTY,
         }
     }
 }

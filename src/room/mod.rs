@@ -18,19 +18,22 @@ mod rollback;
 mod snapshot;
 mod stats;
 mod unmanaged;
+#[cfg(feature = "snapshot")]
+mod upgrade;
 
 #[cfg(feature = "snapshot")]
 pub use self::rewind::RewindBuffer;
 
 pub use self::{options::RoomOptions, stats::RoomStats};
 
+#[cfg(feature = "snapshot")]
+use self::upgrade::Upgrade;
 use self::{event_kind::EventKind, inbox::Inbox, recorder::Recorder, recovery::Recovery};
 #[cfg(feature = "snapshot")]
 use crate::guest::Checkpoint;
 use crate::{
-    abi::Call,
     error::{EventError, Fault, OpenError, ReplaceError},
-    event::{ClientId, Event, MessagePayload, Output, OutputHeader},
+    event::{ClientId, Event, EventHeader, MessagePayload, Output, OutputHeader},
     fault_policy::FaultPolicy,
     guest::{Guest, LineKind, LogPermit, Outbox, Progress, RoomLog},
     module::Module,
@@ -103,6 +106,9 @@ enum State {
     /// It has no guest, but the state of one, and no outputs. The next event or the timer wakes it.
     #[cfg(feature = "snapshot")]
     Asleep(Box<Checkpoint>),
+    /// Its state passes to a guest of another module. It has no outputs.
+    #[cfg(feature = "snapshot")]
+    Upgrading(Box<Upgrade>),
     Closed {
         /// Why the guest failed; none if the driver closed the room.
         fault: Option<Fault>,
@@ -291,10 +297,12 @@ impl Room {
 
     /// Whether the room has no guest yet: the next turn of the room makes one.
     pub(crate) const fn is_starting(&self) -> bool {
-        match self.state {
+        match &self.state {
             State::Starting { .. } => true,
             #[cfg(feature = "snapshot")]
             State::Asleep(_) => true,
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(upgrade) => upgrade.needs_guest(),
             _ => false,
         }
     }
@@ -330,7 +338,7 @@ impl Room {
         if self.is_ready() {
             self.count_accepted(&event);
             self.advance(now);
-            self.begin(&Call::from(event));
+            self.begin(EventKind::Outside(event.header()), event.payload());
             return Ok(());
         }
         self.enqueue_checked(event)
@@ -365,6 +373,8 @@ impl Room {
                 phase: Phase::Replaying { .. },
                 ..
             } => self.continue_rollback(),
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(_) => self.continue_upgrade(),
             _ if !self.are_outputs_taken() => {}
             _ if self.is_turn_of_timer() => self.fire(),
             State::Live {
@@ -386,14 +396,16 @@ impl Room {
     /// middle of an event, or an event waits or a guest is to be started and the outputs were taken.
     #[must_use]
     pub fn is_runnable(&self) -> bool {
-        match self.state {
+        match &self.state {
             State::Live {
                 phase: Phase::Idle, ..
             } => !self.inbox.is_empty() && self.are_outputs_taken(),
             State::Live { .. } => true,
-            State::Starting { at, .. } => at <= self.now && self.are_outputs_taken(),
+            State::Starting { at, .. } => *at <= self.now && self.are_outputs_taken(),
             #[cfg(feature = "snapshot")]
             State::Asleep(_) => !self.inbox.is_empty(),
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(upgrade) => !upgrade.has_ended(),
             State::Closed { .. } => false,
         }
     }
@@ -410,6 +422,8 @@ impl Room {
             State::Starting { at, .. } => Some(*at),
             #[cfg(feature = "snapshot")]
             State::Asleep(checkpoint) => checkpoint.deadline,
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(_) => None,
             State::Live { .. } | State::Closed { .. } => None,
         }
     }
@@ -632,7 +646,7 @@ impl Room {
         match &mut self.state {
             State::Live { .. } => {
                 self.is_turn_of_inbox = !self.inbox.is_empty();
-                self.begin(&Call::Timer);
+                self.begin(EventKind::Timer, MessagePayload::EMPTY);
             }
             State::Starting { undone, .. } => {
                 let undone = *undone;
@@ -640,33 +654,35 @@ impl Room {
             }
             #[cfg(feature = "snapshot")]
             State::Asleep(_) => self.wake_and(Self::fire),
+            // Its timer waits.
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(_) => {}
             State::Closed { .. } => {}
         }
     }
 
     /// Delivers an event that did not wait to an idle guest. If its slice ends, the event is pinned
     /// before those that wait.
-    fn begin(&mut self, call: &Call<'_>) {
+    fn begin(&mut self, event: EventKind, payload: MessagePayload<'_>) {
         let slice = self.module.limits().fuel_per_slice;
         let State::Live { guest, phase } = &mut self.state else {
             return;
         };
-        let event = EventKind::of(call);
-        self.recorder.record(event, call.payload(), self.now, || {
+        self.recorder.record(event, payload, self.now, || {
             self.stats.fuel_used + guest.fuel_used()
         });
         // Most events are messages, which announce nothing.
-        if !matches!(call, Call::Message(..)) {
+        if !matches!(event, EventKind::Outside(EventHeader::Message(_))) {
             guest.outbox_mut().announce(event);
         }
-        match guest.begin(self.now, call, slice) {
+        match guest.begin(self.now, &event.call(&self.id, payload), slice) {
             Ok(Progress::Done) => {
-                self.recovery.event_succeeded(guest, event, call.payload());
+                self.recovery.event_succeeded(guest, event, payload);
                 self.stats.count_handled(event);
             }
             Ok(Progress::Paused) => {
                 *phase = Phase::InEvent;
-                self.inbox.push_pinned(event, call.payload());
+                self.inbox.push_pinned(event, payload);
             }
             Err(fault) => {
                 self.stats.count_handled(event);
@@ -756,7 +772,7 @@ impl State {
             }
             Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
             #[cfg(feature = "snapshot")]
-            Self::Asleep(_) => None,
+            Self::Asleep(_) | Self::Upgrading(_) => None,
         }
     }
 
@@ -768,7 +784,7 @@ impl State {
             }
             Self::Starting { outbox, .. } | Self::Closed { outbox, .. } => Some(outbox),
             #[cfg(feature = "snapshot")]
-            Self::Asleep(_) => None,
+            Self::Asleep(_) | Self::Upgrading(_) => None,
         }
     }
 }

@@ -151,6 +151,8 @@ impl Room {
             State::Starting { outbox, .. } | State::Closed { outbox, .. } => outbox,
             #[cfg(feature = "snapshot")]
             State::Asleep(_) => Outbox::new(),
+            #[cfg(feature = "snapshot")]
+            State::Upgrading(_) => Outbox::new(),
         }
     }
 

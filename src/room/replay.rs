@@ -2,7 +2,6 @@
 
 use super::{Phase, Room, State, event_kind::EventKind, recovery::Recovery};
 use crate::{
-    abi::Call,
     event::{Event, MessagePayload},
     replay::{EventRecord, RecordedEvent, ReplayError},
 };
@@ -84,7 +83,7 @@ impl Room {
                 }
                 self.count_accepted(&event);
                 self.advance(record.at);
-                self.begin(&Call::from(event));
+                self.begin(EventKind::Outside(event.header()), event.payload());
                 Ok(false)
             }
             RecordedEvent::Outside(event) => {

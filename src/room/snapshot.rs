@@ -30,7 +30,7 @@ use alloc::{borrow::Cow, boxed::Box, vec::Vec};
 use core::time::Duration;
 
 /// What a room is at an event boundary.
-enum Boundary<'a> {
+pub(super) enum Boundary<'a> {
     /// A fresh guest is to start at this time.
     Starting(Instant),
     Guest(Cow<'a, Checkpoint>),
@@ -175,6 +175,7 @@ impl Room {
         match &self.state {
             State::Live { phase, .. } => !matches!(phase, Phase::Idle),
             State::Starting { undone, .. } => undone.is_some(),
+            State::Upgrading(_) => true,
             State::Asleep(_) | State::Closed { .. } => false,
         }
     }
@@ -278,7 +279,10 @@ impl Room {
         }
     }
 
-    fn boundary(&self) -> Result<Boundary<'_>, SaveError> {
+    /// # Errors
+    ///
+    /// If the room cannot be saved now.
+    pub(crate) fn check_boundary(&self) -> Result<(), SaveError> {
         if !self.is_managed {
             return Err(SaveError::Unmanaged);
         }
@@ -294,6 +298,11 @@ impl Room {
         if self.peek_output().is_some() {
             return Err(SaveError::OutputsWaiting);
         }
+        Ok(())
+    }
+
+    pub(super) fn boundary(&self) -> Result<Boundary<'_>, SaveError> {
+        self.check_boundary()?;
         Ok(match &self.state {
             State::Starting { at, .. } => Boundary::Starting(*at),
             State::Asleep(checkpoint) => Boundary::Guest(Cow::Borrowed(checkpoint)),
@@ -301,6 +310,7 @@ impl Room {
                 let checkpoint = Checkpoint::of(guest).ok_or(SaveError::NotInstrumented)?;
                 Boundary::Guest(Cow::Owned(checkpoint))
             }
+            State::Upgrading(_) => return Err(SaveError::Busy),
             State::Closed { .. } => return Err(SaveError::Closed),
         })
     }
@@ -418,7 +428,7 @@ fn max_state_bytes(module: &Module) -> usize {
 
 impl Recovery {
     /// The same for a room whose state is kept elsewhere.
-    fn without_history(&self) -> Self {
+    pub(super) fn without_history(&self) -> Self {
         match self {
             Self::Close => Self::Close,
             Self::Restart(restarts) => Self::Restart(*restarts),

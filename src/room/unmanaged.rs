@@ -2,7 +2,6 @@
 
 use super::{Phase, Room, RoomOptions, State, event_kind::EventKind};
 use crate::{
-    abi::Call,
     error::{EventError, OpenError},
     event::MessagePayload,
     module::Module,
@@ -49,7 +48,7 @@ impl Room {
         }
         if self.is_ready() {
             self.advance(now);
-            self.begin(&Call::Timer);
+            self.begin(EventKind::Timer, MessagePayload::EMPTY);
             return Ok(());
         }
         if !self.inbox.fits(0, self.module.limits()) {

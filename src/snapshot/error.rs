@@ -1,7 +1,7 @@
 //! Why a room cannot be saved or loaded.
 
 use super::{EngineVersion, ModuleHash, bytes::Malformed, envelope::FORMAT};
-use crate::error::OpenError;
+use crate::error::{Fault, OpenError, UnknownRoom};
 use core::{error::Error, fmt};
 
 /// Why a room cannot be saved, now or at all.
@@ -37,6 +37,56 @@ impl fmt::Display for SaveError {
 }
 
 impl Error for SaveError {}
+
+/// Why a room does not go on with another module and its present state. It goes on as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// The room's state cannot be had now, or at all; or the other module was not loaded for
+    /// [snapshots](crate::LoadOptions::snapshots).
+    Save(SaveError),
+    /// The present module does not export `stateroom_save`.
+    NoSave,
+    /// The other module does not export `stateroom_load`.
+    NoLoad,
+    /// The other module was not loaded for the room's fault policy, [`FaultPolicy::Rollback`](crate::FaultPolicy).
+    NoRollback,
+    /// A guest failed to return the state, to be initialised, or to take the state.
+    Failed(Fault),
+}
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Save(error) => error.fmt(f),
+            Self::NoSave => f.write_str("the present module does not export `stateroom_save`"),
+            Self::NoLoad => f.write_str("the new module does not export `stateroom_load`"),
+            Self::NoRollback => f.write_str("the module was not loaded to be rolled back"),
+            Self::Failed(_) => f.write_str("the room's state did not pass to the new module"),
+        }
+    }
+}
+
+impl Error for UpgradeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(fault) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+impl From<SaveError> for UpgradeError {
+    fn from(error: SaveError) -> Self {
+        Self::Save(error)
+    }
+}
+
+impl From<UnknownRoom> for UpgradeError {
+    fn from(_: UnknownRoom) -> Self {
+        Self::Save(SaveError::UnknownRoom)
+    }
+}
 
 const NOT_INSTRUMENTED: &str = "the module was not loaded for snapshots";
 

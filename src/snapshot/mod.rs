@@ -8,7 +8,7 @@ mod error;
 mod limits;
 
 pub(crate) use self::envelope::{Envelope, seal};
-pub use self::error::{SaveError, SnapshotError};
+pub use self::error::{SaveError, SnapshotError, UpgradeError};
 
 use crate::{limits::Limits, time::Instant};
 use alloc::string::String;

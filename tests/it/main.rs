@@ -70,5 +70,7 @@ mod unchecked;
 mod unmanaged;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod unsealed;
+#[cfg(feature = "snapshot")]
+mod upgrade;
 #[cfg(feature = "wasi")]
 mod wasi;
