@@ -246,12 +246,13 @@ step_fuzz() {
 
 # The firmwares, booted in QEMU: self-tests, the same bytes as here, budgets, and messages over the UART.
 step_firmware() {
-  local board target programs tool replay=$cache/replay.txt
+  local board target programs tool recordings=() replay=$cache/replay.txt
   need qemu-system-arm qemu-system-riscv32 size nm node python3
   cargo build -p stateroom-wasmi
   tool=$CARGO_TARGET_DIR/debug/stateroom-wasmi
   (cd examples/firmware && cargo fmt --all -- --check && cargo clippy -q -p app --all-targets -- -D warnings &&
-    cargo run -q --release -p app --example replay >"$replay")
+    cargo build -q --release -p app --examples)
+  "$CARGO_TARGET_DIR/release/examples/replay" >"$replay"
   for board in stm32f405:thumbv7em-none-eabihf mps2-an505:thumbv8m.main-none-eabihf \
     riscv-virt:riscv32imac-unknown-none-elf; do
     target=${board#*:} board=${board%%:*}
@@ -259,7 +260,10 @@ step_firmware() {
     cargo_for "$target" build --release --locked -p "$board" --manifest-path examples/firmware/Cargo.toml
     examples/firmware/check.py "$board" --programs "$programs" --replay "$replay"
     .ci/firmware/talk "$board" "$programs/$board" "$tool"
+    recordings+=("$programs/$board-recordings")
   done
+  # A small board has none: those of the others, which come after it.
+  .ci/firmware/recordings "$tool" "$CARGO_TARGET_DIR/release/examples/recordings" "${recordings[@]:1}"
   # The same without the validator.
   board=stm32f405 target=thumbv7em-none-eabihf
   programs=$(dir_for "$target")/$target/release

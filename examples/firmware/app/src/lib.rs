@@ -7,7 +7,11 @@ extern crate alloc;
 pub mod heap;
 pub mod low_memory;
 pub mod measure;
+#[cfg(feature = "snapshot")]
+pub mod recordings;
 pub mod replay;
+#[cfg(feature = "snapshot")]
+mod room_file;
 pub mod rooms;
 pub mod selftest;
 pub mod serial;

@@ -11,7 +11,7 @@ use stateroom_wasmi_host::{
 };
 
 /// The script; its first line documents the format.
-const EVENTS: &str = include_str!("events.txt");
+pub(crate) const EVENTS: &str = include_str!("events.txt");
 
 /// For rooms of at most one page; the same on each machine. Slices are short, so that many events
 /// are paused.
@@ -115,35 +115,55 @@ fn replay(
         Err(error) => return writeln!(out, "open failed: {error}"),
     };
     write_outputs(&mut room, Instant::ZERO, out)?;
-    for line in EVENTS.lines().filter(|line| !line.starts_with('#')) {
+    let mut room = Some(room);
+    for_each_step(EVENTS, |now, event| {
+        let Some(mut current) = room.take() else {
+            return Err(fmt::Error);
+        };
+        current.handle_timeout(now);
+        write_outputs(&mut current, now, out)?;
+        if let Some(event) = event {
+            if let Err(error) = current.handle_event(now, event) {
+                writeln!(out, "  refused: {error}")?;
+            }
+            write_outputs(&mut current, now, out)?;
+            current = replace(current, out)?;
+        }
+        room = Some(current);
+        Ok(())
+    })?;
+    let room = room.ok_or(fmt::Error)?;
+    match room.fault() {
+        Some(fault) => writeln!(out, "{fault}"),
+        None => Ok(()),
+    }
+}
+
+/// Calls a function with each line of a script: its time, and the event; none for a line that waits.
+pub(crate) fn for_each_step(
+    script: &str,
+    mut step: impl FnMut(Instant, Option<Event<'_>>) -> fmt::Result,
+) -> fmt::Result {
+    for line in script.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.splitn(4, ' ');
         let now = Instant::from_millis(number(words.next()));
-        room.handle_timeout(now);
-        write_outputs(&mut room, now, out)?;
         let kind = words.next();
         let client = ClientId(number(words.next()));
         let payload = words.next().unwrap_or("");
         let bytes;
         let event = match kind {
-            Some("connect") => Event::Connect(client),
-            Some("disconnect") => Event::Disconnect(client),
-            Some("text") => Event::message(client, payload),
+            Some("connect") => Some(Event::Connect(client)),
+            Some("disconnect") => Some(Event::Disconnect(client)),
+            Some("text") => Some(Event::message(client, payload)),
             Some("bytes") => {
                 bytes = decode_hex(payload);
-                Event::message(client, &bytes[..])
+                Some(Event::message(client, &bytes[..]))
             }
-            _ => continue,
+            _ => None,
         };
-        if let Err(error) = room.handle_event(now, event) {
-            writeln!(out, "  refused: {error}")?;
-        }
-        write_outputs(&mut room, now, out)?;
-        room = replace(room, out)?;
+        step(now, event)?;
     }
-    match room.fault() {
-        Some(fault) => writeln!(out, "{fault}"),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Resumes the room until it is idle, and writes its outputs. Nothing is printed by `Debug`, which
