@@ -4,6 +4,7 @@
 use crate::tls::{TlsError, TlsFiles};
 use crate::{
     auth::Authenticator,
+    directory::Directory,
     http::{files::Files, origin::AllowedOrigin, proxies, websocket::is_token},
     journal::{Durability, Journal, ModuleUpgrade},
     rate_limit::Rate,
@@ -60,6 +61,19 @@ pub struct ServerConfig {
     pub durability_of: Vec<(String, Durability)>,
     /// What becomes of stored rooms of another module. Default [`ModuleUpgrade::Refuse`].
     pub upgrade: ModuleUpgrade,
+    /// Makes the server a node of a cluster, which takes clients of all rooms and has some of them. Then
+    /// rooms should have a [`journal`](Self::journal): those in memory are lost when they go to another
+    /// node. Default none: all rooms are here.
+    pub directory: Option<Arc<dyn Directory>>,
+    /// A host and a port for the other nodes, which pass on clients of rooms that are here. What they send
+    /// is not encrypted: it should be an address that nobody else reaches. Default none.
+    pub peer_listen: Option<(String, u16)>,
+    /// What nodes know each other by. All have the same, and it must be set if there is a
+    /// [`directory`](Self::directory) or a [`peer_listen`](Self::peer_listen). Default none.
+    pub peer_secret: Option<Secret>,
+    /// How long a client whose room is at no node that can be reached waits for one. It is then closed with
+    /// 1013. Default 15 s.
+    pub owner_timeout: Duration,
     /// Limits of the module and of each room. Default [`Limits::default`].
     pub limits: Limits,
     /// Open rooms, over all workers. Default 10,000.
@@ -165,6 +179,10 @@ impl ServerConfig {
             durability: Durability::Durable,
             durability_of: Vec::new(),
             upgrade: ModuleUpgrade::Refuse,
+            directory: None,
+            peer_listen: None,
+            peer_secret: None,
+            owner_timeout: Duration::from_secs(15),
             limits: Limits::default(),
             max_rooms: 10_000,
             max_queued_messages: 4096,
@@ -237,6 +255,27 @@ impl ServerConfig {
         self
     }
 
+    /// Sets [`directory`](#structfield.directory).
+    #[must_use]
+    pub fn directory(mut self, directory: Option<Arc<dyn Directory>>) -> Self {
+        self.directory = directory;
+        self
+    }
+
+    /// Sets [`peer_listen`](#structfield.peer_listen).
+    #[must_use]
+    pub fn peer_listen(mut self, address: Option<(impl Into<String>, u16)>) -> Self {
+        self.peer_listen = address.map(|(host, port)| (host.into(), port));
+        self
+    }
+
+    /// Sets [`peer_secret`](#structfield.peer_secret).
+    #[must_use]
+    pub fn peer_secret(mut self, secret: Option<Secret>) -> Self {
+        self.peer_secret = secret;
+        self
+    }
+
     /// Sets [`allowed_origins`](#structfield.allowed_origins).
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -304,6 +343,7 @@ impl ServerConfig {
         hibernate_after: Option<Duration>,
         durability: Durability,
         upgrade: ModuleUpgrade,
+        owner_timeout: Duration,
         limits: Limits,
         max_rooms: usize,
         max_queued_messages: usize,
@@ -386,6 +426,11 @@ impl ServerConfig {
             .is_some_and(|token| token.0.is_empty())
         {
             return Err(ConfigError::AdminToken);
+        }
+        let is_node = self.directory.is_some() || self.peer_listen.is_some();
+        let secret = self.peer_secret.as_ref();
+        if is_node && secret.is_none_or(|secret| secret.0.is_empty()) {
+            return Err(ConfigError::PeerSecret);
         }
         if let Some(name) = self.subprotocols.iter().find(|name| !is_name(name)) {
             return Err(ConfigError::Subprotocol(name.clone()));
@@ -507,6 +552,8 @@ pub enum ConfigError {
     TrustedProxy(String),
     /// [`ServerConfig::admin_token`] is missing where all can ask, or is empty.
     AdminToken,
+    /// [`ServerConfig::peer_secret`] is missing at a node of a cluster, or is empty.
+    PeerSecret,
     /// [`ServerConfig::static_dir`] is no folder that can be read.
     StaticDir {
         /// The path.
@@ -553,6 +600,9 @@ impl fmt::Display for ConfigError {
                 "operators must have a token, since the address for them is no loopback address; and \
                  it must not be empty",
             ),
+            Self::PeerSecret => {
+                f.write_str("nodes of a cluster must have a secret, which must not be empty")
+            }
             Self::StaticDir { dir, .. } => {
                 write!(
                     f,

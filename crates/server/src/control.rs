@@ -1,6 +1,12 @@
 //! What can be changed while a server runs.
 
-use crate::{config::ModuleLoader, http::Notice, rooms::worker_pool::WorkerPool};
+use crate::{
+    config::ModuleLoader,
+    http::Notice,
+    journal::{JournalError, UnfinishedRoom},
+    rooms::worker_pool::WorkerPool,
+};
+use core::future::Future;
 use stateroom_wasmi_host::LoadError;
 use std::sync::Arc;
 
@@ -50,5 +56,44 @@ impl ServerControl {
     /// Shows a text on the page, such as why a module was not built; none shows nothing.
     pub fn set_notice(&self, text: Option<String>) {
         self.notice.set(text);
+    }
+
+    /// Restores rooms that this node has taken over, at a pace that leaves the others their turns; those that
+    /// are asked for come first, also before others of earlier calls. The
+    /// [`directory`](crate::ServerConfig::directory) must say that they are [here](crate::Location::Here)
+    /// already. Rooms that are open are left as they are. Needs a journal.
+    pub fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
+        self.workers.adopt(rooms);
+    }
+
+    /// Gives up the rooms for whose ids `moves` returns true, for another node to take over: each stops
+    /// between two events, is saved, and is dropped; its clients are told to find it again, and those that
+    /// this or another node forwards notice nothing. Begins at once; the future, which need not be polled,
+    /// resolves when all of that is durable and the rooms are gone. Rooms in memory are lost.
+    ///
+    /// The [directory](crate::ServerConfig::directory) must not say any more that these rooms are
+    /// [here](crate::Location::Here), or they would be opened again.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::NotOwned`] if some of the rooms, which it names, were another node's meanwhile, and so
+    /// were dropped as they are by [`abandon`](Self::abandon); [`JournalError::Closed`] if the server ends
+    /// meanwhile.
+    pub fn release(
+        &self,
+        moves: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send + 'static {
+        self.workers.release(Arc::new(moves))
+    }
+
+    /// Drops the rooms for whose ids `is_lost` returns true, at once and without writing anything: another
+    /// node has them. What they have sent and is not durable is never seen by anybody; their clients are told
+    /// to find them again, as by [`release`](Self::release), and the same is true of the directory. Begins at
+    /// once; the future, which need not be polled, resolves when the rooms are gone.
+    pub fn abandon(
+        &self,
+        is_lost: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.workers.abandon(Arc::new(is_lost))
     }
 }

@@ -57,6 +57,7 @@ pub mod auth;
 mod board;
 mod config;
 mod control;
+mod directory;
 mod http;
 pub mod journal;
 mod log_limit;
@@ -77,6 +78,7 @@ pub use self::tls::{TlsError, TlsFiles};
 pub use self::{
     config::{ConfigError, ProxyHeader, Secret, ServeError, ServerConfig},
     control::ServerControl,
+    directory::{Directory, Location},
     rate_limit::Rate,
 };
 
@@ -105,6 +107,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     /// Of the addresses for operators alone, if there are any.
     admin: Option<(Acceptor, Vec<SocketAddr>)>,
+    /// For the other nodes of a cluster.
+    peers: Vec<Listener>,
     control: ServerControl,
     module_name: String,
     workers: Arc<WorkerPool>,
@@ -175,10 +179,15 @@ impl Server {
                 Some((acceptor, addresses))
             }
         };
+        let peers = match &config.peer_listen {
+            None => Vec::new(),
+            Some((host, port)) => listen(core::slice::from_ref(host), *port).await?,
+        };
         Ok(Self {
             acceptor,
             addresses,
             admin,
+            peers,
             control: ServerControl::new(workers.clone(), loader, shared.notice),
             module_name: config.module_name,
             workers,
@@ -212,6 +221,13 @@ impl Server {
         self.admin.as_ref().map_or(&[], |(_, addresses)| addresses)
     }
 
+    /// The addresses that it listens on for the other nodes of a cluster; none without
+    /// [`ServerConfig::peer_listen`].
+    #[must_use]
+    pub fn peer_addrs(&self) -> Vec<SocketAddr> {
+        addresses_of(&self.peers)
+    }
+
     /// Serves until `stop` resolves. Then it accepts no more connections, lets the rooms handle the
     /// events they have, sends what is queued, and closes all clients with 1001.
     ///
@@ -223,6 +239,7 @@ impl Server {
             acceptor,
             addresses,
             admin,
+            peers: _peers,
             control: _control,
             module_name,
             workers,

@@ -39,6 +39,10 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Makes a batch durable. If the disk is full, `done` waits until it is not.
+    ///
+    /// If some of its rooms are another node's by now, [`JournalError::NotOwned`] names them: nothing of
+    /// these was written, and all the rest is durable. A later batch of the worker is then not done before
+    /// this one either.
     fn write(&self, batch: Batch, done: Done<()>);
 }
 
@@ -133,6 +137,13 @@ pub enum JournalError {
     },
     /// The storage has failed: what was written last may be lost, and nothing more is written.
     Failed(Box<dyn Error + Send + Sync>),
+    /// Rooms that another node of a cluster may have by now, so that this one must not write any more. It
+    /// drops them at once, and what they have sent since is never seen by anybody. Of
+    /// [`load`](Journal::load), it is the room that was asked for.
+    NotOwned {
+        /// The rooms; those that are not open here are ignored.
+        rooms: Vec<RoomNumber>,
+    },
     /// The journal has ended.
     Closed,
 }
@@ -145,6 +156,7 @@ impl fmt::Display for JournalError {
                 write!(f, "the server keeps its maximum of {limit} rooms")
             }
             Self::Failed(_) => f.write_str("the storage has failed"),
+            Self::NotOwned { .. } => f.write_str("another node has the room"),
             Self::Closed => f.write_str("the storage is closed"),
         }
     }
@@ -154,7 +166,7 @@ impl Error for JournalError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Damaged(error) | Self::Failed(error) => Some(&**error),
-            Self::TooManyRooms { .. } | Self::Closed => None,
+            Self::TooManyRooms { .. } | Self::NotOwned { .. } | Self::Closed => None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Journaling {
     submitted: u64,
     /// Batches that are not known to be durable, with their bytes and when they were submitted.
     in_flight: VecDeque<(u64, usize, time::Instant)>,
+    /// The last batch that is durable.
+    durable: u64,
     in_flight_bytes: usize,
     /// Connections whose queues hold something, for each batch.
     held: VecDeque<(u64, ConnectionKey)>,
@@ -57,7 +59,10 @@ pub(crate) struct Journaling {
 pub(crate) enum JournalResult {
     /// Batches up to this one are durable.
     Durable(u64),
-    Loaded(Box<str>, Result<Stored, JournalError>),
+    /// As [`Durable`](Self::Durable), but what is of these rooms in this batch was not written.
+    Lost(u64, Vec<RoomNumber>),
+    /// What was loaded, with the number of the load.
+    Loaded(Box<str>, u64, Result<Stored, JournalError>),
     Failed(JournalError),
 }
 
@@ -66,6 +71,8 @@ pub(crate) enum JournalResult {
 pub(crate) struct RoomLog {
     pub(crate) number: RoomNumber,
     durability: Durability,
+    /// The first batch that may have something of it.
+    first_batch: u64,
     /// The number of the next event.
     next_event: u64,
     /// What it would cost to replay the events since the snapshot, in units of fuel.
@@ -109,6 +116,7 @@ impl Journaling {
             holds: false,
             submitted: 0,
             in_flight: VecDeque::new(),
+            durable: 0,
             in_flight_bytes: 0,
             held: VecDeque::new(),
             held_outputs: VecDeque::new(),
@@ -130,12 +138,12 @@ impl Journaling {
         self.results.1.try_recv().ok()
     }
 
-    pub(crate) fn load(&self, id: &str) {
+    pub(crate) fn load(&self, id: &str, load: u64) {
         let (results, notify) = (self.results.0.clone(), self.notify.clone());
         let name = Box::from(id);
         let done = move |stored| {
             // Fails if the worker has ended.
-            let _ = results.send(JournalResult::Loaded(name, stored));
+            let _ = results.send(JournalResult::Loaded(name, load, stored));
             notify.notify_one();
         };
         self.journal.load(id, Box::new(done));
@@ -228,6 +236,17 @@ impl Journaling {
         self.submitted + 1
     }
 
+    /// The last batch that has something in it; it may not be submitted yet.
+    pub(crate) fn last_batch(&self) -> u64 {
+        let is_pending = !self.batch.is_empty() || self.holds;
+        self.submitted + u64::from(is_pending)
+    }
+
+    /// The last batch that is durable.
+    pub(crate) const fn last_durable(&self) -> u64 {
+        self.durable
+    }
+
     /// Something was held in the queue of this connection for this turn's batch, and nothing before.
     pub(crate) fn note_held(&mut self, connection: ConnectionKey) {
         self.holds = true;
@@ -271,6 +290,7 @@ impl Journaling {
         let done = move |written: Result<(), JournalError>| {
             let result = match written {
                 Ok(()) => JournalResult::Durable(number),
+                Err(JournalError::NotOwned { rooms }) => JournalResult::Lost(number, rooms),
                 Err(error) => JournalResult::Failed(error),
             };
             // Fails if the worker has ended.
@@ -288,6 +308,7 @@ impl Journaling {
         mut took: impl FnMut(Duration),
         mut release: impl FnMut(ConnectionKey),
     ) {
+        self.durable = self.durable.max(batch);
         while let Some((_, bytes, submitted_at)) = self
             .in_flight
             .front()
@@ -351,6 +372,7 @@ impl RoomLog {
         Self {
             number,
             durability,
+            first_batch: 0,
             next_event: events,
             tail_cost: 0,
             has_tail: false,
@@ -360,6 +382,16 @@ impl RoomLog {
             held: NONE,
             sent: NONE,
         }
+    }
+
+    /// What it writes is in the next batch or later.
+    pub(crate) fn begin_in(&mut self, journaling: &Journaling) {
+        self.first_batch = journaling.batch_to_hold_for();
+    }
+
+    /// Whether a batch may have something of it.
+    pub(crate) const fn is_in(&self, batch: u64) -> bool {
+        self.first_batch <= batch
     }
 
     /// Whether what the room sends waits for the journal.

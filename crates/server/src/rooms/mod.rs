@@ -17,11 +17,14 @@ pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
 use crate::{
+    journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
     rooms::{clients::Clients, handover::Listing},
     ws::connection::ConnectionKey,
 };
 use stateroom_wasmi_host::{ClientId, MessagePayload, Module, RoomKey, SaveError};
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 pub(crate) use self::failed_rooms::FailedRooms;
 
@@ -62,9 +65,30 @@ pub(crate) trait Rooms: 'static {
     /// Opens rooms of another module from now on, and lets those that are open go on with it.
     fn replace_module(&mut self, module: Module);
 
+    /// Restores rooms that this node has taken over.
+    fn adopt(&mut self, rooms: Vec<UnfinishedRoom>) {
+        drop(rooms);
+    }
+
+    /// Gives up rooms, for another node; sends `done` when that is durable.
+    fn release(&mut self, moves: &RoomFilter, done: Released) {
+        let _ = (moves, done.send(Ok(())));
+    }
+
+    /// Drops rooms that another node has.
+    fn abandon(&mut self, is_lost: &RoomFilter) {
+        let _ = is_lost;
+    }
+
     /// Begins to stop: refuses whatever comes from now on.
     fn stop(&mut self);
 }
+
+/// Whether a room, of this id, is one of those that are meant.
+pub(crate) type RoomFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Told when rooms were given up.
+pub(crate) type Released = oneshot::Sender<Result<(), JournalError>>;
 
 /// Who a client says it is.
 #[derive(Clone, Debug, Default)]
@@ -111,10 +135,18 @@ impl JoinRejection {
         let (code, reason) = STOPPING;
         Self::new(code, reason)
     }
+
+    pub(crate) fn moved() -> Self {
+        let (code, reason) = MOVED;
+        Self::new(code, reason)
+    }
 }
 
 /// The close code and reason of clients at shutdown.
 pub(crate) const STOPPING: (u16, &str) = (1001, "the server is stopping");
+
+/// The close code and reason of connections whose room is at another node, where their clients find it again.
+pub(crate) const MOVED: (u16, &str) = (1012, "the room is at another node");
 
 /// The reason for closing, with 1008, a connection whose client has connected again.
 pub(crate) const REPLACED: &str = "replaced by a newer connection";

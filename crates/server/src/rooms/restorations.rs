@@ -2,7 +2,7 @@
 
 use crate::{
     journal::{JournalError, LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
-    rooms::{Claim, stored_clients::StoredClients},
+    rooms::{Claim, RoomFilter, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
 use core::{cmp::Reverse, fmt, time::Duration};
@@ -26,11 +26,15 @@ pub(super) struct Restorations {
     sleeping: BinaryHeap<Reverse<(Duration, Box<str>)>>,
     /// Rooms that are replayed, in turns.
     replaying: VecDeque<Box<str>>,
+    /// Numbers loads.
+    last_load: u64,
 }
 
 /// A room that is restored.
 struct Restoration {
     number: Option<RoomNumber>,
+    /// Which load is its own.
+    load: u64,
     permit: OwnedSemaphorePermit,
     /// Connections that wait to join.
     joins: Vec<Join>,
@@ -85,13 +89,40 @@ const MAX_CONCURRENT: usize = 16;
 impl Restorations {
     pub(super) fn new(rooms: Vec<UnfinishedRoom>) -> Self {
         let mut restorations = Self::default();
+        restorations.adopt(rooms);
+        restorations
+    }
+
+    /// Adds rooms to restore.
+    pub(super) fn adopt(&mut self, rooms: Vec<UnfinishedRoom>) {
         for UnfinishedRoom { id, wake_at } in rooms {
             match wake_at {
-                None => restorations.unfinished.push_back(id),
-                Some(at) => restorations.sleeping.push(Reverse((at, id))),
+                None => self.unfinished.push_back(id),
+                Some(at) => self.sleeping.push(Reverse((at, id))),
             }
         }
-        restorations
+    }
+
+    /// Removes rooms that are not to be restored here any more, and returns the connections that wait for
+    /// them.
+    pub(super) fn remove(&mut self, filter: &RoomFilter) -> Vec<ConnectionKey> {
+        self.unfinished.retain(|id| !filter(id));
+        self.sleeping.retain(|Reverse((_, id))| !filter(id));
+        self.replaying.retain(|id| !filter(id));
+        let removed = self.rooms.extract_if(|id, _| filter(id));
+        let joins = removed.flat_map(|(_, restoration)| restoration.joins);
+        joins.map(|join| join.connection).collect()
+    }
+
+    /// Whether a room is being restored.
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.rooms.contains_key(id)
+    }
+
+    /// Whether a room waits for this load.
+    pub(super) fn is_loading(&self, id: &str, load: u64) -> bool {
+        let restoration = self.rooms.get(id);
+        restoration.is_some_and(|restoration| restoration.load == load)
     }
 
     /// Rooms that must be restored now and are not yet.
@@ -110,15 +141,23 @@ impl Restorations {
         }
     }
 
-    /// Adds a room that is being loaded.
-    pub(super) fn add(&mut self, id: &str, permit: OwnedSemaphorePermit, join: Option<Join>) {
+    /// Adds a room that is being loaded, and returns the number of that load.
+    pub(super) fn add(
+        &mut self,
+        id: &str,
+        permit: OwnedSemaphorePermit,
+        join: Option<Join>,
+    ) -> u64 {
+        self.last_load += 1;
         let restoration = Restoration {
             number: None,
+            load: self.last_load,
             permit,
             joins: Vec::from_iter(join),
             replay: None,
         };
         self.rooms.insert(id.into(), restoration);
+        self.last_load
     }
 
     /// The next room to load that nobody has asked for; `now` is the wall time.

@@ -2,9 +2,10 @@
 
 use crate::{
     config::{ServeError, ServerConfig},
+    journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
     rooms::{
-        Rooms,
+        RoomFilter, Rooms,
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
@@ -12,6 +13,7 @@ use crate::{
     },
     ws::connection::ConnectionOptions,
 };
+use core::future::Future;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use stateroom_wasmi_host::{Module, abi::AbiVersion};
 use std::{
@@ -44,14 +46,9 @@ impl WorkerPool {
         let secret = config.secret()?;
         let hasher = RandomState::new();
         let count = config.workers.max(1);
-        let mut unfinished: Vec<_> = (0..count).map(|_| Vec::new()).collect();
-        for room in config
-            .journal
-            .iter()
-            .flat_map(|journal| journal.unfinished())
-        {
-            unfinished[index(&hasher, &room.id, count)].push(room);
-        }
+        let journal = config.journal.as_ref();
+        let unfinished = journal.map_or_else(Vec::new, |journal| journal.unfinished());
+        let unfinished = by_worker(&hasher, count, unfinished);
         let mut workers = Vec::new();
         let mut abi = None;
         for (number, unfinished) in unfinished.into_iter().enumerate() {
@@ -138,6 +135,73 @@ impl WorkerPool {
         let _ = self.workers[index].send(Command::Connect(Box::new(connection)));
     }
 
+    /// Restores rooms that this node has taken over.
+    pub(crate) fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
+        for (worker, rooms) in self.workers.iter().zip(self.by_worker(rooms)) {
+            if !rooms.is_empty() {
+                let question = move |hosted: &mut dyn Rooms| hosted.adopt(rooms);
+                // Fails if it has stopped.
+                let _ = worker.send(Command::Ask(Box::new(question)));
+            }
+        }
+    }
+
+    fn by_worker(&self, rooms: Vec<UnfinishedRoom>) -> Vec<Vec<UnfinishedRoom>> {
+        by_worker(&self.hasher, self.workers.len(), rooms)
+    }
+
+    /// Gives up rooms, for another node.
+    pub(crate) fn release(
+        &self,
+        moves: RoomFilter,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send + use<> {
+        let releases = self.workers.iter().map(|worker| {
+            let (done, released) = oneshot::channel();
+            let moves = moves.clone();
+            let question = move |rooms: &mut dyn Rooms| rooms.release(&moves, done);
+            // Fails if it has stopped; then the question is dropped.
+            let _ = worker.send(Command::Ask(Box::new(question)));
+            released
+        });
+        let releases: Vec<_> = releases.collect();
+        async move {
+            let mut lost = Vec::new();
+            for released in releases {
+                match released.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(JournalError::NotOwned { rooms })) => lost.extend(rooms),
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => return Err(JournalError::Closed),
+                }
+            }
+            match lost.is_empty() {
+                true => Ok(()),
+                false => Err(JournalError::NotOwned { rooms: lost }),
+            }
+        }
+    }
+
+    /// Drops rooms that another node has.
+    pub(crate) fn abandon(&self, is_lost: RoomFilter) -> impl Future<Output = ()> + Send + use<> {
+        let abandoned = self.workers.iter().map(|worker| {
+            let (done, abandoned) = oneshot::channel();
+            let is_lost = is_lost.clone();
+            let question = move |rooms: &mut dyn Rooms| {
+                rooms.abandon(&is_lost);
+                let _ = done.send(());
+            };
+            let _ = worker.send(Command::Ask(Box::new(question)));
+            abandoned
+        });
+        let abandoned: Vec<_> = abandoned.collect();
+        async move {
+            for abandoned in abandoned {
+                // A worker that has ended has no rooms.
+                let _ = abandoned.await;
+            }
+        }
+    }
+
     /// All rooms, ordered by id, and those that failed lately, latest first.
     pub(crate) async fn list(&self) -> Listing {
         let mut all = Listing::default();
@@ -194,6 +258,19 @@ async fn ask<T: Send + 'static>(
     };
     worker.send(Command::Ask(Box::new(question))).ok()?;
     answer.await.ok()
+}
+
+/// Rooms, by the worker that has them.
+fn by_worker(
+    hasher: &RandomState,
+    workers: usize,
+    rooms: Vec<UnfinishedRoom>,
+) -> Vec<Vec<UnfinishedRoom>> {
+    let mut of_workers: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+    for room in rooms {
+        of_workers[index(hasher, &room.id, workers)].push(room);
+    }
+    of_workers
 }
 
 /// The worker of the room of this id.

@@ -7,6 +7,7 @@ use crate::{
     config::ServerConfig,
     metrics::{Metrics, WorkerMetrics},
     rooms::{
+        MOVED,
         journaling::{Journaling, RoomLog},
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
@@ -301,6 +302,18 @@ impl Clients {
         for client in &clients.connected {
             if let Some(connection) = self.connections.get_mut(client.connection) {
                 connection.close(code, reason, true);
+            }
+        }
+    }
+
+    /// Removes a room that another node has, and closes its clients without what is queued.
+    pub(crate) fn abandon_room(&mut self, room: RoomKey) {
+        let (code, reason) = MOVED;
+        let clients = self.rooms.remove(&room).unwrap_or_default();
+        for client in &clients.connected {
+            if let Some(connection) = self.connections.get_mut(client.connection) {
+                connection.queue.discard_unsent();
+                connection.close(code, reason, false);
             }
         }
     }

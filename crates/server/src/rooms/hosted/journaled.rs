@@ -5,7 +5,7 @@ use crate::{
     config::ServerConfig,
     journal::{Durability, Journal, JournalError, ModuleUpgrade, RoomNumber, Stored},
     rooms::{
-        Claim, JoinRejection, STOPPING,
+        Claim, JoinRejection, MOVED, STOPPING,
         journaling::{JournalResult, Journaling, RoomLog},
         restorations::{Join, RestoreError, RestoreOptions, Restored, RestoredRoom},
     },
@@ -81,8 +81,8 @@ impl HostedRooms {
     fn load(&mut self, id: &str, join: Option<Join>) -> Result<(), OpenError> {
         let permit = self.permit()?;
         if let Some(journaling) = &self.host.transport().journaling {
-            journaling.load(id);
-            self.restorations.add(id, permit, join);
+            let load = self.restorations.add(id, permit, join);
+            journaling.load(id, load);
         }
         Ok(())
     }
@@ -92,7 +92,16 @@ impl HostedRooms {
         while let Some(result) = self.next_result() {
             match result {
                 JournalResult::Durable(batch) => self.host.transport_mut().on_durable(batch),
-                JournalResult::Loaded(id, stored) => self.loaded(&id, stored),
+                JournalResult::Lost(batch, rooms) => {
+                    self.lose_rooms(batch, &rooms);
+                    self.host.transport_mut().on_durable(batch);
+                }
+                JournalResult::Loaded(id, load, stored) => {
+                    // Not if it was given up, and perhaps asked for again, meanwhile.
+                    if self.restorations.is_loading(&id, load) {
+                        self.loaded(&id, stored);
+                    }
+                }
                 JournalResult::Failed(error) => {
                     log::error!("{}", WithSources(&error));
                     self.failure.get_or_insert(error);
@@ -135,7 +144,8 @@ impl HostedRooms {
         }
         let unix_time = self.unix_time();
         while let Some(id) = self.restorations.next_unfinished(unix_time) {
-            if self.host.find(&id).is_some() || !self.is_journaled(&id) {
+            let is_open = self.host.find(&id).is_some() || self.restorations.contains(&id);
+            if is_open || !self.is_journaled(&id) || !self.is_here(&id) {
                 continue;
             }
             if self.load(&id, None).is_err() {
@@ -207,6 +217,9 @@ impl HostedRooms {
     }
 
     fn reject_restoration(&mut self, id: &str, error: &RestoreError) -> JoinRejection {
+        if let RestoreError::Journal(JournalError::NotOwned { .. }) = error {
+            return JoinRejection::moved();
+        }
         let reason = WithSources(error).to_string();
         if let Some(permit) = self.log.rejected.permit() {
             let id = Escaped::new(id).at_most(256);
@@ -232,7 +245,10 @@ impl HostedRooms {
             None => self.host.open(id, &self.options.module)?,
         };
         self.add(key, permit);
-        let log = RoomLog::new(restored.number, self.durability(id), restored.events);
+        let mut log = RoomLog::new(restored.number, self.durability(id), restored.events);
+        if let Some(journaling) = &self.host.transport().journaling {
+            log.begin_in(journaling);
+        }
         self.host.transport_mut().set_log(key, log);
         self.host.transport_mut().restore(key, restored.clients);
         // It was added above.
@@ -329,24 +345,28 @@ impl HostedRooms {
     fn save_all(&mut self) {
         let rooms: Vec<_> = self.host.rooms().map(|(key, _)| key).collect();
         for key in rooms {
-            if self.host.transport().log(key).is_none() {
-                continue;
-            }
-            // Clients that come back find their sessions.
-            let has_sessions = self.host.transport().count_sessions(key) > 0;
-            let wake_at = match self.options.keep_timers {
-                _ if has_sessions => Some(self.unix_time()),
-                true => self.host.room(key).and_then(|room| {
-                    let left = room.poll_timeout()?.saturating_duration_since(room.now());
-                    Some(self.unix_time() + left)
-                }),
-                false => None,
-            };
             // What it has done is in the journal in any case.
-            if let Err(error) = self.save(key, wake_at) {
+            if self.host.transport().log(key).is_some()
+                && let Err(error) = self.save_for_later(key)
+            {
                 log::debug!("room {key} is not saved: {error}");
             }
         }
+    }
+
+    /// Saves a room that goes on in another process.
+    pub(super) fn save_for_later(&mut self, key: RoomKey) -> Result<(), SaveError> {
+        // Clients that come back find their sessions.
+        let has_sessions = self.host.transport().count_sessions(key) > 0;
+        let wake_at = match self.options.keep_timers {
+            _ if has_sessions => Some(self.unix_time()),
+            true => self.host.room(key).and_then(|room| {
+                let left = room.poll_timeout()?.saturating_duration_since(room.now());
+                Some(self.unix_time() + left)
+            }),
+            false => None,
+        };
+        self.save(key, wake_at)
     }
 
     pub(super) fn next_save(&self, now: Instant) -> Option<Instant> {
@@ -369,7 +389,11 @@ impl HostedRooms {
 
     /// Saves all journaled rooms, and closes all clients when that is durable.
     pub(super) fn shut_down(&mut self, now: Instant) -> Next {
-        let (code, reason) = STOPPING;
+        let (code, reason) = match self.options.directory {
+            // Its clients find it again.
+            Some(_) => MOVED,
+            None => STOPPING,
+        };
         let until = match self.saved_until {
             Some(until) => until,
             None => {

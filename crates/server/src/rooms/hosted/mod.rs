@@ -1,16 +1,19 @@
 //! The rooms of a worker: a host, with a module and an interpreter of its own.
 
 mod journaled;
+mod moving;
 
-use self::journaled::JournalOptions;
+use self::{journaled::JournalOptions, moving::Release};
 use crate::{
     config::ServerConfig,
+    directory::Directory,
     http::RoomSummary,
     journal::{JournalError, UnfinishedRoom},
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Rooms,
+        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Released, RoomFilter,
+        Rooms,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -53,6 +56,8 @@ pub(super) struct HostedRooms {
     restorations: Restorations,
     /// Rooms that may still have a module that was replaced.
     outdated: VecDeque<RoomKey>,
+    /// Rooms that go to another node, and releases that are not durable.
+    releases: VecDeque<Release>,
     /// Rooms whose `is_busy` is set.
     busy: Vec<RoomKey>,
     failed: FailedRooms,
@@ -83,6 +88,8 @@ pub(super) struct HostedOptions {
     max_tokens: usize,
     /// None if rooms are in memory only.
     journal: Option<JournalOptions>,
+    /// None if all rooms are here.
+    directory: Option<Arc<dyn Directory>>,
 }
 
 struct OpenRoom {
@@ -143,6 +150,7 @@ impl HostedOptions {
             hibernate_after: config.hibernate_after,
             max_tokens: config.max_tokens,
             journal: JournalOptions::new(config),
+            directory: config.directory.clone(),
         }
     }
 }
@@ -175,6 +183,7 @@ impl HostedRooms {
             hibernation,
             restorations: Restorations::new(unfinished),
             outdated: VecDeque::new(),
+            releases: VecDeque::new(),
             busy: Vec::new(),
             failed: FailedRooms::default(),
             stop_at: None,
@@ -211,16 +220,19 @@ impl HostedRooms {
         self.hibernation.turn(&mut self.host, now);
         self.restore(until);
         self.replace_outdated(until);
+        self.release_rooms(until);
         self.save_due(now);
         self.reap_closed();
         self.update_inboxes();
         self.host.transport_mut().submit();
+        self.end_releases();
         let has_flushed = self.host.transport_mut().flush(TURN);
         let wake_at = self.host.poll_timeout();
         let has_work = !has_flushed
             || self.host.has_closed()
             || self.restorations.has_work()
             || !self.outdated.is_empty()
+            || self.is_releasing()
             || wake_at.is_some_and(|at| at <= now);
         if let Some(error) = self.failure.take() {
             self.host.transport_mut().discard_held();
@@ -527,8 +539,11 @@ impl Rooms for HostedRooms {
         id: &str,
         claim: Claim,
     ) -> Result<(), JoinRejection> {
-        if self.stop_at.is_some() {
+        if self.stop_at.is_some() && self.options.directory.is_none() {
             return Err(JoinRejection::stopping());
+        }
+        if self.stop_at.is_some() || !self.is_here(id) {
+            return Err(JoinRejection::moved());
         }
         let room = match self.host.find(id) {
             Some(room) => room,
@@ -602,6 +617,18 @@ impl Rooms for HostedRooms {
     fn replace_module(&mut self, module: Module) {
         self.options.module = module;
         self.outdated = self.host.rooms().map(|(key, _)| key).collect();
+    }
+
+    fn adopt(&mut self, rooms: Vec<UnfinishedRoom>) {
+        self.adopt_rooms(rooms);
+    }
+
+    fn release(&mut self, moves: &RoomFilter, done: Released) {
+        self.begin_release(moves, done);
+    }
+
+    fn abandon(&mut self, is_lost: &RoomFilter) {
+        self.abandon_rooms(is_lost);
     }
 
     fn stop(&mut self) {

@@ -1,0 +1,33 @@
+//! Where rooms are, if they are spread over several servers.
+
+use core::fmt;
+use std::net::SocketAddr;
+use tokio::sync::watch;
+
+/// Says which server of a cluster has a room: each of them, a *node*, has some of the rooms, and takes
+/// clients of all of them. A room is at no more than one node that can write what it does into the
+/// [`Journal`](crate::journal::Journal), which is what makes that safe; a directory may be wrong for a
+/// while.
+///
+/// Called from all threads, which must not wait.
+pub trait Directory: fmt::Debug + Send + Sync + 'static {
+    /// Where a room is, as far as this node knows. Called for each client that joins, and for all clients of
+    /// this node after each of the [`changes`](Self::changes). Takes no more than microseconds.
+    fn locate(&self, room: &str) -> Location;
+
+    /// Notified after [`locate`](Self::locate) may have begun to return something else for some room.
+    fn changes(&self) -> watch::Receiver<()>;
+}
+
+/// Where a room is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// At this node: it opens the room for its first client.
+    Here,
+    /// At the node that listens for others on this address
+    /// ([`Server::peer_addrs`](crate::Server::peer_addrs)).
+    Node(SocketAddr),
+    /// At no node, or this one does not know; clients wait for the next of the
+    /// [`changes`](Directory::changes), up to [`ServerConfig::owner_timeout`](crate::ServerConfig::owner_timeout).
+    Unknown,
+}

@@ -1,0 +1,175 @@
+//! Rooms that go to another node, and those that come from one.
+
+use super::HostedRooms;
+use crate::{
+    directory::Location,
+    journal::{JournalError, RoomNumber, UnfinishedRoom},
+    rooms::{JoinRejection, MOVED, Released, RoomFilter, journaling::Journaling},
+};
+use stateroom_wasmi_host::{Clock, Escaped, Instant, RoomKey};
+use std::collections::VecDeque;
+
+/// Rooms that are given up together.
+pub(super) struct Release {
+    /// Those that are still here.
+    rooms: VecDeque<RoomKey>,
+    /// Set when none is: the batch in which the last of them was saved.
+    batch: Option<u64>,
+    /// Rooms that were another node's meanwhile.
+    lost: Vec<RoomNumber>,
+    done: Released,
+}
+
+impl HostedRooms {
+    /// Whether the room of this id is at this node, as far as this node knows.
+    pub(super) fn is_here(&self, id: &str) -> bool {
+        let directory = self.options.directory.as_ref();
+        directory.is_none_or(|directory| directory.locate(id) == Location::Here)
+    }
+
+    pub(super) fn adopt_rooms(&mut self, rooms: Vec<UnfinishedRoom>) {
+        self.restorations.adopt(rooms);
+    }
+
+    /// Begins to give up rooms.
+    pub(super) fn begin_release(&mut self, moves: &RoomFilter, done: Released) {
+        self.stop_restoring(moves);
+        let release = Release {
+            rooms: self.keys_of(moves).into(),
+            batch: None,
+            lost: Vec::new(),
+            done,
+        };
+        self.releases.push_back(release);
+    }
+
+    /// Gives up rooms, until this time.
+    pub(super) fn release_rooms(&mut self, until: Instant) {
+        let Some(index) = self.releases.iter().position(|it| it.batch.is_none()) else {
+            return;
+        };
+        while let Some(key) = self.releases[index].rooms.pop_front() {
+            match self.host.room(key) {
+                None => {}
+                // It is removed from the journal when its last outputs were sent.
+                Some(room) if room.is_closed() => {
+                    self.releases[index].rooms.push_back(key);
+                    return;
+                }
+                Some(_) => self.release_room(key),
+            }
+            if self.host.clock().now() >= until {
+                return;
+            }
+        }
+        let journaling = self.host.transport().journaling.as_ref();
+        let batch = journaling.map_or(0, Journaling::last_batch);
+        self.releases[index].batch = Some(batch);
+    }
+
+    fn release_room(&mut self, key: RoomKey) {
+        // What it has done is in the journal in any case.
+        if self.host.transport().log(key).is_some()
+            && let Err(error) = self.save_for_later(key)
+        {
+            log::debug!("room {key} is not saved: {error}");
+        }
+        let (code, reason) = MOVED;
+        // What is held for its clients is sent before they are closed.
+        self.host.transport_mut().close_room(key, code, reason);
+        self.drop_room(key);
+    }
+
+    /// Whether [`release_rooms`](Self::release_rooms) has something to do.
+    pub(super) fn is_releasing(&self) -> bool {
+        self.releases.iter().any(|release| release.batch.is_none())
+    }
+
+    /// Ends releases that are durable.
+    pub(super) fn end_releases(&mut self) {
+        let journaling = self.host.transport().journaling.as_ref();
+        let durable = journaling.map_or(u64::MAX, Journaling::last_durable);
+        let is_durable = |release: &Release| release.batch.is_some_and(|batch| batch <= durable);
+        while self.releases.front().is_some_and(is_durable) {
+            let Some(release) = self.releases.pop_front() else {
+                return;
+            };
+            let outcome = match release.lost.is_empty() {
+                true => Ok(()),
+                false => Err(JournalError::NotOwned {
+                    rooms: release.lost,
+                }),
+            };
+            // Fails if nobody waits for it.
+            let _ = release.done.send(outcome);
+        }
+    }
+
+    /// Drops rooms as they are.
+    pub(super) fn abandon_rooms(&mut self, is_lost: &RoomFilter) {
+        self.stop_restoring(is_lost);
+        for key in self.keys_of(is_lost) {
+            self.abandon_room(key);
+        }
+    }
+
+    /// Of a batch, what is of these rooms was not written, since another node has them.
+    pub(super) fn lose_rooms(&mut self, batch: u64, numbers: &[RoomNumber]) {
+        let transport = self.host.transport();
+        let lost: Vec<_> = self
+            .host
+            .rooms()
+            .filter(|(key, _)| {
+                // Not one that was taken over again since.
+                let log = transport.log(*key);
+                log.is_some_and(|log| numbers.contains(&log.number) && log.is_in(batch))
+            })
+            .map(|(key, room)| (key, String::from(room.id())))
+            .collect();
+        for (key, id) in lost {
+            if let Some(permit) = self.log.rejected.permit() {
+                let id = Escaped::new(&id).at_most(256);
+                log::warn!("dropped room {id:?}, which another node has{permit}");
+            }
+            self.abandon_room(key);
+        }
+        for release in &mut self.releases {
+            let is_later = release.batch.is_none_or(|last| batch <= last);
+            if is_later {
+                release.lost.extend(numbers);
+            }
+        }
+    }
+
+    fn abandon_room(&mut self, key: RoomKey) {
+        self.host.transport_mut().abandon_room(key);
+        self.drop_room(key);
+    }
+
+    /// Drops a room whose clients are gone.
+    fn drop_room(&mut self, key: RoomKey) {
+        if let Ok(room) = self.host.discard(key) {
+            let metrics = &mut self.host.transport_mut().metrics;
+            metrics.room_gone(key, &room.stats);
+        }
+        if let Some(until) = self.rooms.remove(&key).and_then(|room| room.idle_until) {
+            self.idle.remove(&(until, key));
+        }
+    }
+
+    fn keys_of(&self, filter: &RoomFilter) -> Vec<RoomKey> {
+        let rooms = self.host.rooms();
+        let matching = rooms.filter(|(_, room)| filter(room.id()));
+        matching.map(|(key, _)| key).collect()
+    }
+
+    /// Gives up rooms on their way from the journal; those who wait for them are told.
+    fn stop_restoring(&mut self, filter: &RoomFilter) {
+        let JoinRejection { code, reason } = JoinRejection::moved();
+        for connection in self.restorations.remove(filter) {
+            if let Some(connection) = self.host.transport_mut().get(connection) {
+                connection.close(code, &reason, true);
+            }
+        }
+    }
+}
