@@ -146,12 +146,14 @@ impl<C: Clock, T: Transport> Host<C, T> {
         slot.room.advance(slot.room_time(now));
         loop {
             while let (Flushed::Partly, _) = flush(&mut slot.room, key, &mut self.transport) {}
-            match act(&mut slot.room) {
-                Err(SaveError::Busy) if slot.room.is_unfinished() && slot.room.is_runnable() => {
-                    slot.room.resume(slot.room_time(now));
-                }
-                result => return result,
+            let result = act(&mut slot.room);
+            let room = &slot.room;
+            // An upgrade is not an event, and takes its turns.
+            let is_event = room.is_unfinished() && room.is_runnable() && !room.is_upgrading();
+            if !(is_event && matches!(result, Err(SaveError::Busy))) {
+                return result;
             }
+            slot.room.resume(slot.room_time(now));
         }
     }
 

@@ -104,6 +104,12 @@ impl Room {
         Ok(())
     }
 
+    /// Whether an upgrade is under way, or its result was not taken yet.
+    #[must_use]
+    pub const fn is_upgrading(&self) -> bool {
+        matches!(self.state, State::Upgrading(_))
+    }
+
     /// What has become of [an upgrade](Self::begin_upgrade); ready, too, if there is none. The room goes on:
     /// with the other module, or after an error with the present one, as if there had been no upgrade. A
     /// driver that records what the room does should save it now, since the events before are those of the
@@ -137,7 +143,7 @@ impl Room {
 
     /// Takes the upgrade out of the room; the caller sets the state that follows.
     fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
-        if !matches!(self.state, State::Upgrading(_)) {
+        if !self.is_upgrading() {
             return None;
         }
         match core::mem::replace(&mut self.state, State::Asleep(Box::default())) {

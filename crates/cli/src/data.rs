@@ -25,8 +25,8 @@ pub(crate) struct DataArgs {
     /// Rooms that are kept; new ones beyond that are refused
     #[arg(long, default_value_t = DEFAULT_MAX_ROOMS, value_name = "ROOMS", requires = "data")]
     max_stored_rooms: u64,
-    /// What becomes of stored rooms of another module
-    #[arg(long, value_enum, default_value_t = UpgradeArg::Refuse, requires = "data")]
+    /// What becomes of rooms of another module: stored ones, and open ones when it is read again
+    #[arg(long, value_enum, default_value_t = UpgradeArg::Refuse)]
     upgrade: UpgradeArg,
 }
 
@@ -42,10 +42,14 @@ enum DurabilityArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum UpgradeArg {
-    /// They are kept as they are, and their clients are rejected
+    /// Stored ones are kept as they are, and their clients are rejected; open ones as hook-or-restart
     Refuse,
     /// They begin anew with this module; clients with a token keep their ids
     Restart,
+    /// Their state passes by the modules' exports; if it does not, they go on with the module that they have
+    Hook,
+    /// Their state passes by the modules' exports; if it does not, they begin anew
+    HookOrRestart,
 }
 
 fn parse_rule(text: &str) -> Result<(String, DurabilityArg), String> {
@@ -86,6 +90,8 @@ impl DataArgs {
             .upgrade(match self.upgrade {
                 UpgradeArg::Refuse => ModuleUpgrade::Refuse,
                 UpgradeArg::Restart => ModuleUpgrade::Restart,
+                UpgradeArg::Hook => ModuleUpgrade::Hook,
+                UpgradeArg::HookOrRestart => ModuleUpgrade::HookOrRestart,
             }))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::Args;
 use stateroom_wasmi_host::Escaped;
-use stateroom_wasmi_server::ServerControl;
+use stateroom_wasmi_server::{ServerControl, journal::ModuleUpgrade};
 use std::{
     error::Error,
     path::{Path, PathBuf},
@@ -22,8 +22,9 @@ use tokio::{sync::Notify, task::spawn_blocking};
 /// Build a room, serve it, and build it again when its sources change
 ///
 /// A folder with a Cargo.toml or a stateroom.toml is built by Cargo, one with a build.zig by `zig build`, one
-/// with a go.mod by `go build`, one with a package.json by `npm run build`, one with a Makefile by `make`. Rooms go on with each new module by a fresh guest, and clients
-/// stay connected. Why a build fails is printed, and shown on the page.
+/// with a go.mod by `go build`, one with a package.json by `npm run build`, one with a Makefile by `make`. Rooms
+/// go on with each new module, and clients stay connected: their state passes by the modules' exports
+/// `stateroom_save` and `stateroom_load`, or else a fresh guest begins anew. Why a build fails is printed, and shown on the page.
 #[derive(Args)]
 pub(crate) struct Dev {
     /// The folder with the sources
@@ -59,6 +60,9 @@ impl Dev {
                 settle(&changed).await;
             };
             let mut config = self.server.config(&module, logging)?;
+            if config.upgrade == ModuleUpgrade::Refuse {
+                config.upgrade = ModuleUpgrade::HookOrRestart;
+            }
             config.static_dir = config.static_dir.or_else(|| project.static_dir.clone());
             let server = bind(config).await?;
             let rebuilding = tokio::spawn(rebuild(project, changed, server.control()));

@@ -59,7 +59,7 @@ pub struct ServerConfig {
     pub durability: Durability,
     /// The same for rooms whose ids begin with a prefix; the longest counts. Default none.
     pub durability_of: Vec<(String, Durability)>,
-    /// What becomes of stored rooms of another module. Default [`ModuleUpgrade::Refuse`].
+    /// What becomes of rooms of another module. Default [`ModuleUpgrade::Refuse`].
     pub upgrade: ModuleUpgrade,
     /// Makes the server a node of a cluster, which takes clients of all rooms and has some of them. Then
     /// rooms should have a [`journal`](Self::journal): those in memory are lost when they go to another
@@ -485,7 +485,14 @@ pub(crate) struct ModuleLoader {
 
 impl ModuleLoader {
     pub(crate) fn load(&self, wasm: &[u8]) -> Result<Module, LoadError> {
-        Module::load_with(wasm, &self.limits, self.options)
+        let module = Module::load_with(wasm, &self.limits, self.options)?;
+        if self.options.snapshots || !(module.has_save() || module.has_load()) {
+            return Ok(module);
+        }
+        // Its rooms can go on with another module, for which they must be saved. If it cannot be loaded for
+        // that, they begin anew.
+        let options = self.options.snapshots(true);
+        Ok(Module::load_with(wasm, &self.limits, options).unwrap_or(module))
     }
 }
 

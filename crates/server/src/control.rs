@@ -3,11 +3,11 @@
 use crate::{
     config::ModuleLoader,
     http::Notice,
-    journal::{JournalError, UnfinishedRoom},
+    journal::{Journal, JournalError, UnfinishedRoom},
     rooms::worker_pool::WorkerPool,
 };
 use core::future::Future;
-use stateroom_wasmi_host::LoadError;
+use stateroom_wasmi_host::{LoadError, ModuleHash};
 use std::sync::Arc;
 
 /// Changes a server while it runs; of [`Server::control`](crate::Server::control).
@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub struct ServerControl {
     workers: Arc<WorkerPool>,
     loader: Option<ModuleLoader>,
+    journal: Option<Arc<dyn Journal>>,
     notice: Notice,
 }
 
@@ -22,18 +23,20 @@ impl ServerControl {
     pub(crate) fn new(
         workers: Arc<WorkerPool>,
         loader: Option<ModuleLoader>,
+        journal: Option<Arc<dyn Journal>>,
         notice: Notice,
     ) -> Self {
         Self {
             workers,
             loader,
+            journal,
             notice,
         }
     }
 
-    /// Serves another module from now on, in the binary format. Open rooms go on with a fresh guest of it,
-    /// which is told of their clients; these stay connected, and what the rooms had in memory is lost.
-    /// Stored rooms follow [`ServerConfig::upgrade`](crate::ServerConfig::upgrade) when they are opened.
+    /// Serves another module from now on, in the binary format. Rooms go on with it as
+    /// [`ServerConfig::upgrade`](crate::ServerConfig::upgrade) says, stored ones when they are opened. The
+    /// clients of open rooms stay connected.
     ///
     /// Loads the module on this thread, which may take many milliseconds.
     ///
@@ -49,6 +52,9 @@ impl ServerControl {
         // Each worker has an interpreter engine of its own. All must load, or none changes.
         let modules = (0..self.workers.len()).map(|_| loader.load(wasm));
         let modules = modules.collect::<Result<Vec<_>, _>>()?;
+        if let Some(journal) = &self.journal {
+            journal.keep_module(ModuleHash::of(wasm), wasm);
+        }
         self.workers.replace_module(modules);
         Ok(())
     }

@@ -188,7 +188,7 @@ impl Server {
             addresses,
             admin,
             peers,
-            control: ServerControl::new(workers.clone(), loader, shared.notice),
+            control: ServerControl::new(workers.clone(), loader, config.journal, shared.notice),
             module_name: config.module_name,
             workers,
             ends,

@@ -27,6 +27,7 @@
 mod error;
 mod event_log;
 mod fault_files;
+mod modules;
 mod replays;
 mod room_file;
 mod rooms;
@@ -47,6 +48,7 @@ use self::{
 };
 use core::{fmt, time::Duration};
 use fs4::{FileExt, TryLockError};
+use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{
     Batch, Done, Journal, JournalError, RoomNumber, Stored, UnfinishedRoom,
 };
@@ -176,6 +178,14 @@ impl Journal for Store {
             Ok(Some(room)) => self.submit(Job::Acquit(room)),
             Err(error) => log::debug!("cannot note what is replayed: {error}"),
         }
+    }
+
+    fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {
+        self.submit(Job::KeepModule(hash, wasm.into()));
+    }
+
+    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
+        self.submit(Job::LoadModule(hash, done));
     }
 
     fn write(&self, batch: Batch, done: Done<()>) {

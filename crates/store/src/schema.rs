@@ -21,6 +21,8 @@ pub(crate) const FILE: &str = "rooms.sqlite";
 ///
 /// `log` has a row for each transaction with events since, in the format of `LogEntries`. `rooms` are the numbers
 /// of their rooms, so that a damaged row says which rooms it harms; each column ends with its CRC-32.
+///
+/// `modules` has the modules of rooms, by their SHA-256. It is created when a store is opened that has none.
 const TABLES: &str = "
     CREATE TABLE meta (
         name TEXT PRIMARY KEY,
@@ -51,6 +53,13 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+const MODULES: &str = "
+    CREATE TABLE IF NOT EXISTS modules (
+        hash BLOB PRIMARY KEY,
+        wasm BLOB NOT NULL
+    ) STRICT;
+";
+
 /// Opens the database to be written, and creates it if there is none.
 pub(crate) fn open(folder: &Path) -> Result<Connection, StoreError> {
     check_files(folder)?;
@@ -65,6 +74,7 @@ pub(crate) fn open(folder: &Path) -> Result<Connection, StoreError> {
     if is_new {
         create(&connection)?;
     }
+    connection.execute_batch(MODULES)?;
     Ok(connection)
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Store,
     error::StoreError,
-    replays,
+    modules, replays,
     room_file::RoomFile,
     rooms::{self, duration, from_sql},
     schema,
@@ -165,7 +165,8 @@ impl Store {
         result.map_err(StoreError::Journal)
     }
 
-    /// Removes the rooms that were not saved since this time, since the Unix epoch; returns how many.
+    /// Removes the rooms that were not saved since this time, since the Unix epoch, and then the modules that
+    /// no room has; returns how many rooms.
     ///
     /// # Errors
     ///
@@ -174,7 +175,9 @@ impl Store {
         let _lock = crate::lock(folder)?;
         let connection = schema::open_existing(folder)?;
         let sql = "DELETE FROM rooms WHERE saved_at < ?1";
-        Ok(connection.execute(sql, [rooms::millis(before)])?)
+        let removed = connection.execute(sql, [rooms::millis(before)])?;
+        modules::remove_unused(&connection)?;
+        Ok(removed)
     }
 
     /// Lets a room that is in quarantine be restored again. If events of it were damaged, what there is of

@@ -4,13 +4,14 @@ use crate::{
     error::StoreError,
     event_log::LogIndex,
     fault_files::FaultFiles,
-    replays,
+    modules, replays,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
     tails::{Tails, saved_events},
 };
 use core::time::Duration;
 use rusqlite::{Connection, Error, ErrorCode};
+use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{
     Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
 };
@@ -30,6 +31,8 @@ use std::{
 pub(crate) enum Job {
     Load(Box<str>, Done<Stored>),
     Write(Batch, Done<()>),
+    KeepModule(ModuleHash, Box<[u8]>),
+    LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
     /// A room has survived the event at which a process had ended.
     Acquit(RoomNumber),
 }
@@ -38,6 +41,7 @@ pub(crate) enum Job {
 enum Outcome {
     Written,
     Loaded(Stored),
+    Module(Option<Vec<u8>>),
     /// No new room is kept.
     Full,
     Damaged(String),
@@ -229,6 +233,13 @@ impl Writer {
             Job::Acquit(room) => {
                 replays::acquit(&self.connection, *room).map(|()| Outcome::Written)
             }
+            Job::KeepModule(hash, wasm) => {
+                modules::keep(&self.connection, *hash, wasm).map(|()| Outcome::Written)
+            }
+            Job::LoadModule(hash, _) => match modules::load(&self.connection, *hash) {
+                Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
+                loaded => loaded.map(Outcome::Module),
+            },
             Job::Load(id, _) => match self.load(id) {
                 // Others are not harmed.
                 Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
@@ -323,15 +334,17 @@ impl Writer {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match (job, outcome) {
                 (Job::Write(_, done), _) => done(Ok(())),
-                (Job::Acquit(_), _) => {}
+                (Job::Acquit(_) | Job::KeepModule(..), _) => {}
+                (Job::LoadModule(_, done), Outcome::Module(module)) => done(Ok(module)),
                 (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
                 (job @ Job::Load(..), Outcome::Full) => job.fail(JournalError::TooManyRooms {
                     limit: self.max_rooms,
                 }),
-                (job @ Job::Load(..), Outcome::Damaged(reason)) => {
+                (job, Outcome::Damaged(reason)) => {
                     job.fail(JournalError::Damaged(reason.into()));
                 }
-                (Job::Load(_, done), Outcome::Written) => done(Err(JournalError::Closed)),
+                // No job has another's outcome.
+                (job, _) => job.fail(JournalError::Closed),
             }
         }
     }
@@ -342,7 +355,8 @@ impl Job {
         match self {
             Self::Load(_, done) => done(Err(error)),
             Self::Write(_, done) => done(Err(error)),
-            Self::Acquit(_) => {}
+            Self::LoadModule(_, done) => done(Err(error)),
+            Self::Acquit(_) | Self::KeepModule(..) => {}
         }
     }
 
@@ -350,7 +364,8 @@ impl Job {
         match self {
             Self::Load(id, _) => id.len(),
             Self::Write(batch, _) => batch.bytes(),
-            Self::Acquit(_) => 0,
+            Self::KeepModule(_, wasm) => wasm.len(),
+            Self::Acquit(_) | Self::LoadModule(..) => 0,
         }
     }
 }

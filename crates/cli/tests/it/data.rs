@@ -379,3 +379,47 @@ async fn rooms_of_other_modules_are_refused_or_begin_anew() {
     let mut client = server.join("/lobby").await;
     assert!(!client.receive_text().await.is_empty());
 }
+
+/// [`counter`] for one count, which passes to another module; each message counts as much as `step`.
+fn keeper(step: u32) -> String {
+    let count = format!(
+        "(i32.store (i32.const 64) (i32.add (i32.load (i32.const 64)) (i32.const {step})))
+         (call $send_binary (local.get 0) (i32.const 64) (i32.const 4))"
+    );
+    let exports = "(func (export \"stateroom_save\") (result i64) (i64.const 0x4000000004))
+         (func (export \"stateroom_load\") (param i32 i32)
+           (i32.store (i32.const 64) (i32.load (local.get 0))))";
+    guest_0_2(ENV, &[("message", &count)], &format!("{SAY} {exports}"))
+}
+
+#[tokio::test]
+async fn rooms_pass_their_state_to_a_new_version() {
+    let data = Data::new(&keeper(1));
+    let server = data.serve(&["--upgrade", "hook"]);
+    let mut client = server.join("/lobby").await;
+    for n in 1..=3 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    drop((client, server));
+    data.folder.write("guest.wat", &keeper(100));
+    let server = data.serve(&["--upgrade", "hook"]);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(103));
+    drop((client, server));
+    // What has neither export is served by the version that the room has.
+    data.folder.write("guest.wat", &counter());
+    let server = data.serve(&["--upgrade", "hook"]);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(203));
+    let mut other = server.join("/hall").await;
+    other.send("count").await;
+    assert_eq!(number(&mut other).await, Some(1));
+    drop((client, other, server));
+    let server = data.serve(&["--upgrade", "hook-or-restart"]);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(1));
+}

@@ -4,8 +4,9 @@ use super::{
     Batch, Done, Journal, JournalError, LogEntries, RoomNumber, RoomSnapshot, RoomWrite, Stored,
     StoredRoom, UnfinishedRoom,
 };
+use stateroom_wasmi_host::ModuleHash;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +19,7 @@ pub struct MemoryJournal(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     rooms: BTreeMap<RoomNumber, Entry>,
+    modules: HashMap<ModuleHash, Vec<u8>>,
     next_number: u64,
     is_paused: bool,
     waiting: VecDeque<Job>,
@@ -67,6 +69,7 @@ impl MemoryJournal {
         let inner = self.lock();
         Self(Arc::new(Mutex::new(Inner {
             rooms: inner.rooms.clone(),
+            modules: inner.modules.clone(),
             next_number: inner.next_number,
             ..Inner::default()
         })))
@@ -232,6 +235,15 @@ impl Journal for MemoryJournal {
 
     fn load(&self, id: &str, done: Done<Stored>) {
         self.submit(Job::Load(id.into(), done));
+    }
+
+    fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {
+        self.lock().modules.insert(hash, wasm.into());
+    }
+
+    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
+        let module = self.lock().modules.get(&hash).cloned();
+        done(Ok(module));
     }
 
     fn write(&self, batch: Batch, done: Done<()>) {

@@ -9,6 +9,7 @@ pub use self::{
 };
 
 use core::{fmt, time::Duration};
+use stateroom_wasmi_host::ModuleHash;
 use std::error::Error;
 
 /// Keeps what happens in rooms, so that they survive the process: for each room a snapshot, and the
@@ -36,6 +37,19 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     /// again. Takes no more than microseconds. The default does nothing.
     fn replaying(&self, worker: usize, event: Option<(RoomNumber, u64)>) {
         let _ = (worker, event);
+    }
+
+    /// Keeps a module, in the binary format: rooms of it can then be restored when the server has another, to
+    /// go on with that ([`ModuleUpgrade::Hook`]). What is written later is durable no earlier. The default
+    /// does nothing.
+    fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {
+        let _ = (hash, wasm);
+    }
+
+    /// Loads a module that was kept; none if it was not.
+    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
+        let _ = hash;
+        done(Ok(None));
     }
 
     /// Makes a batch durable. If the disk is full, `done` waits until it is not.
@@ -72,15 +86,23 @@ pub enum Durability {
     Memory,
 }
 
-/// What becomes of a stored room when the server has another module.
+/// What becomes of a room when the server has another module: of one that is stored when it is opened, and of
+/// one that is open when [the module is replaced](crate::ServerControl::replace_module).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModuleUpgrade {
-    /// It is kept as it is, and its clients are rejected.
+    /// A stored room is kept as it is, and its clients are rejected. One that is open goes on, as with
+    /// [`HookOrRestart`](Self::HookOrRestart).
     #[default]
     Refuse,
     /// It begins anew, with a fresh guest of the new module. Its clients keep their ids.
     Restart,
+    /// Its state passes to the new module by the modules' exports `stateroom_save` and `stateroom_load`
+    /// ([`Room::begin_upgrade`](stateroom_wasmi_host::Room::begin_upgrade)). If they lack them, or a guest
+    /// fails, the room goes on with the module that it has.
+    Hook,
+    /// As [`Hook`](Self::Hook), but if the state does not pass, the room begins anew.
+    HookOrRestart,
 }
 
 /// Names a room in a journal. It is not used again for another room, also of the same id.

@@ -8,7 +8,7 @@ use crate::{
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
-use stateroom_wasmi_host::{EventRecord, Instant, RoomKey};
+use stateroom_wasmi_host::{EventRecord, Instant, ModuleHash, RoomKey};
 use std::{
     collections::VecDeque,
     sync::{
@@ -63,6 +63,8 @@ pub(crate) enum JournalResult {
     Lost(u64, Vec<RoomNumber>),
     /// What was loaded, with the number of the load.
     Loaded(Box<str>, u64, Result<Stored, JournalError>),
+    /// A module that stored rooms have.
+    Module(ModuleHash, Result<Option<Vec<u8>>, JournalError>),
     Failed(JournalError),
 }
 
@@ -147,6 +149,16 @@ impl Journaling {
             notify.notify_one();
         };
         self.journal.load(id, Box::new(done));
+    }
+
+    pub(crate) fn load_module(&self, hash: ModuleHash) {
+        let (results, notify) = (self.results.0.clone(), self.notify.clone());
+        let done = move |module| {
+            // Fails if the worker has ended.
+            let _ = results.send(JournalResult::Module(hash, module));
+            notify.notify_one();
+        };
+        self.journal.load_module(hash, Box::new(done));
     }
 
     /// Notes which event is about to be replayed, or none.

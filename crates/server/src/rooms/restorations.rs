@@ -1,14 +1,15 @@
 //! Rooms on their way from the journal into a host, and the connections that wait for them.
 
 use crate::{
-    journal::{JournalError, LogEntries, ModuleUpgrade, RoomNumber, StoredRoom, UnfinishedRoom},
+    journal::{JournalError, LogEntries, RoomNumber, StoredRoom, UnfinishedRoom},
     rooms::{Claim, RoomFilter, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
 use core::{cmp::Reverse, fmt, time::Duration};
 use hashbrown::HashMap;
 use stateroom_wasmi_host::{
-    EventRecord, Module, ReplayError, Room, SnapshotError, SnapshotInfo, SnapshotOptions,
+    EventRecord, Module, ModuleHash, ReplayError, Room, SnapshotError, SnapshotInfo,
+    SnapshotOptions,
 };
 use std::{
     collections::{BinaryHeap, VecDeque},
@@ -38,6 +39,8 @@ struct Restoration {
     permit: OwnedSemaphorePermit,
     /// Connections that wait to join.
     joins: Vec<Join>,
+    /// Its module, and what was loaded, while that is loaded, too.
+    waits_for: Option<(ModuleHash, StoredRoom)>,
     /// None while it is loaded.
     replay: Option<Box<Replay>>,
 }
@@ -154,6 +157,7 @@ impl Restorations {
             load: self.last_load,
             permit,
             joins: Vec::from_iter(join),
+            waits_for: None,
             replay: None,
         };
         self.rooms.insert(id.into(), restoration);
@@ -195,16 +199,37 @@ impl Restorations {
         !self.replaying.is_empty()
     }
 
-    /// Begins to replay a room that was loaded.
+    /// A room was loaded, and cannot be replayed before its module is.
+    pub(super) fn wait_for(&mut self, id: &str, module: ModuleHash, stored: StoredRoom) {
+        if let Some(restoration) = self.rooms.get_mut(id) {
+            restoration.waits_for = Some((module, stored));
+        }
+    }
+
+    /// Whether a room waits for this module.
+    pub(super) fn is_waiting_for(&self, module: ModuleHash) -> bool {
+        self.rooms.values().any(|room| room.waits_for(module))
+    }
+
+    /// Takes the rooms that wait for this module.
+    pub(super) fn take_waiting_for(&mut self, module: ModuleHash) -> Vec<(Box<str>, StoredRoom)> {
+        let rooms = self.rooms.iter_mut();
+        let waiting = rooms.filter(|(_, room)| room.waits_for(module));
+        let waiting = waiting.filter_map(|(id, room)| Some((id.clone(), room.waits_for.take()?.1)));
+        waiting.collect()
+    }
+
+    /// Begins to replay a room that was loaded; without a module it begins anew.
     pub(super) fn loaded(
         &mut self,
         id: &str,
         stored: StoredRoom,
-        options: &RestoreOptions<'_>,
+        module: Option<&Module>,
+        max_tokens: usize,
     ) -> Option<Restored> {
         let restoration = self.rooms.get_mut(id)?;
         restoration.number = Some(stored.number);
-        match Replay::new(stored, options) {
+        match Replay::new(stored, module, max_tokens) {
             Ok(replay) => {
                 restoration.replay = Some(Box::new(replay));
                 self.replaying.push_back(id.into());
@@ -264,11 +289,11 @@ impl Restorations {
     }
 }
 
-/// How rooms are restored.
-pub(super) struct RestoreOptions<'a> {
-    pub(super) module: &'a Module,
-    pub(super) upgrade: ModuleUpgrade,
-    pub(super) max_tokens: usize,
+impl Restoration {
+    fn waits_for(&self, module: ModuleHash) -> bool {
+        let waits_for = self.waits_for.as_ref();
+        waits_for.is_some_and(|(hash, _)| *hash == module)
+    }
 }
 
 /// A room that does again what it did since its snapshot.
@@ -288,22 +313,23 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(stored: StoredRoom, options: &RestoreOptions<'_>) -> Result<Self, RestoreError> {
+    fn new(
+        stored: StoredRoom,
+        module: Option<&Module>,
+        max_tokens: usize,
+    ) -> Result<Self, RestoreError> {
         let StoredRoom {
             number,
             snapshot,
             tail,
         } = stored;
         let info = SnapshotInfo::read(&snapshot.room).map_err(RestoreError::Snapshot)?;
-        let clients = StoredClients::decode(&snapshot.clients, options.max_tokens)
+        let clients = StoredClients::decode(&snapshot.clients, max_tokens)
             .map_err(|error| RestoreError::Clients(error.into()))?;
         // Under other limits, what has happened since the snapshot might happen otherwise.
         let snapshot_options = SnapshotOptions::new().other_limits(tail.is_empty());
-        let room = match Room::load(options.module, &snapshot.room, snapshot_options) {
-            Ok(room) => Some(room),
-            Err(SnapshotError::Module(_)) if options.upgrade == ModuleUpgrade::Restart => None,
-            Err(error) => return Err(RestoreError::Snapshot(error)),
-        };
+        let room = module.map(|module| Room::load(module, &snapshot.room, snapshot_options));
+        let room = room.transpose().map_err(RestoreError::Snapshot)?;
         Ok(Self {
             number,
             room,
@@ -384,6 +410,8 @@ pub(super) enum RestoreError {
     /// The journal could not load it.
     Journal(JournalError),
     Quarantined(String),
+    /// It is one of another module, which the journal does not have.
+    NoModule(ModuleHash),
     Snapshot(SnapshotError),
     Clients(Box<dyn Error + Send + Sync>),
     Malformed(u64),
@@ -405,7 +433,7 @@ impl RestoreError {
         match self {
             Self::Clients(_) | Self::Malformed(_) | Self::Gap(_) | Self::Replay(..) => true,
             Self::Snapshot(error) => matches!(error, SnapshotError::Damaged),
-            Self::Journal(_) | Self::Quarantined(_) => false,
+            Self::Journal(_) | Self::Quarantined(_) | Self::NoModule(_) => false,
         }
     }
 }
@@ -415,6 +443,7 @@ impl fmt::Display for RestoreError {
         match self {
             Self::Journal(_) => f.write_str("the room cannot be loaded"),
             Self::Quarantined(reason) => write!(f, "the room is in quarantine: {reason}"),
+            Self::NoModule(hash) => write!(f, "the room's module was not kept: {hash}"),
             Self::Snapshot(SnapshotError::Module(_)) => {
                 f.write_str("the stored room is one of another module")
             }
@@ -436,7 +465,7 @@ impl Error for RestoreError {
             Self::Journal(error) => Some(error),
             Self::Snapshot(error) => Some(error),
             Self::Replay(_, error) => Some(error),
-            Self::Quarantined(_) | Self::Malformed(_) | Self::Gap(_) => None,
+            Self::Quarantined(_) | Self::NoModule(_) | Self::Malformed(_) | Self::Gap(_) => None,
         }
     }
 }

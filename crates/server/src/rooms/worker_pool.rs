@@ -15,7 +15,7 @@ use crate::{
 };
 use core::future::Future;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use stateroom_wasmi_host::{Module, abi::AbiVersion};
+use stateroom_wasmi_host::{Module, ModuleHash, abi::AbiVersion};
 use std::{
     hash::{BuildHasher, RandomState},
     io,
@@ -49,6 +49,9 @@ impl WorkerPool {
         let journal = config.journal.as_ref();
         let unfinished = journal.map_or_else(Vec::new, |journal| journal.unfinished());
         let unfinished = by_worker(&hasher, count, unfinished);
+        if let Some(journal) = journal {
+            journal.keep_module(ModuleHash::of(&config.module), &config.module);
+        }
         let mut workers = Vec::new();
         let mut abi = None;
         for (number, unfinished) in unfinished.into_iter().enumerate() {

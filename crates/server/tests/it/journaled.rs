@@ -6,7 +6,7 @@ use core::{future::Future, time::Duration};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use stateroom_wasmi_host::{FaultPolicy, Limits};
 use stateroom_wasmi_server::{
-    Server, ServerConfig,
+    Server, ServerConfig, ServerControl,
     journal::{Durability, Journal, LogEntries, MemoryJournal, ModuleUpgrade},
 };
 use std::{io, sync::Arc};
@@ -50,6 +50,7 @@ fn counter() -> Vec<u8> {
 
 pub(crate) struct RunningServer {
     pub(crate) address: String,
+    control: ServerControl,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<io::Result<()>>,
 }
@@ -72,12 +73,14 @@ impl RunningServer {
         change(&mut config);
         let server = Server::bind(config).await.expect("it starts");
         let address = server.local_addrs()[0].to_string();
+        let control = server.control();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
         Self {
             address,
+            control,
             stop: Some(stop),
             ended,
         }
@@ -470,6 +473,184 @@ async fn a_room_of_another_module_is_refused_or_begins_anew() {
     let again = RunningServer::start(&before.fork(), change).await;
     let mut ann = again.join("lobby?token=ann").await;
     assert_eq!(ann.hear().await, 9001);
+}
+
+/// [`counter`], with exports by which the count of messages passes to another module. If `is_next`, its
+/// messages count a hundredfold. `load` is the body of the export that takes the count.
+fn keeper(is_next: bool, load: &str) -> Vec<u8> {
+    let step = if is_next { 100 } else { 1 };
+    let count = format!(
+        "(global.set $n (i32.add (global.get $n) (i32.const {step}))) (call $say (global.get $n))"
+    );
+    assemble(&speaker(
+        &[
+            (
+                "connect",
+                "(call $say (i32.add (i32.const 1000) (local.get 0)))",
+            ),
+            ("message", &count),
+        ],
+        &format!(
+            "(global $n (mut i32) (i32.const 0))
+             (func (export \"stateroom_save\") (result i64)
+               (i32.store (i32.const 64) (global.get $n)) (i64.const 0x4000000004))
+             (func (export \"stateroom_load\") (param i32 i32) {load})"
+        ),
+    ))
+}
+
+const LOAD_COUNT: &str = "(global.set $n (i32.load (local.get 0)))";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_room_passes_its_state_to_another_module() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        config.module = keeper(false, LOAD_COUNT);
+    })
+    .await;
+    let mut ann = server.join("lobby?token=ann").await;
+    assert_eq!(ann.hear().await, 1001);
+    for n in 1..=3 {
+        ann.say("text").await;
+        assert_eq!(ann.hear().await, n);
+    }
+    // Once as it was saved, and once with events since.
+    let crashed = journal.fork();
+    server.stop().await.expect("it stops");
+    for (journal, what) in [(journal, "saved"), (crashed, "crashed")] {
+        for policy in [ModuleUpgrade::Hook, ModuleUpgrade::HookOrRestart] {
+            let journal = journal.fork();
+            let server = RunningServer::start(&journal, |config| {
+                config.module = keeper(true, LOAD_COUNT);
+                config.upgrade = policy;
+            })
+            .await;
+            let mut ann = server.join("lobby?token=ann").await;
+            assert_eq!(ann.hear().await, 1001, "{what}");
+            ann.say("text").await;
+            assert_eq!(ann.hear().await, 103, "{what}");
+            // A crash after that restores the room with the new module, although the server refuses others.
+            let again = RunningServer::start(&journal.fork(), |config| {
+                config.module = keeper(true, LOAD_COUNT);
+            })
+            .await;
+            let mut ann = again.join("lobby?token=ann").await;
+            assert_eq!(ann.hear().await, 1001, "{what}");
+            ann.say("text").await;
+            assert_eq!(ann.hear().await, 203, "{what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_whose_state_does_not_pass_keeps_its_module_or_begins_anew() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        config.module = keeper(false, LOAD_COUNT);
+    })
+    .await;
+    let mut client = server.join("lobby").await;
+    assert_eq!(client.hear().await, 1001);
+    for n in 1..=3 {
+        client.say("text").await;
+        assert_eq!(client.hear().await, n);
+    }
+    server.stop().await.expect("it stops");
+    let lacking = counter();
+    let failing = keeper(true, "unreachable");
+    for module in [lacking, failing] {
+        let start = |policy| {
+            let (journal, module) = (journal.fork(), module.clone());
+            async move {
+                let change = |config: &mut ServerConfig| {
+                    (config.module, config.upgrade) = (module, policy);
+                };
+                let server = RunningServer::start(&journal, change).await;
+                let mut client = server.join("lobby").await;
+                // The first client has left.
+                assert_eq!(client.hear().await, 1002);
+                client.say("text").await;
+                client.hear().await
+            }
+        };
+        assert_eq!(start(ModuleUpgrade::Hook).await, 4);
+        assert!([1, 100].contains(&start(ModuleUpgrade::HookOrRestart).await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_that_was_not_kept_is_said_and_the_room_is_left() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        config.module = keeper(false, LOAD_COUNT);
+    })
+    .await;
+    let mut client = server.join("lobby").await;
+    assert_eq!(client.hear().await, 1001);
+    drop(client);
+    server.stop().await.expect("it stops");
+    let stored = journal.stored("lobby").expect("it is stored");
+    let journal = MemoryJournal::with_room("lobby", stored.clone());
+    let server = RunningServer::start(&journal, |config| {
+        config.module = keeper(true, LOAD_COUNT);
+        config.upgrade = ModuleUpgrade::Hook;
+    })
+    .await;
+    let (code, reason) = server.join("lobby").await.closed().await;
+    assert_eq!(code, 1011);
+    assert!(reason.contains("module was not kept"), "{reason}");
+    assert_eq!(journal.stored("lobby"), Some(stored));
+    assert_eq!(journal.quarantine("lobby"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_rooms_pass_their_state_when_the_module_is_replaced() {
+    let journal = MemoryJournal::new();
+    for is_journaled in [false, true] {
+        let change = |config: &mut ServerConfig| config.module = keeper(false, LOAD_COUNT);
+        let server = match is_journaled {
+            true => RunningServer::start(&journal, change).await,
+            false => RunningServer::without_journal(change).await,
+        };
+        let mut client = server.join("lobby").await;
+        assert_eq!(client.hear().await, 1001);
+        client.say("text").await;
+        assert_eq!(client.hear().await, 1);
+        let replaced = server.control.replace_module(&keeper(true, LOAD_COUNT));
+        replaced.expect("it is a room");
+        // It says nothing of its own, so it is asked until it answers in the new module's way.
+        let mut count = 1;
+        loop {
+            client.say("text").await;
+            let next = client.hear().await;
+            assert!(
+                next == count + 1 || next == count + 100,
+                "{next} after {count}"
+            );
+            if next == count + 100 {
+                count = next;
+                break;
+            }
+            count = next;
+        }
+        if is_journaled {
+            let again = RunningServer::start(&journal.fork(), |config| {
+                config.module = keeper(true, LOAD_COUNT);
+            })
+            .await;
+            let mut client = again.join("lobby").await;
+            assert_eq!(client.hear().await, 1002);
+            client.say("text").await;
+            assert_eq!(client.hear().await, count + 100);
+        }
+        // A module without the exports begins anew, and tells the guest of its client.
+        server
+            .control
+            .replace_module(&counter())
+            .expect("it is a room");
+        while client.hear().await != 1001 {}
+        server.stop().await.expect("it stops");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ mod contract;
 mod damage;
 mod death;
 mod model;
+mod modules;
 mod space;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]

@@ -3,16 +3,18 @@
 use super::{HostedRooms, Next};
 use crate::{
     config::ServerConfig,
-    journal::{Durability, Journal, JournalError, ModuleUpgrade, RoomNumber, Stored},
+    journal::{Durability, Journal, JournalError, RoomNumber, Stored, StoredRoom},
     rooms::{
         Claim, JoinRejection, MOVED, STOPPING,
         journaling::{JournalResult, Journaling, RoomLog},
-        restorations::{Join, RestoreError, RestoreOptions, Restored, RestoredRoom},
+        restorations::{Join, RestoreError, Restored, RestoredRoom},
     },
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
-use stateroom_wasmi_host::{Clock, Escaped, Instant, OpenError, RoomKey, SaveError, WithSources};
+use stateroom_wasmi_host::{
+    Clock, Escaped, Instant, Module, OpenError, RoomKey, SaveError, WithSources,
+};
 use std::sync::Arc;
 use tokio::{sync::OwnedSemaphorePermit, time};
 
@@ -24,7 +26,6 @@ pub(super) struct JournalOptions {
     pub(super) journal: Arc<dyn Journal>,
     durability: Durability,
     durability_of: Vec<(String, Durability)>,
-    upgrade: ModuleUpgrade,
 }
 
 impl JournalOptions {
@@ -34,7 +35,6 @@ impl JournalOptions {
             journal: config.journal.clone()?,
             durability: config.durability,
             durability_of: config.durability_of.clone(),
-            upgrade: config.upgrade,
         })
     }
 
@@ -102,6 +102,7 @@ impl HostedRooms {
                         self.loaded(&id, stored);
                     }
                 }
+                JournalResult::Module(hash, wasm) => self.module_loaded(hash, wasm),
                 JournalResult::Failed(error) => {
                     log::error!("{}", WithSources(&error));
                     self.failure.get_or_insert(error);
@@ -115,24 +116,29 @@ impl HostedRooms {
     }
 
     fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
-        let upgrade = self.options.journal.as_ref();
-        let upgrade = upgrade.map_or(ModuleUpgrade::Refuse, |options| options.upgrade);
-        let options = RestoreOptions {
-            module: &self.options.module,
-            upgrade,
-            max_tokens: self.options.max_tokens,
+        let outcome = match stored {
+            Ok(Stored::Room(stored)) => return self.restore_stored(id, stored),
+            Ok(Stored::New(number)) => Ok(RestoredRoom::new(number)),
+            Ok(Stored::Quarantined(reason)) => Err(RestoreError::Quarantined(reason)),
+            Err(error) => Err(RestoreError::Journal(error)),
         };
-        let ended = match stored {
-            Ok(Stored::New(number)) => self.restorations.finish(id, Ok(RestoredRoom::new(number))),
-            Ok(Stored::Room(stored)) => self.restorations.loaded(id, stored, &options),
-            Ok(Stored::Quarantined(reason)) => self
-                .restorations
-                .finish(id, Err(RestoreError::Quarantined(reason))),
-            Err(error) => self
-                .restorations
-                .finish(id, Err(RestoreError::Journal(error))),
-        };
-        if let Some(ended) = ended {
+        self.end_restoration(id, outcome);
+    }
+
+    /// Begins to replay a room; without a module it begins anew.
+    pub(super) fn replay(&mut self, id: &str, stored: StoredRoom, module: Option<&Module>) {
+        let max_tokens = self.options.max_tokens;
+        if let Some(ended) = self.restorations.loaded(id, stored, module, max_tokens) {
+            self.restored(ended);
+        }
+    }
+
+    pub(super) fn end_restoration(
+        &mut self,
+        id: &str,
+        outcome: Result<RestoredRoom, RestoreError>,
+    ) {
+        if let Some(ended) = self.restorations.finish(id, outcome) {
             self.restored(ended);
         }
     }

@@ -2,13 +2,14 @@
 
 mod journaled;
 mod moving;
+mod upgrades;
 
-use self::{journaled::JournalOptions, moving::Release};
+use self::{journaled::JournalOptions, moving::Release, upgrades::Upgrades};
 use crate::{
-    config::ServerConfig,
+    config::{ModuleLoader, ServerConfig},
     directory::Directory,
     http::RoomSummary,
-    journal::{JournalError, UnfinishedRoom},
+    journal::{JournalError, ModuleUpgrade, UnfinishedRoom},
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
@@ -54,8 +55,7 @@ pub(super) struct HostedRooms {
     untrimmed: VecDeque<(Instant, RoomKey)>,
     hibernation: Hibernation,
     restorations: Restorations,
-    /// Rooms that may still have a module that was replaced.
-    outdated: VecDeque<RoomKey>,
+    upgrades: Upgrades,
     /// Rooms that go to another node, and releases that are not durable.
     releases: VecDeque<Release>,
     /// Rooms whose `is_busy` is set.
@@ -79,6 +79,8 @@ struct RoomsLog {
 /// What a worker needs to open rooms.
 pub(super) struct HostedOptions {
     module: Module,
+    loader: ModuleLoader,
+    upgrade: ModuleUpgrade,
     /// One for each open room, shared by all workers.
     room_permits: Arc<Semaphore>,
     max_rooms: usize,
@@ -143,6 +145,8 @@ impl HostedOptions {
     pub(super) fn new(config: &ServerConfig, module: Module, room_permits: Arc<Semaphore>) -> Self {
         Self {
             module,
+            loader: config.loader(),
+            upgrade: config.upgrade,
             room_permits,
             max_rooms: config.max_rooms,
             room_idle: config.room_idle,
@@ -174,6 +178,7 @@ impl HostedRooms {
             .with_seed(seed)
             .with_fault_policy(on_fault);
         let hibernation = Hibernation::new(options.hibernate_after);
+        let upgrade = options.upgrade;
         Self {
             host,
             options,
@@ -182,7 +187,7 @@ impl HostedRooms {
             untrimmed: VecDeque::new(),
             hibernation,
             restorations: Restorations::new(unfinished),
-            outdated: VecDeque::new(),
+            upgrades: Upgrades::new(upgrade),
             releases: VecDeque::new(),
             busy: Vec::new(),
             failed: FailedRooms::default(),
@@ -219,7 +224,7 @@ impl HostedRooms {
         self.trim(now);
         self.hibernation.turn(&mut self.host, now);
         self.restore(until);
-        self.replace_outdated(until);
+        self.upgrade_outdated(until);
         self.release_rooms(until);
         self.save_due(now);
         self.reap_closed();
@@ -231,7 +236,7 @@ impl HostedRooms {
         let has_work = !has_flushed
             || self.host.has_closed()
             || self.restorations.has_work()
-            || !self.outdated.is_empty()
+            || self.upgrades.has_work()
             || self.is_releasing()
             || wake_at.is_some_and(|at| at <= now);
         if let Some(error) = self.failure.take() {
@@ -293,7 +298,7 @@ impl HostedRooms {
             },
         );
         // One that was being restored meanwhile.
-        self.outdated.push_back(room);
+        self.upgrades.check(room);
         let now = self.host.clock().now();
         self.untrimmed.push_back((now + TRIM_DELAY, room));
         self.hibernation.watch(room, now);
@@ -442,23 +447,6 @@ impl HostedRooms {
             match idle_until {
                 Some(until) => drop(self.idle.insert((until, key))),
                 None => self.close_or_store(key, recheck_at),
-            }
-        }
-    }
-
-    /// Lets rooms go on with the present module, until this time.
-    fn replace_outdated(&mut self, until: Instant) {
-        while let Some(key) = self.outdated.pop_front() {
-            let module = &self.options.module;
-            let room = self.host.room(key);
-            if room.is_none_or(|room| room.module().ptr_eq(module)) {
-                continue;
-            }
-            if self.host.replace_module(key, &module.clone()).is_ok() {
-                self.save_replaced(key);
-            }
-            if self.host.clock().now() >= until {
-                break;
             }
         }
     }
@@ -616,7 +604,8 @@ impl Rooms for HostedRooms {
 
     fn replace_module(&mut self, module: Module) {
         self.options.module = module;
-        self.outdated = self.host.rooms().map(|(key, _)| key).collect();
+        self.upgrades
+            .check_all(self.host.rooms().map(|(key, _)| key));
     }
 
     fn adopt(&mut self, rooms: Vec<UnfinishedRoom>) {
