@@ -2,7 +2,7 @@
 
 use crate::error::StoreError;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use std::{path::Path, time::Duration};
+use std::{fs::File, path::Path, time::Duration};
 
 /// The version of the tables.
 pub(crate) const VERSION: i64 = 2;
@@ -98,6 +98,32 @@ pub(crate) fn open_to_read(folder: &Path) -> Result<Connection, StoreError> {
     match check(&connection)? {
         true => Err(StoreError::None),
         false => Ok(connection),
+    }
+}
+
+/// Makes all durable that can be read. A process that was killed may have written what it has not synchronised,
+/// and clients are about to see it.
+pub(crate) fn sync(folder: &Path, connection: &Connection) -> rusqlite::Result<()> {
+    // A transaction synchronises all of the write-ahead log, if it changes something: to write the same value
+    // again does not.
+    let openings = read_meta(connection, "openings")?.and_then(|bytes| bytes.try_into().ok());
+    let openings = openings.map_or(0, u64::from_le_bytes).wrapping_add(1);
+    write_meta(connection, "openings", &openings.to_le_bytes())?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// Makes sure that the folder has its files, and its parent has the folder, after a power cut. SQLite does so
+/// for a file that it creates, but the process may be killed in between, and the next one finds the file there.
+fn sync_folder(folder: &Path) {
+    // Windows cannot; some file systems do not.
+    if cfg!(unix) {
+        for folder in [folder, &folder.join("..")] {
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            if let Err(error) = synced {
+                log::debug!("cannot synchronise a folder: {error}");
+            }
+        }
     }
 }
 

@@ -102,6 +102,7 @@ impl Writer {
         // Whatever was noted: a number that is in use would be overwritten.
         let last_number = saved.keys().map(|number| number.0).max().unwrap_or(0);
         let next_number = next_number.max(last_number.saturating_add(1));
+        schema::sync(folder, &connection)?;
         let unindexed = rooms::unindexed(&connection)?;
         Ok(Self {
             connection,
@@ -370,13 +371,17 @@ impl Job {
     }
 }
 
-/// Whether the same may succeed later: there is no space, or another program has locked the database.
-fn is_full(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(
-        code,
-        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
+/// Whether the same may succeed later: there is no space, be it for the index of the write-ahead log, or another
+/// program has locked the database.
+fn is_full(error: &Error) -> bool {
+    let Some(error) = error.sqlite_error() else {
+        return false;
+    };
+    error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+        || matches!(
+            error.code,
+            ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked
+        )
 }
 
 /// Whether what was read is damaged, be it a page or a value of a row.

@@ -6,6 +6,10 @@ mod damage;
 mod death;
 mod model;
 mod modules;
+#[cfg(unix)]
+mod power_cut;
+#[cfg(unix)]
+mod simulated_disk;
 mod space;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]

@@ -130,6 +130,34 @@ fn what_does_not_fit_waits_until_there_is_space() {
     assert_eq!(events(&stored(&disk.0.open(), "lobby")), expected);
 }
 
+/// What is written is found by an index, which also takes space, though of another kind.
+#[cfg(unix)]
+#[test]
+fn what_the_index_of_the_log_has_no_space_for_waits_too() {
+    let folder = TempDir::new();
+    fs::create_dir_all(folder.path()).expect("a folder");
+    let recorder = crate::simulated_disk::Recorder::new(&folder.path());
+    let store = folder.open();
+    let number = new_room(&store, "lobby");
+    recorder.set_index_full(true);
+    let (send, receive) = mpsc::channel();
+    // More than the index has space for when it is made.
+    let large = snapshot(0, &vec![7; 20 << 20]);
+    let done = move |result: Result<(), _>| {
+        let _ = send.send(result.is_ok());
+    };
+    store.write(save(number, "lobby", large), Box::new(done));
+    // It is tried again.
+    recorder.wait_until_refused(2);
+    assert!(receive.try_recv().is_err(), "there is no space");
+    recorder.set_index_full(false);
+    let written = receive.recv_timeout(Duration::from_secs(120));
+    assert!(written.expect("there is space"));
+    drop(store);
+    let store = folder.open();
+    assert_eq!(stored(&store, "lobby").snapshot.room.len(), 20 << 20);
+}
+
 #[test]
 fn a_store_on_a_full_disk_can_be_dropped() {
     let Some(disk) = SmallDisk::new() else {
