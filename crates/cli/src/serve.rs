@@ -51,6 +51,9 @@ pub(crate) struct ServeArgs {
         value_parser = parse_room_idle,
     )]
     room_idle: u64,
+    /// Id of a room to open at the start, and to keep without clients; repeatable; '' is the room at /ws
+    #[arg(long, value_name = "ID")]
+    open: Vec<String>,
     /// Keep a room without clients while its timer is set
     #[arg(long)]
     keep_timers: bool,
@@ -204,6 +207,7 @@ impl ServeArgs {
             .apply(self.listen.apply(config)?)
             .workers(workers)
             .room_idle(Duration::from_secs(self.room_idle))
+            .open_rooms(self.open)
             .keep_timers(self.keep_timers)
             .hibernate_after(self.rooms.hibernate_after())
             .limits(self.rooms.limits())

@@ -43,6 +43,10 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Time after which a room without clients is closed. Default 60 s.
     pub room_idle: Duration,
+    /// Ids of rooms that are opened when the server begins, and not closed because they have no clients. One
+    /// that has failed or was closed opens with its next client, as others do. Not for the rooms of a board.
+    /// Default none.
+    pub open_rooms: Vec<String>,
     /// Whether a room without clients is kept while its timer is set. Default no.
     pub keep_timers: bool,
     /// Time after which a room that does nothing [hibernates](stateroom_wasmi_host::Room::hibernate): its
@@ -173,6 +177,7 @@ impl ServerConfig {
             static_dir: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             room_idle: Duration::from_secs(60),
+            open_rooms: Vec::new(),
             keep_timers: false,
             hibernate_after: None,
             journal: None,
@@ -273,6 +278,13 @@ impl ServerConfig {
     #[must_use]
     pub fn peer_secret(mut self, secret: Option<Secret>) -> Self {
         self.peer_secret = secret;
+        self
+    }
+
+    /// Sets [`open_rooms`](#structfield.open_rooms).
+    #[must_use]
+    pub fn open_rooms(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.open_rooms = ids.into_iter().map(Into::into).collect();
         self
     }
 
@@ -406,6 +418,17 @@ impl ServerConfig {
         }
         if self.hosts.is_empty() {
             return Err(ConfigError::NoHost);
+        }
+        let limit = self.limits.max_room_id_bytes;
+        if let Some(id) = self.open_rooms.iter().find(|id| id.len() > limit) {
+            let bytes = id.len();
+            return Err(ConfigError::OpenRoomId { bytes, limit });
+        }
+        if self.open_rooms.len() > self.max_rooms {
+            return Err(ConfigError::OpenRooms {
+                rooms: self.open_rooms.len(),
+                limit: self.max_rooms,
+            });
         }
         let is_origin = |origin: &&String| origin.parse::<AllowedOrigin>().is_ok();
         if let Some(origin) = self
@@ -551,6 +574,20 @@ pub enum ConfigError {
     },
     /// There is no address to listen on.
     NoHost,
+    /// One of [`ServerConfig::open_rooms`] has an id that is too long.
+    OpenRoomId {
+        /// The length of the id.
+        bytes: usize,
+        /// [`Limits::max_room_id_bytes`]
+        limit: usize,
+    },
+    /// [`ServerConfig::open_rooms`] are more than there may be.
+    OpenRooms {
+        /// How many there are.
+        rooms: usize,
+        /// [`ServerConfig::max_rooms`]
+        limit: usize,
+    },
     /// One of [`ServerConfig::allowed_origins`] is no origin.
     AllowedOrigin(String),
     /// One of [`ServerConfig::subprotocols`] cannot be the name of one.
@@ -580,6 +617,14 @@ impl fmt::Display for ConfigError {
                  ({interval:?}), or clients that reply to each ping would be disconnected"
             ),
             Self::NoHost => f.write_str("there is no address to listen on"),
+            Self::OpenRoomId { bytes, limit } => write!(
+                f,
+                "a room that is to be opened has an id of {bytes} bytes, but the limit is {limit}"
+            ),
+            Self::OpenRooms { rooms, limit } => write!(
+                f,
+                "{rooms} rooms are to be opened, but there may be no more than {limit}"
+            ),
             Self::AllowedOrigin(origin) => {
                 let quoted = Escaped::new(origin);
                 write!(

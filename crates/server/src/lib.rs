@@ -16,7 +16,7 @@
 //! | request | response |
 //! | --- | --- |
 //! | `GET /ws`, `GET /ws/{room}` | a WebSocket to a room, which opens with its first client; `/ws` is the room with the empty id; `?token=` gives a returning client its previous id |
-//! | `GET /status` | `ok` |
+//! | `GET /status` | `ok`; how many connections there are, if JSON is accepted |
 //! | `GET /` | the files of a folder, or else a page to try the rooms |
 //!
 //! On [`ServerConfig::admin_listen`], for operators; and as well on the addresses above, if all of them are

@@ -18,6 +18,34 @@ async fn an_idle_room_is_closed_and_reopens_fresh() {
     server.join("/r").await.expect("0").await;
 }
 
+#[tokio::test]
+async fn a_room_that_is_to_be_open_is_opened_at_the_start_and_kept() {
+    let args = ["--room-idle", "0", "--open", "lobby", "--open="];
+    let server = Server::bundled("counter-rust-0.4", &args);
+    let is_open = |room: Option<&serde_json::Value>| room.is_some();
+    for id in ["lobby", ""] {
+        server.until_room(id, "the room is open", is_open).await;
+    }
+    let mut client = server.join("/lobby").await;
+    client.expect("0").await;
+    client.send("+5").await;
+    client.expect("5").await;
+    client.leave().await;
+    // One that is closed when it has no clients.
+    server.join("/other").await.leave().await;
+    server
+        .until_room("other", "the room is closed", |room| room.is_none())
+        .await;
+    let mut client = server.join("/lobby").await;
+    client.expect("5").await;
+    let address = server.address.clone();
+    let closed = server.ask(&address, "POST", "/rooms/lobby/close", "").await;
+    assert_eq!(closed.status, 200);
+    assert_eq!(client.closed().await.0, 1001);
+    let mut client = server.join("/lobby").await;
+    client.expect("0").await;
+}
+
 /// Leaves `/kept` and joins it again within its idle timeout of one second; tries again where the
 /// test was too slow for that. The room's counter is then 5.
 async fn rejoin_in_time(server: &Server) -> Client {

@@ -1,7 +1,9 @@
 //! The response of each URL.
 
-use super::{Client, Server, TempDir, bundled_path};
+use super::{Client, Server, TempDir, bundled_path, eventually};
 use crate::support::{self, assemble};
+use std::time::Duration;
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 #[tokio::test]
@@ -9,6 +11,53 @@ async fn status_is_ok() {
     let server = Server::bundled("echo-c", &[]);
     let status = server.get("/status").await;
     assert_eq!((status.status, status.body.as_str()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn programs_that_ask_for_json_get_the_status_of_stateroom_serve() {
+    let server = Server::bundled("echo-c", &[]);
+    let status = async |accept: &str| {
+        let header = format!("Accept: {accept}\r\n");
+        let response = server.ask(&server.address, "GET", "/status", &header).await;
+        assert!(response.head.contains("\r\nvary: accept"));
+        response
+    };
+    for other in ["*/*", "text/plain", "text/html, application/jsonx", ""] {
+        assert_eq!(status(other).await.body, "ok", "{other}");
+    }
+    let json = async |accept: &str| -> serde_json::Value {
+        let response = status(accept).await;
+        assert!(response.head.contains("content-type: application/json"));
+        serde_json::from_str(&response.body).expect("JSON")
+    };
+    let before = json("application/json").await;
+    assert_eq!(before["active_connections"], 0);
+    assert_eq!(before["listening"], true);
+    let clients = [server.join("").await, server.join("/other").await];
+    let during = json("text/plain;q=0.5, Application/JSON; charset=utf-8").await;
+    let expected = serde_json::json!({
+        "active_connections": 2,
+        "seconds_inactive": 0,
+        "listening": true,
+    });
+    assert_eq!(during, expected);
+    for client in clients {
+        client.leave().await;
+    }
+    eventually("it is inactive", async {
+        loop {
+            let after = json("application/json").await;
+            if after["seconds_inactive"].as_u64() >= Some(1) {
+                assert_eq!(after["active_connections"], 0);
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let drained = server.ask(&server.address, "POST", "/drain", "").await;
+    assert_eq!(drained.status, 200);
+    assert_eq!(json("application/json").await["listening"], false);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use crate::{
     config::ServerConfig,
+    http::activity::ActiveConnection,
     rate_limit::{Rate, TokenBucket, nanos_since},
 };
 use hashbrown::HashMap;
@@ -47,6 +48,8 @@ pub(crate) struct ConnectionPermit {
     limiter: ConnectionLimiter,
     /// None of a trusted proxy whose client is not known.
     peer: Option<PeerPermit>,
+    /// Of a WebSocket.
+    _active: Option<ActiveConnection>,
 }
 
 /// Counts as one connection of an address until it is dropped.
@@ -96,6 +99,7 @@ impl ConnectionLimiter {
         Ok(ConnectionPermit {
             limiter: self.clone(),
             peer: None,
+            _active: None,
         })
     }
 
@@ -136,6 +140,12 @@ impl ConnectionPermit {
     /// For this address from now on.
     pub(crate) fn with_peer(mut self, peer: PeerPermit) -> Self {
         self.peer = Some(peer);
+        self
+    }
+
+    /// For a WebSocket from now on.
+    pub(crate) fn with_active(mut self, active: ActiveConnection) -> Self {
+        self._active = Some(active);
         self
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     http::{
+        activity::ActiveConnection,
         admission::{ConnectionLimiter, PeerPermit, Rejection},
         proxies::Proxies,
         response::{self, Response},
@@ -54,6 +55,7 @@ struct Handshake {
     address: SocketAddr,
     /// Of a proxy's client.
     peer: Option<PeerPermit>,
+    active: ActiveConnection,
 }
 
 impl Connection {
@@ -126,6 +128,7 @@ impl Connection {
             destination,
             address,
             peer,
+            active: self.app.activity().begin(),
         });
         response
     }
@@ -138,6 +141,7 @@ impl Connection {
             destination,
             address,
             peer,
+            active,
         } = handshake.unwrap_or_else(PoisonError::into_inner)?;
         // Fails if the response could not be sent.
         let upgraded = upgrade.await.ok()?;
@@ -147,6 +151,7 @@ impl Connection {
             Some(peer) => permit.with_peer(peer),
             None => permit,
         };
+        let permit = permit.with_active(active);
         Some(NewConnection {
             stream: stream.detach().ok()?,
             unread: parts.read_buf,

@@ -1,6 +1,7 @@
 //! HTTP: connections from when they are accepted until they become WebSockets.
 
 pub(crate) mod accept;
+mod activity;
 mod admin;
 mod admission;
 mod connection;

@@ -4,9 +4,10 @@ use crate::{
     auth::{AuthError, AuthErrorKind, AuthRequest, Authenticator},
     config::{ConfigError, ServerConfig},
     http::{
+        activity::Activity,
         admin::Admin,
         files::Files,
-        headers::bearer_token,
+        headers::{bearer_token, elements},
         notice::Notice,
         origin::Origins,
         response::{self, Refusal, Response},
@@ -18,9 +19,11 @@ use crate::{
 use bytes::Bytes;
 use core::time::Duration;
 use hyper::{
-    Method, Request, StatusCode,
+    HeaderMap, Method, Request, StatusCode,
     body::Body,
-    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    header::{
+        ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS,
+    },
 };
 use percent_encoding::percent_decode_str;
 use std::{
@@ -40,6 +43,7 @@ pub(crate) struct App {
     /// What operators ask for, if they may here.
     admin: Option<Admin>,
     http: Arc<HttpCounts>,
+    activity: Activity,
 }
 
 /// The clients' routes.
@@ -53,6 +57,7 @@ struct Game {
     auth_timeout: Duration,
     next_sequence: AtomicU64,
     draining: Arc<AtomicBool>,
+    activity: Activity,
 }
 
 /// What the addresses of a server share.
@@ -62,6 +67,7 @@ pub(crate) struct Shared {
     /// Whether no new clients are accepted.
     pub(super) draining: Arc<AtomicBool>,
     pub(crate) notice: Notice,
+    activity: Activity,
 }
 
 /// The room that a client asks for, and who it says it is.
@@ -97,9 +103,11 @@ impl App {
                 auth_timeout: config.handshake_timeout,
                 next_sequence: AtomicU64::new(0),
                 draining: shared.draining.clone(),
+                activity: shared.activity.clone(),
             }),
             admin,
             http: shared.http.clone(),
+            activity: shared.activity.clone(),
         })
     }
 
@@ -115,12 +123,18 @@ impl App {
             game: None,
             admin: Some(Admin::new(config, workers.clone(), shared, false)),
             http: shared.http.clone(),
+            activity: shared.activity.clone(),
         }
     }
 
     /// What is counted of responses.
     pub(super) fn counts(&self) -> &HttpCounts {
         &self.http
+    }
+
+    /// The WebSockets that are open.
+    pub(super) const fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// `address` is the client's.
@@ -167,11 +181,25 @@ impl Game {
             return Err(response::method_not_allowed("GET, HEAD"));
         }
         let response = match (path, &self.files) {
-            ("/status", _) => response::text(StatusCode::OK, "ok"),
+            ("/status", _) => self.status(request.headers()),
             (_, Some(files)) => files.respond(request).await,
             (_, None) => page(),
         };
         Ok((response, None))
+    }
+
+    /// In JSON for those that ask for it, as programs made for `stateroom serve` 0.2.9 need it.
+    fn status(&self, headers: &HeaderMap) -> Response {
+        let response = if elements(headers, ACCEPT).any(is_json) {
+            let is_listening = !self.draining.load(Ordering::Relaxed);
+            let status = self.activity.status(is_listening);
+            let json = serde_json::to_vec(&status).unwrap_or_default();
+            let headers = [(CONTENT_TYPE, "application/json")];
+            response::with_headers(response::bytes(json.into()), headers)
+        } else {
+            response::text(StatusCode::OK, "ok")
+        };
+        response::with_headers(response, [(VARY, "accept"), (CACHE_CONTROL, "no-store")])
     }
 
     async fn connect<B: Body>(
@@ -217,6 +245,15 @@ impl Game {
         };
         Ok((response, Some(destination)))
     }
+}
+
+/// Whether an element of a header `Accept` is the type of JSON.
+fn is_json(element: &[u8]) -> bool {
+    let media_type = element.split(|byte| *byte == b';').next();
+    media_type
+        .unwrap_or_default()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/json")
 }
 
 /// The id of the room in a path, as it is encoded there.

@@ -46,9 +46,13 @@ impl WorkerPool {
         let secret = config.secret()?;
         let hasher = RandomState::new();
         let count = config.workers.max(1);
+        let to_open = config.open_rooms.iter().map(|id| UnfinishedRoom {
+            id: id.as_str().into(),
+            wake_at: None,
+        });
         let journal = config.journal.as_ref();
         let unfinished = journal.map_or_else(Vec::new, |journal| journal.unfinished());
-        let unfinished = by_worker(&hasher, count, unfinished);
+        let unfinished = by_worker(&hasher, count, to_open.chain(unfinished).collect());
         if let Some(journal) = journal {
             journal.keep_module(ModuleHash::of(&config.module), &config.module);
         }

@@ -308,6 +308,85 @@ async fn stopping_saves_and_another_server_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_somebody_asks_for_is_restored_once() {
+    /// Some of them wait, since no more than sixteen are restored at once without being asked for.
+    const ROOMS: usize = 20;
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |_| {}).await;
+    let mut clients = Vec::new();
+    for room in 0..ROOMS {
+        let mut client = server.join(&format!("room-{room:02}")).await;
+        assert_eq!(client.hear().await, 1001);
+        clients.push(client);
+    }
+    let crashed = journal.fork();
+    crashed.pause();
+    let again = RunningServer::start(&crashed, |_| {}).await;
+    let until_waiting = async |jobs| {
+        let waiting = async {
+            while crashed.waiting() < jobs {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        eventually("the journal has something to do", waiting).await;
+    };
+    until_waiting(16).await;
+    // Of the last one, which is loaded out of turn.
+    let mut client = again.join("room-19").await;
+    until_waiting(17).await;
+    // One after the other is restored, and the next begun, until it is the turn of the last one.
+    for step in 0..6 {
+        let before = crashed.waiting();
+        assert!(crashed.step());
+        // The client of each has left, and from the second on another room is loaded.
+        until_waiting(before + usize::from((1..4).contains(&step))).await;
+    }
+    crashed.resume();
+    assert_eq!(client.hear().await, 1002);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_that_are_to_be_open_are() {
+    let journal = MemoryJournal::new();
+    let open = |config: &mut ServerConfig| {
+        config.open_rooms = vec!["lobby".into(), "memory-lobby".into(), "lobby".into()];
+        config.durability_of = vec![("memory-".into(), Durability::Memory)];
+        config.room_idle = Duration::ZERO;
+    };
+    let server = RunningServer::start(&journal, open).await;
+    eventually("the room is open", async {
+        while events(&journal, "lobby").is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for round in 0..2 {
+        for room in ["lobby", "memory-lobby"] {
+            let mut client = server.join(room).await;
+            assert_eq!(client.hear().await, 1001 + round, "{room}");
+            client.say("text").await;
+            assert_eq!(client.hear().await, 1 + round);
+        }
+    }
+    server.stop().await.expect("it stops");
+    // Also of those that are stored.
+    let again = RunningServer::start(&journal, open).await;
+    let mut client = again.join("lobby").await;
+    assert_eq!(client.hear().await, 1003);
+
+    let wrong = [
+        vec!["x".repeat(Limits::new().max_room_id_bytes + 1)],
+        vec!["a".into(), "b".into()],
+    ];
+    for open_rooms in wrong {
+        let config = ServerConfig::new(counter()).max_rooms(1);
+        assert!(config.clone().open_rooms(["a"]).check().is_ok());
+        let error = config.open_rooms(open_rooms).check().expect_err("refused");
+        assert!(error.to_string().contains("be opened"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_without_clients_is_stored_and_comes_back() {
     let journal = MemoryJournal::new();
     let server = RunningServer::start(&journal, |config| {

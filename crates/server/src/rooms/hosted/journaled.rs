@@ -143,7 +143,8 @@ impl HostedRooms {
         }
     }
 
-    /// Loads rooms that must be restored, and replays those that were loaded, until this time.
+    /// Loads rooms that must be restored, opens those that are to be open, and replays those that were
+    /// loaded, until this time.
     pub(super) fn restore(&mut self, until: Instant) {
         if self.stop_at.is_some() {
             return;
@@ -151,13 +152,22 @@ impl HostedRooms {
         let unix_time = self.unix_time();
         while let Some(id) = self.restorations.next_unfinished(unix_time) {
             let is_open = self.host.find(&id).is_some() || self.restorations.contains(&id);
-            if is_open || !self.is_journaled(&id) || !self.is_here(&id) {
+            if is_open || !self.is_here(&id) {
                 continue;
             }
-            if self.load(&id, None).is_err() {
-                // There are too many rooms: later.
-                self.restorations.put_back(id);
-                break;
+            let opened = match self.is_journaled(&id) {
+                true => self.load(&id, None),
+                false if self.options.open_rooms.contains(&id) => self.open(&id).map(drop),
+                false => Ok(()),
+            };
+            match opened {
+                Ok(()) => {}
+                Err(OpenError::TooManyRooms { .. }) => {
+                    // Later.
+                    self.restorations.put_back(id);
+                    break;
+                }
+                Err(error) => drop(self.reject(&id, &error)),
             }
         }
         while self.restorations.has_work() {

@@ -26,10 +26,10 @@ use crate::{
     ws::connection::ConnectionKey,
 };
 use core::{future::poll_fn, pin::pin, time::Duration};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, Escaped, Event, EventError, FaultPolicy, Host, HostLimits, Instant,
-    MessagePayload, Module, OpenError, RoomKey, UnknownRoom, WithSources,
+    MessagePayload, Module, OpenError, Room, RoomKey, UnknownRoom, WithSources,
     driver::tokio::TokioClock,
 };
 use std::{
@@ -85,6 +85,8 @@ pub(super) struct HostedOptions {
     room_permits: Arc<Semaphore>,
     max_rooms: usize,
     room_idle: Duration,
+    /// Those that are not closed because they have no clients.
+    open_rooms: HashSet<Box<str>>,
     keep_timers: bool,
     hibernate_after: Option<Duration>,
     max_tokens: usize,
@@ -150,6 +152,11 @@ impl HostedOptions {
             room_permits,
             max_rooms: config.max_rooms,
             room_idle: config.room_idle,
+            open_rooms: config
+                .open_rooms
+                .iter()
+                .map(|id| id.as_str().into())
+                .collect(),
             keep_timers: config.keep_timers,
             hibernate_after: config.hibernate_after,
             max_tokens: config.max_tokens,
@@ -393,7 +400,9 @@ impl HostedRooms {
         if let Some(until) = room.idle_until.take() {
             self.idle.remove(&(until, key));
         }
-        if self.host.transport().count(key) == 0 {
+        let options = &self.options;
+        let is_kept = |room: &Room| options.open_rooms.contains(room.id());
+        if self.host.transport().count(key) == 0 && !self.host.room(key).is_some_and(is_kept) {
             let until = self.host.clock().now() + self.options.room_idle;
             room.idle_until = Some(until);
             self.idle.insert((until, key));
