@@ -12,7 +12,7 @@ use std::{
 
 /// Build a room into a folder that `serve` serves
 ///
-/// The folder has server.wasm, and with static files static/, as that of Stateroom's own tool.
+/// The folder has server.wasm, and with static files or a client static/, as that of Stateroom's own tool.
 #[derive(Args)]
 pub(crate) struct BuildRoom {
     /// The folder with the sources
@@ -34,11 +34,15 @@ impl BuildRoom {
         let folder = std::path::absolute(&self.folder)?;
         let out = self.out.unwrap_or_else(|| folder.join("dist"));
         let project = Project::find(&folder, self.build, self.module, None)?;
-        let module = ModuleFile::read(&project.build()?)?;
+        let built = project.build()?;
+        let module = ModuleFile::read(&built.module)?;
         fs::create_dir_all(&out)?;
         fs::write(out.join("server.wasm"), module.wasm)?;
         if let Some(files) = &project.static_dir {
             copy_files(files, &out.join("static"))?;
+        }
+        if let Some(files) = &built.client {
+            copy_files(files, &out.join("static/client"))?;
         }
         print(&format!("{}\n", Escaped::new(out.display())))?;
         Ok(ExitCode::SUCCESS)

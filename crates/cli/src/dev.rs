@@ -3,13 +3,13 @@
 use crate::{
     logging::Logging,
     module_file::ModuleFile,
-    project::Project,
-    reload::reload,
+    project::{Built, Project},
+    reload::reload_changed,
     serve::{ServeArgs, bind, run, run_server},
     watch::{Changes, settle},
 };
 use clap::Args;
-use stateroom_wasmi_host::Escaped;
+use stateroom_wasmi_host::{Escaped, ModuleHash};
 use stateroom_wasmi_server::{ServerControl, journal::ModuleUpgrade};
 use std::{
     error::Error,
@@ -50,39 +50,51 @@ impl Dev {
             let sources = project.clone();
             let is_source = move |path: &Path| sources.is_source(path);
             let _changes = Changes::of_folder(&folder, is_source, changed.clone())?;
-            let module = loop {
+            let built = loop {
                 match build(&project).await {
-                    Ok(module) => break module,
+                    Ok(built) => break built,
                     Err(error) => print_failure(&error),
                 }
                 log::info!("waiting for a change in {}", Escaped::new(folder.display()));
                 changed.notified().await;
                 settle(&changed).await;
             };
-            let mut config = self.server.config(&module, logging)?;
+            let mut config = self.server.config(&built.module, logging)?;
             if config.upgrade == ModuleUpgrade::Refuse {
                 config.upgrade = ModuleUpgrade::HookOrRestart;
             }
             config.static_dir = config.static_dir.or_else(|| project.static_dir.clone());
+            config.client_dir = built.client;
+            let served = ModuleHash::of(&config.module);
             let server = bind(config).await?;
-            let rebuilding = tokio::spawn(rebuild(project, changed, server.control()));
-            let served = run_server(server, &ModuleFile::name(&module)).await;
+            let rebuilding = tokio::spawn(rebuild(project, changed, server.control(), served));
+            let served = run_server(server, &ModuleFile::name(&built.module)).await;
             rebuilding.abort();
             served
         })
     }
 }
 
-/// Builds a room whenever its sources have changed, and lets the server go on with it.
-async fn rebuild(project: Arc<Project>, changed: Arc<Notify>, control: ServerControl) {
+/// Builds a room whenever its sources have changed, and lets the server go on with it. A change of files or
+/// of the client alone leaves the rooms as they are.
+async fn rebuild(
+    project: Arc<Project>,
+    changed: Arc<Notify>,
+    control: ServerControl,
+    mut served: ModuleHash,
+) {
     loop {
         changed.notified().await;
         settle(&changed).await;
         match build(&project).await {
-            Ok(module) => {
+            Ok(built) => {
                 let control = control.clone();
+                let reloaded =
+                    spawn_blocking(move || reload_changed(&built.module, served, &control));
                 // Fails if it has panicked.
-                let _ = spawn_blocking(move || reload(&module, &control)).await;
+                if let Ok(reloaded) = reloaded.await {
+                    served = reloaded;
+                }
             }
             Err(error) => {
                 print_failure(&error);
@@ -92,7 +104,7 @@ async fn rebuild(project: Arc<Project>, changed: Arc<Notify>, control: ServerCon
     }
 }
 
-async fn build(project: &Arc<Project>) -> Result<PathBuf, String> {
+async fn build(project: &Arc<Project>) -> Result<Built, String> {
     log::info!("building");
     let project = project.clone();
     let built = spawn_blocking(move || project.build()).await;

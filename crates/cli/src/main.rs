@@ -22,7 +22,11 @@ mod advice;
 mod attach;
 #[cfg(feature = "serve")]
 mod build_room;
+#[cfg(feature = "serve")]
+mod cargo;
 mod check;
+#[cfg(feature = "serve")]
+mod client;
 #[cfg(feature = "serve")]
 mod data;
 #[cfg(feature = "serve")]

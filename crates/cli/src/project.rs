@@ -1,12 +1,16 @@
 //! How a room is built from its sources.
 
-use crate::project_kind::{CARGO, DEFAULT_TARGET, Kind};
+use crate::{
+    cargo::{self, is_module},
+    client::Client,
+    project_kind::{CARGO, DEFAULT_TARGET, Kind},
+};
 use serde::Deserialize;
 use stateroom_wasmi_host::Escaped;
 use std::{
-    fs, io,
+    fs,
     path::{Component, Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::SystemTime,
 };
 
@@ -20,33 +24,37 @@ pub(crate) struct Project {
     written: Vec<PathBuf>,
     /// The folder of files that Stateroom's own tool would serve.
     pub(crate) static_dir: Option<PathBuf>,
+    client: Option<Client>,
+}
+
+/// What was built.
+pub(crate) struct Built {
+    pub(crate) module: PathBuf,
+    /// The folder with the client's files, if there is a client.
+    pub(crate) client: Option<PathBuf>,
 }
 
 enum Build {
-    /// A package of Cargo; none is the folder's own. The target is for folders that name none.
-    Cargo {
-        package: Option<String>,
-        target: &'static str,
-    },
+    /// A package of Cargo; none is the folder's own.
+    Cargo { package: Option<String> },
     /// A line for a shell.
     Shell(String),
 }
 
-/// `stateroom.toml`, as Stateroom's own tool reads it, as far as it is about the room.
+/// `stateroom.toml`, as Stateroom's own tool reads it.
 #[derive(Deserialize)]
 struct StateroomToml {
+    #[serde(default)]
     service: Service,
     static_files: Option<PathBuf>,
-    client: Option<toml::Table>,
+    client: Option<Client>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Service {
-    package: String,
+    /// None is the folder's own.
+    package: Option<String>,
 }
-
-/// That of Stateroom's own tool.
-const STATEROOM_TARGET: &str = "wasm32-unknown-unknown";
 
 impl Project {
     /// Finds out how a folder's room is built: by `command`, or by what is in the folder. The `module` that
@@ -66,6 +74,7 @@ impl Project {
         let written = written.collect();
         let has = |name: &str| folder.join(name).is_file();
         let mut static_dir = Some(folder.join("static")).filter(|dir| dir.is_dir());
+        let mut client = None;
         let build = match command {
             Some(command) => Build::Shell(command),
             None if has("stateroom.toml") => {
@@ -73,27 +82,17 @@ impl Project {
                 let text = text.map_err(|error| format!("cannot read stateroom.toml: {error}"))?;
                 let config: StateroomToml =
                     toml::from_str(&text).map_err(|error| format!("stateroom.toml: {error}"))?;
-                if config.client.is_some() {
-                    log::warn!(
-                        "stateroom.toml has a client, which is not built here: build it with \
-                         wasm-bindgen into the folder of static files"
-                    );
-                }
+                client = config.client;
                 static_dir = config
                     .static_files
                     .map(|dir| folder.join(dir))
                     .or(static_dir);
-                let package = Some(config.service.package);
                 Build::Cargo {
-                    package,
-                    target: STATEROOM_TARGET,
+                    package: config.service.package,
                 }
             }
             None => match Kind::of(folder) {
-                Some(kind) if kind.command == CARGO => Build::Cargo {
-                    package: None,
-                    target: DEFAULT_TARGET,
-                },
+                Some(kind) if kind.command == CARGO => Build::Cargo { package: None },
                 Some(kind) => Build::Shell(kind.command.into()),
                 None => {
                     return Err(format!(
@@ -109,17 +108,21 @@ impl Project {
             module,
             written,
             static_dir,
+            client,
         })
     }
 
-    /// Builds the room, with what the build prints on standard error, and returns the module.
+    /// Builds the room, and then its client if there is one.
     ///
     /// # Errors
     ///
     /// If that fails: why, with what to do about it if that is known.
-    pub(crate) fn build(&self) -> Result<PathBuf, String> {
+    pub(crate) fn build(&self) -> Result<Built, String> {
         let built = match &self.build {
-            Build::Cargo { package, target } => self.cargo(package.as_deref(), target)?,
+            Build::Cargo { package } => {
+                let target = (!self.has_target()).then_some(DEFAULT_TARGET);
+                Some(cargo::build(&self.folder, package.as_deref(), target)?)
+            }
             Build::Shell(command) => {
                 let (shell, flag) = if cfg!(windows) {
                     ("cmd", "/C")
@@ -128,50 +131,20 @@ impl Project {
                 };
                 let mut shell = Command::new(shell);
                 shell.args([flag, command]).current_dir(&self.folder);
-                run(shell, command)?;
+                cargo::run(shell, command)?;
                 None
             }
         };
-        let built = self.module.clone().or(built);
-        built
-            .or_else(|| newest_module(&self.folder))
-            .ok_or_else(|| "the build has made no .wasm file: pass its path as --module".to_owned())
-    }
-
-    /// The last module of what Cargo says it has made.
-    fn cargo(&self, package: Option<&str>, target: &str) -> Result<Option<PathBuf>, String> {
-        #[derive(Deserialize)]
-        struct Message {
-            #[serde(default)]
-            filenames: Vec<PathBuf>,
-        }
-        let mut cargo = Command::new("cargo");
-        cargo
-            .args([
-                "build",
-                "--release",
-                "--message-format=json-render-diagnostics",
-            ])
-            .current_dir(&self.folder);
-        if !self.has_target() {
-            cargo.args(["--target", target]);
-        }
-        if let Some(package) = package {
-            cargo.args(["--package", package]);
-        }
-        let output = run(cargo, "cargo build")?;
-        let module = output.lines().rev().find_map(|line| {
-            let message: Message = serde_json::from_str(line).ok()?;
-            message.filenames.into_iter().rfind(|file| is_module(file))
-        });
-        match module {
-            Some(module) => Ok(Some(module)),
-            None => Err(
-                "the package has made no .wasm file: its Cargo.toml needs\n\n    [lib]\n    \
-                         crate-type = [\"cdylib\"]\n"
-                    .into(),
-            ),
-        }
+        let module = self.module.clone().or(built);
+        let module = module.or_else(|| newest_module(&self.folder));
+        let module = module.ok_or_else(|| {
+            "the build has made no .wasm file: pass its path as --module".to_owned()
+        })?;
+        let client = self.client.as_ref();
+        let client = client
+            .map(|client| client.build(&self.folder))
+            .transpose()?;
+        Ok(Built { module, client })
     }
 
     /// Whether the folder's configuration of Cargo chooses the target.
@@ -203,43 +176,6 @@ impl Project {
         let is_written = self.written.iter().any(|written| path.starts_with(written));
         !is_module(path) && !is_written && !below.components().any(is_built)
     }
-}
-
-/// Runs a command; returns what it prints on standard output.
-fn run(mut command: Command, name: &str) -> Result<String, String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!("`{name}` is not installed"),
-            _ => format!("cannot run `{name}`: {error}"),
-        })?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into());
-    }
-    let advice = [
-        (
-            "can't find crate for `core`",
-            "install the target, such as: rustup target add wasm32-wasip1",
-        ),
-        (
-            "undefined symbol",
-            "the linker must leave the host's functions undefined: in .cargo/config.toml, under \
-             [target.wasm32-unknown-unknown], rustflags = [\"-C\", \"link-arg=--allow-undefined\"]",
-        ),
-    ];
-    let advice = advice.iter().find(|(message, _)| stderr.contains(message));
-    let advice = advice.map_or_else(String::new, |(_, advice)| format!("\n{advice}\n"));
-    Err(format!(
-        "`{name}` has failed ({})\n{stderr}{advice}",
-        output.status
-    ))
-}
-
-fn is_module(file: &Path) -> bool {
-    file.extension()
-        .is_some_and(|extension| extension == "wasm")
 }
 
 /// The module below a folder that was written last, of no more than some thousand files.

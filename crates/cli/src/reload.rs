@@ -5,7 +5,7 @@ use crate::{
     module_file::ModuleFile,
     watch::{Changes, settle},
 };
-use stateroom_wasmi_host::Escaped;
+use stateroom_wasmi_host::{Escaped, ModuleHash};
 use stateroom_wasmi_server::ServerControl;
 use std::{error::Error, io, path::Path, sync::Arc};
 use tokio::{
@@ -72,15 +72,43 @@ fn hangups() -> io::Result<Arc<Notify>> {
 }
 
 /// Serves a module as it is now; one that cannot be served leaves the one before.
-pub(crate) fn reload(module: &Path, control: &ServerControl) {
-    let replaced = ModuleFile::read(module)
-        .map_err(|error| error.to_string())
-        .and_then(|file| {
-            let replaced = control.replace_module(&file.wasm);
-            replaced.map_err(|error| diagnosis::explain(&error, &file.wasm).to_string())
-        });
+fn reload(module: &Path, control: &ServerControl) {
+    report(module, control, replace(module, None, control));
+}
+
+/// Does so if it is another one than that which is `served`. Returns that which is served then.
+pub(crate) fn reload_changed(
+    module: &Path,
+    served: ModuleHash,
+    control: &ServerControl,
+) -> ModuleHash {
+    let replaced = replace(module, Some(served), control);
+    let now = replaced.as_ref().map_or(served, |hash| *hash);
+    match &replaced {
+        Ok(hash) if *hash == served => control.set_notice(None),
+        _ => report(module, control, replaced),
+    }
+    now
+}
+
+/// Serves a module unless it is already `served`.
+fn replace(
+    module: &Path,
+    served: Option<ModuleHash>,
+    control: &ServerControl,
+) -> Result<ModuleHash, String> {
+    let file = ModuleFile::read(module).map_err(|error| error.to_string())?;
+    let hash = ModuleHash::of(&file.wasm);
+    if served != Some(hash) {
+        let replaced = control.replace_module(&file.wasm);
+        replaced.map_err(|error| diagnosis::explain(&error, &file.wasm).to_string())?;
+    }
+    Ok(hash)
+}
+
+fn report(module: &Path, control: &ServerControl, replaced: Result<ModuleHash, String>) {
     match replaced {
-        Ok(()) => {
+        Ok(_) => {
             let module = Escaped::new(module.display());
             log::info!("{module} was read again: rooms go on with it");
             control.set_notice(None);

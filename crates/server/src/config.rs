@@ -38,6 +38,9 @@ pub struct ServerConfig {
     pub heartbeat_timeout: Duration,
     /// A folder whose files are served instead of the page. Default none.
     pub static_dir: Option<PathBuf>,
+    /// A folder whose files are served below `/client/`, before those of [`static_dir`](Self::static_dir).
+    /// Default none.
+    pub client_dir: Option<PathBuf>,
     /// Threads that run rooms, each with an interpreter of its own and the connections of its
     /// rooms. Default one per core; more do not help.
     pub workers: usize,
@@ -175,6 +178,7 @@ impl ServerConfig {
             heartbeat_interval: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(120),
             static_dir: None,
+            client_dir: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             room_idle: Duration::from_secs(60),
             open_rooms: Vec::new(),
@@ -237,6 +241,13 @@ impl ServerConfig {
     #[must_use]
     pub fn static_dir(mut self, static_dir: impl Into<PathBuf>) -> Self {
         self.static_dir = Some(static_dir.into());
+        self
+    }
+
+    /// Sets [`client_dir`](#structfield.client_dir).
+    #[must_use]
+    pub fn client_dir(mut self, client_dir: impl Into<PathBuf>) -> Self {
+        self.client_dir = Some(client_dir.into());
         self
     }
 
@@ -458,7 +469,9 @@ impl ServerConfig {
         if let Some(name) = self.subprotocols.iter().find(|name| !is_name(name)) {
             return Err(ConfigError::Subprotocol(name.clone()));
         }
-        Files::of(self).map(drop)
+        let folders = [&self.static_dir, &self.client_dir];
+        let mut folders = folders.into_iter().flatten();
+        folders.try_for_each(|dir| Files::open(dir).map(drop))
     }
 
     /// Whether operators may ask on the addresses for clients, if all of them are loopback addresses.
@@ -598,7 +611,7 @@ pub enum ConfigError {
     AdminToken,
     /// [`ServerConfig::peer_secret`] is missing at a node of a cluster, or is empty.
     PeerSecret,
-    /// [`ServerConfig::static_dir`] is no folder that can be read.
+    /// [`ServerConfig::static_dir`] or [`ServerConfig::client_dir`] is no folder that can be read.
     StaticDir {
         /// The path.
         dir: PathBuf,

@@ -26,7 +26,7 @@ fn guest(letter: char) -> String {
 /// Writes a file as editors do: all at once.
 fn replace(folder: &TempDir, name: &str, content: &str) -> PathBuf {
     let path = folder.0.join(name);
-    let new = folder.write("new.tmp", content);
+    let new = folder.write(&format!("{name}.tmp"), content);
     std::fs::rename(new, &path).expect("it is renamed");
     path
 }
@@ -221,6 +221,168 @@ async fn cargo_says_what_it_has_built() {
     assert_eq!(server.get("/").await.body, "the game");
     assert!(calls().contains("--package room"), "{}", calls());
     assert!(!calls().contains("--target"), "{}", calls());
+}
+
+/// A project with a client, and commands in place of those that build it, which not every machine has. They
+/// need nothing but a shell, so that `PATH` has nothing else.
+#[cfg(unix)]
+struct ClientProject(TempDir);
+
+#[cfg(unix)]
+impl ClientProject {
+    fn new() -> Self {
+        let project = Self(TempDir::new());
+        let folder = &project.0;
+        let room = wat::parse_str(guest('a')).expect("it is valid");
+        folder.write("target/wasm32-unknown-unknown/release/room.wasm", room);
+        folder.write("target/wasm32-unknown-unknown/release/my_client.wasm", "");
+        folder.write("Cargo.toml", "[package]\nname = \"room\"\n");
+        folder.write(
+            "Cargo.lock",
+            "version = 4\n[[package]]\nname = \"wasm-bindgen\"\nversion = \"0.2.99\"\n",
+        );
+        // The room is the folder's own package.
+        folder.write(
+            "stateroom.toml",
+            "[client]\npackage = \"my-client\"\noptimization_level = \"s\"\n",
+        );
+        folder.write("client/source", "one\n");
+        project.command(
+            "cargo",
+            "case \"$*\" in
+             *locate-project*) echo \"$root/Cargo.toml\"; exit ;;
+             *'--target wasm32-unknown-unknown --package my-client'*) module=my_client ;;
+             *) module=room ;;
+             esac
+             echo \"{\\\"filenames\\\":[\\\"$root/target/wasm32-unknown-unknown/release/$module.wasm\\\"]}\"",
+        );
+        project.bindgen("0.2.99");
+        project.command(
+            "wasm-opt",
+            "[ \"$1\" != --version ] || exit 0
+             read -r module < \"$1\"
+             echo \"$module $4\" > \"$3\"",
+        );
+        project
+    }
+
+    fn command(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let text = format!("#!/bin/sh\nset -e\nroot=${{0%/*}}/..\n{script}\n");
+        let file = replace(&self.0, &format!("bin/{name}"), &text);
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    /// A `wasm-bindgen` of this version.
+    fn bindgen(&self, version: &str) {
+        self.command(
+            "wasm-bindgen",
+            &format!(
+                "[ \"$1\" != --version ] || {{ echo 'wasm-bindgen {version}'; exit; }}
+                 read -r source < \"$root/client/source\"
+                 [ \"$source\" != broken ] || {{ echo 'source:1: a \u{1b}[2Jlie' >&2; exit 1; }}
+                 [ \"$1 $2 $3\" = '--target web --out-dir' ]
+                 [ -d \"$4\" ] || /bin/mkdir \"$4\"
+                 echo \"$source\" > \"$4/my_client.js\"
+                 echo module > \"$4/my_client_bg.wasm\""
+            ),
+        );
+    }
+
+    fn tool(&self, command: &str) -> Command {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"));
+        tool.env("PATH", self.0.0.join("bin"));
+        tool.arg(command).arg(&self.0.0);
+        tool
+    }
+
+    /// Builds it once; returns whether that succeeds, and the log.
+    fn build(&self) -> (bool, String) {
+        let output = self.tool("build").output().expect("it runs");
+        let log = String::from_utf8_lossy(&output.stderr).into();
+        (output.status.success(), log)
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_client_is_built_and_served_and_rooms_do_not_notice() {
+    let project = ClientProject::new();
+    project.bindgen("0.2.98");
+    let mut dev = project.tool("dev");
+    dev.args(["--workers", "1"]);
+    let mut server = Server::spawn(dev);
+    server.read_log();
+    // Before there is anything to serve.
+    server
+        .until_logged("cargo install wasm-bindgen-cli --version 0.2.99")
+        .await;
+    project.bindgen("0.2.99");
+    assert!(server.has_address());
+    let js = "/client/my_client.js";
+    assert_eq!(server.get(js).await.body, "one\n");
+    let module = server.get("/client/my_client_bg.wasm").await;
+    assert_eq!(module.body, "module -Os\n");
+    assert!(module.head.contains("content-type: application/wasm"));
+    for other in ["/client", "/client/", "/client/../Cargo.toml", "/clients"] {
+        assert_eq!(server.get(other).await.status, 404, "{other}");
+    }
+    let page = server.get("/").await.body;
+    assert!(page.starts_with("<!doctype html>"));
+
+    let mut client = server.join("/r").await;
+    client.expect("a").await;
+    says(&mut client, "a1").await;
+    replace(&project.0, "client/source", "two\n");
+    let rebuilt = async { while server.get(js).await.body != "two\n" {} };
+    eventually("the client is built again", rebuilt).await;
+    replace(&project.0, "client/source", "broken\n");
+    let shown = async {
+        let why = "source:1: a \\\\x1b[2Jlie";
+        while !server.get("/rooms").await.body.contains(why) {}
+    };
+    eventually("the page shows why", shown).await;
+    server.until_logged("source:1: a \\x1b[2Jlie").await;
+    assert_eq!(server.get(js).await.body, "two\n");
+    replace(&project.0, "client/source", "three\n");
+    let gone = async { while server.get("/rooms").await.body.contains("notice") {} };
+    eventually("the page shows nothing any more", gone).await;
+    assert_eq!(server.get(js).await.body, "three\n");
+    // It was not restarted for any of that.
+    says(&mut client, "a2").await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_client_is_built_into_the_folder_that_is_served() {
+    let project = ClientProject::new();
+    project.0.write("static/index.html", "the game");
+    let (is_built, log) = project.build();
+    assert!(is_built, "{log}");
+    let server = serve(&project.0.0.join("dist"), &[]);
+    assert_eq!(server.get("/").await.body, "the game");
+    assert_eq!(server.get("/client/my_client.js").await.body, "one\n");
+    let module = server.get("/client/my_client_bg.wasm").await;
+    assert_eq!(module.body, "module -Os\n");
+    drop(server);
+
+    let bin = |name: &str| project.0.0.join("bin").join(name);
+    std::fs::remove_file(bin("wasm-opt")).expect("it is there");
+    let (is_built, log) = project.build();
+    assert!(is_built && log.contains("not optimised"), "{log}");
+    std::fs::remove_file(bin("wasm-bindgen")).expect("it is there");
+    let (is_built, log) = project.build();
+    assert!(!is_built && log.contains("is not installed"), "{log}");
+    assert!(log.contains("wasm-bindgen-cli --version 0.2.99"), "{log}");
+    project.0.write("Cargo.lock", "version = 4\n");
+    let (is_built, log) = project.build();
+    assert!(!is_built && log.contains("depend on wasm-bindgen"), "{log}");
+    project.0.write(
+        "stateroom.toml",
+        "[client]\npackage = \"my-client\"\noptimization_level = \"fast\"\n",
+    );
+    let (is_built, log) = project.build();
+    assert!(!is_built && log.contains("0 to 4, s and z"), "{log}");
 }
 
 #[cfg(unix)]

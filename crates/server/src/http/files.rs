@@ -1,7 +1,7 @@
 //! The files of a folder.
 
 use crate::{
-    config::{ConfigError, ServerConfig},
+    config::ConfigError,
     http::{
         headers::single,
         open_files::OpenFilesLimit,
@@ -56,26 +56,23 @@ struct OpenFile {
 }
 
 impl Files {
-    /// The files of the configured folder, if there is one.
-    pub(crate) fn of(config: &ServerConfig) -> Result<Option<Self>, ConfigError> {
-        let Some(dir) = &config.static_dir else {
-            return Ok(None);
-        };
+    /// The files of a folder.
+    pub(crate) fn open(dir: &Path) -> Result<Self, ConfigError> {
         let error = |error| ConfigError::StaticDir {
-            dir: dir.clone(),
+            dir: dir.to_owned(),
             error,
         };
         let root = dir.canonicalize().map_err(error)?;
         if !root.is_dir() {
             return Err(error(io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Some(Self { root }))
+        Ok(Self { root })
     }
 
-    /// The response to a `GET` or `HEAD`.
-    pub(super) async fn respond<B>(&self, request: &Request<B>) -> Response {
+    /// The response to a `GET` or `HEAD` of the file at `path`, which is a part of the request's.
+    pub(super) async fn respond<B>(&self, request: &Request<B>, path: &str) -> Response {
         let not_found = || response::text(StatusCode::NOT_FOUND, "not found\n");
-        let Some((path, is_folder)) = relative_path(request.uri().path()) else {
+        let Some((path, is_folder)) = relative_path(path) else {
             return not_found();
         };
         let root = self.root.clone();

@@ -53,6 +53,8 @@ struct Game {
     may_resume: bool,
     /// A folder in place of the page.
     files: Option<Files>,
+    /// A folder below `/client/`.
+    client: Option<Files>,
     authenticator: Option<Arc<dyn Authenticator>>,
     auth_timeout: Duration,
     next_sequence: AtomicU64,
@@ -98,7 +100,8 @@ impl App {
             game: Some(Game {
                 subprotocols: config.subprotocols.clone(),
                 may_resume: !config.resume_window.is_zero(),
-                files: Files::of(config)?,
+                files: config.static_dir.as_deref().map(Files::open).transpose()?,
+                client: config.client_dir.as_deref().map(Files::open).transpose()?,
                 authenticator: config.authenticator.clone(),
                 auth_timeout: config.handshake_timeout,
                 next_sequence: AtomicU64::new(0),
@@ -173,17 +176,20 @@ impl Game {
         if let Some(room) = room_in(path) {
             return self.connect(request, room, address).await;
         }
-        let is_known = self.files.is_some() || matches!(path, "/" | "/status");
+        let client = self.client.as_ref().zip(path.strip_prefix("/client"));
+        let client = client.filter(|(_, path)| path.starts_with('/'));
+        let is_known = self.files.is_some() || client.is_some() || matches!(path, "/" | "/status");
         if !is_known {
             return Err(response::refusal(StatusCode::NOT_FOUND, "not found\n"));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err(response::method_not_allowed("GET, HEAD"));
         }
-        let response = match (path, &self.files) {
-            ("/status", _) => self.status(request.headers()),
-            (_, Some(files)) => files.respond(request).await,
-            (_, None) => page(),
+        let response = match (path, client, &self.files) {
+            ("/status", ..) => self.status(request.headers()),
+            (_, Some((client, path)), _) => client.respond(request, path).await,
+            (_, None, Some(files)) => files.respond(request, path).await,
+            (_, None, None) => page(),
         };
         Ok((response, None))
     }
