@@ -208,7 +208,16 @@ step_browser() {
   need chromium node npm
   [ -d $tests/node_modules ] || { echo "$tests/node_modules is missing: run .ci/install"; return 1; }
   cargo build -p stateroom-wasmi
-  (cd $tests && STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
+  local path=$PATH
+  if ! has_target wasm32-wasip1 || ! has_target wasm32-unknown-unknown; then
+    [ -n "$cross_dir" ] || { echo "the wasm32 targets are missing: run .ci/install"; return 1; }
+    mkdir -p "$cache/cargo-for-browser"
+    printf '#!/bin/sh\nPATH="%s"\ncase " $* " in *" --target "*) exec "%s/cargo" "$@" ;; esac\nexec cargo "$@"\n' \
+      "$PATH" "$cross_dir" >"$cache/cargo-for-browser/cargo"
+    chmod +x "$cache/cargo-for-browser/cargo"
+    path=$cache/cargo-for-browser:$PATH
+  fi
+  (cd $tests && PATH=$path GAME_TARGET=$cache/game STATEROOM_WASMI=$CARGO_TARGET_DIR/debug/stateroom-wasmi npm test)
   node --test crates/resume/js/test.js
 }
 
