@@ -42,6 +42,7 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
+        self.server.set_log_format(logging);
         let folder = std::path::absolute(&self.folder)?;
         let project = Project::find(&folder, self.build, self.module, self.server.data())?;
         let project = Arc::new(project);

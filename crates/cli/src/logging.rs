@@ -50,6 +50,27 @@ struct JsonLine<'a> {
     message: String,
 }
 
+impl<'a> JsonLine<'a> {
+    /// A line of now.
+    fn new(level: log::Level, target: &'a str, message: impl fmt::Display) -> Self {
+        Self {
+            time: format!("{:.3}", jiff::Timestamp::now()),
+            level: level.as_str(),
+            target,
+            message: Escaped::new(message).to_string(),
+        }
+    }
+}
+
+impl fmt::Display for JsonLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// The target of lines of the log itself, and of the end of the process.
+const TARGET: &str = env!("CARGO_CRATE_NAME");
+
 /// Logs to standard error, as `RUST_LOG` and `RUST_LOG_STYLE` say. Each line is escaped, also those of
 /// dependencies, which may quote what a client sent.
 ///
@@ -67,13 +88,8 @@ pub(crate) fn start() -> io::Result<Logging> {
         .write_style(colors.into())
         .format(move |out, record| {
             if json.load(Ordering::Relaxed) {
-                let line = JsonLine {
-                    time: out.timestamp_millis().to_string(),
-                    level: record.level().as_str(),
-                    target: record.target(),
-                    message: Escaped::new(record.args()).to_string(),
-                };
-                return writeln!(out, "{}", serde_json::to_string(&line)?);
+                let line = JsonLine::new(record.level(), record.target(), record.args());
+                return writeln!(out, "{line}");
             }
             let (time, level) = (out.timestamp(), record.level());
             let style = out.default_level_style(level);
@@ -100,7 +116,10 @@ impl Logging {
 
     /// Prints what ends the process, even if the queue is full.
     pub(crate) fn print_error(&self, error: impl fmt::Display) {
-        let line = format!("error: {error}\n");
+        let line = match self.0.is_json() {
+            true => format!("{}\n", JsonLine::new(log::Level::Error, TARGET, error)),
+            false => format!("error: {error}\n"),
+        };
         self.0.lock().append(line.as_bytes());
         self.0.has_lines.notify_one();
     }
@@ -146,7 +165,14 @@ fn log_panics(queue: Arc<LogQueue>) {
     panic::set_hook(Box::new(move |panic| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("unnamed");
-        let push = |text: &str| queue.push(format!("{}\n", Escaped::new(text)).as_bytes());
+        let is_json = queue.is_json();
+        let push = |text: &str| {
+            let line = match is_json {
+                true => format!("{}\n", JsonLine::new(log::Level::Error, TARGET, text)),
+                false => format!("{}\n", Escaped::new(text)),
+            };
+            queue.push(line.as_bytes());
+        };
         push(&format!("thread `{name}` {panic}"));
         // Disabled unless `RUST_BACKTRACE` is set.
         let backtrace = Backtrace::capture();
@@ -183,9 +209,14 @@ struct Batch {
     lost_before: u64,
     lines: Vec<u8>,
     lost_after: u64,
+    is_json: bool,
 }
 
 impl LogQueue {
+    fn is_json(&self) -> bool {
+        self.json.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,6 +246,7 @@ impl LogQueue {
             lost_before: mem::take(&mut state.lost_before),
             lines: mem::take(&mut state.lines),
             lost_after: mem::take(&mut state.lost_after),
+            is_json: self.is_json(),
         }
     }
 
@@ -260,14 +292,14 @@ impl Unwritten {
 impl Batch {
     fn write(&self, out: &mut impl Write) -> Unwritten {
         let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        if !write_lost(out, self.lost_before) {
+        if !write_lost(out, self.lost_before, self.is_json) {
             return Unwritten {
                 lines: lines(&self.lines),
                 lost: self.lost_before + self.lost_after,
             };
         }
         let rest = write_all(out, &self.lines);
-        let lost = match rest.is_empty() && write_lost(out, self.lost_after) {
+        let lost = match rest.is_empty() && write_lost(out, self.lost_after, self.is_json) {
             true => 0,
             false => self.lost_after,
         };
@@ -277,10 +309,14 @@ impl Batch {
 }
 
 /// Writes how many lines were lost, if there are any; returns whether that was written.
-fn write_lost(out: &mut impl Write, lost: u64) -> bool {
-    let line = match lost {
-        0 => return true,
-        lost => format!("{lost} lines of the log were lost: standard error did not take them\n"),
+fn write_lost(out: &mut impl Write, lost: u64, is_json: bool) -> bool {
+    if lost == 0 {
+        return true;
+    }
+    let text = format!("{lost} lines of the log were lost: standard error did not take them");
+    let line = match is_json {
+        true => format!("{}\n", JsonLine::new(log::Level::Warn, TARGET, text)),
+        false => format!("{text}\n"),
     };
     write_all(out, line.as_bytes()).is_empty()
 }
@@ -363,7 +399,55 @@ mod tests {
             lost_before,
             lines,
             lost_after,
+            is_json: false,
         }
+    }
+
+    /// The level and the message of each line.
+    fn read_json(lines: &[u8]) -> Vec<(String, String)> {
+        let lines = String::from_utf8_lossy(lines);
+        let read = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert!(
+                line["time"]
+                    .as_str()
+                    .is_some_and(|time| time.ends_with('Z'))
+            );
+            assert_eq!(line["target"], TARGET);
+            let text = |key| line[key].as_str().expect("a text").to_owned();
+            (text("level"), text("message"))
+        };
+        lines.lines().map(read).collect()
+    }
+
+    #[test]
+    fn panics_lost_lines_and_the_last_error_are_json_too() {
+        let queue = Arc::new(LogQueue::default());
+        queue.json.store(true, Ordering::Relaxed);
+        log_panics(queue.clone());
+        let panicking = thread::Builder::new().name("worker".into());
+        let panicking = panicking.spawn(|| panic!("one\ntwo"));
+        assert!(panicking.expect("it starts").join().is_err());
+        drop(panic::take_hook());
+        let panic = &read_json(&queue.next_batch().lines)[0];
+        assert_eq!(panic.0, "ERROR");
+        assert!(
+            panic.1.starts_with("thread `worker` panicked at "),
+            "{panic:?}"
+        );
+        assert!(panic.1.ends_with("one\\ntwo"), "{panic:?}");
+
+        let logging = Logging(queue);
+        logging.print_error("no \u{1b}[2Jmodule");
+        let mut batch = logging.0.next_batch();
+        let mut out = Vec::new();
+        batch.lost_before = 3;
+        batch.write(&mut out);
+        let lost = "3 lines of the log were lost: standard error did not take them";
+        let expected = [("WARN", lost), ("ERROR", "no \\x1b[2Jmodule")];
+        let expected = expected.map(|(level, text)| (level.into(), text.into()));
+        assert_eq!(read_json(&out), expected);
+        logging.0.on_written(&Unwritten::default());
     }
 
     #[test]

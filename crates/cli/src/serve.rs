@@ -186,6 +186,11 @@ impl Serve {
 }
 
 impl ServeArgs {
+    /// Sets how the log is written, before something else is logged.
+    pub(crate) fn set_log_format(&self, logging: &Logging) {
+        logging.set_format(self.listen.log_format);
+    }
+
     /// The folder that keeps the rooms.
     pub(crate) fn data(&self) -> Option<&Path> {
         self.rooms.data.as_deref()
@@ -196,7 +201,7 @@ impl ServeArgs {
         module: &Path,
         logging: &Logging,
     ) -> Result<ServerConfig, Box<dyn Error>> {
-        logging.set_format(self.listen.log_format);
+        self.set_log_format(logging);
         let file = ModuleFile::read(module)?;
         let config = ServerConfig::new(file.wasm)
             .module_name(ModuleFile::name(module))

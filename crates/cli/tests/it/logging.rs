@@ -1,7 +1,7 @@
 //! The log: what it tells an operator, and when standard error is not read, read late, or closed.
 #![cfg(unix)]
 
-use super::{Client, Server, TempDir, bundled_path, eventually};
+use super::{Client, Server, TempDir, bundled_path, eventually, tool};
 use crate::support::{ENV, guest_0_2};
 use std::{io::Read, process::Command, sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -169,6 +169,27 @@ async fn a_log_that_is_closed_stops_nothing() {
     assert_eq!(server.get("/status").await.body, "ok");
     server.signal("-TERM");
     assert!(server.exited().await.success());
+}
+
+#[test]
+fn the_error_that_ends_the_process_is_json_if_the_log_is() {
+    let folder = TempDir::new();
+    let module = folder.write("a \u{1b}.wasm", "no module");
+    for command in ["serve", "dev"] {
+        let mut path = module.as_path();
+        if command == "dev" {
+            path = &folder.0;
+        }
+        let path = path.to_str().expect("a path");
+        let output = tool(&[command, path, "--port", "0", "--log-format", "json"]);
+        assert!(!output.status.success());
+        let log = String::from_utf8(output.stderr).expect("text");
+        let lines = log.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            line["level"].as_str().expect("a level").to_owned()
+        });
+        assert_eq!(lines.collect::<Vec<_>>(), ["ERROR"], "{log}");
+    }
 }
 
 #[tokio::test]
