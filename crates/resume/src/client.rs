@@ -174,6 +174,12 @@ impl ClientSession {
         self.sent.iter().map(frame_of)
     }
 
+    /// How many messages the server may not have received, and how many bytes they have.
+    #[must_use]
+    pub fn unacknowledged_size(&self) -> (usize, usize) {
+        (self.sent.len(), self.sent.bytes())
+    }
+
     /// An acknowledgement, if one is due: after some messages, or whatever was received if `now`.
     pub fn ack(&mut self, now: bool) -> Option<String> {
         use alloc::string::ToString;

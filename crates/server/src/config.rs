@@ -116,7 +116,7 @@ pub struct ServerConfig {
     /// closed. Default 10 s.
     pub handshake_timeout: Duration,
     /// How long a client that speaks the subprotocol `stateroom.resume.1` stays in its room without a
-    /// connection; zero turns the subprotocol off. Default 30 s.
+    /// connection; zero turns the subprotocol off, which a node of a cluster cannot do without. Default 30 s.
     pub resume_window: Duration,
     /// Messages to such a client that are kept until it acknowledges them; beyond that it is disconnected.
     /// Should be no less than [`Limits::max_outbox_messages`]. Default 4,096.
@@ -417,6 +417,10 @@ impl ServerConfig {
                 self.hibernate_after.is_some_and(|after| after.is_zero()),
             ),
             ("heartbeat_interval", self.heartbeat_interval.is_zero()),
+            (
+                "resume_window",
+                self.directory.is_some() && self.resume_window.is_zero(),
+            ),
         ];
         if let Some((setting, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(ConfigError::Zero { setting });

@@ -58,6 +58,7 @@ mod board;
 mod config;
 mod control;
 mod directory;
+mod gateway;
 mod http;
 pub mod journal;
 mod log_limit;
@@ -83,7 +84,9 @@ pub use self::{
 };
 
 use crate::{
+    gateway::Peers,
     http::{
+        ConnectionLimiter,
         accept::{Acceptor, warn_of_few_files},
         listen::{Listener, are_local, listen},
         routes::{App, Shared},
@@ -95,7 +98,7 @@ use core::time::Duration;
 use core::{future::Future, pin::pin};
 use futures_util::{
     FutureExt,
-    future::{OptionFuture, join},
+    future::{OptionFuture, join3},
 };
 use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
@@ -107,8 +110,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     /// Of the addresses for operators alone, if there are any.
     admin: Option<(Acceptor, Vec<SocketAddr>)>,
-    /// For the other nodes of a cluster.
-    peers: Vec<Listener>,
+    /// For the other nodes of a cluster, if it listens for them.
+    peers: Option<(Peers, Vec<Listener>)>,
     control: ServerControl,
     module_name: String,
     workers: Arc<WorkerPool>,
@@ -124,7 +127,8 @@ impl Server {
     /// bound.
     pub async fn bind(config: ServerConfig) -> Result<Self, ServeError> {
         config.check()?;
-        Self::bind_with(WorkerPool::start(&config)?, config).await
+        let peers = ConnectionLimiter::for_peers(&config);
+        Self::bind_with(WorkerPool::start(&config, &peers)?, config, peers).await
     }
 
     /// Listens for clients of rooms that run on a board, at the other end of a link.
@@ -144,12 +148,16 @@ impl Server {
         config.workers = 1;
         // The board tells no more than that a message was taken.
         config.resume_window = Duration::ZERO;
-        Self::bind_with(WorkerPool::for_board(board, &config)?, config).await
+        config.directory = None;
+        config.peer_listen = None;
+        let peers = ConnectionLimiter::for_peers(&config);
+        Self::bind_with(WorkerPool::for_board(board, &config)?, config, peers).await
     }
 
     async fn bind_with(
         (workers, ends): (WorkerPool, WorkerEnds),
         config: ServerConfig,
+        peers: ConnectionLimiter,
     ) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
         let loader = (!config.module.is_empty()).then(|| config.loader());
@@ -180,8 +188,13 @@ impl Server {
             }
         };
         let peers = match &config.peer_listen {
-            None => Vec::new(),
-            Some((host, port)) => listen(core::slice::from_ref(host), *port).await?,
+            None => None,
+            Some((host, port)) => {
+                let listeners = listen(core::slice::from_ref(host), *port).await?;
+                let rooms = workers.rooms().clone();
+                let peers = Peers::new(&config, rooms, peers, shared.sequence.clone());
+                Some((peers, listeners))
+            }
         };
         Ok(Self {
             acceptor,
@@ -225,7 +238,8 @@ impl Server {
     /// [`ServerConfig::peer_listen`].
     #[must_use]
     pub fn peer_addrs(&self) -> Vec<SocketAddr> {
-        addresses_of(&self.peers)
+        let peers = self.peers.as_ref();
+        peers.map_or_else(Vec::new, |(_, listeners)| addresses_of(listeners))
     }
 
     /// Serves until `stop` resolves. Then it accepts no more connections, lets the rooms handle the
@@ -239,7 +253,7 @@ impl Server {
             acceptor,
             addresses,
             admin,
-            peers: _peers,
+            peers,
             control: _control,
             module_name,
             workers,
@@ -259,7 +273,11 @@ impl Server {
         let accepting = accepting.map(drop).shared();
         let serving_operators = admin.map(|(acceptor, _)| acceptor.serve(accepting.clone()));
         let serving_operators = OptionFuture::from(serving_operators);
-        let mut serving = pin!(join(acceptor.serve(accepting), serving_operators));
+        let serving_peers =
+            peers.map(|(peers, listeners)| peers.serve(listeners, accepting.clone()));
+        let serving_peers = OptionFuture::from(serving_peers);
+        let serving = join3(acceptor.serve(accepting), serving_operators, serving_peers);
+        let mut serving = pin!(serving);
         tokio::select! {
             () = stop => {}
             // It ends only when it is told to.
@@ -268,8 +286,7 @@ impl Server {
         }
         log::info!("stopping");
         drop(stop_accepting);
-        workers.stop();
-        let stopped = tokio::join!(ends.wait(), serving).0;
+        let stopped = tokio::join!(ends.stop(&workers), serving).0;
         log::info!("stopped");
         stopped
     }

@@ -1,4 +1,4 @@
-//! The byte stream of a connection: TCP, or TLS over it.
+//! The byte stream of a connection: TCP, TLS over it, or a pipe within the process.
 
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
@@ -8,7 +8,7 @@ use core::{
 };
 use std::io::{self, IoSlice};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
 };
 
@@ -17,31 +17,28 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream>),
+    /// From the gateway of this node.
+    Pipe(DuplexStream),
 }
 
 /// A stream on its way to another runtime.
-pub(crate) struct DetachedStream {
-    tcp: std::net::TcpStream,
+pub(crate) enum DetachedStream {
+    Plain(std::net::TcpStream),
     #[cfg(feature = "tls")]
-    session: Option<Box<rustls::ServerConnection>>,
+    Tls(std::net::TcpStream, Box<rustls::ServerConnection>),
+    Pipe(DuplexStream),
 }
 
 impl Stream {
     pub(crate) fn detach(self) -> io::Result<DetachedStream> {
         Ok(match self {
-            Self::Plain(tcp) => DetachedStream {
-                tcp: tcp.into_std()?,
-                #[cfg(feature = "tls")]
-                session: None,
-            },
+            Self::Plain(tcp) => DetachedStream::Plain(tcp.into_std()?),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => {
                 let (tcp, session) = tls.into_parts();
-                DetachedStream {
-                    tcp: tcp.into_std()?,
-                    session: Some(session),
-                }
+                DetachedStream::Tls(tcp.into_std()?, session)
             }
+            Self::Pipe(pipe) => DetachedStream::Pipe(pipe),
         })
     }
 
@@ -49,7 +46,7 @@ impl Stream {
     /// TLS, all that it adds is among them.
     pub(crate) fn take_received(&mut self, read: usize) -> usize {
         match self {
-            Self::Plain(_) => read,
+            Self::Plain(_) | Self::Pipe(_) => read,
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.take_received(),
         }
@@ -57,12 +54,15 @@ impl Stream {
 
     /// Registers a stream with this runtime.
     pub(crate) fn attach(detached: DetachedStream) -> io::Result<Self> {
-        let tcp = TcpStream::from_std(detached.tcp)?;
-        #[cfg(feature = "tls")]
-        if let Some(session) = detached.session {
-            return Ok(Self::Tls(Box::new(TlsStream::new(tcp, session))));
-        }
-        Ok(Self::Plain(tcp))
+        Ok(match detached {
+            DetachedStream::Plain(tcp) => Self::Plain(TcpStream::from_std(tcp)?),
+            #[cfg(feature = "tls")]
+            DetachedStream::Tls(tcp, session) => {
+                let tcp = TcpStream::from_std(tcp)?;
+                Self::Tls(Box::new(TlsStream::new(tcp, session)))
+            }
+            DetachedStream::Pipe(pipe) => Self::Pipe(pipe),
+        })
     }
 }
 
@@ -77,6 +77,10 @@ macro_rules! of_either {
             #[cfg(feature = "tls")]
             Stream::Tls(tls) => {
                 let $stream = Pin::new(&mut **tls);
+                $call
+            }
+            Stream::Pipe(pipe) => {
+                let $stream = Pin::new(pipe);
                 $call
             }
         }
@@ -123,6 +127,7 @@ impl AsyncWrite for Stream {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Pipe(pipe) => pipe.is_write_vectored(),
         }
     }
 }

@@ -150,23 +150,13 @@ impl Acceptor {
 
     /// Accepts a connection, however many attempts fail. Cancel-safe.
     async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        /// What is missing, such as a file, is not there again at once.
-        const PAUSE: Duration = Duration::from_millis(100);
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await {
                 Ok(accepted) => return accepted,
-                // It has ended before it was accepted.
-                Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    if let Some(permit) = self.server.log.permit() {
-                        match OpenFilesLimit::of(&error) {
-                            Some(limit) => {
-                                log::error!("cannot accept connections: {limit}{permit}");
-                            }
-                            None => log::error!("cannot accept connections: {error}{permit}"),
-                        }
+                    if let Some(pause) = accept_failed(&error, &self.server.log) {
+                        sleep(pause).await;
                     }
-                    sleep(PAUSE).await;
                 }
             }
         }
@@ -235,12 +225,16 @@ impl HttpServer {
             limiter: self.limiter.clone(),
         });
         let connection = Connection::new(self.app.clone(), self.request_rate, address, proxy);
+        let mut stopped = is_stopping.clone();
         if let Err(error) = connection.serve(&self.http, stream, is_stopping).await {
             let error = Escaped::new(error);
             log::debug!("the connection of {address} failed: {error}");
         }
         if let Some(connection) = connection.into_websocket().await {
-            self.workers.connect(connection);
+            let stopped = async {
+                let _ = stopped.changed().await;
+            };
+            self.workers.connect(connection, stopped).await;
         }
     }
 
@@ -319,6 +313,22 @@ pub(crate) fn warn_of_few_files(max_connections: usize) {
              open files: connections beyond that will have to wait"
         );
     }
+}
+
+/// Logs why a connection was not accepted, and returns the pause before the next attempt.
+pub(crate) fn accept_failed(error: &io::Error, log: &LogLimiter) -> Option<Duration> {
+    /// What is missing, such as a file, is not there again at once.
+    const PAUSE: Duration = Duration::from_millis(100);
+    if is_of_connection(error) {
+        return None;
+    }
+    if let Some(permit) = log.permit() {
+        match OpenFilesLimit::of(error) {
+            Some(limit) => log::error!("cannot accept connections: {limit}{permit}"),
+            None => log::error!("cannot accept connections: {error}{permit}"),
+        }
+    }
+    Some(PAUSE)
 }
 
 /// Whether an error is that of a connection which has ended before it was accepted.

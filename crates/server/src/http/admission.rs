@@ -61,7 +61,7 @@ pub(crate) struct PeerPermit {
 /// Why a connection is rejected.
 pub(crate) struct Rejection {
     pub(super) status: StatusCode,
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 impl ConnectionLimiter {
@@ -76,6 +76,14 @@ impl ConnectionLimiter {
             since: Instant::now(),
             state: Arc::default(),
         }
+    }
+
+    /// Counts clients that nodes of a cluster pass on to this one, which they have admitted.
+    pub(crate) fn for_peers(config: &ServerConfig) -> Self {
+        let mut limiter = Self::new(config);
+        limiter.limits.per_address = usize::MAX;
+        limiter.limits.rate = Rate::UNLIMITED;
+        limiter
     }
 
     /// Admits or rejects a new connection of a client.
@@ -147,6 +155,12 @@ impl ConnectionPermit {
     pub(crate) fn with_active(mut self, active: ActiveConnection) -> Self {
         self._active = Some(active);
         self
+    }
+
+    /// As [`with_peer`](Self::with_peer), unless the address has too many.
+    pub(crate) fn of(self, address: IpAddr) -> Result<Self, Rejection> {
+        let peer = self.limiter.admit_peer(address)?;
+        Ok(self.with_peer(peer))
     }
 
     /// The address that it counts for, if it is known; of IPv6, the network.

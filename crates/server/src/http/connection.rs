@@ -160,6 +160,7 @@ impl Connection {
             room: destination.room,
             token: destination.token,
             resumes: destination.resumes,
+            session: None,
             sequence: destination.sequence,
         })
     }

@@ -19,7 +19,7 @@ mod throttled_stream;
 pub(crate) mod websocket;
 
 pub(crate) use self::{
-    admission::ConnectionPermit,
+    admission::{ConnectionLimiter, ConnectionPermit, Rejection},
     notice::Notice,
     rooms_endpoint::{FailedRoom, RoomSummary},
 };

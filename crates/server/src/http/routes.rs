@@ -14,7 +14,7 @@ use crate::{
         websocket::shake_hands,
     },
     metrics::HttpCounts,
-    rooms::worker_pool::WorkerPool,
+    rooms::worker_pool::{Sequence, WorkerPool},
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -30,7 +30,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 use tokio::time::timeout;
@@ -57,7 +57,7 @@ struct Game {
     client: Option<Files>,
     authenticator: Option<Arc<dyn Authenticator>>,
     auth_timeout: Duration,
-    next_sequence: AtomicU64,
+    sequence: Sequence,
     draining: Arc<AtomicBool>,
     activity: Activity,
 }
@@ -68,6 +68,7 @@ pub(crate) struct Shared {
     pub(super) http: Arc<HttpCounts>,
     /// Whether no new clients are accepted.
     pub(super) draining: Arc<AtomicBool>,
+    pub(crate) sequence: Sequence,
     pub(crate) notice: Notice,
     activity: Activity,
 }
@@ -104,7 +105,7 @@ impl App {
                 client: config.client_dir.as_deref().map(Files::open).transpose()?,
                 authenticator: config.authenticator.clone(),
                 auth_timeout: config.handshake_timeout,
-                next_sequence: AtomicU64::new(0),
+                sequence: shared.sequence.clone(),
                 draining: shared.draining.clone(),
                 activity: shared.activity.clone(),
             }),
@@ -247,7 +248,7 @@ impl Game {
             room: room.into(),
             token,
             resumes,
-            sequence: self.next_sequence.fetch_add(1, Ordering::Relaxed),
+            sequence: self.sequence.next(),
         };
         Ok((response, Some(destination)))
     }

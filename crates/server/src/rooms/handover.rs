@@ -21,6 +21,8 @@ pub(crate) struct NewConnection {
     pub(crate) token: Option<Box<str>>,
     /// Whether the client speaks `stateroom.resume.1`.
     pub(crate) resumes: bool,
+    /// The secret of the session, if it is one of a gateway, which speaks for a client that does not.
+    pub(crate) session: Option<Box<str>>,
 }
 
 /// The rooms of a worker, or of all of them.

@@ -153,7 +153,7 @@ impl InboxQueue {
                 connection.handled_by_room(message.cost);
             }
             if let Some((client, number)) = message.session {
-                clients.handled(room, client, number);
+                clients.handled(room, client, number, message.cost);
             }
         }
         self.send_disconnects(host, room);

@@ -48,6 +48,11 @@ pub(crate) trait Rooms: 'static {
         payload: MessagePayload<'_>,
     ) -> Result<(), Busy>;
 
+    /// A client's connection will end when its room has handled what it has sent.
+    fn ending(&mut self, member: (RoomKey, ClientId)) {
+        let _ = member;
+    }
+
     /// Removes a client whose connection has ended.
     fn leave(&mut self, member: (RoomKey, ClientId));
 
@@ -96,6 +101,9 @@ pub(crate) struct Claim {
     pub(crate) token: Option<Box<str>>,
     /// If the client speaks `stateroom.resume.1`: what it says first.
     pub(crate) hello: Option<Hello>,
+    /// If it is a gateway: the secret of its session, which it has chosen, so that it can join again if it
+    /// does not know whether it has. A session that it had is gone on with, or nothing is.
+    pub(crate) session: Option<Box<str>>,
 }
 
 /// The session that a client wants to go on with, if it has one: its secret, and how many messages it has
@@ -142,11 +150,21 @@ impl JoinRejection {
     }
 }
 
+/// The secret of a new session: 128 random bits.
+pub(crate) fn session_secret() -> Result<Box<str>, JoinRejection> {
+    let random = getrandom::u64().and_then(|high| Ok((high, getrandom::u64()?)));
+    let (high, low) = random.map_err(|error| JoinRejection::new(1011, error.to_string()))?;
+    Ok(format!("{high:016x}{low:016x}").into())
+}
+
 /// The close code and reason of clients at shutdown.
 pub(crate) const STOPPING: (u16, &str) = (1001, "the server is stopping");
 
 /// The close code and reason of connections whose room is at another node, where their clients find it again.
 pub(crate) const MOVED: (u16, &str) = (1012, "the room is at another node");
+
+/// The close code and reason for a gateway whose client's session is not there any more. No client sees it.
+pub(crate) const SESSION_LOST: (u16, &str) = (4001, "the session is lost");
 
 /// The reason for closing, with 1008, a connection whose client has connected again.
 pub(crate) const REPLACED: &str = "replaced by a newer connection";

@@ -18,10 +18,13 @@ pub(crate) struct Session {
     /// Those of them that the room has handled, which are logged in a journaled room: no more is
     /// acknowledged.
     handled: u64,
-    acknowledged: u64,
+    /// What those cost that were handled since the last acknowledgement.
+    unacknowledged_cost: u32,
     /// Messages of the present connection that were accepted before, and are dropped.
     duplicates: u64,
     sent: Window<Kept>,
+    /// Its secret, until the client is told.
+    pub(super) unannounced: Option<Box<str>>,
     /// Whether the client has left for good.
     has_ended: bool,
     /// Tells the last time without a connection from those before.
@@ -125,8 +128,8 @@ impl Kept {
     }
 }
 
-/// Messages after which one acknowledges.
-const ACK_INTERVAL: u64 = 16;
+/// Small messages after which one acknowledges, and fewer that are long: the client keeps them until then.
+const ACK_INTERVAL: u32 = 16;
 
 impl Session {
     pub(super) fn new(
@@ -142,9 +145,10 @@ impl Session {
             number,
             received: 0,
             handled: 0,
-            acknowledged: 0,
+            unacknowledged_cost: 0,
             duplicates: 0,
             sent: Window::default(),
+            unannounced: None,
             has_ended: false,
             absence: number,
             limits,
@@ -157,7 +161,7 @@ impl Session {
     pub(super) fn resume(&mut self, received: u64) -> Result<u64, InvalidCount> {
         self.acknowledge(received)?;
         self.duplicates = self.received - self.handled;
-        self.acknowledged = self.handled;
+        self.unacknowledged_cost = 0;
         Ok(self.handled)
     }
 
@@ -187,12 +191,13 @@ impl Session {
         self.received += 1;
     }
 
-    /// The room has handled a message. Returns what to acknowledge, now and then.
-    pub(super) fn handled(&mut self) -> Option<u64> {
+    /// The room has handled a message of this cost in flight. Returns what to acknowledge, now and then.
+    pub(super) fn handled(&mut self, cost: u32) -> Option<u64> {
         self.handled = (self.handled + 1).min(self.received);
-        let is_due = self.handled - self.acknowledged >= ACK_INTERVAL;
+        self.unacknowledged_cost = self.unacknowledged_cost.saturating_add(cost);
+        let is_due = self.unacknowledged_cost >= ACK_INTERVAL;
         is_due.then(|| {
-            self.acknowledged = self.handled;
+            self.unacknowledged_cost = 0;
             self.handled
         })
     }
@@ -246,7 +251,6 @@ impl Session {
         let mut session = Self::new(stored.hash, number, limits, total, permit);
         session.received = stored.received;
         session.handled = stored.received;
-        session.acknowledged = stored.received;
         session.sent = stored.sent;
         session
     }

@@ -115,6 +115,16 @@ impl<R: Rooms> Worker<R> {
         f(&mut self.rooms.borrow_mut())
     }
 
+    /// Calls `f` with the rooms and the thread's buffer, of [`READ_BYTES`].
+    pub(crate) fn with_buffer<T>(&self, f: impl FnOnce(&mut R, &mut [u8]) -> T) -> T {
+        f(&mut self.rooms.borrow_mut(), &mut self.buffer.borrow_mut())
+    }
+
+    /// The rooms have something to do.
+    pub(crate) fn notify(&self) {
+        self.work.notify_one();
+    }
+
     /// Waits until the rooms have something to do.
     pub(crate) async fn wait(&self) {
         self.work.notified().await;
@@ -174,6 +184,7 @@ impl<R: Rooms> Worker<R> {
             room,
             token,
             resumes,
+            session,
         } = new;
         let stream = match Stream::attach(stream) {
             Ok(stream) => stream,
@@ -184,7 +195,12 @@ impl<R: Rooms> Worker<R> {
         };
         let key = self.with(|rooms| {
             let (unread, queued) = (Vec::from(unread), rooms.clients().queued());
-            let destination = Destination { room, token };
+            let is_gateway = session.is_some();
+            let destination = Destination {
+                room,
+                token,
+                session,
+            };
             let (resuming, destination) = match resumes {
                 true => (Resuming::BeforeHello(Box::new(destination)), None),
                 false => (Resuming::No, Some(destination)),
@@ -194,15 +210,20 @@ impl<R: Rooms> Worker<R> {
                 unread,
                 sequence,
                 permit,
-                self.options,
+                self.options.of(resumes, is_gateway),
                 queued,
                 resuming,
             ));
-            if let Some(Destination { room, token }) = destination
-                && let Err(rejection) = rooms.join(key, &room, Claim { token, hello: None })
-                && let Some(connection) = rooms.clients().get(key)
-            {
-                connection.close(rejection.code, &rejection.reason, true);
+            if let Some(Destination { room, token, .. }) = destination {
+                let claim = Claim {
+                    token,
+                    ..Claim::default()
+                };
+                if let Err(rejection) = rooms.join(key, &room, claim)
+                    && let Some(connection) = rooms.clients().get(key)
+                {
+                    connection.close(rejection.code, &rejection.reason, true);
+                }
             }
             key
         });
@@ -244,8 +265,15 @@ impl<R: Rooms> Worker<R> {
         match read {
             Ok(()) => {}
             Err(End::Lost) => return Err(End::Lost),
-            Err(end) => connection.defer_end(end),
+            Err(end) => {
+                connection.defer_end(end);
+                if let Some(member) = connection.member {
+                    rooms.ending(member);
+                    self.work.notify_one();
+                }
+            }
         }
+        let connection = rooms.clients().get(key).ok_or(End::Lost)?;
         let deadline = connection.handle_timeout(now);
         connection.flush(now);
         match connection.take_end() {

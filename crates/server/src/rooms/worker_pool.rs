@@ -2,6 +2,8 @@
 
 use crate::{
     config::{ServeError, ServerConfig},
+    gateway::{self, GatewayRooms, Routes},
+    http::ConnectionLimiter,
     journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
     rooms::{
@@ -19,24 +21,60 @@ use stateroom_wasmi_host::{Module, ModuleHash, abi::AbiVersion};
 use std::{
     hash::{BuildHasher, RandomState},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// The workers of a server. When it is dropped, they stop.
 pub(crate) struct WorkerPool {
-    workers: Vec<mpsc::UnboundedSender<Command>>,
+    rooms: LocalRooms,
     /// The rooms' ABI; unknown for a board.
     abi: Mutex<Option<AbiVersion>>,
+    /// At a node of a cluster.
+    gateways: Option<Gateways>,
+}
+
+/// The workers that have rooms.
+#[derive(Clone)]
+pub(crate) struct LocalRooms {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
     hasher: RandomState,
 }
 
+/// The workers that have clients of rooms which may be at other nodes.
+struct Gateways {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    routes: Arc<Routes>,
+}
+
 /// Resolves each worker's end.
-pub(crate) struct WorkerEnds(FuturesUnordered<oneshot::Receiver<io::Result<()>>>);
+pub(crate) struct WorkerEnds {
+    gateways: Ends,
+    rooms: Ends,
+}
+
+type Ends = FuturesUnordered<oneshot::Receiver<io::Result<()>>>;
+
+/// Numbers handshakes.
+#[derive(Clone, Default)]
+pub(crate) struct Sequence(Arc<AtomicU64>);
+
+impl Sequence {
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
 
 impl WorkerPool {
     /// Starts workers with rooms of the configured module.
-    pub(crate) fn start(config: &ServerConfig) -> Result<(Self, WorkerEnds), ServeError> {
+    /// If the server is a node of a cluster, `peers` counts the clients of rooms that are here.
+    pub(crate) fn start(
+        config: &ServerConfig,
+        peers: &ConnectionLimiter,
+    ) -> Result<(Self, WorkerEnds), ServeError> {
         let seed = config.draw_seed()?;
         // Shared by all workers, since hashing room ids does not spread the rooms evenly.
         let room_permits = config.max_rooms.min(Semaphore::MAX_PERMITS);
@@ -73,7 +111,38 @@ impl WorkerPool {
                     .map_err(ServeError::Worker)?,
             );
         }
-        Ok(Self::new(workers, abi, hasher))
+        let (mut pool, mut ends) = Self::new(workers, abi, hasher);
+        if let Some(directory) = &config.directory {
+            let rooms = pool.rooms.clone();
+            let routes = Routes::new(config, directory.clone(), rooms, peers.clone());
+            pool.start_gateways(config, Arc::new(routes), &mut ends)?;
+        }
+        Ok((pool, ends))
+    }
+
+    fn start_gateways(
+        &mut self,
+        config: &ServerConfig,
+        routes: Arc<Routes>,
+        ends: &mut WorkerEnds,
+    ) -> Result<(), ServeError> {
+        let limits = ClientLimits::of_worker(config);
+        let max_bytes = config.limits.max_message_bytes;
+        let mut workers = Vec::new();
+        for number in 0..self.len() {
+            let routes = routes.clone();
+            let worker = worker::start(
+                format!("gateway {number}"),
+                ConnectionOptions::new(config),
+                move || GatewayRooms::new(limits, max_bytes),
+                move |worker| gateway::run(worker, routes),
+            );
+            let worker = worker.map_err(ServeError::Worker)?;
+            workers.push(worker.commands);
+            ends.gateways.push(worker.ended);
+        }
+        self.gateways = Some(Gateways { workers, routes });
+        Ok(())
     }
 
     /// A pool whose only worker is the bridge to a board.
@@ -107,11 +176,20 @@ impl WorkerPool {
             .map(|worker| (worker.commands, worker.ended))
             .unzip();
         let pool = Self {
-            workers,
+            rooms: LocalRooms { workers, hasher },
             abi: Mutex::new(abi),
-            hasher,
+            gateways: None,
         };
-        (pool, WorkerEnds(ends))
+        let ends = WorkerEnds {
+            gateways: Ends::new(),
+            rooms: ends,
+        };
+        (pool, ends)
+    }
+
+    /// The workers that have rooms.
+    pub(crate) fn rooms(&self) -> &LocalRooms {
+        &self.rooms
     }
 
     /// The rooms' ABI, as text.
@@ -121,30 +199,38 @@ impl WorkerPool {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.workers.len()
+        self.rooms.workers.len()
     }
 
     /// Gives each worker its module.
     pub(crate) fn replace_module(&self, modules: Vec<Module>) {
         let abi = modules.first().map(Module::abi);
         *self.abi.lock().unwrap_or_else(PoisonError::into_inner) = abi;
-        for (worker, module) in self.workers.iter().zip(modules) {
+        for (worker, module) in self.rooms.workers.iter().zip(modules) {
             let question = move |rooms: &mut dyn Rooms| rooms.replace_module(module);
             // Fails if it has stopped.
             let _ = worker.send(Command::Ask(Box::new(question)));
         }
     }
 
-    /// Hands a connection to the worker of its room.
-    pub(crate) fn connect(&self, connection: NewConnection) {
-        let index = index(&self.hasher, &connection.room, self.workers.len());
-        // Fails if the worker has stopped; then the connection is dropped.
-        let _ = self.workers[index].send(Command::Connect(Box::new(connection)));
+    /// Hands a connection to the worker of its room, or, at a node of a cluster, to whoever brings it there,
+    /// which may take until it has ended, or `stop` resolves.
+    pub(crate) async fn connect(&self, connection: NewConnection, stop: impl Future<Output = ()>) {
+        match &self.gateways {
+            None => self.rooms.connect(connection),
+            Some(Gateways { routes, .. }) if connection.resumes => {
+                routes.pipe(connection, stop).await;
+            }
+            Some(Gateways { workers, .. }) => {
+                let index = (connection.sequence % workers.len() as u64) as usize;
+                let _ = workers[index].send(Command::Connect(Box::new(connection)));
+            }
+        }
     }
 
     /// Restores rooms that this node has taken over.
     pub(crate) fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
-        for (worker, rooms) in self.workers.iter().zip(self.by_worker(rooms)) {
+        for (worker, rooms) in self.rooms.workers.iter().zip(self.by_worker(rooms)) {
             if !rooms.is_empty() {
                 let question = move |hosted: &mut dyn Rooms| hosted.adopt(rooms);
                 // Fails if it has stopped.
@@ -154,7 +240,7 @@ impl WorkerPool {
     }
 
     fn by_worker(&self, rooms: Vec<UnfinishedRoom>) -> Vec<Vec<UnfinishedRoom>> {
-        by_worker(&self.hasher, self.workers.len(), rooms)
+        by_worker(&self.rooms.hasher, self.rooms.workers.len(), rooms)
     }
 
     /// Gives up rooms, for another node.
@@ -162,7 +248,7 @@ impl WorkerPool {
         &self,
         moves: RoomFilter,
     ) -> impl Future<Output = Result<(), JournalError>> + Send + use<> {
-        let releases = self.workers.iter().map(|worker| {
+        let releases = self.rooms.workers.iter().map(|worker| {
             let (done, released) = oneshot::channel();
             let moves = moves.clone();
             let question = move |rooms: &mut dyn Rooms| rooms.release(&moves, done);
@@ -190,7 +276,7 @@ impl WorkerPool {
 
     /// Drops rooms that another node has.
     pub(crate) fn abandon(&self, is_lost: RoomFilter) -> impl Future<Output = ()> + Send + use<> {
-        let abandoned = self.workers.iter().map(|worker| {
+        let abandoned = self.rooms.workers.iter().map(|worker| {
             let (done, abandoned) = oneshot::channel();
             let is_lost = is_lost.clone();
             let question = move |rooms: &mut dyn Rooms| {
@@ -212,7 +298,7 @@ impl WorkerPool {
     /// All rooms, ordered by id, and those that failed lately, latest first.
     pub(crate) async fn list(&self) -> Listing {
         let mut all = Listing::default();
-        for worker in &self.workers {
+        for worker in &self.rooms.workers {
             if let Some(Listing { rooms, failed }) = ask(worker, |rooms| rooms.list()).await {
                 all.rooms.extend(rooms);
                 all.failed.extend(failed);
@@ -226,7 +312,7 @@ impl WorkerPool {
     /// What all workers have counted and measured.
     pub(crate) async fn metrics(&self, busiest: usize) -> Metrics {
         let mut all = Metrics::default();
-        for worker in &self.workers {
+        for worker in &self.rooms.workers {
             if let Some(metrics) = ask(worker, move |rooms| rooms.metrics(busiest)).await {
                 all.add(metrics, busiest);
             }
@@ -240,16 +326,8 @@ impl WorkerPool {
         id: &str,
         question: impl FnOnce(&mut dyn Rooms) -> T + Send + 'static,
     ) -> Option<T> {
-        let index = index(&self.hasher, id, self.workers.len());
-        ask(&self.workers[index], question).await
-    }
-
-    /// Lets each worker handle its queued events, close its clients, and end.
-    pub(crate) fn stop(&self) {
-        for worker in &self.workers {
-            // Fails if it has stopped.
-            let _ = worker.send(Command::Stop);
-        }
+        let index = index(&self.rooms.hasher, id, self.rooms.workers.len());
+        ask(&self.rooms.workers[index], question).await
     }
 }
 
@@ -285,6 +363,15 @@ fn index(hasher: &RandomState, room: &str, workers: usize) -> usize {
     (hasher.hash_one(room) % workers as u64) as usize
 }
 
+impl LocalRooms {
+    /// Hands a connection to the worker of its room.
+    pub(crate) fn connect(&self, connection: NewConnection) {
+        let index = index(&self.hasher, &connection.room, self.workers.len());
+        // Fails if the worker has stopped; then the connection is dropped.
+        let _ = self.workers[index].send(Command::Connect(Box::new(connection)));
+    }
+}
+
 impl WorkerEnds {
     /// Waits until all workers have ended.
     ///
@@ -292,9 +379,35 @@ impl WorkerEnds {
     ///
     /// As soon as one of them has panicked, or has ended with an error.
     pub(crate) async fn wait(&mut self) -> io::Result<()> {
-        while let Some(ended) = self.0.next().await {
-            ended.map_err(|_| io::Error::other("a worker has panicked"))??;
-        }
-        Ok(())
+        tokio::try_join!(wait(&mut self.gateways), wait(&mut self.rooms)).map(drop)
     }
+
+    /// Lets each worker handle its queued events, close its clients, and end: those of clients first, which
+    /// tell the others of those that have left.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub(crate) async fn stop(&mut self, pool: &WorkerPool) -> io::Result<()> {
+        if let Some(gateways) = &pool.gateways {
+            stop(&gateways.workers);
+            wait(&mut self.gateways).await?;
+        }
+        stop(&pool.rooms.workers);
+        self.wait().await
+    }
+}
+
+fn stop(workers: &[mpsc::UnboundedSender<Command>]) {
+    for worker in workers {
+        // Fails if it has stopped.
+        let _ = worker.send(Command::Stop);
+    }
+}
+
+async fn wait(ends: &mut Ends) -> io::Result<()> {
+    while let Some(ended) = ends.next().await {
+        ended.map_err(|_| io::Error::other("a worker has panicked"))??;
+    }
+    Ok(())
 }

@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
-use tungstenite::protocol::{CloseFrame, Message};
+use tungstenite::protocol::{CloseFrame, Message, Role};
 
 /// The options of all connections.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct ConnectionOptions {
     pub(crate) byte_rate: Rate,
     pub(crate) queue_limits: QueueLimits,
     pub(crate) heartbeat: HeartbeatOptions,
+    /// Whether they come from gateways of a cluster.
+    is_peer: bool,
 }
 
 impl ConnectionOptions {
@@ -46,7 +48,23 @@ impl ConnectionOptions {
                 interval: config.heartbeat_interval.max(Duration::from_millis(1)),
                 timeout: config.heartbeat_timeout,
             },
+            is_peer: false,
         }
+    }
+
+    /// Those of a connection that speaks `stateroom.resume.1`, or is a gateway's: that has kept its client
+    /// within the rates, and says more itself.
+    pub(crate) fn of(mut self, resumes: bool, is_gateway: bool) -> Self {
+        if resumes {
+            // The byte that says that it is one.
+            self.max_message_bytes = self.max_message_bytes.saturating_add(1);
+        }
+        if is_gateway {
+            self.message_rate = Rate::UNLIMITED;
+            self.byte_rate = Rate::UNLIMITED;
+            self.is_peer = true;
+        }
+        self
     }
 }
 
@@ -84,6 +102,10 @@ pub(crate) struct Connection {
     pub(crate) resuming: Resuming,
     /// Its client's room and id, from the join until it leaves.
     pub(crate) member: Option<(RoomKey, ClientId)>,
+    /// Woken when the queue is at most half full again.
+    pub(crate) drained: Option<Waker>,
+    /// Whether it waits with its deferred end, for its room at another node.
+    pub(crate) waits_to_end: bool,
     /// Whether the room has accepted it, so that its messages are read.
     is_admitted: bool,
     end: Option<End>,
@@ -149,7 +171,10 @@ impl Connection {
             resuming,
             sequence,
             stream,
-            reader: MessageReader::new(options.max_message_bytes),
+            reader: match options.is_peer {
+                true => MessageReader::of_peer(Role::Server, options.max_message_bytes),
+                false => MessageReader::new(options.max_message_bytes),
+            },
             unread,
             pending: None,
             queue: SendQueue::new(options.queue_limits, total_queued),
@@ -163,6 +188,8 @@ impl Connection {
             in_flight: 0,
             waits_for_room: false,
             member: None,
+            drained: None,
+            waits_to_end: false,
             is_admitted: false,
             end: None,
             deferred_end: None,
@@ -227,7 +254,7 @@ impl Connection {
     }
 
     pub(crate) fn take_end(&mut self) -> Option<End> {
-        if self.end.is_none() && self.in_flight == 0 {
+        if self.end.is_none() && self.in_flight == 0 && !self.waits_to_end {
             self.end = self.deferred_end.take();
         }
         let drains = match self.end {
@@ -280,6 +307,9 @@ impl Connection {
         }
         if was_held && self.queue.is_below_half() {
             self.wake();
+            if let Some(waker) = self.drained.take() {
+                waker.wake();
+            }
         }
     }
 
@@ -446,7 +476,7 @@ pub(crate) fn message_cost(bytes: usize) -> u32 {
 impl From<ReadEnd> for End {
     fn from(end: ReadEnd) -> Self {
         match end {
-            ReadEnd::Closed => Self::ByClient,
+            ReadEnd::Closed(_) => Self::ByClient,
             // What is queued was sent before the violation.
             ReadEnd::Violation(frame) => Self::ByServer { frame, drain: true },
         }

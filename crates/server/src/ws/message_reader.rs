@@ -37,14 +37,28 @@ pub(crate) enum Received {
 /// Why no more messages can be read.
 #[derive(Debug)]
 pub(crate) enum ReadEnd {
-    /// The client closed; [`close`](MessageReader::close) queues the reply.
-    Closed,
+    /// The other end closed, with a frame if it has sent one; [`close`](MessageReader::close) queues the
+    /// reply.
+    Closed(Option<CloseFrame>),
     /// It violates the protocol or a limit; to be closed with this frame.
     Violation(CloseFrame),
 }
 
 impl MessageReader {
     pub(crate) fn new(max_message_bytes: usize) -> Self {
+        Self::of(Role::Server, max_message_bytes)
+    }
+
+    /// Of a connection between two nodes: at the end that takes it, or at the one that has opened it. Frames
+    /// need no mask, which is for proxies that take them for HTTP.
+    pub(crate) fn of_peer(role: Role, max_message_bytes: usize) -> Self {
+        let mut reader = Self::of(role, max_message_bytes);
+        let accept = |config: &mut WebSocketConfig| config.accept_unmasked_frames = true;
+        reader.context.set_config(accept);
+        reader
+    }
+
+    fn of(role: Role, max_message_bytes: usize) -> Self {
         /// What a connection keeps to assemble frames in; longer ones take more while they are read.
         const BUFFER_BYTES: usize = 1 << 10;
         let config = WebSocketConfig::default()
@@ -54,7 +68,7 @@ impl MessageReader {
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
         Self {
-            context: WebSocketContext::new(Role::Server, Some(config)),
+            context: WebSocketContext::new(role, Some(config)),
             frame_left: 0,
             is_over: false,
         }
@@ -68,7 +82,7 @@ impl MessageReader {
         replies: &mut impl Write,
     ) -> Result<Received, ReadEnd> {
         if self.is_over {
-            return Err(ReadEnd::Closed);
+            return Err(ReadEnd::Closed(None));
         }
         let received = self.read_frame(input, replies);
         self.is_over = received.is_err();
@@ -90,7 +104,7 @@ impl MessageReader {
         };
         match self.context.read(&mut io) {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => Ok(Received::Message(message)),
-            Ok(Message::Close(_)) => Err(ReadEnd::Closed),
+            Ok(Message::Close(frame)) => Err(ReadEnd::Closed(frame)),
             Ok(_) => {
                 // Queues the reply to a ping.
                 self.context.flush(&mut io).map_err(ReadEnd::of)?;
@@ -198,10 +212,10 @@ impl ReadEnd {
                 | ProtocolError::ResetWithoutClosingHandshake),
             ) => {
                 log::debug!("{error}");
-                return Self::Closed;
+                return Self::Closed(None);
             }
             Error::Protocol(error) => (1002, error.to_string()),
-            _ => return Self::Closed,
+            _ => return Self::Closed(None),
         };
         Self::Violation(close_frame(code, &reason))
     }
@@ -253,7 +267,7 @@ mod tests {
                     Ok(Received::Nothing) => break,
                     Ok(Received::Message(message)) => received.push(message.to_string()),
                     Ok(other) => received.push(format!("{other:?}")),
-                    Err(ReadEnd::Closed) => {
+                    Err(ReadEnd::Closed(_)) => {
                         received.push("closed".into());
                         reader.close(None, &mut replies);
                         return (received, replies);
@@ -321,7 +335,7 @@ mod tests {
         let input = frame(0x88, b"\x03\xe8bye");
         let (mut reader, mut replies) = (MessageReader::new(100), Vec::new());
         let end = reader.read(&mut &input[..], &mut replies);
-        assert!(matches!(end, Err(ReadEnd::Closed)), "{end:?}");
+        assert!(matches!(end, Err(ReadEnd::Closed(Some(_)))), "{end:?}");
         assert!(reader.is_over());
         reader.ping(&mut replies);
         assert_eq!(replies, b"");

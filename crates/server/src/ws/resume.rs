@@ -23,6 +23,8 @@ pub(crate) enum Resuming {
 pub(crate) struct Destination {
     pub(crate) room: Box<str>,
     pub(crate) token: Option<Box<str>>,
+    /// The secret of the session, if it is a gateway's.
+    pub(crate) session: Option<Box<str>>,
 }
 
 /// What a message of a client is for.
@@ -86,6 +88,7 @@ pub(crate) fn receive<'m>(
 fn join(rooms: &mut impl Rooms, key: ConnectionKey, destination: Destination, hello: Hello) {
     let claim = Claim {
         token: destination.token,
+        session: destination.session,
         hello: Some(hello),
     };
     if let Err(rejection) = rooms.join(key, &destination.room, claim)

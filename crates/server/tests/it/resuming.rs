@@ -243,6 +243,45 @@ async fn nothing_is_lost_or_doubled_when_the_server_is_stopped() {
     assert_eq!(dialogue.seen, [1001]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_has_begun_survives_a_crash() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        change(config);
+        // The room waits when two messages are not durable.
+        config.max_queued_messages = 2;
+    })
+    .await;
+    let mut busy = Connection::open(&server, "lobby").await;
+    busy.hello(&mut ClientSession::new(10, 1000)).await;
+    journal.pause();
+    for batches in 1..=2 {
+        busy.send_text("mhi").await;
+        eventually("the batch", async {
+            while journal.waiting() < batches {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    let hello = session.hello();
+    connection.send_text(&hello).await;
+    // As slowly as it takes to see what comes after each step.
+    let reply = loop {
+        match timeout(Duration::from_millis(20), connection.receive()).await {
+            Ok(reply) => break reply.expect("it is connected"),
+            Err(_) => _ = journal.step(),
+        }
+    };
+    let incoming = session.receive(&reply).expect("of the protocol");
+    assert_eq!(incoming, Incoming::New { was_lost: false });
+    let server = RunningServer::start(&journal.fork(), change).await;
+    let mut connection = Connection::open(&server, "lobby").await;
+    assert_eq!(connection.hello(&mut session).await, Incoming::Resumed);
+}
+
 impl Dialogue {
     /// Says something while the journal stands still, so that nothing of it is durable. Whatever comes
     /// meanwhile is taken for true.

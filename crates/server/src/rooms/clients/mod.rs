@@ -22,8 +22,8 @@ use core::{convert::Infallible, time::Duration};
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 use stateroom_wasmi_host::{
-    ClientId, Event, EventRecord, Instant as HostTime, MessageRecipient, OutputMessage,
-    RecordedEvent, RoomKey, SendError, Slice, Transport,
+    ClientId, Event, EventRecord, Instant as HostTime, MessagePayload, MessageRecipient,
+    OutputMessage, RecordedEvent, RoomKey, SendError, Slice, Transport,
 };
 use stateroom_wasmi_resume::WindowFull;
 use std::collections::VecDeque;
@@ -79,14 +79,24 @@ pub(crate) struct ClientLimits {
 impl ClientLimits {
     /// A worker's share.
     pub(crate) fn of_worker(config: &ServerConfig) -> Self {
+        let workers = config.workers.max(1);
+        let mut shares = workers;
+        let mut of_session = SessionLimits {
+            messages: config.max_resume_messages,
+            bytes: config.max_resume_bytes,
+        };
+        if config.directory.is_some() {
+            // As many gateways as workers.
+            shares += workers;
+            // Sessions of gateways stand for queues of clients.
+            of_session.messages = of_session.messages.max(config.max_queued_messages);
+            of_session.bytes = of_session.bytes.max(config.max_queued_bytes);
+        }
         Self {
             max_tokens: config.max_tokens,
-            max_queued_bytes: config.max_total_queued_bytes / config.workers.max(1),
+            max_queued_bytes: config.max_total_queued_bytes / shares,
             of_queue: QueueLimits::new(config),
-            of_session: SessionLimits {
-                messages: config.max_resume_messages,
-                bytes: config.max_resume_bytes,
-            },
+            of_session,
             sessions: config.max_connections,
             sessions_per_address: config.max_connections_per_address,
             resume_window: config.resume_window,
@@ -273,6 +283,12 @@ impl Clients {
         Some(client.connection)
     }
 
+    /// The connection of a client of a room; that of a session may be gone.
+    pub(crate) fn connection_of(&self, room: RoomKey, id: ClientId) -> Option<ConnectionKey> {
+        let client = self.rooms.get(&room)?.get(id)?;
+        Some(client.connection)
+    }
+
     /// Notes that a room was given the disconnect of a client that was removed.
     pub(crate) fn note_leaving(&mut self, room: RoomKey, id: ClientId) {
         if let Some(clients) = self.rooms.get_mut(&room) {
@@ -316,6 +332,32 @@ impl Clients {
                 connection.close(code, reason, false);
             }
         }
+    }
+
+    /// Queues a message for a connection and sends it, with others that are queued, if it can be at once;
+    /// this is for what no room of this worker sends. One that is too slow is closed, and removed from its
+    /// room.
+    pub(crate) fn deliver(&mut self, key: ConnectionKey, payload: MessagePayload<'_>) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Some((room, client)) = connection.member else {
+            // It is about to be closed.
+            return;
+        };
+        let pushed = connection.queue.push(payload).or_else(|QueueFull| {
+            connection.flush(Instant::now());
+            connection.queue.push(payload)
+        });
+        if pushed.is_err() {
+            connection.close_as_too_slow("too slow: the send queue is full");
+            self.leave(room, client);
+            self.removed.push((room, client));
+            return;
+        }
+        self.metrics.messages_sent += 1;
+        self.metrics.bytes_sent += payload.len() as u64;
+        self.shed();
     }
 
     /// The clients that were removed since the last call: as too slow, or since their sessions have ended
@@ -512,6 +554,7 @@ impl Transport for Clients {
             && let Ok(index) = clients.index(id)
         {
             clients.connected[index].outputs_enabled = true;
+            self.announce_session(room, id);
         }
         Ok(())
     }

@@ -57,8 +57,9 @@ impl Clients {
         }
     }
 
-    /// Begins a session of a client that has just joined, and tells it the secret.
-    pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: &str) {
+    /// Begins a session of a client that has just joined. It is told the secret when the room starts
+    /// handling its connect, since until then a crash could undo that.
+    pub(crate) fn begin_session(&mut self, room: RoomKey, id: ClientId, secret: Box<str>) {
         let clients = self.rooms.get(&room);
         let connection = clients.and_then(|clients| Some(clients.get(id)?.connection));
         let connection = connection.and_then(|key| self.connections.get(key));
@@ -73,7 +74,7 @@ impl Clients {
             self.end_oldest_absent(None);
         }
         let permit = self.session_counts.permit(peer);
-        let hash = self.hasher.hash_session(secret);
+        let hash = self.hasher.hash_session(&secret);
         self.last_number += 1;
         let (number, limits, total) = (
             self.last_number,
@@ -81,9 +82,47 @@ impl Clients {
             self.queued.clone(),
         );
         if let Some(client) = self.client_mut(room, id) {
-            client.session = Some(Box::new(Session::new(hash, number, limits, total, permit)));
+            let mut session = Session::new(hash, number, limits, total, permit);
+            session.unannounced = Some(secret);
+            client.session = Some(Box::new(session));
         }
-        self.send_control(room, id, Frame::New(secret));
+    }
+
+    /// The room starts handling the connect of a client.
+    pub(super) fn announce_session(&mut self, room: RoomKey, id: ClientId) {
+        let session = self.session_mut(room, id);
+        if let Some(secret) = session.and_then(|session| session.unannounced.take()) {
+            self.send_control(room, id, Frame::New(&secret));
+        }
+    }
+
+    /// As [`resume`](Self::resume), for a client that does not know whether it has joined, and so has sent
+    /// nothing.
+    pub(crate) fn begin_again(
+        &mut self,
+        room: RoomKey,
+        id: ClientId,
+        connection: ConnectionKey,
+        secret: &str,
+    ) -> Result<(), InvalidCount> {
+        let Some(client) = self.client_mut(room, id) else {
+            return Ok(());
+        };
+        let is_announced = client.outputs_enabled;
+        let Some(session) = &mut client.session else {
+            return Ok(());
+        };
+        session.resume(0)?;
+        if !is_announced {
+            session.unannounced = Some(secret.into());
+        }
+        self.go_on(
+            room,
+            id,
+            connection,
+            is_announced.then_some(Frame::New(secret)),
+        );
+        Ok(())
     }
 
     /// Goes on with a session over another connection; the client has received so many messages.
@@ -101,6 +140,22 @@ impl Clients {
             return Ok(());
         };
         let handled = session.resume(received)?;
+        self.go_on(room, id, connection, Some(Frame::Resumed(handled)));
+        Ok(())
+    }
+
+    /// Goes on with a session over another connection, by this frame, and sends again what the client does
+    /// not have.
+    fn go_on(
+        &mut self,
+        room: RoomKey,
+        id: ClientId,
+        connection: ConnectionKey,
+        frame: Option<Frame<'_>>,
+    ) {
+        let Some(client) = self.client_mut(room, id) else {
+            return;
+        };
         let older = core::mem::replace(&mut client.connection, connection);
         if older != connection
             && let Some(older) = self.connections.get_mut(older)
@@ -111,7 +166,9 @@ impl Clients {
             joining.member = Some((room, id));
             self.metrics.clients.count_join();
         }
-        self.send_control(room, id, Frame::Resumed(handled));
+        if let Some(frame) = frame {
+            self.send_control(room, id, frame);
+        }
         let clients = self.rooms.get(&room);
         let session = clients.and_then(|clients| clients.get(id)?.session.as_ref());
         if let (Some(session), Some(connection)) = (session, self.connections.get_mut(connection)) {
@@ -123,7 +180,6 @@ impl Clients {
                 }
             }
         }
-        Ok(())
     }
 
     /// Queues a control frame for a client. What it says is as durable as what the room has done.
@@ -163,11 +219,11 @@ impl Clients {
         Some(session.number)
     }
 
-    /// The room has handled a message of this session.
-    pub(crate) fn handled(&mut self, room: RoomKey, id: ClientId, number: u64) {
+    /// The room has handled a message of this session, of this cost in flight.
+    pub(crate) fn handled(&mut self, room: RoomKey, id: ClientId, number: u64, cost: u32) {
         let session = self.session_mut(room, id);
         let session = session.filter(|session| session.number == number);
-        if let Some(handled) = session.and_then(Session::handled) {
+        if let Some(handled) = session.and_then(|session| session.handled(cost)) {
             self.send_control(room, id, Frame::Ack(handled));
         }
     }

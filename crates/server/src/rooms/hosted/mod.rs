@@ -13,14 +13,15 @@ use crate::{
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, REPLACED, Released, RoomFilter,
-        Rooms,
+        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, MOVED, REPLACED, Released,
+        RoomFilter, Rooms, SESSION_LOST,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
         inbox_queue::InboxQueue,
         journaling::Journaling,
         restorations::Restorations,
+        session_secret,
         worker::{Worker, poll_timer},
     },
     ws::connection::ConnectionKey,
@@ -248,7 +249,12 @@ impl HostedRooms {
             || wake_at.is_some_and(|at| at <= now);
         if let Some(error) = self.failure.take() {
             self.host.transport_mut().discard_held();
-            self.close_all(1011, "the storage has failed");
+            // In a cluster another node goes on with them.
+            let (code, reason) = match self.options.directory {
+                Some(_) => MOVED,
+                None => (1011, "the storage has failed"),
+            };
+            self.close_all(code, reason);
             return Next::Never(Some(error));
         }
         match self.stop_at {
@@ -332,11 +338,25 @@ impl HostedRooms {
         room: RoomKey,
         claim: &Claim,
     ) -> Result<(), JoinRejection> {
-        if let Some(Hello(Some((secret, received)))) = &claim.hello
-            && let Some(client) = self.host.transport().find_session(room, secret)
-        {
-            let clients = self.host.transport_mut();
-            let resumed = clients.resume(room, client, connection, *received);
+        let hello = claim.hello.as_ref();
+        let clients = self.host.transport_mut();
+        let resumed = match (hello, &claim.session) {
+            (Some(Hello(Some((secret, received)))), session) => {
+                match clients.find_session(room, secret) {
+                    None if session.is_some() => {
+                        let (code, reason) = SESSION_LOST;
+                        return Err(JoinRejection::new(code, reason));
+                    }
+                    None => None,
+                    Some(client) => Some(clients.resume(room, client, connection, *received)),
+                }
+            }
+            (_, Some(secret)) => clients
+                .find_session(room, secret)
+                .map(|client| clients.begin_again(room, client, connection, secret)),
+            (_, None) => None,
+        };
+        if let Some(resumed) = resumed {
             resumed.map_err(|error| JoinRejection::new(1008, error.to_string()))?;
             if let Some(connection) = clients.get(connection) {
                 connection.admit();
@@ -362,11 +382,15 @@ impl HostedRooms {
             inbox.event(host, room, Event::Connect(client))
         })
         .map_err(EventError::from)??;
-        let secret = claim.hello.as_ref().map(|_| secret()).transpose()?;
+        let secret = match (hello, &claim.session) {
+            (None, _) => None,
+            (Some(_), Some(secret)) => Some(secret.clone()),
+            (Some(_), None) => Some(session_secret()?),
+        };
         let clients = self.host.transport_mut();
         clients.join(room, client, connection);
         if let Some(secret) = secret {
-            clients.begin_session(room, client, &secret);
+            clients.begin_session(room, client, secret);
         }
         if let Some(connection) = clients.get(connection) {
             connection.admit();
@@ -633,13 +657,6 @@ impl Rooms for HostedRooms {
         let stop_at = self.host.clock().now() + SHUTDOWN_GRACE;
         self.stop_at.get_or_insert(stop_at);
     }
-}
-
-/// The secret of a new session: 128 random bits.
-fn secret() -> Result<String, JoinRejection> {
-    let random = getrandom::u64().and_then(|high| Ok((high, getrandom::u64()?)));
-    let (high, low) = random.map_err(|error| JoinRejection::new(1011, error.to_string()))?;
-    Ok(format!("{high:016x}{low:016x}"))
 }
 
 impl From<EventError> for JoinRejection {

@@ -1,0 +1,436 @@
+//! A client's session with the node that has its room, over as many connections as it takes.
+
+use super::{GatewayRooms, Routes, UNLIMITED};
+use crate::{
+    directory::Location,
+    rooms::{
+        MOVED, SESSION_LOST,
+        worker::{Worker, poll_timer},
+    },
+    stream::Stream,
+    ws::{
+        connection::READ_BYTES,
+        message_reader::{MessageReader, ReadEnd, Received},
+        send_queue::SendQueue,
+    },
+};
+use core::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+use stateroom_wasmi_host::{MessagePayload, RoomKey};
+use stateroom_wasmi_resume::{Frame, Incoming, Message};
+use std::{rc::Rc, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use tungstenite::protocol::{CloseFrame, Role};
+
+/// What is done for one client.
+pub(super) struct Link {
+    worker: Rc<Worker<GatewayRooms>>,
+    routes: Arc<Routes>,
+    key: RoomKey,
+}
+
+/// How that ends.
+pub(super) enum Ended {
+    /// The client has left its room.
+    Left,
+    /// The client is to be closed with this code and reason.
+    Closed(u16, String),
+}
+
+/// Why a connection to a node has ended.
+enum LinkEnd {
+    /// It was lost, or the room is elsewhere: the session may go on over another one.
+    Lost,
+    /// The session is over.
+    Over(Ended),
+}
+
+/// Time between two attempts to reach a node, unless the directory has something new.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time after which a message from a node is acknowledged even if no more come.
+const ACK_DELAY: Duration = Duration::from_secs(1);
+
+/// Bytes after which one acknowledges before there are many messages.
+const ACK_BYTES: usize = 64 << 10;
+
+impl Link {
+    pub(super) fn new(worker: Rc<Worker<GatewayRooms>>, routes: Arc<Routes>, key: RoomKey) -> Self {
+        Self {
+            worker,
+            routes,
+            key,
+        }
+    }
+
+    /// Forwards the client until it has left, or must be closed.
+    pub(super) async fn run(self) {
+        let ended = self.forward().await;
+        self.worker.with(|rooms| rooms.finish(self.key, ended));
+        self.worker.notify();
+    }
+
+    async fn forward(&self) -> Ended {
+        let mut changes = self.routes.directory.changes();
+        let mut pause = MIN_PAUSE;
+        let mut until = Instant::now() + self.routes.owner_timeout;
+        loop {
+            changes.mark_unchanged();
+            let state = self.worker.with(|rooms| {
+                let forward = rooms.forwards.get(&self.key)?;
+                let is_gone = forward.is_leaving && !forward.has_said_hello;
+                (!is_gone).then(|| (forward.client.clone(), forward.sequence))
+            });
+            let Some((client, sequence)) = state else {
+                return Ended::Left;
+            };
+            let location = self.routes.directory.locate(&client.room);
+            if let Ok(stream) = self.routes.open(location, &client, sequence).await {
+                let mut connection = NodeConnection::new(self.key, stream, &self.routes);
+                match self
+                    .serve(&mut connection, location, &client.room, &mut changes)
+                    .await
+                {
+                    LinkEnd::Over(ended) => return ended,
+                    LinkEnd::Lost if connection.was_open => {
+                        pause = MIN_PAUSE;
+                        until = Instant::now() + self.routes.owner_timeout;
+                    }
+                    LinkEnd::Lost => {}
+                }
+            }
+            if Instant::now() >= until {
+                let reason = "the node of the room cannot be reached";
+                return Ended::Closed(1013, reason.into());
+            }
+            tokio::select! {
+                () = changed(&mut changes) => {}
+                () = sleep(pause) => {}
+            }
+            pause = (2 * pause).min(MAX_PAUSE);
+        }
+    }
+
+    /// Serves a connection until it ends, or the room is at another node.
+    async fn serve(
+        &self,
+        connection: &mut NodeConnection,
+        location: Location,
+        room: &str,
+        changes: &mut watch::Receiver<()>,
+    ) -> LinkEnd {
+        self.worker.with(|rooms| connection.begin(rooms));
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut ended = pin!(poll_fn(|cx| {
+            loop {
+                let now = Instant::now();
+                let polled = self
+                    .worker
+                    .with_buffer(|rooms, buffer| connection.poll(rooms, buffer, cx, now));
+                match polled {
+                    Ok(deadline) if poll_timer(timer.as_mut(), deadline, cx).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    Ok(_) => {}
+                    Err(end) => return Poll::Ready(end),
+                }
+            }
+        }));
+        loop {
+            tokio::select! {
+                biased;
+                () = changed(changes) => {
+                    let now_at = self.routes.directory.locate(room);
+                    if now_at != location && now_at != Location::Unknown {
+                        return LinkEnd::Lost;
+                    }
+                }
+                end = &mut ended => {
+                    // What it has done for other clients of the gateway.
+                    self.worker.notify();
+                    return end;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a directory has something new; without end if it has ended.
+pub(super) async fn changed(changes: &mut watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        core::future::pending::<()>().await;
+    }
+}
+
+/// A connection to the node of a client's room.
+struct NodeConnection {
+    key: RoomKey,
+    stream: Stream,
+    reader: MessageReader,
+    /// Read from the stream, but not by the reader yet.
+    unread: Vec<u8>,
+    /// Whether the session has gone on over this connection.
+    was_open: bool,
+    /// Whether the node was told that the client leaves.
+    said_goodbye: bool,
+    /// When something must be acknowledged.
+    ack_at: Option<Instant>,
+    /// Bytes of messages that were not acknowledged.
+    unacknowledged: usize,
+    heard_at: Instant,
+    silence: Duration,
+}
+
+impl NodeConnection {
+    fn new(key: RoomKey, stream: Stream, routes: &Routes) -> Self {
+        // The byte that says that it is a message.
+        let max_bytes = routes.max_message_bytes.saturating_add(1);
+        Self {
+            key,
+            stream,
+            reader: MessageReader::of_peer(Role::Client, max_bytes),
+            unread: Vec::new(),
+            was_open: false,
+            said_goodbye: false,
+            ack_at: None,
+            unacknowledged: 0,
+            heard_at: Instant::now(),
+            silence: routes.silence,
+        }
+    }
+
+    /// Says hello.
+    fn begin(&self, rooms: &mut GatewayRooms) {
+        let total = rooms.clients.queued();
+        if let Some(forward) = rooms.forwards.get_mut(&self.key) {
+            forward.outgoing = SendQueue::new(UNLIMITED, total);
+            forward.has_said_hello = true;
+            let hello = forward.session.hello();
+            forward.outgoing.push_control(&hello);
+        }
+    }
+
+    /// Sends what there is for the node, and passes what has come from it to the client. Returns the next
+    /// deadline.
+    fn poll(
+        &mut self,
+        rooms: &mut GatewayRooms,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<Instant, LinkEnd> {
+        if let Some(forward) = rooms.forwards.get_mut(&self.key) {
+            forward.waker.clone_from(cx.waker());
+        }
+        // What has come is read even if nothing can be sent any more: it may say why.
+        let read = self.read(rooms, buffer, cx, now);
+        let client = rooms.connection(self.key);
+        if let Some(client) = client.and_then(|client| rooms.clients.get(client)) {
+            client.flush(now);
+        }
+        read?;
+        let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+        let is_due = self.ack_at.is_some_and(|at| at <= now) || self.unacknowledged >= ACK_BYTES;
+        if let Some(ack) = forward.session.ack(is_due) {
+            forward.outgoing.push_control(&ack);
+            (self.ack_at, self.unacknowledged) = (None, 0);
+        }
+        if forward.is_leaving && forward.session.is_open() && !self.said_goodbye {
+            self.said_goodbye = true;
+            forward.outgoing.push_control(&Frame::Goodbye.to_string());
+        }
+        self.write(rooms, cx)?;
+        let silent_at = self.heard_at + self.silence;
+        if now >= silent_at {
+            return Err(LinkEnd::Lost);
+        }
+        Ok(self.ack_at.map_or(silent_at, |at| at.min(silent_at)))
+    }
+
+    fn write(&mut self, rooms: &mut GatewayRooms, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
+        let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+        while !forward.outgoing.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, forward.outgoing.unsent()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(written @ 1..)) => forward.outgoing.sent(written),
+                // The next read says why.
+                Poll::Ready(_) => return Err(LinkEnd::Lost),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to the length of the buffer, and no more than the client takes.
+    fn read(
+        &mut self,
+        rooms: &mut GatewayRooms,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<(), LinkEnd> {
+        let mut filled = self.unread.len();
+        buffer[..filled].copy_from_slice(&self.unread);
+        self.unread.clear();
+        let mut total = 0;
+        loop {
+            let mut input = &buffer[..filled];
+            let is_held = self.pass_on(rooms, &mut input, cx, now)?;
+            if is_held {
+                self.unread = Vec::from(input);
+                // It is not silent, but not read from.
+                self.heard_at = now;
+                return Ok(());
+            }
+            // The beginning of a frame's header.
+            let kept = input.len();
+            buffer.copy_within(filled - kept..filled, 0);
+            let mut space = ReadBuf::new(&mut buffer[kept..]);
+            let polled = match total >= READ_BYTES {
+                true => {
+                    // The others have their turn first.
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                false => Pin::new(&mut self.stream).poll_read(cx, &mut space),
+            };
+            let read = space.filled().len();
+            match polled {
+                Poll::Pending => {
+                    self.unread = Vec::from(&buffer[..kept]);
+                    return Ok(());
+                }
+                Poll::Ready(Ok(())) if read > 0 => {}
+                Poll::Ready(_) => return Err(LinkEnd::Lost),
+            }
+            filled = kept + read;
+            total += read;
+        }
+    }
+
+    /// Passes messages to the client; returns whether it takes no more for now.
+    fn pass_on(
+        &mut self,
+        rooms: &mut GatewayRooms,
+        input: &mut &[u8],
+        cx: &Context<'_>,
+        now: Instant,
+    ) -> Result<bool, LinkEnd> {
+        loop {
+            let client = rooms.connection(self.key);
+            if let Some(client) = client.and_then(|client| rooms.clients.get(client))
+                && !client.queue.is_below_half()
+            {
+                client.flush(now);
+                if !client.queue.is_below_half() {
+                    client.drained = Some(cx.waker().clone());
+                    return Ok(true);
+                }
+            }
+            let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+            let message = match self.reader.read(input, &mut forward.outgoing) {
+                Ok(Received::Message(message)) => message,
+                Ok(Received::Nothing) => return Ok(false),
+                Ok(_) => {
+                    self.heard_at = now;
+                    continue;
+                }
+                Err(ReadEnd::Closed(frame)) => return Err(self.closed(frame)),
+                Err(ReadEnd::Violation(frame)) => {
+                    log::debug!("a node violates the protocol: {frame}");
+                    return Err(LinkEnd::Lost);
+                }
+            };
+            self.heard_at = now;
+            let message = match message {
+                tungstenite::Message::Text(text) => Message::Text(text.as_str().into()),
+                tungstenite::Message::Binary(bytes) => Message::Binary(bytes.into()),
+                // The reader returns no others.
+                _ => continue,
+            };
+            self.receive(rooms, &message, now)?;
+        }
+    }
+
+    fn receive(
+        &mut self,
+        rooms: &mut GatewayRooms,
+        message: &Message,
+        now: Instant,
+    ) -> Result<(), LinkEnd> {
+        let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+        let incoming = forward.session.receive(message).map_err(|error| {
+            log::debug!("a node violates the protocol: {error}");
+            LinkEnd::Lost
+        })?;
+        let client = rooms.connection(self.key);
+        match incoming {
+            Incoming::Message(message) => {
+                self.unacknowledged += message.as_ref().len();
+                self.ack_at.get_or_insert(now + ACK_DELAY);
+                let payload = match &message {
+                    Message::Text(text) => MessagePayload::Text(text),
+                    Message::Binary(bytes) => MessagePayload::Bytes(bytes),
+                };
+                if let Some(client) = client {
+                    rooms.clients.deliver(client, payload);
+                }
+                return Ok(());
+            }
+            Incoming::New { was_lost: true } => return Err(lost_session()),
+            Incoming::New { was_lost: false } | Incoming::Resumed => {
+                self.was_open = true;
+                let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+                for frame in forward.session.unacknowledged() {
+                    let payload = match &frame {
+                        Message::Text(text) => MessagePayload::Text(text),
+                        Message::Binary(bytes) => MessagePayload::Bytes(bytes),
+                    };
+                    // Without limits it has space.
+                    let _ = forward.outgoing.push(payload);
+                }
+                let has_joined = core::mem::replace(&mut forward.has_joined, true);
+                if !has_joined
+                    && let Some(client) = client.and_then(|client| rooms.clients.get(client))
+                {
+                    client.admit();
+                }
+            }
+            Incoming::Nothing => {}
+        }
+        // Something may have been acknowledged.
+        rooms.count(self.key);
+        if let Some(client) = client.and_then(|client| rooms.clients.get(client))
+            && client.waits_for_room
+        {
+            client.wake();
+        }
+        Ok(())
+    }
+
+    /// What follows when the node has closed the connection.
+    fn closed(&self, frame: Option<CloseFrame>) -> LinkEnd {
+        let Some(CloseFrame { code, reason }) = frame else {
+            return LinkEnd::Lost;
+        };
+        match u16::from(code) {
+            1000 if self.said_goodbye => LinkEnd::Over(Ended::Left),
+            code if code == MOVED.0 => LinkEnd::Lost,
+            code if code == SESSION_LOST.0 => lost_session(),
+            code => LinkEnd::Over(Ended::Closed(code, reason.to_string())),
+        }
+    }
+}
+
+/// The client must be told: it has left its room, and what it has sent last may not have arrived.
+fn lost_session() -> LinkEnd {
+    LinkEnd::Over(Ended::Closed(1012, "the room has lost its clients".into()))
+}

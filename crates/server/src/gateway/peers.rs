@@ -1,0 +1,269 @@
+//! Connections between the nodes of a cluster.
+//!
+//! Whoever opens one says first for whom: four bytes, the length in big endian, and JSON. Then both ends
+//! speak WebSocket, without a handshake, and in it `stateroom.resume.1`.
+
+use crate::{
+    config::ServerConfig,
+    http::{
+        ConnectionLimiter, ConnectionPermit, Rejection, accept::accept_failed, listen::Listener,
+    },
+    log_limit::LogLimiter,
+    rooms::{
+        handover::NewConnection,
+        worker_pool::{LocalRooms, Sequence},
+    },
+    stream::Stream,
+};
+use bytes::Bytes;
+use core::{future::Future, time::Duration};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    borrow::Cow,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// What the nodes know each other by. Hashes are compared, so that the time that it takes tells nothing of
+/// the secret.
+#[derive(Clone)]
+pub(super) struct PeerSecret {
+    text: Arc<str>,
+    hash: [u8; 32],
+}
+
+impl PeerSecret {
+    pub(super) fn new(config: &ServerConfig) -> Self {
+        let text = config.peer_secret.as_ref();
+        let text: Arc<str> = text.map_or("", |secret| secret.expose()).into();
+        let hash = Sha256::digest(text.as_bytes()).into();
+        Self { text, hash }
+    }
+
+    /// An empty secret is none, and not right.
+    fn is(&self, text: &str) -> bool {
+        let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        !text.is_empty() && hash == self.hash
+    }
+}
+
+/// The client on whose behalf a connection is opened.
+#[derive(Clone, Debug)]
+pub(super) struct Forwarded {
+    pub(super) room: Box<str>,
+    pub(super) token: Option<Box<str>>,
+    /// The client's address, as far as limits go.
+    pub(super) address: Option<IpAddr>,
+    /// The secret of the session, if the other end is a gateway that speaks for the client; or else it is the
+    /// client itself.
+    pub(super) session: Option<Box<str>>,
+}
+
+/// What is said first.
+#[derive(Serialize, Deserialize)]
+struct Introduction<'a> {
+    version: u32,
+    secret: Cow<'a, str>,
+    room: Cow<'a, str>,
+    token: Option<Cow<'a, str>>,
+    address: Option<IpAddr>,
+    session: Option<Cow<'a, str>>,
+}
+
+const VERSION: u32 = 1;
+
+/// Longer introductions are none: more than the head of a client's request may have, escaped.
+const MAX_INTRODUCTION_BYTES: usize = 128 << 10;
+
+/// Time to open a connection. A node that is there takes milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Opens a connection to a node.
+pub(super) async fn connect(
+    node: SocketAddr,
+    secret: &PeerSecret,
+    client: &Forwarded,
+) -> io::Result<Stream> {
+    let introduction = Introduction {
+        version: VERSION,
+        secret: (&*secret.text).into(),
+        room: (&*client.room).into(),
+        token: client.token.as_deref().map(Into::into),
+        address: client.address,
+        session: client.session.as_deref().map(Into::into),
+    };
+    let json = serde_json::to_vec(&introduction)?;
+    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+    let introduction = [&length.to_be_bytes()[..], &json].concat();
+    let connected = async {
+        let mut stream = TcpStream::connect(node).await?;
+        let _ = stream.set_nodelay(true);
+        stream.write_all(&introduction).await?;
+        io::Result::Ok(stream)
+    };
+    Ok(Stream::Plain(timeout(CONNECT_TIMEOUT, connected).await??))
+}
+
+/// Takes connections of other nodes.
+pub(crate) struct Peers {
+    rooms: LocalRooms,
+    secret: PeerSecret,
+    limiter: ConnectionLimiter,
+    sequence: Sequence,
+    timeout: Duration,
+    log: LogLimiter,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        config: &ServerConfig,
+        rooms: LocalRooms,
+        limiter: ConnectionLimiter,
+        sequence: Sequence,
+    ) -> Self {
+        Self {
+            rooms,
+            secret: PeerSecret::new(config),
+            limiter,
+            sequence,
+            timeout: config.handshake_timeout,
+            log: LogLimiter::new(),
+        }
+    }
+
+    /// Serves until `stop` resolves.
+    pub(crate) async fn serve(self, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
+        let this = Arc::new(self);
+        // Each task holds a receiver until it ends.
+        let (stopping, is_stopping) = watch::channel(());
+        for listener in listeners {
+            let mut stopped = is_stopping.clone();
+            let accepting = this.clone().accept(listener, is_stopping.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = accepting => {}
+                    _ = stopped.changed() => {}
+                }
+            });
+        }
+        drop(is_stopping);
+        stop.await;
+        let _ = stopping.send(());
+        stopping.closed().await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: Listener, is_stopping: watch::Receiver<()>) {
+        loop {
+            match listener.socket.accept().await {
+                Ok((stream, address)) => {
+                    let (this, mut stopped) = (self.clone(), is_stopping.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = this.take(stream, address) => {}
+                            _ = stopped.changed() => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    if let Some(pause) = accept_failed(&error, &self.log) {
+                        sleep(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&self, mut stream: TcpStream, address: SocketAddr) {
+        let taken = async {
+            let permit = self.limiter.admit_proxy().map_err(refusal)?;
+            let _ = stream.set_nodelay(true);
+            let client = timeout(self.timeout, self.read(&mut stream)).await??;
+            self.hand_over(Stream::Plain(stream), client, permit, address)
+        };
+        if let Err(error) = taken.await
+            && let Some(permit) = self.log.permit()
+        {
+            log::warn!("rejected the connection of a node at {address}: {error}{permit}");
+        }
+    }
+
+    /// Reads for whom a connection was opened.
+    async fn read(&self, stream: &mut TcpStream) -> io::Result<Forwarded> {
+        let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+        if length > MAX_INTRODUCTION_BYTES {
+            return Err(malformed("it introduces itself with too many words"));
+        }
+        let mut json = Vec::new();
+        let read = stream.take(length as u64).read_to_end(&mut json).await?;
+        if read < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let introduction: Introduction<'_> =
+            serde_json::from_slice(&json).map_err(|_| malformed("it is no node"))?;
+        if introduction.version != VERSION {
+            return Err(malformed("it speaks another version"));
+        }
+        if !self.secret.is(&introduction.secret) {
+            return Err(malformed("its secret is wrong"));
+        }
+        Ok(Forwarded {
+            room: introduction.room.into(),
+            token: introduction.token.map(Into::into),
+            address: introduction.address,
+            session: introduction.session.map(Into::into),
+        })
+    }
+
+    fn hand_over(
+        &self,
+        stream: Stream,
+        client: Forwarded,
+        permit: ConnectionPermit,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        let connection = new_connection(stream, client, permit, address, self.sequence.next());
+        self.rooms.connect(connection?);
+        Ok(())
+    }
+}
+
+/// The connection of a forwarded client, for the worker of its room.
+pub(super) fn new_connection(
+    stream: Stream,
+    client: Forwarded,
+    permit: ConnectionPermit,
+    address: SocketAddr,
+    sequence: u64,
+) -> io::Result<NewConnection> {
+    let permit = match client.address {
+        Some(address) => permit.of(address).map_err(refusal)?,
+        None => permit,
+    };
+    Ok(NewConnection {
+        stream: stream.detach()?,
+        unread: Bytes::new(),
+        permit,
+        address,
+        sequence,
+        room: client.room,
+        token: client.token,
+        resumes: true,
+        session: client.session,
+    })
+}
+
+pub(super) fn refusal(Rejection { reason, .. }: Rejection) -> io::Error {
+    io::Error::other(reason)
+}
+
+fn malformed(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}

@@ -1,0 +1,86 @@
+//! Clients that speak `stateroom.resume.1`: their bytes are passed on.
+
+use super::{Routes, link::changed, peers::Forwarded};
+use crate::{
+    directory::Location,
+    rooms::handover::NewConnection,
+    stream::Stream,
+    ws::message_reader::{MessageReader, close_frame},
+};
+use core::{future::Future, pin::pin};
+use std::io;
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    time::{Instant, timeout_at},
+};
+
+impl Routes {
+    /// Hands a client to its room if that is here, or passes on what it and the room's node say until either
+    /// has ended, the room is elsewhere, or `stop` resolves. Then the client's connection is lost, and it
+    /// connects again.
+    pub(crate) async fn pipe(&self, client: NewConnection, stop: impl Future<Output = ()>) {
+        let address = client.address;
+        tokio::select! {
+            piped = self.try_pipe(client) => if let Err(error) = piped {
+                log::debug!("the connection of {address} was not passed on: {error}");
+            },
+            () = stop => {}
+        }
+    }
+
+    async fn try_pipe(&self, connection: NewConnection) -> io::Result<()> {
+        let client = Forwarded {
+            room: connection.room.clone(),
+            token: connection.token.clone(),
+            address: connection.permit.peer(),
+            session: None,
+        };
+        let until = Instant::now() + self.owner_timeout;
+        let mut changes = self.directory.changes();
+        let location = loop {
+            changes.mark_unchanged();
+            match self.directory.locate(&client.room) {
+                Location::Here => {
+                    self.rooms.connect(connection);
+                    return Ok(());
+                }
+                location @ Location::Node(_) => break location,
+                Location::Unknown => {
+                    if timeout_at(until, changed(&mut changes)).await.is_err() {
+                        return refuse(connection).await;
+                    }
+                }
+            }
+        };
+        let mut node = match self.open(location, &client, connection.sequence).await {
+            Ok(node) => node,
+            Err(_) => return refuse(connection).await,
+        };
+        node.write_all(&connection.unread).await?;
+        let mut stream = Stream::attach(connection.stream)?;
+        // Counts it until it ends.
+        let _permit = connection.permit;
+        let mut copying = pin!(copy_bidirectional(&mut stream, &mut node));
+        loop {
+            tokio::select! {
+                copied = &mut copying => return copied.map(drop),
+                () = changed(&mut changes) => {
+                    let now_at = self.directory.locate(&client.room);
+                    if now_at != location && now_at != Location::Unknown {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Closes a client whose room cannot be reached; it tries again.
+async fn refuse(connection: NewConnection) -> io::Result<()> {
+    let mut frame = Vec::new();
+    let reason = "the node of the room cannot be reached";
+    MessageReader::new(0).close(Some(close_frame(1013, reason)), &mut frame);
+    let mut stream = Stream::attach(connection.stream)?;
+    stream.write_all(&frame).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,688 @@
+//! Rooms that go from node to node while their clients talk: no message is lost, none comes twice, and no
+//! socket is closed. The nodes are servers in this process with one journal, which refuses what a node writes
+//! of a room that is not its own any more.
+
+use crate::{
+    journaled::eventually,
+    support::{ENV, Random, SAY, assemble, guest_0_2},
+};
+use core::time::Duration;
+use futures_util::{SinkExt, StreamExt};
+use stateroom_wasmi_server::{
+    Directory, Location, Rate, Secret, Server, ServerConfig, ServerControl,
+    journal::{
+        Batch, Done, Journal, JournalError, LogEntries, MemoryJournal, RoomNumber, Stored,
+        UnfinishedRoom,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+/// What all nodes know: who has which room.
+struct Cluster {
+    journal: MemoryJournal,
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of each room the node that has it, as all know; none while it is on its way.
+    owners: BTreeMap<String, Option<usize>>,
+    /// And the node that may write, with the number of that change.
+    writers: BTreeMap<String, (usize, u64)>,
+    /// Where each node is reached by the others.
+    addresses: BTreeMap<usize, SocketAddr>,
+    ids: BTreeMap<RoomNumber, String>,
+}
+
+impl Cluster {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            journal: MemoryJournal::new(),
+            state: Mutex::default(),
+            changes: watch::Sender::new(()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this node may write, and no other; or nobody knows who has the room.
+    fn set_owner(&self, room: &str, owner: Option<usize>) {
+        let mut state = self.lock();
+        state.owners.insert(room.into(), owner);
+        if let Some(owner) = owner {
+            let epoch = state.writers.get(room).map_or(0, |(_, epoch)| epoch + 1);
+            state.writers.insert(room.into(), (owner, epoch));
+        }
+        drop(state);
+        self.changes.send_replace(());
+    }
+
+    fn owner(&self, room: &str) -> Option<usize> {
+        self.lock().owners.get(room).copied().flatten()
+    }
+
+    fn unfinished(&self, room: &str) -> Vec<UnfinishedRoom> {
+        let unfinished = self.journal.unfinished().into_iter();
+        unfinished.filter(|it| &*it.id == room).collect()
+    }
+
+    /// A node gives a room up, and another takes it over.
+    async fn hand_over(&self, room: &str, from: &Node, to: &Node) {
+        self.set_owner(room, None);
+        let id = String::from(room);
+        let released = from.control.release(move |room| room == id);
+        let released = eventually("the release", released).await;
+        released.expect("it is durable");
+        self.take_over(room, to).await;
+    }
+
+    /// A node takes a room over, whatever the one that has it does.
+    async fn take_over(&self, room: &str, to: &Node) {
+        // If it has had it before, it may not know yet that another has had it since.
+        let id = String::from(room);
+        let abandoned = to.control.abandon(move |room| room == id);
+        eventually("the end of the room", abandoned).await;
+        self.set_owner(room, Some(to.number));
+        to.control.adopt(self.unfinished(room));
+    }
+}
+
+/// What one node knows.
+struct NodeDirectory {
+    cluster: Arc<Cluster>,
+    node: usize,
+}
+
+impl Directory for NodeDirectory {
+    fn locate(&self, room: &str) -> Location {
+        let state = self.cluster.lock();
+        match state.owners.get(room).copied().flatten() {
+            Some(owner) if owner == self.node => Location::Here,
+            Some(owner) => {
+                let address = state.addresses.get(&owner).copied();
+                address.map_or(Location::Unknown, Location::Node)
+            }
+            None => Location::Unknown,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.cluster.changes.subscribe()
+    }
+}
+
+impl fmt::Debug for NodeDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeDirectory({})", self.node)
+    }
+}
+
+/// The journal, as a node has it. What it writes is checked: as each room is loaded, the node gets to know
+/// since when it may write.
+struct NodeJournal {
+    cluster: Arc<Cluster>,
+    node: usize,
+    epochs: Mutex<BTreeMap<RoomNumber, u64>>,
+    /// Whether the node has died: what it writes is lost.
+    is_dead: Arc<AtomicBool>,
+}
+
+impl NodeJournal {
+    /// Whether the node may still write what happens in a room.
+    fn is_owned(&self, state: &State, number: RoomNumber) -> bool {
+        let writer = state.ids.get(&number).and_then(|id| state.writers.get(id));
+        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = epochs.get(&number).copied();
+        writer.copied() == epoch.map(|epoch| (self.node, epoch))
+    }
+}
+
+impl Journal for NodeJournal {
+    fn secret(&self) -> [u8; 32] {
+        self.cluster.journal.secret()
+    }
+
+    fn unfinished(&self) -> Vec<UnfinishedRoom> {
+        Vec::new()
+    }
+
+    fn load(&self, id: &str, done: Done<Stored>) {
+        if self.is_dead.load(Ordering::SeqCst) {
+            return;
+        }
+        // Nothing is written meanwhile.
+        let mut state = self.cluster.lock();
+        let epoch = match state.writers.get(id) {
+            Some((writer, epoch)) if *writer == self.node => *epoch,
+            _ => return done(Err(JournalError::NotOwned { rooms: Vec::new() })),
+        };
+        let (stored, loaded) = std::sync::mpsc::channel();
+        let reply = move |result| {
+            let _ = stored.send(result);
+        };
+        self.cluster.journal.load(id, Box::new(reply));
+        let result = loaded.recv().expect("it replies at once");
+        if let Ok(Stored::New(number)) = &result {
+            state.ids.insert(*number, id.into());
+        }
+        if let Ok(
+            Stored::New(number)
+            | Stored::Room(stateroom_wasmi_server::journal::StoredRoom { number, .. }),
+        ) = &result
+        {
+            let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
+            epochs.insert(*number, epoch);
+        }
+        done(result);
+    }
+
+    fn write(&self, batch: Batch, done: Done<()>) {
+        if self.is_dead.load(Ordering::SeqCst) {
+            return;
+        }
+        // Nobody takes a room over between the check and the write.
+        let state = self.cluster.lock();
+        let mut owned = Batch::default();
+        let mut lost = BTreeSet::new();
+        for entry in LogEntries::new(batch.events()) {
+            let entry = entry.expect("well-formed");
+            match self.is_owned(&state, entry.room) {
+                true => owned.log(entry.room, entry.number, entry.event),
+                false => drop(lost.insert(entry.room)),
+            }
+        }
+        for (number, write) in batch.rooms() {
+            match self.is_owned(&state, *number) {
+                true => owned.write(*number, write.clone()),
+                false => drop(lost.insert(*number)),
+            }
+        }
+        let rooms: Vec<_> = lost.into_iter().collect();
+        let written = move |result: Result<(), JournalError>| match rooms.is_empty() {
+            true => done(result),
+            false => done(Err(JournalError::NotOwned { rooms })),
+        };
+        self.cluster.journal.write(owned, Box::new(written));
+    }
+}
+
+impl fmt::Debug for NodeJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeJournal({})", self.node)
+    }
+}
+
+/// What other nodes connect to, so that it can be cut.
+struct Wire {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Wire {
+    async fn new(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("it listens");
+        let address = listener.local_addr().expect("an address");
+        let (cut, is_cut) = watch::channel(false);
+        tokio::spawn(async move {
+            let mut cut = is_cut.clone();
+            let passing = async {
+                let mut passing = JoinSet::new();
+                loop {
+                    let (mut from, _) = listener.accept().await.expect("it accepts");
+                    passing.spawn(async move {
+                        if let Ok(mut to) = TcpStream::connect(to).await {
+                            let _ = to.set_nodelay(true);
+                            let _ = from.set_nodelay(true);
+                            let _ = copy_bidirectional(&mut from, &mut to).await;
+                        }
+                    });
+                }
+            };
+            tokio::select! {
+                () = passing => {}
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+        });
+        Self { address, cut }
+    }
+}
+
+struct Node {
+    number: usize,
+    address: SocketAddr,
+    peer: SocketAddr,
+    control: ServerControl,
+    wire: Wire,
+    is_dead: Arc<AtomicBool>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<io::Result<()>>,
+}
+
+const SECRET: &str = "of the cluster";
+
+impl Node {
+    async fn start(
+        cluster: &Arc<Cluster>,
+        number: usize,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
+        let is_dead = Arc::<AtomicBool>::default();
+        let journal = NodeJournal {
+            cluster: cluster.clone(),
+            node: number,
+            epochs: Mutex::default(),
+            is_dead: is_dead.clone(),
+        };
+        let directory = NodeDirectory {
+            cluster: cluster.clone(),
+            node: number,
+        };
+        let mut config = ServerConfig::new(echo())
+            .port(0)
+            .workers(2)
+            .message_rate(Rate::new(0, 0))
+            .journal(Some(Arc::new(journal)))
+            .directory(Some(Arc::new(directory)))
+            .peer_listen(Some(("127.0.0.1", 0)))
+            .peer_secret(Some(Secret::from(SECRET)))
+            .owner_timeout(Duration::from_secs(60));
+        change(&mut config);
+        let server = Server::bind(config).await.expect("it starts");
+        let (address, peer) = (server.local_addrs()[0], server.peer_addrs()[0]);
+        let wire = Wire::new(peer).await;
+        cluster.lock().addresses.insert(number, wire.address);
+        let control = server.control();
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            number,
+            address,
+            peer,
+            control,
+            wire,
+            is_dead,
+            stop: Some(stop),
+            ended,
+        }
+    }
+
+    /// As far as the others can tell, it ends at once.
+    fn die(&self) {
+        self.is_dead.store(true, Ordering::SeqCst);
+        self.wire.cut.send_replace(true);
+    }
+
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        let ended = eventually("the end", self.ended).await;
+        ended.expect("no panic").expect("no error");
+    }
+
+    async fn join(&self, path: &str) -> Client {
+        let url = format!("ws://{}/ws/{path}", self.address);
+        let (socket, _) = eventually("the handshake", connect_async(url))
+            .await
+            .expect("the handshake succeeds");
+        Client {
+            socket,
+            said: 0,
+            heard: 0,
+            seen: Vec::new(),
+        }
+    }
+}
+
+async fn nodes<const N: usize>(cluster: &Arc<Cluster>) -> [Node; N] {
+    let mut nodes = Vec::new();
+    for number in 0..N {
+        nodes.push(Node::start(cluster, number, |_| {}).await);
+    }
+    nodes.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+/// A guest that sends each message back to its sender, and says to all who comes (1,000 and the id) and
+/// who leaves (2,000 and the id).
+fn echo() -> Vec<u8> {
+    let echo = |send: &str| format!("(call {send} (local.get 0) (local.get 1) (local.get 2))");
+    let say = |base: u32| format!("(call $say (i32.add (i32.const {base}) (local.get 0)))");
+    assemble(&guest_0_2(
+        ENV,
+        &[
+            ("connect", &say(1000)),
+            ("disconnect", &say(2000)),
+            ("message", &echo("$send_message")),
+            ("binary", &echo("$send_binary")),
+        ],
+        SAY,
+    ))
+}
+
+/// A client that knows of no cluster, and counts.
+struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    said: u32,
+    heard: u32,
+    /// Who was seen to come and to leave.
+    seen: Vec<i32>,
+}
+
+impl Client {
+    /// Every third message is binary.
+    fn message(number: u32) -> Message {
+        let text = format!("message {number}");
+        match number % 3 {
+            0 => Message::binary(text.into_bytes()),
+            _ => Message::text(text),
+        }
+    }
+
+    async fn say(&mut self) {
+        self.said += 1;
+        let message = Self::message(self.said);
+        self.socket.send(message).await.expect("it is connected");
+    }
+
+    /// Hears the next message: an echo, or who comes or leaves.
+    async fn hear(&mut self) {
+        let message = eventually("a message", self.socket.next()).await;
+        match message.expect("it is connected").expect("no error") {
+            Message::Binary(bytes) if bytes.len() == 4 => {
+                let number = bytes[..].try_into().expect("four bytes");
+                self.seen.push(i32::from_le_bytes(number));
+            }
+            Message::Ping(_) => {}
+            echo => {
+                self.heard += 1;
+                assert_eq!(echo, Self::message(self.heard));
+            }
+        }
+    }
+
+    async fn hear_all(&mut self) {
+        while self.heard < self.said {
+            self.hear().await;
+        }
+    }
+
+    async fn see(&mut self, seen: &[i32]) {
+        while self.seen.len() < seen.len() {
+            self.hear().await;
+        }
+        assert_eq!(self.seen, seen);
+    }
+
+    /// Talks until it is told to stop, with up to so many messages on their way, and hears all replies.
+    async fn talk(mut self, on_its_way: u32, stop: Arc<AtomicBool>) -> Self {
+        while !stop.load(Ordering::SeqCst) {
+            while self.said < self.heard + on_its_way {
+                self.say().await;
+            }
+            self.hear().await;
+        }
+        self.hear_all().await;
+        self
+    }
+
+    async fn closed(mut self) -> (u16, String) {
+        loop {
+            match eventually("a close", self.socket.next()).await {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return (frame.code.into(), frame.reason.to_string());
+                }
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?}"),
+            }
+        }
+    }
+}
+
+/// All have heard what they must, and nobody has seen another leave.
+async fn check(talking: Vec<JoinHandle<Client>>) {
+    let mut clients = Vec::new();
+    for client in talking {
+        clients.push(eventually("the end", client).await.expect("no panic"));
+    }
+    for client in &clients {
+        assert!(client.heard > 40, "{} heard", client.heard);
+        let is_leave = |seen: &&i32| **seen >= 2000;
+        assert_eq!(client.seen.iter().find(is_leave), None, "{:?}", client.seen);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_any_node_is_in_the_same_room() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut clients = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let mut client = node.join("lobby").await;
+        client.see(&[1001 + index as i32]).await;
+        for _ in 0..100 {
+            client.say().await;
+        }
+        client.hear_all().await;
+        clients.push(client);
+    }
+    clients[0].see(&[1001, 1002, 1003]).await;
+    // One closes and one is lost; what they have said before is replied to, or at least handled.
+    let mut last = clients.pop().expect("a client");
+    for _ in 0..50 {
+        last.say().await;
+    }
+    last.socket.close(None).await.expect("it is connected");
+    while last.heard < last.said {
+        last.hear().await;
+    }
+    clients[0].see(&[1001, 1002, 1003, 2003]).await;
+    drop(clients.pop());
+    clients[0].see(&[1001, 1002, 1003, 2003, 2002]).await;
+    let last = clients.pop().expect("a client");
+    let [first, _, _] = nodes;
+    let (closed, ()) = tokio::join!(last.closed(), first.stop());
+    assert_eq!(closed.0, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_when_rooms_are_handed_over() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 3] = nodes(&cluster).await;
+    let rooms = ["a", "b", "c", "d"];
+    let stop = Arc::<AtomicBool>::default();
+    let mut talking = Vec::new();
+    for (index, room) in rooms.iter().enumerate() {
+        cluster.set_owner(room, Some(index % 3));
+        for node in &nodes {
+            let client = node.join(room).await;
+            talking.push(tokio::spawn(client.talk(40, stop.clone())));
+        }
+    }
+    let mut random = Random::new();
+    for _ in 0..60 {
+        let room = rooms[random.below(rooms.len())];
+        let from = cluster.owner(room).expect("an owner");
+        let to = random.below(3);
+        cluster.hand_over(room, &nodes[from], &nodes[to]).await;
+        sleep(Duration::from_millis(random.below(20) as u64)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    check(talking).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_when_owners_die() {
+    let cluster = Cluster::new();
+    let gateway = Node::start(&cluster, 0, |_| {}).await;
+    let mut owner = Node::start(&cluster, 1, |_| {}).await;
+    let rooms = ["a", "b", "c"];
+    let stop = Arc::<AtomicBool>::default();
+    let mut talking = Vec::new();
+    for room in rooms {
+        cluster.set_owner(room, Some(1));
+        for _ in 0..3 {
+            let client = gateway.join(room).await;
+            talking.push(tokio::spawn(client.talk(40, stop.clone())));
+        }
+    }
+    let mut random = Random::new();
+    for number in 2..14 {
+        sleep(Duration::from_millis(random.below(60) as u64)).await;
+        let next = Node::start(&cluster, number, |_| {}).await;
+        owner.die();
+        for room in rooms {
+            cluster.take_over(room, &next).await;
+        }
+        owner = next;
+    }
+    stop.store(true, Ordering::SeqCst);
+    check(talking).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_has_lost_its_rooms_shows_nothing_more() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 3] = nodes(&cluster).await;
+    let stop = Arc::<AtomicBool>::default();
+    cluster.set_owner("lobby", Some(0));
+    cluster.set_owner("other", Some(0));
+    let mut talking = Vec::new();
+    for node in &nodes {
+        for room in ["lobby", "other"] {
+            let client = node.join(room).await;
+            talking.push(tokio::spawn(client.talk(40, stop.clone())));
+        }
+    }
+    let mut random = Random::new();
+    for round in 1..40 {
+        sleep(Duration::from_millis(random.below(20) as u64)).await;
+        // The node that has it finds out when it writes, and sometimes is told.
+        let before = cluster.owner("lobby").expect("an owner");
+        let to = (before + 1) % 3;
+        cluster.take_over("lobby", &nodes[to]).await;
+        if round % 3 == 0 {
+            let abandoned = nodes[before].control.abandon(|room| room == "lobby");
+            eventually("the end of the room", abandoned).await;
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    check(talking).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_wait_for_an_owner_and_not_for_ever() {
+    let cluster = Cluster::new();
+    let [gateway, owner]: [Node; 2] = nodes(&cluster).await;
+    // Before there is one.
+    let mut client = gateway.join("lobby").await;
+    client.say().await;
+    cluster.set_owner("lobby", Some(1));
+    client.hear_all().await;
+    // And while there is none for a moment.
+    cluster.set_owner("lobby", None);
+    eventually("the end of the room", owner.control.abandon(|_| true)).await;
+    for _ in 0..100 {
+        client.say().await;
+    }
+    cluster.take_over("lobby", &owner).await;
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
+
+    let impatient = Node::start(&cluster, 2, |config| {
+        config.owner_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = impatient.join("lobby").await;
+    client.see(&[1002]).await;
+    let (code, reason) = impatient.join("nowhere").await.closed().await;
+    assert_eq!(code, 1013, "{reason}");
+    owner.die();
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1013, "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_messages_need_no_acknowledgement_to_pass() {
+    let cluster = Cluster::new();
+    let [gateway, owner]: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    // The default limit of a guest's memory for a message is less.
+    for length in [1, 60_000, 1, 30_000, 60_000, 60_000, 60_000, 60_000, 1] {
+        for _ in 0..3 {
+            let text = "x".repeat(length);
+            let message = Message::text(text.clone());
+            client.socket.send(message).await.expect("it is connected");
+            let echo = eventually("an echo", client.socket.next()).await;
+            let echo = echo.expect("it is connected").expect("no error");
+            assert_eq!(echo, Message::text(text));
+        }
+    }
+    drop(owner);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_no_node_is_not_served() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |config| {
+        config.handshake_timeout = Duration::from_millis(200);
+    })
+    .await;
+    cluster.set_owner("lobby", Some(0));
+    let mut watcher = node.join("lobby").await;
+    watcher.see(&[1001]).await;
+    let introduce = |secret: &str, version: u32| {
+        format!(
+            r#"{{"version":{version},"secret":"{secret}","room":"lobby","token":null,"address":"1.2.3.4","session":"0123"}}"#
+        )
+        .into_bytes()
+    };
+    let framed = |json: &[u8]| [&(json.len() as u32).to_be_bytes()[..], json].concat();
+    let hello = b"\x81\x01h";
+    for bytes in [
+        framed(&introduce("wrong", 1)),
+        framed(&introduce("", 1)),
+        framed(&introduce(SECRET, 2)),
+        framed(b"{}"),
+        framed(b""),
+        [0xff; 4].into(),
+        b"GET / HTTP/1.1\r\n\r\n".into(),
+        introduce(SECRET, 1),
+        // It stops in the middle.
+        framed(&introduce(SECRET, 1))[..20].into(),
+        Vec::new(),
+    ] {
+        let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+        // It may be closed before.
+        let _ = stream.write_all(&[&bytes[..], hello].concat()).await;
+        let mut received = Vec::new();
+        let _ = eventually("the end", stream.read_to_end(&mut received)).await;
+        assert_eq!(received, b"", "{bytes:?}");
+    }
+    // Nobody has joined.
+    let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+    let bytes = [&framed(&introduce(SECRET, 1))[..], hello].concat();
+    stream.write_all(&bytes).await.expect("it is taken");
+    watcher.see(&[1001, 1002]).await;
+}
