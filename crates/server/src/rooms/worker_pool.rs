@@ -33,6 +33,8 @@ pub(crate) struct WorkerPool {
     rooms: LocalRooms,
     /// The rooms' ABI; unknown for a board.
     abi: Mutex<Option<AbiVersion>>,
+    /// Rooms that are kept open.
+    to_open: Vec<UnfinishedRoom>,
     /// At a node of a cluster.
     gateways: Option<Gateways>,
 }
@@ -88,9 +90,10 @@ impl WorkerPool {
             id: id.as_str().into(),
             wake_at: None,
         });
+        let to_open: Vec<_> = to_open.collect();
         let journal = config.journal.as_ref();
         let unfinished = journal.map_or_else(Vec::new, |journal| journal.unfinished());
-        let unfinished = by_worker(&hasher, count, to_open.chain(unfinished).collect());
+        let unfinished = by_worker(&hasher, count, [to_open.clone(), unfinished].concat());
         if let Some(journal) = journal {
             journal.keep_module(ModuleHash::of(&config.module), &config.module);
         }
@@ -112,6 +115,7 @@ impl WorkerPool {
             );
         }
         let (mut pool, mut ends) = Self::new(workers, abi, hasher);
+        pool.to_open = to_open;
         if let Some(directory) = &config.directory {
             let rooms = pool.rooms.clone();
             let routes = Routes::new(config, directory.clone(), rooms, peers.clone());
@@ -178,6 +182,7 @@ impl WorkerPool {
         let pool = Self {
             rooms: LocalRooms { workers, hasher },
             abi: Mutex::new(abi),
+            to_open: Vec::new(),
             gateways: None,
         };
         let ends = WorkerEnds {
@@ -229,7 +234,9 @@ impl WorkerPool {
     }
 
     /// Restores rooms that this node has taken over.
-    pub(crate) fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
+    pub(crate) fn adopt(&self, mut rooms: Vec<UnfinishedRoom>) {
+        // Those of them that are here by now.
+        rooms.extend(self.to_open.iter().cloned());
         for (worker, rooms) in self.rooms.workers.iter().zip(self.by_worker(rooms)) {
             if !rooms.is_empty() {
                 let question = move |hosted: &mut dyn Rooms| hosted.adopt(rooms);

@@ -4,15 +4,17 @@
 
 use crate::{
     journaled::eventually,
+    resuming::Connection,
     support::{ENV, Random, SAY, assemble, guest_0_2},
 };
 use core::time::Duration;
 use futures_util::{SinkExt, StreamExt};
+use stateroom_wasmi_resume::{ClientSession, Incoming, Message as SessionMessage};
 use stateroom_wasmi_server::{
     Directory, Location, Rate, Secret, Server, ServerConfig, ServerControl,
     journal::{
-        Batch, Done, Journal, JournalError, LogEntries, MemoryJournal, RoomNumber, Stored,
-        UnfinishedRoom,
+        Batch, Done, Durability, Journal, JournalError, LogEntries, MemoryJournal, RoomNumber,
+        Stored, UnfinishedRoom,
     },
 };
 use std::{
@@ -685,4 +687,188 @@ async fn whoever_is_no_node_is_not_served() {
     let bytes = [&framed(&introduce(SECRET, 1))[..], hello].concat();
     stream.write_all(&bytes).await.expect("it is taken");
     watcher.see(&[1001, 1002]).await;
+}
+
+/// A client that speaks `stateroom.resume.1`, over connections to any node. Talks until it is told to stop.
+async fn come_back(
+    addresses: Vec<String>,
+    path: &'static str,
+    stop: Arc<AtomicBool>,
+) -> (u32, u32) {
+    let mut random = Random::new();
+    let mut session = ClientSession::new(1000, 1 << 20);
+    let (mut said, mut heard) = (0, 0);
+    let mut has_begun = false;
+    while !stop.load(Ordering::SeqCst) || heard < said {
+        let address = &addresses[random.below(addresses.len())];
+        let mut connection = Connection::open_at(address, path).await;
+        let hello = session.hello();
+        connection.send_text(&hello).await;
+        let Some(reply) = connection.receive().await else {
+            continue;
+        };
+        match session.receive(&reply).expect("of the protocol") {
+            Incoming::New { was_lost } => {
+                assert!(!was_lost && !has_begun);
+                has_begun = true;
+            }
+            Incoming::Resumed => {}
+            other => panic!("no reply to a hello: {other:?}"),
+        }
+        for frame in session.unacknowledged().collect::<Vec<_>>() {
+            connection.send(frame).await;
+        }
+        let mut steps = random.below(300);
+        while steps > 0 || (stop.load(Ordering::SeqCst) && heard < said) {
+            steps = steps.saturating_sub(1);
+            let is_stopping = stop.load(Ordering::SeqCst);
+            if !is_stopping && said < heard + 40 {
+                said += 1;
+                let frame = session.send(SessionMessage::Text(format!("{said}")));
+                connection.send(frame.expect("space")).await;
+                continue;
+            }
+            if heard == said {
+                break;
+            }
+            let Some(message) = connection.receive().await else {
+                break;
+            };
+            match session.receive(&message).expect("of the protocol") {
+                Incoming::Message(SessionMessage::Text(echo)) => {
+                    heard += 1;
+                    assert_eq!(echo, format!("{heard}"));
+                }
+                // Who comes and leaves.
+                Incoming::Message(SessionMessage::Binary(_)) | Incoming::Nothing => {}
+                other => panic!("not now: {other:?}"),
+            }
+            if let Some(ack) = session.ack(false) {
+                connection.send_text(&ack).await;
+            }
+        }
+    }
+    (said, heard)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_come_back_do_so_at_any_node() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 3] = nodes(&cluster).await;
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
+    cluster.set_owner("lobby", Some(0));
+    let stop = Arc::<AtomicBool>::default();
+    let clients: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(come_back(addresses.clone(), "lobby", stop.clone())))
+        .collect();
+    let mut watcher = nodes[0].join("lobby").await;
+    let mut random = Random::new();
+    for round in 0..30 {
+        sleep(Duration::from_millis(random.below(30) as u64)).await;
+        let from = cluster.owner("lobby").expect("an owner");
+        let to = random.below(3);
+        match round % 2 {
+            0 => cluster.hand_over("lobby", &nodes[from], &nodes[to]).await,
+            _ => cluster.take_over("lobby", &nodes[to]).await,
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        let (said, heard) = eventually("the end", client).await.expect("no panic");
+        assert_eq!(said, heard);
+        assert!(heard > 40, "{heard} heard");
+    }
+    // Each has joined once, and no gateway or owner has made it leave.
+    for _ in 0..10 {
+        watcher.say().await;
+    }
+    watcher.hear_all().await;
+    watcher.seen.retain(|seen| *seen < 2000);
+    watcher.seen.sort_unstable();
+    let first = watcher.seen[0];
+    let joined: Vec<_> = (first..=1005).collect();
+    assert_eq!(watcher.seen, joined);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_leaves_its_rooms_to_another() {
+    let cluster = Cluster::new();
+    let [gateway, first, second]: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    for _ in 0..50 {
+        client.say().await;
+    }
+    first.stop().await;
+    for _ in 0..50 {
+        client.say().await;
+    }
+    cluster.take_over("lobby", &second).await;
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_delays_nobody() {
+    let cluster = Cluster::new();
+    let change = |config: &mut ServerConfig| {
+        config.max_queued_bytes = 256 << 10;
+        config.max_resume_bytes = 256 << 10;
+    };
+    let gateway = Node::start(&cluster, 0, change).await;
+    let owner = Node::start(&cluster, 1, change).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut watcher = owner.join("lobby").await;
+    watcher.see(&[1001]).await;
+    let mut slow = gateway.join("lobby").await;
+    watcher.see(&[1001, 1002]).await;
+    // Each is sent back, and it reads none of them.
+    let text = Message::text("x".repeat(30_000));
+    let left = async {
+        loop {
+            if slow.socket.send(text.clone()).await.is_err() {
+                break;
+            }
+        }
+    };
+    let watching = async {
+        // It still gets its own.
+        for _ in 0..20 {
+            watcher.say().await;
+            watcher.hear_all().await;
+        }
+        watcher.see(&[1001, 1002, 2002]).await;
+    };
+    tokio::select! {
+        () = watching => {}
+        () = left => panic!("it has left by itself"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_again_replaces_its_connection_at_another_node() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut first = nodes[0].join("lobby?token=ann").await;
+    first.see(&[1001]).await;
+    let mut second = nodes[1].join("lobby?token=ann").await;
+    let (code, reason) = first.closed().await;
+    assert_eq!((code, &*reason), (1008, "replaced by a newer connection"));
+    second.see(&[1001]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_room_in_memory_are_told_that_it_is_gone() {
+    let cluster = Cluster::new();
+    let change = |config: &mut ServerConfig| config.durability = Durability::Memory;
+    let first = Node::start(&cluster, 0, change).await;
+    let second = Node::start(&cluster, 1, change).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = first.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.hand_over("lobby", &second, &first).await;
+    assert_eq!(client.closed().await.0, 1012);
+    let mut client = first.join("lobby").await;
+    client.see(&[1001]).await;
 }

@@ -41,11 +41,15 @@ fn change(config: &mut ServerConfig) {
 }
 
 /// A connection of a client that speaks the protocol.
-struct Connection(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Connection(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Connection {
     async fn open(server: &RunningServer, path: &str) -> Self {
-        let url = format!("ws://{}/ws/{path}", server.address);
+        Self::open_at(&server.address, path).await
+    }
+
+    pub(crate) async fn open_at(address: &str, path: &str) -> Self {
+        let url = format!("ws://{address}/ws/{path}");
         let mut request = url.into_client_request().expect("a URL");
         let name = HeaderValue::from_static(SUBPROTOCOL);
         request.headers_mut().insert("sec-websocket-protocol", name);
@@ -68,7 +72,7 @@ impl Connection {
         session.receive(&reply).expect("a frame of the protocol")
     }
 
-    async fn send(&mut self, message: Message) -> bool {
+    pub(crate) async fn send(&mut self, message: Message) -> bool {
         let frame = match message {
             Message::Text(text) => Frame::text(text),
             Message::Binary(bytes) => Frame::binary(bytes),
@@ -76,12 +80,12 @@ impl Connection {
         self.0.send(frame).await.is_ok()
     }
 
-    async fn send_text(&mut self, text: &str) {
+    pub(crate) async fn send_text(&mut self, text: &str) {
         self.send(Message::Text(text.into())).await;
     }
 
     /// The next message; none if the connection has ended.
-    async fn receive(&mut self) -> Option<Message> {
+    pub(crate) async fn receive(&mut self) -> Option<Message> {
         loop {
             match eventually("a message", self.0.next()).await? {
                 Ok(Frame::Text(text)) => return Some(Message::Text(text.to_string())),
