@@ -1,7 +1,7 @@
 //! The byte stream of a connection: TCP, TLS over it, or a pipe within the process.
 
 #[cfg(feature = "tls")]
-use crate::tls::TlsStream;
+use crate::tls::{TlsSession, TlsStream};
 use core::{
     pin::Pin,
     task::{Context, Poll},
@@ -25,7 +25,7 @@ pub(crate) enum Stream {
 pub(crate) enum DetachedStream {
     Plain(std::net::TcpStream),
     #[cfg(feature = "tls")]
-    Tls(std::net::TcpStream, Box<rustls::ServerConnection>),
+    Tls(std::net::TcpStream, TlsSession),
     Pipe(DuplexStream),
 }
 
@@ -49,6 +49,16 @@ impl Stream {
             Self::Plain(_) | Self::Pipe(_) => read,
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.take_received(),
+        }
+    }
+
+    /// The connection without TLS, which must have ended; none if it is within the process.
+    pub(crate) fn into_tcp(self) -> Option<TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => Some(tls.into_parts().0),
+            Self::Pipe(_) => None,
         }
     }
 

@@ -51,6 +51,9 @@ async fn limits_count_the_clients_of_a_proxy() {
         let (status, _) = handshake(&server, b"", &headers).await;
         assert_eq!(status, "429", "{headers}");
     }
+    server
+        .until_logged("rejected a client, 203.0.113.1, of the proxy 127.0.0.1:")
+        .await;
     // One that leaves makes space.
     open.remove(0);
     let mut status = String::new();

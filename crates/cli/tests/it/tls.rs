@@ -183,12 +183,13 @@ async fn a_slow_client_gets_everything() {
 #[tokio::test]
 async fn what_tls_adds_counts_towards_the_rate_of_bytes() {
     let certificate = Certificate::new();
-    let server = certificate.serve("echo-c", &["--byte-rate", "10000", "--byte-burst", "1000"]);
+    let server = certificate.serve("echo-c", &["--byte-rate", "20000", "--byte-burst", "2000"]);
     let mut socket = certificate.join(&server, &[&version::TLS13]).await;
     let start = Instant::now();
-    let text = vec![b'x'; 1500];
+    let text = vec![b'x'; 200];
     let frame = [&*frame_header(0x81, text.len()), &[0; 4], &text].concat();
-    // A record for each byte, with a header of five bytes, the type, and a tag of 16.
+    // A record for each byte, with a header of five bytes, the type, and a tag of 16; besides that it counts
+    // for 256 bytes.
     for byte in frame {
         let stream = socket.get_mut();
         stream.write_all(&[byte]).await.expect("it is sent");
@@ -204,6 +205,49 @@ async fn what_tls_adds_counts_towards_the_rate_of_bytes() {
         "{:?}",
         start.elapsed()
     );
+}
+
+/// The response to a request for the status; nothing if there is none.
+async fn status(stream: std::io::Result<TlsStream<TcpStream>>) -> String {
+    let mut response = Vec::new();
+    if let Ok(mut stream) = stream {
+        let request = b"GET /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(request).await;
+        let _ = eventually("a response", stream.read_to_end(&mut response)).await;
+    }
+    String::from_utf8(response).expect("text")
+}
+
+#[tokio::test]
+async fn connections_that_are_rejected_are_told_why() {
+    let certificate = Certificate::new();
+    let server = certificate.serve("echo-c", &["--max-connections-per-address", "1"]);
+    let _socket = certificate.join(&server, &[&version::TLS13]).await;
+    for version in [&version::TLS12, &version::TLS13] {
+        let rejected = status(certificate.connect(&server, &[version]).await).await;
+        assert!(rejected.starts_with("HTTP/1.1 429"), "{rejected}");
+        let reason = "your address has its maximum of 1 connections";
+        assert!(rejected.contains(reason), "{rejected}");
+    }
+    // If there are many, with an alert, which costs next to nothing.
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+    let alerted = async {
+        loop {
+            let streams = (0..40).map(|_| TcpStream::connect(&server.address));
+            let streams = futures_util::future::join_all(streams).await;
+            let read = streams.into_iter().map(async |stream| {
+                let (mut stream, mut bytes) = (stream.expect("it listens"), Vec::new());
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut bytes).await;
+                bytes
+            });
+            let responses = futures_util::future::join_all(read).await;
+            if responses.iter().any(|bytes| bytes == &ALERT) {
+                return;
+            }
+        }
+    };
+    eventually("an alert", alerted).await;
 }
 
 #[tokio::test]
@@ -233,8 +277,8 @@ async fn a_client_that_does_not_take_its_response_is_given_up() {
     let read = eventually("a response", slow.read_exact(&mut first)).await;
     read.expect("it begins");
     let given_up = async {
-        while connect().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        while !status(connect().await).await.starts_with("HTTP/1.1 200") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     eventually("space for another client", given_up).await;

@@ -10,11 +10,12 @@ use crate::{
         listen::Listener,
         open_files::{self, OpenFilesLimit},
         proxies::Proxies,
+        rejection,
         routes::App,
-        throttled_stream::{ThrottledStream, lingering_close},
+        throttled_stream::ThrottledStream,
     },
     log_limit::LogLimiter,
-    rate_limit::{Rate, TokenBucket},
+    rate_limit::{Rate, TokenBucket, nanos_since},
     rooms::worker_pool::WorkerPool,
     stream::Stream,
 };
@@ -27,9 +28,13 @@ use core::{
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use stateroom_wasmi_host::Escaped;
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpStream,
     sync::{Semaphore, watch},
     time::sleep,
@@ -55,9 +60,12 @@ struct HttpServer {
     write_timeout: Duration,
     /// Each response to a rejected connection holds a permit.
     rejections: Arc<Semaphore>,
+    since: Instant,
+    /// Handshakes of TLS with connections that are rejected, which cost more than a flood should.
+    rejected_handshakes: Mutex<TokenBucket>,
     #[cfg(feature = "tls")]
     tls: Option<TlsAcceptor>,
-    log: LogLimiter,
+    log: Arc<LogLimiter>,
 }
 
 /// A connection that was accepted.
@@ -79,6 +87,8 @@ impl Acceptor {
         /// The request line and headers; beyond that, 431.
         const MAX_HEAD_BYTES: usize = 16 << 10;
         const MAX_CONCURRENT_REJECTIONS: usize = 64;
+        /// Each takes about a millisecond.
+        const REJECTED_HANDSHAKES: Rate = Rate::new(20, 20);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(config.handshake_timeout)
@@ -103,9 +113,11 @@ impl Acceptor {
                 request_rate: config.message_rate,
                 write_timeout: config.heartbeat_timeout,
                 rejections: Arc::new(Semaphore::new(MAX_CONCURRENT_REJECTIONS)),
+                since: Instant::now(),
+                rejected_handshakes: Mutex::new(TokenBucket::new(REJECTED_HANDSHAKES)),
                 #[cfg(feature = "tls")]
                 tls,
-                log: LogLimiter::new(),
+                log: Arc::new(LogLimiter::new()),
             }),
         })
     }
@@ -223,6 +235,7 @@ impl HttpServer {
         let proxy = is_proxy.then(|| ProxyConnection {
             proxies: self.proxies.clone(),
             limiter: self.limiter.clone(),
+            log: self.log.clone(),
         });
         let connection = Connection::new(self.app.clone(), self.request_rate, address, proxy);
         let mut stopped = is_stopping.clone();
@@ -255,36 +268,38 @@ impl HttpServer {
         false
     }
 
-    /// Sends the status of a rejection; in a flood, closes without a response.
-    fn reject(&self, accepted: Accepted, Rejection { status, reason }: Rejection) {
+    /// Sends the status of a rejection, or an alert if there are many over TLS; in a flood, closes without
+    /// a response.
+    fn reject(&self, accepted: Accepted, rejection: Rejection) {
         let Accepted {
-            mut stream,
-            address,
-            ..
+            stream, address, ..
         } = accepted;
         if let Some(permit) = self.log.permit() {
+            let reason = &rejection.reason;
             log::warn!("rejected a connection of {address}: {reason}{permit}");
         }
-        self.app.counts().count(status);
-        if self.is_encrypted() {
-            // A handshake costs more than a flood should.
-            return;
-        }
+        self.app.counts().count(rejection.status);
         let Ok(permit) = self.rejections.clone().try_acquire_owned() else {
             return;
         };
-        tokio::spawn(async move {
-            let response = format!(
-                "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 1\r\n\
-                 content-type: text/plain\r\ncontent-length: {}\r\n\r\n{reason}\n",
-                reason.len() + 1,
-            );
-            // It fits into the send buffer of a new connection.
-            if stream.write_all(response.as_bytes()).await.is_ok() {
-                lingering_close(Stream::Plain(stream)).await;
-            }
-            drop(permit);
-        });
+        if self.is_encrypted() && !self.may_shake_hands() {
+            tokio::spawn(async move {
+                rejection::alert(stream).await;
+                drop(permit);
+            });
+        } else if let Ok(stream) = self.encrypt(stream) {
+            tokio::spawn(async move {
+                rejection::respond(stream, rejection).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Whether there may be another handshake of TLS with a connection that is rejected.
+    fn may_shake_hands(&self) -> bool {
+        let handshakes = self.rejected_handshakes.lock();
+        let mut handshakes = handshakes.unwrap_or_else(PoisonError::into_inner);
+        handshakes.try_consume(nanos_since(self.since))
     }
 }
 

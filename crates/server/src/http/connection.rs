@@ -9,6 +9,7 @@ use crate::{
         routes::{App, Destination},
         throttled_stream::ThrottledStream,
     },
+    log_limit::LogLimiter,
     rate_limit::{Rate, TokenBucket, nanos_since},
     rooms::handover::NewConnection,
 };
@@ -47,6 +48,7 @@ pub(super) struct Connection {
 pub(super) struct ProxyConnection {
     pub(super) proxies: Proxies,
     pub(super) limiter: ConnectionLimiter,
+    pub(super) log: Arc<LogLimiter>,
 }
 
 struct Handshake {
@@ -120,6 +122,12 @@ impl Connection {
         let peer = match self.proxy.as_ref().map(admit).transpose() {
             Ok(peer) => peer,
             Err(Rejection { status, reason }) => {
+                if let Some(permit) = self.proxy.as_ref().and_then(|proxy| proxy.log.permit()) {
+                    let (client, proxy) = (address.ip(), self.address);
+                    log::warn!(
+                        "rejected a client, {client}, of the proxy {proxy}: {reason}{permit}"
+                    );
+                }
                 return response::text(status, format!("{reason}\n"));
             }
         };

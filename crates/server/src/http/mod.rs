@@ -12,6 +12,7 @@ mod notice;
 mod open_files;
 pub(crate) mod origin;
 pub(crate) mod proxies;
+mod rejection;
 mod response;
 mod rooms_endpoint;
 pub(crate) mod routes;

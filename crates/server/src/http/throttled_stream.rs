@@ -55,8 +55,11 @@ pub(crate) async fn lingering_close(mut stream: Stream) {
     const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
     let closed = async {
         stream.shutdown().await?;
-        let mut discarded = [0; 4096];
-        while stream.read(&mut discarded).await? > 0 {}
+        // To decrypt what is discarded would take time.
+        if let Some(mut tcp) = stream.into_tcp() {
+            let mut discarded = [0; 4096];
+            while tcp.read(&mut discarded).await? > 0 {}
+        }
         io::Result::Ok(())
     };
     // On an error or a timeout the socket is dropped anyway.

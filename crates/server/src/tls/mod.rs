@@ -1,10 +1,11 @@
 //! TLS: the certificate, and the stream.
 
 mod certificate;
+mod records;
 mod stream;
 
 pub use self::certificate::{TlsError, TlsFiles};
-pub(crate) use self::stream::TlsStream;
+pub(crate) use self::stream::{TlsSession, TlsStream};
 
 use rustls::{ServerConfig, ServerConnection, crypto::aws_lc_rs, server::ResolvesServerCert};
 use std::{io, sync::Arc};
@@ -35,6 +36,6 @@ impl TlsAcceptor {
         const MAX_UNSENT_BYTES: usize = 16 << 10;
         let mut session = ServerConnection::new(self.0.clone()).map_err(io::Error::other)?;
         session.set_buffer_limit(Some(MAX_UNSENT_BYTES));
-        Ok(TlsStream::new(tcp, Box::new(session)))
+        Ok(TlsStream::new(tcp, TlsSession::new(session)))
     }
 }

@@ -1,6 +1,7 @@
 //! TLS over a TCP stream. Other than that of `tokio-rustls`, it can be taken apart and put together again
 //! in another runtime.
 
+use super::records::RecordCounter;
 use core::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -16,35 +17,66 @@ use tokio::{
 pub(crate) struct TlsStream {
     tcp: TcpStream,
     session: Box<ServerConnection>,
-    /// Bytes that were received, until they are counted.
+    records: RecordCounter,
+    /// Bytes that were received, until they are counted, and [`RECORD_BYTES`] for each record.
     received: usize,
 }
+
+/// A session without its stream.
+pub(crate) struct TlsSession {
+    session: Box<ServerConnection>,
+    records: RecordCounter,
+}
+
+impl TlsSession {
+    /// One that nothing was received of.
+    pub(super) fn new(session: ServerConnection) -> Self {
+        Self {
+            session: Box::new(session),
+            records: RecordCounter::default(),
+        }
+    }
+}
+
+/// What a record counts for besides its bytes, since it takes time to decrypt one, however short it is.
+const RECORD_BYTES: usize = 256;
 
 /// What is received in a row that has nothing for the reader. Records may be empty, and each takes time.
 const MAX_RECEIVED: usize = 64 << 10;
 
 impl TlsStream {
-    pub(crate) fn new(tcp: TcpStream, session: Box<ServerConnection>) -> Self {
+    pub(crate) fn new(tcp: TcpStream, session: TlsSession) -> Self {
+        let TlsSession { session, records } = session;
         Self {
             tcp,
             session,
+            records,
             received: 0,
         }
     }
 
-    /// How many bytes were received since this was last asked, with all that TLS adds.
+    /// How many bytes were received since this was last asked, with all that TLS adds; short records count
+    /// for more than they have.
     pub(crate) fn take_received(&mut self) -> usize {
         core::mem::take(&mut self.received)
     }
 
-    pub(crate) fn into_parts(self) -> (TcpStream, Box<ServerConnection>) {
-        (self.tcp, self.session)
+    pub(crate) fn into_parts(self) -> (TcpStream, TlsSession) {
+        let Self {
+            tcp,
+            session,
+            records,
+            ..
+        } = self;
+        (tcp, TlsSession { session, records })
     }
 
     /// Sends what the session has to send; pending if the socket does not take all of it.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = Socket {
             tcp: &mut self.tcp,
+            records: &mut self.records,
+            received_records: 0,
             cx,
         };
         while self.session.wants_write() {
@@ -58,10 +90,12 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Receives what the socket has; returns how much. Replies to handshakes are sent as far as possible.
+    /// Receives what the socket has; returns for how many bytes that counts. Replies to handshakes are sent as far as possible.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut socket = Socket {
             tcp: &mut self.tcp,
+            records: &mut self.records,
+            received_records: 0,
             cx,
         };
         let received = match self.session.read_tls(&mut socket) {
@@ -69,6 +103,7 @@ impl TlsStream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         };
+        let received = received + RECORD_BYTES * socket.received_records;
         self.received += received;
         let processed = self.session.process_new_packets();
         // Also the alert of an error, as far as the socket takes it at once.
@@ -147,6 +182,8 @@ impl AsyncWrite for TlsStream {
 /// A stream as rustls reads and writes it: what is pending would block.
 struct Socket<'a, 'cx> {
     tcp: &'a mut TcpStream,
+    records: &'a mut RecordCounter,
+    received_records: usize,
     cx: &'a mut Context<'cx>,
 }
 
@@ -154,7 +191,10 @@ impl Read for Socket<'_, '_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(bytes);
         match Pin::new(&mut *self.tcp).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(read) => read.map(|()| buffer.filled().len()),
+            Poll::Ready(read) => read.map(|()| {
+                self.received_records += self.records.count(buffer.filled());
+                buffer.filled().len()
+            }),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
