@@ -1,0 +1,655 @@
+//! Which nodes there are, and which shards this one owns.
+
+use crate::shard::{Epoch, NodeId, SHARDS, Shard, preference};
+use core::time::Duration;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// A node's view of the cluster, and what it does about it.
+///
+/// Drive it by this loop: pass what happens to the `handle_*` methods, do what
+/// [`poll_action`](Self::poll_action) returns, and call [`handle_timeout`](Self::handle_timeout) at
+/// [`poll_timeout`](Self::poll_timeout) at the latest. `now` is a time since any fixed moment, of a clock that
+/// is not set. Spurious calls are no-ops.
+///
+/// Owners are in a directory, a key for each shard, which is changed by compare-and-set: whose revision is not
+/// the last one is refused.
+#[derive(Debug)]
+pub struct Membership {
+    id: NodeId,
+    options: MembershipOptions,
+    phase: Phase,
+    peers: BTreeMap<NodeId, Peer>,
+    shards: Vec<ShardEntry>,
+    /// Where operators want shards to be, by the names of nodes.
+    pins: HashMap<Shard, String>,
+    actions: VecDeque<Action>,
+    /// Whether all of the directory was read.
+    has_directory: bool,
+    /// When the node was heard by itself.
+    heard_itself: Option<Duration>,
+    /// When it last handled a timeout.
+    awake_at: Duration,
+    /// From when on it may claim: it has heard who is there.
+    settled_at: Duration,
+    /// Since when the same nodes have been there.
+    stable_since: Duration,
+    ping_at: Duration,
+    /// Claims that were not answered.
+    claiming: usize,
+}
+
+/// Times and bounds.
+#[derive(Clone, Debug)]
+pub struct MembershipOptions {
+    /// This node's name: the same in each of its runs, and of no other node.
+    pub name: String,
+    /// Time between pings.
+    pub ping_interval: Duration,
+    /// Time after which a node that is not heard is taken for dead.
+    pub silence: Duration,
+    /// Time for which the same nodes must have been there before shards are moved to where they belong.
+    pub rebalance_after: Duration,
+    /// Shards that are given away at once.
+    pub max_releases: usize,
+    /// How many shards there are; all but tests have [`SHARDS`].
+    pub shards: usize,
+}
+
+impl MembershipOptions {
+    /// The defaults, for a node of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ping_interval: Duration::from_millis(50),
+            silence: Duration::from_millis(300),
+            rebalance_after: Duration::from_secs(2),
+            max_releases: 8,
+            shards: SHARDS,
+        }
+    }
+}
+
+/// Another node, or this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub phase: Phase,
+    heard_at: Duration,
+    /// When it has said that it ends, or was found to have ended.
+    gone_at: Option<Duration>,
+    /// Since when it is taken for dead.
+    dead_since: Option<Duration>,
+}
+
+/// What a node does, as its pings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It takes shards.
+    Up,
+    /// It gives its shards away.
+    Draining,
+}
+
+/// What the directory says of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The owner.
+    pub node: NodeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell all nodes, also this one, that this one is there.
+    Ping(Phase),
+    /// Set a shard's owner in the directory, if its revision is this one (0: if there is none). Then
+    /// [`Membership::handle_claimed`].
+    Claim {
+        /// The shard.
+        shard: Shard,
+        /// The epoch of this node.
+        epoch: Epoch,
+        /// The expected revision.
+        revision: u64,
+    },
+    /// Begin the epoch in the shard's log, and go on with its rooms. Then [`Membership::handle_acquired`].
+    Acquire {
+        /// The shard.
+        shard: Shard,
+        /// The epoch of this node.
+        epoch: Epoch,
+    },
+    /// Save the shard's rooms and end them here. Then [`Membership::handle_released`].
+    Release {
+        /// The shard.
+        shard: Shard,
+        /// To which node it goes.
+        to: NodeId,
+    },
+    /// Set another node as owner in the directory, as for a claim. Then [`Membership::handle_transferred`].
+    Transfer {
+        /// The shard.
+        shard: Shard,
+        /// The next owner.
+        to: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The expected revision.
+        revision: u64,
+    },
+    /// End the shard's rooms at once: they are another node's.
+    Abandon {
+        /// The shard.
+        shard: Shard,
+    },
+}
+
+/// What became of a compare-and-set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CasResult {
+    /// It was done, with this revision.
+    Done(u64),
+    /// It was not done, or it is not known whether it was. The directory says what holds.
+    Failed,
+}
+
+/// What this node is to a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardState {
+    /// Nothing.
+    Foreign,
+    /// It wants to become the owner.
+    Claiming,
+    /// It is the owner by the directory, but does not run the rooms yet.
+    Acquiring,
+    /// It runs the rooms.
+    Active,
+    /// It is about to give it to another.
+    Releasing,
+}
+
+#[derive(Debug)]
+struct ShardEntry {
+    owner: Option<Owner>,
+    /// Of the directory's entry.
+    revision: u64,
+    state: ShardState,
+    /// The epoch of this node, unless the shard is foreign.
+    epoch: Epoch,
+    /// This node does not come back to this epoch or an earlier one.
+    left: Epoch,
+    /// Where it goes.
+    to: NodeId,
+    /// When a claim may be tried again.
+    retry_at: Duration,
+}
+
+/// Claims that wait for an answer.
+const MAX_CLAIMS: usize = 64;
+
+impl Membership {
+    /// A node that begins.
+    #[must_use]
+    pub fn new(id: NodeId, options: MembershipOptions, now: Duration) -> Self {
+        let entry = || ShardEntry {
+            owner: None,
+            revision: 0,
+            state: ShardState::Foreign,
+            epoch: Epoch(0),
+            left: Epoch(0),
+            to: id,
+            retry_at: Duration::ZERO,
+        };
+        Self {
+            id,
+            phase: Phase::Up,
+            peers: BTreeMap::new(),
+            shards: core::iter::repeat_with(entry)
+                .take(options.shards)
+                .collect(),
+            pins: HashMap::new(),
+            actions: VecDeque::new(),
+            has_directory: false,
+            heard_itself: None,
+            awake_at: now,
+            settled_at: now + options.silence + options.ping_interval,
+            stable_since: now,
+            ping_at: now,
+            claiming: 0,
+            options,
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Duration {
+        self.ping_at
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if now < self.ping_at {
+            return;
+        }
+        // The process was stopped, or the clock has jumped: what others have sent meanwhile may be unread.
+        if now > self.awake_at + self.options.silence / 2 {
+            self.forgive(now);
+        }
+        self.awake_at = now;
+        self.ping_at = now + self.options.ping_interval;
+        self.actions.push_back(Action::Ping(self.phase));
+        self.decide(now);
+    }
+
+    /// A node has said that it is there.
+    pub fn handle_ping(&mut self, node: NodeId, name: &str, phase: Phase, now: Duration) {
+        if node == self.id {
+            let was_isolated = self.is_isolated(now);
+            self.heard_itself = Some(now);
+            if was_isolated {
+                self.forgive(now);
+            }
+        }
+        let peer = self.peers.entry(node).or_insert_with(|| Peer {
+            name: name.into(),
+            phase,
+            heard_at: now,
+            gone_at: None,
+            dead_since: Some(now),
+        });
+        // It may have been on its way when the node ended; later, the node is there after all.
+        if peer
+            .gone_at
+            .is_some_and(|at| now <= at + self.options.silence)
+        {
+            return;
+        }
+        peer.gone_at = None;
+        let has_changed = peer.dead_since.take().is_some() || peer.phase != phase;
+        peer.heard_at = now;
+        peer.phase = phase;
+        if has_changed {
+            self.stable_since = now;
+        }
+    }
+
+    /// A node has ended: it has said so, or its process is not there any more.
+    pub fn handle_gone(&mut self, node: NodeId, now: Duration) {
+        if node == self.id {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.gone_at.is_none()
+        {
+            peer.gone_at = Some(now);
+            peer.dead_since.get_or_insert(now);
+            self.stable_since = now;
+            self.decide(now);
+        }
+    }
+
+    /// The directory says who owns a shard; none if nobody does.
+    pub fn handle_owner(
+        &mut self,
+        shard: Shard,
+        owner: Option<Owner>,
+        revision: u64,
+        now: Duration,
+    ) {
+        let id = self.id;
+        let entry = &mut self.shards[shard.index()];
+        if revision <= entry.revision {
+            return;
+        }
+        entry.revision = revision;
+        entry.owner = owner;
+        let mine = owner.filter(|owner| owner.node == id && owner.epoch > entry.left);
+        match (mine, entry.state) {
+            (Some(owner), ShardState::Foreign | ShardState::Claiming) => {
+                self.acquire(shard, owner.epoch);
+            }
+            // Another claim of this node's, of which it did not hear.
+            (Some(owner), _) if owner.epoch != entry.epoch => self.leave(shard, true),
+            (Some(_), _) => {}
+            (None, ShardState::Foreign) => {}
+            (None, ShardState::Claiming) => self.leave(shard, false),
+            (None, _) => self.leave(shard, true),
+        }
+        self.decide(now);
+    }
+
+    /// All of the directory was passed to [`handle_owner`](Self::handle_owner).
+    pub fn handle_directory_read(&mut self, now: Duration) {
+        self.has_directory = true;
+        self.decide(now);
+    }
+
+    /// An operator wants a shard to be at the node of this name, or does not care any more.
+    pub fn handle_pin(&mut self, shard: Shard, name: Option<String>, now: Duration) {
+        let before = match name {
+            Some(name) => self.pins.insert(shard, name),
+            None => self.pins.remove(&shard),
+        };
+        if before.as_ref() != self.pins.get(&shard) {
+            self.decide(now);
+        }
+    }
+
+    /// What became of [`Action::Claim`].
+    pub fn handle_claimed(&mut self, shard: Shard, epoch: Epoch, result: CasResult, now: Duration) {
+        self.claiming = self.claiming.saturating_sub(1);
+        let node = self.id;
+        match result {
+            CasResult::Done(revision) => {
+                self.handle_owner(shard, Some(Owner { node, epoch }), revision, now);
+            }
+            CasResult::Failed => {
+                let retry_at = now + self.options.silence;
+                let entry = &mut self.shards[shard.index()];
+                if entry.state == ShardState::Claiming {
+                    entry.state = ShardState::Foreign;
+                    entry.retry_at = retry_at;
+                }
+            }
+        }
+    }
+
+    /// What became of [`Action::Acquire`]: whether the rooms run here now. If not, there is a later epoch.
+    pub fn handle_acquired(&mut self, shard: Shard, epoch: Epoch, is_active: bool, now: Duration) {
+        let entry = &mut self.shards[shard.index()];
+        if entry.state != ShardState::Acquiring || entry.epoch != epoch {
+            return;
+        }
+        if is_active {
+            entry.state = ShardState::Active;
+            self.decide(now);
+        } else {
+            self.leave(shard, false);
+        }
+    }
+
+    /// The shard's log has another owner.
+    pub fn handle_fenced(&mut self, shard: Shard, epoch: Epoch, now: Duration) {
+        let entry = &self.shards[shard.index()];
+        let has_rooms = matches!(entry.state, ShardState::Active | ShardState::Releasing);
+        if has_rooms && entry.epoch == epoch {
+            self.leave(shard, true);
+            self.decide(now);
+        }
+    }
+
+    /// What became of [`Action::Release`]: all that the rooms did is durable, and nothing of them is left
+    /// here. If it failed, [`handle_fenced`](Self::handle_fenced) is to be called instead.
+    pub fn handle_released(&mut self, shard: Shard, epoch: Epoch) {
+        let entry = &mut self.shards[shard.index()];
+        if entry.state != ShardState::Releasing || entry.epoch != epoch {
+            return;
+        }
+        self.actions.push_back(Action::Transfer {
+            shard,
+            to: entry.to,
+            epoch: epoch.next(),
+            revision: entry.revision,
+        });
+    }
+
+    /// What became of [`Action::Transfer`].
+    pub fn handle_transferred(
+        &mut self,
+        shard: Shard,
+        epoch: Epoch,
+        result: CasResult,
+        now: Duration,
+    ) {
+        let entry = &self.shards[shard.index()];
+        if entry.state != ShardState::Releasing || entry.epoch.next() != epoch {
+            return;
+        }
+        let node = entry.to;
+        // If it is not known, the directory still names this node, and it claims the shard again.
+        self.leave(shard, false);
+        if let CasResult::Done(revision) = result {
+            self.handle_owner(shard, Some(Owner { node, epoch }), revision, now);
+        }
+    }
+
+    /// Gives all shards away from now on.
+    pub fn drain(&mut self, now: Duration) {
+        if self.phase != Phase::Draining {
+            self.phase = Phase::Draining;
+            if let Some(peer) = self.peers.get_mut(&self.id) {
+                peer.phase = Phase::Draining;
+            }
+            self.actions.push_back(Action::Ping(self.phase));
+            self.decide(now);
+        }
+    }
+
+    /// Whether this node has, and awaits, no shard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|entry| entry.state == ShardState::Foreign)
+    }
+
+    /// Whether another node could take shards.
+    #[must_use]
+    pub fn has_successor(&self) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(node, peer)| *node != self.id && peer.is_up())
+    }
+
+    /// The owner of a shard, if that is alive; whether a room of it is here is for
+    /// [`state`](Self::state).
+    #[must_use]
+    pub fn owner(&self, shard: Shard) -> Option<NodeId> {
+        let node = self.shards[shard.index()].owner?.node;
+        let is_alive = |peer: &Peer| peer.dead_since.is_none();
+        self.peers.get(&node).is_some_and(is_alive).then_some(node)
+    }
+
+    /// What the directory says of a shard.
+    #[must_use]
+    pub fn directory(&self, shard: Shard) -> Option<Owner> {
+        self.shards[shard.index()].owner
+    }
+
+    /// What this node is to a shard.
+    #[must_use]
+    pub fn state(&self, shard: Shard) -> ShardState {
+        self.shards[shard.index()].state
+    }
+
+    /// The epoch of this node in a shard.
+    #[must_use]
+    pub fn epoch(&self, shard: Shard) -> Epoch {
+        self.shards[shard.index()].epoch
+    }
+
+    /// The nodes that are alive.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
+        let alive = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.dead_since.is_none());
+        alive.map(|(node, peer)| (*node, peer))
+    }
+
+    /// Whether this node does not hear itself, and so knows nothing of the others.
+    #[must_use]
+    pub fn is_isolated(&self, now: Duration) -> bool {
+        let limit = self.options.silence / 2 + self.options.ping_interval;
+        self.heard_itself.is_none_or(|at| now > at + limit)
+    }
+
+    /// Gives the others time to be heard.
+    fn forgive(&mut self, now: Duration) {
+        for peer in self.peers.values_mut() {
+            peer.heard_at = now;
+        }
+        self.settled_at = self.settled_at.max(now + 2 * self.options.ping_interval);
+    }
+
+    fn acquire(&mut self, shard: Shard, epoch: Epoch) {
+        let entry = &mut self.shards[shard.index()];
+        entry.state = ShardState::Acquiring;
+        entry.epoch = epoch;
+        self.actions.push_back(Action::Acquire { shard, epoch });
+    }
+
+    /// Is nothing to a shard any more.
+    fn leave(&mut self, shard: Shard, has_rooms: bool) {
+        let entry = &mut self.shards[shard.index()];
+        if entry.state != ShardState::Claiming {
+            entry.left = entry.left.max(entry.epoch);
+        }
+        entry.state = ShardState::Foreign;
+        if has_rooms {
+            self.actions.push_back(Action::Abandon { shard });
+        }
+    }
+
+    /// Does what follows from what is known.
+    fn decide(&mut self, now: Duration) {
+        if !self.is_isolated(now) {
+            self.find_dead(now);
+        }
+        let may_claim = self.has_directory
+            && self.phase == Phase::Up
+            && now >= self.settled_at
+            && !self.is_isolated(now);
+        if may_claim {
+            self.claim(now);
+        }
+        let is_stable = now >= self.stable_since + self.options.rebalance_after;
+        if (is_stable || self.phase == Phase::Draining) && now >= self.settled_at {
+            self.rebalance();
+        }
+    }
+
+    fn find_dead(&mut self, now: Duration) {
+        let silence = self.options.silence;
+        let mut has_changed = false;
+        for (node, peer) in &mut self.peers {
+            let is_silent = now > peer.heard_at + silence && *node != self.id;
+            if is_silent && peer.dead_since.is_none() {
+                peer.dead_since = Some(now);
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.stable_since = now;
+        }
+        // Those of whom there will be no more.
+        let forgotten = 100 * silence;
+        let shards = &self.shards;
+        self.peers.retain(|node, peer| {
+            peer.dead_since.is_none_or(|since| now < since + forgotten)
+                || shards
+                    .iter()
+                    .any(|entry| entry.owner.is_some_and(|owner| owner.node == *node))
+        });
+    }
+
+    /// Claims the shards whose owners are dead, and that are this node's to claim.
+    fn claim(&mut self, now: Duration) {
+        for shard in Shard::all().take(self.shards.len()) {
+            if self.claiming >= MAX_CLAIMS {
+                return;
+            }
+            let entry = &self.shards[shard.index()];
+            if entry.state != ShardState::Foreign || now < entry.retry_at {
+                continue;
+            }
+            let orphaned_since = match entry.owner {
+                None => self.settled_at,
+                // It has left the shard, and the directory does not know it.
+                Some(owner) if owner.node == self.id => now,
+                Some(owner) => match self.peers.get(&owner.node) {
+                    // It was not heard since this node began.
+                    None => self.settled_at,
+                    Some(Peer {
+                        dead_since: Some(since),
+                        ..
+                    }) => *since,
+                    Some(_) => continue,
+                },
+            };
+            // The next in line steps in if those before it do not.
+            let rank = u32::try_from(self.rank(shard)).unwrap_or(u32::MAX);
+            let wait = self.options.silence.saturating_mul(2).saturating_mul(rank);
+            if entry.owner.is_none_or(|owner| owner.node != self.id)
+                && now < orphaned_since.saturating_add(wait)
+            {
+                continue;
+            }
+            let entry = &mut self.shards[shard.index()];
+            let last = entry.owner.map_or(Epoch(0), |owner| owner.epoch);
+            entry.state = ShardState::Claiming;
+            self.claiming += 1;
+            self.actions.push_back(Action::Claim {
+                shard,
+                epoch: last.max(entry.left).next(),
+                revision: entry.revision,
+            });
+        }
+    }
+
+    /// How many nodes come before this one for a shard.
+    fn rank(&self, shard: Shard) -> usize {
+        let own = self.preference(self.id, &self.options.name, shard);
+        let others = self.peers.iter().filter(|(node, peer)| {
+            **node != self.id && peer.is_up() && self.preference(**node, &peer.name, shard) > own
+        });
+        others.count()
+    }
+
+    fn preference(&self, node: NodeId, name: &str, shard: Shard) -> (bool, u64, NodeId) {
+        let is_pinned = self.pins.get(&shard).is_some_and(|pin| pin == name);
+        (is_pinned, preference(name, shard), node)
+    }
+
+    /// Gives shards to where they belong.
+    fn rebalance(&mut self) {
+        let mut releasing = self
+            .shards
+            .iter()
+            .filter(|entry| entry.state == ShardState::Releasing)
+            .count();
+        for shard in Shard::all().take(self.shards.len()) {
+            if releasing >= self.options.max_releases {
+                return;
+            }
+            if self.state(shard) != ShardState::Active {
+                continue;
+            }
+            let up = self.peers.iter().filter(|(_, peer)| peer.is_up());
+            let best = up.max_by_key(|(node, peer)| self.preference(**node, &peer.name, shard));
+            let Some((to, _)) = best.filter(|(node, _)| **node != self.id) else {
+                continue;
+            };
+            let to = *to;
+            let entry = &mut self.shards[shard.index()];
+            entry.state = ShardState::Releasing;
+            entry.to = to;
+            releasing += 1;
+            self.actions.push_back(Action::Release { shard, to });
+        }
+    }
+}
+
+impl Peer {
+    fn is_up(&self) -> bool {
+        self.dead_since.is_none() && self.phase == Phase::Up
+    }
+}

@@ -1,0 +1,85 @@
+//! What of a shard's log its rooms still need.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
+
+/// For each room with events since its snapshot, the first record that has one of them.
+#[derive(Debug)]
+pub struct Tails<R> {
+    rooms: HashMap<R, Tail>,
+    /// How many rooms need the log from a record on.
+    needed: BTreeMap<u64, usize>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    first_record: u64,
+    /// The number of the event after the last.
+    next_event: u64,
+}
+
+impl<R> Default for Tails<R> {
+    fn default() -> Self {
+        Self {
+            rooms: HashMap::new(),
+            needed: BTreeMap::new(),
+        }
+    }
+}
+
+impl<R: Hash + Eq> Tails<R> {
+    /// An event of a room is in the record of this sequence number.
+    pub fn add(&mut self, room: R, event: u64, record: u64) {
+        let needed = &mut self.needed;
+        let tail = self.rooms.entry(room).or_insert_with(|| {
+            *needed.entry(record).or_default() += 1;
+            Tail {
+                first_record: record,
+                next_event: 0,
+            }
+        });
+        tail.next_event = event.saturating_add(1);
+    }
+
+    /// A room's snapshot contains this many events.
+    pub fn saved(&mut self, room: &R, events: u64) {
+        if self
+            .rooms
+            .get(room)
+            .is_some_and(|tail| tail.next_event <= events)
+        {
+            self.remove(room);
+        }
+    }
+
+    /// A room needs its events no longer.
+    pub fn remove(&mut self, room: &R) {
+        if let Some(tail) = self.rooms.remove(room)
+            && let Some(count) = self.needed.get_mut(&tail.first_record)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.needed.remove(&tail.first_record);
+            }
+        }
+    }
+
+    /// The first record that has an event of this room since its snapshot.
+    #[must_use]
+    pub fn first_of(&self, room: &R) -> Option<u64> {
+        self.rooms.get(room).map(|tail| tail.first_record)
+    }
+
+    /// The first record that a room needs.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        self.needed.keys().next().copied()
+    }
+
+    /// The rooms with events since their snapshots.
+    pub fn rooms(&self) -> impl Iterator<Item = &R> {
+        self.rooms.keys()
+    }
+}

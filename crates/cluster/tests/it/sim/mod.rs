@@ -1,0 +1,59 @@
+//! Randomised simulation of a cluster: nodes that own shards, gateways and clients that count, a log and a
+//! directory that answer late, not at all, or with what was true before; partitions, processes that are
+//! stopped and killed, clocks that jump, nodes that are drained.
+//!
+//! A room counts its messages, and replies to each with the count. So what clients see tells whether a
+//! message was lost or counted twice, and whether two owners were seen: then a count would be seen for two
+//! messages.
+//!
+//! Each run has a seed, which is printed when it fails; `TEST_SEED=n` runs only that seed, and
+//! `TEST_SEEDS=n` runs the first n.
+
+mod client;
+mod nats;
+mod node;
+mod random;
+mod world;
+
+use self::{random::Random, world::World};
+use std::collections::BTreeMap;
+
+/// Number of runs without `TEST_SEEDS`.
+const SEEDS: u64 = 300;
+
+#[test]
+fn no_message_is_lost_or_counted_twice() {
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect("a number"))
+    };
+    let seeds = match number("TEST_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=number("TEST_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut coverage = BTreeMap::new();
+    for seed in seeds.clone() {
+        let _shown = ShownOnPanic(seed);
+        for (point, count) in World::new(Random::new(seed)).run() {
+            *coverage.entry(point).or_insert(0) += count;
+        }
+    }
+    // Guards against a simulation that no longer reaches what it is to test.
+    let rare: Vec<_> = coverage.iter().filter(|(_, count)| **count < 10).collect();
+    assert!(
+        seeds.count() == 1 || rare.is_empty() && coverage.len() >= 14,
+        "{rare:?} of {coverage:?}"
+    );
+    println!("{coverage:?}");
+}
+
+/// Prints the seed of a failing run.
+struct ShownOnPanic(u64);
+
+impl Drop for ShownOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("TEST_SEED={} fails", self.0);
+        }
+    }
+}

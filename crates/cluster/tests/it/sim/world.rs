@@ -1,0 +1,810 @@
+//! One run: everything that happens, in the order of its time.
+
+use super::{
+    client::{Client, MESSAGES, Reply, Seen},
+    nats::{Batch, Nats},
+    node::{Node, Owned},
+    random::Random,
+};
+use stateroom_wasmi_cluster::{
+    Epoch, NodeId, Shard,
+    protocol::{
+        Action, Appended, CasResult, LastRecord, Membership, MembershipOptions, Owner, Phase,
+        RecordId, Request, ShardState,
+    },
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    time::Duration,
+};
+
+const SHARDS: usize = 4;
+const ROOMS: usize = 6;
+const MAX_NODES: usize = 4;
+
+/// How long things go wrong, and how long it may take until all messages are counted when they do not.
+const FAULTS_UNTIL: Duration = Duration::from_secs(12);
+const END: Duration = Duration::from_secs(60);
+
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
+const CLIENT_TIMEOUT: Duration = Duration::from_millis(150);
+
+pub(crate) fn room_shard(room: usize) -> Shard {
+    Shard((room % SHARDS) as u8)
+}
+
+pub(crate) struct World {
+    random: Random,
+    now: Duration,
+    queue: BinaryHeap<Reverse<Queued>>,
+    queued: u64,
+    nats: Nats,
+    /// None if its process does not run.
+    nodes: Vec<Option<Node>>,
+    runs: u64,
+    requests: u64,
+    clients: Vec<Client>,
+    seen: Seen,
+    coverage: BTreeMap<&'static str, usize>,
+}
+
+struct Queued {
+    at: Duration,
+    order: u64,
+    event: WorldEvent,
+}
+
+enum WorldEvent {
+    /// For a node, if that still runs.
+    Node(usize, NodeId, NodeEvent),
+    /// A request arrives at NATS.
+    Nats(usize, NodeId, NatsRequest),
+    /// A client has a reply, or sends again.
+    Reply(Reply),
+    Client(usize),
+    Fault,
+    Heal(Fault),
+    Start(usize),
+}
+
+#[derive(Clone)]
+pub(crate) enum NodeEvent {
+    Timeout,
+    Ping(NodeId, String, Phase),
+    Gone(NodeId),
+    Owner(Shard, Option<Owner>, u64),
+    Claimed(Shard, Epoch, CasResult),
+    Transferred(Shard, Epoch, CasResult),
+    Last(Shard, u64, Result<Option<LastRecord>, ()>),
+    Appended(Shard, u64, Appended),
+    /// A message from a gateway, or from a client of this one.
+    Message(usize, usize, u64, u64),
+    /// A reply of an owner on its way to a client of this gateway.
+    Reply(Reply),
+}
+
+enum NatsRequest {
+    Claim(Shard, Owner, u64),
+    Transfer(Shard, Owner, u64),
+    ReadLast(Shard, u64),
+    Append(Shard, u64, u64, RecordId, Option<Batch>),
+    Trim(Shard, u64),
+    Ping(String, Phase),
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    Pause(usize, NodeId),
+    CutOff(usize, NodeId),
+    Drain(usize, NodeId),
+    NatsDown,
+}
+
+impl World {
+    pub(crate) fn new(random: Random) -> Self {
+        let mut world = Self {
+            random,
+            now: Duration::from_secs(1),
+            queue: BinaryHeap::new(),
+            queued: 0,
+            nats: Nats::new(SHARDS),
+            nodes: Vec::new(),
+            runs: 0,
+            requests: 0,
+            clients: Vec::new(),
+            seen: Seen::default(),
+            coverage: BTreeMap::new(),
+        };
+        let nodes = 2 + world.random.below(MAX_NODES - 1);
+        for slot in 0..nodes {
+            world.nodes.push(None);
+            let delay = world.random.micros(2_000_000);
+            world.after(delay, WorldEvent::Start(slot));
+        }
+        for client in 0..2 * ROOMS {
+            world.clients.push(Client {
+                room: client % ROOMS,
+                number: 1,
+                gateway: client % nodes,
+                sent_at: Duration::ZERO,
+            });
+            world.after(Duration::from_secs(1), WorldEvent::Client(client));
+        }
+        world.after(Duration::from_secs(1), WorldEvent::Fault);
+        world
+    }
+
+    /// Runs until all messages are counted.
+    pub(crate) fn run(mut self) -> BTreeMap<&'static str, usize> {
+        while self.clients.iter().any(|client| client.number <= MESSAGES) {
+            let Some(Reverse(queued)) = self.queue.pop() else {
+                panic!("nothing happens any more");
+            };
+            self.now = queued.at;
+            assert!(
+                self.now < END,
+                "clients wait: {:?}",
+                self.clients
+                    .iter()
+                    .map(|client| client.number)
+                    .collect::<Vec<_>>()
+            );
+            self.handle(queued.event);
+        }
+        self.check_log();
+        self.coverage
+    }
+
+    /// What is durable has each message once.
+    fn check_log(&self) {
+        for shard in Shard::all().take(SHARDS) {
+            let mut owned = Owned::new(NodeId(0), Epoch(0));
+            let last = self.nats.last(shard).map_or(0, |last| last.sequence);
+            let events = self.nats.events(shard, last);
+            let rooms = (0..ROOMS).filter(|room| room_shard(*room) == shard);
+            for room in rooms {
+                let state = self.nats.snapshots.get(&room).cloned().unwrap_or_default();
+                let state = owned.rooms.entry(room).or_insert(state);
+                for (_, event) in events.iter().filter(|(_, event)| event.room == room) {
+                    if event.event >= state.events {
+                        assert_eq!(event.event, state.events, "an event of {room} is missing");
+                        assert!(state.apply(event.client, event.number));
+                    }
+                }
+                assert_eq!(state.count, 2 * MESSAGES, "room {room}");
+            }
+        }
+    }
+
+    fn after(&mut self, delay: Duration, event: WorldEvent) {
+        self.queued += 1;
+        self.queue.push(Reverse(Queued {
+            at: self.now + delay,
+            order: self.queued,
+            event,
+        }));
+    }
+
+    fn count(&mut self, point: &'static str) {
+        *self.coverage.entry(point).or_insert(0) += 1;
+    }
+
+    fn are_faults_over(&self) -> bool {
+        self.now > FAULTS_UNTIL
+    }
+
+    fn handle(&mut self, event: WorldEvent) {
+        match event {
+            WorldEvent::Node(slot, id, event) => {
+                let Some(node) = self.nodes[slot].as_mut().filter(|node| node.id == id) else {
+                    return;
+                };
+                if node.is_paused {
+                    node.deferred.push(event);
+                } else {
+                    self.handle_node(slot, event);
+                }
+            }
+            WorldEvent::Nats(slot, id, request) => self.handle_nats(slot, id, request),
+            WorldEvent::Reply(reply) => self.handle_reply(reply),
+            WorldEvent::Client(client) => self.client_sends(client),
+            WorldEvent::Fault => self.fault(),
+            WorldEvent::Heal(fault) => self.heal(fault),
+            WorldEvent::Start(slot) => self.start(slot),
+        }
+    }
+
+    // Clients.
+
+    fn client_sends(&mut self, at: usize) {
+        self.after(CLIENT_TIMEOUT / 2, WorldEvent::Client(at));
+        let client = &mut self.clients[at];
+        if client.number > MESSAGES || self.now < client.sent_at + CLIENT_TIMEOUT {
+            return;
+        }
+        if client.sent_at > Duration::ZERO || self.nodes[client.gateway].is_none() {
+            client.gateway = self.random.below(self.nodes.len());
+        }
+        self.send(at);
+    }
+
+    fn send(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.sent_at = self.now;
+        let (gateway, room, number) = (client.gateway, client.room, client.number);
+        let message = NodeEvent::Message(gateway, room, at as u64, number);
+        if let Some(node) = &self.nodes[gateway] {
+            let id = node.id;
+            let delay = self.random.micros(2_000);
+            self.after(delay, WorldEvent::Node(gateway, id, message));
+        }
+    }
+
+    fn handle_reply(&mut self, reply: Reply) {
+        self.seen.see(reply);
+        let client = &mut self.clients[reply.client];
+        if reply.number == client.number {
+            client.number += 1;
+            if client.number <= MESSAGES {
+                // Spread over the time of the faults.
+                client.sent_at = self.now + self.random.micros(600_000);
+            }
+        }
+    }
+
+    // Nodes.
+
+    fn start(&mut self, slot: usize) {
+        if self.nodes[slot].is_some() {
+            return;
+        }
+        self.runs += 1;
+        let id = NodeId(self.runs);
+        let options = MembershipOptions {
+            shards: SHARDS,
+            ..MembershipOptions::new(&format!("node-{slot}"))
+        };
+        let clock_offset = self.random.micros(10_000_000);
+        self.nodes[slot] = Some(Node {
+            id,
+            membership: Membership::new(id, options, self.now + clock_offset),
+            owned: BTreeMap::new(),
+            clock_offset,
+            is_cut_off: false,
+            is_paused: false,
+            deferred: Vec::new(),
+        });
+        self.read_directory(slot);
+        let now = self.now + clock_offset;
+        if let Some(node) = &mut self.nodes[slot] {
+            node.membership.handle_directory_read(now);
+        }
+        self.after(
+            Duration::ZERO,
+            WorldEvent::Node(slot, id, NodeEvent::Timeout),
+        );
+    }
+
+    /// What a watch of the directory delivers when it begins.
+    fn read_directory(&mut self, slot: usize) {
+        let now = self.now;
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        for shard in Shard::all().take(SHARDS) {
+            let (owner, revision) = self.nats.owner(shard);
+            let now = now + node.clock_offset;
+            node.membership.handle_owner(shard, owner, revision, now);
+        }
+        self.act(slot);
+    }
+
+    fn handle_node(&mut self, slot: usize, event: NodeEvent) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let (id, now) = (node.id, self.now + node.clock_offset);
+        match event {
+            NodeEvent::Timeout => {
+                node.membership.handle_timeout(now);
+                let delay = node.membership.poll_timeout().saturating_sub(now);
+                let delay = delay + self.random.micros(1_000);
+                self.after(delay, WorldEvent::Node(slot, id, NodeEvent::Timeout));
+            }
+            NodeEvent::Ping(other, name, phase) => {
+                node.membership.handle_ping(other, &name, phase, now);
+            }
+            NodeEvent::Gone(other) => node.membership.handle_gone(other, now),
+            NodeEvent::Owner(shard, owner, revision) => {
+                node.membership.handle_owner(shard, owner, revision, now);
+            }
+            NodeEvent::Claimed(shard, epoch, result) => {
+                node.membership.handle_claimed(shard, epoch, result, now);
+            }
+            NodeEvent::Transferred(shard, epoch, result) => {
+                node.membership
+                    .handle_transferred(shard, epoch, result, now);
+            }
+            NodeEvent::Last(shard, request, last) => {
+                if let Some(owned) = node.owned.get_mut(&shard)
+                    && owned.request == request
+                {
+                    let durable = owned.log.handle_last(last);
+                    self.appended(slot, shard, durable);
+                }
+            }
+            NodeEvent::Appended(shard, request, result) => {
+                if let Some(owned) = node.owned.get_mut(&shard)
+                    && owned.request == request
+                {
+                    let durable = owned.log.handle_appended(result);
+                    self.appended(slot, shard, durable);
+                }
+            }
+            NodeEvent::Message(gateway, room, client, number) => {
+                self.message(slot, gateway, room, client, number);
+            }
+            NodeEvent::Reply(reply) => {
+                let delay = self.random.micros(2_000);
+                self.after(delay, WorldEvent::Reply(reply));
+            }
+        }
+        self.act(slot);
+    }
+
+    fn message(&mut self, slot: usize, gateway: usize, room: usize, client: u64, number: u64) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let shard = room_shard(room);
+        if node.membership.state(shard) == ShardState::Active
+            && let Some(owned) = node.owned.get_mut(&shard)
+            && owned.is_active
+        {
+            owned.message(gateway, room, client as usize, number);
+            self.write(slot, shard);
+            return;
+        }
+        if gateway != slot {
+            return;
+        }
+        let owner = node
+            .membership
+            .owner(shard)
+            .filter(|owner| *owner != node.id);
+        if let Some(owner) = owner {
+            let message = NodeEvent::Message(gateway, room, client, number);
+            self.send_to(owner, message);
+            self.count("forwarded");
+        }
+    }
+
+    /// Sends something to a node directly, not over NATS.
+    fn send_to(&mut self, to: NodeId, event: NodeEvent) {
+        let slot = self
+            .nodes
+            .iter()
+            .position(|node| node.as_ref().is_some_and(|node| node.id == to));
+        if let Some(slot) = slot
+            && !self.random.one_in(200)
+        {
+            let delay = self.random.micros(2_000);
+            self.after(delay, WorldEvent::Node(slot, to, event));
+        }
+    }
+
+    /// Passes what has come to the log, if that is idle.
+    fn write(&mut self, slot: usize, shard: Shard) {
+        let saves = self.random.one_in(8);
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let Some(owned) = node.owned.get_mut(&shard) else {
+            return;
+        };
+        if owned.log.is_idle() && owned.is_active && owned.has_next() {
+            if saves {
+                let random = &mut self.random;
+                owned.save(|| !random.one_in(3));
+            }
+            owned.held = core::mem::take(&mut owned.held_for_next);
+            owned.log.append(core::mem::take(&mut owned.next));
+        }
+        self.drive(slot, shard);
+    }
+
+    /// Does what the log's appender asks for.
+    fn drive(&mut self, slot: usize, shard: Shard) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let Some(owned) = node.owned.get_mut(&shard) else {
+            return;
+        };
+        let (node_id, epoch) = (node.id, owned.epoch);
+        self.requests += 1;
+        let number = self.requests;
+        if owned.log.is_fenced() {
+            let now = self.now + node.clock_offset;
+            if owned.is_active {
+                node.membership.handle_fenced(shard, epoch, now);
+            } else {
+                node.owned.remove(&shard);
+                node.membership.handle_acquired(shard, epoch, false, now);
+            }
+            self.count("fenced");
+            return;
+        }
+        let (request, timeout) = match owned.log.poll() {
+            None => return,
+            Some(Request::ReadLast) => (
+                NatsRequest::ReadLast(shard, number),
+                NodeEvent::Last(shard, number, Err(())),
+            ),
+            Some(Request::Append {
+                expected,
+                id,
+                payload,
+            }) => (
+                NatsRequest::Append(shard, number, expected, id, payload.cloned()),
+                NodeEvent::Appended(shard, number, Appended::Unknown),
+            ),
+        };
+        owned.request = number;
+        self.request(slot, request);
+        self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, node_id, timeout));
+    }
+
+    /// The log's appender has had an answer.
+    fn appended(&mut self, slot: usize, shard: Shard, durable: Option<Option<Batch>>) {
+        let now = self.now;
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let now = now + node.clock_offset;
+        let Some(owned) = node.owned.get_mut(&shard) else {
+            return;
+        };
+        let sequence = owned.log.last();
+        match durable {
+            None => {}
+            // The epoch has begun.
+            Some(None) => {
+                let epoch = owned.epoch;
+                if owned.restore(shard, &self.nats) {
+                    node.membership.handle_acquired(shard, epoch, true, now);
+                } else {
+                    let last = self.nats.last(shard).map(|last| last.id.node);
+                    assert_ne!(last, Some(node.id), "an event is missing");
+                    node.owned.remove(&shard);
+                    node.membership.handle_acquired(shard, epoch, false, now);
+                }
+            }
+            Some(Some(batch)) => {
+                for event in &batch.events {
+                    owned.tails.add(event.room, event.event, sequence);
+                }
+                for (room, state) in &batch.snapshots {
+                    owned.tails.saved(room, state.events);
+                }
+                let has_saved = !batch.snapshots.is_empty();
+                let trimmed = owned.tails.first().unwrap_or(sequence);
+                let held = core::mem::take(&mut owned.held);
+                for (gateway, reply) in held {
+                    if let Some(node) = &self.nodes[gateway] {
+                        let id = node.id;
+                        self.send_to(id, NodeEvent::Reply(reply));
+                    }
+                }
+                if has_saved {
+                    self.count("saved");
+                    self.request(slot, NatsRequest::Trim(shard, trimmed));
+                }
+            }
+        }
+        self.write(slot, shard);
+        self.finish_release(slot, shard);
+    }
+
+    /// Gives a shard away when all of it is durable.
+    fn finish_release(&mut self, slot: usize, shard: Shard) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let Some(owned) = node.owned.get_mut(&shard) else {
+            return;
+        };
+        if owned.is_releasing && owned.log.is_idle() && !owned.has_next() {
+            let epoch = owned.epoch;
+            node.owned.remove(&shard);
+            node.membership.handle_released(shard, epoch);
+        }
+    }
+
+    /// Does what the membership asks for.
+    fn act(&mut self, slot: usize) {
+        while let Some(node) = &mut self.nodes[slot]
+            && let Some(action) = node.membership.poll_action()
+        {
+            let id = node.id;
+            match action {
+                Action::Ping(phase) => {
+                    let name = format!("node-{slot}");
+                    self.request(slot, NatsRequest::Ping(name, phase));
+                }
+                Action::Claim {
+                    shard,
+                    epoch,
+                    revision,
+                } => {
+                    self.count("claimed");
+                    let owner = Owner { node: id, epoch };
+                    self.request(slot, NatsRequest::Claim(shard, owner, revision));
+                    let unknown = NodeEvent::Claimed(shard, epoch, CasResult::Failed);
+                    self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, id, unknown));
+                }
+                Action::Acquire { shard, epoch } => {
+                    node.owned.insert(shard, Owned::new(id, epoch));
+                    self.drive(slot, shard);
+                }
+                Action::Release { shard, .. } => {
+                    if let Some(owned) = node.owned.get_mut(&shard) {
+                        owned.is_releasing = true;
+                        owned.save(|| true);
+                    }
+                    self.write(slot, shard);
+                    self.finish_release(slot, shard);
+                }
+                Action::Transfer {
+                    shard,
+                    to,
+                    epoch,
+                    revision,
+                } => {
+                    self.count("transferred");
+                    let owner = Owner { node: to, epoch };
+                    self.request(slot, NatsRequest::Transfer(shard, owner, revision));
+                    let unknown = NodeEvent::Transferred(shard, epoch, CasResult::Failed);
+                    self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, id, unknown));
+                }
+                Action::Abandon { shard } => {
+                    node.owned.remove(&shard);
+                    self.count("abandoned");
+                }
+            }
+        }
+    }
+
+    // NATS.
+
+    /// Sends a request to NATS, which may not arrive, or arrive late.
+    fn request(&mut self, slot: usize, request: NatsRequest) {
+        let Some(node) = &self.nodes[slot] else {
+            return;
+        };
+        let id = node.id;
+        if node.is_cut_off || self.nats.is_down {
+            return;
+        }
+        let is_late = !self.are_faults_over() && self.random.one_in(100);
+        let delay = match is_late {
+            true => self.random.micros(3_000_000),
+            false => self.random.micros(3_000),
+        };
+        self.after(delay, WorldEvent::Nats(slot, id, request));
+    }
+
+    /// Sends something from NATS to a node, which may get lost.
+    fn answer(&mut self, slot: usize, id: NodeId, event: NodeEvent) {
+        let is_connected = |node: &Node| node.id == id && !node.is_cut_off;
+        if !self.nodes[slot].as_ref().is_some_and(is_connected) || self.nats.is_down {
+            return;
+        }
+        if !self.are_faults_over() && self.random.one_in(100) {
+            self.count("lost");
+            return;
+        }
+        let delay = self.random.micros(3_000);
+        self.after(delay, WorldEvent::Node(slot, id, event));
+    }
+
+    fn handle_nats(&mut self, slot: usize, id: NodeId, request: NatsRequest) {
+        let event = match request {
+            NatsRequest::Claim(shard, owner, revision) => {
+                let result = self.set_owner(shard, owner, revision);
+                NodeEvent::Claimed(shard, owner.epoch, result)
+            }
+            NatsRequest::Transfer(shard, owner, revision) => {
+                let result = self.set_owner(shard, owner, revision);
+                NodeEvent::Transferred(shard, owner.epoch, result)
+            }
+            NatsRequest::ReadLast(shard, request) => {
+                let last = self.nats.stale_last(shard, &mut self.random);
+                NodeEvent::Last(shard, request, Ok(last))
+            }
+            NatsRequest::Append(shard, request, expected, record, batch) => {
+                let mut result = self.nats.append(shard, expected, record, batch.as_ref());
+                if result == Appended::WrongSequence {
+                    self.count("wrong sequence");
+                } else if self.random.one_in(300) {
+                    // NATS has said so of records that it has stored.
+                    result = Appended::WrongSequence;
+                }
+                NodeEvent::Appended(shard, request, result)
+            }
+            NatsRequest::Trim(shard, before) => {
+                self.nats.trim(shard, before);
+                return;
+            }
+            NatsRequest::Ping(name, phase) => {
+                for other in 0..self.nodes.len() {
+                    if let Some(node) = &self.nodes[other] {
+                        let to = node.id;
+                        self.answer(other, to, NodeEvent::Ping(id, name.clone(), phase));
+                    }
+                }
+                return;
+            }
+        };
+        self.answer(slot, id, event);
+    }
+
+    fn set_owner(&mut self, shard: Shard, owner: Owner, revision: u64) -> CasResult {
+        let result = self.nats.set_owner(shard, owner, revision);
+        match result {
+            CasResult::Failed => self.count("claim refused"),
+            CasResult::Done(revision) => {
+                for slot in 0..self.nodes.len() {
+                    // Those that are cut off read all of it when they are back.
+                    let Some(node) = &self.nodes[slot] else {
+                        continue;
+                    };
+                    let (id, is_cut_off) = (node.id, node.is_cut_off);
+                    if !is_cut_off {
+                        let is_late = self.random.one_in(3);
+                        let most = if is_late { 2_000_000 } else { 20_000 };
+                        let delay = self.random.micros(most);
+                        let event = NodeEvent::Owner(shard, Some(owner), revision);
+                        self.after(delay, WorldEvent::Node(slot, id, event));
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    // Faults.
+
+    fn fault(&mut self) {
+        let delay = Duration::from_millis(50) + self.random.micros(1_500_000);
+        if self.now + delay < FAULTS_UNTIL {
+            self.after(delay, WorldEvent::Fault);
+        }
+        let slot = self.random.below(self.nodes.len());
+        let heals_in = self.random.micros(2_500_000);
+        let kind = self.random.below(7);
+        let now = self.now;
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        let (id, node_now) = (node.id, now + node.clock_offset);
+        match kind {
+            0 => {
+                self.nodes[slot] = None;
+                self.count("killed");
+                // Others may notice at once.
+                if self.random.one_in(2) {
+                    for other in 0..self.nodes.len() {
+                        if let Some(node) = &self.nodes[other] {
+                            let to = node.id;
+                            let delay = self.random.micros(50_000);
+                            self.after(delay, WorldEvent::Node(other, to, NodeEvent::Gone(id)));
+                        }
+                    }
+                }
+                self.after(heals_in, WorldEvent::Start(slot));
+            }
+            1 => {
+                node.is_paused = true;
+                self.count("paused");
+                self.after(heals_in, WorldEvent::Heal(Fault::Pause(slot, id)));
+            }
+            2 => {
+                node.is_cut_off = true;
+                self.count("cut off");
+                self.after(heals_in, WorldEvent::Heal(Fault::CutOff(slot, id)));
+            }
+            3 => {
+                node.clock_offset += heals_in * 4;
+                self.count("clock jumped");
+            }
+            4 => {
+                node.membership.drain(node_now);
+                self.act(slot);
+                self.count("drained");
+                self.after(heals_in, WorldEvent::Heal(Fault::Drain(slot, id)));
+            }
+            5 => {
+                // A message that is wrong: the node is there.
+                for other in 0..self.nodes.len() {
+                    if let Some(node) = &self.nodes[other]
+                        && other != slot
+                        && self.random.one_in(3)
+                    {
+                        let to = node.id;
+                        self.after(
+                            Duration::ZERO,
+                            WorldEvent::Node(other, to, NodeEvent::Gone(id)),
+                        );
+                    }
+                }
+                self.count("said to be gone");
+            }
+            _ => {
+                if !self.nats.is_down {
+                    self.nats.is_down = true;
+                    self.count("NATS down");
+                    self.after(heals_in / 2, WorldEvent::Heal(Fault::NatsDown));
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self, fault: Fault) {
+        match fault {
+            Fault::Pause(slot, id) => {
+                if let Some(node) = &mut self.nodes[slot]
+                    && node.id == id
+                {
+                    node.is_paused = false;
+                    for event in core::mem::take(&mut node.deferred) {
+                        self.after(Duration::ZERO, WorldEvent::Node(slot, id, event));
+                    }
+                }
+            }
+            Fault::CutOff(slot, id) => {
+                if let Some(node) = &mut self.nodes[slot]
+                    && node.id == id
+                {
+                    node.is_cut_off = false;
+                    self.read_directory(slot);
+                }
+            }
+            // It ends whether it is empty by then or not.
+            Fault::Drain(slot, id) => {
+                if let Some(node) = &self.nodes[slot]
+                    && node.id == id
+                {
+                    if node.membership.is_empty() {
+                        self.count("drained to the end");
+                    }
+                    self.nodes[slot] = None;
+                    let delay = self.random.micros(500_000);
+                    self.after(delay, WorldEvent::Start(slot));
+                }
+            }
+            Fault::NatsDown => self.nats.is_down = false,
+        }
+    }
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
