@@ -229,6 +229,12 @@ step_operating() {
   "$cache/venv/bin/python" .ci/operating "$CARGO_TARGET_DIR/debug/stateroom-wasmi"
 }
 
+# What is skipped where there is no NATS.
+step_cluster() {
+  [ -x "$cache/venv/bin/nats-server" ] || { echo "nats-server is missing: run .ci/install cluster"; return 1; }
+  NATS_SERVER=$cache/venv/bin/nats-server cargo test -p stateroom-wasmi-cluster
+}
+
 step_autobahn() {
   local python=$cache/venv/bin/python
   "$python" -c 'import kosoku' 2>/dev/null || { echo "kosoku is missing: run .ci/install autobahn"; return 1; }

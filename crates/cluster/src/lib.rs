@@ -1,8 +1,283 @@
-//! Stateroom rooms on many machines.
+//! Stateroom rooms on many machines: which node owns which rooms, and a log of what they do, on NATS
+//! JetStream, so that the rooms of a node that dies go on elsewhere.
+//!
+//! Rooms are hashed to [`SHARDS`] *shards*. A shard has one owner at a time, a log of the events of its rooms
+//! and their snapshots. [`protocol`] is what decides who that is; `docs/cluster.md` says what is promised.
+//!
+//! ```no_run
+//! use stateroom_wasmi_cluster::{Cluster, ClusterConfig};
+//! use stateroom_wasmi_server::{Secret, Server, ServerConfig};
+//! use std::sync::Arc;
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let cluster = Cluster::join(ClusterConfig::new("nats://10.0.0.1", "node-1")).await?;
+//! let config = ServerConfig::new(std::fs::read("chat.wasm")?)
+//!     .journal(Some(cluster.journal()))
+//!     .directory(Some(cluster.directory()))
+//!     .peer_listen(Some(("10.0.0.11", 9100)))
+//!     .peer_secret(Some(Secret("as at all nodes".into())));
+//! let server = Server::bind(config).await?;
+//! cluster.start(Arc::new(server.control()), server.peer_addrs()[0]);
+//! server.run(async move { cluster.drain().await }).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod checks;
+mod config;
+mod directory;
+mod error;
+mod format;
+mod liveness;
+mod metrics;
+mod nats;
+mod node;
+mod owned;
 pub mod protocol;
 mod shard;
 
-pub use self::shard::{Epoch, NodeId, SHARDS, Shard};
+pub use self::{
+    admin::{Admin, NodeStatus, ShardStatus},
+    config::ClusterConfig,
+    error::ClusterError,
+    metrics::ClusterMetrics,
+    shard::{Epoch, NodeId, SHARDS, Shard},
+};
+
+use self::{
+    directory::ShardTable,
+    metrics::NodeMetrics,
+    nats::Nats,
+    node::{Event, Node},
+    protocol::{Membership, MembershipOptions},
+};
+use core::{fmt, future::Future, pin::Pin, time::Duration};
+use stateroom_wasmi_server::{
+    Directory, ServerControl,
+    journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
+};
+use std::{net::SocketAddr, sync::Arc, thread};
+use tokio::sync::{mpsc, oneshot};
+
+/// A node of a cluster. When it is dropped, the node ends at once, as if its process had been killed; what it
+/// has not said to be durable may be or not.
+pub struct Cluster {
+    events: mpsc::UnboundedSender<Event>,
+    table: Arc<ShardTable>,
+    metrics: Arc<NodeMetrics>,
+    secret: [u8; 32],
+    id: NodeId,
+}
+
+/// What runs a node's rooms.
+pub trait Rooms: Send + Sync + 'static {
+    /// Restores rooms of a shard that was taken.
+    fn adopt(&self, rooms: Vec<UnfinishedRoom>);
+
+    /// Saves the rooms of a shard and ends them; resolves when that is durable.
+    fn release(&self, shard: Shard) -> Released;
+
+    /// Ends the rooms of a shard at once; resolves when they are gone.
+    fn abandon(&self, shard: Shard) -> Abandoned;
+}
+
+/// Of [`Rooms::release`].
+pub type Released = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
+
+/// Of [`Rooms::abandon`].
+pub type Abandoned = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Rooms for ServerControl {
+    fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
+        self.adopt(rooms);
+    }
+
+    fn release(&self, shard: Shard) -> Released {
+        Box::pin(self.release(move |room| Shard::of_room(room) == shard))
+    }
+
+    fn abandon(&self, shard: Shard) -> Abandoned {
+        Box::pin(self.abandon(move |room| Shard::of_room(room) == shard))
+    }
+}
+
+impl Cluster {
+    /// Connects to NATS, and checks that it can keep what is promised. Then the node is there, but has no
+    /// rooms before it is [started](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// If NATS cannot be reached, or is not fit for this.
+    pub async fn join(config: ClusterConfig) -> Result<Self, ClusterError> {
+        let id = random_id()?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (table, metrics) = (Arc::new(ShardTable::new()), Arc::<NodeMetrics>::default());
+        let node = (sender.clone(), receiver);
+        let shared = (table.clone(), metrics.clone());
+        let (joined, has_joined) = oneshot::channel();
+        // A thread of its own: what it does must not wait for what the server's thread does.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(ClusterError::Io)?;
+        thread::Builder::new()
+            .name("cluster".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    match prepare(&config).await {
+                        Ok((nats, secret)) => {
+                            let _ = joined.send(Ok(secret));
+                            let (table, metrics) = shared;
+                            let options = membership_options(&config);
+                            let membership = Membership::new(id, options, Duration::ZERO);
+                            Node::new(nats, membership, id, config.node, node, table, metrics)
+                                .run()
+                                .await;
+                        }
+                        Err(error) => drop(joined.send(Err(error))),
+                    }
+                });
+            })
+            .map_err(ClusterError::Io)?;
+        let ended = |_| ClusterError::Setup("the node has ended".into());
+        let secret = has_joined.await.map_err(ended)??;
+        Ok(Self {
+            events: sender,
+            table,
+            metrics,
+            secret,
+            id,
+        })
+    }
+
+    /// This run of the node.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// What the server keeps its rooms in.
+    #[must_use]
+    pub fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(ClusterJournal {
+            events: self.events.clone(),
+            secret: self.secret,
+        })
+    }
+
+    /// What tells the server where rooms are.
+    #[must_use]
+    pub fn directory(&self) -> Arc<dyn Directory> {
+        self.table.clone()
+    }
+
+    /// The server runs: the node takes its shards. Other nodes reach the server at this address.
+    pub fn start(&self, rooms: Arc<dyn Rooms>, address: SocketAddr) {
+        self.send(Event::Start(rooms, address));
+    }
+
+    /// Gives all shards to other nodes; resolves when that is so, or at once if there is no other. The node
+    /// takes none any more, but is there, for clients whose rooms are elsewhere.
+    pub async fn drain(&self) {
+        let (done, drained) = oneshot::channel();
+        self.send(Event::Drain(done));
+        let _ = drained.await;
+    }
+
+    /// Says to the others that this node has ended, so that they need not find out.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        self.send(Event::Leave(done));
+        let _ = left.await;
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn metrics(&self) -> ClusterMetrics {
+        self.metrics.read()
+    }
+
+    fn send(&self, event: Event) {
+        // Fails if the thread has panicked, which was reported.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.send(Event::End);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn prepare(config: &ClusterConfig) -> Result<(Nats, [u8; 32]), ClusterError> {
+    config.check()?;
+    let client = config.connect().await?;
+    checks::check(&client, config).await?;
+    let nats = Nats::open(client, &config.name, config.replicas).await?;
+    let secret = nats.secret().await?;
+    Ok((nats, secret))
+}
+
+fn membership_options(config: &ClusterConfig) -> MembershipOptions {
+    MembershipOptions {
+        ping_interval: config.silence / 6,
+        silence: config.silence,
+        ..MembershipOptions::new(&config.node)
+    }
+}
+
+fn random_id() -> Result<NodeId, ClusterError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| ClusterError::Setup(error.to_string()))?;
+    Ok(NodeId(u64::from_le_bytes(bytes)))
+}
+
+/// The journal of a node.
+struct ClusterJournal {
+    events: mpsc::UnboundedSender<Event>,
+    secret: [u8; 32],
+}
+
+impl Journal for ClusterJournal {
+    fn secret(&self) -> [u8; 32] {
+        self.secret
+    }
+
+    /// None: the server is told of them when their shards are taken.
+    fn unfinished(&self) -> Vec<UnfinishedRoom> {
+        Vec::new()
+    }
+
+    fn load(&self, id: &str, done: Done<Stored>) {
+        if let Err(mpsc::error::SendError(Event::Load(_, done))) =
+            self.events.send(Event::Load(id.into(), done))
+        {
+            done(Err(JournalError::Closed));
+        }
+    }
+
+    fn write(&self, batch: Batch, done: Done<()>) {
+        if let Err(mpsc::error::SendError(Event::Write(_, done))) =
+            self.events.send(Event::Write(batch, done))
+        {
+            done(Err(JournalError::Closed));
+        }
+    }
+}
+
+impl fmt::Debug for ClusterJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterJournal").finish_non_exhaustive()
+    }
+}

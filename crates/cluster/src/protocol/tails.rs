@@ -72,14 +72,15 @@ impl<R: Hash + Eq> Tails<R> {
         self.rooms.get(room).map(|tail| tail.first_record)
     }
 
+    /// The number of the event after the last of this room, if it has some since its snapshot.
+    #[must_use]
+    pub fn next_event(&self, room: &R) -> Option<u64> {
+        self.rooms.get(room).map(|tail| tail.next_event)
+    }
+
     /// The first record that a room needs.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
         self.needed.keys().next().copied()
-    }
-
-    /// The rooms with events since their snapshots.
-    pub fn rooms(&self) -> impl Iterator<Item = &R> {
-        self.rooms.keys()
     }
 }

@@ -1,3 +1,243 @@
-//! Tests of the cluster.
+//! Tests of the cluster: simulated, and on a real server of NATS, which is `NATS_SERVER` or `nats-server` on the
+//! path; without one they are skipped.
 
+mod journal;
+mod nats;
+mod nodes;
+mod proxy;
 mod sim;
+
+use core::time::Duration;
+use nats::NatsServer;
+use stateroom_wasmi_cluster::{
+    Abandoned, Cluster, ClusterConfig, ClusterError, Released, Rooms, SHARDS, Shard,
+};
+use stateroom_wasmi_server::{
+    Directory, Location,
+    journal::{
+        Batch, Done, Journal, JournalError, LogEntries, RoomNumber, RoomSnapshot, RoomWrite,
+        Stored, StoredRoom, UnfinishedRoom,
+    },
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, mpsc},
+};
+use tokio::runtime::Runtime;
+
+/// The upper bound on every wait.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A node without a server.
+struct Node {
+    runtime: Runtime,
+    cluster: Option<Cluster>,
+    journal: Arc<dyn Journal>,
+    directory: Arc<dyn Directory>,
+    rooms: Arc<FakeRooms>,
+    /// What other nodes take for the server.
+    listener: std::net::TcpListener,
+}
+
+/// What was asked of a server that is not there.
+#[derive(Default)]
+struct FakeRooms {
+    adopted: Mutex<Vec<UnfinishedRoom>>,
+}
+
+impl Rooms for FakeRooms {
+    fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
+        self.adopted.lock().expect("no panic").extend(rooms);
+    }
+
+    fn release(&self, _: Shard) -> Released {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn abandon(&self, _: Shard) -> Abandoned {
+        Box::pin(async {})
+    }
+}
+
+fn config(url: &str, name: &str) -> ClusterConfig {
+    let mut config = ClusterConfig::new(url, name);
+    config.replicas = 1;
+    config.is_unsafe = true;
+    config
+}
+
+impl Node {
+    fn join(server: &NatsServer, name: &str) -> Self {
+        Self::join_with(config(&server.url, name)).expect("it joins")
+    }
+
+    fn join_with(config: ClusterConfig) -> Result<Self, ClusterError> {
+        let runtime = Runtime::new().expect("it starts");
+        let cluster = runtime.block_on(Cluster::join(config))?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let rooms = Arc::<FakeRooms>::default();
+        cluster.start(rooms.clone(), listener.local_addr().expect("it is bound"));
+        Ok(Self {
+            runtime,
+            journal: cluster.journal(),
+            directory: cluster.directory(),
+            cluster: Some(cluster),
+            rooms,
+            listener,
+        })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("it is bound")
+    }
+
+    /// Waits until so many shards are here.
+    fn wait_for_shards(&self, is_enough: impl Fn(usize) -> bool) {
+        self.wait(|node| is_enough(node.here()));
+    }
+
+    fn here(&self) -> usize {
+        let shards = (0..SHARDS).filter(|shard| {
+            let room = room_of(Shard(*shard as u8));
+            self.directory.locate(&room) == Location::Here
+        });
+        shards.count()
+    }
+
+    /// Waits until this is so, which may be after any change of the directory.
+    fn wait(&self, is_so: impl Fn(&Self) -> bool) {
+        let mut changes = self.directory.changes();
+        self.runtime.block_on(async {
+            let waiting = async {
+                while !is_so(self) {
+                    changes.changed().await.expect("it runs");
+                }
+            };
+            tokio::time::timeout(TIMEOUT, waiting)
+                .await
+                .expect("it happens");
+        });
+    }
+
+    fn drain(&self) {
+        let cluster = self.cluster.as_ref().expect("it runs");
+        let drained = async { tokio::time::timeout(TIMEOUT, cluster.drain()).await };
+        self.runtime.block_on(drained).expect("it is drained");
+    }
+
+    /// Ends as a process that is killed, whose connections the kernel closes.
+    fn kill(mut self) {
+        self.cluster = None;
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), JournalError> {
+        wait(|done| self.journal.write(batch, done))
+    }
+
+    fn load(&self, id: &str) -> Stored {
+        wait(|done| self.journal.load(id, done)).expect("it is loaded")
+    }
+
+    /// The number of a new room.
+    fn new_room(&self, id: &str) -> RoomNumber {
+        match self.load(id) {
+            Stored::New(number) => number,
+            other => panic!("it is there: {other:?}"),
+        }
+    }
+
+    fn stored(&self, id: &str) -> StoredRoom {
+        match self.load(id) {
+            Stored::Room(room) => room,
+            other => panic!("no room: {other:?}"),
+        }
+    }
+}
+
+/// A room of this shard.
+fn room_of(shard: Shard) -> String {
+    use std::sync::OnceLock;
+    static ROOMS: OnceLock<Vec<String>> = OnceLock::new();
+    let rooms = ROOMS.get_or_init(|| {
+        let mut rooms = vec![String::new(); SHARDS];
+        let mut left = SHARDS;
+        for n in 0.. {
+            let id = format!("room-{n}");
+            let room = &mut rooms[Shard::of_room(&id).index()];
+            if room.is_empty() {
+                *room = id;
+                left -= 1;
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        rooms
+    });
+    rooms[shard.index()].clone()
+}
+
+/// Waits for what a journal calls back with.
+fn wait<T: Send + 'static>(submit: impl FnOnce(Done<T>)) -> Result<T, JournalError> {
+    let (send, receive) = mpsc::channel();
+    submit(Box::new(move |result| drop(send.send(result))));
+    receive.recv_timeout(TIMEOUT).expect("it calls back")
+}
+
+fn snapshot(events: u64, room: &[u8]) -> RoomSnapshot {
+    RoomSnapshot {
+        events,
+        room: room.into(),
+        clients: b"clients".into(),
+        wake_at: None,
+    }
+}
+
+/// A batch that saves a room.
+fn save(number: RoomNumber, id: &str, snapshot: RoomSnapshot) -> Batch {
+    let mut batch = Batch::default();
+    let id = id.into();
+    batch.write(number, RoomWrite::Snapshot { id, snapshot });
+    batch
+}
+
+/// A batch with these events of a room.
+fn log(number: RoomNumber, events: core::ops::Range<u64>) -> Batch {
+    let mut batch = Batch::default();
+    for event in events {
+        batch.log(number, event, &event_bytes(number, event));
+    }
+    batch
+}
+
+fn event_bytes(number: RoomNumber, event: u64) -> Vec<u8> {
+    format!("event {event} of {}", number.0).into_bytes()
+}
+
+/// The numbers of the events in a tail, whose bytes must be those of [`event_bytes`].
+fn events(room: &StoredRoom) -> Vec<u64> {
+    LogEntries::new(&room.tail)
+        .map(|entry| {
+            let entry = entry.expect("well-formed");
+            assert_eq!(entry.room, room.number);
+            assert_eq!(entry.event, event_bytes(room.number, entry.number));
+            entry.number
+        })
+        .collect()
+}
+
+/// Writes a batch; what is returned waits until it is done.
+fn write_later(node: &Node, batch: Batch) -> impl FnOnce() -> Result<(), JournalError> {
+    let (send, receive) = mpsc::channel();
+    let done = move |result| drop(send.send(result));
+    node.journal.write(batch, Box::new(done));
+    move || receive.recv_timeout(TIMEOUT).expect("it calls back")
+}
+
+/// Loads a room; what is returned waits until it is done.
+fn load_later(node: &Node, id: &str) -> impl FnOnce() -> Result<Stored, JournalError> {
+    let (send, receive) = mpsc::channel();
+    let done = move |result| drop(send.send(result));
+    node.journal.load(id, Box::new(done));
+    move || receive.recv_timeout(TIMEOUT).expect("it calls back")
+}

@@ -1,0 +1,57 @@
+//! Finds out at once when another process has ended.
+//!
+//! The kernel of a machine that runs closes the connections of a process that ends, and refuses new ones. So a
+//! connection is held open to each node, and when it ends another one is tried. That nobody listens there any
+//! more is no proof, but nothing depends on it: see [`protocol`](crate::protocol).
+
+use core::time::Duration;
+use std::{io::ErrorKind, net::SocketAddr};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// Returns when nobody listens on this address any more.
+pub(crate) async fn wait_for_end(address: SocketAddr) {
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Between two connections, however short the first was.
+    const INTERVAL: Duration = Duration::from_millis(20);
+    const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(mut stream)) => {
+                let mut buffer = [0; 64];
+                // What is sent, if anything, says that it is there.
+                while let Ok(1..) = stream.read(&mut buffer).await {}
+                sleep(INTERVAL).await;
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return,
+            // The machine may be silent, of which the pings tell.
+            Ok(Err(_)) | Err(_) => sleep(UNREACHABLE_INTERVAL).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_end_of_a_listener_is_noticed_and_that_of_a_connection_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let ended = tokio::spawn(wait_for_end(address));
+        for _ in 0..3 {
+            drop(listener.accept().await.expect("it connects again"));
+        }
+        let (connection, _) = listener.accept().await.expect("it connects again");
+        assert!(!ended.is_finished());
+        drop(listener);
+        drop(connection);
+        ended.await.expect("it does not panic");
+    }
+}

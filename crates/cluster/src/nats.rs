@@ -1,0 +1,598 @@
+//! NATS JetStream: the stream of logs and snapshots, the bucket of owners, and pings.
+
+use crate::{
+    error::ClusterError,
+    format::{
+        Quarantine, RoomHeader, decode_record, encode_record, encode_snapshot, room_id, room_token,
+        snapshot_bytes,
+    },
+    protocol::{Appended, CasResult, LastRecord, Owner, RecordId},
+    shard::{Epoch, NodeId, Shard},
+};
+use async_nats::{
+    Client, HeaderMap, Message, Request,
+    jetstream::{self, kv, stream},
+};
+use bytes::Bytes;
+use core::time::Duration;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// What a cluster has in NATS.
+#[derive(Clone)]
+pub(crate) struct Nats {
+    client: Client,
+    kv: kv::Store,
+    names: Arc<Names>,
+    max_bytes: usize,
+}
+
+struct Names {
+    stream: String,
+    /// Of all subjects.
+    prefix: String,
+}
+
+/// What is appended to a shard's log, with what becomes of snapshots at the same time.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// As `LogEntries`.
+    pub(crate) events: Vec<u8>,
+    pub(crate) rooms: Vec<RoomRecord>,
+}
+
+/// What becomes of what is stored of a room.
+#[derive(Debug)]
+pub(crate) struct RoomRecord {
+    pub(crate) id: Box<str>,
+    pub(crate) number: RoomNumber,
+    /// None if it is removed.
+    pub(crate) snapshot: Option<RoomSnapshot>,
+    pub(crate) quarantine: Option<Quarantine>,
+}
+
+/// What was read of a shard.
+pub(crate) enum Stored {
+    /// A record of the log.
+    Record { sequence: u64, events: Vec<u8> },
+    /// The first part of a snapshot; none in place of one that was removed.
+    Room {
+        sequence: u64,
+        id: String,
+        header: Option<RoomHeader>,
+    },
+    /// It is of no known form.
+    Unknown { sequence: u64, subject: String },
+}
+
+/// Time for a request.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What describes a snapshot, and which part of it a message is.
+const ROOM_HEADER: &str = "Stateroom-Room";
+
+/// Messages of a batch of JetStream; its limit is 1000.
+pub(crate) const MAX_BATCH: usize = 500;
+
+impl Names {
+    fn new(name: &str) -> Self {
+        Self {
+            stream: format!("STATEROOM_{name}"),
+            prefix: format!("stateroom.{name}"),
+        }
+    }
+}
+
+impl Stored {
+    pub(crate) const fn sequence(&self) -> u64 {
+        match self {
+            Self::Record { sequence, .. }
+            | Self::Room { sequence, .. }
+            | Self::Unknown { sequence, .. } => *sequence,
+        }
+    }
+}
+
+impl Nats {
+    /// Opens what is there, or makes it.
+    pub(crate) async fn open(
+        client: Client,
+        name: &str,
+        replicas: usize,
+    ) -> Result<Self, ClusterError> {
+        let names = Names::new(name);
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(Duration::from_secs(10));
+        let config = stream::Config {
+            name: names.stream.clone(),
+            subjects: vec![format!("{}.s.>", names.prefix)],
+            num_replicas: replicas,
+            storage: stream::StorageType::File,
+            discard: stream::DiscardPolicy::New,
+            // Nothing is deleted but what a node deletes.
+            max_messages: -1,
+            max_bytes: -1,
+            duplicate_window: Duration::from_secs(1),
+            allow_rollup: true,
+            allow_direct: true,
+            allow_atomic_publish: true,
+            ..stream::Config::default()
+        };
+        let setup = |error: &dyn core::fmt::Display| ClusterError::Setup(error.to_string());
+        let stream = context
+            .get_or_create_stream(config)
+            .await
+            .map_err(|error| setup(&error))?;
+        let found = &stream.cached_info().config;
+        if !(found.allow_atomic_publish && found.allow_rollup && found.allow_direct) {
+            return Err(ClusterError::Setup(format!(
+                "the stream {} is another program's",
+                names.stream
+            )));
+        }
+        if found.num_replicas < replicas {
+            return Err(ClusterError::Replicas {
+                found: found.num_replicas,
+                expected: replicas,
+            });
+        }
+        let bucket = names.stream.clone();
+        let kv = match context.get_key_value(&bucket).await {
+            Ok(kv) => kv,
+            Err(_) => {
+                let config = kv::Config {
+                    bucket,
+                    history: 1,
+                    num_replicas: replicas,
+                    ..kv::Config::default()
+                };
+                // Another node may make it at the same time, which is the same.
+                context
+                    .create_key_value(config)
+                    .await
+                    .map_err(|error| setup(&error))?
+            }
+        };
+        Ok(Self::with(client, kv, names))
+    }
+
+    /// Opens what is there.
+    pub(crate) async fn open_existing(client: Client, name: &str) -> Result<Self, ClusterError> {
+        let names = Names::new(name);
+        let kv = jetstream::new(client.clone())
+            .get_key_value(&names.stream)
+            .await
+            .map_err(|error| ClusterError::Setup(error.to_string()))?;
+        Ok(Self::with(client, kv, names))
+    }
+
+    fn with(client: Client, kv: kv::Store, names: Names) -> Self {
+        /// For headers.
+        const SLACK: usize = 16 << 10;
+        // It stays as it is, since what is stored is in pieces of this length.
+        let max_bytes = client.max_payload().saturating_sub(SLACK).max(SLACK);
+        Self {
+            client,
+            kv,
+            names: Arc::new(names),
+            max_bytes,
+        }
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) const fn kv(&self) -> &kv::Store {
+        &self.kv
+    }
+
+    /// The subject of pings.
+    pub(crate) fn pings(&self) -> String {
+        format!("{}.pings", self.names.prefix)
+    }
+
+    /// The subject of a node's requests.
+    pub(crate) fn node(&self, node: NodeId) -> String {
+        format!("{}.node.{node}", self.names.prefix)
+    }
+
+    fn log(&self, shard: Shard) -> String {
+        format!("{}.s.{shard}.log", self.names.prefix)
+    }
+
+    fn room(&self, shard: Shard, id: &str, part: usize) -> String {
+        let token = room_token(id);
+        format!("{}.s.{shard}.room.{token}.{part}", self.names.prefix)
+    }
+
+    /// Bytes of events, or of a part of a snapshot, that a message can have.
+    pub(crate) const fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// A secret that is the same at all nodes, and random.
+    pub(crate) async fn secret(&self) -> Result<[u8; 32], ClusterError> {
+        const KEY: &str = "secret";
+        let failed = |error: &dyn core::fmt::Display| ClusterError::Setup(error.to_string());
+        for _ in 0..20 {
+            let found = self.kv.get(KEY).await.map_err(|error| failed(&error))?;
+            if let Some(secret) = found {
+                let secret = secret.as_ref().try_into();
+                return secret.map_err(|_| ClusterError::Setup("the secret is damaged".into()));
+            }
+            let mut secret = [0; 32];
+            getrandom::fill(&mut secret).map_err(|error| failed(&error))?;
+            // Fails if another node was faster.
+            if self.kv.create(KEY, secret.to_vec().into()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Err(ClusterError::Setup("the secret cannot be read".into()))
+    }
+
+    /// Sets a shard's owner by compare-and-set.
+    pub(crate) async fn set_owner(&self, shard: Shard, owner: Owner, revision: u64) -> CasResult {
+        let value = format!("{} {}", owner.node, owner.epoch);
+        let update = self
+            .kv
+            .update(format!("own.{shard}"), value.into(), revision);
+        match timeout(TIMEOUT, update).await {
+            Ok(Ok(revision)) => CasResult::Done(revision),
+            Ok(Err(error)) => {
+                log::debug!("shard {shard} is not claimed: {error}");
+                CasResult::Failed
+            }
+            Err(_) => CasResult::Failed,
+        }
+    }
+
+    /// The last record of a shard's log, as far as the server that is asked knows.
+    pub(crate) async fn last(&self, shard: Shard) -> Result<Option<LastRecord>, ()> {
+        let request = format!("{{\"last_by_subj\":\"{}\"}}", self.log(shard));
+        let reply = self.get(request).await?;
+        let Some(message) = reply else {
+            return Ok(None);
+        };
+        let sequence = sequence(&message).ok_or(())?;
+        let (id, _) = decode_record(&message.payload).ok_or_else(|| {
+            log::error!("the record {sequence} of shard {shard} is of another version");
+        })?;
+        Ok(Some(LastRecord { sequence, id }))
+    }
+
+    /// Appends a record and, if that succeeds, replaces snapshots: all or nothing.
+    pub(crate) async fn append(
+        &self,
+        shard: Shard,
+        expected: u64,
+        id: RecordId,
+        record: Option<&Record>,
+    ) -> Appended {
+        let (events, rooms) = match record {
+            Some(record) => (&*record.events, &*record.rooms),
+            None => (&[][..], &[][..]),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+        let mut messages = vec![(
+            self.log(shard),
+            headers,
+            Bytes::from(encode_record(id, events)),
+        )];
+        for room in rooms {
+            self.add_room(shard, room, &mut messages);
+        }
+        let count = messages.len() as u64;
+        match self.publish(messages, id).await {
+            // The record is the first of the batch.
+            Ok(last) => Appended::Done(last - (count - 1)),
+            Err(PublishError::WrongSequence) => Appended::WrongSequence,
+            Err(PublishError::Other(error)) => {
+                log::debug!("shard {shard} is not written: {error}");
+                Appended::Unknown
+            }
+        }
+    }
+
+    fn add_room(
+        &self,
+        shard: Shard,
+        room: &RoomRecord,
+        messages: &mut Vec<(String, HeaderMap, Bytes)>,
+    ) {
+        let Some(snapshot) = &room.snapshot else {
+            let mut headers = rollup();
+            headers.insert(ROOM_HEADER, "removed");
+            messages.push((self.room(shard, &room.id, 0), headers, Bytes::new()));
+            return;
+        };
+        let quarantine = room.quarantine.as_ref();
+        let bytes = Bytes::from(encode_snapshot(snapshot, quarantine));
+        let max_bytes = self.max_bytes();
+        let parts = parts(bytes.len(), max_bytes);
+        let header = RoomHeader {
+            number: room.number,
+            events: snapshot.events,
+            wake_at: snapshot.wake_at,
+            parts: parts as u32,
+            is_quarantined: quarantine.is_some(),
+        };
+        for part in 0..parts {
+            let mut headers = rollup();
+            headers.insert(ROOM_HEADER, header.encode());
+            let end = bytes.len().min((part + 1) * max_bytes);
+            let bytes = bytes.slice(part * max_bytes..end);
+            messages.push((self.room(shard, &room.id, part), headers, bytes));
+        }
+    }
+
+    /// How many messages a snapshot takes.
+    pub(crate) fn parts_of(&self, room: &RoomRecord) -> usize {
+        let snapshot = room.snapshot.as_ref();
+        let bytes = snapshot.map_or(0, |snapshot| {
+            snapshot_bytes(snapshot, room.quarantine.as_ref())
+        });
+        parts(bytes, self.max_bytes())
+    }
+
+    /// Publishes one message, or an atomic batch of them. Returns the sequence number of the last.
+    async fn publish(
+        &self,
+        messages: Vec<(String, HeaderMap, Bytes)>,
+        id: RecordId,
+    ) -> Result<u64, PublishError> {
+        let other = |error: &dyn core::fmt::Display| PublishError::Other(error.to_string());
+        let count = messages.len();
+        let batch = format!(
+            "{:x}.{:x}.{:x}.{}",
+            id.node.0,
+            id.epoch.0,
+            id.number,
+            random()
+        );
+        for (at, (subject, mut headers, payload)) in messages.into_iter().enumerate() {
+            if count > 1 {
+                headers.insert("Nats-Batch-Id", &*batch);
+                headers.insert("Nats-Batch-Sequence", (at + 1).to_string());
+            }
+            if at + 1 < count {
+                self.client
+                    .publish_with_headers(subject, headers, payload)
+                    .await
+                    .map_err(|error| other(&error))?;
+                continue;
+            }
+            if count > 1 {
+                headers.insert("Nats-Batch-Commit", "1");
+            }
+            let request = Request::new()
+                .headers(headers)
+                .payload(payload)
+                .timeout(Some(TIMEOUT));
+            let reply = self.client.send_request(subject, request).await;
+            let reply = reply.map_err(|error| other(&error))?;
+            let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| other(&error))?;
+            return match ack {
+                Ack {
+                    error: Some(error), ..
+                } if matches!(error.err_code, 10071 | 10164) => Err(PublishError::WrongSequence),
+                Ack {
+                    error: Some(error), ..
+                } => Err(PublishError::Other(error.description)),
+                Ack { seq, .. } => Ok(seq),
+            };
+        }
+        Err(PublishError::Other("there is nothing to publish".into()))
+    }
+
+    /// Gets one message from any replica; none if there is none.
+    async fn get(&self, request: String) -> Result<Option<Message>, ()> {
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let request = Request::new()
+            .payload(request.into())
+            .timeout(Some(TIMEOUT));
+        let reply = self.client.send_request(subject, request).await;
+        let reply = reply.map_err(|error| log::debug!("cannot read: {error}"))?;
+        match reply.status.map(|status| status.as_u16()) {
+            None | Some(200) => Ok(Some(reply)),
+            Some(404) => Ok(None),
+            Some(status) => {
+                log::debug!("cannot read: status {status}");
+                Err(())
+            }
+        }
+    }
+
+    /// Reads what a replica has of a shard, in order, from a sequence number on; a bounded amount. Nothing is
+    /// missing before the last that is returned but what was replaced by later ones.
+    pub(crate) async fn read(
+        &self,
+        shard: Shard,
+        from: u64,
+        only_log: bool,
+    ) -> Result<Vec<Stored>, ()> {
+        const BATCH: usize = 512;
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let of_shard = format!("{}.s.{shard}.>", self.names.prefix);
+        let filter = if only_log { self.log(shard) } else { of_shard };
+        let request = format!(
+            "{{\"seq\":{from},\"next_by_subj\":\"{filter}\",\"batch\":{BATCH},\"max_bytes\":{}}}",
+            8 << 20
+        );
+        let inbox = self.client.new_inbox();
+        let failed = |error: &dyn core::fmt::Display| log::debug!("cannot read: {error}");
+        let mut replies = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| failed(&error))?;
+        self.client
+            .publish_with_reply(subject, inbox, request.into())
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut all = Vec::new();
+        loop {
+            let reply = timeout(TIMEOUT, replies.next()).await;
+            let reply = reply.map_err(|error| failed(&error))?.ok_or(())?;
+            match reply.status.map(|status| status.as_u16()) {
+                None | Some(200) => all.push(self.stored(&reply).ok_or(())?),
+                // The end, or nothing at all.
+                Some(204 | 404) => return Ok(all),
+                Some(_) => return Err(()),
+            }
+        }
+    }
+
+    fn stored(&self, message: &Message) -> Option<Stored> {
+        let sequence = sequence(message)?;
+        let headers = message.headers.as_ref()?;
+        let subject = headers.get("Nats-Subject")?.as_str();
+        let known = || {
+            let rest = subject
+                .strip_prefix(&self.names.prefix)?
+                .strip_prefix(".s.")?;
+            let (_, rest) = rest.split_once('.')?;
+            if rest == "log" {
+                let (_, events) = decode_record(&message.payload)?;
+                let events = events.into();
+                return Some(Stored::Record { sequence, events });
+            }
+            let (token, part) = rest.strip_prefix("room.")?.split_once('.')?;
+            let header = headers.get(ROOM_HEADER)?.as_str();
+            let id = room_id(token)?;
+            let header = match header {
+                "removed" => None,
+                header => Some(RoomHeader::decode(header)?),
+            };
+            Some(match part {
+                "0" => Stored::Room {
+                    sequence,
+                    id,
+                    header,
+                },
+                // It is found from the first one.
+                _ => Stored::Unknown {
+                    sequence,
+                    subject: String::new(),
+                },
+            })
+        };
+        let unknown = || Stored::Unknown {
+            sequence,
+            subject: subject.into(),
+        };
+        Some(known().unwrap_or_else(unknown))
+    }
+
+    /// Reads a snapshot, whose parts are one behind the other.
+    pub(crate) async fn read_snapshot(
+        &self,
+        first: u64,
+        header: &RoomHeader,
+    ) -> Result<Option<Vec<u8>>, ()> {
+        let mut bytes = Vec::new();
+        for part in 0..u64::from(header.parts) {
+            let request = format!("{{\"seq\":{}}}", first + part);
+            let Some(message) = self.get(request).await? else {
+                return Ok(None);
+            };
+            let found = message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(ROOM_HEADER));
+            if found.map(|found| found.as_str()) != Some(&*header.encode()) {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&message.payload);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Deletes the records of a shard before this one.
+    pub(crate) async fn trim(&self, shard: Shard, before: u64) {
+        self.purge(&self.log(shard), before).await;
+    }
+
+    /// Deletes what is left of a room up to a sequence number: all, or the parts from one on.
+    pub(crate) async fn delete_room(
+        &self,
+        shard: Shard,
+        id: &str,
+        parts: core::ops::Range<usize>,
+        before: u64,
+    ) {
+        for part in parts {
+            self.purge(&self.room(shard, id, part), before).await;
+        }
+    }
+
+    async fn purge(&self, filter: &str, before: u64) {
+        let subject = format!("$JS.API.STREAM.PURGE.{}", self.names.stream);
+        let payload = format!("{{\"filter\":\"{filter}\",\"seq\":{before}}}");
+        let request = Request::new()
+            .payload(payload.into())
+            .timeout(Some(10 * TIMEOUT));
+        // What is left is deleted later, or does no harm.
+        if let Err(error) = self.client.send_request(subject, request).await {
+            log::debug!("{filter} is not trimmed: {error}");
+        }
+    }
+}
+
+/// A message that replaces those before of its subject.
+fn rollup() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Rollup", "sub");
+    headers
+}
+
+fn parts(bytes: usize, max_bytes: usize) -> usize {
+    bytes.div_ceil(max_bytes).max(1)
+}
+
+/// The sequence number of a message that was read.
+fn sequence(message: &Message) -> Option<u64> {
+    let headers = message.headers.as_ref()?;
+    headers.get("Nats-Sequence")?.as_str().parse().ok()
+}
+
+/// Distinguishes requests with the same content.
+fn random() -> String {
+    let mut bytes = [0; 8];
+    // It is worse without, as a batch that is sent again might be mixed with its first copy.
+    let _ = getrandom::fill(&mut bytes);
+    format!("{:016x}", u64::from_le_bytes(bytes))
+}
+
+/// An entry of the directory.
+pub(crate) fn parse_owner(value: &[u8]) -> Option<Owner> {
+    let (node, epoch) = core::str::from_utf8(value).ok()?.split_once(' ')?;
+    Some(Owner {
+        node: NodeId(u64::from_str_radix(node, 16).ok()?),
+        epoch: Epoch(epoch.parse().ok()?),
+    })
+}
+
+enum PublishError {
+    WrongSequence,
+    Other(String),
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    #[serde(default)]
+    seq: u64,
+    error: Option<AckError>,
+}
+
+#[derive(Deserialize)]
+struct AckError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}

@@ -1,0 +1,925 @@
+//! A node: one task that drives the membership and the logs of its shards, and what it asks others to do.
+
+use crate::{
+    Rooms,
+    directory::ShardTable,
+    format::{Quarantine, shard_of},
+    liveness,
+    metrics::NodeMetrics,
+    nats::{Nats, RoomRecord, Stored as StoredMessage, parse_owner},
+    owned::{Garbage, LoadPlan, Owned, Part, ShardBatch, load, read_up_to},
+    protocol::{
+        Action, Appended, CasResult, LastRecord, Membership, Owner, Phase, Request, ShardState,
+    },
+    shard::{Epoch, NodeId, SHARDS, Shard},
+};
+use async_nats::jetstream::kv::Operation;
+use core::time::Duration;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use stateroom_wasmi_server::{
+    Location,
+    journal::{Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom},
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::sleep,
+};
+
+/// What happens at a node.
+pub(crate) enum Event {
+    // Of the server.
+    Load(Box<str>, Done<Stored>),
+    Write(Batch, Done<()>),
+    /// The server runs: shards may be taken.
+    Start(Arc<dyn Rooms>, SocketAddr),
+    /// Give all shards away; told when that is so, or cannot be.
+    Drain(oneshot::Sender<()>),
+    /// Say that this node ends.
+    Leave(oneshot::Sender<()>),
+    /// End.
+    End,
+    Released(Shard, Epoch, Result<(), JournalError>),
+    Abandoned(Shard),
+
+    // Of other nodes.
+    Ping(Ping),
+    Gone(NodeId),
+
+    // Of NATS.
+    Owner(Shard, Option<Owner>, u64),
+    Pin(Shard, Option<String>),
+    DirectoryRead,
+    Claimed(Shard, Epoch, CasResult),
+    Transferred(Shard, Epoch, CasResult),
+    Last(Shard, u64, Result<Option<LastRecord>, ()>),
+    Appended(Shard, u64, Appended),
+    Read(Shard, Epoch, Vec<StoredMessage>),
+    QuarantineRead(
+        Shard,
+        u64,
+        RoomNumber,
+        String,
+        Option<Box<(StoredRoom, Quarantine)>>,
+    ),
+}
+
+impl Event {
+    /// Whether it changes nothing but logs of shards, as most do.
+    const fn is_of_log(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(..) | Self::Write(..) | Self::Last(..) | Self::Appended(..)
+        )
+    }
+}
+
+/// What a node says of itself, several times a second.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ping {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    /// Where it listens for other nodes.
+    pub(crate) address: SocketAddr,
+    pub(crate) is_draining: bool,
+    pub(crate) is_leaving: bool,
+    pub(crate) shards: usize,
+}
+
+/// A node.
+pub(crate) struct Node {
+    id: NodeId,
+    name: String,
+    nats: Nats,
+    membership: Membership,
+    events: mpsc::UnboundedReceiver<Event>,
+    sender: mpsc::UnboundedSender<Event>,
+    table: Arc<ShardTable>,
+    metrics: Arc<NodeMetrics>,
+    began_at: Instant,
+    /// None until the server runs.
+    rooms: Option<(Arc<dyn Rooms>, SocketAddr)>,
+    owned: HashMap<Shard, Owned>,
+    /// Shards whose rooms are being dropped, and in which epoch they are to be acquired then.
+    abandoning: BTreeMap<Shard, Option<Epoch>>,
+    /// Shards with something to append, in turn.
+    ready: VecDeque<Shard>,
+    is_ready: HashSet<Shard>,
+    /// Appends that were not answered.
+    appending: usize,
+    requests: u64,
+    batches: Batches,
+    peers: HashMap<NodeId, PeerWatch>,
+    draining: Vec<oneshot::Sender<()>>,
+    trimmed_at: Instant,
+    /// When shards were claimed.
+    claimed_at: HashMap<Shard, Instant>,
+    /// Whether the table for gateways may be out of date.
+    is_changed: bool,
+    has_ended: bool,
+}
+
+/// What is known of another node, besides what the membership knows.
+struct PeerWatch {
+    address: SocketAddr,
+    /// Waits for its end.
+    watch: AbortHandle,
+}
+
+/// Batches that are not done, in order.
+#[derive(Default)]
+struct Batches {
+    first: u64,
+    waiting: VecDeque<BatchState>,
+}
+
+struct BatchState {
+    done: Done<()>,
+    /// Parts that are not durable.
+    left: usize,
+    not_owned: Vec<RoomNumber>,
+}
+
+/// Appends that wait for an answer: more would only wait in NATS, and here what waits is put together.
+const MAX_APPENDING: usize = 32;
+
+/// Time until a request to the log is made again that was not answered as it should.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Node {
+    pub(crate) fn new(
+        nats: Nats,
+        membership: Membership,
+        id: NodeId,
+        name: String,
+        channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+        table: Arc<ShardTable>,
+        metrics: Arc<NodeMetrics>,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            nats,
+            membership,
+            sender: channel.0,
+            events: channel.1,
+            table,
+            metrics,
+            began_at: Instant::now(),
+            rooms: None,
+            owned: HashMap::new(),
+            abandoning: BTreeMap::new(),
+            ready: VecDeque::new(),
+            is_ready: HashSet::new(),
+            appending: 0,
+            requests: 0,
+            batches: Batches::default(),
+            peers: HashMap::new(),
+            draining: Vec::new(),
+            trimmed_at: Instant::now(),
+            claimed_at: HashMap::new(),
+            is_changed: false,
+            has_ended: false,
+        }
+    }
+
+    /// Runs until it is told to end.
+    pub(crate) async fn run(mut self) {
+        while !self.has_ended {
+            let timeout = self.membership.poll_timeout();
+            let timeout = timeout.saturating_sub(self.now());
+            tokio::select! {
+                biased;
+                () = sleep(timeout), if self.rooms.is_some() => {
+                    let now = self.now();
+                    self.membership.handle_timeout(now);
+                    self.is_changed = true;
+                    self.trim();
+                }
+                event = self.events.recv() => {
+                    let Some(event) = event else { return };
+                    self.handle(event);
+                    // What else has come, up to a bound, before the table is made again.
+                    for _ in 0..256 {
+                        let Ok(event) = self.events.try_recv() else { break };
+                        self.handle(event);
+                    }
+                }
+            }
+            self.act();
+            self.append();
+            if core::mem::take(&mut self.is_changed) {
+                self.update();
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began_at.elapsed()
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        self.is_changed |= !event.is_of_log();
+        match event {
+            Event::Load(id, done) => self.load(id, done),
+            Event::Write(batch, done) => self.write(&batch, done),
+            Event::Start(rooms, address) => {
+                self.rooms = Some((rooms, address));
+                watch_directory(self.nats.clone(), self.sender.clone());
+                watch_pings(self.nats.clone(), self.sender.clone());
+                watch_requests(self.nats.clone(), self.id, self.sender.clone());
+            }
+            Event::Drain(done) => {
+                self.draining.push(done);
+                self.membership.drain(now);
+            }
+            Event::Leave(done) => {
+                let ping = self.ping(true);
+                let (nats, subject) = (self.nats.clone(), self.nats.pings());
+                tokio::spawn(async move {
+                    let _ = nats.client().publish(subject, ping).await;
+                    let _ = nats.client().flush().await;
+                    let _ = done.send(());
+                });
+            }
+            Event::End => self.has_ended = true,
+            Event::Released(shard, epoch, Ok(())) => {
+                self.remove(shard);
+                self.membership.handle_released(shard, epoch);
+            }
+            Event::Released(shard, epoch, Err(error)) => {
+                log::warn!("shard {shard} is not given away: {error}");
+                self.membership.handle_fenced(shard, epoch, now);
+            }
+            Event::Abandoned(shard) => {
+                if let Some(Some(epoch)) = self.abandoning.remove(&shard) {
+                    self.acquire(shard, epoch);
+                }
+            }
+            Event::Ping(ping) => self.hear(&ping, now),
+            Event::Gone(node) => {
+                if let Some(peer) = self.peers.remove(&node) {
+                    peer.watch.abort();
+                    log::warn!("node {node} has ended");
+                }
+                self.membership.handle_gone(node, now);
+            }
+            Event::Owner(shard, owner, revision) => {
+                self.membership.handle_owner(shard, owner, revision, now);
+            }
+            Event::Pin(shard, name) => self.membership.handle_pin(shard, name, now),
+            Event::DirectoryRead => self.membership.handle_directory_read(now),
+            Event::Claimed(shard, epoch, result) => {
+                self.membership.handle_claimed(shard, epoch, result, now);
+            }
+            Event::Transferred(shard, epoch, result) => {
+                self.membership
+                    .handle_transferred(shard, epoch, result, now);
+            }
+            Event::Last(shard, request, last) => {
+                if let Some(owned) = self.owned.get_mut(&shard)
+                    && owned.request == request
+                {
+                    let durable = owned.log.handle_last(last);
+                    self.answered(shard, durable);
+                }
+            }
+            Event::Appended(shard, request, result) => {
+                self.appending = self.appending.saturating_sub(1);
+                if let Some(owned) = self.owned.get_mut(&shard)
+                    && owned.request == request
+                {
+                    let durable = owned.log.handle_appended(result);
+                    self.answered(shard, durable);
+                }
+            }
+            Event::Read(shard, epoch, stored) => self.read(shard, epoch, stored, now),
+            Event::QuarantineRead(shard, batch, number, reason, read) => {
+                self.quarantine(shard, batch, number, reason, read);
+            }
+        }
+    }
+
+    // Other nodes.
+
+    fn hear(&mut self, ping: &Ping, now: Duration) {
+        let Ok(node) = u64::from_str_radix(&ping.node, 16).map(NodeId) else {
+            return;
+        };
+        if ping.is_leaving {
+            if let Some(peer) = self.peers.remove(&node) {
+                peer.watch.abort();
+            }
+            self.membership.handle_gone(node, now);
+            return;
+        }
+        let phase = match ping.is_draining {
+            true => Phase::Draining,
+            false => Phase::Up,
+        };
+        self.membership.handle_ping(node, &ping.name, phase, now);
+        if node != self.id && !self.peers.contains_key(&node) {
+            log::info!("node {node} ({}) is at {}", ping.name, ping.address);
+            let (sender, address) = (self.sender.clone(), ping.address);
+            let watch = tokio::spawn(async move {
+                liveness::wait_for_end(address).await;
+                let _ = sender.send(Event::Gone(node));
+            });
+            let watch = watch.abort_handle();
+            self.peers.insert(node, PeerWatch { address, watch });
+        }
+    }
+
+    fn ping(&self, is_leaving: bool) -> bytes::Bytes {
+        let Some((_, address)) = &self.rooms else {
+            return bytes::Bytes::new();
+        };
+        let ping = Ping {
+            node: self.id.to_string(),
+            name: self.name.clone(),
+            address: *address,
+            is_draining: !self.draining.is_empty(),
+            is_leaving,
+            shards: self.owned.values().filter(|owned| owned.is_active).count(),
+        };
+        serde_json::to_vec(&ping).unwrap_or_default().into()
+    }
+
+    /// Does what the membership asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.membership.poll_action() {
+            self.is_changed = true;
+            let (nats, sender, node) = (self.nats.clone(), self.sender.clone(), self.id);
+            match action {
+                Action::Ping(_) => {
+                    let (subject, ping) = (self.nats.pings(), self.ping(false));
+                    tokio::spawn(async move {
+                        let _ = nats.client().publish(subject, ping).await;
+                    });
+                }
+                Action::Claim {
+                    shard,
+                    epoch,
+                    revision,
+                } => {
+                    self.claimed_at.insert(shard, Instant::now());
+                    tokio::spawn(async move {
+                        let result = nats.set_owner(shard, Owner { node, epoch }, revision).await;
+                        let _ = sender.send(Event::Claimed(shard, epoch, result));
+                    });
+                }
+                Action::Transfer {
+                    shard,
+                    to,
+                    epoch,
+                    revision,
+                } => {
+                    tokio::spawn(async move {
+                        let owner = Owner { node: to, epoch };
+                        let result = nats.set_owner(shard, owner, revision).await;
+                        let _ = sender.send(Event::Transferred(shard, epoch, result));
+                    });
+                }
+                Action::Acquire { shard, epoch } => match self.abandoning.get_mut(&shard) {
+                    Some(next) => *next = Some(epoch),
+                    None => self.acquire(shard, epoch),
+                },
+                Action::Release { shard, .. } => self.release(shard),
+                Action::Abandon { shard } => self.abandon(shard),
+            }
+        }
+    }
+
+    fn acquire(&mut self, shard: Shard, epoch: Epoch) {
+        self.remove(shard);
+        self.owned.insert(shard, Owned::new(shard, self.id, epoch));
+        self.drive(shard);
+    }
+
+    fn release(&mut self, shard: Shard) {
+        // The rooms must not be here any more.
+        self.update();
+        let Some((rooms, _)) = &self.rooms else {
+            return;
+        };
+        let epoch = self.membership.epoch(shard);
+        let (released, sender) = (rooms.release(shard), self.sender.clone());
+        tokio::spawn(async move {
+            let result = released.await;
+            let _ = sender.send(Event::Released(shard, epoch, result));
+        });
+    }
+
+    fn abandon(&mut self, shard: Shard) {
+        self.update();
+        let had_rooms = self.owned.get(&shard).is_some_and(|owned| owned.is_active);
+        self.remove(shard);
+        let Some((rooms, _)) = self.rooms.as_ref().filter(|_| had_rooms) else {
+            return;
+        };
+        log::warn!("shard {shard} is another node's");
+        self.metrics.abandoned();
+        let (abandoned, sender) = (rooms.abandon(shard), self.sender.clone());
+        self.abandoning.entry(shard).or_insert(None);
+        tokio::spawn(async move {
+            abandoned.await;
+            // Behind all that its rooms have written.
+            let _ = sender.send(Event::Abandoned(shard));
+        });
+    }
+
+    /// Forgets a shard, and fails what waits for it.
+    fn remove(&mut self, shard: Shard) {
+        let Some(owned) = self.owned.remove(&shard) else {
+            return;
+        };
+        let (parts, loads) = owned.end();
+        for Part { batch, numbers, .. } in parts {
+            self.batches.part_failed(batch, numbers);
+        }
+        for done in loads {
+            done(Err(JournalError::NotOwned { rooms: Vec::new() }));
+        }
+        self.batches.complete();
+    }
+
+    /// Makes the table for gateways.
+    fn update(&mut self) {
+        let location = |shard: Shard| {
+            if self.membership.state(shard) == ShardState::Active {
+                return Location::Here;
+            }
+            match self.membership.owner(shard) {
+                Some(owner) if owner != self.id => self
+                    .peers
+                    .get(&owner)
+                    .map_or(Location::Unknown, |peer| Location::Node(peer.address)),
+                _ => Location::Unknown,
+            }
+        };
+        self.table.set(Shard::all().map(location).collect());
+        self.metrics.update(
+            self.owned.values().filter(|owned| owned.is_active),
+            self.membership.nodes().count(),
+            self.batches.waiting.len(),
+        );
+        if !self.draining.is_empty() {
+            let is_done = self.membership.is_empty() && self.abandoning.is_empty();
+            if is_done || !self.membership.has_successor() {
+                for done in self.draining.drain(..) {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    // The log.
+
+    /// Does what a shard's log asks for.
+    fn drive(&mut self, shard: Shard) {
+        let now = self.now();
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
+        let epoch = owned.epoch;
+        if owned.log.is_fenced() {
+            log::warn!("another node has begun a later epoch of shard {shard} than {epoch}");
+            self.is_changed = true;
+            if owned.is_active {
+                self.membership.handle_fenced(shard, epoch, now);
+            } else {
+                self.remove(shard);
+                self.membership.handle_acquired(shard, epoch, false, now);
+            }
+            return;
+        }
+        self.requests += 1;
+        let number = self.requests;
+        let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        match owned.log.poll() {
+            None => return,
+            Some(Request::ReadLast) => {
+                tokio::spawn(async move {
+                    let last = nats.last(shard).await;
+                    if last.is_err() {
+                        sleep(RETRY_INTERVAL).await;
+                    }
+                    let _ = sender.send(Event::Last(shard, number, last));
+                });
+            }
+            Some(Request::Append {
+                expected,
+                id,
+                payload,
+            }) => {
+                self.appending += 1;
+                let record = payload.map(|in_flight| in_flight.record.clone());
+                tokio::spawn(async move {
+                    let record = record.as_deref();
+                    let result = nats.append(shard, expected, id, record).await;
+                    if result == Appended::Unknown {
+                        sleep(RETRY_INTERVAL).await;
+                    }
+                    let _ = sender.send(Event::Appended(shard, number, result));
+                });
+            }
+        }
+        owned.request = number;
+    }
+
+    /// A shard's log was answered; a record may be durable.
+    fn answered(&mut self, shard: Shard, durable: Option<Option<crate::owned::InFlight>>) {
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
+        match durable {
+            None => self.drive(shard),
+            // The epoch has begun: what is stored up to here is read.
+            Some(None) => {
+                let (epoch, to) = (owned.epoch, owned.log.last());
+                let (nats, sender) = (self.nats.clone(), self.sender.clone());
+                let reading = tokio::spawn(async move {
+                    let stored = read_up_to(&nats, shard, 1, to, false).await;
+                    let _ = sender.send(Event::Read(shard, epoch, stored));
+                });
+                owned.reading = Some(reading.abort_handle());
+            }
+            Some(Some(in_flight)) => {
+                let garbage = owned.durable(&in_flight, &self.nats);
+                self.metrics.appended(&in_flight.record);
+                for part in &in_flight.parts {
+                    self.batches.part_done(part.batch);
+                }
+                self.batches.complete();
+                self.delete(shard, garbage);
+                self.load_next(shard);
+                self.mark_ready(shard);
+            }
+        }
+    }
+
+    fn read(&mut self, shard: Shard, epoch: Epoch, stored: Vec<StoredMessage>, now: Duration) {
+        let Some(owned) = self
+            .owned
+            .get_mut(&shard)
+            .filter(|owned| owned.epoch == epoch)
+        else {
+            return;
+        };
+        owned.reading = None;
+        let unfinished = owned.activate(stored);
+        self.membership.handle_acquired(shard, epoch, true, now);
+        if self.membership.state(shard) != ShardState::Active {
+            return;
+        }
+        let took = self.claimed_at.remove(&shard).map(|at| at.elapsed());
+        self.metrics.acquired(took);
+        log::debug!(
+            "shard {shard} is here in epoch {epoch} with {} rooms, of which {} are unfinished",
+            owned.room_count(),
+            unfinished.len(),
+        );
+        // The directory must say that they are here.
+        self.update();
+        if let Some((rooms, _)) = &self.rooms {
+            rooms.adopt(unfinished);
+        }
+        self.load_next(shard);
+        self.mark_ready(shard);
+    }
+
+    fn mark_ready(&mut self, shard: Shard) {
+        let has_pending = self.owned.get(&shard).is_some_and(Owned::has_pending);
+        if has_pending && self.is_ready.insert(shard) {
+            self.ready.push_back(shard);
+        }
+    }
+
+    /// Appends what waits, as far as NATS keeps up.
+    fn append(&mut self) {
+        while self.appending < MAX_APPENDING
+            && let Some(shard) = self.ready.pop_front()
+        {
+            self.is_ready.remove(&shard);
+            if let Some(owned) = self.owned.get_mut(&shard)
+                && owned.has_pending()
+            {
+                owned.append_next(&self.nats);
+                self.drive(shard);
+            }
+        }
+    }
+
+    fn trim(&mut self) {
+        const INTERVAL: Duration = Duration::from_secs(5);
+        if self.trimmed_at.elapsed() < INTERVAL {
+            return;
+        }
+        self.trimmed_at = Instant::now();
+        let alive: HashSet<_> = self.membership.nodes().map(|(node, _)| node).collect();
+        self.peers.retain(|node, peer| {
+            let is_alive = alive.contains(node);
+            if !is_alive {
+                peer.watch.abort();
+            }
+            is_alive
+        });
+        for shard in Shard::all() {
+            let garbage = self.owned.get_mut(&shard).and_then(Owned::trim_due);
+            self.delete(shard, garbage.into_iter().collect());
+        }
+    }
+
+    fn delete(&self, shard: Shard, garbage: Vec<Garbage>) {
+        if garbage.is_empty() {
+            return;
+        }
+        let nats = self.nats.clone();
+        tokio::spawn(async move {
+            for garbage in garbage {
+                match garbage {
+                    Garbage::Log(before) => nats.trim(shard, before).await,
+                    Garbage::Room(id, parts, before) => {
+                        nats.delete_room(shard, &id, parts, before).await;
+                    }
+                }
+            }
+        });
+    }
+
+    // The server.
+
+    fn write(&mut self, batch: &Batch, done: Done<()>) {
+        let mut shards: BTreeMap<Shard, ShardBatch> = BTreeMap::new();
+        let mut quarantines = Vec::new();
+        for entry in LogEntries::new(batch.events()).flatten() {
+            shards.entry(shard_of(entry.room)).or_default().log(&entry);
+        }
+        for (number, write) in batch.rooms() {
+            let shard = shard_of(*number);
+            if let RoomWrite::Quarantine(reason) = write {
+                quarantines.push((shard, *number, reason.clone()));
+                continue;
+            }
+            shards
+                .entry(shard)
+                .or_default()
+                .write(*number, write.clone());
+        }
+        let id = self.batches.push(done);
+        for (shard, batch) in shards {
+            match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
+                Some(owned) => {
+                    let parts = owned.push(id, batch, &self.nats);
+                    self.batches.add_parts(id, parts);
+                    self.mark_ready(shard);
+                }
+                None => self.batches.not_owned(id, batch.into_numbers()),
+            }
+        }
+        for (shard, number, reason) in quarantines {
+            self.begin_quarantine(shard, id, number, reason);
+        }
+        self.batches.complete();
+    }
+
+    /// Reads a room that is to be stored as one in quarantine.
+    fn begin_quarantine(&mut self, shard: Shard, batch: u64, number: RoomNumber, reason: String) {
+        let Some(owned) = self.owned.get_mut(&shard).filter(|owned| owned.is_active) else {
+            return self.batches.not_owned(batch, vec![number]);
+        };
+        let plan = owned.id_of(number).map(|id| owned.begin_load(&id));
+        let Some(Ok(LoadPlan::Read {
+            header,
+            sequence,
+            tail,
+        })) = plan
+        else {
+            return;
+        };
+        self.batches.add_parts(batch, 1);
+        let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let read = load(&nats, shard, header, sequence, tail).await;
+            let read = read.ok().map(Box::new);
+            let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
+        });
+    }
+
+    fn quarantine(
+        &mut self,
+        shard: Shard,
+        batch: u64,
+        number: RoomNumber,
+        reason: String,
+        read: Option<Box<(StoredRoom, Quarantine)>>,
+    ) {
+        let owned = self.owned.get_mut(&shard).filter(|owned| owned.is_active);
+        let Some((owned, id)) = owned.and_then(|owned| {
+            let id = owned.id_of(number)?;
+            Some((owned, id))
+        }) else {
+            self.batches.part_failed(batch, vec![number]);
+            return self.batches.complete();
+        };
+        let Some(read) = read else {
+            // It stays as it is, and will be tried again.
+            self.batches.part_done(batch);
+            return self.batches.complete();
+        };
+        let (room, _) = *read;
+        let room = RoomRecord {
+            id,
+            number,
+            snapshot: Some(room.snapshot),
+            quarantine: Some(Quarantine {
+                reason,
+                tail: room.tail,
+            }),
+        };
+        let parts = owned.push_room(batch, room, &self.nats);
+        // One was counted when it began to be read.
+        self.batches.add_parts(batch, parts - 1);
+        self.mark_ready(shard);
+    }
+
+    fn load(&mut self, id: Box<str>, done: Done<Stored>) {
+        let shard = Shard::of_room(&id);
+        match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
+            Some(owned) => {
+                owned.load(id, done);
+                self.load_next(shard);
+            }
+            None => done(Err(JournalError::NotOwned { rooms: Vec::new() })),
+        }
+    }
+
+    /// Loads the rooms whose turn it is.
+    fn load_next(&mut self, shard: Shard) {
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
+        while let Some((id, done)) = owned.next_load() {
+            match owned.begin_load(&id) {
+                Err(error) => done(Err(error)),
+                Ok(LoadPlan::New(number)) => done(Ok(Stored::New(number))),
+                Ok(LoadPlan::Read {
+                    header,
+                    sequence,
+                    tail,
+                }) => {
+                    let nats = self.nats.clone();
+                    tokio::spawn(async move {
+                        let is_quarantined = header.is_quarantined;
+                        let read = load(&nats, shard, header, sequence, tail).await;
+                        done(read.map(|(room, quarantine)| match is_quarantined {
+                            true => Stored::Quarantined(quarantine.reason),
+                            false => Stored::Room(room),
+                        }));
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Batches {
+    fn push(&mut self, done: Done<()>) -> u64 {
+        self.waiting.push_back(BatchState {
+            done,
+            left: 0,
+            not_owned: Vec::new(),
+        });
+        self.first + self.waiting.len() as u64 - 1
+    }
+
+    fn get(&mut self, batch: u64) -> Option<&mut BatchState> {
+        let at = usize::try_from(batch.checked_sub(self.first)?).ok()?;
+        self.waiting.get_mut(at)
+    }
+
+    fn add_parts(&mut self, batch: u64, parts: usize) {
+        if let Some(batch) = self.get(batch) {
+            batch.left += parts;
+        }
+    }
+
+    fn part_done(&mut self, batch: u64) {
+        if let Some(batch) = self.get(batch) {
+            batch.left = batch.left.saturating_sub(1);
+        }
+    }
+
+    fn part_failed(&mut self, batch: u64, rooms: Vec<RoomNumber>) {
+        self.part_done(batch);
+        self.not_owned(batch, rooms);
+    }
+
+    fn not_owned(&mut self, batch: u64, rooms: Vec<RoomNumber>) {
+        if let Some(batch) = self.get(batch) {
+            batch.not_owned.extend(rooms);
+        }
+    }
+
+    /// Says of those that are durable that they are, in order.
+    fn complete(&mut self) {
+        while self.waiting.front().is_some_and(|batch| batch.left == 0) {
+            let Some(batch) = self.waiting.pop_front() else {
+                return;
+            };
+            self.first += 1;
+            let BatchState {
+                done, not_owned, ..
+            } = batch;
+            done(match not_owned.is_empty() {
+                true => Ok(()),
+                false => Err(JournalError::NotOwned { rooms: not_owned }),
+            });
+        }
+    }
+}
+
+/// Passes on what the directory says.
+fn watch_directory(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            match nats.kv().watch_with_history(">").await {
+                Ok(mut entries) => {
+                    let mut is_read = false;
+                    while let Some(Ok(entry)) = entries.next().await {
+                        pass_on(&entry, &sender);
+                        if entry.seen_current && !is_read {
+                            is_read = true;
+                            let _ = sender.send(Event::DirectoryRead);
+                        }
+                    }
+                }
+                Err(error) => log::debug!("the directory cannot be watched: {error}"),
+            }
+            sleep(10 * RETRY_INTERVAL).await;
+        }
+    });
+}
+
+fn pass_on(entry: &async_nats::jetstream::kv::Entry, sender: &mpsc::UnboundedSender<Event>) {
+    let value = (entry.operation == Operation::Put).then_some(&*entry.value);
+    let shard = |text: &str| text.parse().ok().map(Shard);
+    let event = if let Some(shard) = entry.key.strip_prefix("own.").and_then(shard) {
+        Event::Owner(shard, value.and_then(parse_owner), entry.revision)
+    } else if let Some(shard) = entry.key.strip_prefix("pin.").and_then(shard) {
+        let name = value.map(|name| String::from_utf8_lossy(name).into());
+        Event::Pin(shard, name)
+    } else {
+        return;
+    };
+    let _ = sender.send(event);
+}
+
+fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut pings) = nats.client().subscribe(nats.pings()).await {
+                while let Some(ping) = pings.next().await {
+                    // What is none is another version's.
+                    if let Ok(ping) = serde_json::from_slice(&ping.payload) {
+                        let _ = sender.send(Event::Ping(ping));
+                    }
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+/// Does what `cluster drain` asks for.
+fn watch_requests(nats: Nats, id: NodeId, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut requests) = nats.client().subscribe(nats.node(id)).await {
+                while let Some(request) = requests.next().await {
+                    let (done, drained) = oneshot::channel();
+                    if &*request.payload != b"drain" || sender.send(Event::Drain(done)).is_err() {
+                        continue;
+                    }
+                    let Some(reply) = request.reply else { continue };
+                    let nats = nats.clone();
+                    tokio::spawn(async move {
+                        let _ = drained.await;
+                        let _ = nats.client().publish(reply, "drained".into()).await;
+                    });
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+const _: () = assert!(SHARDS == 256, "a shard is a byte");

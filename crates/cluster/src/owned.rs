@@ -1,0 +1,633 @@
+//! A shard that this node owns: what is stored of its rooms, and what waits to be appended to its log.
+
+use crate::{
+    format::{Quarantine, RoomHeader, decode_snapshot, room_number},
+    nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored},
+    protocol::{Appender, Tails},
+    shard::{Epoch, NodeId, Shard},
+};
+use stateroom_wasmi_server::journal::{
+    Done, JournalError, LogEntries, LogEntry, RoomNumber, RoomWrite, Stored as Loaded, StoredRoom,
+    UnfinishedRoom,
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+use tokio::task::AbortHandle;
+
+/// A shard that this node owns, or is about to.
+pub(crate) struct Owned {
+    pub(crate) shard: Shard,
+    pub(crate) epoch: Epoch,
+    pub(crate) log: Appender<InFlight>,
+    /// The request of the log that is under way.
+    pub(crate) request: u64,
+    /// Whether what is stored was read.
+    pub(crate) is_active: bool,
+    /// What is stored cannot be read: this is why.
+    damage: Option<String>,
+    rooms: HashMap<Box<str>, RoomEntry>,
+    ids: HashMap<RoomNumber, Box<str>>,
+    tails: Tails<RoomNumber>,
+    /// Events since their snapshots of rooms that were taken over.
+    carried: HashMap<RoomNumber, Vec<u8>>,
+    pending: VecDeque<Part>,
+    /// How many parts have come, and how many are durable.
+    parts: u64,
+    durable_parts: u64,
+    loads: VecDeque<(u64, Box<str>, Done<Loaded>)>,
+    next_counter: u32,
+    /// What was read so far.
+    pub(crate) reading: Option<AbortHandle>,
+    trim: Trim,
+}
+
+struct RoomEntry {
+    header: RoomHeader,
+    /// The sequence number of the first message of its snapshot.
+    sequence: u64,
+}
+
+/// What a batch has for a shard, or a piece of it.
+pub(crate) struct Part {
+    pub(crate) batch: u64,
+    pub(crate) numbers: Vec<RoomNumber>,
+    events: Vec<u8>,
+    rooms: Vec<RoomRecord>,
+    messages: usize,
+}
+
+/// What is being appended.
+pub(crate) struct InFlight {
+    pub(crate) record: Arc<Record>,
+    pub(crate) parts: Vec<Part>,
+}
+
+struct Trim {
+    records: u64,
+    at: Instant,
+    /// Records before this one were deleted.
+    before: u64,
+}
+
+/// Something to delete that nobody needs.
+pub(crate) enum Garbage {
+    Log(u64),
+    Room(Box<str>, core::ops::Range<usize>, u64),
+}
+
+/// What a batch has for a shard.
+#[derive(Default)]
+pub(crate) struct ShardBatch {
+    events: Vec<u8>,
+    writes: Vec<(RoomNumber, RoomWrite)>,
+    numbers: Vec<RoomNumber>,
+}
+
+impl ShardBatch {
+    pub(crate) fn log(&mut self, entry: &LogEntry<'_>) {
+        entry.encode(&mut self.events);
+        self.note(entry.room);
+    }
+
+    pub(crate) fn write(&mut self, number: RoomNumber, write: RoomWrite) {
+        self.writes.push((number, write));
+        self.note(number);
+    }
+
+    fn note(&mut self, number: RoomNumber) {
+        if self.numbers.last() != Some(&number) {
+            self.numbers.push(number);
+        }
+    }
+
+    pub(crate) fn into_numbers(self) -> Vec<RoomNumber> {
+        self.numbers
+    }
+}
+
+impl Owned {
+    pub(crate) fn new(shard: Shard, node: NodeId, epoch: Epoch) -> Self {
+        Self {
+            shard,
+            epoch,
+            log: Appender::new(node, epoch),
+            request: 0,
+            is_active: false,
+            damage: None,
+            rooms: HashMap::new(),
+            ids: HashMap::new(),
+            tails: Tails::default(),
+            carried: HashMap::new(),
+            pending: VecDeque::new(),
+            parts: 0,
+            durable_parts: 0,
+            loads: VecDeque::new(),
+            next_counter: 0,
+            reading: None,
+            trim: Trim {
+                records: 0,
+                at: Instant::now(),
+                before: 0,
+            },
+        }
+    }
+
+    /// What is stored was read, up to the record by which the epoch began. Returns the rooms to restore.
+    pub(crate) fn activate(&mut self, stored: Vec<Stored>) -> Vec<UnfinishedRoom> {
+        let mut events = Vec::new();
+        for stored in stored {
+            match stored {
+                Stored::Record {
+                    sequence,
+                    events: bytes,
+                    ..
+                } => events.push((sequence, bytes)),
+                Stored::Room {
+                    sequence,
+                    id,
+                    header: Some(header),
+                } => self.insert(id.into(), header, sequence),
+                Stored::Room {
+                    id, header: None, ..
+                } => self.remove(&id),
+                Stored::Unknown { subject, .. } if subject.is_empty() => {}
+                Stored::Unknown { sequence, subject } => {
+                    let reason = format!("{subject} is damaged or of another version ({sequence})");
+                    log::error!("rooms of shard {} cannot be loaded: {reason}", self.shard);
+                    self.damage = Some(reason);
+                }
+            }
+        }
+        for (sequence, bytes) in events {
+            for entry in LogEntries::new(&bytes) {
+                match entry {
+                    Ok(entry) => self.carry(&entry, sequence),
+                    Err(error) => self.damage = Some(format!("{error} at {sequence}")),
+                }
+            }
+        }
+        self.is_active = true;
+        self.trim.before = 0;
+        let rooms = self.rooms.iter();
+        rooms
+            .filter(|(_, room)| !room.header.is_quarantined)
+            .filter_map(|(id, room)| {
+                let has_tail = self.carried.contains_key(&room.header.number);
+                let wake_at = room.header.wake_at.filter(|_| !has_tail);
+                (has_tail || wake_at.is_some()).then(|| UnfinishedRoom {
+                    id: id.clone(),
+                    wake_at,
+                })
+            })
+            .collect()
+    }
+
+    fn carry(&mut self, entry: &LogEntry<'_>, sequence: u64) {
+        let Some(id) = self.ids.get(&entry.room) else {
+            return;
+        };
+        let saved = self.rooms.get(id).map_or(0, |room| room.header.events);
+        if entry.number >= saved {
+            entry.encode(self.carried.entry(entry.room).or_default());
+            self.tails.add(entry.room, entry.number, sequence);
+        }
+    }
+
+    fn insert(&mut self, id: Box<str>, header: RoomHeader, sequence: u64) {
+        if let Some(before) = self.rooms.get(&id)
+            && before.header.number != header.number
+        {
+            self.ids.remove(&before.header.number);
+        }
+        self.ids.insert(header.number, id.clone());
+        self.rooms.insert(id, RoomEntry { header, sequence });
+    }
+
+    fn remove(&mut self, id: &str) {
+        if let Some(room) = self.rooms.remove(id) {
+            let number = room.header.number;
+            self.ids.remove(&number);
+            self.tails.remove(&number);
+            self.carried.remove(&number);
+        }
+    }
+
+    /// How many rooms are stored.
+    pub(crate) fn room_count(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// Adds what a batch has for this shard; returns in how many parts.
+    pub(crate) fn push(&mut self, batch: u64, mut events: ShardBatch, nats: &Nats) -> usize {
+        let max_bytes = nats.max_bytes();
+        let before = self.parts;
+        let writes = core::mem::take(&mut events.writes);
+        let mut rest = &*events.events;
+        loop {
+            let length = prefix(rest, max_bytes);
+            let (piece, others) = rest.split_at(length);
+            rest = others;
+            if rest.is_empty() {
+                let rooms = writes
+                    .into_iter()
+                    .filter_map(|(number, write)| self.room_record(number, write))
+                    .collect();
+                self.push_parts(batch, piece, rooms, events.numbers, nats);
+                break;
+            }
+            self.push_part(batch, piece.into(), Vec::new(), events.numbers.clone(), 1);
+        }
+        usize::try_from(self.parts - before).unwrap_or(usize::MAX)
+    }
+
+    /// Adds what is to be written of a room by itself; returns in how many parts.
+    pub(crate) fn push_room(&mut self, batch: u64, room: RoomRecord, nats: &Nats) -> usize {
+        let (numbers, before) = (vec![room.number], self.parts);
+        self.push_parts(batch, &[], vec![room], numbers, nats);
+        usize::try_from(self.parts - before).unwrap_or(usize::MAX)
+    }
+
+    fn push_parts(
+        &mut self,
+        batch: u64,
+        events: &[u8],
+        rooms: Vec<RoomRecord>,
+        numbers: Vec<RoomNumber>,
+        nats: &Nats,
+    ) {
+        let mut part = (Vec::from(events), Vec::new(), 1);
+        for room in rooms {
+            let messages = nats.parts_of(&room);
+            if part.2 + messages > MAX_BATCH && !part.1.is_empty() {
+                let full = core::mem::replace(&mut part, (Vec::new(), Vec::new(), 1));
+                self.push_part(batch, full.0, full.1, numbers.clone(), full.2);
+            }
+            part.1.push(room);
+            part.2 += messages;
+        }
+        self.push_part(batch, part.0, part.1, numbers, part.2);
+    }
+
+    fn push_part(
+        &mut self,
+        batch: u64,
+        events: Vec<u8>,
+        rooms: Vec<RoomRecord>,
+        numbers: Vec<RoomNumber>,
+        messages: usize,
+    ) {
+        self.parts += 1;
+        self.pending.push_back(Part {
+            batch,
+            numbers,
+            events,
+            rooms,
+            messages,
+        });
+    }
+
+    fn room_record(&mut self, number: RoomNumber, write: RoomWrite) -> Option<RoomRecord> {
+        match write {
+            RoomWrite::Snapshot { id, snapshot } => {
+                self.ids.insert(number, id.clone());
+                Some(RoomRecord {
+                    id,
+                    number,
+                    snapshot: Some(snapshot),
+                    quarantine: None,
+                })
+            }
+            // Those that have no snapshot yet are not stored.
+            RoomWrite::Remove | RoomWrite::Discard => Some(RoomRecord {
+                id: self.ids.get(&number)?.clone(),
+                number,
+                snapshot: None,
+                quarantine: None,
+            }),
+            // What is stored must be read first.
+            RoomWrite::Quarantine(_) => None,
+        }
+    }
+
+    /// Whether something is to be appended.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.is_active && self.log.is_idle() && !self.pending.is_empty()
+    }
+
+    /// Passes as much as a record can have to the log.
+    pub(crate) fn append_next(&mut self, nats: &Nats) {
+        let max_bytes = nats.max_bytes();
+        let mut parts = Vec::new();
+        let (mut bytes, mut messages) = (0, 1);
+        let mut record = Record {
+            events: Vec::new(),
+            rooms: Vec::new(),
+        };
+        while let Some(part) = self.pending.front() {
+            bytes += part.events.len();
+            messages += part.messages - 1;
+            if !parts.is_empty() && (bytes > max_bytes || messages > MAX_BATCH) {
+                break;
+            }
+            let Some(mut part) = self.pending.pop_front() else {
+                break;
+            };
+            record.events.append(&mut part.events);
+            for room in core::mem::take(&mut part.rooms) {
+                // One message for each subject: the last counts.
+                record.rooms.retain(|before| before.id != room.id);
+                record.rooms.push(room);
+            }
+            parts.push(part);
+        }
+        self.log.append(InFlight {
+            record: Arc::new(record),
+            parts,
+        });
+    }
+
+    /// A record is durable. Returns what nobody needs any more.
+    pub(crate) fn durable(&mut self, in_flight: &InFlight, nats: &Nats) -> Vec<Garbage> {
+        let mut garbage = Vec::new();
+        let record = &in_flight.record;
+        let sequence = self.log.last();
+        self.durable_parts += in_flight.parts.len() as u64;
+        for entry in LogEntries::new(&record.events).flatten() {
+            self.tails.add(entry.room, entry.number, sequence);
+        }
+        let mut next = sequence + 1;
+        for room in &record.rooms {
+            let Some(snapshot) = &room.snapshot else {
+                let parts = self.rooms.get(&room.id).map_or(1, |room| room.header.parts);
+                if self.ids.get(&room.number) == Some(&room.id) {
+                    self.remove(&room.id);
+                }
+                self.tails.remove(&room.number);
+                garbage.push(Garbage::Room(room.id.clone(), 0..parts as usize, next + 1));
+                next += 1;
+                continue;
+            };
+            let parts = nats.parts_of(room) as u32;
+            let before = self.rooms.get(&room.id).map_or(0, |room| room.header.parts);
+            if before > parts {
+                let rest = parts as usize..before as usize;
+                garbage.push(Garbage::Room(room.id.clone(), rest, next));
+            }
+            let header = RoomHeader {
+                number: room.number,
+                events: snapshot.events,
+                wake_at: snapshot.wake_at,
+                parts,
+                is_quarantined: room.quarantine.is_some(),
+            };
+            self.insert(room.id.clone(), header, next);
+            next += u64::from(parts);
+            if room.quarantine.is_some() {
+                self.tails.remove(&room.number);
+            } else {
+                self.tails.saved(&room.number, snapshot.events);
+            }
+            if self.tails.first_of(&room.number).is_none() {
+                self.carried.remove(&room.number);
+            }
+        }
+        self.trim.records += 1;
+        garbage.extend(self.trim_due());
+        garbage
+    }
+
+    /// Records that can be deleted, if it is time for that.
+    pub(crate) fn trim_due(&mut self) -> Option<Garbage> {
+        const RECORDS: u64 = 500;
+        const INTERVAL: core::time::Duration = core::time::Duration::from_secs(30);
+        let is_due = self.trim.records >= RECORDS
+            || self.trim.records > 0 && self.trim.at.elapsed() >= INTERVAL;
+        if !is_due || !self.is_active {
+            return None;
+        }
+        self.trim.records = 0;
+        self.trim.at = Instant::now();
+        // The last record must stay: it tells who owns the shard.
+        let before = self.tails.first().unwrap_or(self.log.last());
+        (before > self.trim.before).then(|| {
+            self.trim.before = before;
+            Garbage::Log(before)
+        })
+    }
+
+    /// Loads a room behind what has come before.
+    pub(crate) fn load(&mut self, id: Box<str>, done: Done<Loaded>) {
+        self.loads.push_back((self.parts, id, done));
+    }
+
+    /// The next room to load now.
+    pub(crate) fn next_load(&mut self) -> Option<(Box<str>, Done<Loaded>)> {
+        let (after, ..) = self.loads.front()?;
+        if !self.is_active || *after > self.durable_parts {
+            return None;
+        }
+        self.loads.pop_front().map(|(_, id, done)| (id, done))
+    }
+
+    /// What is needed to load a room; none if it is done already.
+    pub(crate) fn begin_load(&mut self, id: &str) -> Result<LoadPlan, JournalError> {
+        if let Some(reason) = &self.damage {
+            return Err(JournalError::Damaged(reason.clone().into()));
+        }
+        let Some(room) = self.rooms.get(id) else {
+            self.next_counter =
+                self.next_counter
+                    .checked_add(1)
+                    .ok_or_else(|| JournalError::TooManyRooms {
+                        limit: u64::from(u32::MAX),
+                    })?;
+            let number = room_number(self.shard, self.epoch, self.next_counter);
+            return Ok(LoadPlan::New(number));
+        };
+        let number = room.header.number;
+        let tail = match (self.carried.get(&number), self.tails.first_of(&number)) {
+            (_, None) => Tail::None,
+            // It is taken along, as long as nothing was added.
+            (Some(tail), Some(_)) if self.is_complete(tail, number) => Tail::Known(tail.clone()),
+            (_, Some(first)) => Tail::Read {
+                from: first,
+                to: self.log.last(),
+            },
+        };
+        Ok(LoadPlan::Read {
+            header: room.header.clone(),
+            sequence: room.sequence,
+            tail,
+        })
+    }
+
+    fn is_complete(&self, tail: &[u8], number: RoomNumber) -> bool {
+        let last = LogEntries::new(tail).flatten().last();
+        last.map(|entry| entry.number.saturating_add(1)) == self.tails.next_event(&number)
+    }
+
+    /// What is needed to write that a room is in quarantine.
+    pub(crate) fn id_of(&self, number: RoomNumber) -> Option<Box<str>> {
+        self.ids.get(&number).cloned()
+    }
+
+    /// Ends what waits: the shard is another node's. Returns the parts of batches that are not durable, and
+    /// the loads.
+    pub(crate) fn end(self) -> (Vec<Part>, Vec<Done<Loaded>>) {
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
+        let in_flight = self.log.into_payload();
+        let mut parts = in_flight.map_or_else(Vec::new, |in_flight| in_flight.parts);
+        parts.extend(self.pending);
+        let loads = self.loads.into_iter().map(|(_, _, done)| done);
+        (parts, loads.collect())
+    }
+}
+
+/// How a room is loaded.
+pub(crate) enum LoadPlan {
+    New(RoomNumber),
+    Read {
+        header: RoomHeader,
+        sequence: u64,
+        tail: Tail,
+    },
+}
+
+/// The events of a room since its snapshot.
+pub(crate) enum Tail {
+    None,
+    Known(Vec<u8>),
+    /// They are in these records.
+    Read {
+        from: u64,
+        to: u64,
+    },
+}
+
+/// Reads a stored room.
+pub(crate) async fn load(
+    nats: &Nats,
+    shard: Shard,
+    header: RoomHeader,
+    sequence: u64,
+    tail: Tail,
+) -> Result<(StoredRoom, Quarantine), JournalError> {
+    const ATTEMPTS: usize = 50;
+    const RETRY_INTERVAL: core::time::Duration = core::time::Duration::from_millis(100);
+    let mut bytes = None;
+    for _ in 0..ATTEMPTS {
+        // A replica may not have it yet.
+        if let Ok(Some(read)) = nats.read_snapshot(sequence, &header).await {
+            bytes = Some(read);
+            break;
+        }
+        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+    let damaged = |what: &str| JournalError::Damaged(what.into());
+    let bytes = bytes.ok_or_else(|| damaged("the snapshot cannot be read"))?;
+    let (snapshot, quarantine) =
+        decode_snapshot(&header, &bytes).ok_or_else(|| damaged("the snapshot is malformed"))?;
+    let tail = match tail {
+        Tail::None => Vec::new(),
+        Tail::Known(tail) => tail,
+        Tail::Read { from, to } => {
+            let mut tail = Vec::new();
+            for stored in read_up_to(nats, shard, from, to, true).await {
+                let Stored::Record { events, .. } = stored else {
+                    continue;
+                };
+                let entries = LogEntries::new(&events).flatten();
+                for entry in entries
+                    .filter(|entry| entry.room == header.number && entry.number >= header.events)
+                {
+                    entry.encode(&mut tail);
+                }
+            }
+            tail
+        }
+    };
+    let room = StoredRoom {
+        number: header.number,
+        snapshot,
+        tail,
+    };
+    Ok((room, quarantine))
+}
+
+/// Reads what is stored of a shard until it has seen a message, however long that takes.
+pub(crate) async fn read_up_to(
+    nats: &Nats,
+    shard: Shard,
+    from: u64,
+    to: u64,
+    only_log: bool,
+) -> Vec<Stored> {
+    const RETRY_INTERVAL: core::time::Duration = core::time::Duration::from_millis(10);
+    let (mut all, mut next) = (Vec::new(), from.max(1));
+    loop {
+        let read = nats.read(shard, next, only_log).await.unwrap_or_default();
+        let has_read = !read.is_empty();
+        for stored in read {
+            let sequence = stored.sequence();
+            if sequence > to {
+                return all;
+            }
+            next = sequence + 1;
+            all.push(stored);
+            if sequence == to {
+                return all;
+            }
+        }
+        if !has_read {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    }
+}
+
+/// The length of the events at the beginning that are no longer than this, or of the first one.
+fn prefix(events: &[u8], max_bytes: usize) -> usize {
+    if events.len() <= max_bytes {
+        return events.len();
+    }
+    let mut entries = LogEntries::new(events);
+    let mut length = 0;
+    while let Some(Ok(_)) = entries.next() {
+        let end = events.len() - entries.rest().len();
+        if end > max_bytes && length > 0 {
+            break;
+        }
+        length = end;
+    }
+    length.max(1).min(events.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_split_between_two() {
+        let mut events = Vec::new();
+        let mut ends = Vec::new();
+        for number in 0..5 {
+            LogEntry {
+                room: RoomNumber(1),
+                number,
+                event: &[7; 10],
+            }
+            .encode(&mut events);
+            ends.push(events.len());
+        }
+        assert_eq!(prefix(&events, events.len()), events.len());
+        assert_eq!(prefix(&events, ends[1]), ends[1]);
+        assert_eq!(prefix(&events, ends[1] + 1), ends[1]);
+        // One that is too long goes by itself.
+        assert_eq!(prefix(&events, 3), ends[0]);
+        assert_eq!(prefix(&[], 3), 0);
+    }
+}

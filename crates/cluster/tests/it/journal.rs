@@ -1,0 +1,308 @@
+//! What `Journal` promises, on one node.
+
+use crate::{
+    Node, config, events, load_later, log, nats::NatsServer, save, snapshot, wait, write_later,
+};
+use core::time::Duration;
+use stateroom_wasmi_cluster::{ClusterError, SHARDS};
+use stateroom_wasmi_server::journal::{Batch, RoomNumber, RoomWrite, Stored, UnfinishedRoom};
+
+fn one_node() -> Option<(NatsServer, Node)> {
+    let server = NatsServer::start()?;
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    Some((server, node))
+}
+
+/// The node is killed, and another one takes over.
+fn next(server: &NatsServer, node: Node) -> Node {
+    node.kill();
+    let node = Node::join(server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    node
+}
+
+#[test]
+fn a_room_is_loaded_as_it_was_saved_with_its_events_since() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    node.write(save(number, "lobby", snapshot(0, b"birth")))
+        .expect("it is written");
+    node.write(log(number, 0..3)).expect("it is written");
+    let mut both = log(number, 3..5);
+    let second = snapshot(4, b"second");
+    both.write(
+        number,
+        RoomWrite::Snapshot {
+            id: "lobby".into(),
+            snapshot: second.clone(),
+        },
+    );
+    node.write(both).expect("it is written");
+    node.write(log(number, 5..6)).expect("it is written");
+    let check = |node: &Node| {
+        let room = node.stored("lobby");
+        assert_eq!(room.number, number);
+        assert_eq!(room.snapshot, second);
+        assert_eq!(events(&room), [4, 5]);
+    };
+    check(&node);
+    let node = next(&server, node);
+    check(&node);
+    // The tail that was taken over, and what has come since.
+    node.write(log(number, 6..8)).expect("it is written");
+    assert_eq!(events(&node.stored("lobby")), [4, 5, 6, 7]);
+    let node = next(&server, node);
+    assert_eq!(events(&node.stored("lobby")), [4, 5, 6, 7]);
+}
+
+#[test]
+fn a_load_finds_what_was_written_before_it() {
+    let Some((_server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    // Without waiting: both are on their way.
+    let written = write_later(&node, save(number, "lobby", snapshot(7, b"now")));
+    assert_eq!(node.stored("lobby").snapshot, snapshot(7, b"now"));
+    written().expect("it is written");
+}
+
+#[test]
+fn batches_are_done_in_order() {
+    let Some((_server, node)) = one_node() else {
+        return;
+    };
+    let rooms: Vec<_> = (0..20).map(|n| format!("room {n}")).collect();
+    let numbers: Vec<_> = rooms.iter().map(|id| node.new_room(id)).collect();
+    let (send, receive) = std::sync::mpsc::channel();
+    for n in 0..2000_u64 {
+        let at = n as usize % rooms.len();
+        let batch = match n < 20 {
+            true => save(numbers[at], &rooms[at], snapshot(0, b"birth")),
+            false => log(numbers[at], n / 20 - 1..n / 20),
+        };
+        let send = send.clone();
+        let done = move |result: Result<(), _>| drop(send.send(result.map(|()| n)));
+        node.journal.write(batch, Box::new(done));
+    }
+    for n in 0..2000 {
+        let done = receive.recv_timeout(crate::TIMEOUT).expect("it is done");
+        assert_eq!(done.expect("it is written"), n);
+    }
+    for id in &rooms {
+        assert_eq!(events(&node.stored(id)), Vec::from_iter(0..99));
+    }
+}
+
+#[test]
+fn a_room_that_was_removed_is_new_and_has_another_number() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    node.write(save(number, "lobby", snapshot(0, b"birth")))
+        .expect("it is written");
+    node.write(log(number, 0..3)).expect("it is written");
+    let mut batch = Batch::default();
+    batch.write(number, RoomWrite::Remove);
+    node.write(batch).expect("it is written");
+    assert_ne!(node.new_room("lobby"), number);
+    let node = next(&server, node);
+    let again = node.new_room("lobby");
+    assert_ne!(again, number);
+    // What is left of the first one's events is not this one's.
+    node.write(save(again, "lobby", snapshot(0, b"again")))
+        .expect("it is written");
+    let node = next(&server, node);
+    assert!(events(&node.stored("lobby")).is_empty());
+}
+
+#[test]
+fn rooms_with_events_and_those_that_wake_are_unfinished() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let wake_at = Some(Duration::from_millis(1_700_000_000_123));
+    for (id, wake_at, tail) in [
+        ("busy", None, 2),
+        ("done", None, 0),
+        ("asleep", wake_at, 0),
+        ("both", wake_at, 1),
+    ] {
+        let number = node.new_room(id);
+        let mut snapshot = snapshot(0, b"birth");
+        snapshot.wake_at = wake_at;
+        node.write(save(number, id, snapshot))
+            .expect("it is written");
+        node.write(log(number, 0..tail)).expect("it is written");
+    }
+    assert_eq!(*node.rooms.adopted.lock().expect("no panic"), []);
+    let node = next(&server, node);
+    let unfinished = |id: &str, wake_at| UnfinishedRoom {
+        id: id.into(),
+        wake_at,
+    };
+    let mut found = node.rooms.adopted.lock().expect("no panic").clone();
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    let expected = [
+        unfinished("asleep", wake_at),
+        unfinished("both", None),
+        unfinished("busy", None),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_snapshot_may_be_longer_than_a_message() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("large");
+    let large: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+    node.write(save(number, "large", snapshot(1, &large)))
+        .expect("it is written");
+    assert_eq!(node.stored("large").snapshot, snapshot(1, &large));
+    let node = next(&server, node);
+    assert_eq!(node.stored("large").snapshot, snapshot(1, &large));
+    node.write(save(number, "large", snapshot(2, b"small")))
+        .expect("it is written");
+    let node = next(&server, node);
+    assert_eq!(node.stored("large").snapshot, snapshot(2, b"small"));
+}
+
+#[test]
+fn a_batch_may_have_more_than_a_record() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    node.write(save(number, "lobby", snapshot(0, b"birth")))
+        .expect("it is written");
+    let mut batch = Batch::default();
+    for event in 0..7 {
+        batch.log(number, event, &vec![event as u8; 1 << 20]);
+    }
+    node.write(batch).expect("it is written");
+    let node = next(&server, node);
+    let tail = node.stored("lobby").tail;
+    let entries = stateroom_wasmi_server::journal::LogEntries::new(&tail);
+    let entries: Vec<_> = entries.map(|entry| entry.expect("well-formed")).collect();
+    assert_eq!(entries.len(), 7);
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.event == vec![entry.number as u8; 1 << 20])
+    );
+}
+
+#[test]
+fn the_log_is_trimmed_and_nothing_that_is_needed_is_lost() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    node.write(save(number, "lobby", snapshot(0, b"birth")))
+        .expect("it is written");
+    for n in 0..1300 {
+        node.write(log(number, n..n + 1)).expect("it is written");
+        if n % 400 == 399 {
+            node.write(save(number, "lobby", snapshot(n, b"later")))
+                .expect("it is written");
+        }
+    }
+    let node = next(&server, node);
+    let room = node.stored("lobby");
+    assert_eq!(room.snapshot.events, 1199);
+    assert_eq!(events(&room), Vec::from_iter(1199..1300));
+}
+
+#[test]
+fn a_room_in_quarantine_is_kept_and_not_restored() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("bad");
+    node.write(save(number, "bad", snapshot(0, b"birth")))
+        .expect("it is written");
+    node.write(log(number, 0..3)).expect("it is written");
+    let mut batch = Batch::default();
+    batch.write(number, RoomWrite::Quarantine("it is bad".into()));
+    node.write(batch).expect("it is written");
+    let is_quarantined = |node: &Node| match node.load("bad") {
+        Stored::Quarantined(reason) => assert_eq!(reason, "it is bad"),
+        other => panic!("{other:?}"),
+    };
+    is_quarantined(&node);
+    let node = next(&server, node);
+    is_quarantined(&node);
+    assert_eq!(*node.rooms.adopted.lock().expect("no panic"), []);
+}
+
+#[test]
+fn the_secret_stays() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let secret = node.journal.secret();
+    assert_eq!(Node::join(&server, "b").journal.secret(), secret);
+    let other = NatsServer::start().expect("there is a program");
+    assert_ne!(Node::join(&other, "a").journal.secret(), secret);
+}
+
+#[test]
+fn what_cannot_keep_the_promise_is_refused() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let refused = |change: &dyn Fn(&mut stateroom_wasmi_cluster::ClusterConfig)| {
+        let mut config = config(&server.url, "a");
+        config.is_unsafe = false;
+        change(&mut config);
+        Node::join_with(config).err().expect("it is refused")
+    };
+    let error = refused(&|_| {});
+    assert!(
+        matches!(error, ClusterError::Replicas { found: 1, .. }),
+        "{error}"
+    );
+    let error = refused(&|config| config.replicas = 3);
+    assert!(matches!(error, ClusterError::SyncInterval(_)), "{error}");
+    let error = refused(&|config| config.max_message_bytes = 2 << 20);
+    assert!(matches!(error, ClusterError::MaxPayload { .. }), "{error}");
+    let error = refused(&|config| config.node = "a.b".into());
+    assert!(matches!(error, ClusterError::Name(_)), "{error}");
+}
+
+#[test]
+fn what_nats_does_not_take_waits_until_it_is_back() {
+    let Some((mut server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    node.write(save(number, "lobby", snapshot(0, b"birth")))
+        .expect("it is written");
+    server.kill();
+    let written = write_later(&node, log(number, 0..1));
+    let loaded = load_later(&node, "lobby");
+    server.restart();
+    written().expect("it is written");
+    let Ok(Stored::Room(room)) = loaded() else {
+        panic!("it is loaded")
+    };
+    assert_eq!(events(&room), [0]);
+    let _: RoomNumber = wait(|done| {
+        node.journal.load(
+            "new",
+            Box::new(|stored| {
+                done(stored.map(|stored| match stored {
+                    Stored::New(number) => number,
+                    other => panic!("{other:?}"),
+                }))
+            }),
+        );
+    })
+    .expect("it is loaded");
+}
