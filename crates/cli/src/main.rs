@@ -9,6 +9,7 @@
 //! - `config` prints the settings with which `serve` would run, `completions` and `man` help at a shell.
 //! - `test` plays scripts with a room and compares what its clients receive.
 //! - `store` looks into the rooms that `serve --data` keeps, and `replay` runs their events again.
+//! - `save`, `load` and `move` are for rooms of running servers.
 //!
 //! All but `new`, `check` and `test` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
@@ -54,6 +55,8 @@ mod settings;
 mod store;
 mod test;
 #[cfg(feature = "serve")]
+mod transfer;
+#[cfg(feature = "serve")]
 mod watch;
 
 #[cfg(feature = "serve")]
@@ -94,6 +97,12 @@ enum Command {
     Store(store::StoreCommand),
     #[cfg(feature = "serve")]
     Replay(replay::Replay),
+    #[cfg(feature = "serve")]
+    Save(transfer::Save),
+    #[cfg(feature = "serve")]
+    Load(transfer::Load),
+    #[cfg(feature = "serve")]
+    Move(transfer::Move),
     /// Print the settings with which `serve` would run, and where each is from
     #[cfg(feature = "serve")]
     Config(Box<serve::Serve>),
@@ -143,6 +152,12 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Store(store) => logged(|_| store.run()),
         #[cfg(feature = "serve")]
         Command::Replay(replay) => logged(|_| replay.run()),
+        #[cfg(feature = "serve")]
+        Command::Save(save) => logged(|_| save.run()),
+        #[cfg(feature = "serve")]
+        Command::Load(load) => logged(|_| load.run()),
+        #[cfg(feature = "serve")]
+        Command::Move(moving) => logged(|_| moving.run()),
         #[cfg(feature = "serve")]
         Command::Config(_) => {
             print(&command_line.settings())?;

@@ -6,8 +6,7 @@ use stateroom_wasmi_host::{
     Escaped, Event, EventRecord, LoadOptions, MessagePayload, MessageRecipient, Module, Output,
     RecordedEvent, Room, SnapshotInfo, SnapshotOptions,
 };
-use stateroom_wasmi_server::journal::LogEntries;
-use stateroom_wasmi_store::RoomFile;
+use stateroom_wasmi_server::journal::{LogEntries, RoomFile};
 use std::{error::Error, fmt::Write, fs, path::PathBuf, process::ExitCode};
 
 /// Run the events of a room again that `store export` wrote

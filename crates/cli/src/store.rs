@@ -3,7 +3,8 @@
 use crate::print;
 use clap::{Args, Subcommand};
 use stateroom_wasmi_host::{Escaped, SnapshotInfo};
-use stateroom_wasmi_store::{Reader, RoomDetails, RoomFile, RoomState, Store};
+use stateroom_wasmi_server::journal::RoomFile;
+use stateroom_wasmi_store::{Reader, RoomDetails, RoomState, Store};
 use std::{
     error::Error,
     fmt::Write,

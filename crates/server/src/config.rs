@@ -492,6 +492,8 @@ impl ServerConfig {
         ModuleLoader {
             limits: self.limits,
             options: LoadOptions::new().snapshots(snapshots).simd(true),
+            // For what operators can do with rooms.
+            prefers_snapshots: self.admin_listen.is_some(),
         }
     }
 
@@ -521,16 +523,19 @@ impl ServerConfig {
 pub(crate) struct ModuleLoader {
     limits: Limits,
     options: LoadOptions,
+    /// Whether modules are loaded for snapshots if they can be.
+    prefers_snapshots: bool,
 }
 
 impl ModuleLoader {
     pub(crate) fn load(&self, wasm: &[u8]) -> Result<Module, LoadError> {
         let module = Module::load_with(wasm, &self.limits, self.options)?;
-        if self.options.snapshots || !(module.has_save() || module.has_load()) {
+        // If its rooms can go on with another module, they must be saved for that; if they cannot be saved,
+        // they begin anew.
+        let prefers = self.prefers_snapshots || module.has_save() || module.has_load();
+        if self.options.snapshots || !prefers {
             return Ok(module);
         }
-        // Its rooms can go on with another module, for which they must be saved. If it cannot be loaded for
-        // that, they begin anew.
         let options = self.options.snapshots(true);
         Ok(Module::load_with(wasm, &self.limits, options).unwrap_or(module))
     }

@@ -1,9 +1,9 @@
 //! What a room did until it failed, in files: the report of a fault.
 
-use crate::{event_log::LogIndex, room_file::RoomFile, rooms};
+use crate::{event_log::LogIndex, rooms};
 use rusqlite::Connection;
 use stateroom_wasmi_host::Escaped;
-use stateroom_wasmi_server::journal::RoomNumber;
+use stateroom_wasmi_server::journal::{RoomFile, RoomNumber};
 use std::{
     fs, io,
     path::{Path, PathBuf},

@@ -29,7 +29,6 @@ mod event_log;
 mod fault_files;
 mod modules;
 mod replays;
-mod room_file;
 mod rooms;
 mod schema;
 mod tails;
@@ -38,7 +37,6 @@ mod writer;
 
 pub use self::{
     error::StoreError,
-    room_file::RoomFile,
     tools::{Reader, RoomDetails, RoomState},
 };
 

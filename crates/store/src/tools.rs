@@ -4,7 +4,6 @@ use crate::{
     Store,
     error::StoreError,
     modules, replays,
-    room_file::RoomFile,
     rooms::{self, duration, from_sql},
     schema,
     tails::{self, Tails, saved_events},
@@ -12,7 +11,7 @@ use crate::{
 use core::time::Duration;
 use rusqlite::{Connection, OptionalExtension, types::ValueRef};
 use stateroom_wasmi_server::journal::{
-    Done, Journal, JournalError, LogEntries, RoomNumber, RoomWrite, Stored,
+    Done, Journal, JournalError, LogEntries, RoomFile, RoomNumber, RoomWrite, Stored,
 };
 use std::{path::Path, sync::mpsc};
 

@@ -402,14 +402,14 @@ async fn rooms_pass_their_state_to_a_new_version() {
         assert_eq!(number(&mut client).await, Some(n));
     }
     drop((client, server));
-    data.folder.write("guest.wat", &keeper(100));
+    data.folder.write("guest.wat", keeper(100));
     let server = data.serve(&["--upgrade", "hook"]);
     let mut client = server.join("/lobby").await;
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(103));
     drop((client, server));
     // What has neither export is served by the version that the room has.
-    data.folder.write("guest.wat", &counter());
+    data.folder.write("guest.wat", counter());
     let server = data.serve(&["--upgrade", "hook"]);
     let mut client = server.join("/lobby").await;
     client.send("count").await;

@@ -45,6 +45,7 @@ mod settings;
 mod support;
 mod test_tool;
 mod tls;
+mod transfer;
 mod urls;
 
 use futures_util::{SinkExt, StreamExt};
@@ -290,19 +291,7 @@ impl Server {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n",
         );
-        let response = request_of(address, request.as_bytes()).await;
-        let response = String::from_utf8_lossy(&response);
-        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
-        Response {
-            status,
-            head: head.to_ascii_lowercase(),
-            body: body.to_owned(),
-        }
+        Response::parse(&request_of(address, request.as_bytes()).await)
     }
 
     /// Sends raw bytes; returns everything until the server closes.
@@ -412,6 +401,23 @@ struct Response {
     /// In lower case.
     head: String,
     body: String,
+}
+
+impl Response {
+    fn parse(bytes: &[u8]) -> Self {
+        let response = String::from_utf8_lossy(bytes);
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        Self {
+            status,
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
 }
 
 /// A WebSocket client, which replies to pings while it waits.

@@ -7,15 +7,17 @@ use crate::{
         notice::Notice,
         response::{self, Refusal, Response},
         rooms_endpoint::RoomList,
-        routes::{Shared, decode_room},
+        routes::{Shared, decode_room, parameter_in},
     },
     metrics::{Exposition, HttpCounts},
-    rooms::{AdminError, handover::Listing, worker_pool::WorkerPool},
+    rooms::{AdminError, Rooms, TransferReply, handover::Listing, worker_pool::WorkerPool},
 };
 use bytes::Bytes;
-use core::time::Duration;
+use core::{error::Error, time::Duration};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     Method, Request, StatusCode,
+    body::Body,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName},
 };
 use sha2::{Digest, Sha256};
@@ -25,7 +27,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore},
+    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
@@ -61,6 +63,10 @@ enum Route<'a> {
     Drain,
     Close(&'a str),
     Snapshot(&'a str),
+    Load(&'a str),
+    Hold(&'a str),
+    Resume(&'a str),
+    Moved(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -72,20 +78,32 @@ impl<'a> Route<'a> {
             "/rooms" => Self::Rooms,
             "/drain" => Self::Drain,
             _ => {
-                let (room, action) = path.strip_prefix("/rooms/")?.rsplit_once('/')?;
+                let rest = path.strip_prefix("/rooms/")?;
+                let Some((room, action)) = rest.rsplit_once('/') else {
+                    return Some(Self::Load(rest));
+                };
                 match action {
                     _ if room.contains('/') => return None,
                     "close" => Self::Close(room),
                     "snapshot" => Self::Snapshot(room),
+                    "hold" => Self::Hold(room),
+                    "resume" => Self::Resume(room),
+                    "moved" => Self::Moved(room),
                     _ => return None,
                 }
             }
         })
     }
 
-    /// Whether it only reads, by `GET`. The others are a `POST`.
-    const fn is_read(&self) -> bool {
-        !matches!(self, Self::Drain | Self::Close(_))
+    /// The methods by which it is asked for.
+    const fn methods(&self) -> (&'static [Method], &'static str) {
+        match self {
+            Self::Load(_) => (&[Method::PUT], "PUT"),
+            Self::Drain | Self::Close(_) | Self::Hold(_) | Self::Resume(_) | Self::Moved(_) => {
+                (&[Method::POST], "POST")
+            }
+            _ => (&[Method::GET, Method::HEAD], "GET, HEAD"),
+        }
     }
 
     /// Whether anybody may ask: what probes of load balancers need.
@@ -120,27 +138,22 @@ impl Admin {
     }
 
     /// The response to a request of an operator; none if it is no such request.
-    pub(super) async fn respond<B>(
+    pub(super) async fn respond<B: RequestBody>(
         &self,
-        request: &Request<B>,
+        request: &mut Request<B>,
     ) -> Option<Result<Response, Refusal>> {
-        let route = Route::of(request.uri().path())?;
+        let path = request.uri().path().to_owned();
+        let route = Route::of(&path)?;
         Some(self.carry_out(request, route).await)
     }
 
-    async fn carry_out<B>(
+    async fn carry_out<B: RequestBody>(
         &self,
-        request: &Request<B>,
+        request: &mut Request<B>,
         route: Route<'_>,
     ) -> Result<Response, Refusal> {
-        let (is_allowed, allowed) = match route.is_read() {
-            true => (
-                matches!(*request.method(), Method::GET | Method::HEAD),
-                "GET, HEAD",
-            ),
-            false => (*request.method() == Method::POST, "POST"),
-        };
-        if !is_allowed {
+        let (methods, allowed) = route.methods();
+        if !methods.contains(request.method()) {
             return Err(response::method_not_allowed(allowed));
         }
         if !route.is_open() {
@@ -163,6 +176,13 @@ impl Admin {
             }
             Route::Close(room) => self.close(&decode_room(room)?).await,
             Route::Snapshot(room) => self.snapshot(&decode_room(room)?).await,
+            Route::Load(room) => {
+                let (id, query) = (decode_room(room)?, Query::of(request)?);
+                self.load(&id, &query, request.body_mut()).await
+            }
+            Route::Hold(room) => self.hold(&decode_room(room)?, &Query::of(request)?).await,
+            Route::Resume(room) => self.resume(&decode_room(room)?, &Query::of(request)?).await,
+            Route::Moved(room) => self.moved(&decode_room(room)?, &Query::of(request)?).await,
         }
     }
 
@@ -241,6 +261,176 @@ impl Admin {
     }
 }
 
+/// Rooms that come and go.
+impl Admin {
+    async fn load(
+        &self,
+        id: &str,
+        query: &Query,
+        body: &mut impl RequestBody,
+    ) -> Result<Response, Refusal> {
+        // Several of them may have as much memory as a response.
+        let _permit = self.admit().await?.response;
+        let body = Limited::new(body, MAX_ROOM_BYTES).collect();
+        let body = match timeout(LOAD_TIMEOUT, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let reason = format!("the room has more than {MAX_ROOM_BYTES} bytes\n");
+                return Err(response::refusal(StatusCode::PAYLOAD_TOO_LARGE, reason));
+            }
+            Ok(Err(_)) | Err(_) => {
+                let reason = "the room has not come\n";
+                return Err(response::refusal(StatusCode::REQUEST_TIMEOUT, reason));
+            }
+        };
+        let (room, hold) = (String::from(id), query.seconds);
+        let loaded = self.transfer(id, move |rooms, reply| {
+            rooms.import(&room, &body, hold, reply)
+        });
+        let number = loaded.await?;
+        log::info!("loaded room {:?}", Escaped::new(id).at_most(256));
+        let response = response::text(StatusCode::CREATED, "loaded\n");
+        Ok(match hold {
+            Some(_) => with_hold(response, number),
+            None => response,
+        })
+    }
+
+    async fn hold(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
+        let permit = self.admit().await?;
+        let room = String::from(id);
+        let time = query.seconds.unwrap_or(DEFAULT_HOLD);
+        let held = self
+            .workers
+            .ask_room(id, move |rooms| rooms.hold(&room, time));
+        let (number, file) = done(held.await)?;
+        let headers = [
+            (CONTENT_TYPE, "application/octet-stream"),
+            (CACHE_CONTROL, "no-store"),
+        ];
+        Ok(with_hold(permit.respond(file, headers), number))
+    }
+
+    async fn resume(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
+        let (room, hold) = (String::from(id), query.hold()?);
+        let resumed = self.transfer(id, move |rooms, reply| rooms.end_hold(&room, hold, reply));
+        resumed.await?;
+        Ok(response::text(StatusCode::OK, "it goes on\n"))
+    }
+
+    async fn moved(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
+        let (room, hold) = (String::from(id), query.hold()?);
+        let location = query.to.clone();
+        let moved = self.transfer(id, move |rooms, reply| {
+            rooms.give_up(&room, hold, location.as_deref(), reply);
+        });
+        moved.await?;
+        log::info!("gave up room {:?}", Escaped::new(id).at_most(256));
+        Ok(response::text(StatusCode::OK, "given up\n"))
+    }
+
+    /// Asks the worker of a room for something whose result comes later.
+    async fn transfer(
+        &self,
+        id: &str,
+        question: impl FnOnce(&mut dyn Rooms, TransferReply) + Send + 'static,
+    ) -> Result<u64, Refusal> {
+        let (reply, result) = oneshot::channel();
+        let reply: TransferReply = Box::new(move |result| {
+            // Fails if the client is gone.
+            let _ = reply.send(result);
+        });
+        let asked = self
+            .workers
+            .ask_room(id, move |rooms| question(rooms, reply));
+        match asked.await {
+            Some(()) => done(result.await.ok()),
+            None => done(None),
+        }
+    }
+}
+
+/// The longest file of a room that is loaded.
+const MAX_ROOM_BYTES: usize = 64 << 20;
+
+/// Time for a room's file to come.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a room is held if the request does not say, and the longest time.
+const DEFAULT_HOLD: Duration = Duration::from_secs(30);
+const MAX_HOLD: Duration = Duration::from_secs(300);
+
+/// The header with the number of a hold.
+const HOLD: HeaderName = HeaderName::from_static("stateroom-hold");
+
+fn with_hold(mut response: Response, number: u64) -> Response {
+    response.headers_mut().insert(HOLD, number.into());
+    response
+}
+
+/// What a body must be to be read.
+pub(super) trait RequestBody:
+    Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin
+{
+}
+
+impl<B> RequestBody for B where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin
+{
+}
+
+/// The parameters of requests for rooms that come and go.
+#[derive(Default)]
+struct Query {
+    /// Time of a hold.
+    seconds: Option<Duration>,
+    /// The number of one.
+    hold: Option<u64>,
+    /// Where the room is now.
+    to: Option<String>,
+}
+
+impl Query {
+    fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
+        let bad_request = |reason: String| response::refusal(StatusCode::BAD_REQUEST, reason);
+        let query = request.uri().query().unwrap_or_default();
+        let parameter = |name| {
+            parameter_in(query, name)
+                .map_err(|reason| response::refusal(StatusCode::BAD_REQUEST, reason))
+        };
+        let number = |name| {
+            let parse = |text: Box<str>| {
+                let number = text.parse::<u64>();
+                number.map_err(|_| bad_request(format!("{name} is not a number\n")))
+            };
+            parameter(name)?.map(parse).transpose()
+        };
+        let to = parameter("to")?.map(String::from);
+        if to
+            .as_ref()
+            .is_some_and(|to| to.len() > MAX_LOCATION_BYTES || to.contains(char::is_control))
+        {
+            let reason = format!("to is longer than {MAX_LOCATION_BYTES} bytes, or no URL\n");
+            return Err(bad_request(reason));
+        }
+        let seconds = number("seconds")?.map(Duration::from_secs);
+        Ok(Self {
+            seconds: seconds.map(|time| time.min(MAX_HOLD)),
+            hold: number("hold")?,
+            to,
+        })
+    }
+
+    fn hold(&self) -> Result<u64, Refusal> {
+        let missing =
+            || response::refusal(StatusCode::BAD_REQUEST, "the parameter hold is missing\n");
+        self.hold.ok_or_else(missing)
+    }
+}
+
+/// What fits into the reason of a close frame behind `moved to `.
+const MAX_LOCATION_BYTES: usize = 114;
+
 /// A request that was admitted: one at a time has its turn with the workers.
 struct Permit<'a> {
     response: OwnedSemaphorePermit,
@@ -276,6 +466,7 @@ impl AsRef<[u8]> for PermittedBytes {
 
 /// What became of a request for a room.
 fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
+    let conflict = |reason: &str| (StatusCode::CONFLICT, format!("{reason}\n"));
     let error = match result {
         Some(Ok(done)) => return Ok(done),
         Some(Err(error)) => error,
@@ -286,12 +477,20 @@ fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
     };
     let (status, reason) = match error {
         AdminError::UnknownRoom => (StatusCode::NOT_FOUND, "there is no such room\n".into()),
-        #[cfg(feature = "board")]
         AdminError::Remote => (
             StatusCode::NOT_IMPLEMENTED,
-            "rooms of a board cannot be closed or saved from here\n".into(),
+            "rooms of a board cannot be closed, saved or moved from here\n".into(),
         ),
         AdminError::Save(error) => (StatusCode::CONFLICT, format!("{}\n", WithSources(&error))),
+        AdminError::Restoring => conflict("the room is being restored: try again"),
+        AdminError::Exists => conflict("there is a room of this id"),
+        AdminError::Held => conflict("the room is being moved"),
+        AdminError::NotHeld => conflict("the room is not held by this number, or not any more"),
+        AdminError::Unreadable(reason) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("the room cannot be loaded: {reason}\n"),
+        ),
+        AdminError::Unavailable(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
     Err(response::refusal(status, reason))
 }

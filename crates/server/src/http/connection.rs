@@ -108,13 +108,13 @@ impl Connection {
         Ok(response)
     }
 
-    async fn respond_to(&self, request: Request<Incoming>) -> Response {
+    async fn respond_to(&self, mut request: Request<Incoming>) -> Response {
         let mut address = self.address;
         if let Some(proxy) = &self.proxy {
             let client = proxy.proxies.client_of(address.ip(), request.headers());
             address = SocketAddr::new(client, 0);
         }
-        let (response, destination) = self.app.respond(&request, address.ip()).await;
+        let (response, destination) = self.app.respond(&mut request, address.ip()).await;
         let Some(destination) = destination else {
             return response;
         };

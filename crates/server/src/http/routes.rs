@@ -5,7 +5,7 @@ use crate::{
     config::{ConfigError, ServerConfig},
     http::{
         activity::Activity,
-        admin::Admin,
+        admin::{Admin, RequestBody},
         files::Files,
         headers::{bearer_token, elements},
         notice::Notice,
@@ -142,14 +142,18 @@ impl App {
     }
 
     /// `address` is the client's.
-    pub(super) async fn respond<B: Body>(&self, request: &Request<B>, address: IpAddr) -> Outcome {
+    pub(super) async fn respond<B: RequestBody>(
+        &self,
+        request: &mut Request<B>,
+        address: IpAddr,
+    ) -> Outcome {
         let outcome = self.route(request, address).await;
         outcome.unwrap_or_else(|refusal| (*refusal, None))
     }
 
-    async fn route<B: Body>(
+    async fn route<B: RequestBody>(
         &self,
-        request: &Request<B>,
+        request: &mut Request<B>,
         address: IpAddr,
     ) -> Result<Outcome, Refusal> {
         self.origins.check(request)?;
@@ -294,7 +298,7 @@ fn token_in(query: &str) -> Result<Option<Box<str>>, Bytes> {
 }
 
 /// A parameter of a query; an empty one is none.
-fn parameter_in(query: &str, name: &str) -> Result<Option<Box<str>>, Bytes> {
+pub(super) fn parameter_in(query: &str, name: &str) -> Result<Option<Box<str>>, Bytes> {
     // Parsing replaces what is no UTF-8, which would make different tokens the same.
     if percent_decode_str(query).decode_utf8().is_err() {
         return Err("the query is not UTF-8\n".into());

@@ -2,10 +2,12 @@
 
 mod batch;
 mod memory;
+mod room_file;
 
 pub use self::{
     batch::{Batch, LogEntries, LogEntry, MalformedLog, RoomWrite},
     memory::MemoryJournal,
+    room_file::RoomFile,
 };
 
 use core::{fmt, time::Duration};

@@ -22,6 +22,8 @@ pub(super) struct InboxQueue {
     disconnects: VecDeque<ClientId>,
     /// Connections with a message.
     waiting: WaitQueue,
+    /// Whether messages wait in any case.
+    is_held: bool,
 }
 
 /// A client's message in the inbox.
@@ -50,6 +52,14 @@ impl InboxQueue {
         !self.disconnects.is_empty()
     }
 
+    /// Lets messages wait from now on, or no longer.
+    pub(super) fn set_held<C: Clock>(&mut self, host: &mut Host<C, Clients>, is_held: bool) {
+        self.is_held = is_held;
+        if !is_held {
+            self.waiting.wake_first(host.transport_mut());
+        }
+    }
+
     /// Enqueues a connection's message, unless it has to wait.
     pub(super) fn message<C: Clock>(
         &mut self,
@@ -60,7 +70,7 @@ impl InboxQueue {
     ) -> Result<(), Busy> {
         let first = self.waiting.first(host.transport_mut());
         let may_pass = first.is_none_or(|first| first == connection);
-        if self.has_disconnects() || !may_pass {
+        if self.is_held || self.has_disconnects() || !may_pass {
             self.waiting.push(host.transport_mut(), connection);
             return Err(Busy);
         }
@@ -157,7 +167,7 @@ impl InboxQueue {
             }
         }
         self.send_disconnects(host, room);
-        if !self.waiting.is_empty() && (handled > 0 || self.in_flight.is_empty()) {
+        if !self.is_held && !self.waiting.is_empty() && (handled > 0 || self.in_flight.is_empty()) {
             self.waiting.wake_first(host.transport_mut());
         }
         !(self.in_flight.is_empty() && self.disconnects.is_empty() && self.waiting.is_empty())

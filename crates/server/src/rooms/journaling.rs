@@ -411,6 +411,11 @@ impl RoomLog {
         matches!(self.durability, Durability::Durable)
     }
 
+    /// The number of the next event.
+    pub(crate) const fn next_event(&self) -> u64 {
+        self.next_event
+    }
+
     pub(crate) const fn has_tail(&self) -> bool {
         self.has_tail
     }

@@ -22,6 +22,7 @@ use crate::{
     rooms::{clients::Clients, handover::Listing},
     ws::connection::ConnectionKey,
 };
+use core::time::Duration;
 use stateroom_wasmi_host::{ClientId, MessagePayload, Module, RoomKey, SaveError};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -67,6 +68,31 @@ pub(crate) trait Rooms: 'static {
     /// The state of a room as bytes.
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;
 
+    /// Lets a room wait for up to this time, on its way to another server; returns the number of the hold, and
+    /// the room as a file ([`RoomFile`](crate::journal::RoomFile)).
+    fn hold(&mut self, id: &str, time: Duration) -> Result<(u64, Vec<u8>), AdminError> {
+        let _ = (id, time);
+        Err(AdminError::Remote)
+    }
+
+    /// Lets a room go on that is held by this number.
+    fn end_hold(&mut self, id: &str, hold: u64, reply: TransferReply) {
+        let _ = (id, hold);
+        reply(Err(AdminError::Remote));
+    }
+
+    /// Gives up a room that is held by this number. Its clients are told where it is, if that is known.
+    fn give_up(&mut self, id: &str, hold: u64, location: Option<&str>, reply: TransferReply) {
+        let _ = (id, hold, location);
+        reply(Err(AdminError::Remote));
+    }
+
+    /// Opens a room from a file, and holds it for this time if there is one.
+    fn import(&mut self, id: &str, file: &[u8], hold: Option<Duration>, reply: TransferReply) {
+        let _ = (id, file, hold);
+        reply(Err(AdminError::Remote));
+    }
+
     /// Opens rooms of another module from now on, and lets those that are open go on with it.
     fn replace_module(&mut self, module: Module);
 
@@ -95,6 +121,9 @@ pub(crate) type RoomFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// Told when rooms were given up.
 pub(crate) type Released = oneshot::Sender<Result<(), JournalError>>;
 
+/// Called when something was done with a room, with the number of its hold if it has one, and that is durable.
+pub(crate) type TransferReply = Box<dyn FnOnce(Result<u64, AdminError>) + Send>;
+
 /// Who a client says it is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Claim {
@@ -120,10 +149,21 @@ pub(crate) struct Busy;
 pub(crate) enum AdminError {
     /// There is no such room in memory.
     UnknownRoom,
-    /// A room of a board.
-    #[cfg(feature = "board")]
+    /// The rooms are not this process's, but a board's.
     Remote,
     Save(SaveError),
+    /// It is on its way from the journal.
+    Restoring,
+    /// There is a room of this id.
+    Exists,
+    /// It is on its way to or from another server.
+    Held,
+    /// It is not, or not by this number.
+    NotHeld,
+    /// What it is to be loaded from is no room that this server can have.
+    Unreadable(String),
+    /// There are too many rooms.
+    Unavailable(String),
 }
 
 /// Why a client cannot join a room, as a close code and a reason.

@@ -2,7 +2,7 @@
 
 use crate::{
     journal::{JournalError, LogEntries, RoomNumber, StoredRoom, UnfinishedRoom},
-    rooms::{Claim, RoomFilter, stored_clients::StoredClients},
+    rooms::{Claim, RoomFilter, hosted::Import, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
 use core::{cmp::Reverse, fmt, time::Duration};
@@ -39,6 +39,8 @@ struct Restoration {
     permit: OwnedSemaphorePermit,
     /// Connections that wait to join.
     joins: Vec<Join>,
+    /// Set if it is not restored from the journal, but from a file.
+    import: Option<Import>,
     /// Its module, and what was loaded, while that is loaded, too.
     waits_for: Option<(ModuleHash, StoredRoom)>,
     /// None while it is loaded.
@@ -58,6 +60,7 @@ pub(super) struct Restored {
     pub(super) number: Option<RoomNumber>,
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) joins: Vec<Join>,
+    pub(super) import: Option<Import>,
     pub(super) outcome: Result<RestoredRoom, RestoreError>,
 }
 
@@ -157,11 +160,36 @@ impl Restorations {
             load: self.last_load,
             permit,
             joins: Vec::from_iter(join),
+            import: None,
             waits_for: None,
             replay: None,
         };
         self.rooms.insert(id.into(), restoration);
         self.last_load
+    }
+
+    /// Adds a room that comes from a file, and returns the number of its load.
+    pub(super) fn add_import(
+        &mut self,
+        id: &str,
+        permit: OwnedSemaphorePermit,
+        import: Import,
+    ) -> u64 {
+        let load = self.add(id, permit, None);
+        if let Some(restoration) = self.rooms.get_mut(id) {
+            restoration.import = Some(import);
+        }
+        load
+    }
+
+    /// Where a room comes from, if it is a file.
+    pub(super) fn import(&self, id: &str) -> Option<&Import> {
+        self.rooms.get(id)?.import.as_ref()
+    }
+
+    /// A room is restored from the journal after all.
+    pub(super) fn take_import(&mut self, id: &str) -> Option<Import> {
+        self.rooms.get_mut(id)?.import.take()
     }
 
     /// The next room to load that nobody has asked for; `now` is the wall time.
@@ -251,6 +279,7 @@ impl Restorations {
             number: restoration.number,
             permit: restoration.permit,
             joins: restoration.joins,
+            import: restoration.import,
             outcome,
         })
     }

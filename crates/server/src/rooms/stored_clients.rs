@@ -16,6 +16,8 @@ pub(crate) struct StoredClients {
     pub(super) tokens: Tokens,
     /// Those of the connected clients that have one.
     pub(super) sessions: BTreeMap<ClientId, StoredSession>,
+    /// What tokens are hashed with, if the room comes from a server with another secret.
+    pub(super) secret: Option<[u8; 32]>,
 }
 
 /// The bytes are not what is stored of clients.
@@ -31,6 +33,9 @@ impl fmt::Display for MalformedClients {
 impl core::error::Error for MalformedClients {}
 
 const VERSION: u8 = 1;
+
+/// With a secret behind the version.
+const VERSION_WITH_SECRET: u8 = 2;
 
 /// By what a client that has connected may come back: what is logged behind its connect.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,11 +82,17 @@ impl Credentials {
 }
 
 impl StoredClients {
-    /// The version, the last id, how many tokens, and each token's hash and client; how many sessions, and
+    /// The version, the secret if that says so, the last id, how many tokens, and each token's hash and client; how many sessions, and
     /// each one's client and session. Integers are little endian.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        bytes.push(VERSION);
+        match self.secret {
+            None => bytes.push(VERSION),
+            Some(secret) => {
+                bytes.push(VERSION_WITH_SECRET);
+                bytes.extend(secret);
+            }
+        }
         bytes.extend(self.last_id.to_le_bytes());
         bytes.extend((self.tokens.iter().len() as u32).to_le_bytes());
         for (token, client) in self.tokens.iter() {
@@ -99,13 +110,19 @@ impl StoredClients {
     /// No more than `max_tokens` are kept, the newest.
     pub(super) fn decode(bytes: &[u8], max_tokens: usize) -> Result<Self, MalformedClients> {
         let (version, bytes) = bytes.split_first().ok_or(MalformedClients)?;
-        if *version != VERSION {
-            return Err(MalformedClients);
-        }
+        let (secret, bytes) = match *version {
+            VERSION => (None, bytes),
+            VERSION_WITH_SECRET => {
+                let (secret, rest) = bytes.split_first_chunk().ok_or(MalformedClients)?;
+                (Some(*secret), rest)
+            }
+            _ => return Err(MalformedClients),
+        };
         let (last_id, bytes) = read_u32(bytes)?;
         let (count, mut bytes) = read_u32(bytes)?;
         let mut stored = Self {
             last_id,
+            secret,
             ..Self::default()
         };
         for _ in 0..count {

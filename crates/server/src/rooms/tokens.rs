@@ -1,5 +1,6 @@
 //! Client ids by token, for clients that come back.
 
+use core::fmt;
 use sha2::{Digest, Sha256};
 use stateroom_wasmi_host::ClientId;
 use std::collections::VecDeque;
@@ -15,11 +16,27 @@ impl TokenHash {
 
 /// Hashes tokens with a key.
 #[derive(Clone)]
-pub(super) struct TokenHasher(Sha256);
+pub(super) struct TokenHasher {
+    key: [u8; 32],
+    /// That of the key.
+    digest: Sha256,
+}
+
+/// Without the key.
+impl fmt::Debug for TokenHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHasher")
+    }
+}
 
 impl TokenHasher {
     pub(super) fn new(key: [u8; 32]) -> Self {
-        Self(Sha256::new().chain_update(key))
+        let digest = Sha256::new().chain_update(key);
+        Self { key, digest }
+    }
+
+    pub(super) const fn key(&self) -> [u8; 32] {
+        self.key
     }
 
     pub(super) fn hash(&self, token: &str) -> TokenHash {
@@ -33,7 +50,7 @@ impl TokenHasher {
 
     fn digest(&self, kind: &str, text: &str) -> TokenHash {
         // Of the digest, only a part is known to anybody: it cannot be continued.
-        let digest = self.0.clone().chain_update(kind).chain_update(text);
+        let digest = self.digest.clone().chain_update(kind).chain_update(text);
         let digest = digest.finalize();
         let mut hash = TokenHash([0; TokenHash::BYTES]);
         hash.0.copy_from_slice(&digest[..TokenHash::BYTES]);

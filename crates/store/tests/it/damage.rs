@@ -5,8 +5,8 @@ use crate::{
     write,
 };
 use rusqlite::Connection;
-use stateroom_wasmi_server::journal::{Batch, Journal, JournalError, RoomNumber, Stored};
-use stateroom_wasmi_store::{Reader, RoomFile, RoomState, Store, StoreError};
+use stateroom_wasmi_server::journal::{Batch, Journal, JournalError, RoomFile, RoomNumber, Stored};
+use stateroom_wasmi_store::{Reader, RoomState, Store, StoreError};
 use std::{fs, time::Duration};
 
 /// A folder with rooms that are closed, some with events since their snapshots.

@@ -3,7 +3,9 @@
 use super::{Client, Clients};
 use crate::{
     journal::RoomSnapshot,
-    rooms::{journaling::RoomLog, sessions::Session, stored_clients::StoredClients},
+    rooms::{
+        journaling::RoomLog, sessions::Session, stored_clients::StoredClients, tokens::TokenHasher,
+    },
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
@@ -22,6 +24,16 @@ impl Clients {
 
     /// What the journal is to keep of a room's clients.
     pub(crate) fn store(&self, room: RoomKey) -> Vec<u8> {
+        let secret = self.rooms.get(&room).and_then(|room| room.hasher.as_ref());
+        self.store_with(room, secret.map(|hasher| hasher.key()))
+    }
+
+    /// The same for another server, which does not have this one's secret.
+    pub(crate) fn store_for_transfer(&self, room: RoomKey) -> Vec<u8> {
+        self.store_with(room, Some(self.hasher_of(room).key()))
+    }
+
+    fn store_with(&self, room: RoomKey, secret: Option<[u8; 32]>) -> Vec<u8> {
         let Some(room) = self.rooms.get(&room) else {
             return StoredClients::default().encode();
         };
@@ -33,6 +45,7 @@ impl Clients {
             last_id: room.last_id,
             tokens: room.tokens.clone(),
             sessions: sessions.collect(),
+            secret,
         }
         .encode()
     }
@@ -42,6 +55,7 @@ impl Clients {
         let clients = self.rooms.entry(room).or_default();
         clients.last_id = stored.last_id;
         clients.tokens = stored.tokens;
+        clients.hasher = stored.secret.map(TokenHasher::new).map(Box::new);
         if self.limits.resume_window.is_zero() {
             return;
         }

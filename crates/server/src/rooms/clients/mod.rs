@@ -113,6 +113,10 @@ struct RoomClients {
     leaving: VecDeque<ClientId>,
     last_id: u32,
     tokens: Tokens,
+    /// If its tokens are hashed with the secret of the server that it came from.
+    hasher: Option<Box<TokenHasher>>,
+    /// Whether it is on its way to or from another server.
+    is_held: bool,
     /// What the room has written into the journal, if it does.
     log: Option<RoomLog>,
 }
@@ -212,8 +216,9 @@ impl Clients {
 
     /// The id that this token had before, or a new one.
     pub(crate) fn client_id(&mut self, room: RoomKey, token: Option<&str>) -> ClientId {
-        let token = token.map(|token| self.hasher.hash(token));
         let clients = self.rooms.entry(room).or_default();
+        let hasher = clients.hasher.as_deref().unwrap_or(&self.hasher);
+        let token = token.map(|token| hasher.hash(token));
         if let Some(client) = token.and_then(|token| clients.tokens.client(token)) {
             return client;
         }
@@ -303,6 +308,20 @@ impl Clients {
         clients.map_or_else(Vec::new, |clients| {
             clients.iter().map(|client| client.id).collect()
         })
+    }
+
+    /// Lets a room have no turns from now on, or again.
+    pub(crate) fn set_held(&mut self, room: RoomKey, is_held: bool) {
+        self.rooms.entry(room).or_default().is_held = is_held;
+    }
+
+    /// What the tokens of a room are hashed with.
+    fn hasher_of(&self, room: RoomKey) -> &TokenHasher {
+        let of_room = self
+            .rooms
+            .get(&room)
+            .and_then(|room| room.hasher.as_deref());
+        of_room.unwrap_or(&self.hasher)
     }
 
     /// How many clients a room has.
@@ -595,6 +614,9 @@ impl Transport for Clients {
     }
 
     fn is_ready(&self, room: RoomKey) -> bool {
+        if self.rooms.get(&room).is_some_and(|room| room.is_held) {
+            return false;
+        }
         let Some(journaling) = &self.journaling else {
             return true;
         };

@@ -22,7 +22,7 @@ impl Clients {
 
     /// The client whose session has this secret.
     pub(crate) fn find_session(&self, room: RoomKey, secret: &str) -> Option<ClientId> {
-        let hash = self.hasher.hash_session(secret);
+        let hash = self.hasher_of(room).hash_session(secret);
         let clients = &self.rooms.get(&room)?.connected;
         let has_session = |client: &&Client| {
             let session = client.session.as_ref();
@@ -74,7 +74,7 @@ impl Clients {
             self.end_oldest_absent(None);
         }
         let permit = self.session_counts.permit(peer);
-        let hash = self.hasher.hash_session(&secret);
+        let hash = self.hasher_of(room).hash_session(&secret);
         self.last_number += 1;
         let (number, limits, total) = (
             self.last_number,

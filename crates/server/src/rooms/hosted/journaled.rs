@@ -116,8 +116,15 @@ impl HostedRooms {
     }
 
     fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
+        let is_import = self.restorations.import(id).is_some();
         let outcome = match stored {
-            Ok(Stored::Room(stored)) => return self.restore_stored(id, stored),
+            Ok(Stored::New(number)) if is_import => return self.restore_import(id, number),
+            Ok(Stored::Room(stored)) => {
+                if let Some(import) = self.restorations.take_import(id) {
+                    import.refuse();
+                }
+                return self.restore_stored(id, stored);
+            }
             Ok(Stored::New(number)) => Ok(RestoredRoom::new(number)),
             Ok(Stored::Quarantined(reason)) => Err(RestoreError::Quarantined(reason)),
             Err(error) => Err(RestoreError::Journal(error)),
@@ -196,6 +203,7 @@ impl HostedRooms {
             number,
             permit,
             joins,
+            import,
             outcome,
         } = ended;
         let opened = match outcome {
@@ -206,13 +214,18 @@ impl HostedRooms {
                 let rejection = self.reject_restoration(&id, &error);
                 let journaling = &mut self.host.transport_mut().journaling;
                 if let (Some(journaling), Some(number), true) =
-                    (journaling, number, error.is_final())
+                    (journaling, number, error.is_final() && import.is_none())
                 {
                     journaling.quarantine(number, rejection.reason.clone());
                 }
                 Err(rejection)
             }
         };
+        if let Some(import) = import {
+            let room = opened.as_ref();
+            let room = room.map_or_else(|error| Err(error.reason.clone()), |room| Ok(*room));
+            self.imported(&id, import, room);
+        }
         for join in joins {
             if self.host.transport_mut().get(join.connection).is_none() {
                 continue;
@@ -266,7 +279,11 @@ impl HostedRooms {
             log.begin_in(journaling);
         }
         self.host.transport_mut().set_log(key, log);
-        self.host.transport_mut().restore(key, restored.clients);
+        let mut clients = restored.clients;
+        // A snapshot alone does not say which ids were given.
+        let connected = self.host.room(key).and_then(|room| room.clients().last());
+        clients.last_id = clients.last_id.max(connected.map_or(0, |client| client.0));
+        self.host.transport_mut().restore(key, clients);
         // It was added above.
         let _ = self.host.set_recording(key, true);
         // A new room exists from its first snapshot on.

@@ -2,9 +2,12 @@
 
 mod journaled;
 mod moving;
+mod transfer;
 mod upgrades;
 
-use self::{journaled::JournalOptions, moving::Release, upgrades::Upgrades};
+pub(super) use self::transfer::Import;
+
+use self::{journaled::JournalOptions, moving::Release, transfer::Transfers, upgrades::Upgrades};
 use crate::{
     config::{ModuleLoader, ServerConfig},
     directory::Directory,
@@ -14,7 +17,7 @@ use crate::{
     metrics::Metrics,
     rooms::{
         AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, MOVED, REPLACED, Released,
-        RoomFilter, Rooms, SESSION_LOST,
+        RoomFilter, Rooms, SESSION_LOST, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -57,6 +60,7 @@ pub(super) struct HostedRooms {
     hibernation: Hibernation,
     restorations: Restorations,
     upgrades: Upgrades,
+    transfers: Transfers,
     /// Rooms that go to another node, and releases that are not durable.
     releases: VecDeque<Release>,
     /// Rooms whose `is_busy` is set.
@@ -196,6 +200,7 @@ impl HostedRooms {
             hibernation,
             restorations: Restorations::new(unfinished),
             upgrades: Upgrades::new(upgrade),
+            transfers: Transfers::default(),
             releases: VecDeque::new(),
             busy: Vec::new(),
             failed: FailedRooms::default(),
@@ -232,6 +237,8 @@ impl HostedRooms {
         self.trim(now);
         self.hibernation.turn(&mut self.host, now);
         self.restore(until);
+        self.end_expired_holds(now);
+        self.send_replies();
         self.upgrade_outdated(until);
         self.release_rooms(until);
         self.save_due(now);
@@ -267,6 +274,7 @@ impl HostedRooms {
                 let unsaved = self.next_save(now);
                 let unfinished = self.next_wake(now);
                 let session = self.host.transport().next_end();
+                let hold = self.transfers.next_end();
                 let deadlines = [
                     wake_at,
                     idle,
@@ -275,6 +283,7 @@ impl HostedRooms {
                     unsaved,
                     unfinished,
                     session,
+                    hold,
                     stop_at,
                 ];
                 let deadlines = deadlines.into_iter().flatten();
@@ -470,10 +479,12 @@ impl HostedRooms {
             self.idle.pop_first();
             // An event that waits or is in progress may set a timer.
             let room = self.host.room(key);
+            let is_held = self.transfers.is_held(key);
             let has_timer =
                 room.is_some_and(|room| room.poll_timeout().is_some() || room.is_runnable());
             let recheck_at = now + self.options.room_idle.max(MIN_RECHECK);
-            let idle_until = (has_timer && self.options.keep_timers).then_some(recheck_at);
+            let idle_until =
+                (is_held || has_timer && self.options.keep_timers).then_some(recheck_at);
             if let Some(room) = self.rooms.get_mut(&key) {
                 room.idle_until = idle_until;
             }
@@ -563,6 +574,9 @@ impl Rooms for HostedRooms {
         if self.stop_at.is_some() && self.options.directory.is_none() {
             return Err(JoinRejection::stopping());
         }
+        if let Some(rejection) = self.transfers.rejection(id) {
+            return Err(rejection);
+        }
         if self.stop_at.is_some() || !self.is_here(id) {
             return Err(JoinRejection::moved());
         }
@@ -633,6 +647,22 @@ impl Rooms for HostedRooms {
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError> {
         let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
         self.host.save(room).map_err(AdminError::Save)
+    }
+
+    fn hold(&mut self, id: &str, time: Duration) -> Result<(u64, Vec<u8>), AdminError> {
+        self.hold_room(id, time)
+    }
+
+    fn end_hold(&mut self, id: &str, hold: u64, reply: TransferReply) {
+        self.end_hold(id, hold, reply);
+    }
+
+    fn give_up(&mut self, id: &str, hold: u64, location: Option<&str>, reply: TransferReply) {
+        self.give_up(id, hold, location, reply);
+    }
+
+    fn import(&mut self, id: &str, file: &[u8], hold: Option<Duration>, reply: TransferReply) {
+        self.import_room(id, file, hold, reply);
     }
 
     fn replace_module(&mut self, module: Module) {

@@ -147,7 +147,7 @@ impl HostedRooms {
     }
 
     /// Drops a room whose clients are gone.
-    fn drop_room(&mut self, key: RoomKey) {
+    pub(super) fn drop_room(&mut self, key: RoomKey) {
         if let Ok(room) = self.host.discard(key) {
             let metrics = &mut self.host.transport_mut().metrics;
             metrics.room_gone(key, &room.stats);

@@ -81,7 +81,9 @@ impl HostedRooms {
                 None => {}
                 Some(room) if room.module().ptr_eq(&module) && !room.is_upgrading() => {}
                 // To finish a long event would delay the others.
-                Some(room) if room.is_unfinished() => self.upgrades.busy.push_back(key),
+                Some(room) if room.is_unfinished() || self.transfers.is_held(key) => {
+                    self.upgrades.busy.push_back(key)
+                }
                 Some(_) if self.upgrades.policy == ModuleUpgrade::Restart => self.begin_anew(key),
                 Some(_) => match self.host.begin_upgrade(key, &module) {
                     Ok(()) => self.upgrades.running.push(key),

@@ -1,9 +1,9 @@
 //! A room in a file: its snapshot and the events since.
 
-use crate::rooms::{duration, millis};
-use stateroom_wasmi_server::journal::{Batch, LogEntries, RoomNumber, RoomSnapshot};
+use super::{Batch, LogEntries, RoomNumber, RoomSnapshot};
+use core::time::Duration;
 
-/// A room with its events, as bytes that can be moved to another store.
+/// A room with its events, as bytes that can be moved to another store or another server.
 ///
 /// The bytes are `SRRF`, a version (2), a CRC-32 of what follows (little endian), and then, each after its
 /// length in 8 bytes: the id, the snapshot, what is known of the clients, and the events since, in the
@@ -88,4 +88,13 @@ fn read(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     rest.split_at_checked(length)
+}
+
+/// Milliseconds since the Unix epoch; later than 292 million years is that.
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
