@@ -161,7 +161,7 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let workers = Arc::new(workers);
         let loader = (!config.module.is_empty()).then(|| config.loader());
-        let shared = Shared::default();
+        let shared = Shared::new(&workers);
         let listeners = listen(&config.hosts, config.port).await?;
         let addresses = addresses_of(&listeners);
         let app = App::for_clients(&config, &workers, &shared, are_local(&listeners))?;

@@ -14,7 +14,10 @@ use crate::{
         websocket::shake_hands,
     },
     metrics::HttpCounts,
-    rooms::worker_pool::{Sequence, WorkerPool},
+    rooms::{
+        DRAINING,
+        worker_pool::{Sequence, WorkerPool},
+    },
 };
 use bytes::Bytes;
 use core::time::Duration;
@@ -51,6 +54,8 @@ struct Game {
     subprotocols: Vec<String>,
     /// Whether clients may speak `stateroom.resume.1`.
     may_resume: bool,
+    /// Whether there are other nodes that clients may come back to.
+    is_of_cluster: bool,
     /// A folder in place of the page.
     files: Option<Files>,
     /// A folder below `/client/`.
@@ -63,7 +68,7 @@ struct Game {
 }
 
 /// What the addresses of a server share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(super) http: Arc<HttpCounts>,
     /// Whether no new clients are accepted.
@@ -71,6 +76,18 @@ pub(crate) struct Shared {
     pub(crate) sequence: Sequence,
     pub(crate) notice: Notice,
     activity: Activity,
+}
+
+impl Shared {
+    pub(crate) fn new(workers: &WorkerPool) -> Self {
+        Self {
+            http: Arc::default(),
+            draining: workers.draining(),
+            notice: Notice::default(),
+            activity: Activity::default(),
+            sequence: Sequence::default(),
+        }
+    }
 }
 
 /// The room that a client asks for, and who it says it is.
@@ -101,6 +118,7 @@ impl App {
             game: Some(Game {
                 subprotocols: config.subprotocols.clone(),
                 may_resume: !config.resume_window.is_zero(),
+                is_of_cluster: config.directory.is_some(),
                 files: config.static_dir.as_deref().map(Files::open).transpose()?,
                 client: config.client_dir.as_deref().map(Files::open).transpose()?,
                 authenticator: config.authenticator.clone(),
@@ -226,11 +244,14 @@ impl Game {
         let room = decode_room(room)?;
         let query = request.uri().query().unwrap_or_default();
         let mut token = token_in(query).map_err(bad_request)?;
-        if self.draining.load(Ordering::Relaxed) {
-            let reason = "the server accepts no new clients\n";
+        let handshake = shake_hands(request, &self.subprotocols, self.may_resume);
+        // One that comes back says so when it is connected, and is then known by its room.
+        let may_come_back = matches!(&handshake, Ok((_, true))) && !self.is_of_cluster;
+        if self.draining.load(Ordering::Relaxed) && !may_come_back {
+            let reason = format!("{DRAINING}\n");
             return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
         }
-        let (response, resumes) = shake_hands(request, &self.subprotocols, self.may_resume)?;
+        let (response, resumes) = handshake?;
         if let Some(authenticator) = &self.authenticator {
             let header = bearer_token(request.headers());
             let parameter = parameter_in(query, "access_token").map_err(bad_request)?;

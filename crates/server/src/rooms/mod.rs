@@ -179,6 +179,10 @@ impl JoinRejection {
         Self { code, reason }
     }
 
+    pub(crate) fn draining() -> Self {
+        Self::new(1013, DRAINING)
+    }
+
     pub(crate) fn stopping() -> Self {
         let (code, reason) = STOPPING;
         Self::new(code, reason)
@@ -196,6 +200,9 @@ pub(crate) fn session_secret() -> Result<Box<str>, JoinRejection> {
     let (high, low) = random.map_err(|error| JoinRejection::new(1011, error.to_string()))?;
     Ok(format!("{high:016x}{low:016x}").into())
 }
+
+/// Why clients are rejected while the server is drained.
+pub(crate) const DRAINING: &str = "the server accepts no new clients";
 
 /// The close code and reason of clients at shutdown.
 pub(crate) const STOPPING: (u16, &str) = (1001, "the server is stopping");

@@ -136,6 +136,14 @@ impl Restorations {
         self.rooms.len() + self.unfinished.len()
     }
 
+    /// Whether a room is being restored, or is to be.
+    pub(super) fn awaits(&self, id: &str) -> bool {
+        let is_sleeping = |Reverse((_, other)): &Reverse<(Duration, Box<str>)>| &**other == id;
+        self.contains(id)
+            || self.unfinished.iter().any(|other| &**other == id)
+            || self.sleeping.iter().any(is_sleeping)
+    }
+
     /// Lets a connection wait for a room, if that is restored.
     pub(super) fn join(&mut self, id: &str, join: Join) -> Result<(), Join> {
         match self.rooms.get_mut(id) {

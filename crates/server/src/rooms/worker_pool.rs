@@ -23,7 +23,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -37,6 +37,7 @@ pub(crate) struct WorkerPool {
     to_open: Vec<UnfinishedRoom>,
     /// At a node of a cluster.
     gateways: Option<Gateways>,
+    draining: Arc<AtomicBool>,
 }
 
 /// The workers that have rooms.
@@ -97,13 +98,15 @@ impl WorkerPool {
         if let Some(journal) = journal {
             journal.keep_module(ModuleHash::of(&config.module), &config.module);
         }
+        let draining = Arc::new(AtomicBool::new(false));
         let mut workers = Vec::new();
         let mut abi = None;
         for (number, unfinished) in unfinished.into_iter().enumerate() {
             let module = config.loader().load(&config.module);
             let module = module.map_err(ServeError::Load)?;
             abi = Some(module.abi());
-            let options = HostedOptions::new(config, module, room_permits.clone());
+            let options =
+                HostedOptions::new(config, module, room_permits.clone(), draining.clone());
             let seed = seed.wrapping_add((number as u64) << 32);
             let open = move || {
                 HostedRooms::new(number, options, limits, secret, seed, on_fault, unfinished)
@@ -114,7 +117,7 @@ impl WorkerPool {
                     .map_err(ServeError::Worker)?,
             );
         }
-        let (mut pool, mut ends) = Self::new(workers, abi, hasher);
+        let (mut pool, mut ends) = Self::new(workers, abi, hasher, draining);
         pool.to_open = to_open;
         if let Some(directory) = &config.directory {
             let rooms = pool.rooms.clone();
@@ -167,13 +170,15 @@ impl WorkerPool {
             },
         )
         .map_err(ServeError::Worker)?;
-        Ok(Self::new(Vec::from([worker]), None, RandomState::new()))
+        let workers = Vec::from([worker]);
+        Ok(Self::new(workers, None, RandomState::new(), Arc::default()))
     }
 
     fn new(
         workers: Vec<WorkerHandle>,
         abi: Option<AbiVersion>,
         hasher: RandomState,
+        draining: Arc<AtomicBool>,
     ) -> (Self, WorkerEnds) {
         let (workers, ends) = workers
             .into_iter()
@@ -184,6 +189,7 @@ impl WorkerPool {
             abi: Mutex::new(abi),
             to_open: Vec::new(),
             gateways: None,
+            draining,
         };
         let ends = WorkerEnds {
             gateways: Ends::new(),
@@ -201,6 +207,11 @@ impl WorkerPool {
     pub(crate) fn abi(&self) -> String {
         let abi = *self.abi.lock().unwrap_or_else(PoisonError::into_inner);
         abi.map_or_else(|| "unknown".into(), |abi| abi.to_string())
+    }
+
+    /// Set while no new clients are accepted.
+    pub(crate) fn draining(&self) -> Arc<AtomicBool> {
+        self.draining.clone()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -10,6 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message, SUBPROTOCOL};
 use stateroom_wasmi_server::{Rate, ServerConfig, journal::MemoryJournal};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -346,6 +347,72 @@ async fn a_session_ends_by_a_goodbye_and_by_time() {
         assert_eq!(watcher.hear().await, 1000 + id);
         drop(connection);
         assert_eq!(watcher.hear().await, 2000 + id);
+    }
+}
+
+async fn drain(server: &RunningServer) {
+    let request = format!(
+        "POST /drain HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        server.address
+    );
+    let drained = async {
+        let mut stream = TcpStream::connect(&server.address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        std::io::Result::Ok(response)
+    };
+    let response = eventually("a response", drained).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_come_back_to_a_server_that_is_drained() {
+    let journal = MemoryJournal::new();
+    for is_journaled in [false, true] {
+        let mut server = match is_journaled {
+            true => RunningServer::start(&journal, change).await,
+            false => RunningServer::without_journal(change).await,
+        };
+        let mut session = ClientSession::new(10, 1000);
+        let mut connection = Connection::open(&server, "r").await;
+        let reply = connection.hello(&mut session).await;
+        assert_eq!(reply, Incoming::New { was_lost: false });
+        drop(connection);
+        if is_journaled {
+            // Also one that has just begun: the room is stored, and nobody has asked for it.
+            server.stop().await.expect("it stops");
+            let paused = journal.fork();
+            paused.pause();
+            server = RunningServer::start(&paused, change).await;
+            drain(&server).await;
+            let mut connection = Connection::open(&server, "r").await;
+            let hello = connection.hello(&mut session);
+            let (reply, ()) = tokio::join!(hello, async { paused.resume() });
+            assert_eq!(reply, Incoming::Resumed);
+            drop(connection);
+        } else {
+            drain(&server).await;
+        }
+        for _ in 0..2 {
+            let mut connection = Connection::open(&server, "r").await;
+            let reply = connection.hello(&mut session).await;
+            assert_eq!(reply, Incoming::Resumed);
+        }
+        // Others do not, whatever they say, and open no rooms.
+        let plain = connect_async(format!("ws://{}/ws/r", server.address)).await;
+        assert!(plain.is_err_and(|error| error.to_string().contains("503")));
+        for (room, hello) in [
+            ("r", "h"),
+            ("r", "h0 secret"),
+            ("other", "h"),
+            ("other", "h0 secret"),
+        ] {
+            let mut connection = Connection::open(&server, room).await;
+            connection.send_text(hello).await;
+            assert_eq!(connection.closed().await, 1013, "{room} {hello}");
+        }
+        assert_eq!(journal.stored("other"), None);
     }
 }
 

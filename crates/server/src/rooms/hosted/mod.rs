@@ -40,7 +40,10 @@ use std::{
     collections::{BTreeSet, VecDeque},
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -95,6 +98,8 @@ pub(super) struct HostedOptions {
     keep_timers: bool,
     hibernate_after: Option<Duration>,
     max_tokens: usize,
+    /// Set while no new clients are accepted.
+    draining: Arc<AtomicBool>,
     /// None if rooms are in memory only.
     journal: Option<JournalOptions>,
     /// None if all rooms are here.
@@ -149,7 +154,12 @@ pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) -> io::Result<()> {
 }
 
 impl HostedOptions {
-    pub(super) fn new(config: &ServerConfig, module: Module, room_permits: Arc<Semaphore>) -> Self {
+    pub(super) fn new(
+        config: &ServerConfig,
+        module: Module,
+        room_permits: Arc<Semaphore>,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
         Self {
             module,
             loader: config.loader(),
@@ -165,6 +175,7 @@ impl HostedOptions {
             keep_timers: config.keep_timers,
             hibernate_after: config.hibernate_after,
             max_tokens: config.max_tokens,
+            draining,
             journal: JournalOptions::new(config),
             directory: config.directory.clone(),
         }
@@ -372,6 +383,9 @@ impl HostedRooms {
             }
             return Ok(());
         }
+        if self.is_drained(claim) {
+            return Err(JoinRejection::draining());
+        }
         let token = claim.token.as_deref();
         // Check capacity first, or we would drop the old connection and then reject the new one.
         if self.is_inbox_full(room) {
@@ -405,6 +419,16 @@ impl HostedRooms {
             connection.admit();
         }
         Ok(())
+    }
+
+    /// Whether clients that have no session must not join. Those that speak no `stateroom.resume.1` are
+    /// rejected before their handshake, and not after.
+    fn is_drained(&self, claim: &Claim) -> bool {
+        let options = &self.options;
+        // In a cluster they come through other nodes.
+        options.directory.is_none()
+            && claim.hello.is_some()
+            && options.draining.load(Ordering::Relaxed)
     }
 
     /// Whether the inbox lacks space for a connect and the disconnect of an older connection.
@@ -580,8 +604,15 @@ impl Rooms for HostedRooms {
         if self.stop_at.is_some() || !self.is_here(id) {
             return Err(JoinRejection::moved());
         }
+        let has_session = |claim: &Claim| matches!(claim.hello, Some(Hello(Some(_))));
         let room = match self.host.find(id) {
             Some(room) => room,
+            // Sessions keep rooms open, or have them restored.
+            None if self.is_drained(&claim)
+                && !(has_session(&claim) && self.restorations.awaits(id)) =>
+            {
+                return Err(JoinRejection::draining());
+            }
             None if self.is_journaled(id) => return self.join_later(connection, id, claim),
             None => self.open(id).map_err(|error| self.reject(id, &error))?,
         };
