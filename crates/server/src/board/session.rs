@@ -9,7 +9,7 @@ use crate::{
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
+        AdminError, Busy, Claim, Closed, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
     },
@@ -446,8 +446,9 @@ impl Rooms for BoardRooms {
         metrics
     }
 
-    fn close(&mut self, _id: &str) -> Result<(), AdminError> {
-        Err(AdminError::Remote)
+    fn close(&mut self, _id: &str, done: Closed) {
+        // Fails if the operator has gone.
+        let _ = done.send(Err(AdminError::Remote));
     }
 
     fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {

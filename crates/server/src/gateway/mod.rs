@@ -24,7 +24,7 @@ use crate::{
     http::ConnectionLimiter,
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, JoinRejection, Rooms, STOPPING,
+        AdminError, Busy, Claim, Closed, JoinRejection, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
         session_secret,
@@ -337,8 +337,9 @@ impl Rooms for GatewayRooms {
         self.clients.metrics()
     }
 
-    fn close(&mut self, _id: &str) -> Result<(), AdminError> {
-        Err(AdminError::UnknownRoom)
+    fn close(&mut self, _id: &str, done: Closed) {
+        // Fails if the operator has gone.
+        let _ = done.send(Err(AdminError::UnknownRoom));
     }
 
     fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {

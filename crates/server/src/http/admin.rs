@@ -238,9 +238,7 @@ impl Admin {
     }
 
     async fn close(&self, id: &str) -> Result<Response, Refusal> {
-        let room = String::from(id);
-        let closed = self.workers.ask_room(id, move |rooms| rooms.close(&room));
-        done(closed.await)?;
+        done(self.workers.close_room(id).await)?;
         log::info!(
             "closed room {:?} for an operator",
             Escaped::new(id).at_most(256)
@@ -477,6 +475,10 @@ fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
     };
     let (status, reason) = match error {
         AdminError::UnknownRoom => (StatusCode::NOT_FOUND, "there is no such room\n".into()),
+        AdminError::Quarantined(reason) => (
+            StatusCode::CONFLICT,
+            format!("the room is in quarantine, and kept for `stateroom-wasmi store`: {reason}\n"),
+        ),
         AdminError::Remote => (
             StatusCode::NOT_IMPLEMENTED,
             "rooms of a board cannot be closed, saved or moved from here\n".into(),

@@ -210,6 +210,11 @@ impl Journaling {
         self.batch.write(number, RoomWrite::Quarantine(reason));
     }
 
+    /// A room is not to be restored any more, and nothing is to be kept of it.
+    pub(crate) fn discard(&mut self, number: RoomNumber) {
+        self.batch.write(number, RoomWrite::Discard);
+    }
+
     /// A room has ended.
     pub(crate) fn remove(&mut self, log: &RoomLog) {
         let write = match log.is_unwanted {

@@ -62,8 +62,8 @@ pub(crate) trait Rooms: 'static {
     /// What was counted and measured, with the `busiest` rooms one by one.
     fn metrics(&self, busiest: usize) -> Metrics;
 
-    /// Ends a room, and removes what is stored of it.
-    fn close(&mut self, id: &str) -> Result<(), AdminError>;
+    /// Ends a room, and removes what is stored of it, also if it is not open.
+    fn close(&mut self, id: &str, done: Closed);
 
     /// The state of a room as bytes.
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;
@@ -144,11 +144,18 @@ pub(crate) struct Hello(pub(crate) Option<(Box<str>, u64)>);
 #[derive(Debug)]
 pub(crate) struct Busy;
 
+/// Is told what has become of a room that was to be closed.
+pub(crate) type Closed = oneshot::Sender<Result<(), AdminError>>;
+
 /// Why something cannot be done with a room.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum AdminError {
-    /// There is no such room in memory.
+    /// There is no such room; or to be saved, none that is open.
     UnknownRoom,
+    /// It is kept as it is for tools that repair it.
+    Quarantined(String),
+    /// There are too many rooms, or what is stored of it cannot be reached now.
+    Unavailable(String),
     /// The rooms are not this process's, but a board's.
     Remote,
     Save(SaveError),
@@ -162,8 +169,6 @@ pub(crate) enum AdminError {
     NotHeld,
     /// What it is to be loaded from is no room that this server can have.
     Unreadable(String),
-    /// There are too many rooms.
-    Unavailable(String),
 }
 
 /// Why a client cannot join a room, as a close code and a reason.

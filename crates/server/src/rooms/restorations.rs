@@ -2,7 +2,7 @@
 
 use crate::{
     journal::{JournalError, LogEntries, RoomNumber, StoredRoom, UnfinishedRoom},
-    rooms::{Claim, RoomFilter, hosted::Import, stored_clients::StoredClients},
+    rooms::{Claim, Closed, RoomFilter, hosted::Import, stored_clients::StoredClients},
     ws::connection::ConnectionKey,
 };
 use core::{cmp::Reverse, fmt, time::Duration};
@@ -41,6 +41,8 @@ struct Restoration {
     joins: Vec<Join>,
     /// Set if it is not restored from the journal, but from a file.
     import: Option<Import>,
+    /// Operators who have it discarded instead, when it is loaded.
+    closing: Vec<Closed>,
     /// Its module, and what was loaded, while that is loaded, too.
     waits_for: Option<(ModuleHash, StoredRoom)>,
     /// None while it is loaded.
@@ -136,6 +138,36 @@ impl Restorations {
         self.rooms.len() + self.unfinished.len()
     }
 
+    /// The number of a room that is being restored, if it was loaded.
+    pub(super) fn number(&self, id: &str) -> Option<RoomNumber> {
+        self.rooms.get(id)?.number
+    }
+
+    /// Has a room discarded when it is loaded.
+    pub(super) fn close(&mut self, id: &str, done: Closed) {
+        if let Some(restoration) = self.rooms.get_mut(id) {
+            restoration.closing.push(done);
+        }
+    }
+
+    /// Those that have a room discarded which was just loaded.
+    pub(super) fn take_closing(&mut self, id: &str) -> Vec<Closed> {
+        let restoration = self.rooms.get_mut(id);
+        restoration.map_or_else(Vec::new, |restoration| {
+            core::mem::take(&mut restoration.closing)
+        })
+    }
+
+    /// Gives up a room that nobody waits for; returns whether that is so.
+    pub(super) fn forget(&mut self, id: &str) -> bool {
+        let is_unwanted = |restoration: &Restoration| restoration.joins.is_empty();
+        let is_unwanted = self.rooms.get(id).is_some_and(is_unwanted);
+        if is_unwanted {
+            self.rooms.remove(id);
+        }
+        is_unwanted
+    }
+
     /// Whether a room is being restored, or is to be.
     pub(super) fn awaits(&self, id: &str) -> bool {
         let is_sleeping = |Reverse((_, other)): &Reverse<(Duration, Box<str>)>| &**other == id;
@@ -169,6 +201,7 @@ impl Restorations {
             permit,
             joins: Vec::from_iter(join),
             import: None,
+            closing: Vec::new(),
             waits_for: None,
             replay: None,
         };

@@ -7,7 +7,7 @@ use crate::{
     journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
     rooms::{
-        RoomFilter, Rooms,
+        AdminError, RoomFilter, Rooms,
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
@@ -346,6 +346,15 @@ impl WorkerPool {
     ) -> Option<T> {
         let index = index(&self.rooms.hasher, id, self.rooms.workers.len());
         ask(&self.rooms.workers[index], question).await
+    }
+
+    /// Ends a room; none if its worker has stopped.
+    pub(crate) async fn close_room(&self, id: &str) -> Option<Result<(), AdminError>> {
+        let (done, closed) = oneshot::channel();
+        let room = Box::<str>::from(id);
+        self.ask_room(id, move |rooms| rooms.close(&room, done))
+            .await?;
+        closed.await.ok()
     }
 }
 

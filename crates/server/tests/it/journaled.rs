@@ -11,6 +11,7 @@ use stateroom_wasmi_server::{
 };
 use std::{io, sync::Arc};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
@@ -92,6 +93,23 @@ impl RunningServer {
             .await
             .expect("the handshake succeeds");
         Client(socket)
+    }
+
+    /// Sends a request of an operator; returns the response.
+    pub(crate) async fn post(&self, path: &str) -> String {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        let response = async {
+            let mut stream = TcpStream::connect(&self.address).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut response = String::new();
+            stream.read_to_string(&mut response).await?;
+            io::Result::Ok(response)
+        };
+        let response = eventually("a response", response).await;
+        response.expect("a response")
     }
 
     pub(crate) async fn stop(mut self) -> io::Result<()> {
@@ -764,6 +782,59 @@ async fn what_is_damaged_is_refused_and_kept() {
         assert_eq!(damaged.stored("lobby"), Some(stored));
         let why = damaged.quarantine("lobby").expect("it is not tried again");
         assert!(reason.contains(&why[..30]), "{why}, not {reason}");
+        let server = RunningServer::start(&damaged, |_| {}).await;
+        let response = server.post("/rooms/lobby/close").await;
+        assert!(response.starts_with("HTTP/1.1 409"), "{response}");
+        assert!(response.contains("in quarantine"), "{response}");
+        assert!(damaged.stored("lobby").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_close_rooms_that_are_stored_or_being_restored() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |_| {}).await;
+    for room in ["stored", "restored"] {
+        let mut client = server.join(room).await;
+        assert_eq!(client.hear().await, 1001);
+    }
+    server.stop().await.expect("it stops");
+    let server = RunningServer::start(&journal, |_| {}).await;
+    let close = async |room: &str, status: &str| {
+        let response = server.post(&format!("/rooms/{room}/close")).await;
+        assert!(response.starts_with(status), "{room}: {response}");
+    };
+    assert!(journal.stored("stored").is_some());
+    close("stored", "HTTP/1.1 200").await;
+    close("stored", "HTTP/1.1 404").await;
+    // Nor is a room opened by that.
+    close("other", "HTTP/1.1 404").await;
+    assert_eq!(journal.stored("stored"), None);
+    assert_eq!(journal.stored("other"), None);
+
+    journal.pause();
+    let waiting = server.join("restored").await;
+    let loading = async {
+        while journal.waiting() == 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    eventually("it is loaded", loading).await;
+    let closed = close("restored", "HTTP/1.1 200");
+    // Most likely before it is loaded, and right in whichever order.
+    let resumed = async {
+        for _ in 0..5 {
+            assert!(server.post("/ready").await.contains("405"));
+        }
+        journal.resume();
+    };
+    let (closed_client, (), ()) = tokio::join!(waiting.closed(), closed, resumed);
+    assert_eq!(closed_client, (1001, "the room is closed".into()));
+    assert_eq!(journal.stored("restored"), None);
+    // And they open anew.
+    for room in ["stored", "restored"] {
+        let mut client = server.join(room).await;
+        assert_eq!(client.hear().await, 1001);
     }
 }
 

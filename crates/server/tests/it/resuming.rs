@@ -10,7 +10,6 @@ use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message, SUBPROTOCOL};
 use stateroom_wasmi_server::{Rate, ServerConfig, journal::MemoryJournal};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -350,22 +349,6 @@ async fn a_session_ends_by_a_goodbye_and_by_time() {
     }
 }
 
-async fn drain(server: &RunningServer) {
-    let request = format!(
-        "POST /drain HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        server.address
-    );
-    let drained = async {
-        let mut stream = TcpStream::connect(&server.address).await?;
-        stream.write_all(request.as_bytes()).await?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await?;
-        std::io::Result::Ok(response)
-    };
-    let response = eventually("a response", drained).await.expect("a response");
-    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_come_back_to_a_server_that_is_drained() {
     let journal = MemoryJournal::new();
@@ -385,14 +368,14 @@ async fn sessions_come_back_to_a_server_that_is_drained() {
             let paused = journal.fork();
             paused.pause();
             server = RunningServer::start(&paused, change).await;
-            drain(&server).await;
+            server.post("/drain").await;
             let mut connection = Connection::open(&server, "r").await;
             let hello = connection.hello(&mut session);
             let (reply, ()) = tokio::join!(hello, async { paused.resume() });
             assert_eq!(reply, Incoming::Resumed);
             drop(connection);
         } else {
-            drain(&server).await;
+            server.post("/drain").await;
         }
         for _ in 0..2 {
             let mut connection = Connection::open(&server, "r").await;

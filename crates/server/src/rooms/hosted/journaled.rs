@@ -78,7 +78,7 @@ impl HostedRooms {
         Ok(())
     }
 
-    fn load(&mut self, id: &str, join: Option<Join>) -> Result<(), OpenError> {
+    pub(super) fn load(&mut self, id: &str, join: Option<Join>) -> Result<(), OpenError> {
         let permit = self.permit()?;
         if let Some(journaling) = &self.host.transport().journaling {
             let load = self.restorations.add(id, permit, join);
@@ -116,6 +116,9 @@ impl HostedRooms {
     }
 
     fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
+        if self.close_loaded(id, &stored) {
+            return;
+        }
         let is_import = self.restorations.import(id).is_some();
         let outcome = match stored {
             Ok(Stored::New(number)) if is_import => return self.restore_import(id, number),

@@ -1,5 +1,6 @@
 //! The rooms of a worker: a host, with a module and an interpreter of its own.
 
+mod closing;
 mod journaled;
 mod moving;
 mod transfer;
@@ -16,8 +17,8 @@ use crate::{
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, FailedRooms, Hello, JoinRejection, MOVED, REPLACED, Released,
-        RoomFilter, Rooms, SESSION_LOST, TransferReply,
+        AdminError, Busy, Claim, Closed, FailedRooms, Hello, JoinRejection, MOVED, REPLACED,
+        Released, RoomFilter, Rooms, SESSION_LOST, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -666,13 +667,16 @@ impl Rooms for HostedRooms {
         metrics
     }
 
-    fn close(&mut self, id: &str) -> Result<(), AdminError> {
-        let room = self.host.find(id).ok_or(AdminError::UnknownRoom)?;
-        // One that has failed before is reported.
-        if self.host.room(room).is_some_and(|room| !room.is_closed()) {
-            self.host.transport_mut().forget_at_end(room);
-        }
-        self.host.close(room).map_err(|_| AdminError::UnknownRoom)
+    fn close(&mut self, id: &str, done: Closed) {
+        let closed = match self.host.find(id) {
+            Some(room) => self.close_open(room),
+            None if self.is_journaled(id) && self.is_here(id) => {
+                return self.close_stored(id, done);
+            }
+            None => Err(AdminError::UnknownRoom),
+        };
+        // Fails if the operator has gone.
+        let _ = done.send(closed);
     }
 
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError> {
