@@ -20,6 +20,37 @@ fn new(folder: &TempDir, args: &[&str]) -> Output {
         .expect("cannot run the tool")
 }
 
+/// They are copies, and no links, which a checkout on Windows leaves as files that hold a path.
+#[test]
+fn the_examples_have_the_support_files_of_the_templates() {
+    let templates = repository().join("crates/cli/templates");
+    let examples = repository().join("examples/rooms");
+    for (template, example) in [
+        ("assemblyscript/assembly/stateroom.ts", None),
+        ("assemblyscript/assembly/tsconfig.json", None),
+        ("c/malloc.c", None),
+        ("c/stateroom.h", None),
+        ("go/stateroom/stateroom.go", None),
+        ("zig/src/stateroom.zig", Some("zig/stateroom.zig")),
+    ] {
+        let (original, copy) = (
+            templates.join(template),
+            examples.join(example.unwrap_or(template)),
+        );
+        let kind = fs::symlink_metadata(&copy)
+            .expect("it is there")
+            .file_type();
+        assert!(kind.is_file(), "{} is no regular file", copy.display());
+        let read = |path: &Path| fs::read(path).expect("it can be read");
+        assert!(
+            read(&original) == read(&copy),
+            "they differ: cp {} {}",
+            original.display(),
+            copy.display()
+        );
+    }
+}
+
 /// The files below a folder, by their paths in it.
 fn files(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
