@@ -27,6 +27,7 @@
 //! | `GET /metrics` | metrics in the text format of Prometheus |
 //! | `GET /rooms` | the rooms and their statistics, in JSON |
 //! | `GET /rooms/{room}/snapshot` | a snapshot of the room |
+//! | `GET /rooms/{room}/events` | what happens in the room from now on, as server-sent events |
 //! | `POST /rooms/{room}/close` | ends the room; its clients are closed with 1001 |
 //! | `GET /health`, `GET /ready` | 200; the latter 503 while the server is drained |
 //! | `POST /drain` | from then on new clients get 503 |

@@ -1,7 +1,13 @@
 //! What operators ask for: where, with which token, and what they get.
 
-use super::{Response, Server, TempDir, bundled_path, request_of, tool};
-use std::collections::BTreeMap;
+use super::{Response, Server, TempDir, bundled_path, eventually, read_head, request_of, tool};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::sleep,
+};
 
 const PATHS: [&str; 5] = [
     "/metrics",
@@ -14,6 +20,25 @@ const PATHS: [&str; 5] = [
 impl Server {
     async fn admin(&self, method: &str, path: &str) -> Response {
         self.ask(&self.admin, method, path, "").await
+    }
+
+    /// Waits until the address for operators lists a room with so many clients.
+    async fn until_joined(&self, id: &str, clients: usize) {
+        let joined = async {
+            loop {
+                let list = self.admin("GET", "/rooms").await.body;
+                let list: Value = serde_json::from_str(&list).expect("JSON");
+                let rooms = list["rooms"].as_array().expect("a list").clone();
+                if rooms
+                    .iter()
+                    .any(|room| room["id"] == id && room["clients"] == clients)
+                {
+                    return;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        eventually("the client has joined", joined).await;
     }
 
     /// The metrics, by name and labels.
@@ -179,7 +204,12 @@ async fn operators_need_the_token() {
         "Authorization: s3cret-of-operators\r\n",
         "Authorization: Bearer wrong\r\nAuthorization: Bearer s3cret-of-operators\r\n",
     ] {
-        for (method, path) in [("GET", "/metrics"), ("GET", "/rooms"), ("POST", "/drain")] {
+        for (method, path) in [
+            ("GET", "/metrics"),
+            ("GET", "/rooms"),
+            ("GET", "/rooms/r/events"),
+            ("POST", "/drain"),
+        ] {
             let response = server.ask(&server.admin, method, path, header).await;
             assert_eq!(response.status, 401, "{method} {path} {header}");
             assert!(response.head.contains("www-authenticate: bearer"));
@@ -236,6 +266,140 @@ async fn operators_save_and_close_rooms_and_drain_the_server() {
     assert_eq!(server.admin("POST", "/rooms/other/close").await.status, 404);
     assert_eq!(server.admin("POST", "/rooms/a%2Fb/close").await.status, 200);
     assert_eq!(client.closed().await.0, 1001);
+}
+
+/// A response with what happens in a room, which goes on.
+struct Watch(BufReader<TcpStream>);
+
+impl Watch {
+    /// Also the status.
+    async fn open(server: &Server, room: &str) -> (Self, u16) {
+        let address = &server.admin;
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("GET /rooms/{room}/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let head = async {
+            stream.write_all(request.as_bytes()).await?;
+            read_head(&mut stream).await
+        };
+        let head = eventually("a response", head).await.expect("a response");
+        let status = head.split(' ').nth(1).expect("a status");
+        let status = status.parse().expect("a number");
+        if status == 200 {
+            assert!(head.contains("content-type: text/event-stream"), "{head}");
+        }
+        (Self(BufReader::new(stream)), status)
+    }
+
+    /// The next event; none if there is none any more.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            let mut line = String::new();
+            let read = eventually("an event", self.0.read_line(&mut line)).await;
+            if read.expect("it is open") == 0 {
+                return None;
+            }
+            // The others are those of chunks.
+            if let Some(event) = line.strip_prefix("data: ") {
+                let mut event: Value = serde_json::from_str(event).expect("JSON");
+                let at = event["at"].take();
+                assert!(at.as_u64() > Some(1_700_000_000_000), "{at}");
+                event.as_object_mut().expect("an object").remove("at");
+                return Some(event);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, event: Value) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move { assert_eq!(self.next().await, Some(event), "at {caller}") }
+    }
+}
+
+#[tokio::test]
+async fn operators_see_what_happens_in_a_room() {
+    let args = ["--admin-listen", "127.0.0.1:0", "--message-rate", "0"];
+    let server = Server::bundled("echo-c", &args);
+    assert_eq!(Watch::open(&server, "r").await.1, 404);
+    let mut client = server.join("/r").await;
+    server.until_joined("r", 1).await;
+    let (mut watch, status) = Watch::open(&server, "r").await;
+    assert_eq!(status, 200);
+    let other = server.join("/r").await;
+    watch.expect(json!({"event": "connect", "client": 2})).await;
+    client.send("hello \u{1b}").await;
+    let text =
+        |event: &str| json!({"event": event, "client": 1, "text": "hello \u{1b}", "bytes": 7});
+    watch.expect(text("message")).await;
+    watch.expect(text("to")).await;
+    client.send(vec![0, 255]).await;
+    let bytes = |event: &str| json!({"event": event, "client": 1, "hex": "00ff", "bytes": 2});
+    watch.expect(bytes("message")).await;
+    watch.expect(bytes("to")).await;
+    other.leave().await;
+    watch
+        .expect(json!({"event": "disconnect", "client": 2}))
+        .await;
+    // Of a long message, the beginning.
+    let long = "é".repeat(2000);
+    client.send(&*format!("x{long}")).await;
+    let event = watch.next().await.expect("it is open");
+    let shown = event["text"].as_str().expect("a text");
+    assert_eq!((shown.len(), &event["bytes"]), (1023, &json!(4001)));
+    watch.next().await;
+
+    // Who floods the room has all of it handled, and the operator sees that there was more.
+    for _ in 0..3 {
+        let _ = client.receive().await;
+    }
+    for n in 0..2000 {
+        client.send(n.to_string()).await;
+        client.expect(&n.to_string()).await;
+    }
+    let skipped = async {
+        loop {
+            let event = watch.next().await.expect("it is open");
+            if let Some(skipped) = event["skipped"].as_u64() {
+                return skipped;
+            }
+            // Something has to happen for that to be said.
+            client.send("more").await;
+        }
+    };
+    assert!(eventually("a count", skipped).await > 0);
+    let closed = server.admin("POST", "/rooms/r/close").await;
+    assert_eq!(closed.status, 200);
+    while watch.next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn few_watch_at_once() {
+    let server = Server::bundled("echo-c", &["--admin-listen", "127.0.0.1:0"]);
+    let mut client = server.join("/r").await;
+    server.until_joined("r", 1).await;
+    let mut watches = Vec::new();
+    for _ in 0..8 {
+        let (watch, status) = Watch::open(&server, "r").await;
+        assert_eq!(status, 200);
+        watches.push(watch);
+    }
+    assert_eq!(Watch::open(&server, "r").await.1, 503);
+    let head = server.admin("HEAD", "/rooms/r/events").await;
+    assert_eq!(head.status, 503);
+    // One that has gone makes space, also if nothing happens in the room.
+    watches.pop();
+    let space = async {
+        while Watch::open(&server, "r").await.1 != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    eventually("space for another one", space).await;
+    client.send("hello").await;
+    client.expect("hello").await;
+    for watch in &mut watches {
+        let event = watch.next().await.expect("it is open");
+        assert_eq!(event["text"], "hello");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::{
         AdminError, Busy, Claim, Closed, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
         handover::Listing,
+        watches::Watch,
     },
     ws::connection::ConnectionKey,
 };
@@ -449,6 +450,10 @@ impl Rooms for BoardRooms {
     fn close(&mut self, _id: &str, done: Closed) {
         // Fails if the operator has gone.
         let _ = done.send(Err(AdminError::Remote));
+    }
+
+    fn watch(&mut self, _id: &str, _watch: Watch) -> Result<(), AdminError> {
+        Err(AdminError::Remote)
     }
 
     fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {

@@ -28,6 +28,7 @@ use crate::{
         clients::{ClientLimits, Clients},
         handover::Listing,
         session_secret,
+        watches::Watch,
         worker::Worker,
         worker_pool::LocalRooms,
     },
@@ -340,6 +341,10 @@ impl Rooms for GatewayRooms {
     fn close(&mut self, _id: &str, done: Closed) {
         // Fails if the operator has gone.
         let _ = done.send(Err(AdminError::UnknownRoom));
+    }
+
+    fn watch(&mut self, _id: &str, _watch: Watch) -> Result<(), AdminError> {
+        Err(AdminError::UnknownRoom)
     }
 
     fn save(&mut self, _id: &str) -> Result<Vec<u8>, AdminError> {

@@ -5,19 +5,21 @@ use crate::{
     http::{
         headers::bearer_token,
         notice::Notice,
-        response::{self, Refusal, Response},
+        response::{self, Body, Refusal, Response},
         rooms_endpoint::RoomList,
-        routes::{Shared, decode_room, parameter_in},
+        routes::{Shared, decode_room},
+        transfers::{Query, RequestBody},
     },
     metrics::{Exposition, HttpCounts},
-    rooms::{AdminError, Rooms, TransferReply, handover::Listing, worker_pool::WorkerPool},
+    rooms::{AdminError, handover::Listing, watches::Watch, worker_pool::WorkerPool},
 };
 use bytes::Bytes;
-use core::{error::Error, time::Duration};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use core::time::Duration;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, Request, StatusCode,
-    body::Body,
+    body::Frame,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName},
 };
 use sha2::{Digest, Sha256};
@@ -27,17 +29,20 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, mpsc::Receiver},
     time::timeout,
 };
 
 /// A list of rooms, or a snapshot, may have megabytes, and stays in memory until its client has taken it.
 const MAX_CONCURRENT_RESPONSES: usize = 16;
 
+/// Watches of rooms, each of which takes some memory and the time of its room's worker.
+const MAX_WATCHES: usize = 8;
+
 /// The operators' routes.
 pub(super) struct Admin {
     module_name: String,
-    workers: Arc<WorkerPool>,
+    pub(super) workers: Arc<WorkerPool>,
     http: Arc<HttpCounts>,
     draining: Arc<AtomicBool>,
     log_lines_lost: Option<Arc<AtomicU64>>,
@@ -50,6 +55,8 @@ pub(super) struct Admin {
     token: Option<[u8; 32]>,
     /// Each response that may be long holds a permit.
     responses: Arc<Semaphore>,
+    /// Each watch of a room holds a permit.
+    watches: Arc<Semaphore>,
     /// Held while the workers are asked for one.
     next_turn: Mutex<()>,
 }
@@ -67,6 +74,7 @@ enum Route<'a> {
     Hold(&'a str),
     Resume(&'a str),
     Moved(&'a str),
+    Events(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -89,6 +97,7 @@ impl<'a> Route<'a> {
                     "hold" => Self::Hold(room),
                     "resume" => Self::Resume(room),
                     "moved" => Self::Moved(room),
+                    "events" => Self::Events(room),
                     _ => return None,
                 }
             }
@@ -133,6 +142,7 @@ impl Admin {
                 .as_ref()
                 .map(|token| hash(token.expose())),
             responses: Arc::new(Semaphore::new(MAX_CONCURRENT_RESPONSES)),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             next_turn: Mutex::default(),
         }
     }
@@ -183,6 +193,10 @@ impl Admin {
             Route::Hold(room) => self.hold(&decode_room(room)?, &Query::of(request)?).await,
             Route::Resume(room) => self.resume(&decode_room(room)?, &Query::of(request)?).await,
             Route::Moved(room) => self.moved(&decode_room(room)?, &Query::of(request)?).await,
+            Route::Events(room) => {
+                self.events(&decode_room(room)?, *request.method() == Method::HEAD)
+                    .await
+            }
         }
     }
 
@@ -209,7 +223,7 @@ impl Admin {
     }
 
     /// Admits a request whose response may be long and keeps the workers from their rooms.
-    async fn admit(&self) -> Result<Permit<'_>, Refusal> {
+    pub(super) async fn admit(&self) -> Result<Permit<'_>, Refusal> {
         /// Time to wait for other responses to be taken.
         const ADMIT_TIMEOUT: Duration = Duration::from_secs(1);
         let permit = timeout(ADMIT_TIMEOUT, self.responses.clone().acquire_owned()).await;
@@ -246,6 +260,31 @@ impl Admin {
         Ok(response::text(StatusCode::OK, "closed\n"))
     }
 
+    /// What happens in a room from now on, until it ends.
+    async fn events(&self, id: &str, is_head: bool) -> Result<Response, Refusal> {
+        let Ok(permit) = self.watches.clone().try_acquire_owned() else {
+            let reason = "too many rooms are watched\n";
+            return Err(response::refusal(StatusCode::SERVICE_UNAVAILABLE, reason));
+        };
+        let room = String::from(id);
+        let (watch, lines) = Watch::new();
+        let watched = self
+            .workers
+            .ask_room(id, move |rooms| rooms.watch(&room, watch));
+        done(watched.await)?;
+        let body = match is_head {
+            true => response::empty(StatusCode::OK).into_body(),
+            false => event_stream(lines, permit),
+        };
+        let headers = [
+            (CONTENT_TYPE, "text/event-stream"),
+            (CACHE_CONTROL, "no-store"),
+            // Nginx would wait for more.
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        Ok(response::with_headers(Response::new(body), headers))
+    }
+
     async fn snapshot(&self, id: &str) -> Result<Response, Refusal> {
         let permit = self.admit().await?;
         let room = String::from(id);
@@ -259,185 +298,29 @@ impl Admin {
     }
 }
 
-/// Rooms that come and go.
-impl Admin {
-    async fn load(
-        &self,
-        id: &str,
-        query: &Query,
-        body: &mut impl RequestBody,
-    ) -> Result<Response, Refusal> {
-        // Several of them may have as much memory as a response.
-        let _permit = self.admit().await?.response;
-        let body = Limited::new(body, MAX_ROOM_BYTES).collect();
-        let body = match timeout(LOAD_TIMEOUT, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let reason = format!("the room has more than {MAX_ROOM_BYTES} bytes\n");
-                return Err(response::refusal(StatusCode::PAYLOAD_TOO_LARGE, reason));
-            }
-            Ok(Err(_)) | Err(_) => {
-                let reason = "the room has not come\n";
-                return Err(response::refusal(StatusCode::REQUEST_TIMEOUT, reason));
-            }
+/// What happens in a room, as server-sent events: one with JSON in it for each line of the watch.
+fn event_stream(lines: Receiver<Bytes>, permit: OwnedSemaphorePermit) -> Body {
+    /// Without it, that an operator has gone would not be noticed while nothing happens.
+    const KEEP_ALIVE: Duration = Duration::from_secs(15);
+    let events = stream::unfold((lines, permit), async |(mut lines, permit)| {
+        let event = match timeout(KEEP_ALIVE, lines.recv()).await {
+            Ok(line) => Bytes::from([b"data: ", &*line?, b"\n\n"].concat()),
+            Err(_) => Bytes::from_static(b":\n\n"),
         };
-        let (room, hold) = (String::from(id), query.seconds);
-        let loaded = self.transfer(id, move |rooms, reply| {
-            rooms.import(&room, &body, hold, reply)
-        });
-        let number = loaded.await?;
-        log::info!("loaded room {:?}", Escaped::new(id).at_most(256));
-        let response = response::text(StatusCode::CREATED, "loaded\n");
-        Ok(match hold {
-            Some(_) => with_hold(response, number),
-            None => response,
-        })
-    }
-
-    async fn hold(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
-        let permit = self.admit().await?;
-        let room = String::from(id);
-        let time = query.seconds.unwrap_or(DEFAULT_HOLD);
-        let held = self
-            .workers
-            .ask_room(id, move |rooms| rooms.hold(&room, time));
-        let (number, file) = done(held.await)?;
-        let headers = [
-            (CONTENT_TYPE, "application/octet-stream"),
-            (CACHE_CONTROL, "no-store"),
-        ];
-        Ok(with_hold(permit.respond(file, headers), number))
-    }
-
-    async fn resume(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
-        let (room, hold) = (String::from(id), query.hold()?);
-        let resumed = self.transfer(id, move |rooms, reply| rooms.end_hold(&room, hold, reply));
-        resumed.await?;
-        Ok(response::text(StatusCode::OK, "it goes on\n"))
-    }
-
-    async fn moved(&self, id: &str, query: &Query) -> Result<Response, Refusal> {
-        let (room, hold) = (String::from(id), query.hold()?);
-        let location = query.to.clone();
-        let moved = self.transfer(id, move |rooms, reply| {
-            rooms.give_up(&room, hold, location.as_deref(), reply);
-        });
-        moved.await?;
-        log::info!("gave up room {:?}", Escaped::new(id).at_most(256));
-        Ok(response::text(StatusCode::OK, "given up\n"))
-    }
-
-    /// Asks the worker of a room for something whose result comes later.
-    async fn transfer(
-        &self,
-        id: &str,
-        question: impl FnOnce(&mut dyn Rooms, TransferReply) + Send + 'static,
-    ) -> Result<u64, Refusal> {
-        let (reply, result) = oneshot::channel();
-        let reply: TransferReply = Box::new(move |result| {
-            // Fails if the client is gone.
-            let _ = reply.send(result);
-        });
-        let asked = self
-            .workers
-            .ask_room(id, move |rooms| question(rooms, reply));
-        match asked.await {
-            Some(()) => done(result.await.ok()),
-            None => done(None),
-        }
-    }
+        Some((Ok(Frame::data(event)), (lines, permit)))
+    });
+    StreamBody::new(events).boxed_unsync()
 }
-
-/// The longest file of a room that is loaded.
-const MAX_ROOM_BYTES: usize = 64 << 20;
-
-/// Time for a room's file to come.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long a room is held if the request does not say, and the longest time.
-const DEFAULT_HOLD: Duration = Duration::from_secs(30);
-const MAX_HOLD: Duration = Duration::from_secs(300);
-
-/// The header with the number of a hold.
-const HOLD: HeaderName = HeaderName::from_static("stateroom-hold");
-
-fn with_hold(mut response: Response, number: u64) -> Response {
-    response.headers_mut().insert(HOLD, number.into());
-    response
-}
-
-/// What a body must be to be read.
-pub(super) trait RequestBody:
-    Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin
-{
-}
-
-impl<B> RequestBody for B where
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin
-{
-}
-
-/// The parameters of requests for rooms that come and go.
-#[derive(Default)]
-struct Query {
-    /// Time of a hold.
-    seconds: Option<Duration>,
-    /// The number of one.
-    hold: Option<u64>,
-    /// Where the room is now.
-    to: Option<String>,
-}
-
-impl Query {
-    fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
-        let bad_request = |reason: String| response::refusal(StatusCode::BAD_REQUEST, reason);
-        let query = request.uri().query().unwrap_or_default();
-        let parameter = |name| {
-            parameter_in(query, name)
-                .map_err(|reason| response::refusal(StatusCode::BAD_REQUEST, reason))
-        };
-        let number = |name| {
-            let parse = |text: Box<str>| {
-                let number = text.parse::<u64>();
-                number.map_err(|_| bad_request(format!("{name} is not a number\n")))
-            };
-            parameter(name)?.map(parse).transpose()
-        };
-        let to = parameter("to")?.map(String::from);
-        if to
-            .as_ref()
-            .is_some_and(|to| to.len() > MAX_LOCATION_BYTES || to.contains(char::is_control))
-        {
-            let reason = format!("to is longer than {MAX_LOCATION_BYTES} bytes, or no URL\n");
-            return Err(bad_request(reason));
-        }
-        let seconds = number("seconds")?.map(Duration::from_secs);
-        Ok(Self {
-            seconds: seconds.map(|time| time.min(MAX_HOLD)),
-            hold: number("hold")?,
-            to,
-        })
-    }
-
-    fn hold(&self) -> Result<u64, Refusal> {
-        let missing =
-            || response::refusal(StatusCode::BAD_REQUEST, "the parameter hold is missing\n");
-        self.hold.ok_or_else(missing)
-    }
-}
-
-/// What fits into the reason of a close frame behind `moved to `.
-const MAX_LOCATION_BYTES: usize = 114;
 
 /// A request that was admitted: one at a time has its turn with the workers.
-struct Permit<'a> {
-    response: OwnedSemaphorePermit,
+pub(super) struct Permit<'a> {
+    pub(super) response: OwnedSemaphorePermit,
     _turn: MutexGuard<'a, ()>,
 }
 
 impl Permit<'_> {
     /// A response that counts until all of it is written.
-    fn respond<const N: usize>(
+    pub(super) fn respond<const N: usize>(
         self,
         bytes: Vec<u8>,
         headers: [(HeaderName, &'static str); N],
@@ -463,7 +346,7 @@ impl AsRef<[u8]> for PermittedBytes {
 }
 
 /// What became of a request for a room.
-fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
+pub(super) fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusal> {
     let conflict = |reason: &str| (StatusCode::CONFLICT, format!("{reason}\n"));
     let error = match result {
         Some(Ok(done)) => return Ok(done),

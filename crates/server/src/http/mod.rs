@@ -17,6 +17,7 @@ mod response;
 mod rooms_endpoint;
 pub(crate) mod routes;
 mod throttled_stream;
+mod transfers;
 pub(crate) mod websocket;
 
 pub(crate) use self::{

@@ -13,13 +13,14 @@ pub(crate) mod sessions;
 mod stored_clients;
 mod tokens;
 pub(crate) mod wait_queue;
+pub(crate) mod watches;
 pub(crate) mod worker;
 pub(crate) mod worker_pool;
 
 use crate::{
     journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
-    rooms::{clients::Clients, handover::Listing},
+    rooms::{clients::Clients, handover::Listing, watches::Watch},
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
@@ -64,6 +65,9 @@ pub(crate) trait Rooms: 'static {
 
     /// Ends a room, and removes what is stored of it, also if it is not open.
     fn close(&mut self, id: &str, done: Closed);
+
+    /// Shows an operator what happens in an open room from now on.
+    fn watch(&mut self, id: &str, watch: Watch) -> Result<(), AdminError>;
 
     /// The state of a room as bytes.
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;

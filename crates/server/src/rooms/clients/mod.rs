@@ -12,6 +12,7 @@ use crate::{
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
         tokens::{TokenHasher, Tokens},
+        watches::Watches,
     },
     ws::{
         connection::{Connection, ConnectionKey},
@@ -55,6 +56,7 @@ pub(crate) struct Clients {
     pub(crate) journaling: Option<Journaling>,
     /// The time of the host's present turn.
     pub(crate) now: HostTime,
+    pub(crate) watches: Watches,
 }
 
 /// The limits of a worker's clients.
@@ -176,6 +178,7 @@ impl Clients {
             cost: 0,
             journaling,
             now: HostTime::ZERO,
+            watches: Watches::default(),
         }
     }
 
@@ -333,6 +336,7 @@ impl Clients {
 
     /// Removes a room and closes its clients, after sending what is queued.
     pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) {
+        self.watches.remove(room);
         let clients = self.rooms.remove(&room).unwrap_or_default();
         for client in &clients.connected {
             if let Some(connection) = self.connections.get_mut(client.connection) {
@@ -343,6 +347,7 @@ impl Clients {
 
     /// Removes a room that another node has, and closes its clients without what is queued.
     pub(crate) fn abandon_room(&mut self, room: RoomKey) {
+        self.watches.remove(room);
         let (code, reason) = MOVED;
         let clients = self.rooms.remove(&room).unwrap_or_default();
         for client in &clients.connected {
@@ -467,6 +472,9 @@ impl Transport for Clients {
         room: RoomKey,
         output: OutputMessage<'_>,
     ) -> Result<(), SendError<Infallible>> {
+        if !self.watches.is_empty() {
+            self.watches.output(room, &output);
+        }
         let Some(clients) = self.rooms.get_mut(&room) else {
             return Ok(());
         };
@@ -588,6 +596,9 @@ impl Transport for Clients {
     }
 
     fn recorded(&mut self, room: RoomKey, record: EventRecord<'_>) {
+        if !self.watches.is_empty() {
+            self.watches.event(room, &record.event);
+        }
         let Some(clients) = self.rooms.get_mut(&room) else {
             return;
         };

@@ -26,6 +26,7 @@ use crate::{
         journaling::Journaling,
         restorations::Restorations,
         session_secret,
+        watches::Watch,
         worker::{Worker, poll_timer},
     },
     ws::connection::ConnectionKey,
@@ -255,6 +256,7 @@ impl HostedRooms {
         self.release_rooms(until);
         self.save_due(now);
         self.reap_closed();
+        self.end_watches();
         self.update_inboxes();
         self.host.transport_mut().submit();
         self.end_releases();
@@ -491,6 +493,16 @@ impl HostedRooms {
         });
     }
 
+    /// Has rooms not say any more what they do if nobody watches them.
+    fn end_watches(&mut self) {
+        for room in self.host.transport_mut().watches.take_ended() {
+            if self.host.transport().log(room).is_none() {
+                // Fails if it has ended.
+                let _ = self.host.set_recording(room, false);
+            }
+        }
+    }
+
     /// Closes rooms whose idle timeout has passed.
     fn close_idle(&mut self, now: Instant) {
         /// Shortest time between two checks of a room that is kept for its timer.
@@ -677,6 +689,17 @@ impl Rooms for HostedRooms {
         };
         // Fails if the operator has gone.
         let _ = done.send(closed);
+    }
+
+    fn watch(&mut self, id: &str, watch: Watch) -> Result<(), AdminError> {
+        let room = self.host.find(id);
+        let room = room.filter(|room| self.host.room(*room).is_some_and(|room| !room.is_closed()));
+        let room = room.ok_or(AdminError::UnknownRoom)?;
+        self.host.transport_mut().watches.insert(room, watch);
+        // Of a journaled room that is on in any case.
+        self.host
+            .set_recording(room, true)
+            .map_err(|_| AdminError::UnknownRoom)
     }
 
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError> {
