@@ -86,7 +86,8 @@ impl Link {
         loop {
             changes.mark_unchanged();
             let state = self.worker.with(|rooms| {
-                let forward = rooms.forwards.get(&self.key)?;
+                let forward = rooms.forwards.get_mut(&self.key)?;
+                forward.is_linked = false;
                 let is_gone = forward.is_leaving && !forward.has_said_hello;
                 (!is_gone).then(|| (forward.client.clone(), forward.sequence))
             });
@@ -388,7 +389,9 @@ impl NodeConnection {
             Incoming::New { was_lost: true } => return Err(lost_session()),
             Incoming::New { was_lost: false } | Incoming::Resumed => {
                 self.was_open = true;
+                rooms.resumed += u64::from(incoming == Incoming::Resumed);
                 let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+                forward.is_linked = true;
                 for frame in forward.session.unacknowledged() {
                     let payload = match &frame {
                         Message::Text(text) => MessagePayload::Text(text),

@@ -22,7 +22,7 @@ use crate::{
     config::ServerConfig,
     directory::{Directory, Location},
     http::ConnectionLimiter,
-    metrics::Metrics,
+    metrics::{GatewayMetrics, Metrics},
     rooms::{
         AdminError, Busy, Claim, Closed, JoinRejection, Rooms, STOPPING,
         clients::{ClientLimits, Clients},
@@ -114,6 +114,8 @@ pub(crate) struct GatewayRooms {
     /// What all queues and windows together may have.
     max_queued_bytes: usize,
     max_unacknowledged_bytes: usize,
+    /// How often a session has gone on over another connection.
+    resumed: u64,
     is_stopping: bool,
 }
 
@@ -126,6 +128,8 @@ struct Forward {
     counted: usize,
     /// For the present connection to the node.
     outgoing: SendQueue,
+    /// Whether there is a connection over which the session goes on.
+    is_linked: bool,
     /// Whether a node may have let the client join.
     has_said_hello: bool,
     /// Whether the client has joined its room, as far as this gateway knows.
@@ -193,6 +197,7 @@ impl GatewayRooms {
             max_queued_bytes: limits.max_queued_bytes,
             // There is space for the next message if nothing is acknowledged.
             max_unacknowledged_bytes: max_message_bytes.saturating_add(2 * ACK_BYTES),
+            resumed: 0,
             is_stopping: false,
         }
     }
@@ -280,6 +285,7 @@ impl Rooms for GatewayRooms {
             session: ClientSession::new(MAX_UNACKNOWLEDGED_MESSAGES, self.max_unacknowledged_bytes),
             counted: 0,
             outgoing: SendQueue::new(UNLIMITED, self.clients.queued()),
+            is_linked: false,
             has_said_hello: false,
             has_joined: false,
             is_leaving: false,
@@ -335,7 +341,13 @@ impl Rooms for GatewayRooms {
     }
 
     fn metrics(&self, _busiest: usize) -> Metrics {
-        self.clients.metrics()
+        let is_waiting = |forward: &&Forward| !forward.is_linked;
+        let gateway = GatewayMetrics {
+            clients: self.forwards.len(),
+            waiting: self.forwards.values().filter(is_waiting).count(),
+            resumed: self.resumed,
+        };
+        Metrics::of_gateway(gateway, self.clients.queued().get())
     }
 
     fn close(&mut self, _id: &str, done: Closed) {

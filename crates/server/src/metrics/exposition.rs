@@ -1,6 +1,6 @@
 //! The text format of Prometheus, version 0.0.4.
 
-use super::{BusyRoom, Histogram, HttpCounts, Metrics};
+use super::{BusyRoom, GatewayMetrics, Histogram, HttpCounts, Metrics};
 use prometheus::{
     Encoder, TextEncoder,
     proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType},
@@ -16,6 +16,9 @@ impl Exposition {
         exposition.rooms(metrics);
         exposition.clients(metrics);
         exposition.work(metrics);
+        if let Some(gateways) = &metrics.gateways {
+            exposition.gateways(gateways);
+        }
         exposition.busiest(&metrics.busiest);
         let responses = http.list();
         let responses = responses.iter().map(|(status, n)| (status.to_string(), *n));
@@ -201,6 +204,24 @@ impl Exposition {
             "stateroom_journal_unwritten_bytes",
             "Bytes of events that are not durable yet.",
             metrics.journal_in_flight_bytes,
+        );
+    }
+
+    fn gateways(&mut self, gateways: &GatewayMetrics) {
+        self.gauge(
+            "stateroom_gateway_clients",
+            "Clients of this node whose messages are passed on, to this node or to another.",
+            gateways.clients,
+        );
+        self.gauge(
+            "stateroom_gateway_clients_waiting",
+            "Those of them that wait for the node of their room.",
+            gateways.waiting,
+        );
+        self.counter(
+            "stateroom_gateway_sessions_resumed_total",
+            "How often a client has gone on over another connection to the node of its room, or at the next.",
+            gateways.resumed,
         );
     }
 

@@ -70,6 +70,27 @@ pub(crate) struct Metrics {
     instance_bytes: usize,
     hibernated_bytes: usize,
     busiest: Vec<BusyRoom>,
+    /// At a node of a cluster.
+    pub(crate) gateways: Option<GatewayMetrics>,
+}
+
+/// What the gateways of a node count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GatewayMetrics {
+    /// Clients that are forwarded.
+    pub(crate) clients: usize,
+    /// Those of them that have no connection to the node of their room now.
+    pub(crate) waiting: usize,
+    /// How often a client's session has gone on over another connection.
+    pub(crate) resumed: u64,
+}
+
+impl AddAssign for GatewayMetrics {
+    fn add_assign(&mut self, other: Self) {
+        self.clients += other.clients;
+        self.waiting += other.waiting;
+        self.resumed += other.resumed;
+    }
 }
 
 /// A room that has a series of its own.
@@ -178,6 +199,16 @@ impl Metrics {
         }
     }
 
+    /// What a gateway has counted, and the bytes in its queues. Who has joined and what was said is counted
+    /// where the rooms are.
+    pub(crate) fn of_gateway(gateway: GatewayMetrics, queued_bytes: usize) -> Self {
+        Self {
+            queued_bytes,
+            gateways: Some(gateway),
+            ..Self::default()
+        }
+    }
+
     /// Adds the open rooms of a host; the `busiest` of them that have used the most fuel one by one.
     pub(crate) fn add_rooms<C: Clock, T: Transport>(&mut self, host: &Host<C, T>, busiest: usize) {
         let mut rooms: Vec<(u64, &Room)> = Vec::new();
@@ -238,6 +269,9 @@ impl Metrics {
         self.memory_bytes += other.memory_bytes;
         self.instance_bytes += other.instance_bytes;
         self.hibernated_bytes += other.hibernated_bytes;
+        if let Some(gateways) = other.gateways {
+            *self.gateways.get_or_insert_default() += gateways;
+        }
         self.busiest.extend(other.busiest);
         let fuel = |room: &BusyRoom| core::cmp::Reverse(room.stats.fuel_used);
         self.busiest.sort_by_key(fuel);

@@ -330,7 +330,8 @@ impl WorkerPool {
     /// What all workers have counted and measured.
     pub(crate) async fn metrics(&self, busiest: usize) -> Metrics {
         let mut all = Metrics::default();
-        for worker in &self.rooms.workers {
+        let gateways = self.gateways.iter().flat_map(|gateways| &gateways.workers);
+        for worker in self.rooms.workers.iter().chain(gateways) {
             if let Some(metrics) = ask(worker, move |rooms| rooms.metrics(busiest)).await {
                 all.add(metrics, busiest);
             }

@@ -341,6 +341,23 @@ impl Node {
         ended.expect("no panic").expect("no error");
     }
 
+    /// A value of the node's metrics.
+    async fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.address).await.expect("it listens");
+        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("it is taken");
+        let mut response = String::new();
+        let read = eventually("metrics", stream.read_to_string(&mut response));
+        read.await.expect("it is text");
+        let mut lines = response.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("no {name}: {response}"))
+    }
+
     async fn join(&self, path: &str) -> Client {
         let url = format!("ws://{}/ws/{path}", self.address);
         let (socket, _) = eventually("the handshake", connect_async(url))
@@ -606,9 +623,19 @@ async fn clients_wait_for_an_owner_and_not_for_ever() {
     for _ in 0..100 {
         client.say().await;
     }
+    eventually("a client that waits", async {
+        while gateway.metric("stateroom_gateway_clients_waiting").await == 0 {}
+    })
+    .await;
     cluster.take_over("lobby", &owner).await;
     client.hear_all().await;
     assert_eq!(client.seen, [1001]);
+    let resumed = gateway.metric("stateroom_gateway_sessions_resumed_total");
+    assert_eq!(resumed.await, 1);
+    assert_eq!(gateway.metric("stateroom_gateway_clients_waiting").await, 0);
+    assert_eq!(gateway.metric("stateroom_gateway_clients").await, 1);
+    assert_eq!(owner.metric("stateroom_sessions").await, 1);
+    assert_eq!(owner.metric("stateroom_gateway_clients").await, 0);
 
     let impatient = Node::start(&cluster, 2, |config| {
         config.owner_timeout = Duration::from_millis(50);

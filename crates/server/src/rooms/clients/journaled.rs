@@ -22,6 +22,11 @@ impl Clients {
         self.rooms.get(&room)?.log.as_ref()
     }
 
+    /// What a room has written, which ends here without leaving the journal.
+    pub(crate) fn take_log(&mut self, room: RoomKey) -> Option<RoomLog> {
+        self.rooms.get_mut(&room)?.log.take()
+    }
+
     /// What the journal is to keep of a room's clients.
     pub(crate) fn store(&self, room: RoomKey) -> Vec<u8> {
         let secret = self.rooms.get(&room).and_then(|room| room.hasher.as_ref());

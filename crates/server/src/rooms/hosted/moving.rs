@@ -4,7 +4,10 @@ use super::HostedRooms;
 use crate::{
     directory::Location,
     journal::{JournalError, RoomNumber, UnfinishedRoom},
-    rooms::{JoinRejection, MOVED, Released, RoomFilter, journaling::Journaling},
+    rooms::{
+        JoinRejection, MOVED, Released, RoomFilter,
+        journaling::{Journaling, RoomLog},
+    },
 };
 use stateroom_wasmi_host::{Clock, Escaped, Instant, RoomKey};
 use std::collections::VecDeque;
@@ -15,6 +18,8 @@ pub(super) struct Release {
     rooms: VecDeque<RoomKey>,
     /// Set when none is: the batch in which the last of them was saved.
     batch: Option<u64>,
+    /// What those have written that are not.
+    released: Vec<RoomLog>,
     /// Rooms that were another node's meanwhile.
     lost: Vec<RoomNumber>,
     done: Released,
@@ -37,6 +42,7 @@ impl HostedRooms {
         let release = Release {
             rooms: self.keys_of(moves).into(),
             batch: None,
+            released: Vec::new(),
             lost: Vec::new(),
             done,
         };
@@ -56,7 +62,10 @@ impl HostedRooms {
                     self.releases[index].rooms.push_back(key);
                     return;
                 }
-                Some(_) => self.release_room(key),
+                Some(_) => {
+                    let log = self.release_room(key);
+                    self.releases[index].released.extend(log);
+                }
             }
             if self.host.clock().now() >= until {
                 return;
@@ -67,7 +76,7 @@ impl HostedRooms {
         self.releases[index].batch = Some(batch);
     }
 
-    fn release_room(&mut self, key: RoomKey) {
+    fn release_room(&mut self, key: RoomKey) -> Option<RoomLog> {
         // What it has done is in the journal in any case.
         if self.host.transport().log(key).is_some()
             && let Err(error) = self.save_for_later(key)
@@ -75,9 +84,12 @@ impl HostedRooms {
             log::debug!("room {key} is not saved: {error}");
         }
         let (code, reason) = MOVED;
+        let clients = self.host.transport_mut();
+        let log = clients.take_log(key);
         // What is held for its clients is sent before they are closed.
-        self.host.transport_mut().close_room(key, code, reason);
+        clients.close_room(key, code, reason);
         self.drop_room(key);
+        log
     }
 
     /// Whether [`release_rooms`](Self::release_rooms) has something to do.
@@ -115,15 +127,13 @@ impl HostedRooms {
 
     /// Of a batch, what is of these rooms was not written, since another node has them.
     pub(super) fn lose_rooms(&mut self, batch: u64, numbers: &[RoomNumber]) {
+        // Not of one that was taken over again since.
+        let is_lost = |log: &RoomLog| log.is_in(batch) && numbers.contains(&log.number);
         let transport = self.host.transport();
         let lost: Vec<_> = self
             .host
             .rooms()
-            .filter(|(key, _)| {
-                // Not one that was taken over again since.
-                let log = transport.log(*key);
-                log.is_some_and(|log| numbers.contains(&log.number) && log.is_in(batch))
-            })
+            .filter(|(key, _)| transport.log(*key).is_some_and(is_lost))
             .map(|(key, room)| (key, String::from(room.id())))
             .collect();
         for (key, id) in lost {
@@ -131,13 +141,15 @@ impl HostedRooms {
                 let id = Escaped::new(&id).at_most(256);
                 log::warn!("dropped room {id:?}, which another node has{permit}");
             }
+            for Release { rooms, lost, .. } in &mut self.releases {
+                let number = self.host.transport().log(key).map(|log| log.number);
+                lost.extend(number.filter(|_| rooms.contains(&key)));
+            }
             self.abandon_room(key);
         }
-        for release in &mut self.releases {
-            let is_later = release.batch.is_none_or(|last| batch <= last);
-            if is_later {
-                release.lost.extend(numbers);
-            }
+        for Release { released, lost, .. } in &mut self.releases {
+            let gone = released.iter().filter(|log| is_lost(log));
+            lost.extend(gone.map(|log| log.number));
         }
     }
 
