@@ -39,6 +39,13 @@
 //! server's limit 503. Clients over their message or byte rate are throttled, slow clients are
 //! disconnected, and busy rooms apply backpressure.
 //!
+//! # Many nodes
+//!
+//! With a [`ServerConfig::directory`], servers are nodes of a cluster: each has some of the rooms, and takes
+//! clients of all of them. A client's socket stays where it is when its room goes to another node, or when
+//! that has died. What tells the nodes apart, a [`Directory`] and a [`Journal`](journal::Journal) that refuses
+//! what a node writes of a room which it does not have any more, is not a part of this crate.
+//!
 //! # Threads
 //!
 //! Rooms are spread over workers: threads that each own a `Host`, an interpreter, and the

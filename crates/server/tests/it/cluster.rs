@@ -100,6 +100,7 @@ impl Cluster {
     /// A node takes a room over, whatever the one that has it does.
     async fn take_over(&self, room: &str, to: &Node) {
         // If it has had it before, it may not know yet that another has had it since.
+        self.set_owner(room, None);
         let id = String::from(room);
         let abandoned = to.control.abandon(move |room| room == id);
         eventually("the end of the room", abandoned).await;
@@ -898,4 +899,100 @@ async fn clients_of_a_room_in_memory_are_told_that_it_is_gone() {
     assert_eq!(client.closed().await.0, 1012);
     let mut client = first.join("lobby").await;
     client.see(&[1001]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_owner_is_backpressure_and_disconnects_nobody() {
+    let cluster = Cluster::new();
+    let [gateway, _owner]: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.journal.pause();
+    let (mut sink, mut stream) = client.socket.split();
+    const MESSAGES: usize = 20_000;
+    let text = "x".repeat(500);
+    let said = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            let message = Message::text(format!("{number} {text}"));
+            sink.send(message).await.expect("it is connected");
+        }
+        sink
+    });
+    // What nobody takes fills the queues on the way.
+    let mut queued = 0;
+    eventually("backpressure", async {
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let now = gateway.metric("stateroom_send_queue_bytes").await;
+            if now > 0 && now == queued {
+                break;
+            }
+            queued = now;
+        }
+    })
+    .await;
+    assert!(queued < 2 << 20, "{queued} bytes are kept");
+    assert!(!said.is_finished());
+    cluster.journal.resume();
+    for number in 0..MESSAGES {
+        let echo = eventually("an echo", stream.next()).await;
+        let echo = echo.expect("it is connected").expect("no error");
+        let echo = echo.to_text().expect("text");
+        assert_eq!(echo.split(' ').next(), Some(&*number.to_string()));
+    }
+    let _sink = said.await.expect("all was said");
+}
+
+/// Prints how long a message and its reply take, and how many a second there can be: to a server by itself,
+/// by way of a gateway to a room at the same node, and at another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it prints figures"]
+async fn what_a_gateway_costs() {
+    let cluster = Cluster::new();
+    let alone = crate::journaled::RunningServer::without_journal(|config| {
+        config.module = echo();
+        config.message_rate = Rate::new(0, 0);
+        config.journal = Some(Arc::new(MemoryJournal::new()));
+    })
+    .await;
+    let [first, second]: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("here", Some(0));
+    cluster.set_owner("there", Some(1));
+    let ways = [
+        ("alone", alone.address.clone(), "here"),
+        ("here", first.address.to_string(), "here"),
+        ("there", first.address.to_string(), "there"),
+    ];
+    for round in 0..3 {
+        for (way, address, room) in &ways {
+            let url = format!("ws://{address}/ws/{room}");
+            let (mut socket, _) = connect_async(url).await.expect("the handshake succeeds");
+            socket.next().await.expect("a join").expect("no error");
+            let mut took = Vec::new();
+            for number in 0..3000 {
+                let start = std::time::Instant::now();
+                let message = Client::message(number);
+                socket.send(message.clone()).await.expect("connected");
+                while socket.next().await.expect("connected").expect("no error") != message {}
+                took.push(start.elapsed());
+            }
+            took.sort_unstable();
+            let (p50, p99) = (took[1500], took[2970]);
+            let start = std::time::Instant::now();
+            let (mut said, mut heard) = (0, 0);
+            while heard < 50_000 {
+                while said < heard + 200 {
+                    socket.feed(Message::text("text")).await.expect("connected");
+                    said += 1;
+                }
+                socket.flush().await.expect("connected");
+                socket.next().await.expect("connected").expect("no error");
+                heard += 1;
+            }
+            let rate = 50_000.0 / start.elapsed().as_secs_f64();
+            println!("{round} {way}: p50 {p50:?}, p99 {p99:?}, {rate:.0} messages a second");
+        }
+    }
+    drop(second);
 }
