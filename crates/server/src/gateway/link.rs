@@ -15,6 +15,7 @@ use crate::{
     },
 };
 use core::{
+    convert::Infallible,
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -81,7 +82,7 @@ impl Link {
 
     async fn forward(&self) -> Ended {
         let mut changes = self.routes.directory.changes();
-        let mut pause = MIN_PAUSE;
+        let mut pause = Duration::ZERO;
         let mut until = Instant::now() + self.routes.owner_timeout;
         loop {
             changes.mark_unchanged();
@@ -95,19 +96,23 @@ impl Link {
                 return Ended::Left;
             };
             let location = self.routes.directory.locate(&client.room);
-            if let Ok(stream) = self.routes.open(location, &client, sequence).await {
-                let mut connection = NodeConnection::new(self.key, stream, &self.routes);
-                match self
-                    .serve(&mut connection, location, &client.room, &mut changes)
-                    .await
-                {
-                    LinkEnd::Over(ended) => return ended,
-                    LinkEnd::Lost if connection.was_open => {
-                        pause = MIN_PAUSE;
-                        until = Instant::now() + self.routes.owner_timeout;
-                    }
-                    LinkEnd::Lost => {}
-                }
+            let mut was_open = false;
+            let served = async {
+                let stream = self.routes.open(location, &client, sequence).await;
+                let stream = stream.map_err(|_| LinkEnd::Lost)?;
+                self.serve(stream, &mut was_open).await
+            };
+            let end = tokio::select! {
+                biased;
+                () = self.routes.moved(&mut changes, &client.room, location) => LinkEnd::Lost,
+                Err(end) = served => end,
+            };
+            if let LinkEnd::Over(ended) = end {
+                return ended;
+            }
+            if was_open {
+                pause = Duration::ZERO;
+                until = Instant::now() + self.routes.owner_timeout;
             }
             if Instant::now() >= until {
                 let reason = "the node of the room cannot be reached";
@@ -117,26 +122,22 @@ impl Link {
                 () = changed(&mut changes) => {}
                 () = sleep(pause) => {}
             }
-            pause = (2 * pause).min(MAX_PAUSE);
+            pause = (2 * pause).clamp(MIN_PAUSE, MAX_PAUSE);
         }
     }
 
-    /// Serves a connection until it ends, or the room is at another node.
-    async fn serve(
-        &self,
-        connection: &mut NodeConnection,
-        location: Location,
-        room: &str,
-        changes: &mut watch::Receiver<()>,
-    ) -> LinkEnd {
+    /// Serves a connection until it ends; notes whether the session has gone on over it.
+    async fn serve(&self, stream: Stream, was_open: &mut bool) -> Result<Infallible, LinkEnd> {
+        let mut connection = NodeConnection::new(self.key, stream, &self.routes);
         self.worker.with(|rooms| connection.begin(rooms));
         let mut timer = pin!(sleep_until(Instant::now()));
-        let mut ended = pin!(poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             loop {
                 let now = Instant::now();
                 let polled = self
                     .worker
                     .with_buffer(|rooms, buffer| connection.poll(rooms, buffer, cx, now));
+                *was_open = connection.was_open;
                 match polled {
                     Ok(deadline) if poll_timer(timer.as_mut(), deadline, cx).is_pending() => {
                         return Poll::Pending;
@@ -145,21 +146,24 @@ impl Link {
                     Err(end) => return Poll::Ready(end),
                 }
             }
-        }));
+        });
+        Err(end.await)
+    }
+}
+
+impl Routes {
+    /// Waits until a room is known to be at another node.
+    pub(super) async fn moved(
+        &self,
+        changes: &mut watch::Receiver<()>,
+        room: &str,
+        from: Location,
+    ) {
         loop {
-            tokio::select! {
-                biased;
-                () = changed(changes) => {
-                    let now_at = self.routes.directory.locate(room);
-                    if now_at != location && now_at != Location::Unknown {
-                        return LinkEnd::Lost;
-                    }
-                }
-                end = &mut ended => {
-                    // What it has done for other clients of the gateway.
-                    self.worker.notify();
-                    return end;
-                }
+            changed(changes).await;
+            let now_at = self.directory.locate(room);
+            if now_at != from && now_at != Location::Unknown {
+                return;
             }
         }
     }
@@ -238,6 +242,7 @@ impl NodeConnection {
         if let Some(client) = client.and_then(|client| rooms.clients.get(client)) {
             client.flush(now);
         }
+        rooms.remove_slow();
         read?;
         let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
         let is_due = self.ack_at.is_some_and(|at| at <= now) || self.unacknowledged >= ACK_BYTES;

@@ -7,7 +7,7 @@ use crate::{
     stream::Stream,
     ws::message_reader::{MessageReader, close_frame},
 };
-use core::{future::Future, pin::pin};
+use core::future::Future;
 use std::io;
 use tokio::{
     io::{AsyncWriteExt, copy_bidirectional},
@@ -52,25 +52,19 @@ impl Routes {
                 }
             }
         };
-        let mut node = match self.open(location, &client, connection.sequence).await {
-            Ok(node) => node,
-            Err(_) => return refuse(connection).await,
+        let passing = async {
+            let Ok(mut node) = self.open(location, &client, connection.sequence).await else {
+                return refuse(connection).await;
+            };
+            node.write_all(&connection.unread).await?;
+            let mut stream = Stream::attach(connection.stream)?;
+            // Counts it until it ends.
+            let _permit = connection.permit;
+            copy_bidirectional(&mut stream, &mut node).await.map(drop)
         };
-        node.write_all(&connection.unread).await?;
-        let mut stream = Stream::attach(connection.stream)?;
-        // Counts it until it ends.
-        let _permit = connection.permit;
-        let mut copying = pin!(copy_bidirectional(&mut stream, &mut node));
-        loop {
-            tokio::select! {
-                copied = &mut copying => return copied.map(drop),
-                () = changed(&mut changes) => {
-                    let now_at = self.directory.locate(&client.room);
-                    if now_at != location && now_at != Location::Unknown {
-                        return Ok(());
-                    }
-                }
-            }
+        tokio::select! {
+            passed = passing => passed,
+            () = self.moved(&mut changes, &client.room, location) => Ok(()),
         }
     }
 }
