@@ -119,9 +119,12 @@ pub struct ServerConfig {
     /// connection; zero turns the subprotocol off, which a node of a cluster cannot do without. Default 30 s.
     pub resume_window: Duration,
     /// Messages to such a client that are kept until it acknowledges them; beyond that it is disconnected.
-    /// Should be no less than [`Limits::max_outbox_messages`]. Default 4,096.
+    /// Should be no less than [`Limits::max_outbox_messages`]. At a node of a cluster all clients are such
+    /// clients to the node of their room, and it is no less than
+    /// [`max_queued_messages`](Self::max_queued_messages). Default 4,096.
     pub max_resume_messages: usize,
-    /// Bytes of those. Default 1 MiB.
+    /// Bytes of those; at a node of a cluster no less than [`max_queued_bytes`](Self::max_queued_bytes).
+    /// Default 1 MiB.
     pub max_resume_bytes: usize,
     /// Client tokens that a room remembers. Default 4,096.
     pub max_tokens: usize,

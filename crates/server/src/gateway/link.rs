@@ -16,6 +16,7 @@ use crate::{
 };
 use core::{
     convert::Infallible,
+    fmt,
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll},
@@ -96,6 +97,7 @@ impl Link {
                 return Ended::Left;
             };
             let location = self.routes.directory.locate(&client.room);
+            let began = Instant::now();
             let mut was_open = false;
             let served = async {
                 let stream = self.routes.open(location, &client, sequence).await;
@@ -111,7 +113,9 @@ impl Link {
                 return ended;
             }
             if was_open {
-                pause = Duration::ZERO;
+                // Not without end if each is lost at once.
+                let is_brief = began.elapsed() < MAX_PAUSE;
+                pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
                 until = Instant::now() + self.routes.owner_timeout;
             }
             if Instant::now() >= until {
@@ -350,10 +354,7 @@ impl NodeConnection {
                     continue;
                 }
                 Err(ReadEnd::Closed(frame)) => return Err(self.closed(frame)),
-                Err(ReadEnd::Violation(frame)) => {
-                    log::debug!("a node violates the protocol: {frame}");
-                    return Err(LinkEnd::Lost);
-                }
+                Err(ReadEnd::Violation(frame)) => return Err(violation(&frame)),
             };
             self.heard_at = now;
             let message = match message {
@@ -373,10 +374,8 @@ impl NodeConnection {
         now: Instant,
     ) -> Result<(), LinkEnd> {
         let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
-        let incoming = forward.session.receive(message).map_err(|error| {
-            log::debug!("a node violates the protocol: {error}");
-            LinkEnd::Lost
-        })?;
+        let incoming = forward.session.receive(message);
+        let incoming = incoming.map_err(|error| violation(&error))?;
         let client = rooms.connection(self.key);
         match incoming {
             Incoming::Message(message) => {
@@ -436,6 +435,13 @@ impl NodeConnection {
             code => LinkEnd::Over(Ended::Closed(code, reason.to_string())),
         }
     }
+}
+
+/// Another connection would end in the same way.
+fn violation(error: &dyn fmt::Display) -> LinkEnd {
+    let reason = format!("the node of the room violates the protocol: {error}");
+    log::debug!("{reason}");
+    LinkEnd::Over(Ended::Closed(1011, reason))
 }
 
 /// The client must be told: it has left its room, and what it has sent last may not have arrived.

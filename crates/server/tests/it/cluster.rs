@@ -7,7 +7,7 @@ use crate::{
     resuming::Connection,
     support::{ENV, Random, SAY, assemble, guest_0_2},
 };
-use core::time::Duration;
+use core::{pin::pin, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message as SessionMessage};
 use stateroom_wasmi_server::{
@@ -676,7 +676,7 @@ async fn long_messages_need_no_acknowledgement_to_pass() {
 async fn whoever_is_no_node_is_not_served() {
     let cluster = Cluster::new();
     let node = Node::start(&cluster, 0, |config| {
-        config.handshake_timeout = Duration::from_millis(200);
+        config.handshake_timeout = Duration::from_secs(2);
     })
     .await;
     cluster.set_owner("lobby", Some(0));
@@ -994,5 +994,41 @@ async fn what_a_gateway_costs() {
             println!("{round} {way}: p50 {p50:?}, p99 {p99:?}, {rate:.0} messages a second");
         }
     }
-    drop(second);
+    // A client of a third node, whose room goes to and fro: the longest that it waits each time.
+    let third = Node::start(&cluster, 2, |_| {}).await;
+    let mut client = third.join("here").await;
+    let mut took = Vec::new();
+    for round in 0..200 {
+        let (from, to) = match round % 2 {
+            0 => (&first, &second),
+            _ => (&second, &first),
+        };
+        let mut longest = Duration::ZERO;
+        let mut handing_over = pin!(cluster.hand_over("here", from, to));
+        let mut is_over = false;
+        // And some that come after it.
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            let mut said = pin!(async {
+                client.say().await;
+                client.hear_all().await;
+            });
+            while !is_over {
+                tokio::select! {
+                    () = &mut handing_over, if !is_over => is_over = true,
+                    () = &mut said => break,
+                }
+            }
+            if is_over {
+                said.await;
+            }
+            longest = longest.max(start.elapsed());
+        }
+        took.push(longest);
+        if !is_over {
+            handing_over.await;
+        }
+    }
+    took.sort_unstable();
+    println!("hand-over: p50 {:?}, p99 {:?}", took[100], took[198]);
 }
