@@ -20,7 +20,7 @@ pub(crate) struct AdminArgs {
     busiest_rooms: usize,
 }
 
-fn parse_address(text: &str) -> Result<(String, u16), String> {
+pub(crate) fn parse_address(text: &str) -> Result<(String, u16), String> {
     let (host, port) = text
         .rsplit_once(':')
         .filter(|(host, _)| !host.is_empty())

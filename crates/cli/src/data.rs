@@ -12,14 +12,14 @@ use std::{path::Path, sync::Arc};
 #[command(next_help_heading = "Rooms that survive")]
 pub(crate) struct DataArgs {
     /// What is promised to rooms
-    #[arg(long, value_enum, default_value_t = DurabilityArg::Durable, requires = "data")]
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Durable, requires = "kept")]
     durability: DurabilityArg,
     /// The same for rooms whose ids begin with a prefix; the longest counts; may be repeated
     #[arg(
         long,
         value_name = "PREFIX=DURABILITY",
         value_parser = parse_rule,
-        requires = "data",
+        requires = "kept",
     )]
     durability_of: Vec<(String, DurabilityArg)>,
     /// Rooms that are kept; new ones beyond that are refused
@@ -32,7 +32,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DurabilityArg {
-    /// What a room sends waits until its events are on the disk
+    /// What a room sends waits until its events are on the disk, or on most of the disks of NATS
     Durable,
     /// What a room sends does not wait: a crash may undo the last moments
     Relaxed,

@@ -10,6 +10,7 @@
 //! - `test` plays scripts with a room and compares what its clients receive.
 //! - `store` looks into the rooms that `serve --data` keeps, and `replay` runs their events again.
 //! - `save`, `load` and `move` are for rooms of running servers.
+//! - `cluster` shows the nodes of `serve --cluster`, and moves rooms between them.
 //!
 //! All but `new`, `check` and `test` need the feature `serve`, which is on by default. The server itself is the
 //! library `stateroom-wasmi-server`.
@@ -28,6 +29,8 @@ mod cargo;
 mod check;
 #[cfg(feature = "serve")]
 mod client;
+#[cfg(feature = "cluster")]
+mod cluster;
 #[cfg(feature = "serve")]
 mod data;
 #[cfg(feature = "serve")]
@@ -103,6 +106,8 @@ enum Command {
     Load(transfer::Load),
     #[cfg(feature = "serve")]
     Move(transfer::Move),
+    #[cfg(feature = "cluster")]
+    Cluster(cluster::ClusterCommand),
     /// Print the settings with which `serve` would run, and where each is from
     #[cfg(feature = "serve")]
     Config(Box<serve::Serve>),
@@ -152,6 +157,8 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         Command::Store(store) => logged(|_| store.run()),
         #[cfg(feature = "serve")]
         Command::Replay(replay) => logged(|_| replay.run()),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(cluster) => logged(|_| cluster.run()),
         #[cfg(feature = "serve")]
         Command::Save(save) => logged(|_| save.run()),
         #[cfg(feature = "serve")]

@@ -20,7 +20,7 @@ pub(crate) struct RoomArgs {
     hibernate_after: Option<u64>,
     /// A folder that keeps the rooms: they go on after a restart or a crash, and nothing that a client has
     /// seen is lost [default: rooms are in memory only]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "kept")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     faults: FaultArgs,

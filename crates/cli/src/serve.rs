@@ -1,5 +1,7 @@
 //! `stateroom-wasmi serve`.
 
+#[cfg(feature = "cluster")]
+use crate::cluster::ClusterArgs;
 use crate::{
     admin::AdminArgs,
     data::DataArgs,
@@ -33,6 +35,9 @@ pub(crate) struct Serve {
     watch: bool,
     #[command(flatten)]
     server: ServeArgs,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// How rooms are served.
@@ -175,10 +180,24 @@ impl Serve {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
         let config = self.server.config(&self.module, logging)?;
         run(async {
+            #[cfg(feature = "cluster")]
+            let (config, node) = self.cluster.join(config).await?;
             let server = bind(config).await?;
             let module = self.module.clone();
             let reload = Reload::start(&self.module, self.watch, server.control())?;
-            let served = run_server(server, &ModuleFile::name(&module)).await;
+            let name = ModuleFile::name(&module);
+            #[cfg(feature = "cluster")]
+            let served = match node {
+                None => run_server(server, &name).await,
+                Some(node) => {
+                    node.start(&server)?;
+                    let served = run_server_until(server, &name, node.drain()).await;
+                    node.leave().await;
+                    served
+                }
+            };
+            #[cfg(not(feature = "cluster"))]
+            let served = run_server(server, &name).await;
             drop(reload);
             served
         })
@@ -266,6 +285,15 @@ pub(crate) async fn bind(config: ServerConfig) -> Result<Server, Box<dyn Error>>
 
 /// Prints where the server listens, and runs it until SIGINT or SIGTERM.
 pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn Error>> {
+    run_server_until(server, name, core::future::ready(())).await
+}
+
+/// The same, but after a signal something is done first, while it still runs.
+async fn run_server_until(
+    server: Server,
+    name: &str,
+    before_stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Box<dyn Error>> {
     let stop = stop_signal()?;
     let mut text = format!("{} is served at\n", Escaped::new(name));
     let scheme = if server.is_encrypted() {
@@ -291,6 +319,7 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
     let stopping = async {
         stop.await;
         tell_service_manager(Service::Stops);
+        before_stop.await;
     };
     server.run(stopping).await?;
     Ok(())

@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! use stateroom_wasmi_cluster::{Cluster, ClusterConfig};
-//! use stateroom_wasmi_server::{Secret, Server, ServerConfig};
+//! use stateroom_wasmi_server::{Server, ServerConfig};
 //! use std::sync::Arc;
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,7 +15,7 @@
 //!     .journal(Some(cluster.journal()))
 //!     .directory(Some(cluster.directory()))
 //!     .peer_listen(Some(("10.0.0.11", 9100)))
-//!     .peer_secret(Some(Secret("as at all nodes".into())));
+//!     .peer_secret(Some(cluster.peer_secret().as_str().into()));
 //! let server = Server::bind(config).await?;
 //! cluster.start(Arc::new(server.control()), server.peer_addrs()[0]);
 //! server.run(async move { cluster.drain().await }).await?;
@@ -59,7 +59,7 @@ use stateroom_wasmi_server::{
     Directory, ServerControl,
     journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
 };
-use std::{net::SocketAddr, sync::Arc, thread};
+use std::{net::SocketAddr, sync::Arc, thread, time::Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A node of a cluster. When it is dropped, the node ends at once, as if its process had been killed; what it
@@ -68,8 +68,14 @@ pub struct Cluster {
     events: mpsc::UnboundedSender<Event>,
     table: Arc<ShardTable>,
     metrics: Arc<NodeMetrics>,
-    secret: [u8; 32],
+    secrets: Secrets,
     id: NodeId,
+}
+
+/// What is random, and the same at all nodes.
+struct Secrets {
+    journal: [u8; 32],
+    peers: [u8; 32],
 }
 
 /// What runs a node's rooms.
@@ -128,8 +134,8 @@ impl Cluster {
             .spawn(move || {
                 runtime.block_on(async {
                     match prepare(&config).await {
-                        Ok((nats, secret)) => {
-                            let _ = joined.send(Ok(secret));
+                        Ok((nats, secrets)) => {
+                            let _ = joined.send(Ok(secrets));
                             let (table, metrics) = shared;
                             let options = membership_options(&config);
                             let membership = Membership::new(id, options, Duration::ZERO);
@@ -143,12 +149,12 @@ impl Cluster {
             })
             .map_err(ClusterError::Io)?;
         let ended = |_| ClusterError::Setup("the node has ended".into());
-        let secret = has_joined.await.map_err(ended)??;
+        let secrets = has_joined.await.map_err(ended)??;
         Ok(Self {
             events: sender,
             table,
             metrics,
-            secret,
+            secrets,
             id,
         })
     }
@@ -159,12 +165,24 @@ impl Cluster {
         self.id
     }
 
+    /// What nodes know each other by, for [`ServerConfig::peer_secret`](stateroom_wasmi_server::ServerConfig):
+    /// who can read what the cluster has in NATS has it.
+    #[must_use]
+    pub fn peer_secret(&self) -> String {
+        use core::fmt::Write;
+        let mut text = String::new();
+        for byte in self.secrets.peers {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+
     /// What the server keeps its rooms in.
     #[must_use]
     pub fn journal(&self) -> Arc<dyn Journal> {
         Arc::new(ClusterJournal {
             events: self.events.clone(),
-            secret: self.secret,
+            secret: self.secrets.journal,
         })
     }
 
@@ -220,13 +238,35 @@ impl fmt::Debug for Cluster {
     }
 }
 
-async fn prepare(config: &ClusterConfig) -> Result<(Nats, [u8; 32]), ClusterError> {
+async fn prepare(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError> {
     config.check()?;
     let client = config.connect().await?;
     checks::check(&client, config).await?;
+    // Right after its own start, or that of another node, NATS may not be able to.
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const INTERVAL: Duration = Duration::from_millis(200);
+    let until = Instant::now() + TIMEOUT;
+    loop {
+        match open(client.clone(), config).await {
+            Err(ClusterError::Setup(reason)) if Instant::now() < until => {
+                log::debug!("NATS JetStream cannot be used yet: {reason}");
+                tokio::time::sleep(INTERVAL).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+async fn open(
+    client: async_nats::Client,
+    config: &ClusterConfig,
+) -> Result<(Nats, Secrets), ClusterError> {
     let nats = Nats::open(client, &config.name, config.replicas).await?;
-    let secret = nats.secret().await?;
-    Ok((nats, secret))
+    let secrets = Secrets {
+        journal: nats.secret("secret").await?,
+        peers: nats.secret("peer-secret").await?,
+    };
+    Ok((nats, secrets))
 }
 
 fn membership_options(config: &ClusterConfig) -> MembershipOptions {

@@ -105,7 +105,7 @@ impl Nats {
     ) -> Result<Self, ClusterError> {
         let names = Names::new(name);
         let mut context = jetstream::new(client.clone());
-        context.set_timeout(Duration::from_secs(10));
+        context.set_timeout(Duration::from_secs(2));
         let config = stream::Config {
             name: names.stream.clone(),
             subjects: vec![format!("{}.s.>", names.prefix)],
@@ -215,11 +215,10 @@ impl Nats {
     }
 
     /// A secret that is the same at all nodes, and random.
-    pub(crate) async fn secret(&self) -> Result<[u8; 32], ClusterError> {
-        const KEY: &str = "secret";
+    pub(crate) async fn secret(&self, key: &str) -> Result<[u8; 32], ClusterError> {
         let failed = |error: &dyn core::fmt::Display| ClusterError::Setup(error.to_string());
         for _ in 0..20 {
-            let found = self.kv.get(KEY).await.map_err(|error| failed(&error))?;
+            let found = self.kv.get(key).await.map_err(|error| failed(&error))?;
             if let Some(secret) = found {
                 let secret = secret.as_ref().try_into();
                 return secret.map_err(|_| ClusterError::Setup("the secret is damaged".into()));
@@ -227,7 +226,7 @@ impl Nats {
             let mut secret = [0; 32];
             getrandom::fill(&mut secret).map_err(|error| failed(&error))?;
             // Fails if another node was faster.
-            if self.kv.create(KEY, secret.to_vec().into()).await.is_err() {
+            if self.kv.create(key, secret.to_vec().into()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

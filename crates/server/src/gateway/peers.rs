@@ -188,10 +188,22 @@ impl Peers {
             let client = timeout(self.timeout, self.read(&mut stream)).await??;
             self.hand_over(Stream::Plain(stream), client, permit, address)
         };
-        if let Err(error) = taken.await
-            && let Some(permit) = self.log.permit()
-        {
-            log::warn!("rejected the connection of a node at {address}: {error}{permit}");
+        match taken.await {
+            Ok(()) => {}
+            // Nodes hold connections open to notice when one ends.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut
+                ) =>
+            {
+                log::debug!("a node at {address} has said nothing: {error}");
+            }
+            Err(error) => {
+                if let Some(permit) = self.log.permit() {
+                    log::warn!("rejected the connection of a node at {address}: {error}{permit}");
+                }
+            }
         }
     }
 

@@ -1,0 +1,299 @@
+//! The processes.
+
+use crate::{clients::Population, proxy::Proxy, support::guest_0_2};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+/// Nodes, and servers of NATS.
+pub const NODES: usize = 3;
+
+/// The upper bound on every wait.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The program of NATS; none if there is none, and so the test is skipped.
+pub fn nats_program() -> Option<PathBuf> {
+    let named = env::var_os("NATS_SERVER").filter(|name| !name.is_empty());
+    let is_named = named.is_some();
+    let program = named.map_or_else(|| "nats-server".into(), PathBuf::from);
+    let version = Command::new(&program).arg("--version").output();
+    if version.is_ok_and(|output| output.status.success()) {
+        return Some(program);
+    }
+    assert!(!is_named, "NATS_SERVER is {program:?}, which cannot be run");
+    eprintln!("SKIPPED: there is no nats-server (set NATS_SERVER or the path)");
+    None
+}
+
+/// All processes; killed in the end.
+pub struct Machines {
+    folder: PathBuf,
+    nats_program: PathBuf,
+    nats_ports: Vec<u16>,
+    nats: Vec<Option<Child>>,
+    cuts: Vec<watch::Sender<bool>>,
+    proxies: Vec<Vec<Proxy>>,
+    /// Where clients connect.
+    ports: Vec<u16>,
+    peer_ports: Vec<u16>,
+    nodes: Vec<Option<Child>>,
+    module: PathBuf,
+}
+
+impl Machines {
+    pub async fn start(nats_program: &Path) -> Self {
+        let folder = env::temp_dir().join(format!("stateroom-cluster-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        let module = folder.join("counter.wat");
+        fs::write(&module, counter()).expect("the folder can be written");
+        let ports = free_ports(4 * NODES);
+        let (nats_ports, routes) = (ports[..NODES].to_vec(), &ports[NODES..2 * NODES]);
+        for n in 0..NODES {
+            let config = nats_config(&folder, n, nats_ports[n], routes);
+            fs::write(folder.join(format!("nats-{n}.conf")), config).expect("it can be written");
+        }
+        let mut machines = Self {
+            nats_program: nats_program.into(),
+            nats: (0..NODES).map(|_| None).collect(),
+            cuts: (0..NODES).map(|_| watch::Sender::new(false)).collect(),
+            proxies: Vec::new(),
+            ports: ports[2 * NODES..3 * NODES].to_vec(),
+            peer_ports: ports[3 * NODES..].to_vec(),
+            nodes: (0..NODES).map(|_| None).collect(),
+            nats_ports,
+            folder,
+            module,
+        };
+        for n in 0..NODES {
+            machines.start_nats(n).await;
+        }
+        for n in 0..NODES {
+            let mut proxies = Vec::new();
+            for port in &machines.nats_ports {
+                let target = SocketAddr::from(([127, 0, 0, 1], *port));
+                proxies.push(Proxy::start(target, machines.cuts[n].subscribe()).await);
+            }
+            machines.proxies.push(proxies);
+        }
+        for n in 0..NODES {
+            machines.spawn_node(n);
+        }
+        for n in 0..NODES {
+            machines.wait_for_node(n).await;
+        }
+        machines
+    }
+
+    /// Where clients connect to each node.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
+        self.ports.iter().map(address).collect()
+    }
+
+    pub async fn start_nats(&mut self, n: usize) {
+        let log = fs::File::create(self.folder.join(format!("nats-{n}.log"))).expect("a file");
+        let child = Command::new(&self.nats_program)
+            .arg("-c")
+            .arg(self.folder.join(format!("nats-{n}.conf")))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.nats[n] = Some(child.expect("the program runs"));
+        wait_for_port(self.nats_ports[n]).await;
+    }
+
+    pub fn kill_nats(&mut self, n: usize) {
+        end(self.nats[n].take());
+    }
+
+    pub async fn start_node(&mut self, n: usize) {
+        self.spawn_node(n);
+        self.wait_for_node(n).await;
+    }
+
+    fn spawn_node(&mut self, n: usize) {
+        let servers = self.proxies[n].iter();
+        let servers: Vec<_> = servers
+            .map(|proxy| format!("nats://{}", proxy.address))
+            .collect();
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join(format!("node-{n}.log")))
+            .expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"))
+            .arg("serve")
+            .arg(&self.module)
+            .args(["--port", &self.ports[n].to_string()])
+            .args(["--cluster", &servers.join(",")])
+            .args(["--node-name", &format!("node-{n}")])
+            .args([
+                "--peer-listen",
+                &format!("127.0.0.1:{}", self.peer_ports[n]),
+            ])
+            .args([
+                "--workers",
+                "1",
+                "--message-rate",
+                "0",
+                "--connect-rate",
+                "0",
+            ])
+            .args(["--max-connections-per-address", "100000"])
+            // The monitoring of NATS is not what is tested here.
+            .args(["--cluster-unsafe", "--cluster-silence", "500"])
+            .env(
+                "RUST_LOG",
+                env::var("NODE_LOG").unwrap_or_else(|_| "info".into()),
+            )
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.nodes[n] = Some(child.expect("the tool runs"));
+    }
+
+    async fn wait_for_node(&self, n: usize) {
+        wait_for_port(self.ports[n]).await;
+    }
+
+    /// Kills a node, after its clients' connections may end.
+    pub fn kill_node(&mut self, n: usize, population: &Population) {
+        population.node_ends(n);
+        end(self.nodes[n].take());
+    }
+
+    /// Ends a node by SIGTERM.
+    pub async fn drain_node(&mut self, n: usize, population: &Population) {
+        population.node_ends(n);
+        let mut node = self.nodes[n].take().expect("it runs");
+        signal(&node, Signal::TERM);
+        let ended = async {
+            while node.try_wait().expect("it can be waited for").is_none() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(TIMEOUT, ended).await.expect("it ends");
+        let status = node.wait().expect("it has ended");
+        assert!(status.success(), "node {n} has ended with {status}");
+    }
+
+    pub fn stop_node(&self, n: usize) {
+        signal(self.nodes[n].as_ref().expect("it runs"), Signal::STOP);
+    }
+
+    pub fn continue_node(&self, n: usize) {
+        signal(self.nodes[n].as_ref().expect("it runs"), Signal::CONT);
+    }
+
+    pub fn cut_off(&self, n: usize, is_cut: bool) {
+        self.cuts[n].send_replace(is_cut);
+    }
+
+    /// What the nodes have logged, the last of it.
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        for n in 0..NODES {
+            for name in [format!("node-{n}.log"), format!("nats-{n}.log")] {
+                let Ok(file) = fs::File::open(self.folder.join(&name)) else {
+                    continue;
+                };
+                let lines: Vec<_> = BufReader::new(file).lines().map_while(Result::ok).collect();
+                let last = lines.iter().skip(lines.len().saturating_sub(60));
+                text.push_str(&format!("== {name}\n"));
+                for line in last {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        let processes = self.nodes.iter_mut().chain(&mut self.nats);
+        for process in processes {
+            end(process.take());
+        }
+        if std::thread::panicking() {
+            println!("{}", self.logs());
+        }
+        if env::var_os("KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn end(process: Option<Child>) {
+    if let Some(mut process) = process {
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+fn signal(process: &Child, signal: Signal) {
+    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("it has an id"), signal).expect("it runs");
+}
+
+async fn wait_for_port(port: u16) {
+    let listens = async {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, listens).await.expect("it listens");
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free"))
+        .collect();
+    let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
+    listeners.iter().map(port).collect()
+}
+
+fn nats_config(folder: &Path, n: usize, port: u16, routes: &[u16]) -> String {
+    let urls: Vec<_> = routes
+        .iter()
+        .map(|port| format!("nats://127.0.0.1:{port}"))
+        .collect();
+    format!(
+        "server_name: nats-{n}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 2MB\n\
+         jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
+         # Nodes know no way around the proxies.\n\
+         cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{}], no_advertise: true }}\n",
+        folder.join(format!("nats-{n}")),
+        routes[n],
+        urls.join(", "),
+    )
+}
+
+/// A guest that counts what each of its clients 1 to 1,000 has said, and what all have; it replies to each
+/// with both numbers.
+fn counter() -> String {
+    let count = "(local $n i32)
+        (local.set $n (i32.add (i32.const 8192) (i32.mul (local.get 0) (i32.const 4))))
+        (i32.store (local.get $n) (i32.add (i32.load (local.get $n)) (i32.const 1)))
+        (i32.store (i32.const 8192) (i32.add (i32.load (i32.const 8192)) (i32.const 1)))
+        (i32.store (i32.const 8184) (i32.load (local.get $n)))
+        (i32.store (i32.const 8188) (i32.load (i32.const 8192)))
+        (call $send_binary (local.get 0) (i32.const 8184) (i32.const 8))";
+    guest_0_2(
+        crate::support::ENV,
+        &[("message", count)],
+        crate::support::SAY,
+    )
+}

@@ -1,0 +1,118 @@
+//! Three nodes and three servers of NATS on one machine, while processes are killed, stopped, cut off and
+//! drained, and clients count: nothing is lost, nothing is counted twice, and no socket ends but with the
+//! process that it is connected to.
+//!
+//! Needs `NATS_SERVER`, or `nats-server` on the path, or else it is skipped. `FAULTS` has how many things go
+//! wrong, `ROOMS` how many rooms there are; the seed of what happens is printed, and `TEST_SEED` repeats it,
+//! though not its timing.
+#![cfg(target_os = "linux")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod clients;
+mod machines;
+mod proxy;
+#[path = "../../../../tests/support/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the other crates")]
+mod support;
+
+use self::{
+    clients::{Population, Totals},
+    machines::{Machines, NODES, nats_program},
+};
+use crate::support::Random;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    KillNode,
+    /// The process is there, but does nothing.
+    StopNode,
+    /// It cannot reach NATS, but clients and other nodes can reach it.
+    CutOff,
+    /// SIGTERM: it gives its rooms away, and ends.
+    Drain,
+    KillNats,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
+    let Some(program) = nats_program() else {
+        return;
+    };
+    let (faults, rooms) = (number("FAULTS", 10), number("ROOMS", 100));
+    let mut random = Random::new();
+    let mut machines = Machines::start(&program).await;
+    let population = Population::start(rooms, machines.addresses(), random.next());
+    population.wait_for_progress().await;
+    let mut done = std::collections::BTreeMap::<Fault, usize>::new();
+    let began_at = Instant::now();
+    for at in 0..faults {
+        let kinds = [
+            Fault::KillNode,
+            Fault::StopNode,
+            Fault::CutOff,
+            Fault::Drain,
+            Fault::KillNats,
+        ];
+        // Each of them at least once, in a run that is long enough.
+        let kind = match kinds.get(at) {
+            Some(kind) => *kind,
+            None => kinds[random.below(kinds.len())],
+        };
+        let machine = random.below(NODES);
+        let length = Duration::from_millis(100 + random.below(2_500) as u64);
+        println!(
+            "{:?}: {kind:?} {machine} for {length:?}",
+            began_at.elapsed()
+        );
+        *done.entry(kind).or_default() += 1;
+        match kind {
+            Fault::KillNode => {
+                machines.kill_node(machine, &population);
+                sleep(length).await;
+                machines.start_node(machine).await;
+            }
+            Fault::StopNode => {
+                machines.stop_node(machine);
+                sleep(length).await;
+                machines.continue_node(machine);
+            }
+            Fault::CutOff => {
+                machines.cut_off(machine, true);
+                sleep(length).await;
+                machines.cut_off(machine, false);
+            }
+            Fault::Drain => {
+                machines.drain_node(machine, &population).await;
+                sleep(length / 4).await;
+                machines.start_node(machine).await;
+            }
+            Fault::KillNats => {
+                machines.kill_nats(machine);
+                sleep(length).await;
+                machines.start_nats(machine).await;
+            }
+        }
+        // Sometimes the next fault comes while this one is still being dealt with.
+        if random.below(3) > 0 {
+            population.wait_for_progress().await;
+        }
+    }
+    population.wait_for_progress().await;
+    let Totals {
+        messages,
+        reconnects,
+        longest_wait,
+    } = population.finish().await;
+    println!(
+        "{done:?} in {:?}: {messages} messages of {rooms} rooms, {reconnects} connections that ended with \
+         their node; the longest wait for a reply was {longest_wait:?}",
+        began_at.elapsed(),
+    );
+}
