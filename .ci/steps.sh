@@ -232,7 +232,9 @@ step_operating() {
 # What is skipped where there is no NATS.
 step_cluster() {
   [ -x "$cache/venv/bin/nats-server" ] || { echo "nats-server is missing: run .ci/install cluster"; return 1; }
-  NATS_SERVER=$cache/venv/bin/nats-server cargo test -p stateroom-wasmi-cluster
+  export NATS_SERVER=$cache/venv/bin/nats-server
+  cargo test -p stateroom-wasmi-cluster
+  cargo test -p stateroom-wasmi --test cluster -- --nocapture
 }
 
 step_autobahn() {

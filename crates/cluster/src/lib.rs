@@ -55,6 +55,7 @@ use self::{
     protocol::{Membership, MembershipOptions},
 };
 use core::{fmt, future::Future, pin::Pin, time::Duration};
+use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
     Directory, ServerControl,
     journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
@@ -302,6 +303,20 @@ impl Journal for ClusterJournal {
     fn load(&self, id: &str, done: Done<Stored>) {
         if let Err(mpsc::error::SendError(Event::Load(_, done))) =
             self.events.send(Event::Load(id.into(), done))
+        {
+            done(Err(JournalError::Closed));
+        }
+    }
+
+    fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {
+        let wasm = bytes::Bytes::copy_from_slice(wasm);
+        // Fails if the node has ended.
+        let _ = self.events.send(Event::KeepModule(hash, wasm));
+    }
+
+    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
+        if let Err(mpsc::error::SendError(Event::LoadModule(_, done))) =
+            self.events.send(Event::LoadModule(hash, done))
         {
             done(Err(JournalError::Closed));
         }

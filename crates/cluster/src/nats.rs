@@ -108,7 +108,10 @@ impl Nats {
         context.set_timeout(Duration::from_secs(2));
         let config = stream::Config {
             name: names.stream.clone(),
-            subjects: vec![format!("{}.s.>", names.prefix)],
+            subjects: vec![
+                format!("{}.s.>", names.prefix),
+                format!("{}.module.>", names.prefix),
+            ],
             num_replicas: replicas,
             storage: stream::StorageType::File,
             discard: stream::DiscardPolicy::New,
@@ -368,24 +371,31 @@ impl Nats {
             if count > 1 {
                 headers.insert("Nats-Batch-Commit", "1");
             }
-            let request = Request::new()
-                .headers(headers)
-                .payload(payload)
-                .timeout(Some(TIMEOUT));
-            let reply = self.client.send_request(subject, request).await;
-            let reply = reply.map_err(|error| other(&error))?;
-            let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| other(&error))?;
-            return match ack {
-                Ack {
-                    error: Some(error), ..
-                } if matches!(error.err_code, 10071 | 10164) => Err(PublishError::WrongSequence),
-                Ack {
-                    error: Some(error), ..
-                } => Err(PublishError::Other(error.description)),
-                Ack { seq, .. } => Ok(seq),
-            };
+            return self.publish_one((subject, headers, payload)).await;
         }
         Err(PublishError::Other("there is nothing to publish".into()))
+    }
+
+    /// Publishes a message; returns its sequence number.
+    async fn publish_one(
+        &self,
+        (subject, headers, payload): (String, HeaderMap, Bytes),
+    ) -> Result<u64, PublishError> {
+        let other = |error: &dyn core::fmt::Display| PublishError::Other(error.to_string());
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(TIMEOUT));
+        let reply = self.client.send_request(subject, request).await;
+        let reply = reply.map_err(|error| other(&error))?;
+        let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| other(&error))?;
+        match ack.error {
+            Some(error) if matches!(error.err_code, 10071 | 10164) => {
+                Err(PublishError::WrongSequence)
+            }
+            Some(error) => Err(PublishError::Other(error.description)),
+            None => Ok(ack.seq),
+        }
     }
 
     /// Gets one message from any replica; none if there is none.
@@ -509,6 +519,64 @@ impl Nats {
             bytes.extend_from_slice(&message.payload);
         }
         Ok(Some(bytes))
+    }
+
+    /// Keeps a module, by its hash.
+    pub(crate) async fn keep_module(&self, hash: &str, wasm: &Bytes) -> Result<(), ()> {
+        if self.get_module_part(hash, 0).await?.is_some() {
+            return Ok(());
+        }
+        let parts = parts(wasm.len(), self.max_bytes);
+        // The first part is written last: then the others are there.
+        for part in (0..parts).rev() {
+            let mut headers = rollup();
+            headers.insert(ROOM_HEADER, parts.to_string());
+            let end = wasm.len().min((part + 1) * self.max_bytes);
+            let bytes = wasm.slice(part * self.max_bytes..end);
+            let message = (self.module(hash, part), headers, bytes);
+            self.publish_one(message)
+                .await
+                .map_err(|error| match error {
+                    PublishError::WrongSequence => {}
+                    PublishError::Other(error) => log::debug!("a module is not kept: {error}"),
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Loads a module that was kept; none if it was not.
+    pub(crate) async fn load_module(&self, hash: &str) -> Result<Option<Vec<u8>>, ()> {
+        let Some((first, parts)) = self.get_module_part(hash, 0).await? else {
+            return Ok(None);
+        };
+        let mut wasm = first;
+        for part in 1..parts {
+            let (bytes, _) = self.get_module_part(hash, part).await?.ok_or(())?;
+            wasm.extend(bytes);
+        }
+        Ok(Some(wasm))
+    }
+
+    /// A part of a module, and how many there are.
+    async fn get_module_part(
+        &self,
+        hash: &str,
+        part: usize,
+    ) -> Result<Option<(Vec<u8>, usize)>, ()> {
+        let subject = self.module(hash, part);
+        let message = self
+            .get(format!("{{\"last_by_subj\":\"{subject}\"}}"))
+            .await?;
+        let Some(message) = message else {
+            return Ok(None);
+        };
+        let headers = message.headers.as_ref();
+        let parts = headers.and_then(|headers| headers.get(ROOM_HEADER)?.as_str().parse().ok());
+        Ok(Some((message.payload.to_vec(), parts.ok_or(())?)))
+    }
+
+    fn module(&self, hash: &str, part: usize) -> String {
+        format!("{}.module.{hash}.{part}", self.names.prefix)
     }
 
     /// Deletes the records of a shard before this one.

@@ -14,9 +14,11 @@ use crate::{
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
 use async_nats::jetstream::kv::Operation;
+use bytes::Bytes;
 use core::time::Duration;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
     Location,
     journal::{Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom},
@@ -38,6 +40,8 @@ pub(crate) enum Event {
     // Of the server.
     Load(Box<str>, Done<Stored>),
     Write(Batch, Done<()>),
+    KeepModule(ModuleHash, Bytes),
+    LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
     /// The server runs: shards may be taken.
     Start(Arc<dyn Rooms>, SocketAddr),
     /// Give all shards away; told when that is so, or cannot be.
@@ -54,6 +58,7 @@ pub(crate) enum Event {
     Gone(NodeId),
 
     // Of NATS.
+    ModuleKept(u64),
     Owner(Shard, Option<Owner>, u64),
     Pin(Shard, Option<String>),
     DirectoryRead,
@@ -231,6 +236,12 @@ impl Node {
         match event {
             Event::Load(id, done) => self.load(id, done),
             Event::Write(batch, done) => self.write(&batch, done),
+            Event::KeepModule(hash, wasm) => self.keep_module(hash, wasm),
+            Event::LoadModule(hash, done) => self.load_module(hash, done),
+            Event::ModuleKept(batch) => {
+                self.batches.part_done(batch);
+                self.batches.complete();
+            }
             Event::Start(rooms, address) => {
                 self.rooms = Some((rooms, address));
                 watch_directory(self.nats.clone(), self.sender.clone());
@@ -338,9 +349,9 @@ impl Node {
         }
     }
 
-    fn ping(&self, is_leaving: bool) -> bytes::Bytes {
+    fn ping(&self, is_leaving: bool) -> Bytes {
         let Some((_, address)) = &self.rooms else {
-            return bytes::Bytes::new();
+            return Bytes::new();
         };
         let ping = Ping {
             node: self.id.to_string(),
@@ -749,6 +760,35 @@ impl Node {
         // One was counted when it began to be read.
         self.batches.add_parts(batch, parts - 1);
         self.mark_ready(shard);
+    }
+
+    /// Keeps a module; batches that come later are not durable before it is.
+    fn keep_module(&mut self, hash: ModuleHash, wasm: Bytes) {
+        let batch = self.batches.push(Box::new(drop));
+        self.batches.add_parts(batch, 1);
+        let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            while nats.keep_module(&hash.to_string(), &wasm).await.is_err() {
+                sleep(10 * RETRY_INTERVAL).await;
+            }
+            let _ = sender.send(Event::ModuleKept(batch));
+        });
+    }
+
+    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
+        const ATTEMPTS: usize = 50;
+        let nats = self.nats.clone();
+        tokio::spawn(async move {
+            for _ in 0..ATTEMPTS {
+                if let Ok(wasm) = nats.load_module(&hash.to_string()).await {
+                    return done(Ok(wasm));
+                }
+                sleep(10 * RETRY_INTERVAL).await;
+            }
+            done(Err(JournalError::Damaged(
+                "the module cannot be read".into(),
+            )));
+        });
     }
 
     fn load(&mut self, id: Box<str>, done: Done<Stored>) {

@@ -89,9 +89,9 @@ impl Population {
 
     /// Waits until each client has had two more replies.
     pub async fn wait_for_progress(&self) {
-        for replies in &self.shared.replies {
-            let mut replies = replies.subscribe();
-            let more = *replies.borrow() + 2;
+        let replies = self.shared.replies.iter();
+        let more = replies.map(|replies| (replies.subscribe(), *replies.borrow() + 2));
+        for (mut replies, more) in more.collect::<Vec<_>>() {
             let waiting = replies.wait_for(|replies| *replies >= more);
             timeout(TIMEOUT, waiting)
                 .await

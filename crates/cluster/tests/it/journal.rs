@@ -5,6 +5,7 @@ use crate::{
 };
 use core::time::Duration;
 use stateroom_wasmi_cluster::{ClusterError, SHARDS};
+use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{Batch, RoomNumber, RoomWrite, Stored, UnfinishedRoom};
 
 fn one_node() -> Option<(NatsServer, Node)> {
@@ -239,6 +240,24 @@ fn a_room_in_quarantine_is_kept_and_not_restored() {
     let node = next(&server, node);
     is_quarantined(&node);
     assert_eq!(*node.rooms.adopted.lock().expect("no panic"), []);
+}
+
+#[test]
+fn a_module_is_kept_however_long_it_is() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let wasm: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 241) as u8).collect();
+    let (long, short) = (ModuleHash::of(&wasm), ModuleHash::of(b"short"));
+    node.journal.keep_module(long, &wasm);
+    node.journal.keep_module(short, b"short");
+    // What is written later is durable no earlier.
+    node.write(Batch::default()).expect("it is written");
+    let node = next(&server, node);
+    let load = |hash| wait(|done| node.journal.load_module(hash, done)).expect("it is loaded");
+    assert_eq!(load(long), Some(wasm));
+    assert_eq!(load(short).as_deref(), Some(&b"short"[..]));
+    assert_eq!(load(ModuleHash::of(b"other")), None);
 }
 
 #[test]
