@@ -4,11 +4,12 @@ use crate::print;
 use clap::{Args, Subcommand};
 use stateroom_wasmi_host::{Escaped, SnapshotInfo};
 use stateroom_wasmi_server::journal::RoomFile;
-use stateroom_wasmi_store::{Reader, RoomDetails, RoomState, Store};
+use stateroom_wasmi_store::{Reader, RoomDetails, RoomState, Store, StoreError};
 use std::{
     error::Error,
     fmt::Write,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -52,6 +53,13 @@ enum Command {
         dir: PathBuf,
         /// The file
         file: PathBuf,
+        /// Replace the room of the same id, if there is one, which is exported to this new file first
+        #[arg(long, value_name = "OLD_FILE")]
+        replace: Option<PathBuf>,
+        /// Replace the room of the same id, and keep nothing of it: also one that is damaged, and so cannot
+        /// be exported
+        #[arg(long, conflicts_with = "replace")]
+        discard: bool,
     },
     /// Remove the rooms that were not saved for a time
     Prune {
@@ -80,11 +88,25 @@ impl StoreCommand {
                 fs::write(&file, exported.encode())
                     .map_err(|error| cannot("write", &file, &error))?;
             }
-            Command::Import { dir, file } => {
+            Command::Import {
+                dir,
+                file,
+                replace,
+                discard,
+            } => {
                 let bytes = fs::read(&file).map_err(|error| cannot("read", &file, &error))?;
                 let room = RoomFile::decode(&bytes);
                 let room = room.ok_or("the file is not one of `store export`")?;
-                Store::open(&dir)?.import(&room)?;
+                // Nobody else writes as long as it is open.
+                let store = Store::open(&dir)?;
+                match replace {
+                    Some(old_file) => {
+                        export_old(&dir, &room.id, &old_file)?;
+                        store.replace(&room)?;
+                    }
+                    None if discard => store.replace(&room)?,
+                    None => store.import(&room).map_err(hint)?,
+                }
             }
             Command::Prune { dir, older_than } => {
                 let age = Duration::from_secs(older_than.saturating_mul(24 * 60 * 60));
@@ -94,6 +116,34 @@ impl StoreCommand {
             Command::Release { dir, room } => Store::release(&dir, &room)?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Writes the room that is about to be replaced, if there is one, so that it is there after a power cut, too.
+fn export_old(dir: &Path, id: &str, file: &Path) -> Result<(), Box<dyn Error>> {
+    let old = match Reader::open(dir)?.export(id) {
+        Err(StoreError::UnknownRoom) => return Ok(()),
+        Err(error @ StoreError::Damaged(_)) => {
+            let hint = "and cannot be exported; --discard replaces it all the same";
+            return Err(format!("{error}, {hint}").into());
+        }
+        old => old?,
+    };
+    let write = || {
+        // What is there is not overwritten: it may be what was exported before.
+        let mut file = File::create_new(file)?;
+        file.write_all(&old.encode())?;
+        file.sync_all()
+    };
+    write().map_err(|error| cannot("write", file, &error).into())
+}
+
+fn hint(error: StoreError) -> Box<dyn Error> {
+    match error {
+        StoreError::RoomExists => {
+            format!("{error}: --replace OLD_FILE exports it first, and then replaces it").into()
+        }
+        error => error.into(),
     }
 }
 

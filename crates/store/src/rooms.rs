@@ -49,6 +49,13 @@ pub(crate) fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option
     statement.query_row([id], |row| read(row, id)).optional()
 }
 
+/// The number of the room of this id, in whatever state it is.
+pub(crate) fn number(connection: &Connection, id: &str) -> rusqlite::Result<Option<RoomNumber>> {
+    let mut statement = connection.prepare_cached("SELECT number FROM rooms WHERE id = ?1")?;
+    let number = statement.query_row([id], |row| Ok(RoomNumber(from_sql(row.get(0)?))));
+    number.optional()
+}
+
 /// The room of this number, with its id.
 pub(crate) fn find_number(
     connection: &Connection,

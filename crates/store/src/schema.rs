@@ -67,6 +67,10 @@ pub(crate) fn open(folder: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(Duration::from_secs(5))?;
     // Before anything is changed.
     let is_new = check(&connection)?;
+    // Only Apple's systems know the difference: what was synchronised otherwise may be in the drive's cache
+    // there, and is lost with the power.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Bounds the file of the write-ahead log, which otherwise stays as long as it once was.

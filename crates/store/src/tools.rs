@@ -4,12 +4,13 @@ use crate::{
     Store,
     error::StoreError,
     modules, replays,
-    rooms::{self, duration, from_sql},
+    rooms::{self, duration, from_sql, to_sql},
     schema,
     tails::{self, Tails, saved_events},
+    writer::Job,
 };
 use core::time::Duration;
-use rusqlite::{Connection, OptionalExtension, types::ValueRef};
+use rusqlite::{Connection, types::ValueRef};
 use stateroom_wasmi_server::journal::{
     Done, Journal, JournalError, LogEntries, RoomFile, RoomNumber, RoomWrite, Stored,
 };
@@ -155,6 +156,16 @@ impl Store {
         self.wait(|done| self.write(batch, done))
     }
 
+    /// Adds a room that was exported, in place of the one of its id if there is one, in whatever state that is:
+    /// after a crash there is either of them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn replace(&self, room: &RoomFile) -> Result<(), StoreError> {
+        self.wait(|done| self.submit(Job::Replace(room.clone(), done)))
+    }
+
     /// Waits until the journal has done something.
     fn wait<T: Send + 'static>(&self, submit: impl FnOnce(Done<T>)) -> Result<T, StoreError> {
         let (send, receive) = mpsc::channel();
@@ -188,16 +199,11 @@ impl Store {
     pub fn release(folder: &Path, id: &str) -> Result<(), StoreError> {
         let _lock = crate::lock(folder)?;
         let connection = schema::open_existing(folder)?;
-        let sql = "SELECT number FROM rooms WHERE id = ?1";
-        let number: Option<i64> = connection
-            .query_row(sql, [id], |row| row.get(0))
-            .optional()?;
-        let number = number.ok_or(StoreError::UnknownRoom)?;
+        let room = rooms::number(&connection, id)?.ok_or(StoreError::UnknownRoom)?;
         let sql = "UPDATE rooms SET deaths = 0, quarantine = NULL WHERE number = ?1";
-        connection.execute(sql, [number])?;
+        connection.execute(sql, [to_sql(room.0)])?;
         // What is damaged may still be in the log, of a process that had not opened the store since.
         Tails::read(&connection, &saved_events(&connection)?)?.carry_over(&connection)?;
-        let room = RoomNumber(from_sql(number));
         tails::accept_damage(&connection, room)?;
         // What cannot be read is no loss that could be accepted: nothing tells what is in it.
         match Tails::read(&connection, &saved_events(&connection)?)?

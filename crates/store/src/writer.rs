@@ -5,6 +5,7 @@ use crate::{
     event_log::LogIndex,
     fault_files::FaultFiles,
     modules, replays,
+    room_file::RoomFile,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
     tails::{Tails, saved_events},
@@ -33,6 +34,8 @@ pub(crate) enum Job {
     Write(Batch, Done<()>),
     KeepModule(ModuleHash, Box<[u8]>),
     LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
+    /// Adds a room, in place of the one of its id if there is one.
+    Replace(RoomFile, Done<()>),
     /// A room has survived the event at which a process had ended.
     Acquit(RoomNumber),
 }
@@ -241,6 +244,7 @@ impl Writer {
                 Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
                 loaded => loaded.map(Outcome::Module),
             },
+            Job::Replace(room, _) => self.replace(room),
             Job::Load(id, _) => match self.load(id) {
                 // Others are not harmed.
                 Err(error) if is_corrupt(&error) => Ok(Outcome::Damaged(error.to_string())),
@@ -250,31 +254,29 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        let connection = &self.connection;
-        self.log.write(connection, batch.events())?;
+        self.log.write(&self.connection, batch.events())?;
         for (number, write) in batch.rooms() {
             match write {
                 RoomWrite::Snapshot { id, snapshot } => {
-                    rooms::save(connection, *number, id, snapshot)?;
+                    rooms::save(&self.connection, *number, id, snapshot)?;
                     self.rooms.insert(*number);
+                    let connection = &self.connection;
                     self.log.saved(connection, *number, snapshot.events)?;
                     self.damaged.remove(number);
                 }
                 RoomWrite::Remove | RoomWrite::Discard => {
                     if *write == RoomWrite::Remove {
-                        match self.fault_files.write(connection, &self.log, *number) {
+                        let (connection, log) = (&self.connection, &self.log);
+                        match self.fault_files.write(connection, log, *number) {
                             // There is nothing to report, but it can be removed.
                             Err(error) if is_corrupt(&error) => {}
                             written => written?,
                         }
                     }
-                    rooms::remove(connection, *number)?;
-                    self.rooms.remove(number);
-                    self.log.forget(connection, *number)?;
-                    self.damaged.remove(number);
+                    self.remove(*number)?;
                 }
                 RoomWrite::Quarantine(reason) => {
-                    rooms::quarantine(connection, *number, reason)?;
+                    rooms::quarantine(&self.connection, *number, reason)?;
                 }
             }
         }
@@ -310,6 +312,37 @@ impl Writer {
         })))
     }
 
+    fn replace(&mut self, room: &RoomFile) -> rusqlite::Result<Outcome> {
+        if self.unindexed.contains(&*room.id) {
+            return Ok(Outcome::Damaged("the index of ids is".into()));
+        }
+        let number = match rooms::number(&self.connection, &room.id)? {
+            Some(old) => {
+                self.remove(old)?;
+                self.new_number()?
+            }
+            None => match self.new_room()? {
+                Outcome::Loaded(Stored::New(number)) => number,
+                full => return Ok(full),
+            },
+        };
+        let mut batch = room.tail_of(number);
+        let write = RoomWrite::Snapshot {
+            id: room.id.clone(),
+            snapshot: room.snapshot.clone(),
+        };
+        batch.write(number, write);
+        self.write(&batch).map(|()| Outcome::Written)
+    }
+
+    fn remove(&mut self, number: RoomNumber) -> rusqlite::Result<()> {
+        rooms::remove(&self.connection, number)?;
+        self.rooms.remove(&number);
+        self.log.forget(&self.connection, number)?;
+        self.damaged.remove(&number);
+        Ok(())
+    }
+
     fn new_room(&mut self) -> rusqlite::Result<Outcome> {
         if self.rooms.len() as u64 >= self.max_rooms {
             return Ok(Outcome::Full);
@@ -334,16 +367,14 @@ impl Writer {
     fn finish(&self, group: Vec<Job>, outcomes: Vec<Outcome>) {
         for (job, outcome) in group.into_iter().zip(outcomes) {
             match (job, outcome) {
-                (Job::Write(_, done), _) => done(Ok(())),
+                (job, Outcome::Full) => job.fail(JournalError::TooManyRooms {
+                    limit: self.max_rooms,
+                }),
+                (job, Outcome::Damaged(reason)) => job.fail(JournalError::Damaged(reason.into())),
+                (Job::Write(_, done) | Job::Replace(_, done), _) => done(Ok(())),
                 (Job::Acquit(_) | Job::KeepModule(..), _) => {}
                 (Job::LoadModule(_, done), Outcome::Module(module)) => done(Ok(module)),
                 (Job::Load(_, done), Outcome::Loaded(stored)) => done(Ok(stored)),
-                (job @ Job::Load(..), Outcome::Full) => job.fail(JournalError::TooManyRooms {
-                    limit: self.max_rooms,
-                }),
-                (job, Outcome::Damaged(reason)) => {
-                    job.fail(JournalError::Damaged(reason.into()));
-                }
                 // No job has another's outcome.
                 (job, _) => job.fail(JournalError::Closed),
             }
@@ -355,7 +386,7 @@ impl Job {
     pub(crate) fn fail(self, error: JournalError) {
         match self {
             Self::Load(_, done) => done(Err(error)),
-            Self::Write(_, done) => done(Err(error)),
+            Self::Write(_, done) | Self::Replace(_, done) => done(Err(error)),
             Self::LoadModule(_, done) => done(Err(error)),
             Self::Acquit(_) | Self::KeepModule(..) => {}
         }
@@ -366,6 +397,7 @@ impl Job {
             Self::Load(id, _) => id.len(),
             Self::Write(batch, _) => batch.bytes(),
             Self::KeepModule(_, wasm) => wasm.len(),
+            Self::Replace(room, _) => room.snapshot.room.len() + room.tail.len(),
             Self::Acquit(_) | Self::LoadModule(..) => 0,
         }
     }

@@ -42,6 +42,14 @@ impl Data {
     fn store(&self, command: &str, args: &[&str]) -> Output {
         tool(&[&["store", command, &self.rooms()], args].concat())
     }
+
+    /// What `store show` says of a room, but for its age and the bytes of its events, which have its number.
+    fn show(&self, room: &str) -> Vec<String> {
+        let shown = succeeds(&self.store("show", &[room]));
+        let lines = shown.lines().filter(|line| !line.starts_with("saved"));
+        let lines = lines.filter_map(|line| line.split(", ").next());
+        lines.map(Into::into).collect()
+    }
 }
 
 #[track_caller]
@@ -217,6 +225,7 @@ async fn a_room_is_exported_and_imported_with_its_events() {
     let other = Data::new(&counter());
     succeeds(&other.store("import", &[file]));
     fails(&other.store("import", &[file]), "a room of this id");
+    let imported = other.show("lobby");
     let server = other.serve(&[]);
     let mut client = server.join("/lobby").await;
     let mut ann = server.join("/lobby?token=a").await;
@@ -226,6 +235,18 @@ async fn a_room_is_exported_and_imported_with_its_events() {
     ann.send("count").await;
     assert_eq!(number(&mut ann).await, Some(1));
     drop((client, ann, server));
+
+    // The room that is replaced is kept in a new file.
+    let changed = other.show("lobby");
+    assert_ne!(changed, imported);
+    let old = other.folder.0.join("old.room");
+    let old = old.to_str().expect("UTF-8");
+    fails(&other.store("import", &[file]), "--replace");
+    succeeds(&other.store("import", &[file, "--replace", old]));
+    assert_eq!(other.show("lobby"), imported);
+    fails(&other.store("import", &[file, "--replace", old]), "write");
+    succeeds(&other.store("import", &[old, "--discard"]));
+    assert_eq!(other.show("lobby"), changed);
 
     // The same again, event by event.
     let module = data.module.to_str().expect("UTF-8");

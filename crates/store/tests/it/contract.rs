@@ -3,9 +3,9 @@
 use crate::{TempDir, events, load, log, new_room, save, snapshot, stored, wait, write};
 use core::time::Duration;
 use stateroom_wasmi_server::journal::{
-    Batch, Journal, RoomNumber, RoomWrite, Stored, UnfinishedRoom,
+    Batch, Journal, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, UnfinishedRoom,
 };
-use stateroom_wasmi_store::{Reader, RoomState, Store, StoreError};
+use stateroom_wasmi_store::{Reader, RoomFile, RoomState, Store, StoreError};
 
 #[test]
 fn a_room_is_loaded_as_it_was_saved_with_its_events_since() {
@@ -245,4 +245,64 @@ fn callbacks_may_call_the_store() {
         );
     });
     assert!(matches!(number, Ok(Stored::New(_))));
+}
+
+#[test]
+fn a_room_is_replaced_in_whatever_state_it_is() {
+    let folder = TempDir::new();
+    let store = folder.open();
+    let room = |name: &str, room: &[u8]| RoomFile {
+        id: name.into(),
+        snapshot: snapshot(5, room),
+        tail: log(RoomNumber(77), 5..8).events().into(),
+    };
+    let numbers = ["hall", "lobby"].map(|id| {
+        let number = new_room(&store, id);
+        write(&store, save(number, id, snapshot(0, b"old")));
+        write(&store, log(number, 0..20));
+        number
+    });
+    let mut batch = Batch::default();
+    batch.write(numbers[1], RoomWrite::Quarantine("it diverged".into()));
+    write(&store, batch);
+    // Also one that there is not, and one that was replaced before.
+    for id in ["hall", "lobby", "attic", "lobby"] {
+        store.replace(&room(id, b"new")).expect("it is written");
+    }
+    let check = |store: &Store| {
+        for id in ["hall", "lobby", "attic"] {
+            let found = stored(store, id);
+            assert!(!numbers.contains(&found.number));
+            assert_eq!(found.snapshot, snapshot(5, b"new"));
+            let events: Vec<_> = LogEntries::new(&found.tail).flatten().collect();
+            let numbers: Vec<_> = events.iter().map(|event| event.number).collect();
+            assert_eq!(numbers, [5, 6, 7], "{id}");
+        }
+    };
+    check(&store);
+    drop(store);
+    check(&folder.open());
+}
+
+#[test]
+fn a_full_store_replaces_rooms_and_adds_none() {
+    let folder = TempDir::new();
+    let store = Store::open_with(&folder.path(), 1).expect("it opens");
+    let room = |id: &str| RoomFile {
+        id: id.into(),
+        snapshot: snapshot(0, b"room"),
+        tail: Vec::new(),
+    };
+    for _ in 0..2 {
+        store.replace(&room("lobby")).expect("there is space");
+    }
+    let refused = store.replace(&room("hall"));
+    assert!(
+        matches!(
+            refused,
+            Err(StoreError::Journal(JournalError::TooManyRooms { limit: 1 }))
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(stored(&store, "lobby").snapshot.room, b"room");
 }

@@ -47,6 +47,15 @@ fn a_damaged_row_harms_its_room_alone() {
         assert_eq!(room.snapshot.room.len(), 300 * index);
         assert_eq!(events(&room).len(), index % 5);
     }
+    // It can be replaced.
+    let room = RoomFile {
+        id: "room 7".into(),
+        snapshot: snapshot(9, b"from a backup"),
+        tail: Vec::new(),
+    };
+    store.replace(&room).expect("it is written");
+    drop(store);
+    assert_eq!(stored(&folder.open(), "room 7").snapshot, room.snapshot);
 }
 
 #[test]

@@ -4,15 +4,16 @@
 use crate::{
     TempDir, event_bytes, events,
     simulated_disk::{Disk, Note, Recorder, Step},
+    stored,
     support::Random,
     wait,
 };
 use rusqlite::Connection;
 use stateroom_wasmi_host::WithSources;
 use stateroom_wasmi_server::journal::{
-    Batch, Journal, RoomNumber, RoomSnapshot, RoomWrite, Stored,
+    Batch, Journal, LogEntries, RoomNumber, RoomSnapshot, RoomWrite, Stored,
 };
-use stateroom_wasmi_store::{Store, StoreError};
+use stateroom_wasmi_store::{RoomFile, Store, StoreError};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -109,7 +110,7 @@ fn live(machine: &Machine, state: State, random: &mut Random) -> Life {
     for _ in 0..3 {
         let store = machine.open().expect("it opens");
         assert_eq!(*secret.get_or_insert(store.secret()), store.secret());
-        for _ in 0..6 {
+        for _ in 0..4 {
             let mut group = Vec::new();
             let mut ended = BTreeSet::new();
             for _ in 0..=random.below(3) {
@@ -230,6 +231,9 @@ fn checkpoint(machine: &Machine, random: &mut Random) {
     let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"][random.below(4)];
     let file = machine.folder.path().join("rooms.sqlite");
     let connection = Connection::open(file).expect("it opens");
+    let pragma = "checkpoint_fullfsync";
+    let set = connection.pragma_update(None, pragma, true);
+    set.expect("it is set");
     connection
         .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
         .expect("it is done");
@@ -503,6 +507,49 @@ fn what_a_killed_process_left_is_synchronised_before_it_is_seen() {
             observe(&machine, &expected(seen)).expect("it was seen");
         }
     }
+}
+
+#[test]
+fn a_room_is_replaced_as_a_whole_or_not_at_all() {
+    let mut random = Random::of_seed(1);
+    let machine = Machine::boot(&Disk::default(), &mut random);
+    let store = machine.open().expect("it opens");
+    let number = machine.number(&store, "lobby");
+    let [old, new] = [20, 30].map(|events| snapshot(&mut random, events));
+    let mut batch = crate::log(number, 20..40);
+    batch.write(number, save("lobby", &old));
+    write_at_once(&machine, &store, vec![batch], 1);
+    let mut disk = Disk::default();
+    for step in machine.recorder.take_steps() {
+        disk.apply(&step);
+    }
+    let room = RoomFile {
+        id: "lobby".into(),
+        snapshot: (*new).clone(),
+        tail: Vec::new(),
+    };
+    store.replace(&room).expect("it is written");
+    machine.note(Note::Acknowledged(1));
+    drop(store);
+    let mut is_replaced = false;
+    for step in machine.recorder.take_steps() {
+        disk.apply(&step);
+        is_replaced |= matches!(step, Step::Note(_));
+        for _ in 0..4 {
+            let left = Disk::of(disk.lose_power(&mut random));
+            let machine = Machine::boot(&left, &mut random);
+            let found = stored(&machine.open().expect("it opens"), "lobby");
+            let events = LogEntries::new(&found.tail).count();
+            match found.snapshot == *new {
+                true => assert_eq!(events, 0),
+                false => {
+                    assert!(!is_replaced, "it was acknowledged");
+                    assert_eq!((&found.snapshot, events), (&*old, 20));
+                }
+            }
+        }
+    }
+    assert!(is_replaced);
 }
 
 /// The test of each step can fail.

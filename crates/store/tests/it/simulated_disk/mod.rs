@@ -32,8 +32,11 @@ pub enum Step {
         name: String,
         length: usize,
     },
+    /// A file is synchronised. If not in full, that only brings it to the drive's cache, as on Apple's
+    /// systems: it is not durable.
     Sync {
         name: String,
+        is_full: bool,
     },
     Delete {
         name: String,
@@ -120,7 +123,8 @@ impl Disk {
             Step::Truncate { name, length } => {
                 self.file(name).unsynced.push(Change::Truncate(*length));
             }
-            Step::Sync { name } => {
+            Step::Sync { is_full: false, .. } => {}
+            Step::Sync { name, .. } => {
                 let file = self.file(name);
                 file.sync();
                 if core::mem::take(&mut file.syncs_folder) {

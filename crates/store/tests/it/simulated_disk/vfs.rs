@@ -296,8 +296,10 @@ unsafe extern "C" fn truncate(
     unsafe { (file.base.xTruncate.expect("a file is truncated"))(address, length) }
 }
 
-unsafe extern "C" fn sync(address: *mut ffi::sqlite3_file, _: c_int) -> c_int {
-    file(address).push(|name| Step::Sync { name });
+unsafe extern "C" fn sync(address: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // The other flag says that the file's times do not matter.
+    let is_full = flags & !ffi::SQLITE_SYNC_DATAONLY == ffi::SQLITE_SYNC_FULL;
+    file(address).push(|name| Step::Sync { name, is_full });
     ffi::SQLITE_OK
 }
 
