@@ -61,6 +61,13 @@ pub enum LoadError {
     /// The module cannot be loaded for [snapshots](crate::LoadOptions), since no instance of it can be
     /// made.
     Instantiation(Box<Fault>),
+    /// The module was returned by `Module::instrument`, and so is loaded by `Module::load_instrumented`.
+    AlreadyInstrumented,
+    /// The module cannot be loaded by `Module::load_instrumented`.
+    NotInstrumented {
+        /// What it is: such as instrumented for another version of this crate, or not for snapshots.
+        what: &'static str,
+    },
 }
 
 impl fmt::Display for LoadError {
@@ -99,6 +106,12 @@ impl fmt::Display for LoadError {
             Self::Instantiation(_) => f.write_str(
                 "the module's rooms cannot be saved or rolled back, since none can be made",
             ),
+            Self::AlreadyInstrumented => f.write_str(
+                "the module was instrumented for firmware: load it as such, or the original",
+            ),
+            Self::NotInstrumented { what } => {
+                write!(f, "the module was to be instrumented before, and is {what}")
+            }
             Self::Abi { abi, problems } => {
                 match abi {
                     Some(abi) => write!(f, "the module does not fit the Stateroom ABI {abi}:")?,

@@ -89,19 +89,109 @@ impl Module {
         })
     }
 
+    /// The bytes of a module for [`load_instrumented`](Self::load_instrumented): what loading else does to
+    /// a module in memory, done once and for all. For the build script of a firmware.
+    ///
+    /// The module is checked as by [`load_with`](Self::load_with) with these limits and options. If these
+    /// ask for snapshots, its rooms can be saved. It keeps the hash of the original, so that a room's
+    /// snapshot can be loaded wherever the original is.
+    ///
+    /// ```
+    /// # use stateroom_wasmi_host::*;
+    /// # fn main() -> Result<(), LoadError> {
+    /// # let wasm = include_bytes!("../examples/rooms/wasm/echo-c.wasm");
+    /// // On the machine that builds the firmware:
+    /// let options = LoadOptions::new().snapshots(true);
+    /// let bytes = Module::instrument(wasm, &Limits::small(), options)?;
+    /// // On the board, which has these bytes in its flash:
+    /// # let bytes = bytes.leak();
+    /// let module = Module::load_instrumented(bytes, &Limits::small(), options)?;
+    /// assert_eq!(module.hash(), Some(ModuleHash::of(wasm)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load`].
+    #[cfg(all(feature = "snapshot", feature = "validate"))]
+    pub fn instrument(
+        wasm: &[u8],
+        limits: &Limits,
+        options: impl Into<LoadOptions>,
+    ) -> Result<alloc::vec::Vec<u8>, LoadError> {
+        let options = options.into();
+        let module = Self::load_with(wasm, limits, options)?;
+        guest::instrumented(wasm, options, &module.compiled)
+    }
+
+    /// Loads a module that [`instrument`](Self::instrument) has returned, as
+    /// [`load_with`](Self::load_with) loads the original. Nothing of it is rewritten or copied, and no
+    /// instance is made: it takes less memory and time, and a firmware that loads modules in this way
+    /// alone takes less flash.
+    ///
+    /// Only for modules that come from nobody else, such as those of a firmware's own image. What the
+    /// module says of its original and of its memory is believed, and whether it was rewritten is not
+    /// checked: another module may use up the host's stack or be a panic, and the snapshots of its rooms
+    /// may name a module that they are not of.
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load`], and if the module is not instrumented, was for another version of this crate,
+    /// or not for the snapshots that the options ask for.
+    #[cfg(feature = "validate")]
+    pub fn load_instrumented(
+        wasm: &'static [u8],
+        limits: &Limits,
+        options: impl Into<LoadOptions>,
+    ) -> Result<Self, LoadError> {
+        Self::load_instrumented_by(wasm, limits, options.into(), guest::validated)
+    }
+
+    /// Like [`Module::load_instrumented`], without validation: see
+    /// [`load_unchecked`](Self::load_unchecked).
+    ///
+    /// # Safety
+    ///
+    /// The module must be one that `Module::instrument` has returned, with the same features of this
+    /// crate. An invalid module is undefined behaviour.
+    ///
+    /// # Errors
+    ///
+    /// As [`Module::load_instrumented`], except for what only validation finds.
+    #[cfg(feature = "unchecked")]
+    #[allow(unsafe_code, reason = "see the module that this calls")]
+    pub unsafe fn load_instrumented_unchecked(
+        wasm: &'static [u8],
+        limits: &Limits,
+        options: impl Into<LoadOptions>,
+    ) -> Result<Self, LoadError> {
+        Self::load_instrumented_by(wasm, limits, options.into(), |engine, wasm| {
+            // SAFETY: the caller guarantees that the module is valid.
+            unsafe { guest::unchecked(engine, wasm) }
+        })
+    }
+
+    fn load_instrumented_by(
+        wasm: &'static [u8],
+        limits: &Limits,
+        options: LoadOptions,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
+        check_length(wasm, limits)?;
+        let compiled = Compiled::of_instrumented(wasm, limits, options, parse)?;
+        Ok(Self {
+            compiled: Arc::new(compiled),
+        })
+    }
+
     fn load_by(
         wasm: &[u8],
         limits: &Limits,
         options: LoadOptions,
         parse: Parse,
     ) -> Result<Self, LoadError> {
-        limits.check().map_err(LoadError::Limits)?;
-        if wasm.len() > limits.max_module_bytes {
-            return Err(LoadError::TooLarge {
-                bytes: wasm.len(),
-                limit: limits.max_module_bytes,
-            });
-        }
+        check_length(wasm, limits)?;
         let compiled = Compiled::new(wasm, limits, options, parse)?;
         Ok(Self {
             compiled: Arc::new(compiled),
@@ -170,6 +260,17 @@ impl Module {
     /// Name and kind of each export.
     pub fn exports(&self) -> impl Iterator<Item = (&str, ExternKind)> {
         self.compiled.shape().exports.into_iter()
+    }
+}
+
+fn check_length(wasm: &[u8], limits: &Limits) -> Result<(), LoadError> {
+    limits.check().map_err(LoadError::Limits)?;
+    match wasm.len() > limits.max_module_bytes {
+        true => Err(LoadError::TooLarge {
+            bytes: wasm.len(),
+            limit: limits.max_module_bytes,
+        }),
+        false => Ok(()),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::{
     engine::{self, Parse},
-    grow, instrument, keep_buffer, start, wasmi_bugs,
+    grow, instrument,
+    instrumented::{self, Preamble},
+    keep_buffer, start, wasmi_bugs,
 };
 use crate::{
     abi::{AbiVersion, ModuleShape, check},
@@ -34,24 +36,51 @@ impl Compiled {
         options: LoadOptions,
         parse: Parse,
     ) -> Result<Self, LoadError> {
-        #[cfg(feature = "simd")]
-        if options.simd
-            && let Some(instruction) = wasmi_bugs::find_misread_store(wasm)
-        {
-            return Err(LoadError::Misread { instruction });
+        if instrumented::is_instrumented(wasm) {
+            return Err(LoadError::AlreadyInstrumented);
         }
-        let structure = measured(wasm, limits)?;
-        let original = wasm;
-        let wasm = start::export_start(wasm);
-        let wasm = grow::isolate_growth(&wasm).map_or(wasm, Cow::Owned);
-        let wasm = wasmi_bugs::separate_operands(&wasm).map_or(wasm, Cow::Owned);
-        let (wasm, instrumentation) = instrument::instrument(&wasm, original, options)?;
+        let structure = measured(wasm, limits, options)?;
+        let (rewritten, instrumentation) = rewrite(wasm, options)?;
+        let mut compiled = Self::of_rewritten(
+            &rewritten,
+            structure,
+            instrumentation,
+            limits,
+            options,
+            parse,
+        )?;
+        compiled.keep_baseline()?;
+        Ok(compiled)
+    }
+
+    /// Of a module that [`instrumented`] has made.
+    pub(crate) fn of_instrumented(
+        wasm: &'static [u8],
+        limits: &Limits,
+        options: LoadOptions,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
+        let preamble = Preamble::read(wasm)?;
+        let mut structure = measured(wasm, limits, options)?;
+        structure.has_start = preamble.has_start;
+        let instrumentation = instrument::of_preamble(&preamble, limits, options)?;
+        Self::of_rewritten(wasm, structure, instrumentation, limits, options, parse)
+    }
+
+    fn of_rewritten(
+        wasm: &[u8],
+        structure: Structure,
+        instrumentation: instrument::Instrumentation,
+        limits: &Limits,
+        options: LoadOptions,
+        parse: Parse,
+    ) -> Result<Self, LoadError> {
         let invalid = |error| LoadError::Invalid(EngineError::new(error));
         let engine = engine::engine(limits, options, &structure);
-        let module = parse(&engine, &wasm).map_err(invalid)?;
-        let abi = check_abi(&module, &wasm)?;
-        let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, &wasm, options.payload_buffer);
-        let mut compiled = Self {
+        let module = parse(&engine, wasm).map_err(invalid)?;
+        let abi = check_abi(&module, wasm)?;
+        let keeps_buffer = keep_buffer::keeps_buffer(&module, abi, wasm, options.payload_buffer);
+        Ok(Self {
             module,
             abi,
             limits: *limits,
@@ -60,9 +89,7 @@ impl Compiled {
             instance_bytes: structure.instance_bytes(size_of::<usize>()),
             instantiation_cost: structure.instantiation_cost(),
             keeps_buffer,
-        };
-        compiled.keep_baseline()?;
-        Ok(compiled)
+        })
     }
 
     /// Whether its guests can return their state for those of another module.
@@ -83,9 +110,28 @@ impl Compiled {
     }
 }
 
+/// The module as the interpreter is given it.
+pub(super) fn rewrite(
+    wasm: &[u8],
+    options: LoadOptions,
+) -> Result<(Cow<'_, [u8]>, instrument::Instrumentation), LoadError> {
+    let rewritten = start::export_start(wasm);
+    let rewritten = grow::isolate_growth(&rewritten).map_or(rewritten, Cow::Owned);
+    let rewritten = wasmi_bugs::separate_operands(&rewritten).map_or(rewritten, Cow::Owned);
+    instrument::instrument(rewritten, wasm, options)
+}
+
 /// The structure of a module whose rooms are within the limits from the start.
 #[inline(never)]
-fn measured(wasm: &[u8], limits: &Limits) -> Result<Structure, LoadError> {
+fn measured(wasm: &[u8], limits: &Limits, options: LoadOptions) -> Result<Structure, LoadError> {
+    #[cfg(feature = "simd")]
+    if options.simd
+        && let Some(instruction) = wasmi_bugs::find_misread_store(wasm)
+    {
+        return Err(LoadError::Misread { instruction });
+    }
+    #[cfg(not(feature = "simd"))]
+    let _ = options;
     let structure = Structure::of(wasm);
     structure.check(limits)?;
     Ok(structure)

@@ -11,6 +11,9 @@ use wasmi::{
     CompilationMode, Config, CustomFuelCosts, Engine, Error, ExternType, OperatorCost, ValType,
 };
 
+/// The version of wasmi, and a number that counts changes of this crate to what guests can observe.
+pub(crate) const ENGINE_VERSION: [u8; 4] = [2, 0, 0, 1];
+
 /// Code beyond which a module is compiled when it is loaded, whatever the options say: translating a
 /// function costs no fuel, so an event must never wait for much of it.
 const MAX_LAZY_CODE_BYTES: usize = 256 << 10;

@@ -3,7 +3,7 @@
 
 use super::memory::is_zero;
 use crate::snapshot::bytes::{Malformed, Reader, Writer};
-use alloc::vec::Vec;
+use alloc::{borrow::Cow, vec::Vec};
 
 /// The memory of a fresh instance, without its zero chunks.
 #[derive(Default)]
@@ -13,8 +13,8 @@ pub(super) struct Baseline {
     /// The indices of the chunks that are not all zero.
     chunks: Vec<u32>,
     /// The contents of these chunks. The memory's last may be shorter: it is filled up with zeros, as it
-    /// is when the memory grows.
-    bytes: Vec<u8>,
+    /// is when the memory grows. Of a module that is part of a firmware they stay in its flash.
+    bytes: Cow<'static, [u8]>,
 }
 
 /// A few cache lines, small enough for memories of some KiB.
@@ -30,14 +30,47 @@ impl Baseline {
             len: memory.len(),
             ..Self::default()
         };
+        let mut bytes = Vec::new();
         for (index, chunk) in (0..).zip(memory.chunks(CHUNK)) {
             if !is_zero(chunk) {
                 baseline.chunks.push(index);
-                baseline.bytes.extend_from_slice(chunk);
-                baseline.bytes.resize(baseline.chunks.len() * CHUNK, 0);
+                bytes.extend_from_slice(chunk);
+                bytes.resize(baseline.chunks.len() * CHUNK, 0);
             }
         }
+        baseline.bytes = Cow::Owned(bytes);
         baseline
+    }
+
+    /// Appends it, to be read by [`read`](Self::read).
+    #[cfg(feature = "validate")]
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.size(self.len);
+        writer.size(self.chunks.len());
+        for chunk in &self.chunks {
+            writer.number((*chunk).into());
+        }
+        writer.raw(&self.bytes);
+    }
+
+    /// What was written, without copying the memory's contents.
+    pub(super) fn read(reader: &mut Reader<'static>) -> Result<Self, Malformed> {
+        let len = reader.size()?;
+        let count = reader.size()?;
+        let mut chunks = Vec::new();
+        for _ in 0..count {
+            let chunk = reader.fitting()?;
+            if chunks.last().is_some_and(|last| *last >= chunk) {
+                return Err(Malformed);
+            }
+            chunks.push(chunk);
+        }
+        let bytes = reader.raw(count.checked_mul(CHUNK).ok_or(Malformed)?)?;
+        Ok(Self {
+            len,
+            chunks,
+            bytes: Cow::Borrowed(bytes),
+        })
     }
 
     /// Length of the memory in bytes.

@@ -4,12 +4,16 @@
 //! not, and only exports can be reached from outside of the interpreter; so they are exported, too.
 
 use super::{
-    Guest, compiled::Compiled, host_state::HostState, image::Baseline, memory::page_bytes,
-    stdio::Stdio,
+    Guest, compiled::Compiled, host_state::HostState, image::Baseline, instrumented::Preamble,
+    memory::page_bytes, stdio::Stdio,
 };
+#[cfg(feature = "validate")]
+use crate::snapshot::bytes::Writer;
 use crate::{
     error::{EngineError, LoadError},
+    limits::Limits,
     load_options::LoadOptions,
+    snapshot::bytes::{Malformed, Reader},
 };
 use alloc::{borrow::Cow, boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::time::Duration;
@@ -34,7 +38,9 @@ pub(crate) struct Layout {
     pub(crate) globals_bytes: usize,
     pub(super) baseline: Baseline,
     pub(super) page_bytes: usize,
-    /// The most that the memory can grow to, by the module and by the limits.
+    /// The most that the memory can grow to, by the module.
+    declared_max_bytes: usize,
+    /// The same, by the module and by the limits.
     pub(crate) max_memory_bytes: usize,
 }
 
@@ -52,13 +58,13 @@ pub(super) struct StateAccess {
 /// Instruments a module if the options ask for it. `original` is the module before it was rewritten
 /// for other reasons.
 pub(super) fn instrument<'a>(
-    wasm: &'a [u8],
+    wasm: Cow<'a, [u8]>,
     original: &[u8],
     options: LoadOptions,
 ) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
     match options.snapshots {
-        true => instrumented(wasm, original),
-        false => Ok((Cow::Borrowed(wasm), Instrumentation(None))),
+        true => instrumented(&wasm, original),
+        false => Ok((wasm, Instrumentation(None))),
     }
 }
 
@@ -77,6 +83,62 @@ fn instrumented<'a>(
         ..layout
     };
     Ok((Cow::Owned(wasm), Instrumentation(Some(Arc::new(layout)))))
+}
+
+/// The instrumentation of a module that was instrumented before, if the options ask for it.
+pub(super) fn of_preamble(
+    preamble: &Preamble,
+    limits: &Limits,
+    options: LoadOptions,
+) -> Result<Instrumentation, LoadError> {
+    if !options.snapshots {
+        return Ok(Instrumentation(None));
+    }
+    let state = preamble.state.ok_or(LoadError::NotInstrumented {
+        what: "not for snapshots",
+    })?;
+    let layout = Layout::read(preamble.module_hash, &mut Reader::new(state), limits)
+        .map_err(|Malformed| LoadError::NotInstrumented { what: "damaged" })?;
+    Ok(Instrumentation(Some(Arc::new(layout))))
+}
+
+impl Layout {
+    /// Appends what [`read`](Self::read) makes it from, besides the hash.
+    #[cfg(feature = "validate")]
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.size(self.globals_bytes);
+        writer.size(self.globals.len());
+        for name in &self.globals {
+            writer.sized(name.as_bytes());
+        }
+        writer.size(self.page_bytes);
+        writer.size(self.declared_max_bytes);
+        self.baseline.write(writer);
+    }
+
+    fn read(
+        module_hash: [u8; 32],
+        reader: &mut Reader<'static>,
+        limits: &Limits,
+    ) -> Result<Self, Malformed> {
+        let globals_bytes = reader.size()?;
+        let mut globals = Vec::new();
+        for _ in 0..reader.size()? {
+            globals.push(reader.text()?.into());
+        }
+        let page_bytes = reader.size()?;
+        // More than the address space of a small machine.
+        let declared_max_bytes = usize::try_from(reader.number()?).unwrap_or(usize::MAX);
+        Ok(Self {
+            module_hash,
+            globals,
+            globals_bytes,
+            baseline: Baseline::read(reader)?,
+            page_bytes,
+            declared_max_bytes,
+            max_memory_bytes: declared_max_bytes.min(limits.max_memory_bytes),
+        })
+    }
 }
 
 impl Instrumentation {
@@ -124,9 +186,8 @@ impl Compiled {
         if let Some(layout) = self.instrumentation.0.as_mut().and_then(Arc::get_mut) {
             layout.baseline = baseline;
             layout.page_bytes = page_bytes;
-            layout.max_memory_bytes = declared
-                .saturating_mul(page_bytes)
-                .min(self.limits.max_memory_bytes);
+            layout.declared_max_bytes = declared.saturating_mul(page_bytes);
+            layout.max_memory_bytes = layout.declared_max_bytes.min(self.limits.max_memory_bytes);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Stands in for `instrument` without the feature `snapshot`: no module is instrumented, and none
 //! of these types has a size.
 
-use super::{compiled::Compiled, host_state::HostState};
-use crate::{error::LoadError, load_options::LoadOptions};
+use super::{compiled::Compiled, host_state::HostState, instrumented::Preamble};
+use crate::{error::LoadError, limits::Limits, load_options::LoadOptions};
 use alloc::borrow::Cow;
 use wasmi::{Instance, Store};
 
@@ -11,12 +11,21 @@ pub(crate) struct Instrumentation;
 pub(super) struct Access;
 
 #[allow(clippy::unnecessary_wraps, reason = "the signature of its twin")]
-pub(super) const fn instrument<'a>(
-    wasm: &'a [u8],
+pub(super) fn instrument<'a>(
+    wasm: Cow<'a, [u8]>,
     _: &[u8],
     _: LoadOptions,
 ) -> Result<(Cow<'a, [u8]>, Instrumentation), LoadError> {
-    Ok((Cow::Borrowed(wasm), Instrumentation))
+    Ok((wasm, Instrumentation))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the signature of its twin")]
+pub(super) const fn of_preamble(
+    _: &Preamble,
+    _: &Limits,
+    _: LoadOptions,
+) -> Result<Instrumentation, LoadError> {
+    Ok(Instrumentation)
 }
 
 impl Instrumentation {

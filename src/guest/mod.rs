@@ -20,6 +20,7 @@ mod instrument;
 #[cfg(not(feature = "snapshot"))]
 #[path = "instrument_off.rs"]
 mod instrument;
+mod instrumented;
 mod keep_buffer;
 mod limiter;
 mod memory;
@@ -36,10 +37,10 @@ mod trim;
 mod unchecked;
 mod wasmi_bugs;
 
-#[cfg(feature = "snapshot")]
-pub(crate) use self::checkpoint::Checkpoint;
 #[cfg(feature = "validate")]
 pub(crate) use self::engine::validated;
+#[cfg(all(feature = "snapshot", feature = "validate"))]
+pub(crate) use self::instrumented::instrumented;
 #[cfg(feature = "unchecked")]
 pub(crate) use self::unchecked::unchecked;
 pub(crate) use self::{
@@ -50,6 +51,8 @@ pub(crate) use self::{
     room_log::{LineKind, LogPermit, RoomLog},
     stdio::Stdio,
 };
+#[cfg(feature = "snapshot")]
+pub(crate) use self::{checkpoint::Checkpoint, engine::ENGINE_VERSION};
 
 use self::{
     buffer::Buffer, calls::Pending, exports::Exports, fuel::FuelMeter, host_state::HostState,

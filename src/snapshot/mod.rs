@@ -10,7 +10,7 @@ mod limits;
 pub(crate) use self::envelope::{Envelope, seal};
 pub use self::error::{SaveError, SnapshotError, UpgradeError};
 
-use crate::{limits::Limits, time::Instant};
+use crate::{guest::ENGINE_VERSION, limits::Limits, time::Instant};
 use alloc::string::String;
 use core::{fmt, time::Duration};
 use sha2::{Digest, Sha256};
@@ -27,9 +27,12 @@ pub struct EngineVersion {
 
 impl EngineVersion {
     /// The one of this crate.
-    pub const CURRENT: Self = Self {
-        wasmi: [2, 0, 0],
-        revision: 1,
+    pub const CURRENT: Self = {
+        let [major, minor, patch, revision] = ENGINE_VERSION;
+        Self {
+            wasmi: [major, minor, patch],
+            revision,
+        }
     };
 }
 

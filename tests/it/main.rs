@@ -33,6 +33,8 @@ mod host_snapshots;
 mod hostile_snapshots;
 #[path = "../support/instructions.rs"]
 mod instructions;
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
+mod instrumented;
 mod limits;
 #[cfg(feature = "log")]
 mod log_limits;

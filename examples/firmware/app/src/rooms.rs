@@ -11,6 +11,7 @@ use stateroom_wasmi_link::AddRoomError;
 #[derive(Clone, Copy)]
 pub struct Bundled {
     pub name: &'static str,
+    /// As the build script has instrumented it.
     wasm: &'static [u8],
 }
 
@@ -44,11 +45,11 @@ impl Bundled {
 
     fn load_with(self, limits: &Limits, options: LoadOptions) -> Result<Module, LoadError> {
         #[cfg(feature = "validate")]
-        return Module::load_with(self.wasm, limits, options);
-        // SAFETY: it is part of this program, and `examples/replay.rs` loads and validates every
-        // bundled module, with the same options.
+        return Module::load_instrumented(self.wasm, limits, options);
+        // SAFETY: it is part of this program, whose build script has instrumented it, and before that
+        // validated it.
         #[cfg(not(feature = "validate"))]
-        return unsafe { Module::load_unchecked(self.wasm, limits, options) };
+        return unsafe { Module::load_instrumented_unchecked(self.wasm, limits, options) };
     }
 
     /// Loads the module if it and one room of it fit into `free`; returns the rest.
@@ -71,7 +72,7 @@ macro_rules! bundled {
     ($name:literal) => {
         Bundled {
             name: $name,
-            wasm: include_bytes!(concat!("../../../rooms/wasm/", $name, ".wasm")),
+            wasm: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".wasm")),
         }
     };
 }
