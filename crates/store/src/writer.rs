@@ -5,7 +5,6 @@ use crate::{
     event_log::LogIndex,
     fault_files::FaultFiles,
     modules, replays,
-    room_file::RoomFile,
     rooms::{self, duration, from_sql},
     schema::{self, read_meta, write_meta},
     tails::{Tails, saved_events},
@@ -14,7 +13,7 @@ use core::time::Duration;
 use rusqlite::{Connection, Error, ErrorCode};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{
-    Batch, Done, JournalError, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
+    Batch, Done, JournalError, RoomFile, RoomNumber, RoomWrite, Stored, StoredRoom, UnfinishedRoom,
 };
 use std::{
     collections::{HashMap, HashSet},

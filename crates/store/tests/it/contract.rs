@@ -3,9 +3,10 @@
 use crate::{TempDir, events, load, log, new_room, save, snapshot, stored, wait, write};
 use core::time::Duration;
 use stateroom_wasmi_server::journal::{
-    Batch, Journal, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, UnfinishedRoom,
+    Batch, Journal, JournalError, LogEntries, RoomFile, RoomNumber, RoomWrite, Stored,
+    UnfinishedRoom,
 };
-use stateroom_wasmi_store::{Reader, RoomFile, RoomState, Store, StoreError};
+use stateroom_wasmi_store::{Reader, RoomState, Store, StoreError};
 
 #[test]
 fn a_room_is_loaded_as_it_was_saved_with_its_events_since() {

@@ -11,9 +11,9 @@ use crate::{
 use rusqlite::Connection;
 use stateroom_wasmi_host::WithSources;
 use stateroom_wasmi_server::journal::{
-    Batch, Journal, LogEntries, RoomNumber, RoomSnapshot, RoomWrite, Stored,
+    Batch, Journal, LogEntries, RoomFile, RoomNumber, RoomSnapshot, RoomWrite, Stored,
 };
-use stateroom_wasmi_store::{RoomFile, Store, StoreError};
+use stateroom_wasmi_store::{Store, StoreError};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
