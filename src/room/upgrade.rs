@@ -78,18 +78,22 @@ impl Room {
         if Recovery::new(self.on_fault, module).is_err() {
             return Err(UpgradeError::NoRollback);
         }
-        if module.compiled.layout().is_none() {
-            return Err(SaveError::NotInstrumented.into());
+        let has_state = !matches!(self.state, State::Starting { undone: None, .. });
+        match (self.module.compiled.has_save(), module.compiled.has_load()) {
+            (false, _) if has_state => return Err(UpgradeError::NoSave),
+            (_, false) if has_state => return Err(UpgradeError::NoLoad),
+            _ if has_state && module.compiled.layout().is_none() => {
+                return Err(SaveError::NotInstrumented.into());
+            }
+            _ => {}
         }
         let before = match self.boundary()? {
+            Boundary::Guest(checkpoint) => checkpoint.into_owned(),
             Boundary::Starting(_) => {
                 return self
                     .replace_module(module)
                     .map_err(|_| UpgradeError::NoRollback);
             }
-            _ if !self.module.compiled.has_save() => return Err(UpgradeError::NoSave),
-            _ if !module.compiled.has_load() => return Err(UpgradeError::NoLoad),
-            Boundary::Guest(checkpoint) => checkpoint.into_owned(),
         };
         self.host_work = self
             .host_work()

@@ -5,8 +5,12 @@ use stateroom_wasmi_server::{
     ServerConfig,
     journal::{Durability, Journal, ModuleUpgrade},
 };
-use stateroom_wasmi_store::{DEFAULT_MAX_ROOMS, Store, StoreError};
-use std::{path::Path, sync::Arc};
+use stateroom_wasmi_store::{DEFAULT_MAX_ROOMS, Recorder, Store};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[derive(Args)]
 #[command(next_help_heading = "Rooms that survive")]
@@ -25,6 +29,12 @@ pub(crate) struct DataArgs {
     /// Rooms that are kept; new ones beyond that are refused
     #[arg(long, default_value_t = DEFAULT_MAX_ROOMS, value_name = "ROOMS", requires = "data")]
     max_stored_rooms: u64,
+    /// Folder for what rooms do, in files that `replay` reads; not of those that are in memory only
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Size of these files together, in MiB: beyond, the oldest are removed
+    #[arg(long, default_value_t = 1024, value_name = "MIB", requires = "record")]
+    record_limit: u64,
     /// What becomes of rooms of another module: stored ones, and open ones when it is read again
     #[arg(long, value_enum, default_value_t = UpgradeArg::Refuse)]
     upgrade: UpgradeArg,
@@ -76,10 +86,15 @@ impl DataArgs {
         &self,
         data: Option<&Path>,
         config: ServerConfig,
-    ) -> Result<ServerConfig, StoreError> {
+    ) -> Result<ServerConfig, Box<dyn Error>> {
         let open = |data| Store::open_with(data, self.max_stored_rooms);
         let store = data.map(open).transpose()?;
-        let journal = store.map(|store| Arc::new(store) as Arc<dyn Journal>);
+        let mut journal = store.map(|store| Arc::new(store) as Arc<dyn Journal>);
+        if let Some(folder) = &self.record {
+            let recorder = Recorder::open(folder, self.record_limit << 20, journal);
+            let recorder = recorder.map_err(|error| format!("cannot record: {error}"))?;
+            journal = Some(Arc::new(recorder));
+        }
         let rules = self.durability_of.iter();
         Ok(config
             .journal(journal)

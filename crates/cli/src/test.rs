@@ -30,6 +30,9 @@ pub(crate) struct Test {
     /// Write what the room does into the scripts, in place of what they expect
     #[arg(long)]
     bless: bool,
+    /// Module that the room goes on with at a line `upgrade`, such as its next version [default: the same]
+    #[arg(long, value_name = "MODULE")]
+    next: Option<PathBuf>,
     /// Seed of the room's random generator
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -51,6 +54,8 @@ impl Test {
             .on_fault(self.faults.policy())
             .max_fuel(self.max_fuel);
         let wasm = ModuleFile::read(&self.module)?.wasm;
+        let next = self.next.as_deref().map(ModuleFile::read).transpose()?;
+        let next = next.map(|file| file.wasm);
         let load = LoadOptions::new()
             .simd(true)
             .snapshots(options.on_fault == FaultPolicy::Rollback);
@@ -63,7 +68,7 @@ impl Test {
         print(&format!("\nrunning {count} {scripts}\n"))?;
         let mut failures = Vec::new();
         for path in &self.scripts {
-            let (verdict, failure) = match self.play(path, &wasm, &options) {
+            let (verdict, failure) = match self.play(path, &wasm, next.as_deref(), &options) {
                 Ok(Verdict::Ok) => ("ok", None),
                 Ok(Verdict::Blessed) => ("blessed", None),
                 Err(failure) => ("FAILED", Some(failure)),
@@ -100,9 +105,18 @@ impl Test {
     /// # Errors
     ///
     /// Why it failed.
-    fn play(&self, path: &Path, wasm: &[u8], options: &TestOptions) -> Result<Verdict, String> {
-        let describe = |error: ScriptError| error.to_string();
-        let outcome = Script::read(path).map_err(describe)?.run(wasm, options);
+    fn play(
+        &self,
+        path: &Path,
+        wasm: &[u8],
+        next: Option<&[u8]>,
+        options: &TestOptions,
+    ) -> Result<Verdict, String> {
+        let script = Script::read(path).map_err(|error: ScriptError| error.to_string())?;
+        let outcome = match next {
+            Some(next) => script.run_upgrade(wasm, next, options),
+            None => script.run(wasm, options),
+        };
         match outcome {
             outcome if outcome.is_ok() => Ok(Verdict::Ok),
             outcome if self.bless && outcome.error().is_none() => bless(path, &outcome),

@@ -15,6 +15,9 @@ const MESSAGE = 0x6d;
 /** Close codes after which it is of no use to try again. */
 const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
 
+/** The close code of a room that is elsewhere, with the URL in the reason. */
+const MOVED = 1012;
+
 /**
  * A connection to a room that outlives its WebSockets. Like a WebSocket it has `send`, `close`,
  * `onopen`, `onmessage` and `onclose`; beyond that, `status` and `onstatus`, and `onlost`.
@@ -144,8 +147,28 @@ export class ResumingSocket {
       if (this.#socket !== socket) return;
       this.#socket = null;
       if (FINAL.has(code)) this.#end(code, reason);
-      else this.#wait();
+      else {
+        if (code === MOVED) this.#follow(reason);
+        this.#wait();
+      }
     };
+  }
+
+  /** The room is at another server, if the reason says so: from now on, it is looked for there. */
+  #follow(reason) {
+    const text = /^moved to (wss?:\/\/\S+)$/.exec(reason)?.[1];
+    if (text === undefined) return;
+    try {
+      const url = new URL(text);
+      const present = new URL(this.#url);
+      // A secret that was encrypted stays so.
+      if (present.protocol === "wss:" && url.protocol !== "wss:") return;
+      url.search ||= present.search;
+      this.#url = url.href;
+      this.#attempts = 0;
+    } catch {
+      // It is no URL.
+    }
   }
 
   /** Handles a frame; returns false if it is none of the protocol. */

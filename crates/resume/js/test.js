@@ -21,6 +21,7 @@ const payloadOf = (frame) => (isText(frame) ? frame.slice(1) : Buffer.from(frame
 class Server {
   sessions = new Map();
   connections = 0;
+  urls = [];
   next = random(1);
   /** How likely it is that a frame is the last of its connection. */
   losses = 0;
@@ -38,7 +39,7 @@ class Server {
     return class {
       binaryType = "blob";
       constructor(url, protocols) {
-        assert.equal(url, "ws://test/ws/room");
+        server.urls.push(url);
         assert.deepEqual(protocols, [SUBPROTOCOL]);
         this.isOpen = true;
         server.connections += 1;
@@ -224,6 +225,31 @@ test("some ends are final, and others are not", async () => {
     server.current.lose(code, "why");
     await until(() => server.connections === 2 && socket.status === "open");
     assert.equal(server.hellos[1], "h0 secret-0");
+    socket.close();
+  }
+});
+
+test("a room that has moved is looked for where it is", async () => {
+  const first = "ws://test/ws/room";
+  for (const [reason, url] of [
+    ["moved to ws://other/ws/room", "ws://other/ws/room"],
+    ["moved to wss://other:1/ws/room?token=x", "wss://other:1/ws/room?token=x"],
+    ["the room has moved to another server", first],
+    ["moved to http://other/ws/room", first],
+    ["moved to ws://", first],
+    ["moved to wss://other/ and more", first],
+  ]) {
+    const server = new Server();
+    const socket = connect(server);
+    await until(() => socket.status === "open");
+    server.current.lose(1012, reason);
+    await until(() => server.connections === 2 && socket.status === "open");
+    assert.deepEqual(server.urls, [first, url], reason);
+    assert.equal(server.hellos[1], "h0 secret-0");
+    // Not away from what is encrypted.
+    server.current.lose(1012, "moved to ws://third/ws/room");
+    await until(() => server.connections === 3 && socket.status === "open");
+    assert.equal(server.urls[2], url.startsWith("wss:") ? url : "ws://third/ws/room");
     socket.close();
   }
 });

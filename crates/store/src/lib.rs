@@ -28,6 +28,7 @@ mod error;
 mod event_log;
 mod fault_files;
 mod modules;
+mod recording;
 mod replays;
 mod rooms;
 mod schema;
@@ -37,6 +38,7 @@ mod writer;
 
 pub use self::{
     error::StoreError,
+    recording::{Recorder, Recording},
     tools::{Reader, RoomDetails, RoomState},
 };
 

@@ -4,12 +4,13 @@ use crate::{options::TestOptions, printed::Printed};
 use stateroom_wasmi_host::{
     ClientId, Event, EventError, Fault, FaultPolicy, Instant, Limits, LoadError, LoadOptions,
     MessageRecipient, Module, OpenError, Output, OutputMessage, OwnedPayload, Room, RoomOptions,
-    WithSources,
+    UpgradeError, WithSources,
 };
 use std::{
     collections::{BTreeSet, VecDeque},
     error::Error,
     fmt, mem,
+    task::Poll,
 };
 
 /// How often the timer of a room may fire. An hour at 60 Hz is two thirds of it.
@@ -48,6 +49,7 @@ pub(crate) enum DriverError {
     Load(LoadError),
     Open(OpenError),
     Refused(EventError),
+    Upgrade(UpgradeError),
     TooMuchFuel { limit: u64 },
     TooManyTimerEvents,
     TooManyUnreadBytes,
@@ -60,16 +62,11 @@ impl RoomDriver {
         room_id: &str,
         options: &TestOptions,
     ) -> Result<Self, DriverError> {
-        let limits = options.limits;
+        let mut limits = options.limits;
         // Without a bound there would be no end to an event that has none.
-        let max_fuel = limits
-            .max_fuel_per_event
-            .or(Limits::new().max_fuel_per_event);
-        let load = LoadOptions::new()
-            .simd(true)
-            .snapshots(options.on_fault == FaultPolicy::Rollback);
-        let module = Module::load_with(wasm, &limits.max_fuel_per_event(max_fuel), load)
-            .map_err(DriverError::Load)?;
+        let max_fuel = limits.max_fuel_per_event;
+        limits.max_fuel_per_event = max_fuel.or(Limits::new().max_fuel_per_event);
+        let module = load(wasm, &limits, options.on_fault)?;
         let room_options = RoomOptions::new()
             .seed(options.seed)
             .unix_time_at_zero(options.unix_time_at_zero)
@@ -112,6 +109,28 @@ impl RoomDriver {
         self.room
             .handle_event(self.now, event)
             .map_err(DriverError::Refused)?;
+        self.settle()
+    }
+
+    /// Lets the room go on with another module, or the same, to which its state passes.
+    pub(crate) fn upgrade(&mut self, wasm: Option<&[u8]>) -> Result<(), DriverError> {
+        let present = self.room.module();
+        let module = match wasm {
+            Some(wasm) => load(wasm, &present.limits().clone(), self.room.on_fault())?,
+            None => present.clone(),
+        };
+        self.printed.skip();
+        self.room
+            .begin_upgrade(&module)
+            .map_err(DriverError::Upgrade)?;
+        let upgraded = loop {
+            match self.room.poll_upgrade() {
+                Poll::Ready(upgraded) => break upgraded,
+                Poll::Pending => self.room.resume(self.now),
+            }
+        };
+        self.printed.collect();
+        upgraded.map_err(DriverError::Upgrade)?;
         self.settle()
     }
 
@@ -201,6 +220,19 @@ impl RoomDriver {
     }
 }
 
+/// For snapshots if the policy needs them, or the module has an export that does.
+fn load(wasm: &[u8], limits: &Limits, on_fault: FaultPolicy) -> Result<Module, DriverError> {
+    let options = LoadOptions::new()
+        .simd(true)
+        .snapshots(on_fault == FaultPolicy::Rollback);
+    let load = |options| Module::load_with(wasm, limits, options).map_err(DriverError::Load);
+    let module = load(options)?;
+    match module.has_save() || module.has_load() {
+        true => load(options.snapshots(true)),
+        false => Ok(module),
+    }
+}
+
 impl Message {
     fn new(message: OutputMessage<'_>, at: Instant, joined: &BTreeSet<ClientId>) -> Self {
         let clients = match message.recipient {
@@ -229,6 +261,7 @@ impl fmt::Display for DriverError {
             Self::Load(error) => write!(f, "cannot load the module: {}", WithSources(error)),
             Self::Open(error) => write!(f, "cannot open the room: {error}"),
             Self::Refused(error) => error.fmt(f),
+            Self::Upgrade(error) => write!(f, "the room does not go on: {}", WithSources(error)),
             Self::TooMuchFuel { limit } => write!(
                 f,
                 "the room has used more than {limit} units of fuel in all, the limit of a test"

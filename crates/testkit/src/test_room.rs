@@ -113,6 +113,18 @@ impl TestRoom {
         self.handle("disconnect", Event::Disconnect(ClientId(client)));
     }
 
+    /// Lets the room go on with another module (the contents of a `.wasm` file), to which its state passes by
+    /// the modules' exports `stateroom_save` and `stateroom_load`. Its clients stay.
+    ///
+    /// # Panics
+    ///
+    /// If the module cannot be loaded, or the state does not pass.
+    #[track_caller]
+    pub fn upgrade(&mut self, wasm: &[u8]) {
+        let upgraded = self.0.upgrade(Some(wasm));
+        upgraded.unwrap_or_else(|error| panic!("upgrade: {error}"));
+    }
+
     /// Lets a client send text (a `&str`) or bytes (a `&[u8]`).
     ///
     /// # Panics

@@ -444,3 +444,121 @@ async fn rooms_pass_their_state_to_a_new_version() {
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(1));
 }
+
+/// The only file of a folder.
+fn only_file(folder: &Path) -> String {
+    let mut files = std::fs::read_dir(folder).expect("a folder");
+    let file = files.next().expect("a file").expect("a file").path();
+    assert!(files.next().is_none(), "there is one");
+    file.to_str().expect("UTF-8").into()
+}
+
+#[tokio::test]
+async fn what_a_room_does_is_recorded_and_replayed_with_this_and_other_modules() {
+    let data = Data::new(&keeper(1));
+    let recordings = data.folder.0.join("recordings");
+    let record = recordings.to_str().expect("UTF-8");
+    let args = ["--record", record, "--admin-listen", "127.0.0.1:0"];
+    let server = Server::start(&data.module, &args);
+    let mut client = server.join("/lo%2Fbby").await;
+    for n in 1..=3 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    let saved = data.folder.0.join("saved");
+    let saved = saved.to_str().expect("UTF-8");
+    let address = format!("http://{}", server.admin);
+    succeeds(&tool(&["save", &address, "lo/bby", saved]));
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(4));
+    drop((client, server));
+
+    let file = only_file(&recordings);
+    let module = data.module.to_str().expect("UTF-8");
+    let replay = |args: &[&str]| tool(&[&["replay", &file, module], args].concat());
+    let sent = |text: &str| -> Vec<u32> {
+        let lines = text.lines().filter_map(|line| line.split_once(": 0x0"));
+        lines
+            .map(|(_, digits)| digits[..1].parse().expect("a digit"))
+            .collect()
+    };
+    let all = succeeds(&replay(&[]));
+    assert_eq!(sent(&all), [1, 2, 3, 4], "{all}");
+    assert!(all.starts_with("room \"lo/bby\" after 0 events"), "{all}");
+    let rest = succeeds(&replay(&["--from", saved]));
+    assert_eq!(sent(&rest), [4], "{rest}");
+    let some = succeeds(&replay(&["--until", "2"]));
+    assert_eq!(sent(&some), [1], "{some}");
+
+    // The same module does the same; another one does not.
+    let same = succeeds(&replay(&["--module", module]));
+    assert!(
+        same.ends_with("0 of 7 events have other outputs\n"),
+        "{same}"
+    );
+    let other = data.folder.write("other.wat", keeper(2));
+    let other = other.to_str().expect("UTF-8");
+    let differs = replay(&["--module", other]);
+    assert_eq!(differs.status.code(), Some(2));
+    let text = String::from_utf8(differs.stdout).expect("UTF-8");
+    assert!(
+        text.contains("- to client 1: 0x01000000\n  + to client 1: 0x02000000"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("4 of 7 events have other outputs\n"),
+        "{text}"
+    );
+    // From a state on, which must pass.
+    let differs = replay(&["--from", saved, "--module", other]);
+    let text = String::from_utf8(differs.stdout).expect("UTF-8");
+    assert!(
+        text.contains("- to client 1: 0x04000000\n  + to client 1: 0x05000000"),
+        "{text}"
+    );
+    let without = data.folder.write("without.wat", counter());
+    let without = without.to_str().expect("UTF-8");
+    fails(
+        &replay(&["--from", saved, "--module", without]),
+        "stateroom_load",
+    );
+
+    // What a crash leaves of a file.
+    let bytes = std::fs::read(&file).expect("it is there");
+    std::fs::write(&file, &bytes[..bytes.len() - 1]).expect("it is written");
+    let cut = succeeds(&replay(&[]));
+    assert!(cut.ends_with("ends in the middle of an event\n"), "{cut}");
+    std::fs::write(&file, &bytes[..9]).expect("it is written");
+    fails(&replay(&[]), "not one of `serve --record`");
+    let foreign = replay(&["--from", saved]);
+    assert!(!foreign.status.success());
+}
+
+#[tokio::test]
+async fn rooms_that_survive_are_recorded_from_where_they_go_on() {
+    let data = Data::new(&keeper(1));
+    let record = data.folder.0.join("recordings");
+    let args = ["--record", record.to_str().expect("UTF-8")];
+    let server = data.serve(&[]);
+    let mut client = server.join("/lobby").await;
+    for n in 1..=3 {
+        client.send("count").await;
+        assert_eq!(number(&mut client).await, Some(n));
+    }
+    // Not stopped: events since its snapshot are a part of it.
+    drop((client, server));
+    let server = data.serve(&args);
+    let mut client = server.join("/lobby").await;
+    client.send("count").await;
+    assert_eq!(number(&mut client).await, Some(4));
+    drop((client, server));
+    let (file, module) = (only_file(&record), data.module.to_str().expect("UTF-8"));
+    let text = succeeds(&tool(&["replay", &file, module]));
+    for n in 1..=4 {
+        assert!(
+            text.contains(&format!("to client 1: 0x0{n}000000")) || n == 4,
+            "{text}"
+        );
+    }
+    assert!(text.contains("0x04000000"), "{text}");
+}

@@ -8,6 +8,7 @@ mod model;
 mod modules;
 #[cfg(unix)]
 mod power_cut;
+mod recordings;
 #[cfg(unix)]
 mod simulated_disk;
 mod space;

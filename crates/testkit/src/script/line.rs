@@ -31,6 +31,8 @@ pub(super) enum Step {
     Connect(ClientId),
     Disconnect(ClientId),
     Send(ClientId, OwnedPayload),
+    /// The room goes on with its next module.
+    Upgrade,
     /// Time passes up to here.
     Time(Instant),
 }

@@ -86,7 +86,14 @@ impl Script {
     /// script sets itself (room, seed, fault policy, fuel) takes precedence over the options.
     #[must_use]
     pub fn run(&self, wasm: &[u8], options: &TestOptions) -> Outcome {
-        run::run(self, wasm, options)
+        run::run(self, wasm, None, options)
+    }
+
+    /// As [`run`](Self::run), but at a line `upgrade` the room goes on with the module `next` instead of the
+    /// same.
+    #[must_use]
+    pub fn run_upgrade(&self, wasm: &[u8], next: &[u8], options: &TestOptions) -> Outcome {
+        run::run(self, wasm, Some(next), options)
     }
 
     /// The name that it was given.

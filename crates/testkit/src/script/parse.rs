@@ -72,6 +72,7 @@ impl Parser {
             _ => match line.word() {
                 "connect" => Statement::Step(Step::Connect(line.client()?)),
                 "disconnect" => Statement::Step(Step::Disconnect(line.client()?)),
+                "upgrade" => Statement::Step(Step::Upgrade),
                 "all" => {
                     line.expect('<')?;
                     let payload = self.payload(line)?;
@@ -119,7 +120,7 @@ impl Parser {
                 };
                 return Err(format!(
                     "{name} begins no line; lines are `connect 1`, `1 > \"text\"`, `1 < \"text\"`, \
-                     `all < \"text\"`, `@ 1 s`, `fault`, `disconnect 1`, and before these `room`, `seed`, \
+                     `all < \"text\"`, `@ 1 s`, `fault`, `disconnect 1`, `upgrade`, and before these `room`, `seed`, \
                      `on-fault`, `max-fuel-per-event`"
                 ));
             }

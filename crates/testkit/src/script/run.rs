@@ -18,7 +18,13 @@ use std::mem;
 /// Messages of one step: beyond that a script would not be read by anybody.
 const MAX_HAPPENED: usize = 10_000;
 
-pub(super) fn run(script: &Script, wasm: &[u8], options: &TestOptions) -> Outcome {
+/// `next` is the module that it goes on with when it is upgraded; none is the same.
+pub(super) fn run(
+    script: &Script,
+    wasm: &[u8],
+    next: Option<&[u8]>,
+    options: &TestOptions,
+) -> Outcome {
     let settings = &script.settings;
     let room_id = settings.room_id.as_deref().unwrap_or(options.room_id);
     let fuel = settings.max_fuel_per_event;
@@ -28,7 +34,7 @@ pub(super) fn run(script: &Script, wasm: &[u8], options: &TestOptions) -> Outcom
         .seed(settings.seed.unwrap_or(options.seed))
         .on_fault(settings.on_fault.unwrap_or(options.on_fault));
     match RoomDriver::open(wasm, room_id, &options) {
-        Ok(driver) => Run::new(script, driver).finish(),
+        Ok(driver) => Run::new(script, driver, next).finish(),
         Err(error) => Outcome {
             name: script.name.clone(),
             expected: script.text.clone(),
@@ -43,6 +49,7 @@ pub(super) fn run(script: &Script, wasm: &[u8], options: &TestOptions) -> Outcom
 struct Run<'a> {
     script: &'a Script,
     driver: RoomDriver,
+    next: Option<&'a [u8]>,
     rewrite: Rewrite<'a>,
     /// The number of the line whose step was the last, and the index behind its last expectation.
     step_line: usize,
@@ -52,10 +59,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(script: &'a Script, driver: RoomDriver) -> Self {
+    fn new(script: &'a Script, driver: RoomDriver, next: Option<&'a [u8]>) -> Self {
         Self {
             script,
             driver,
+            next,
             rewrite: Rewrite::new(script),
             step_line: 1,
             step_end: 0,
@@ -114,6 +122,7 @@ impl<'a> Run<'a> {
                 let message = Event::Message(*client, payload.as_payload());
                 self.driver.handle(message)
             }
+            Step::Upgrade => self.driver.upgrade(self.next),
             Step::Time(until) => self.advance(*until, line),
         }
     }

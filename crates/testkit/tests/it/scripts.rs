@@ -33,6 +33,58 @@ fn error_of(text: &str) -> String {
     error.to_string()
 }
 
+/// Takes what [`keeper`] returns.
+const KEEP: &str = "(i32.store8 (i32.const 64) (i32.load8_u (local.get 0)))";
+
+/// A guest that says how many bytes it was sent; each counts as much as `step`. It has the state's exports.
+fn keeper(step: u32, load: &str) -> Vec<u8> {
+    let count = format!(
+        "(i32.store8 (i32.const 64)
+           (i32.add (i32.load8_u (i32.const 64)) (i32.mul (local.get 2) (i32.const {step}))))
+         (call $send_message (i32.const 0) (i32.const 64) (i32.const 1))"
+    );
+    let exports = format!(
+        "(data (i32.const 64) \"0\")
+         (func (export \"stateroom_save\") (result i64) (i64.const 0x4000000001))
+         (func (export \"stateroom_load\") (param i32 i32) {load})"
+    );
+    assemble(&guest_0_2(ENV, &[("message", &count)], &exports))
+}
+
+#[test]
+fn a_room_goes_on_with_its_next_version() {
+    let (first, next) = (keeper(1, KEEP), keeper(2, KEEP));
+    let script = |last: &str| {
+        format!("connect 1\n1 > \"ab\"\n  1 < \"2\"\nupgrade\n1 > \"a\"\n  1 < \"{last}\"\n")
+    };
+    let same = run(&first, &script("3"));
+    assert!(same.is_ok(), "{same}");
+    let other = |text: &str, next: &[u8]| {
+        let script = Script::parse("a.test", text).expect("it is one");
+        script.run_upgrade(&first, next, &TestOptions::new())
+    };
+    let outcome = other(&script("4"), &next);
+    assert!(outcome.is_ok(), "{outcome}");
+    assert!(!other(&script("3"), &next).is_ok());
+    for (next, reason) in [
+        (
+            keeper(2, "unreachable"),
+            "a.test:4: the room does not go on",
+        ),
+        (ECHO.clone(), "does not export `stateroom_load`"),
+        (b"junk".to_vec(), "cannot load the module"),
+    ] {
+        let error = other(&script("3"), &next).error().map(ToString::to_string);
+        assert!(
+            error.as_ref().is_some_and(|error| error.contains(reason)),
+            "{error:?}"
+        );
+    }
+    let error = run(&ECHO, "upgrade\n").error().map(ToString::to_string);
+    assert!(error.is_some_and(|error| error.contains("stateroom_save")));
+    assert!(error_of("upgrade 1").contains("too much"));
+}
+
 #[test]
 fn what_is_no_script_is_refused_with_its_line() {
     for (line, reason) in [
@@ -473,6 +525,9 @@ fn the_scripts_of_the_documentation_do_what_it_says() {
         clock.script(),
         "connect 1\n@ 1 s\n  1 < \"tick 1\"\n@ 2 s\n  1 < \"tick 2\"\n@ 2999 ms\n"
     );
+    // Of a room that counts pluses.
+    let votes = run(&keeper(1, KEEP), next());
+    assert!(votes.is_ok(), "{votes}");
     let hostile = run(&HOSTILE, next());
     assert!(hostile.is_ok(), "{hostile}");
 }
