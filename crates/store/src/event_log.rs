@@ -49,6 +49,11 @@ impl LogIndex {
         self.rooms.contains_key(&room) || self.carried.contains_key(&room)
     }
 
+    /// The rooms with events since their snapshots, while none were logged in this process.
+    pub(crate) fn with_tails(&self) -> impl Iterator<Item = RoomNumber> {
+        self.carried.keys().copied()
+    }
+
     fn add(&mut self, n: i64, room: RoomNumber, number: u64) {
         let needed = &mut self.needed;
         let tail = self.rooms.entry(room).or_insert_with(|| {

@@ -101,9 +101,8 @@ impl Store {
     pub fn open_with(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(folder).map_err(StoreError::Folder)?;
         let lock = lock(folder)?;
-        let mut writer = Writer::open(folder, max_rooms)?;
-        let (secret, unfinished) = (writer.secret()?, writer.unfinished()?);
-        let (closing, suspects) = (writer.closing.clone(), writer.suspects()?);
+        let (mut writer, leftovers) = Writer::open(folder, max_rooms)?;
+        let (secret, closing) = (writer.secret()?, writer.closing.clone());
         let (jobs, receiver) = mpsc::channel();
         let thread = thread::Builder::new().name("store".into());
         let writer = thread
@@ -114,8 +113,8 @@ impl Store {
             writer: Some(writer),
             closing,
             secret,
-            unfinished,
-            replays: Mutex::new(Replays::new(folder, suspects)),
+            unfinished: leftovers.unfinished,
+            replays: Mutex::new(Replays::new(folder, leftovers.suspects)),
             _lock: lock,
         })
     }

@@ -123,17 +123,6 @@ fn count_death(connection: &Connection, room: RoomNumber, event: u64) -> Result<
     Ok(())
 }
 
-/// The events at which processes have ended.
-pub(crate) fn suspects(connection: &Connection) -> rusqlite::Result<HashMap<RoomNumber, u64>> {
-    let sql = "SELECT number, fatal_event FROM rooms
-        WHERE deaths > 0 AND typeof(fatal_event) = 'integer'";
-    let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], |row| {
-        Ok((RoomNumber(from_sql(row.get(0)?)), from_sql(row.get(1)?)))
-    })?;
-    rows.collect()
-}
-
 /// A room has survived the event at which a process had ended.
 pub(crate) fn acquit(connection: &Connection, room: RoomNumber) -> rusqlite::Result<()> {
     let mut statement =

@@ -4,7 +4,8 @@ use core::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -54,6 +55,21 @@ pub(crate) fn number(connection: &Connection, id: &str) -> rusqlite::Result<Opti
     let mut statement = connection.prepare_cached("SELECT number FROM rooms WHERE id = ?1")?;
     let number = statement.query_row([id], |row| Ok(RoomNumber(from_sql(row.get(0)?))));
     number.optional()
+}
+
+/// The id of a room, unless it is in quarantine or its row is damaged.
+pub(crate) fn restorable(
+    connection: &Connection,
+    number: RoomNumber,
+) -> rusqlite::Result<Option<Box<str>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM rooms WHERE number = ?1 AND quarantine IS NULL
+            AND typeof(wake_at) IN ('integer', 'null')",
+    )?;
+    let id = statement.query_row([to_sql(number.0)], |row| {
+        Ok(row.get_ref(0)?.as_str().ok().map(Into::into))
+    });
+    Ok(id.optional()?.flatten())
 }
 
 /// The room of this number, with its id.
@@ -132,9 +148,113 @@ pub(crate) fn quarantine(
     statement.execute((to_sql(number.0), reason)).map(drop)
 }
 
-/// Rooms that a look-up of their ids does not find, since the index is damaged: they must not be taken for
-/// new ones.
-pub(crate) fn unindexed(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
+/// What is known of all rooms when a store is opened.
+#[derive(Default)]
+pub(crate) struct Survey {
+    /// How many events each snapshot contains.
+    pub(crate) saved: HashMap<RoomNumber, u64>,
+    /// Rooms that wake by themselves, and are not in quarantine.
+    pub(crate) waking: Vec<(RoomNumber, Box<str>, Duration)>,
+    /// The events at which processes have ended.
+    pub(crate) suspects: HashMap<RoomNumber, u64>,
+    /// Rooms that a look-up of their ids does not find, since the index is damaged: they must not be taken for
+    /// new ones.
+    pub(crate) unindexed: HashSet<String>,
+}
+
+impl Survey {
+    /// Reads the table once, and its index once: with a million rooms, it is pages that take the time.
+    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut survey = Self::default();
+        let (mut table, mut index) = (IdSet::default(), IdSet::default());
+        index.hasher = table.hasher.clone();
+        let mut statement = connection.prepare(
+            "SELECT number, id, events, wake_at, deaths, fatal_event, quarantine
+             FROM rooms NOT INDEXED",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            table.add(row)?;
+            survey.add(row)?;
+        }
+        let mut statement = connection.prepare(
+            "SELECT number, id FROM rooms INDEXED BY sqlite_autoindex_rooms_1 ORDER BY id",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            index.add(row)?;
+        }
+        if !index.is_sorted || (table.count, table.sum) != (index.count, index.sum) {
+            survey.unindexed = unindexed(connection)?;
+        }
+        Ok(survey)
+    }
+
+    fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
+        let number = RoomNumber(from_sql(row.get(0)?));
+        // The row of another type is damaged; all of its events are kept.
+        self.saved.insert(number, from_sql(row.get(2).unwrap_or(0)));
+        if let (Ok(1..), ValueRef::Integer(event)) = (row.get::<_, i64>(4), row.get_ref(5)?) {
+            self.suspects.insert(number, from_sql(event));
+        }
+        if row.get_ref(6)? != ValueRef::Null {
+            return Ok(());
+        }
+        match (row.get_ref(1)?.as_str(), row.get_ref(3)?) {
+            (Ok(_), ValueRef::Null) => {}
+            (Ok(id), ValueRef::Integer(wake_at)) => {
+                self.waking.push((number, id.into(), duration(wake_at)));
+            }
+            _ => log::error!(
+                "room number {} cannot be restored: its row is damaged",
+                number.0
+            ),
+        }
+        Ok(())
+    }
+}
+
+/// Rooms' numbers and ids, of which nothing is kept but a sum of hashes: two sets with the same are equal.
+struct IdSet {
+    hasher: RandomState,
+    sum: u64,
+    count: u64,
+    /// Whether they came in the order of the index, so that a look-up finds each of them there.
+    is_sorted: bool,
+    last: Vec<u8>,
+}
+
+impl Default for IdSet {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            sum: 0,
+            count: 0,
+            is_sorted: true,
+            last: Vec::new(),
+        }
+    }
+}
+
+impl IdSet {
+    /// Adds the row's first two columns.
+    fn add(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
+        let number: i64 = row.get(0)?;
+        let ValueRef::Text(id) = row.get_ref(1)? else {
+            self.is_sorted = false;
+            return Ok(());
+        };
+        self.is_sorted &= self.count == 0 || *self.last < *id;
+        self.last.clear();
+        self.last.extend_from_slice(id);
+        self.sum = self.sum.wrapping_add(self.hasher.hash_one((number, id)));
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// The ids of rooms that are not found by them.
+fn unindexed(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
     let sql = "SELECT id FROM rooms NOT INDEXED WHERE NOT EXISTS (
         SELECT 1 FROM rooms AS found INDEXED BY sqlite_autoindex_rooms_1
         WHERE found.id = rooms.id AND found.number = rooms.number)";

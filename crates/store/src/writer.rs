@@ -5,9 +5,9 @@ use crate::{
     event_log::LogIndex,
     fault_files::FaultFiles,
     modules, replays,
-    rooms::{self, duration, from_sql},
+    rooms::{self, Survey},
     schema::{self, read_meta, write_meta},
-    tails::{Tails, saved_events},
+    tails::Tails,
 };
 use core::time::Duration;
 use rusqlite::{Connection, Error, ErrorCode};
@@ -68,6 +68,14 @@ pub(crate) struct Writer {
     pub(crate) closing: Arc<AtomicBool>,
 }
 
+/// What earlier processes have left to do.
+pub(crate) struct Leftovers {
+    /// Rooms that must be restored.
+    pub(crate) unfinished: Vec<UnfinishedRoom>,
+    /// Events at which processes have ended.
+    pub(crate) suspects: HashMap<RoomNumber, u64>,
+}
+
 /// What one transaction may have.
 const MAX_JOBS: usize = 4096;
 const MAX_BYTES: usize = 16 << 20;
@@ -80,7 +88,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(2);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Writer {
-    pub(crate) fn open(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(folder: &Path, max_rooms: u64) -> Result<(Self, Leftovers), StoreError> {
         Self::open_database(folder, max_rooms).map_err(|error| match error {
             StoreError::Database(error) if is_corrupt(&error) => {
                 StoreError::Damaged(error.to_string())
@@ -89,10 +97,15 @@ impl Writer {
         })
     }
 
-    fn open_database(folder: &Path, max_rooms: u64) -> Result<Self, StoreError> {
+    fn open_database(folder: &Path, max_rooms: u64) -> Result<(Self, Leftovers), StoreError> {
         let connection = schema::open(folder)?;
         replays::blame(folder, &connection)?;
-        let saved = saved_events(&connection)?;
+        let Survey {
+            saved,
+            waking,
+            suspects,
+            unindexed,
+        } = Survey::read(&connection)?;
         let tails = Tails::read(&connection, &saved)?;
         for (room, reason) in tails.damaged() {
             log::error!("room number {} cannot be restored: {reason}", room.0);
@@ -105,10 +118,11 @@ impl Writer {
         let last_number = saved.keys().map(|number| number.0).max().unwrap_or(0);
         let next_number = next_number.max(last_number.saturating_add(1));
         schema::sync(folder, &connection)?;
-        let unindexed = rooms::unindexed(&connection)?;
-        Ok(Self {
+        let log = LogIndex::new(&tails);
+        let unfinished = unfinished(&connection, &log, waking)?;
+        let writer = Self {
             connection,
-            log: LogIndex::new(&tails),
+            log,
             damaged: tails.damaged().clone(),
             unindexed,
             rooms: saved.into_keys().collect(),
@@ -118,47 +132,18 @@ impl Writer {
             fault_files: FaultFiles::new(folder),
             failure: None,
             closing: Arc::default(),
-        })
+        };
+        let leftovers = Leftovers {
+            unfinished,
+            suspects,
+        };
+        Ok((writer, leftovers))
     }
 
     pub(crate) fn secret(&self) -> Result<[u8; 32], StoreError> {
         let secret = read_meta(&self.connection, "secret")?;
         let secret = secret.and_then(|secret| secret.try_into().ok());
         secret.ok_or_else(|| StoreError::Damaged("there is no secret".into()))
-    }
-
-    /// Events at which processes have ended.
-    pub(crate) fn suspects(&self) -> Result<HashMap<RoomNumber, u64>, StoreError> {
-        Ok(replays::suspects(&self.connection)?)
-    }
-
-    /// Rooms with events since their snapshots, and those with a time to wake up.
-    pub(crate) fn unfinished(&self) -> Result<Vec<UnfinishedRoom>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT number, id, wake_at FROM rooms WHERE quarantine IS NULL")?;
-        let mut rows = statement.query([])?;
-        let mut unfinished = Vec::new();
-        while let Some(row) = rows.next()? {
-            let number = RoomNumber(from_sql(row.get(0)?));
-            let (Ok(id), Ok(wake_at)) = (row.get::<_, String>(1), row.get::<_, Option<i64>>(2))
-            else {
-                log::error!(
-                    "room number {} cannot be restored: its row is damaged",
-                    number.0
-                );
-                continue;
-            };
-            let has_tail = self.log.has_tail(number);
-            if !has_tail && wake_at.is_none() {
-                continue;
-            }
-            unfinished.push(UnfinishedRoom {
-                id: id.into(),
-                wake_at: wake_at.filter(|_| !has_tail).map(duration),
-            });
-        }
-        Ok(unfinished)
     }
 
     /// Does what comes, until nothing more can.
@@ -379,6 +364,29 @@ impl Writer {
             }
         }
     }
+}
+
+/// Rooms with events since their snapshots, and those with a time to wake up.
+fn unfinished(
+    connection: &Connection,
+    log: &LogIndex,
+    waking: Vec<(RoomNumber, Box<str>, Duration)>,
+) -> rusqlite::Result<Vec<UnfinishedRoom>> {
+    let waking = waking.into_iter();
+    let mut rooms: Vec<_> = waking
+        .filter(|(number, ..)| !log.has_tail(*number))
+        .map(|(_, id, wake_at)| UnfinishedRoom {
+            id,
+            wake_at: Some(wake_at),
+        })
+        .collect();
+    for number in log.with_tails() {
+        if let Some(id) = rooms::restorable(connection, number)? {
+            let wake_at = None;
+            rooms.push(UnfinishedRoom { id, wake_at });
+        }
+    }
+    Ok(rooms)
 }
 
 impl Job {
