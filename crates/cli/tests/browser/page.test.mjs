@@ -432,8 +432,11 @@ describe("page", () => {
       await connected(page, "A");
       await connectButton(page).tap();
       await connected(page, "B");
+      await page.getByRole("button", { name: "Watch the room" }).tap();
+      await page.getByText("what the room begins", { exact: false }).waitFor();
       await send(page, "A", "unbroken".repeat(40));
       await receives(page, "B", "unbroken".repeat(40));
+      await page.locator("#live-log [data-kind=out]").filter({ hasText: "unbroken".repeat(40) }).waitFor();
       await choose(page, "A", "Hex");
       await send(page, "A", "nothex".repeat(30));
       await panel(page, "A").getByRole("alert").filter({ hasText: "hex digit" }).waitFor();
@@ -444,7 +447,7 @@ describe("page", () => {
           .filter((node) => !node.closest(".unseen, bdi") && node.getBoundingClientRect().right > innerWidth + 0.5)
           .map((node) => node.className || node.tagName),
       }));
-      assert.deepEqual(wide, { page: width, log: [0, 0], over: [] });
+      assert.deepEqual(wide, { page: width, log: [0, 0, 0], over: [] });
     });
   }
 
@@ -611,7 +614,7 @@ describe("page", () => {
 
   const secrets = mkdtempSync(path.join(tmpdir(), "stateroom-token-"));
   let operated;
-  withPage("operators use their token to see, save and close rooms", {
+  withPage("operators use their token to see, watch, save and close rooms", {
     server: async () => {
       writeFileSync(path.join(secrets, "token"), "for-operators-only\n");
       const flags = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", path.join(secrets, "token"), "--on-fault", "rollback"];
@@ -642,9 +645,27 @@ describe("page", () => {
     await download.saveAs(file);
     assert.ok(readFileSync(file).length > 100);
 
+    const live = page.getByRole("region", { name: /^Live: / });
+    assert.equal(await live.count(), 0, "nothing is watched before it is asked for");
+    await page.getByRole("button", { name: "Watch the room" }).click();
+    await live.getByText("what the room begins", { exact: false }).waitFor();
+    await send(game, "A", "<b>hello</b>");
+    for (const kind of ["in", "out"]) {
+      const entry = live.locator(`.entry[data-kind=${kind}]`).filter({ hasText: "<b>hello</b>" });
+      await entry.waitFor();
+      assert.match(await entry.innerText(), kind === "in" ? /client 1:/ : /to (all|client 1):/);
+    }
+    assert.equal(await live.locator("b").count(), 0, "messages are text");
+    await page.getByRole("button", { name: "Stop watching" }).click();
+    await live.waitFor({ state: "hidden" });
+    await page.getByRole("button", { name: "Watch the room" }).click();
+    await live.getByText("what the room begins", { exact: false }).waitFor();
+    assert.equal(await live.locator(".entry").count(), 0, "nothing was kept meanwhile");
+
     await page.getByRole("button", { name: "Close the room" }).click();
     await page.getByRole("button", { name: "Really close it" }).click();
     await panel(game, "A").locator(".closed", { hasText: "1001" }).waitFor();
+    await live.getByText("the room has ended", { exact: true }).waitFor();
     await page.getByRole("status").filter({ hasText: "closed" }).waitFor();
     await until("the room is gone", async () => (await page.locator("#rooms button").count()) === 0);
     await page.close();
