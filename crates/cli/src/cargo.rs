@@ -114,12 +114,13 @@ pub(crate) fn run(mut command: Command, name: &str) -> Result<String, String> {
     let advice = [
         (
             "can't find crate for `core`",
-            "install the target, such as: rustup target add wasm32-wasip1",
+            "install the target: rustup target add wasm32-wasip1, and wasm32-unknown-unknown for a \
+             client",
         ),
         (
             "undefined symbol",
             "the linker must leave the host's functions undefined: in .cargo/config.toml, under \
-             [target.wasm32-unknown-unknown], rustflags = [\"-C\", \"link-arg=--allow-undefined\"]",
+             [target.wasm32-wasip1], rustflags = [\"-C\", \"link-arg=--allow-undefined\"]",
         ),
     ];
     let advice = advice.iter().find(|(message, _)| stderr.contains(message));
