@@ -16,6 +16,24 @@ pub enum Message {
     Binary(Vec<u8>),
 }
 
+/// A message where it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageRef<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+impl From<MessageRef<'_>> for Message {
+    fn from(message: MessageRef<'_>) -> Self {
+        match message {
+            MessageRef::Text(text) => Self::Text(text.into()),
+            MessageRef::Binary(bytes) => Self::Binary(bytes.into()),
+        }
+    }
+}
+
 impl AsRef<[u8]> for Message {
     fn as_ref(&self) -> &[u8] {
         match self {
@@ -27,9 +45,9 @@ impl AsRef<[u8]> for Message {
 
 /// What a frame from the server means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Incoming {
+pub enum Incoming<M = Message> {
     /// A message of the room, exactly once and in order.
-    Message(Message),
+    Message(M),
     /// A session began. If there was one before, it is lost: the room has seen the client leave, and what
     /// was not acknowledged may or may not have arrived.
     New {
@@ -124,6 +142,23 @@ impl ClientSession {
             Message::Binary(bytes) => Frame::from_bytes(bytes),
         };
         let frame = frame.map_err(|InvalidFrame| ClientError::InvalidFrame)?;
+        Ok(match self.receive_frame(frame)? {
+            Incoming::Message(message) => Incoming::Message(message.into()),
+            Incoming::New { was_lost } => Incoming::New { was_lost },
+            Incoming::Resumed => Incoming::Resumed,
+            Incoming::Nothing => Incoming::Nothing,
+        })
+    }
+
+    /// As [`receive`](Self::receive), without copying the message.
+    ///
+    /// # Errors
+    ///
+    /// If the connection must be given up.
+    pub fn receive_frame<'f>(
+        &mut self,
+        frame: Frame<'f>,
+    ) -> Result<Incoming<MessageRef<'f>>, ClientError> {
         let invalid_count = |InvalidCount| ClientError::InvalidCount;
         match frame {
             Frame::New(secret) if !self.is_open => {
@@ -143,11 +178,11 @@ impl ClientSession {
             }
             Frame::Text(text) if self.is_open => {
                 self.received += 1;
-                Ok(Incoming::Message(Message::Text(text.into())))
+                Ok(Incoming::Message(MessageRef::Text(text)))
             }
             Frame::Bytes(bytes) if self.is_open => {
                 self.received += 1;
-                Ok(Incoming::Message(Message::Binary(bytes.into())))
+                Ok(Incoming::Message(MessageRef::Binary(bytes)))
             }
             Frame::Ack(received) if self.is_open => {
                 self.sent.acknowledge(received).map_err(invalid_count)?;
@@ -165,8 +200,17 @@ impl ClientSession {
     /// If too much is kept; then nothing has happened.
     pub fn send(&mut self, message: Message) -> Result<Message, WindowFull> {
         let frame = frame_of(&message);
-        self.sent.push(message, self.max_messages, self.max_bytes)?;
+        self.keep(message)?;
         Ok(frame)
+    }
+
+    /// As [`send`](Self::send), for those who make the frame themselves.
+    ///
+    /// # Errors
+    ///
+    /// If too much is kept; then nothing has happened.
+    pub fn keep(&mut self, message: Message) -> Result<(), WindowFull> {
+        self.sent.push(message, self.max_messages, self.max_bytes)
     }
 
     /// The frames of messages that the server may not have received.

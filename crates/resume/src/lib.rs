@@ -15,7 +15,7 @@ mod frame;
 mod window;
 
 pub use self::{
-    client::{ClientError, ClientSession, Incoming, Message},
+    client::{ClientError, ClientSession, Incoming, Message, MessageRef},
     frame::{Frame, InvalidFrame},
     window::{InvalidCount, Window, WindowFull},
 };

@@ -23,7 +23,7 @@ use core::{
     time::Duration,
 };
 use stateroom_wasmi_host::{MessagePayload, RoomKey};
-use stateroom_wasmi_resume::{Frame, Incoming, Message};
+use stateroom_wasmi_resume::{Frame, Incoming, Message, MessageRef};
 use std::{rc::Rc, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -357,34 +357,35 @@ impl NodeConnection {
                 Err(ReadEnd::Violation(frame)) => return Err(violation(&frame)),
             };
             self.heard_at = now;
-            let message = match message {
-                tungstenite::Message::Text(text) => Message::Text(text.as_str().into()),
-                tungstenite::Message::Binary(bytes) => Message::Binary(bytes.into()),
+            let frame = match &message {
+                tungstenite::Message::Text(text) => Frame::from_text(text),
+                tungstenite::Message::Binary(bytes) => Frame::from_bytes(bytes),
                 // The reader returns no others.
                 _ => continue,
             };
-            self.receive(rooms, &message, now)?;
+            let frame = frame.map_err(|error| violation(&error))?;
+            self.receive(rooms, frame, now)?;
         }
     }
 
     fn receive(
         &mut self,
         rooms: &mut GatewayRooms,
-        message: &Message,
+        frame: Frame<'_>,
         now: Instant,
     ) -> Result<(), LinkEnd> {
         let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
-        let incoming = forward.session.receive(message);
+        let incoming = forward.session.receive_frame(frame);
         let incoming = incoming.map_err(|error| violation(&error))?;
         let client = rooms.connection(self.key);
         match incoming {
             Incoming::Message(message) => {
-                self.unacknowledged += message.as_ref().len();
-                self.ack_at.get_or_insert(now + ACK_DELAY);
-                let payload = match &message {
-                    Message::Text(text) => MessagePayload::Text(text),
-                    Message::Binary(bytes) => MessagePayload::Bytes(bytes),
+                let payload = match message {
+                    MessageRef::Text(text) => MessagePayload::Text(text),
+                    MessageRef::Binary(bytes) => MessagePayload::Bytes(bytes),
                 };
+                self.unacknowledged += payload.len();
+                self.ack_at.get_or_insert(now + ACK_DELAY);
                 if let Some(client) = client {
                     rooms.clients.deliver(client, payload);
                 }

@@ -313,7 +313,7 @@ impl Rooms for GatewayRooms {
             MessagePayload::Text(text) => Message::Text(text.into()),
             MessagePayload::Bytes(bytes) => Message::Binary(bytes.into()),
         };
-        let is_kept = !is_full && forward.session.send(message).is_ok();
+        let is_kept = !is_full && forward.session.keep(message).is_ok();
         if is_kept && forward.session.is_open() {
             // Without limits it has space.
             let _ = forward.outgoing.push_prefixed(payload);
