@@ -8,7 +8,7 @@ use crate::{
     support::{ENV, Random, SAY, assemble, guest_0_2},
 };
 use core::{pin::pin, time::Duration};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message as SessionMessage};
 use stateroom_wasmi_server::{
     Directory, Location, Rate, Secret, Server, ServerConfig, ServerControl,
@@ -942,6 +942,89 @@ async fn a_slow_owner_is_backpressure_and_disconnects_nobody() {
         assert_eq!(echo.split(' ').next(), Some(&*number.to_string()));
     }
     let _sink = said.await.expect("all was said");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rooms_go_at_once() {
+    let cluster = Cluster::new();
+    let [gateway, first, second]: [Node; 3] = nodes(&cluster).await;
+    let rooms: Vec<_> = (0..200).map(|number| format!("room-{number}")).collect();
+    let mut clients = Vec::new();
+    for room in &rooms {
+        cluster.set_owner(room, Some(1));
+        let mut client = gateway.join(room).await;
+        client.see(&[1001]).await;
+        clients.push(client);
+    }
+    for round in 0..4 {
+        for client in &mut clients {
+            client.say().await;
+        }
+        let (from, to) = match round % 2 {
+            0 => (&first, &second),
+            _ => (&second, &first),
+        };
+        for room in &rooms {
+            cluster.set_owner(room, None);
+        }
+        let released = from.control.release(|room| room.starts_with("room-"));
+        let released = eventually("the release", released).await;
+        released.expect("it is durable");
+        let mut unfinished = cluster.journal.unfinished();
+        assert_eq!(unfinished.len(), rooms.len());
+        // In no order, as far as their node can tell.
+        unfinished.rotate_left(round * 13);
+        for room in &rooms {
+            cluster.set_owner(room, Some(to.number));
+        }
+        to.control.adopt(unfinished);
+        for client in &mut clients {
+            client.hear_all().await;
+        }
+    }
+    for client in &clients {
+        assert_eq!(client.seen, [1001]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_is_released_when_that_is_durable() {
+    let cluster = Cluster::new();
+    let journal = cluster.journal.clone();
+    let node = Node::start(&cluster, 0, |config| {
+        config.journal = Some(Arc::new(journal))
+    })
+    .await;
+    cluster.set_owner("lobby", Some(0));
+    let mut client = node.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.journal.pause();
+    client.say().await;
+    eventually("the message", async {
+        while cluster.journal.waiting() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    cluster.set_owner("lobby", None);
+    let mut released = pin!(node.control.release(|room| room == "lobby"));
+    while cluster.journal.waiting() > 0 {
+        // However slowly the journal takes it.
+        assert!((&mut released).now_or_never().is_none());
+        if cluster.journal.waiting() == 1 {
+            // The message; the room's snapshot follows.
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster.journal.step();
+    }
+    let released = eventually("the release", released).await;
+    released.expect("it is durable");
+    let stored = cluster.journal.stored("lobby").expect("it is stored");
+    assert_eq!((stored.snapshot.events, &*stored.tail), (3, &[][..]));
+    cluster.journal.resume();
+    cluster.set_owner("lobby", Some(0));
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
 }
 
 /// Prints how long a message and its reply take, and how many a second there can be: to a server by itself,
