@@ -429,11 +429,11 @@ impl NodeConnection {
         let Some(CloseFrame { code, reason }) = frame else {
             return LinkEnd::Lost;
         };
-        match u16::from(code) {
-            1000 if self.said_goodbye => LinkEnd::Over(Ended::Left),
-            code if code == MOVED.0 => LinkEnd::Lost,
-            code if code == SESSION_LOST.0 => lost_session(),
-            code => LinkEnd::Over(Ended::Closed(code, reason.to_string())),
+        match (u16::from(code), reason.as_str()) {
+            (1000, _) if self.said_goodbye => LinkEnd::Over(Ended::Left),
+            MOVED => LinkEnd::Lost,
+            SESSION_LOST => lost_session(),
+            (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),
         }
     }
 }

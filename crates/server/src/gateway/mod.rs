@@ -114,6 +114,7 @@ pub(crate) struct GatewayRooms {
     /// What all queues and windows together may have.
     max_queued_bytes: usize,
     max_unacknowledged_bytes: usize,
+    max_forwards: usize,
     /// How often a session has gone on over another connection.
     resumed: u64,
     is_stopping: bool,
@@ -197,6 +198,7 @@ impl GatewayRooms {
             max_queued_bytes: limits.max_queued_bytes,
             // There is space for the next message if nothing is acknowledged.
             max_unacknowledged_bytes: max_message_bytes.saturating_add(2 * ACK_BYTES),
+            max_forwards: limits.sessions.saturating_mul(2),
             resumed: 0,
             is_stopping: false,
         }
@@ -264,6 +266,11 @@ impl Rooms for GatewayRooms {
     ) -> Result<(), JoinRejection> {
         if self.is_stopping {
             return Err(JoinRejection::stopping());
+        }
+        // Some have left and are still to say goodbye, at nodes that may not be reached.
+        if self.forwards.len() >= self.max_forwards {
+            let reason = "too many clients wait for the nodes of their rooms";
+            return Err(JoinRejection::new(1013, reason));
         }
         let secret = session_secret()?;
         self.next_key += 1;

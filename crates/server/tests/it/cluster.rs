@@ -646,9 +646,16 @@ async fn clients_wait_for_an_owner_and_not_for_ever() {
     client.see(&[1002]).await;
     let (code, reason) = impatient.join("nowhere").await.closed().await;
     assert_eq!(code, 1013, "{reason}");
+    let gone = impatient.join("lobby").await;
     owner.die();
     let (code, reason) = client.closed().await;
     assert_eq!(code, 1013, "{reason}");
+    // Nobody is left whose node is to be told that a client has left.
+    drop(gone);
+    eventually("the end of what is done for them", async {
+        while impatient.metric("stateroom_gateway_clients").await > 0 {}
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
