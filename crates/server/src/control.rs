@@ -67,7 +67,8 @@ impl ServerControl {
     /// Restores rooms that this node has taken over, at a pace that leaves the others their turns; those that
     /// are asked for come first, also before others of earlier calls. The
     /// [`directory`](crate::ServerConfig::directory) must say that they are [here](crate::Location::Here)
-    /// already. Rooms that are open are left as they are. Needs a journal.
+    /// already. Rooms that are open are left as they are: a node that may have had some of these before, and
+    /// has not noticed that it lost them, must [`abandon`](Self::abandon) them first. Needs a journal.
     pub fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
         self.workers.adopt(rooms);
     }
