@@ -92,6 +92,7 @@ impl ClusterArgs {
             .journal(Some(cluster.journal()))
             .directory(Some(cluster.directory()))
             .peer_listen(self.peer_listen)
+            .more_metrics(Some(cluster.more_metrics()))
             .peer_secret(Some(cluster.peer_secret().as_str().into()));
         let node = Node {
             cluster,

@@ -57,7 +57,7 @@ use self::{
 use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
-    Directory, ServerControl,
+    Directory, MoreMetrics, ServerControl,
     journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
 };
 use std::{net::SocketAddr, sync::Arc, thread, time::Instant};
@@ -217,6 +217,13 @@ impl Cluster {
     #[must_use]
     pub fn metrics(&self) -> ClusterMetrics {
         self.metrics.read()
+    }
+
+    /// The same, for the server's metrics.
+    #[must_use]
+    pub fn more_metrics(&self) -> MoreMetrics {
+        let metrics = self.metrics.clone();
+        MoreMetrics::new(move || metrics.read().exposition())
     }
 
     fn send(&self, event: Event) {

@@ -5,6 +5,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
+use std::fmt::Write;
 
 /// Counts, kept by the node's thread.
 #[derive(Debug, Default)]
@@ -13,6 +14,7 @@ pub(crate) struct NodeMetrics {
     rooms: AtomicU64,
     nodes: AtomicU64,
     acquired: AtomicU64,
+    failovers: AtomicU64,
     abandoned: AtomicU64,
     waiting: AtomicU64,
     records: AtomicU64,
@@ -32,8 +34,10 @@ pub struct ClusterMetrics {
     pub nodes: u64,
     /// Shards that it has taken.
     pub shards_acquired: u64,
-    /// The sum of the times from the claim of a shard until its rooms could be opened.
-    pub acquire_time: Duration,
+    /// Those that it has taken because their owner was dead.
+    pub failovers: u64,
+    /// The sum of the times that these took, from the claim until the rooms could be opened.
+    pub failover_time: Duration,
     /// Shards that it has lost to others without having given them away.
     pub shards_abandoned: u64,
     /// Batches that are not durable.
@@ -51,7 +55,8 @@ impl NodeMetrics {
             stored_rooms: self.rooms.load(Relaxed),
             nodes: self.nodes.load(Relaxed),
             shards_acquired: self.acquired.load(Relaxed),
-            acquire_time: Duration::from_micros(self.acquire_micros.load(Relaxed)),
+            failovers: self.failovers.load(Relaxed),
+            failover_time: Duration::from_micros(self.acquire_micros.load(Relaxed)),
             shards_abandoned: self.abandoned.load(Relaxed),
             waiting_batches: self.waiting.load(Relaxed),
             records: self.records.load(Relaxed),
@@ -76,10 +81,14 @@ impl NodeMetrics {
         self.waiting.store(waiting as u64, Relaxed);
     }
 
-    pub(crate) fn acquired(&self, took: Option<Duration>) {
+    /// A shard is here; `failover` is how long that took, if its owner was dead.
+    pub(crate) fn acquired(&self, failover: Option<Duration>) {
         self.acquired.fetch_add(1, Relaxed);
-        let micros = took.map_or(0, |took| took.as_micros() as u64);
-        self.acquire_micros.fetch_add(micros, Relaxed);
+        if let Some(took) = failover {
+            self.failovers.fetch_add(1, Relaxed);
+            self.acquire_micros
+                .fetch_add(took.as_micros() as u64, Relaxed);
+        }
     }
 
     pub(crate) fn abandoned(&self) {
@@ -90,5 +99,101 @@ impl NodeMetrics {
         self.records.fetch_add(1, Relaxed);
         self.record_bytes
             .fetch_add(record.events.len() as u64, Relaxed);
+    }
+}
+
+impl ClusterMetrics {
+    /// In the text format of Prometheus, version 0.0.4.
+    #[must_use]
+    pub fn exposition(&self) -> String {
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, value: &dyn core::fmt::Display| {
+            let _ = write!(
+                text,
+                "# HELP stateroom_cluster_{name} {help}\n# TYPE stateroom_cluster_{name} {kind}\n\
+                 stateroom_cluster_{name} {value}\n"
+            );
+        };
+        metric(
+            "nodes",
+            "gauge",
+            "Nodes that are alive, also this one.",
+            &self.nodes,
+        );
+        metric(
+            "shards",
+            "gauge",
+            "Shards that this node owns.",
+            &self.shards,
+        );
+        metric(
+            "stored_rooms",
+            "gauge",
+            "Rooms that are stored in them.",
+            &self.stored_rooms,
+        );
+        metric(
+            "waiting_batches",
+            "gauge",
+            "Batches that NATS has not made durable.",
+            &self.waiting_batches,
+        );
+        metric(
+            "shards_acquired_total",
+            "counter",
+            "Shards that this node has taken.",
+            &self.shards_acquired,
+        );
+        metric(
+            "failovers_total",
+            "counter",
+            "Shards that this node has taken because their owner was dead.",
+            &self.failovers,
+        );
+        metric(
+            "failover_seconds_total",
+            "counter",
+            "Time that these took, from the claim until their rooms could be opened.",
+            &self.failover_time.as_secs_f64(),
+        );
+        metric(
+            "shards_abandoned_total",
+            "counter",
+            "Shards that others have taken from this node.",
+            &self.shards_abandoned,
+        );
+        metric(
+            "records_total",
+            "counter",
+            "Records that were appended to logs.",
+            &self.records,
+        );
+        metric(
+            "record_bytes_total",
+            "counter",
+            "Bytes of events in these.",
+            &self.record_bytes,
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_in_the_format_of_prometheus() {
+        let metrics = ClusterMetrics {
+            shards: 7,
+            failover_time: Duration::from_millis(250),
+            ..ClusterMetrics::default()
+        };
+        let text = metrics.exposition();
+        assert!(
+            text.contains("# TYPE stateroom_cluster_shards gauge\nstateroom_cluster_shards 7\n")
+        );
+        assert!(text.contains("\nstateroom_cluster_failover_seconds_total 0.25\n"));
+        assert!(text.ends_with('\n'));
     }
 }

@@ -591,8 +591,9 @@ impl Node {
         if self.membership.state(shard) != ShardState::Active {
             return;
         }
-        let took = self.claimed_at.remove(&shard).map(|at| at.elapsed());
-        self.metrics.acquired(took);
+        // The first epoch of all has no owner before.
+        let claimed_at = self.claimed_at.remove(&shard).filter(|_| epoch > Epoch(1));
+        self.metrics.acquired(claimed_at.map(|at| at.elapsed()));
         log::debug!(
             "shard {shard} is here in epoch {epoch} with {} rooms, of which {} are unfinished",
             owned.room_count(),

@@ -162,6 +162,8 @@ pub struct ServerConfig {
     pub busiest_rooms: usize,
     /// How many lines of the log were lost, for the metrics. Default none.
     pub log_lines_lost: Option<Arc<AtomicU64>>,
+    /// Metrics of what is around the server, which are put behind its own. Default none.
+    pub more_metrics: Option<MoreMetrics>,
     /// What follows when a guest fails. Default [`FaultPolicy::Close`], which closes the room's
     /// clients with 1011.
     pub on_fault: FaultPolicy,
@@ -221,6 +223,7 @@ impl ServerConfig {
             admin_token: None,
             busiest_rooms: 0,
             log_lines_lost: None,
+            more_metrics: None,
             on_fault: FaultPolicy::Close,
             seed: None,
         }
@@ -356,6 +359,13 @@ impl ServerConfig {
     #[must_use]
     pub fn log_lines_lost(mut self, lost: Option<Arc<AtomicU64>>) -> Self {
         self.log_lines_lost = lost;
+        self
+    }
+
+    /// Sets [`more_metrics`](#structfield.more_metrics).
+    #[must_use]
+    pub fn more_metrics(mut self, metrics: Option<MoreMetrics>) -> Self {
+        self.more_metrics = metrics;
         self
     }
 
@@ -556,6 +566,28 @@ pub enum ProxyHeader {
     Forwarded,
     /// By a header of the PROXY protocol, version 1 or 2, at the beginning of each connection.
     ProxyProtocol,
+}
+
+/// Metrics that are not the server's.
+#[derive(Clone)]
+pub struct MoreMetrics(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl MoreMetrics {
+    /// `read` returns them in the text format of Prometheus, version 0.0.4, with a line break at the end. It
+    /// is called for each response, and must not wait.
+    pub fn new(read: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    pub(crate) fn read(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for MoreMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MoreMetrics")
+    }
 }
 
 /// A text that nothing prints.

@@ -85,7 +85,7 @@ pub use self::board::{AddressError, BoardAddress};
 #[cfg(feature = "tls")]
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::{
-    config::{ConfigError, ProxyHeader, Secret, ServeError, ServerConfig},
+    config::{ConfigError, MoreMetrics, ProxyHeader, Secret, ServeError, ServerConfig},
     control::ServerControl,
     directory::{Directory, Location},
     rate_limit::Rate,

@@ -1,7 +1,7 @@
 //! What operators ask for: metrics, rooms, health, and what is to be done with rooms.
 
 use crate::{
-    config::ServerConfig,
+    config::{MoreMetrics, ServerConfig},
     http::{
         headers::bearer_token,
         notice::Notice,
@@ -46,6 +46,7 @@ pub(super) struct Admin {
     http: Arc<HttpCounts>,
     draining: Arc<AtomicBool>,
     log_lines_lost: Option<Arc<AtomicU64>>,
+    more_metrics: Option<MoreMetrics>,
     busiest_rooms: usize,
     notice: Notice,
     /// Whether clients connect to this address, too.
@@ -134,6 +135,7 @@ impl Admin {
             http: shared.http.clone(),
             draining: shared.draining.clone(),
             log_lines_lost: config.log_lines_lost.clone(),
+            more_metrics: config.more_metrics.clone(),
             busiest_rooms: config.busiest_rooms,
             notice: shared.notice.clone(),
             takes_clients,
@@ -217,7 +219,10 @@ impl Admin {
         let metrics = self.workers.metrics(self.busiest_rooms).await;
         let lost = self.log_lines_lost.as_ref();
         let lost = lost.map(|lost| lost.load(Ordering::Relaxed));
-        let text = Exposition::new(&metrics, &self.http, lost).encode();
+        let mut text = Exposition::new(&metrics, &self.http, lost).encode();
+        if let Some(more) = &self.more_metrics {
+            text.extend(more.read().bytes());
+        }
         let headers = [(CONTENT_TYPE, Exposition::CONTENT_TYPE)];
         Ok(permit.respond(text, headers))
     }
