@@ -198,6 +198,11 @@ impl Nats {
         format!("{}.pings", self.names.prefix)
     }
 
+    /// The subject of new owners.
+    pub(crate) fn owners(&self) -> String {
+        format!("{}.owners", self.names.prefix)
+    }
+
     /// The subject of a node's requests.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}.node.{node}", self.names.prefix)
@@ -234,6 +239,32 @@ impl Nats {
             }
         }
         Err(ClusterError::Setup("the secret cannot be read".into()))
+    }
+
+    /// What the directory says, as far as the server that is asked knows. A consumer would say it sooner, but
+    /// ends with its server, which is noticed late.
+    pub(crate) async fn directory(&self) -> Result<Vec<DirectoryEntry>, ()> {
+        let bucket = format!("$KV.{}", self.names.stream);
+        let request =
+            format!("{{\"multi_last\":[\"{bucket}.own.*\",\"{bucket}.pin.*\"],\"batch\":1024}}");
+        let subject = format!("$JS.API.DIRECT.GET.KV_{}", self.names.stream);
+        let messages = self.get_all(subject, request).await?;
+        let entries = messages.iter().filter_map(|message| {
+            let headers = message.headers.as_ref()?;
+            let key = headers.get("Nats-Subject")?.as_str();
+            let key = key.strip_prefix(&*bucket)?.strip_prefix('.')?;
+            let is_put = headers.get("KV-Operation").is_none();
+            DirectoryEntry::parse(key, is_put.then_some(&message.payload), sequence(message)?)
+        });
+        Ok(entries.collect())
+    }
+
+    /// What the directory says of one shard now.
+    pub(crate) async fn owner(&self, shard: Shard) -> Option<DirectoryEntry> {
+        let key = format!("own.{shard}");
+        let entry = timeout(TIMEOUT, self.kv.entry(&*key)).await;
+        let entry = entry.ok()?.ok()??;
+        DirectoryEntry::parse(&key, Some(&entry.value), entry.revision)
     }
 
     /// Sets a shard's owner by compare-and-set.
@@ -432,6 +463,15 @@ impl Nats {
             "{{\"seq\":{from},\"next_by_subj\":\"{filter}\",\"batch\":{BATCH},\"max_bytes\":{}}}",
             8 << 20
         );
+        let messages = self.get_all(subject, request).await?;
+        messages
+            .iter()
+            .map(|message| self.stored(message).ok_or(()))
+            .collect()
+    }
+
+    /// Gets several messages from any replica.
+    async fn get_all(&self, subject: String, request: String) -> Result<Vec<Message>, ()> {
         let inbox = self.client.new_inbox();
         let failed = |error: &dyn core::fmt::Display| log::debug!("cannot read: {error}");
         let mut replies = self
@@ -448,7 +488,7 @@ impl Nats {
             let reply = timeout(TIMEOUT, replies.next()).await;
             let reply = reply.map_err(|error| failed(&error))?.ok_or(())?;
             match reply.status.map(|status| status.as_u16()) {
-                None | Some(200) => all.push(self.stored(&reply).ok_or(())?),
+                None | Some(200) => all.push(reply),
                 // The end, or nothing at all.
                 Some(204 | 404) => return Ok(all),
                 Some(_) => return Err(()),
@@ -636,6 +676,31 @@ fn random() -> String {
 }
 
 /// An entry of the directory.
+pub(crate) enum DirectoryEntry {
+    Owner(Shard, Option<Owner>, u64),
+    /// Where an operator wants a shard.
+    Pin(Shard, Option<String>),
+}
+
+impl DirectoryEntry {
+    fn parse(key: &str, value: Option<&Bytes>, revision: u64) -> Option<Self> {
+        let (kind, shard) = key.split_once('.')?;
+        let shard = Shard(shard.parse().ok()?);
+        match kind {
+            "own" => {
+                let owner = value.and_then(|value| parse_owner(value));
+                Some(Self::Owner(shard, owner, revision))
+            }
+            "pin" => {
+                let name = value.map(|name| String::from_utf8_lossy(name).into());
+                Some(Self::Pin(shard, name))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The owner in an entry.
 pub(crate) fn parse_owner(value: &[u8]) -> Option<Owner> {
     let (node, epoch) = core::str::from_utf8(value).ok()?.split_once(' ')?;
     Some(Owner {

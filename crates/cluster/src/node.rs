@@ -6,14 +6,13 @@ use crate::{
     format::{Quarantine, shard_of},
     liveness,
     metrics::NodeMetrics,
-    nats::{Nats, RoomRecord, Stored as StoredMessage, parse_owner},
+    nats::{DirectoryEntry, Nats, RoomRecord, Stored as StoredMessage},
     owned::{Garbage, LoadPlan, Owned, Part, ShardBatch, load, read_up_to},
     protocol::{
         Action, Appended, CasResult, LastRecord, Membership, Owner, Phase, Request, ShardState,
     },
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
-use async_nats::jetstream::kv::Operation;
 use bytes::Bytes;
 use core::time::Duration;
 use futures_util::StreamExt;
@@ -96,6 +95,9 @@ pub(crate) struct Ping {
     pub(crate) is_draining: bool,
     pub(crate) is_leaving: bool,
     pub(crate) shards: usize,
+    /// Shards that it owns by the directory, with its epochs and the revisions.
+    #[serde(default)]
+    pub(crate) owned: Vec<(u8, u64, u64)>,
 }
 
 /// A node.
@@ -246,6 +248,7 @@ impl Node {
                 self.rooms = Some((rooms, address));
                 watch_directory(self.nats.clone(), self.sender.clone());
                 watch_pings(self.nats.clone(), self.sender.clone());
+                watch_owners(self.nats.clone(), self.sender.clone());
                 watch_requests(self.nats.clone(), self.id, self.sender.clone());
             }
             Event::Drain(done) => {
@@ -290,6 +293,7 @@ impl Node {
             Event::DirectoryRead => self.membership.handle_directory_read(now),
             Event::Claimed(shard, epoch, result) => {
                 self.membership.handle_claimed(shard, epoch, result, now);
+                self.announce(shard);
             }
             Event::Transferred(shard, epoch, result) => {
                 self.membership
@@ -337,6 +341,12 @@ impl Node {
             false => Phase::Up,
         };
         self.membership.handle_ping(node, &ping.name, phase, now);
+        for (shard, epoch, revision) in &ping.owned {
+            let (node, epoch) = (node, Epoch(*epoch));
+            let owner = Some(Owner { node, epoch });
+            self.membership
+                .handle_owner(Shard(*shard), owner, *revision, now);
+        }
         if node != self.id && !self.peers.contains_key(&node) {
             log::info!("node {node} ({}) is at {}", ping.name, ping.address);
             let (sender, address) = (self.sender.clone(), ping.address);
@@ -347,6 +357,18 @@ impl Node {
             let watch = watch.abort_handle();
             self.peers.insert(node, PeerWatch { address, watch });
         }
+    }
+
+    /// Tells all nodes what is known of a shard's owner.
+    fn announce(&self, shard: Shard) {
+        let Some((owner, revision)) = self.membership.directory_entry(shard) else {
+            return;
+        };
+        let text = format!("{shard} {} {} {revision}", owner.node, owner.epoch);
+        let (nats, subject) = (self.nats.clone(), self.nats.owners());
+        tokio::spawn(async move {
+            let _ = nats.client().publish(subject, text.into()).await;
+        });
     }
 
     fn ping(&self, is_leaving: bool) -> Bytes {
@@ -360,6 +382,11 @@ impl Node {
             is_draining: !self.draining.is_empty(),
             is_leaving,
             shards: self.owned.values().filter(|owned| owned.is_active).count(),
+            owned: self
+                .membership
+                .owned()
+                .map(|(shard, epoch, revision)| (shard.0, epoch.0, revision))
+                .collect(),
         };
         serde_json::to_vec(&ping).unwrap_or_default().into()
     }
@@ -385,6 +412,12 @@ impl Node {
                     tokio::spawn(async move {
                         let result = nats.set_owner(shard, Owner { node, epoch }, revision).await;
                         let _ = sender.send(Event::Claimed(shard, epoch, result));
+                        // The revision may have been an old one.
+                        if result == CasResult::Failed
+                            && let Some(entry) = nats.owner(shard).await
+                        {
+                            let _ = sender.send(entry.into());
+                        }
                     });
                 }
                 Action::Transfer {
@@ -436,7 +469,7 @@ impl Node {
         let Some((rooms, _)) = self.rooms.as_ref().filter(|_| had_rooms) else {
             return;
         };
-        log::warn!("shard {shard} is another node's");
+        log::debug!("shard {shard} is another node's");
         self.metrics.abandoned();
         let (abandoned, sender) = (rooms.abandon(shard), self.sender.clone());
         self.abandoning.entry(shard).or_insert(None);
@@ -888,40 +921,32 @@ impl Batches {
     }
 }
 
-/// Passes on what the directory says.
+/// Reads the directory now and then: what it says is in pings, too, but these get lost.
 fn watch_directory(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    const INTERVAL: Duration = Duration::from_secs(1);
     tokio::spawn(async move {
         while !sender.is_closed() {
-            match nats.kv().watch_with_history(">").await {
-                Ok(mut entries) => {
-                    let mut is_read = false;
-                    while let Some(Ok(entry)) = entries.next().await {
-                        pass_on(&entry, &sender);
-                        if entry.seen_current && !is_read {
-                            is_read = true;
-                            let _ = sender.send(Event::DirectoryRead);
-                        }
+            match nats.directory().await {
+                Ok(entries) => {
+                    for entry in entries {
+                        let _ = sender.send(entry.into());
                     }
+                    let _ = sender.send(Event::DirectoryRead);
+                    sleep(INTERVAL).await;
                 }
-                Err(error) => log::debug!("the directory cannot be watched: {error}"),
+                Err(()) => sleep(RETRY_INTERVAL).await,
             }
-            sleep(10 * RETRY_INTERVAL).await;
         }
     });
 }
 
-fn pass_on(entry: &async_nats::jetstream::kv::Entry, sender: &mpsc::UnboundedSender<Event>) {
-    let value = (entry.operation == Operation::Put).then_some(&*entry.value);
-    let shard = |text: &str| text.parse().ok().map(Shard);
-    let event = if let Some(shard) = entry.key.strip_prefix("own.").and_then(shard) {
-        Event::Owner(shard, value.and_then(parse_owner), entry.revision)
-    } else if let Some(shard) = entry.key.strip_prefix("pin.").and_then(shard) {
-        let name = value.map(|name| String::from_utf8_lossy(name).into());
-        Event::Pin(shard, name)
-    } else {
-        return;
-    };
-    let _ = sender.send(event);
+impl From<DirectoryEntry> for Event {
+    fn from(entry: DirectoryEntry) -> Self {
+        match entry {
+            DirectoryEntry::Owner(shard, owner, revision) => Self::Owner(shard, owner, revision),
+            DirectoryEntry::Pin(shard, name) => Self::Pin(shard, name),
+        }
+    }
 }
 
 fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
@@ -932,6 +957,35 @@ fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
                     // What is none is another version's.
                     if let Ok(ping) = serde_json::from_slice(&ping.payload) {
                         let _ = sender.send(Event::Ping(ping));
+                    }
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+/// What [`Node::announce`] says.
+fn watch_owners(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    let parse = |text: &[u8]| {
+        let mut fields = core::str::from_utf8(text).ok()?.split(' ');
+        let shard = Shard(fields.next()?.parse().ok()?);
+        let owner = Owner {
+            node: NodeId(u64::from_str_radix(fields.next()?, 16).ok()?),
+            epoch: Epoch(fields.next()?.parse().ok()?),
+        };
+        Some(Event::Owner(
+            shard,
+            Some(owner),
+            fields.next()?.parse().ok()?,
+        ))
+    };
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut owners) = nats.client().subscribe(nats.owners()).await {
+                while let Some(message) = owners.next().await {
+                    if let Some(event) = parse(&message.payload) {
+                        let _ = sender.send(event);
                     }
                 }
             }

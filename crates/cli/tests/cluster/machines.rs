@@ -59,8 +59,8 @@ impl Machines {
         fs::write(&module, counter()).expect("the folder can be written");
         let ports = free_ports(4 * NODES);
         let (nats_ports, routes) = (ports[..NODES].to_vec(), &ports[NODES..2 * NODES]);
-        for n in 0..NODES {
-            let config = nats_config(&folder, n, nats_ports[n], routes);
+        for (n, port) in nats_ports.iter().enumerate() {
+            let config = nats_config(&folder, n, *port, routes);
             fs::write(folder.join(format!("nats-{n}.conf")), config).expect("it can be written");
         }
         let mut machines = Self {

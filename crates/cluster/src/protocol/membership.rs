@@ -464,6 +464,23 @@ impl Membership {
         self.shards[shard.index()].owner
     }
 
+    /// The same, with its revision.
+    #[must_use]
+    pub fn directory_entry(&self, shard: Shard) -> Option<(Owner, u64)> {
+        let entry = &self.shards[shard.index()];
+        Some((entry.owner?, entry.revision))
+    }
+
+    /// The shards that are this node's by the directory, with its epoch and the revision: for its pings, so
+    /// that the others know them however late the directory reaches them.
+    pub fn owned(&self) -> impl Iterator<Item = (Shard, Epoch, u64)> {
+        let shards = Shard::all().zip(&self.shards);
+        shards.filter_map(|(shard, entry)| {
+            let owner = entry.owner.filter(|owner| owner.node == self.id)?;
+            Some((shard, owner.epoch, entry.revision))
+        })
+    }
+
     /// What this node is to a shard.
     #[must_use]
     pub fn state(&self, shard: Shard) -> ShardState {
