@@ -65,6 +65,15 @@ pub(crate) struct ClusterArgs {
         requires = "cluster",
     )]
     cluster_silence: u64,
+    /// Seconds that a client waits for a room that is at no node; then it is closed with 1013
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+        requires = "cluster",
+    )]
+    owner_timeout: u64,
     /// Go on although NATS can lose what it has acknowledged
     #[arg(long, requires = "cluster")]
     cluster_unsafe: bool,
@@ -92,6 +101,7 @@ impl ClusterArgs {
             .journal(Some(cluster.journal()))
             .directory(Some(cluster.directory()))
             .peer_listen(self.peer_listen)
+            .owner_timeout(Duration::from_secs(self.owner_timeout))
             .more_metrics(Some(cluster.more_metrics()))
             .peer_secret(Some(cluster.peer_secret().as_str().into()));
         let node = Node {

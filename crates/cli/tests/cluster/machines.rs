@@ -153,6 +153,8 @@ impl Machines {
             .args(["--max-connections-per-address", "100000"])
             // The monitoring of NATS is not what is tested here.
             .args(["--cluster-unsafe", "--cluster-silence", "500"])
+            // On a busy machine NATS takes seconds to elect a leader, several times in a row.
+            .args(["--owner-timeout", "60"])
             .env(
                 "RUST_LOG",
                 env::var("NODE_LOG").unwrap_or_else(|_| "info".into()),

@@ -4,7 +4,7 @@ use super::{GatewayRooms, Routes, UNLIMITED};
 use crate::{
     directory::Location,
     rooms::{
-        MOVED, SESSION_LOST,
+        BEHIND, MOVED, SESSION_LOST,
         worker::{Worker, poll_timer},
     },
     stream::Stream,
@@ -53,11 +53,17 @@ enum LinkEnd {
     Lost,
     /// The session is over.
     Over(Ended),
+    /// The same, unless the node has lost the room to another one without knowing it.
+    Doubtful(Ended),
 }
 
 /// Time between two attempts to reach a node, unless the directory has something new.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// Time for which a gateway does not believe a node that knows less of a session than the gateway does: it may
+/// have lost the room to another node, and not know that yet.
+const DOUBT: Duration = Duration::from_secs(3);
 
 /// Time after which a message from a node is acknowledged even if no more come.
 const ACK_DELAY: Duration = Duration::from_secs(1);
@@ -85,6 +91,7 @@ impl Link {
         let mut changes = self.routes.directory.changes();
         let mut pause = Duration::ZERO;
         let mut until = Instant::now() + self.routes.owner_timeout;
+        let mut doubted_since: Option<Instant> = None;
         loop {
             changes.mark_unchanged();
             let state = self.worker.with(|rooms| {
@@ -109,10 +116,18 @@ impl Link {
                 () = self.routes.moved(&mut changes, &client.room, location) => LinkEnd::Lost,
                 Err(end) = served => end,
             };
-            if let LinkEnd::Over(ended) = end {
-                return ended;
+            match end {
+                LinkEnd::Over(ended) => return ended,
+                LinkEnd::Doubtful(ended) => {
+                    let doubted_since = *doubted_since.get_or_insert_with(Instant::now);
+                    if doubted_since.elapsed() >= DOUBT {
+                        return ended;
+                    }
+                }
+                LinkEnd::Lost => {}
             }
             if was_open {
+                doubted_since = None;
                 // Not without end if each is lost at once.
                 let is_brief = began.elapsed() < MAX_PAUSE;
                 pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
@@ -391,7 +406,7 @@ impl NodeConnection {
                 }
                 return Ok(());
             }
-            Incoming::New { was_lost: true } => return Err(lost_session()),
+            Incoming::New { was_lost: true } => return Err(LinkEnd::Over(session_lost())),
             Incoming::New { was_lost: false } | Incoming::Resumed => {
                 self.was_open = true;
                 rooms.resumed += u64::from(incoming == Incoming::Resumed);
@@ -432,7 +447,8 @@ impl NodeConnection {
         match (u16::from(code), reason.as_str()) {
             (1000, _) if self.said_goodbye => LinkEnd::Over(Ended::Left),
             MOVED => LinkEnd::Lost,
-            SESSION_LOST => lost_session(),
+            SESSION_LOST => LinkEnd::Doubtful(session_lost()),
+            (BEHIND, reason) => LinkEnd::Doubtful(Ended::Closed(1008, reason.into())),
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),
         }
     }
@@ -446,6 +462,6 @@ fn violation(error: &dyn fmt::Display) -> LinkEnd {
 }
 
 /// The client must be told: it has left its room, and what it has sent last may not have arrived.
-fn lost_session() -> LinkEnd {
-    LinkEnd::Over(Ended::Closed(1012, "the room has lost its clients".into()))
+fn session_lost() -> Ended {
+    Ended::Closed(1012, "the room has lost its clients".into())
 }

@@ -222,5 +222,8 @@ pub(crate) const MOVED: (u16, &str) = (1012, "the room is at another node");
 /// The close code and reason for a gateway whose client's session is not there any more. No client sees it.
 pub(crate) const SESSION_LOST: (u16, &str) = (4001, "the session is lost");
 
+/// Close code of a gateway's session whose counts cannot be: one of both knows too little.
+pub(crate) const BEHIND: u16 = 4003;
+
 /// The reason for closing, with 1008, a connection whose client has connected again.
 pub(crate) const REPLACED: &str = "replaced by a newer connection";

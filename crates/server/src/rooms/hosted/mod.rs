@@ -17,8 +17,8 @@ use crate::{
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, Closed, FailedRooms, Hello, JoinRejection, MOVED, REPLACED,
-        Released, RoomFilter, Rooms, SESSION_LOST, TransferReply,
+        AdminError, BEHIND, Busy, Claim, Closed, FailedRooms, Hello, JoinRejection, MOVED,
+        REPLACED, Released, RoomFilter, Rooms, SESSION_LOST, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -380,7 +380,13 @@ impl HostedRooms {
             (_, None) => None,
         };
         if let Some(resumed) = resumed {
-            resumed.map_err(|error| JoinRejection::new(1008, error.to_string()))?;
+            let code = match (&self.options.directory, &claim.session) {
+                (None, _) => 1008,
+                // Another node may have the room by now, and know more.
+                (Some(_), Some(_)) => BEHIND,
+                (Some(_), None) => MOVED.0,
+            };
+            resumed.map_err(|error| JoinRejection::new(code, error.to_string()))?;
             if let Some(connection) = clients.get(connection) {
                 connection.admit();
             }
