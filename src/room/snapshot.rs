@@ -327,6 +327,7 @@ impl Room {
             now: self.now,
             unix_time_at_zero: self.unix_time_at_zero,
             state_hash: StateHash::default(),
+            state_bytes: 0,
             saved_at: None,
         };
         let (mut info_bytes, mut state) = (Vec::new(), Vec::new());

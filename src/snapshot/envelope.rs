@@ -87,8 +87,12 @@ impl<'a> Envelope<'a> {
         }
         let info_and_state = reader.rest();
         let mut reader = Reader::new(info_and_state);
-        let info = SnapshotInfo::decode(&mut reader, state_hash, saved_at)?;
+        let mut info = SnapshotInfo::decode(&mut reader, state_hash, saved_at)?;
         let state = reader.rest();
+        info.state_bytes = match compression {
+            LZ4 => Reader::new(state).size()?,
+            _ => state.len(),
+        };
         Ok(Self {
             info,
             compression,
@@ -154,6 +158,7 @@ impl SnapshotInfo {
             unix_time_at_zero: reader.duration()?,
             limits: Limits::decode(reader)?,
             state_hash,
+            state_bytes: 0,
             saved_at: (!saved_at.is_zero()).then_some(saved_at),
         })
     }

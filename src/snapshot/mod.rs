@@ -130,6 +130,8 @@ pub struct SnapshotInfo {
     pub unix_time_at_zero: Duration,
     /// The hash of the room's state.
     pub state_hash: StateHash,
+    /// Length of the room's state in bytes, as it is not compressed.
+    pub state_bytes: usize,
     /// The wall time when it was saved, since the Unix epoch; none if its host did not know, or the room
     /// had none.
     pub saved_at: Option<Duration>,

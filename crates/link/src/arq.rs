@@ -127,6 +127,12 @@ impl<const N: usize> GoBackN<N> {
         }
     }
 
+    /// The longest body that the peer accepts.
+    #[cfg(any(feature = "bridge", feature = "snapshot"))]
+    pub(crate) const fn peer_max_body_bytes(&self) -> usize {
+        self.peer_max_body_bytes
+    }
+
     /// Whether a frame with a body of this length can be queued.
     pub(crate) fn has_capacity(&self, body_bytes: usize) -> bool {
         self.queue.has_capacity(body_bytes)
@@ -286,6 +292,12 @@ impl<const N: usize> GoBackN<N> {
                 self.next = 0;
             }
         }
+    }
+
+    /// Frames that are not acknowledged.
+    #[cfg(feature = "bridge")]
+    pub(crate) fn queued_frames(&self) -> usize {
+        self.queue.len()
     }
 
     /// Whether all frames are acknowledged.

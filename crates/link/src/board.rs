@@ -7,11 +7,15 @@ use super::{
     transport::{LinkTransport, MAX_ROOM_ID_BYTES, MAX_ROOMS, hello},
     wire::Wire,
 };
+#[cfg(feature = "snapshot")]
+use crate::transfer::{LoadRoomError, Transfers};
 use core::{fmt, time::Duration};
 use stateroom_wasmi_host::{
     Budget, ClientId, Clock, ClosedRoom, Event, EventError, Host, Instant, MessagePayload, Room,
     RoomKey, Transport,
 };
+#[cfg(feature = "snapshot")]
+use stateroom_wasmi_host::{Module, SnapshotInfo, SnapshotOptions};
 
 /// Bytes per read of the wire.
 const READ_BYTES: usize = 64;
@@ -27,6 +31,11 @@ pub struct LinkOptions {
     /// Time without a frame after which the bridge is considered gone and its clients are
     /// disconnected. A bridge pings each second. Default 10 s.
     pub session_timeout: Duration,
+    /// Heap that a room may take on its way to the bridge or from it, in bytes: a snapshot is received only
+    /// if it is no longer and its state, twice, fits as well; a room is saved only if twice its memory and
+    /// 12 KiB fit. Default 0: rooms are neither saved nor loaded.
+    #[cfg(feature = "snapshot")]
+    pub transfer_heap_bytes: usize,
 }
 
 impl LinkOptions {
@@ -36,10 +45,15 @@ impl LinkOptions {
         Self {
             receive_buffer_bytes: 0,
             session_timeout: Duration::from_secs(10),
+            #[cfg(feature = "snapshot")]
+            transfer_heap_bytes: 0,
         }
     }
 
     stateroom_wasmi_host::setters! { receive_buffer_bytes: u32, session_timeout: Duration }
+
+    #[cfg(feature = "snapshot")]
+    stateroom_wasmi_host::setters! { transfer_heap_bytes: usize }
 }
 
 impl Default for LinkOptions {
@@ -69,11 +83,13 @@ struct Session {
     last_received: Instant,
     /// Set while the next frame is deferred by `RNR`.
     deferral: Option<Deferral>,
+    #[cfg(feature = "snapshot")]
+    transfers: Transfers,
 }
 
-/// Why an event cannot be accepted now.
+/// Why a frame cannot be accepted now.
 #[derive(Clone, Copy)]
-enum Deferral {
+pub(crate) enum Deferral {
     /// The room's inbox is full.
     InboxFull {
         room: RoomKey,
@@ -82,6 +98,9 @@ enum Deferral {
     },
     /// [`LinkTransport`] has no capacity for a reply.
     TransportFull,
+    /// The reply to an earlier request about a room on its way waits for capacity.
+    #[cfg(feature = "snapshot")]
+    ReportWaiting,
 }
 
 /// Why a room was not added to a link.
@@ -146,14 +165,7 @@ impl<W: Wire, const N: usize> Link<W, N> {
         C: Clock,
         T: Transport + AsMut<LinkTransport<N>>,
     {
-        let id = host.room(room).ok_or(AddRoomError::UnknownRoom)?.id();
-        if id.len() > MAX_ROOM_ID_BYTES {
-            return Err(AddRoomError::IdTooLong { bytes: id.len() });
-        }
-        transport(host)
-            .add_room(room)
-            .map(drop)
-            .ok_or(AddRoomError::TooManyRooms)
+        add_room(host, room)
     }
 
     /// Reads from the wire, runs the host within the budget, and writes as much as the wire takes.
@@ -181,6 +193,10 @@ impl<W: Wire, const N: usize> Link<W, N> {
         self.session.resume_deferred(host);
         forget_rooms(host);
         announce_rooms(host);
+        #[cfg(feature = "snapshot")]
+        self.session
+            .transfers
+            .advance(host, self.options.transfer_heap_bytes);
         self.write(host)?;
         if has_more {
             return Ok(Some(Instant::ZERO));
@@ -208,6 +224,48 @@ impl<W: Wire, const N: usize> Link<W, N> {
         let closed = host.poll_closed()?;
         transport(host).remove_room(closed.key, closed.fault.as_ref());
         Some(closed)
+    }
+
+    /// What the snapshot says of itself that the bridge has sent, for a room to be opened here. Call
+    /// [`load`](Self::load) with its module, or [`refuse_load`](Self::refuse_load); before that the bridge
+    /// can send no other.
+    #[cfg(feature = "snapshot")]
+    #[must_use]
+    pub fn received_room(&self) -> Option<SnapshotInfo> {
+        self.session.transfers.received()
+    }
+
+    /// Opens the room that was [received](Self::received_room), adds it to the link, disconnects the
+    /// clients that it had elsewhere, and reports what became of it to the bridge.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it cannot be loaded or added. What was received is dropped in any case.
+    #[cfg(feature = "snapshot")]
+    pub fn load<C, T>(
+        &mut self,
+        host: &mut Host<C, T>,
+        module: &Module,
+        options: SnapshotOptions,
+    ) -> Result<RoomKey, LoadRoomError>
+    where
+        C: Clock,
+        T: Transport + AsMut<LinkTransport<N>>,
+    {
+        self.session.transfers.load(host, module, options)
+    }
+
+    /// Drops the snapshot that was [received](Self::received_room), and tells the bridge why; of a long
+    /// reason the beginning.
+    #[cfg(feature = "snapshot")]
+    pub fn refuse_load(&mut self, why: impl fmt::Display) {
+        self.session.transfers.refuse_load(why);
+    }
+
+    /// Takes a room that has gone to the bridge, and is no longer in the host.
+    #[cfg(feature = "snapshot")]
+    pub fn poll_moved(&mut self) -> Option<ClosedRoom> {
+        self.session.transfers.poll_moved()
     }
 
     /// Whether there are bytes to write: call [`poll`](Self::poll) when the wire can take more.
@@ -277,6 +335,25 @@ impl<W: Wire, const N: usize> Link<W, N> {
     }
 }
 
+/// See [`Link::add_room`].
+pub(crate) fn add_room<C, T, const N: usize>(
+    host: &mut Host<C, T>,
+    room: RoomKey,
+) -> Result<(), AddRoomError>
+where
+    C: Clock,
+    T: Transport + AsMut<LinkTransport<N>>,
+{
+    let id = host.room(room).ok_or(AddRoomError::UnknownRoom)?.id();
+    if id.len() > MAX_ROOM_ID_BYTES {
+        return Err(AddRoomError::IdTooLong { bytes: id.len() });
+    }
+    transport(host)
+        .add_room(room)
+        .map(drop)
+        .ok_or(AddRoomError::TooManyRooms)
+}
+
 impl Session {
     fn handle_frame<C, T, const N: usize>(
         &mut self,
@@ -299,7 +376,7 @@ impl Session {
             ..kind::NUMBERED => {}
             _ => match link.arq.check_sequence(frame.sequence) {
                 SequenceCheck::Expected => {
-                    self.deferral = deliver(frame, host).err();
+                    self.deferral = self.accept(frame, host, options).err();
                     match self.deferral {
                         None => transport(host).arq.on_accepted(),
                         Some(_) => transport(host).arq.on_busy(),
@@ -309,6 +386,39 @@ impl Session {
                 SequenceCheck::Gap => link.arq.on_gap(),
             },
         }
+    }
+
+    /// Accepts a numbered frame. On an error nothing has happened, and the frame must come again.
+    #[cfg_attr(
+        not(feature = "snapshot"),
+        allow(
+            clippy::unused_self,
+            clippy::needless_pass_by_ref_mut,
+            reason = "transfers"
+        )
+    )]
+    fn accept<C, T, const N: usize>(
+        &mut self,
+        frame: Frame<'_>,
+        host: &mut Host<C, T>,
+        options: LinkOptions,
+    ) -> Result<(), Deferral>
+    where
+        C: Clock,
+        T: Transport + AsMut<LinkTransport<N>>,
+    {
+        #[cfg(feature = "snapshot")]
+        if let kind::SAVE..=kind::LOAD_PIECE = frame.kind
+            && options.transfer_heap_bytes > 0
+        {
+            let heap_bytes = options.transfer_heap_bytes;
+            return self
+                .transfers
+                .on_frame(frame.kind, frame.body, host, heap_bytes);
+        }
+        #[cfg(not(feature = "snapshot"))]
+        let _ = options;
+        deliver(frame, host)
     }
 
     /// Begins a session, or confirms it again.
@@ -359,6 +469,8 @@ impl Session {
         T: Transport + AsMut<LinkTransport<N>>,
     {
         self.deferral = None;
+        #[cfg(feature = "snapshot")]
+        self.transfers.on_session_end(host);
         transport(host).end_session();
         for slot in 0..MAX_ROOMS {
             let Some(key) = transport(host).room_at(slot) else {
@@ -385,6 +497,10 @@ impl Session {
         let is_ready = match self.deferral {
             None => false,
             Some(Deferral::TransportFull) => transport(host).can_accept_event(),
+            #[cfg(feature = "snapshot")]
+            Some(Deferral::ReportWaiting) => {
+                !self.transfers.has_report() && transport(host).can_report_closed()
+            }
             Some(Deferral::InboxFull {
                 room,
                 events_handled,
@@ -429,6 +545,12 @@ where
         transport(host).report_refused(number, client, RefusalReason::NoSuchRoom);
         return Ok(());
     };
+    // What it was told now would be lost or come twice if it goes on elsewhere. Those who leave have left
+    // in any case.
+    if transport(host).held == Some(room) && !matches!(event, Event::Disconnect(_)) {
+        transport(host).report_refused(number, client, RefusalReason::Held);
+        return Ok(());
+    }
     match host.enqueue(room, event) {
         Ok(()) => {}
         Err(EventError::InboxFull) => {

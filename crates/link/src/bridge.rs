@@ -2,9 +2,10 @@
 
 use super::{
     arq::{GoBackN, PushError, SequenceCheck},
-    framing::{Deframer, Frame},
+    framing::{Deframer, Frame, checksum},
     messages::{
-        Hello, RefusalReason, VERSION, event_header, kind, parse_event_header, parse_output_header,
+        Fields, Hello, RefusalReason, TransferReason, VERSION, event_header, kind,
+        parse_event_header, parse_output_header,
     },
     transport::hello,
 };
@@ -144,6 +145,50 @@ pub enum BoardMessage<'a> {
         /// Why.
         reason: RefusalReason,
     },
+    /// The board saves and loads rooms. Comes once in a session, if at all.
+    Transfers {
+        /// The longest snapshot that it loads, in bytes.
+        max_snapshot_bytes: usize,
+    },
+    /// A room was saved. Its pieces follow if this answers [`Bridge::save`]. If not, the room is held since
+    /// an earlier session: ask for the rest by `save`, or [`release`](Bridge::release) it.
+    Saved {
+        /// The room's number.
+        room: u8,
+        /// Whether the room is stopped until it is released.
+        is_held: bool,
+        /// Length of the snapshot in bytes.
+        length: u32,
+        /// CRC-32 of the snapshot.
+        checksum: u32,
+    },
+    /// A piece of the snapshot of the room that was saved last.
+    SavedPiece {
+        /// Where in the snapshot it begins.
+        offset: u32,
+        /// The piece.
+        bytes: &'a [u8],
+    },
+    /// The board takes the snapshot that was announced by [`Bridge::load`].
+    LoadReady {
+        /// Where to begin: not at 0 if the board has the beginning since an earlier session.
+        from: u32,
+    },
+    /// The snapshot has become a room; or the room is held since an earlier session, if nothing was asked
+    /// for: [`release`](Bridge::release) it.
+    Loaded {
+        /// Its number, which was [announced](Self::RoomOpened) before.
+        room: u8,
+        /// Whether it is stopped until it is released.
+        is_held: bool,
+    },
+    /// A room was not saved, or a snapshot not loaded.
+    TransferRefused {
+        /// Why.
+        reason: TransferReason,
+        /// More about it, possibly empty.
+        text: &'a str,
+    },
     /// A room sends a message. Deliver it to clients for which there was a
     /// [`Joined`](Self::Joined).
     Output {
@@ -260,18 +305,103 @@ impl Bridge {
     ///
     /// If the event was not queued; nothing has happened then.
     pub fn send(&mut self, room: u8, event: Event<'_>) -> Result<(), BridgeSendError> {
-        if !self.session.is_established {
-            return Err(BridgeSendError::NoSession);
-        }
         let (kind, payload) = match event {
             Event::Connect(_) => (kind::CONNECT, &[][..]),
             Event::Disconnect(_) => (kind::DISCONNECT, &[][..]),
             Event::Message(_, MessagePayload::Text(text)) => (kind::TEXT, text.as_bytes()),
             Event::Message(_, MessagePayload::Bytes(bytes)) => (kind::BYTES, bytes),
         };
+        self.push(kind, &[&event_header(room, event.client()), payload])
+    }
+
+    /// Asks the board to save a room. With `hold` the room stops there, and takes neither connects nor
+    /// messages, until it is [released](Self::release): what is sent to it meanwhile is refused. After
+    /// an interruption `resume` is how many bytes have come and the snapshot's checksum; otherwise none.
+    ///
+    /// # Errors
+    ///
+    /// If it was not queued; nothing has happened then.
+    pub fn save(
+        &mut self,
+        room: u8,
+        hold: bool,
+        resume: Option<(u32, u32)>,
+    ) -> Result<(), BridgeSendError> {
+        let (from, checksum) = resume.unwrap_or_default();
+        let head = [room, hold.into()];
+        let body: [&[u8]; 3] = [&head, &from.to_le_bytes(), &checksum.to_le_bytes()];
+        self.push(kind::SAVE, &body)
+    }
+
+    /// Says what becomes of a room that is held. If it `has_moved`, or is not to be there after all, the board
+    /// removes it; otherwise it goes on there.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn release(&mut self, room: u8, has_moved: bool) -> Result<(), BridgeSendError> {
+        self.push(kind::RELEASE, &[&[room, has_moved.into()]])
+    }
+
+    /// Asks the board to load this snapshot, and with `hold` to stop the room as by
+    /// [`save`](Self::save). It replies with [`LoadReady`](BoardMessage::LoadReady).
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn load(&mut self, snapshot: &[u8], hold: bool) -> Result<(), BridgeSendError> {
+        let length = u32::try_from(snapshot.len()).map_err(|_| BridgeSendError::TooLong)?;
+        let checksum = checksum(snapshot);
+        let body: [&[u8]; 3] = [
+            &length.to_le_bytes(),
+            &checksum.to_le_bytes(),
+            &[hold.into()],
+        ];
+        self.push(kind::LOAD, &body)
+    }
+
+    /// Tells the board that no more of a snapshot comes, so that it drops what it has of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn cancel_load(&mut self) -> Result<(), BridgeSendError> {
+        self.push(kind::LOAD, &[&[0; 9]])
+    }
+
+    /// Sends the next piece of the snapshot, from `offset` on; returns where the one after it begins. Few are
+    /// queued at a time, so that what clients send has its turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn send_piece(&mut self, snapshot: &[u8], offset: usize) -> Result<usize, BridgeSendError> {
+        // More would keep what clients send from the line for long.
+        const PIECE_BYTES: usize = 512;
+        const MAX_QUEUED_FRAMES: usize = 4;
+        const OFFSET_BYTES: usize = 4;
+        if self.session.arq.queued_frames() >= MAX_QUEUED_FRAMES {
+            return Err(BridgeSendError::QueueFull);
+        }
+        let longest = self.session.arq.peer_max_body_bytes();
+        let longest = longest.saturating_sub(OFFSET_BYTES).min(PIECE_BYTES);
+        let rest = snapshot.get(offset..).unwrap_or_default();
+        let piece = &rest[..rest.len().min(longest)];
+        if piece.is_empty() && !rest.is_empty() {
+            return Err(BridgeSendError::TooLong);
+        }
+        let at = u32::try_from(offset).map_err(|_| BridgeSendError::TooLong)?;
+        self.push(kind::LOAD_PIECE, &[&at.to_le_bytes(), piece])?;
+        Ok(offset + piece.len())
+    }
+
+    fn push(&mut self, kind: u8, body: &[&[u8]]) -> Result<(), BridgeSendError> {
+        if !self.session.is_established {
+            return Err(BridgeSendError::NoSession);
+        }
         self.session
             .arq
-            .push(kind, &[&event_header(room, event.client()), payload])
+            .push(kind, body)
             .map_err(|error| match error {
                 PushError::QueueFull => BridgeSendError::QueueFull,
                 PushError::TooLong => BridgeSendError::TooLong,
@@ -455,6 +585,38 @@ fn parse(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
                 output: OutputMessage { recipient, payload },
             }
         }
+        _ => return parse_transfer(frame),
+    })
+}
+
+/// The same for rooms on their way.
+fn parse_transfer(frame: Frame<'_>) -> Option<BoardMessage<'_>> {
+    let mut fields = Fields(frame.body);
+    Some(match frame.kind {
+        kind::TRANSFERS => BoardMessage::Transfers {
+            max_snapshot_bytes: fields.number()? as usize,
+        },
+        kind::SAVED => BoardMessage::Saved {
+            room: fields.byte()?,
+            is_held: fields.byte()? != 0,
+            length: fields.number()?,
+            checksum: fields.number()?,
+        },
+        kind::SAVED_PIECE => BoardMessage::SavedPiece {
+            offset: fields.number()?,
+            bytes: fields.rest(),
+        },
+        kind::LOAD_READY => BoardMessage::LoadReady {
+            from: fields.number()?,
+        },
+        kind::LOADED => BoardMessage::Loaded {
+            room: fields.byte()?,
+            is_held: fields.byte()? != 0,
+        },
+        kind::TRANSFER_REFUSED => BoardMessage::TransferRefused {
+            reason: TransferReason::from_byte(fields.byte()?)?,
+            text: core::str::from_utf8(fields.rest()).ok()?,
+        },
         _ => return None,
     })
 }

@@ -18,6 +18,12 @@ const HEADER_BYTES: usize = 2;
 /// Bytes of a frame besides its body, before COBS.
 pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + CRC_BYTES;
 
+/// The checksum of a snapshot.
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    CRC.checksum(bytes)
+}
+
 /// A frame whose checksum is correct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {

@@ -94,11 +94,12 @@
 //! | `bridge` | [`Bridge`], the computer's end; needs `alloc` |
 //! | `embedded-io` | `Ready`, `ReadyHalves` and `NonBlocking`: wires of `embedded-io` drivers |
 //! | `log` | ends of sessions go to the `log` facade |
+//! | `snapshot` | rooms go to the bridge and come from it, if [`LinkOptions`] allow it; needs `alloc` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "bridge")]
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
 extern crate alloc;
 
 /// Logs through the `log` crate if the feature is on; expands to nothing otherwise.
@@ -116,7 +117,11 @@ mod bridge;
 #[cfg(feature = "embedded-io")]
 mod embedded_io;
 mod framing;
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
+mod incoming;
 mod messages;
+#[cfg(feature = "snapshot")]
+mod transfer;
 mod transport;
 mod wire;
 
@@ -129,9 +134,13 @@ pub mod protocol {
 pub use self::bridge::{BoardMessage, Bridge, BridgeSendError, SessionError};
 #[cfg(feature = "embedded-io")]
 pub use self::embedded_io::{NonBlocking, Ready, ReadyHalves, WireError};
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
+pub use self::incoming::{IncomingSnapshot, WrongPiece};
+#[cfg(feature = "snapshot")]
+pub use self::transfer::LoadRoomError;
 pub use self::{
     board::{AddRoomError, Link, LinkOptions},
-    messages::RefusalReason,
+    messages::{RefusalReason, TransferReason},
     transport::{LinkSendError, LinkTransport, MAX_ROOM_ID_BYTES, MAX_ROOMS},
     wire::Wire,
 };

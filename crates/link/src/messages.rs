@@ -26,6 +26,24 @@ pub(crate) mod kind {
     pub(crate) const REFUSED: u8 = 0x23;
     pub(crate) const OUTPUT_TEXT: u8 = 0x24;
     pub(crate) const OUTPUT_BYTES: u8 = 0x25;
+
+    #[cfg(any(feature = "bridge", feature = "snapshot"))]
+    pub(crate) use self::transfers::*;
+
+    /// Of rooms on their way.
+    #[cfg(any(feature = "bridge", feature = "snapshot"))]
+    mod transfers {
+        pub(crate) const SAVE: u8 = 0x14;
+        pub(crate) const RELEASE: u8 = 0x15;
+        pub(crate) const LOAD: u8 = 0x16;
+        pub(crate) const LOAD_PIECE: u8 = 0x17;
+        pub(crate) const TRANSFERS: u8 = 0x26;
+        pub(crate) const SAVED: u8 = 0x27;
+        pub(crate) const SAVED_PIECE: u8 = 0x28;
+        pub(crate) const LOAD_READY: u8 = 0x29;
+        pub(crate) const LOADED: u8 = 0x2a;
+        pub(crate) const TRANSFER_REFUSED: u8 = 0x2b;
+    }
 }
 
 /// Room and client, before the payload of a message to a room.
@@ -138,6 +156,8 @@ pub enum RefusalReason {
     AlreadyConnected = 5,
     /// The payload of a text message is not UTF-8.
     InvalidUtf8 = 6,
+    /// The room was saved to go to the bridge, which has not said yet what becomes of it.
+    Held = 7,
 }
 
 impl RefusalReason {
@@ -150,6 +170,7 @@ impl RefusalReason {
             4 => Self::InvalidClientId,
             5 => Self::AlreadyConnected,
             6 => Self::InvalidUtf8,
+            7 => Self::Held,
             _ => return None,
         })
     }
@@ -166,5 +187,81 @@ impl RefusalReason {
             // Unknown and closed rooms, and errors that a later version of the core adds.
             _ => Some(Self::NoSuchRoom),
         }
+    }
+}
+
+/// Why a room was not saved or loaded.
+///
+/// The discriminants are the codes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransferReason {
+    /// The board has no such room, or it is closed.
+    NoSuchRoom = 1,
+    /// The snapshot is longer than the board takes, or saving or loading it takes more memory.
+    TooLong = 2,
+    /// There is too little memory now.
+    OutOfMemory = 3,
+    /// Another room is on its way.
+    Busy = 4,
+    /// A piece is missing, or the checksum is wrong.
+    Damaged = 5,
+    /// The board cannot make a room of it: the text says why.
+    Rejected = 6,
+    /// The room cannot be saved: the text says why.
+    CannotSave = 7,
+}
+
+impl TransferReason {
+    #[cfg(feature = "bridge")]
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::NoSuchRoom,
+            2 => Self::TooLong,
+            3 => Self::OutOfMemory,
+            4 => Self::Busy,
+            5 => Self::Damaged,
+            6 => Self::Rejected,
+            7 => Self::CannotSave,
+            _ => return None,
+        })
+    }
+}
+
+impl core::fmt::Display for TransferReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchRoom => "the board has no such room",
+            Self::TooLong => "the room is too large for the board",
+            Self::OutOfMemory => "the board has too little memory",
+            Self::Busy => "the board is saving or loading another room",
+            Self::Damaged => "the snapshot arrived damaged",
+            Self::Rejected => "the board cannot load the room",
+            Self::CannotSave => "the board cannot save the room",
+        })
+    }
+}
+
+/// Reads the fields of a body.
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+
+#[cfg(any(feature = "bridge", feature = "snapshot"))]
+impl<'a> Fields<'a> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    /// Of four bytes.
+    pub(crate) fn number(&mut self) -> Option<u32> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*bytes))
+    }
+
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.0
     }
 }

@@ -18,12 +18,13 @@ pub const MAX_ROOMS: usize = 8;
 pub const MAX_ROOM_ID_BYTES: usize = 64;
 
 /// Longer fault texts are truncated.
-const MAX_FAULT_BYTES: usize = 120;
+pub(crate) const MAX_FAULT_BYTES: usize = 120;
 
 /// The transport of a host whose rooms are behind a [`Link`](super::Link), with a send buffer of `N`
 /// bytes (see [`buffer_bytes`](super::buffer_bytes)).
 ///
-/// Outputs that are sent while no bridge is connected are dropped: the rooms have no clients then.
+/// Outputs that are sent while no bridge is connected are dropped: the rooms have no clients then. A
+/// transport that contains this one passes all calls on, [`is_ready`](Transport::is_ready) included.
 ///
 /// # Panics
 ///
@@ -34,6 +35,8 @@ pub struct LinkTransport<const N: usize> {
     /// The number of the room that is added next.
     next_number: u8,
     has_session: bool,
+    /// The room that is or will be saved, and does not run until the bridge says what follows.
+    pub(crate) held: Option<RoomKey>,
 }
 
 #[derive(Clone, Copy)]
@@ -86,6 +89,7 @@ impl<const N: usize> LinkTransport<N> {
             rooms: [None; MAX_ROOMS],
             next_number: 0,
             has_session: false,
+            held: None,
         }
     }
 
@@ -229,10 +233,32 @@ impl<const N: usize> LinkTransport<N> {
     }
 
     /// The number of a room that clients of the bridge may be in: it was announced in this session.
-    fn announced_number(&mut self, key: RoomKey) -> Option<u8> {
+    pub(crate) fn announced_number(&mut self, key: RoomKey) -> Option<u8> {
         let has_session = self.has_session;
         let room = self.room_mut(key)?;
         (has_session && room.is_announced).then_some(room.number)
+    }
+
+    /// Whether the link carries the room.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn carries(&mut self, key: RoomKey) -> bool {
+        self.room_mut(key).is_some()
+    }
+
+    /// The longest piece of a snapshot: some fit into the queue at once, and into what the bridge takes.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn piece_bytes(&self) -> usize {
+        const OFFSET_BYTES: usize = 4;
+        let longest = (max_body_bytes(N) / 4).min(self.arq.peer_max_body_bytes());
+        longest.saturating_sub(OFFSET_BYTES)
+    }
+
+    /// Queues a frame, if a part of the queue stays free for what the rooms send. Returns whether it was
+    /// queued, or never can be.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn report(&mut self, kind: u8, body: &[&[u8]]) -> bool {
+        let len: usize = body.iter().map(|part| part.len()).sum();
+        self.arq.has_capacity(len + N / 4) && self.arq.push(kind, body) != Err(PushError::QueueFull)
     }
 
     fn push(
@@ -292,6 +318,11 @@ impl<const N: usize> Transport for LinkTransport<N> {
         };
         self.push(kind::JOINED, &event_header(number, client), &[])
     }
+
+    /// A room that was saved to go to the bridge does not run.
+    fn is_ready(&self, room: RoomKey) -> bool {
+        self.held != Some(room)
+    }
 }
 
 impl<const N: usize> AsMut<Self> for LinkTransport<N> {
@@ -315,7 +346,7 @@ impl<const N: usize> fmt::Debug for LinkTransport<N> {
 }
 
 /// A text of limited length; what does not fit is dropped.
-struct Truncated(heapless::String<MAX_FAULT_BYTES>);
+pub(crate) struct Truncated(pub(crate) heapless::String<MAX_FAULT_BYTES>);
 
 impl Write for Truncated {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -14,6 +14,8 @@ mod sessions;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;
+#[cfg(feature = "snapshot")]
+mod transfers;
 
 use crate::support::{hex, limits, module_with};
 use stateroom_wasmi_host::{Budget, Host, Instant, Limits, ManualClock, RoomKey};
