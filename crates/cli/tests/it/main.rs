@@ -12,6 +12,8 @@ mod agreement;
 mod attach;
 mod attack;
 mod auth;
+#[cfg(unix)]
+mod board_transfers;
 mod bundled;
 mod check_tool;
 mod closing;

@@ -81,14 +81,15 @@ impl Backlog {
         Ok(())
     }
 
-    /// The event to send next.
-    pub(super) fn first(&self) -> Option<&QueuedEvent> {
-        self.events.front()
+    /// The event to send next, and where it is: the first that is not of a room whose events wait.
+    pub(super) fn next(&self, held: Option<RoomKey>) -> Option<(usize, &QueuedEvent)> {
+        let mut events = self.events.iter().enumerate();
+        events.find(|(_, queued)| Some(queued.room) != held)
     }
 
-    /// Removes the first event, which was sent or dropped.
-    pub(super) fn pop_first(&mut self, clients: &mut Clients) -> Option<QueuedEvent> {
-        let first = self.events.pop_front()?;
+    /// Removes an event, which was sent or dropped.
+    pub(super) fn remove(&mut self, index: usize, clients: &mut Clients) -> Option<QueuedEvent> {
+        let first = self.events.remove(index)?;
         match &first.event {
             OwnedEvent::Connect(_) => self.connects -= 1,
             OwnedEvent::Message(..) => self.message_bytes -= bytes(&first.event),

@@ -8,6 +8,7 @@ mod backlog;
 mod joins;
 mod serial;
 mod session;
+mod transfers;
 
 pub use self::address::{AddressError, BoardAddress};
 pub(crate) use self::session::BoardRooms;

@@ -4,14 +4,17 @@ use crate::{
     board::{
         backlog::Backlog,
         joins::{Answered, Joins},
+        transfers::{Numbers, Transfers},
     },
     http::RoomSummary,
     log_limit::{KeyedLogLimiter, LogLimiter},
     metrics::Metrics,
     rooms::{
-        AdminError, Busy, Claim, Closed, FailedRooms, JoinRejection, REPLACED, Rooms, STOPPING,
+        AdminError, Busy, Claim, Closed, FailedRooms, JoinRejection, REPLACED, Reply, Rooms,
+        STOPPING, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
+        read_file,
         watches::Watch,
     },
     ws::connection::ConnectionKey,
@@ -43,7 +46,8 @@ impl fmt::Display for LinkError {
 /// The rooms of a board.
 pub(crate) struct BoardRooms {
     clients: Clients,
-    rooms: Vec<BoardRoom>,
+    rooms: RoomTable,
+    transfers: Transfers,
     next_key: u64,
     backlog: Backlog,
     joins: Joins,
@@ -59,6 +63,30 @@ struct BoardLog {
     closed_rooms: KeyedLogLimiter,
     /// Rooms that the board should not open.
     wrong_rooms: LogLimiter,
+}
+
+#[derive(Default)]
+struct RoomTable(Vec<BoardRoom>);
+
+impl RoomTable {
+    /// The room of this id that clients can join.
+    fn find(&self, id: &str) -> Option<&BoardRoom> {
+        self.0
+            .iter()
+            .find(|room| !room.is_hidden && *room.id == *id)
+    }
+}
+
+impl Numbers for RoomTable {
+    fn number_of(&self, id: &str) -> Option<u8> {
+        Some(self.find(id)?.number)
+    }
+
+    fn id_of(&self, number: u8) -> Option<&str> {
+        let mut rooms = self.0.iter();
+        let room = rooms.find(|room| room.number == number && !room.is_hidden)?;
+        Some(&room.id)
+    }
 }
 
 struct BoardRoom {
@@ -86,7 +114,8 @@ impl BoardRooms {
         const MAX_LOGGED_ROOMS: usize = 64;
         Self {
             clients: Clients::new(limits, secret, None),
-            rooms: Vec::new(),
+            rooms: RoomTable::default(),
+            transfers: Transfers::default(),
             next_key: 0,
             backlog: Backlog::default(),
             joins: Joins::default(),
@@ -123,11 +152,11 @@ impl BoardRooms {
 
     /// The rooms that clients can join.
     fn open_rooms(&self) -> impl Iterator<Item = &BoardRoom> {
-        self.rooms.iter().filter(|room| !room.is_hidden)
+        self.rooms.0.iter().filter(|room| !room.is_hidden)
     }
 
     fn room(&self, key: RoomKey) -> Option<&BoardRoom> {
-        self.rooms.iter().find(|room| room.key == key)
+        self.rooms.0.iter().find(|room| room.key == key)
     }
 
     /// Closes a client's connection, and removes it from its room.
@@ -148,14 +177,17 @@ impl BoardRooms {
 
     /// Passes queued events to the bridge, as far as it takes them.
     pub(super) fn send_backlog(&mut self, bridge: &mut Bridge) {
-        while let Some(queued) = self.backlog.first() {
+        self.transfers.advance(bridge, &self.rooms);
+        let held = self.transfers.held_room();
+        let held = held.and_then(|id| self.rooms.find(id)).map(|room| room.key);
+        while let Some((index, queued)) = self.backlog.next(held) {
             // Events of a room that has ended are dropped.
             let room = self.room(queued.room);
             let sent = room.map(|room| bridge.send(room.number, queued.event.as_event()));
             if sent == Some(Err(BridgeSendError::QueueFull)) {
                 break;
             }
-            let Some(queued) = self.backlog.pop_first(&mut self.clients) else {
+            let Some(queued) = self.backlog.remove(index, &mut self.clients) else {
                 break;
             };
             if sent == Some(Err(BridgeSendError::TooLong)) {
@@ -193,16 +225,22 @@ impl BoardRooms {
         self.clients.flush(budget)
     }
 
-    /// Closes clients whose joins the board does not answer; returns when to call it again.
+    /// Closes clients whose joins the board does not answer, and ends a transfer of which nothing comes;
+    /// returns when to call it again.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
-        loop {
+        let transfer_deadline = self.transfers.expire(now, &self.rooms);
+        let join_deadline = loop {
             match self.joins.expire(now) {
                 Ok((room, client)) => {
                     self.disconnect(room, client, 1013, "the board does not answer");
                 }
-                Err(wake_at) => return wake_at,
+                Err(wake_at) => break wake_at,
             }
-        }
+        };
+        [transfer_deadline, join_deadline]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Handles a message of the board.
@@ -234,20 +272,49 @@ impl BoardRooms {
                     self.on_output(key, output);
                 }
             }
+            message => self.handle_transfer(message),
+        }
+    }
+
+    /// Handles a message about a room on its way.
+    fn handle_transfer(&mut self, message: BoardMessage<'_>) {
+        let rooms = &self.rooms;
+        match message {
+            BoardMessage::Transfers { max_snapshot_bytes } => {
+                self.transfers.on_available(max_snapshot_bytes);
+            }
+            BoardMessage::Saved {
+                room,
+                is_held,
+                length,
+                checksum,
+            } => self
+                .transfers
+                .on_saved(room, is_held, length, checksum, rooms),
+            BoardMessage::SavedPiece { offset, bytes } => {
+                self.transfers.on_piece(offset, bytes, rooms);
+            }
+            BoardMessage::LoadReady { from } => self.transfers.on_load_ready(from, rooms),
+            BoardMessage::Loaded { room, is_held } => {
+                self.transfers.on_loaded(room, is_held, rooms);
+            }
+            BoardMessage::TransferRefused { reason, text } => {
+                self.transfers.on_refused(reason, text, rooms);
+            }
             // Messages that a later version adds.
             _ => {}
         }
     }
 
     fn key(&self, number: u8) -> Option<RoomKey> {
-        Some(self.rooms.iter().find(|room| room.number == number)?.key)
+        Some(self.rooms.0.iter().find(|room| room.number == number)?.key)
     }
 
     fn on_opened(&mut self, number: u8, max_message_bytes: usize, id: &str) {
         // A number belongs to one room until that is closed, and an id to one room of a host. If the
         // board has not said that the former room is closed, its clients must not wait for it.
-        let index = self.rooms.iter().position(|room| room.number == number);
-        let of_number = index.map(|index| self.rooms.remove(index).key);
+        let index = self.rooms.0.iter().position(|room| room.number == number);
+        let of_number = index.map(|index| self.rooms.0.remove(index).key);
         let of_id = self.hide_room(id);
         let is_hidden = id.len() > MAX_ROOM_ID_BYTES;
         let id = match is_hidden {
@@ -261,7 +328,7 @@ impl BoardRooms {
             self.next_key += 1;
             RoomKey::from_bits(self.next_key)
         });
-        self.rooms.push(BoardRoom {
+        self.rooms.0.push(BoardRoom {
             key,
             number,
             id: id.into(),
@@ -278,7 +345,7 @@ impl BoardRooms {
 
     /// Hides the room of this id, if there is one.
     fn hide_room(&mut self, id: &str) -> Option<RoomKey> {
-        let mut rooms = self.rooms.iter_mut();
+        let mut rooms = self.rooms.0.iter_mut();
         let room = rooms.find(|room| !room.is_hidden && *room.id == *id)?;
         room.is_hidden = true;
         Some(room.key)
@@ -302,17 +369,29 @@ impl BoardRooms {
     }
 
     fn on_closed(&mut self, number: u8, fault: Option<&str>) {
-        let Some(index) = self.rooms.iter().position(|room| room.number == number) else {
+        let Some(index) = self.rooms.0.iter().position(|room| room.number == number) else {
             return;
         };
-        let BoardRoom { key, id, .. } = self.rooms.remove(index);
+        let BoardRoom {
+            key, id, is_hidden, ..
+        } = self.rooms.0.remove(index);
+        let moved = match is_hidden {
+            true => None,
+            false => {
+                self.transfers.on_room_closed(&id, &self.rooms);
+                self.transfers.take_moved(&id)
+            }
+        };
         let (code, reason) = match fault {
             Some(fault) => {
                 self.failed.push(&id, fault, Instant::now());
                 let fault = Escaped::new(fault).at_most(MAX_FAULT_CHARS);
                 (1011, fault.to_string())
             }
-            None => (1001, "the room is closed".into()),
+            None => match moved {
+                Some(reason) => (1012, reason),
+                None => (1001, "the room is closed".into()),
+            },
         };
         if let Some(permit) = self.log.closed_rooms.permit(&id) {
             let id = Escaped::new(&id);
@@ -336,6 +415,7 @@ impl BoardRooms {
             RefusalReason::RoomFull => (1013, "the room is full"),
             RefusalReason::MessageTooLong => (1009, "the message exceeds the room's limit"),
             RefusalReason::InvalidUtf8 => (1007, "the text is not UTF-8"),
+            RefusalReason::Held => (1013, "the room is being moved"),
             _ => (1011, "the board and the bridge disagree"),
         };
         let is_of_client = match reason {
@@ -367,11 +447,24 @@ impl BoardRooms {
     pub(super) fn on_link_lost(&mut self, reason: &LinkError) {
         self.is_established = false;
         self.close_all(1012, &reason.to_string());
+        self.transfers.on_link_lost();
+        self.transfers.expire(Instant::now(), &self.rooms);
+    }
+
+    fn check_known(&self, id: &str) -> Result<(), AdminError> {
+        match self.rooms.find(id) {
+            Some(_) => Ok(()),
+            None if self.is_established => Err(AdminError::UnknownRoom),
+            None => {
+                let reason = "the board is not connected";
+                Err(AdminError::Unavailable(reason.into()))
+            }
+        }
     }
 
     fn close_all(&mut self, code: u16, reason: &str) {
         self.joins.clear();
-        for room in self.rooms.drain(..) {
+        for room in self.rooms.0.drain(..) {
             self.clients.close_room(room.key, code, reason);
         }
         self.backlog.clear();
@@ -460,11 +553,44 @@ impl Rooms for BoardRooms {
         Err(AdminError::Remote)
     }
 
+    fn begin_save(&mut self, id: &str, reply: Reply<Vec<u8>>) {
+        match self.check_known(id) {
+            Ok(()) => self.transfers.begin_save(id, reply),
+            Err(error) => reply(Err(error)),
+        }
+    }
+
+    fn begin_hold(&mut self, id: &str, time: Duration, reply: Reply<(u64, Vec<u8>)>) {
+        match self.check_known(id) {
+            Ok(()) => self.transfers.begin_hold(id, time, reply),
+            Err(error) => reply(Err(error)),
+        }
+    }
+
+    fn end_hold(&mut self, id: &str, hold: u64, reply: TransferReply) {
+        reply(self.transfers.end_hold(id, hold, &self.rooms));
+    }
+
+    fn give_up(&mut self, id: &str, hold: u64, location: Option<&str>, reply: TransferReply) {
+        reply(self.transfers.give_up(id, hold, location, &self.rooms));
+    }
+
+    fn import(&mut self, id: &str, file: &[u8], hold: Option<Duration>, reply: TransferReply) {
+        let error = match read_file(file) {
+            Ok(file) if &*file.id != id => AdminError::Unreadable("it is of another room".into()),
+            Ok(_) if self.rooms.find(id).is_some() => AdminError::Exists,
+            Ok(file) => return self.transfers.begin_load(file, hold, reply),
+            Err(reason) => AdminError::Unreadable(reason),
+        };
+        reply(Err(error));
+    }
+
     /// The firmware has its own.
     fn replace_module(&mut self, _module: Module) {}
 
     fn stop(&mut self) {
         self.is_stopping = true;
+        self.transfers.stop(&self.rooms);
         let (code, reason) = STOPPING;
         self.close_all(code, reason);
     }

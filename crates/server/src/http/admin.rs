@@ -293,8 +293,10 @@ impl Admin {
     async fn snapshot(&self, id: &str) -> Result<Response, Refusal> {
         let permit = self.admit().await?;
         let room = String::from(id);
-        let saved = self.workers.ask_room(id, move |rooms| rooms.save(&room));
-        let saved = done(saved.await)?;
+        // A board's room has to come, which may take long.
+        let permit = permit.without_turn();
+        let saved = self.transfer(id, move |rooms, reply| rooms.begin_save(&room, reply));
+        let saved = saved.await?;
         let headers = [
             (CONTENT_TYPE, "application/octet-stream"),
             (CACHE_CONTROL, "no-store"),
@@ -330,9 +332,28 @@ impl Permit<'_> {
         bytes: Vec<u8>,
         headers: [(HeaderName, &'static str); N],
     ) -> Response {
+        self.without_turn().respond(bytes, headers)
+    }
+
+    /// Leaves the turn to others.
+    pub(super) fn without_turn(self) -> PermitWithoutTurn {
+        PermitWithoutTurn(self.response)
+    }
+}
+
+/// A request that was admitted, and has had its turn.
+pub(super) struct PermitWithoutTurn(OwnedSemaphorePermit);
+
+impl PermitWithoutTurn {
+    /// As [`Permit::respond`].
+    pub(super) fn respond<const N: usize>(
+        self,
+        bytes: Vec<u8>,
+        headers: [(HeaderName, &'static str); N],
+    ) -> Response {
         let bytes = Bytes::from_owner(PermittedBytes {
             bytes,
-            _permit: self.response,
+            _permit: self.0,
         });
         response::with_headers(response::bytes(bytes), headers)
     }
@@ -369,7 +390,7 @@ pub(super) fn done<T>(result: Option<Result<T, AdminError>>) -> Result<T, Refusa
         ),
         AdminError::Remote => (
             StatusCode::NOT_IMPLEMENTED,
-            "rooms of a board cannot be closed, saved or moved from here\n".into(),
+            "rooms of a board cannot be closed or watched from here\n".into(),
         ),
         AdminError::Save(error) => (StatusCode::CONFLICT, format!("{}\n", WithSources(&error))),
         AdminError::Restoring => conflict("the room is being restored: try again"),

@@ -5,7 +5,7 @@ use super::{
     response::{self, Refusal, Response},
     routes::parameter_in,
 };
-use crate::rooms::{Rooms, TransferReply};
+use crate::rooms::{Reply, Rooms};
 use core::{error::Error, time::Duration};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
@@ -54,10 +54,10 @@ impl Admin {
         let permit = self.admit().await?;
         let room = String::from(id);
         let time = query.seconds.unwrap_or(DEFAULT_HOLD);
-        let held = self
-            .workers
-            .ask_room(id, move |rooms| rooms.hold(&room, time));
-        let (number, file) = done(held.await)?;
+        // A board's room has to come, which may take long.
+        let permit = permit.without_turn();
+        let held = self.transfer(id, move |rooms, reply| rooms.begin_hold(&room, time, reply));
+        let (number, file) = held.await?;
         let headers = [
             (CONTENT_TYPE, "application/octet-stream"),
             (CACHE_CONTROL, "no-store"),
@@ -84,13 +84,13 @@ impl Admin {
     }
 
     /// Asks the worker of a room for something whose result comes later.
-    async fn transfer(
+    pub(super) async fn transfer<T: Send + 'static>(
         &self,
         id: &str,
-        question: impl FnOnce(&mut dyn Rooms, TransferReply) + Send + 'static,
-    ) -> Result<u64, Refusal> {
+        question: impl FnOnce(&mut dyn Rooms, Reply<T>) + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (reply, result) = oneshot::channel();
-        let reply: TransferReply = Box::new(move |result| {
+        let reply: Reply<T> = Box::new(move |result| {
             // Fails if the client is gone.
             let _ = reply.send(result);
         });

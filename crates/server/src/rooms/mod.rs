@@ -29,6 +29,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 pub(crate) use self::failed_rooms::FailedRooms;
+#[cfg(feature = "board")]
+pub(crate) use self::hosted::{file_of, read_file};
 
 /// Rooms that connections join: those of a host, or those of a board.
 pub(crate) trait Rooms: 'static {
@@ -72,11 +74,21 @@ pub(crate) trait Rooms: 'static {
     /// The state of a room as bytes.
     fn save(&mut self, id: &str) -> Result<Vec<u8>, AdminError>;
 
+    /// The same, later: that of a board's room has to come.
+    fn begin_save(&mut self, id: &str, reply: Reply<Vec<u8>>) {
+        reply(self.save(id));
+    }
+
     /// Lets a room wait for up to this time, on its way to another server; returns the number of the hold, and
     /// the room as a file ([`RoomFile`](crate::journal::RoomFile)).
     fn hold(&mut self, id: &str, time: Duration) -> Result<(u64, Vec<u8>), AdminError> {
         let _ = (id, time);
         Err(AdminError::Remote)
+    }
+
+    /// The same, later.
+    fn begin_hold(&mut self, id: &str, time: Duration, reply: Reply<(u64, Vec<u8>)>) {
+        reply(self.hold(id, time));
     }
 
     /// Lets a room go on that is held by this number.
@@ -126,7 +138,10 @@ pub(crate) type RoomFilter = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 pub(crate) type Released = oneshot::Sender<Result<(), JournalError>>;
 
 /// Called when something was done with a room, with the number of its hold if it has one, and that is durable.
-pub(crate) type TransferReply = Box<dyn FnOnce(Result<u64, AdminError>) + Send>;
+pub(crate) type TransferReply = Reply<u64>;
+
+/// Called with what has become of something that was asked for.
+pub(crate) type Reply<T> = Box<dyn FnOnce(Result<T, AdminError>) + Send>;
 
 /// Who a client says it is.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,8 @@ mod closing;
 mod journaled;
 mod moving;
 mod transfer;
+#[cfg(feature = "board")]
+pub(crate) use self::transfer::{file_of, read_file};
 mod upgrades;
 
 pub(super) use self::transfer::Import;

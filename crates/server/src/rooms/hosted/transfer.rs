@@ -315,19 +315,24 @@ impl Import {
 }
 
 /// A room from what [`RoomFile::encode`] or a snapshot's bytes are.
-fn read_file(bytes: &[u8]) -> Result<RoomFile, String> {
+pub(crate) fn read_file(bytes: &[u8]) -> Result<RoomFile, String> {
     if let Some(file) = RoomFile::decode(bytes) {
         return Ok(file);
     }
     let info = SnapshotInfo::read(bytes).map_err(|error| WithSources(&error).to_string())?;
-    Ok(RoomFile {
-        id: info.room_id.as_str().into(),
+    Ok(file_of(&info.room_id, bytes.into()))
+}
+
+/// The file of a room of which there is a snapshot, and nothing is known of its clients.
+pub(crate) fn file_of(id: &str, snapshot: Vec<u8>) -> RoomFile {
+    RoomFile {
+        id: id.into(),
         snapshot: RoomSnapshot {
             events: 0,
-            room: bytes.into(),
+            room: snapshot,
             clients: StoredClients::default().encode(),
             wake_at: None,
         },
         tail: Vec::new(),
-    })
+    }
 }
