@@ -98,6 +98,56 @@ public final class Host {
         return room
     }
 
+    /// Opens a room from a snapshot, under the id that it has there. With `otherLimits` it may go on under
+    /// those of the module where they are not those that it ran under.
+    public func load(_ snapshot: Data, _ module: Module, now: UInt64, otherLimits: Bool = false)
+        throws -> RoomKey
+    {
+        var room: RoomKey = 0
+        var options = stateroom_snapshot_options()
+        options.size = MemoryLayout<stateroom_snapshot_options>.stride
+        options.other_limits = otherLimits ? 1 : 0
+        try snapshot.withUnsafeBytes { bytes in
+            try check {
+                stateroom_room_load(
+                    handle, now, module.handle, bytes.baseAddress, bytes.count, &options, &room, $0)
+            }
+        }
+        return room
+    }
+
+    /// The room as bytes, from which `load` makes one that goes on exactly here. The module must have
+    /// been loaded with `snapshots`. The delegate may be called: an event is finished first.
+    public func save(_ room: RoomKey, now: UInt64) throws -> Data {
+        var snapshot = Data()
+        while true {
+            var length = 0
+            do {
+                try snapshot.withUnsafeMutableBytes { bytes in
+                    try check {
+                        stateroom_room_save(
+                            handle, now, room, bytes.baseAddress, bytes.count, &length, $0)
+                    }
+                }
+                return snapshot.prefix(length)
+            } catch let error as StateroomError
+                where error.status == Int32(STATEROOM_STATUS_TOO_SMALL.rawValue)
+            {
+                snapshot = Data(count: length)
+            }
+        }
+    }
+
+    /// Replaces the guest of an idle room by its state, until an event or the timer wakes it.
+    public func hibernate(_ room: RoomKey, now: UInt64) throws {
+        try check { stateroom_room_hibernate(handle, now, room, $0) }
+    }
+
+    /// Removes a room at once, without a call of `closed`: it goes on elsewhere.
+    public func discard(_ room: RoomKey) throws {
+        try check { stateroom_room_discard(handle, room, $0) }
+    }
+
     public func close(_ room: RoomKey) throws {
         try check { stateroom_room_close(handle, room, $0) }
     }

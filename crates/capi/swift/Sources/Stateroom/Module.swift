@@ -5,8 +5,9 @@ import Foundation
 public final class Module {
     let handle: OpaquePointer
 
-    /// Set what you must of the limits: `var limits = try Module.defaultLimits()`.
-    public init(_ wasm: Data, limits: stateroom_limits? = nil) throws {
+    /// Set what you must of the limits: `var limits = try Module.defaultLimits()`. With `snapshots` its
+    /// rooms can be saved.
+    public init(_ wasm: Data, limits: stateroom_limits? = nil, snapshots: Bool = false) throws {
         var limits = try limits ?? Module.defaultLimits()
         var loaded: OpaquePointer?
         try wasm.withUnsafeBytes { bytes in
@@ -14,6 +15,7 @@ public final class Module {
                 var options = stateroom_load_options()
                 options.size = MemoryLayout<stateroom_load_options>.stride
                 options.limits = limits
+                options.snapshots = snapshots ? 1 : 0
                 try check {
                     stateroom_module_load(bytes.baseAddress, bytes.count, &options, &loaded, $0)
                 }
