@@ -18,6 +18,7 @@ step_quick() {
 step_tests() {
   cargo test --workspace
   cargo test -p stateroom-wasmi-link --features bridge,embedded-io
+  cargo test -p stateroom-wasmi-link --features bridge,embedded-io,snapshot
   cargo test -p stateroom-wasmi-service --features v0_2
   cargo test --lib --test it --test alloc
   cargo test --features embedded-hal,snapshot,unchecked --test it
@@ -44,7 +45,7 @@ step_lint() {
   for features in validate validate,log validate,snapshot; do
     cargo clippy -q --all-targets --no-default-features --features "$features" -- -D warnings
   done
-  for features in "" bridge embedded-io log; do
+  for features in "" bridge embedded-io log snapshot; do
     cargo clippy -q -p stateroom-wasmi-link --all-targets --features "$features" -- -D warnings
   done
   for features in "" board jwt tls; do
@@ -279,6 +280,7 @@ step_firmware() {
     .ci/firmware/talk "$board" "$programs/$board" "$tool"
     recordings+=("$programs/$board-recordings")
   done
+  .ci/firmware/move "$tool" "${recordings[1]%-recordings}" "${recordings[2]%-recordings}"
   # A small board has none: those of the others, which come after it.
   .ci/firmware/recordings "$tool" "$CARGO_TARGET_DIR/release/examples/recordings" "${recordings[@]:1}"
   # The same without the validator.

@@ -1,6 +1,7 @@
 //! A heap with counters, to measure rooms, and an optional second region for large blocks: the
 //! memories of guests, in external RAM.
 
+use crate::rooms::RoomError;
 use core::{
     alloc::{GlobalAlloc, Layout},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -137,6 +138,21 @@ impl Free {
         heap: usize::MAX,
         large: 0,
     };
+
+    /// What is left without so many bytes of heap.
+    ///
+    /// # Errors
+    ///
+    /// If that does not fit.
+    pub fn without(self, bytes: usize) -> Result<Self, RoomError> {
+        match self.heap.checked_sub(bytes) {
+            Some(heap) => Ok(Self { heap, ..self }),
+            None => Err(RoomError::OutOfMemory {
+                needed: bytes,
+                free: self.heap,
+            }),
+        }
+    }
 
     /// Reserves what a module and one room of it may take, and returns the rest.
     ///

@@ -52,19 +52,24 @@ impl Bundled {
         return unsafe { Module::load_instrumented_unchecked(self.wasm, limits, options) };
     }
 
-    /// Loads the module if it and one room of it fit into `free`; returns the rest.
+    /// Loads the module, for rooms that are saved where rooms are saved at all, if it and one room of it
+    /// fit into `free`; returns the rest.
     ///
     /// # Errors
     ///
     /// If it does not fit, or does not load.
     pub fn load_within(self, limits: &Limits, free: Free) -> Result<(Module, Free), RoomError> {
+        #[cfg(feature = "snapshot")]
+        let load = Self::load_for_snapshots;
+        #[cfg(not(feature = "snapshot"))]
+        let load = Self::load;
         let rest =
             free.reserve(self.estimate(limits))
                 .map_err(|needed| RoomError::OutOfMemory {
                     needed,
                     free: free.heap,
                 })?;
-        Ok((self.load(limits).map_err(RoomError::Load)?, rest))
+        Ok((load(self, limits).map_err(RoomError::Load)?, rest))
     }
 }
 

@@ -8,6 +8,8 @@ use crate::{
 };
 use alloc::vec::Vec;
 use core::convert::Infallible;
+#[cfg(feature = "snapshot")]
+use stateroom_wasmi_host::SnapshotOptions;
 use stateroom_wasmi_host::{Budget, Clock, Host, Instant, Limits, Module};
 use stateroom_wasmi_link::{Link, LinkOptions, LinkTransport, Ready, buffer_bytes};
 
@@ -22,6 +24,10 @@ const MESSAGE_BYTES: usize = 512;
 const BUFFER_BYTES: usize = buffer_bytes(MESSAGE_BYTES);
 /// Fuel between two polls of the UART.
 const POLL_FUEL: u64 = 20_000;
+
+/// Heap for a room on its way to the other end of the UART or from it.
+#[cfg(feature = "snapshot")]
+const TRANSFER_BYTES: usize = 24 << 10;
 
 /// Opens the rooms and serves them without end. `free` is the free heap; `sleep` stops the
 /// processor until a time, or until the function passed to it returns true.
@@ -56,6 +62,10 @@ pub fn run<C: Clock, P: Port>(
 pub fn load(free: Free) -> Result<Vec<Module>, RoomError> {
     // Each room's whole estimate is reserved, even what it does not use yet.
     let mut unreserved = free;
+    #[cfg(feature = "snapshot")]
+    {
+        unreserved = unreserved.without(TRANSFER_BYTES)?;
+    }
     let mut modules = Vec::new();
     for (_, bundled) in ROOMS {
         let (module, rest) = bundled.load_within(&limits(), unreserved)?;
@@ -76,6 +86,8 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
     /// A server without rooms.
     pub fn new(clock: &'a C, port: P, modules: Vec<Module>) -> Self {
         let options = LinkOptions::new().receive_buffer_bytes(RECEIVED_BYTES as u32);
+        #[cfg(feature = "snapshot")]
+        let options = options.transfer_heap_bytes(TRANSFER_BYTES);
         Self {
             host: Host::new(clock, LinkTransport::new()),
             link: Link::with_options(Ready(Serial(port)), options),
@@ -111,7 +123,26 @@ impl<'a, C: Clock, P: Port> Server<'a, C, P> {
                 self.open_room(i)?;
             }
         }
+        #[cfg(feature = "snapshot")]
+        self.move_rooms();
         Ok(wake_at)
+    }
+
+    /// Takes in a room that has come, in the place of one that has gone.
+    #[cfg(feature = "snapshot")]
+    fn move_rooms(&mut self) {
+        drop(self.link.poll_moved());
+        let Some(info) = self.link.received_room() else {
+            return;
+        };
+        let place = ROOMS.iter().position(|(id, _)| *id == info.room_id);
+        let Some(module) = place.and_then(|i| self.modules.get(i)) else {
+            self.link.refuse_load("this firmware has no place for it");
+            return;
+        };
+        // A server's limits are others. The bridge is told why, if the room cannot be loaded.
+        let options = SnapshotOptions::new().other_limits(true);
+        let _ = self.link.load(&mut self.host, module, options);
     }
 
     fn open_room(&mut self, i: usize) -> Result<(), RoomError> {
