@@ -239,7 +239,7 @@ impl ServeArgs {
             .seed(self.rooms.seed);
         config.static_dir = config.static_dir.or(file.static_dir);
         let config = self.admin.apply(config)?;
-        Ok(self.data.apply(self.rooms.data.as_deref(), config)?)
+        self.data.apply(self.rooms.data.as_deref(), config)
     }
 }
 

@@ -619,7 +619,8 @@ async fn a_hostile_board_passes_nothing_off_as_a_snapshot() {
     let another = own.save().expect("it can be saved");
     let length = another.len() as u32;
     // What comes of it, and what the operator is told.
-    let cases: Vec<(Vec<(u8, Vec<u8>)>, &str)> = vec![
+    type Frames = Vec<(u8, Vec<u8>)>;
+    let cases: Vec<(Frames, &str)> = vec![
         (vec![(SAVED, saved_body(0, 0, u32::MAX, 0))], "too long"),
         (vec![(SAVED, saved_body(0, 0, 0, 0))], "not a snapshot"),
         (
