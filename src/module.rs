@@ -125,7 +125,7 @@ impl Module {
         guest::instrumented(wasm, options, &module.compiled)
     }
 
-    /// Loads a module that [`instrument`](Self::instrument) has returned, as
+    /// Loads a module that `Module::instrument` has returned, as
     /// [`load_with`](Self::load_with) loads the original. Nothing of it is rewritten or copied, and no
     /// instance is made: it takes less memory and time, and a firmware that loads modules in this way
     /// alone takes less flash.
