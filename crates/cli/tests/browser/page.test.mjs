@@ -617,7 +617,7 @@ describe("page", () => {
   withPage("operators use their token to see, watch, save and close rooms", {
     server: async () => {
       writeFileSync(path.join(secrets, "token"), "for-operators-only\n");
-      const flags = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", path.join(secrets, "token"), "--on-fault", "rollback"];
+      const flags = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", path.join(secrets, "token"), "--data", path.join(secrets, "rooms")];
       operated = await serve(ECHO, { args: flags });
       return { url: operated.admin, game: operated.url };
     },
@@ -661,6 +661,15 @@ describe("page", () => {
     await page.getByRole("button", { name: "Watch the room" }).click();
     await live.getByText("what the room begins", { exact: false }).waitFor();
     assert.equal(await live.locator(".entry").count(), 0, "nothing was kept meanwhile");
+
+    await page.getByRole("button", { name: "Replay the room" }).click();
+    const past = page.getByRole("region", { name: /^Replay: / });
+    for (const kind of ["in", "out"]) {
+      await past.locator(`.entry[data-kind=${kind}]`).filter({ hasText: "<b>hello</b>" }).waitFor();
+    }
+    await past.getByText("since it was last saved", { exact: false }).waitFor();
+    await page.getByRole("button", { name: "Watch the room" }).click();
+    await live.getByText("what the room begins", { exact: false }).waitFor();
 
     await page.getByRole("button", { name: "Close the room" }).click();
     await page.getByRole("button", { name: "Really close it" }).click();

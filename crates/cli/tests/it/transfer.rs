@@ -411,6 +411,10 @@ async fn only_operators_move_rooms() {
     let args = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", token];
     let server = Server::bundled("counter-c", &args);
     drop(server.join("/lobby").await);
+    assert_eq!(
+        server.operate("GET", "/rooms/lobby/replay").await.status,
+        401
+    );
     for path in ["hold", "resume?hold=1", "moved?hold=1"] {
         let response = server
             .operate("POST", &format!("/rooms/lobby/{path}"))
@@ -430,4 +434,66 @@ async fn only_operators_move_rooms() {
         "--token-file",
         token,
     ]));
+}
+
+/// The events of a stream that ends, without their times.
+fn events_of(response: &Response) -> Vec<serde_json::Value> {
+    let lines = response
+        .body
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "));
+    let events = lines.map(|line| {
+        let mut event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let at = event.as_object_mut().and_then(|event| event.remove("at"));
+        assert!(
+            at.and_then(|at| at.as_u64())
+                .is_some_and(|at| at > 1_700_000_000_000)
+        );
+        event
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn a_stored_room_is_replayed_for_operators() {
+    let Servers { servers, .. } = &Servers::start(true);
+    let server = &servers[0];
+    assert_eq!(
+        server.operate("GET", "/rooms/lobby/replay").await.status,
+        404
+    );
+    let mut client = server.join("/lobby").await;
+    for n in 1..=2 {
+        assert_eq!(count_of(&mut client).await, n);
+    }
+    let response = server.operate("GET", "/rooms/lobby/replay").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), "text/event-stream");
+    let message = serde_json::json!({"event": "message", "client": 1, "text": "count", "bytes": 5});
+    let reply = |n: u32| {
+        let hex = format!("0{n}000000");
+        serde_json::json!({"event": "to", "client": 1, "hex": hex, "bytes": 4})
+    };
+    let expected = [
+        serde_json::json!({"event": "start"}),
+        serde_json::json!({"event": "connect", "client": 1}),
+        message.clone(),
+        reply(1),
+        message,
+        reply(2),
+    ];
+    assert_eq!(events_of(&response), expected);
+    // It was looked at, and no more.
+    assert_eq!(count_of(&mut client).await, 3);
+    assert_eq!(
+        server.operate("POST", "/rooms/lobby/replay").await.status,
+        405
+    );
+    // Those in memory have no past.
+    let memory = Server::bundled("counter-c", &["--admin-listen", "127.0.0.1:0"]);
+    drop(memory.join("/lobby").await);
+    assert_eq!(
+        memory.operate("GET", "/rooms/lobby/replay").await.status,
+        409
+    );
 }

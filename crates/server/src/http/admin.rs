@@ -1,7 +1,7 @@
 //! What operators ask for: metrics, rooms, health, and what is to be done with rooms.
 
 use crate::{
-    config::{MoreMetrics, ServerConfig},
+    config::{ModuleLoader, MoreMetrics, ServerConfig},
     http::{
         headers::bearer_token,
         notice::Notice,
@@ -10,6 +10,7 @@ use crate::{
         routes::{Shared, decode_room},
         transfers::{Query, RequestBody},
     },
+    journal::Journal,
     metrics::{Exposition, HttpCounts},
     rooms::{AdminError, handover::Listing, watches::Watch, worker_pool::WorkerPool},
 };
@@ -54,6 +55,9 @@ pub(super) struct Admin {
     /// The hash of the token that each request must have; none if none is needed. Hashes are compared, so
     /// that the time that it takes tells nothing of the token.
     token: Option<[u8; 32]>,
+    /// By which stored rooms are replayed.
+    pub(super) journal: Option<Arc<dyn Journal>>,
+    pub(super) loader: ModuleLoader,
     /// Each response that may be long holds a permit.
     responses: Arc<Semaphore>,
     /// Each watch of a room holds a permit.
@@ -76,6 +80,7 @@ enum Route<'a> {
     Resume(&'a str),
     Moved(&'a str),
     Events(&'a str),
+    Replay(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -99,6 +104,7 @@ impl<'a> Route<'a> {
                     "resume" => Self::Resume(room),
                     "moved" => Self::Moved(room),
                     "events" => Self::Events(room),
+                    "replay" => Self::Replay(room),
                     _ => return None,
                 }
             }
@@ -143,6 +149,8 @@ impl Admin {
                 .admin_token
                 .as_ref()
                 .map(|token| hash(token.expose())),
+            journal: config.journal.clone(),
+            loader: config.loader(),
             responses: Arc::new(Semaphore::new(MAX_CONCURRENT_RESPONSES)),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             next_turn: Mutex::default(),
@@ -195,6 +203,7 @@ impl Admin {
             Route::Hold(room) => self.hold(&decode_room(room)?, &Query::of(request)?).await,
             Route::Resume(room) => self.resume(&decode_room(room)?, &Query::of(request)?).await,
             Route::Moved(room) => self.moved(&decode_room(room)?, &Query::of(request)?).await,
+            Route::Replay(room) => self.replay(&decode_room(room)?).await,
             Route::Events(room) => {
                 self.events(&decode_room(room)?, *request.method() == Method::HEAD)
                     .await

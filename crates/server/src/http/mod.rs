@@ -13,6 +13,7 @@ mod open_files;
 pub(crate) mod origin;
 pub(crate) mod proxies;
 mod rejection;
+mod replay;
 mod response;
 mod rooms_endpoint;
 pub(crate) mod routes;

@@ -2,6 +2,7 @@
 
 use crate::rate_limit::{Rate, TokenBucket, nanos_since};
 use bytes::Bytes;
+use core::time::Duration;
 use hashbrown::HashMap;
 use serde::Serialize;
 use stateroom_wasmi_host::{
@@ -30,7 +31,7 @@ pub(crate) struct Watch {
 
 /// An event of a room, or an output.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// Milliseconds since the Unix epoch.
     at: u64,
     event: &'static str,
@@ -85,9 +86,8 @@ impl Watch {
         }
         let mut line = line();
         line.skipped = core::mem::take(&mut self.skipped);
-        let json = serde_json::to_vec(&line).unwrap_or_default();
         !matches!(
-            self.lines.try_send(json.into()),
+            self.lines.try_send(line.json().into()),
             Err(TrySendError::Closed(_))
         )
     }
@@ -117,6 +117,31 @@ impl Watches {
 
     /// A room begins an event.
     pub(crate) fn event(&mut self, room: RoomKey, event: &RecordedEvent<'_>) {
+        self.push(room, |at| Line::of_event(at, event));
+    }
+
+    /// A room sends something.
+    pub(crate) fn output(&mut self, room: RoomKey, output: &OutputMessage<'_>) {
+        self.push(room, |at| Line::of_output(at, output));
+    }
+
+    fn push<'a>(&mut self, room: RoomKey, line: impl Fn(Duration) -> Line<'a>) {
+        let Some(watches) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        let at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let at = at.unwrap_or_default();
+        watches.retain_mut(|watch| watch.push(|| line(at)));
+        if watches.is_empty() {
+            self.rooms.remove(&room);
+            self.ended.push(room);
+        }
+    }
+}
+
+impl<'a> Line<'a> {
+    /// A room begins an event; `at` is the time since the Unix epoch.
+    pub(crate) fn of_event(at: Duration, event: &RecordedEvent<'a>) -> Self {
         let (name, client, payload) = match event {
             RecordedEvent::Start => ("start", None, None),
             RecordedEvent::Rejoin(client) => ("rejoin", Some(client), None),
@@ -127,46 +152,38 @@ impl Watches {
                 ("message", Some(client), Some(*payload))
             }
         };
-        self.push(room, name, client.map(|client| client.0), payload);
+        Self::new(at, name, client.map(|client| client.0), payload)
     }
 
     /// A room sends something.
-    pub(crate) fn output(&mut self, room: RoomKey, output: &OutputMessage<'_>) {
+    pub(crate) fn of_output(at: Duration, output: &OutputMessage<'a>) -> Self {
         let (name, client) = match output.recipient {
             MessageRecipient::Broadcast => ("to all", None),
             MessageRecipient::Client(client) => ("to", Some(client.0)),
             MessageRecipient::EveryoneExcept(client) => ("to all but", Some(client.0)),
         };
-        self.push(room, name, client, Some(output.payload));
+        Self::new(at, name, client, Some(output.payload))
     }
 
-    fn push(
-        &mut self,
-        room: RoomKey,
+    fn new(
+        at: Duration,
         event: &'static str,
         client: Option<u32>,
-        payload: Option<MessagePayload<'_>>,
-    ) {
-        let Some(watches) = self.rooms.get_mut(&room) else {
-            return;
-        };
-        let at = SystemTime::now().duration_since(UNIX_EPOCH);
-        let at = at.map_or(0, |at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        watches.retain_mut(|watch| {
-            watch.push(|| Line {
-                at,
-                event,
-                client,
-                text: payload.and_then(MessagePayload::text).map(shown),
-                hex: payload.filter(|it| it.text().is_none()).map(hex),
-                bytes: payload.map(|payload| payload.len()),
-                skipped: 0,
-            })
-        });
-        if watches.is_empty() {
-            self.rooms.remove(&room);
-            self.ended.push(room);
+        payload: Option<MessagePayload<'a>>,
+    ) -> Self {
+        Self {
+            at: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            event,
+            client,
+            text: payload.and_then(MessagePayload::text).map(shown),
+            hex: payload.filter(|it| it.text().is_none()).map(hex),
+            bytes: payload.map(|payload| payload.len()),
+            skipped: 0,
         }
+    }
+
+    pub(crate) fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
