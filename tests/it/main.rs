@@ -72,7 +72,7 @@ mod unchecked;
 mod unmanaged;
 #[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod unsealed;
-#[cfg(feature = "snapshot")]
+#[cfg(all(feature = "snapshot", feature = "wasi"))]
 mod upgrade;
 #[cfg(feature = "wasi")]
 mod wasi;
