@@ -483,10 +483,16 @@ impl Nats {
             .publish_with_reply(subject, inbox, request.into())
             .await
             .map_err(|error| failed(&error))?;
-        let mut all = Vec::new();
+        let (mut all, mut last) = (Vec::new(), 0);
         loop {
             let reply = timeout(TIMEOUT, replies.next()).await;
             let reply = reply.map_err(|error| failed(&error))?.ok_or(())?;
+            // Each says which one it was sent behind: a connection between servers may have lost some.
+            if previous_sequence(&reply).is_some_and(|previous| previous != last) {
+                log::debug!("cannot read: a reply was lost behind {last}");
+                return Err(());
+            }
+            last = sequence(&reply).unwrap_or(last);
             match reply.status.map(|status| status.as_u16()) {
                 None | Some(200) => all.push(reply),
                 // The end, or nothing at all.
@@ -619,6 +625,21 @@ impl Nats {
         format!("{}.module.{hash}.{part}", self.names.prefix)
     }
 
+    /// Lets another server lead the logs, or the directory. One that leads may refuse writes for ever because
+    /// of one that was lost on its way.
+    pub(crate) async fn step_down(&self, of_logs: bool) {
+        let prefix = if of_logs { "" } else { "KV_" };
+        let subject = format!(
+            "$JS.API.STREAM.LEADER.STEPDOWN.{prefix}{}",
+            self.names.stream
+        );
+        let request = Request::new().payload(Bytes::new()).timeout(Some(TIMEOUT));
+        // Fails if there is only one server.
+        if let Err(error) = self.client.send_request(subject, request).await {
+            log::debug!("the leader does not step down: {error}");
+        }
+    }
+
     /// Deletes the records of a shard before this one.
     pub(crate) async fn trim(&self, shard: Shard, before: u64) {
         self.purge(&self.log(shard), before).await;
@@ -665,6 +686,12 @@ fn parts(bytes: usize, max_bytes: usize) -> usize {
 fn sequence(message: &Message) -> Option<u64> {
     let headers = message.headers.as_ref()?;
     headers.get("Nats-Sequence")?.as_str().parse().ok()
+}
+
+/// The sequence number of the message that was sent before, of several; 0 if there was none.
+fn previous_sequence(message: &Message) -> Option<u64> {
+    let headers = message.headers.as_ref()?;
+    headers.get("Nats-Last-Sequence")?.as_str().parse().ok()
 }
 
 /// Distinguishes requests with the same content.

@@ -58,6 +58,10 @@ pub(crate) enum Event {
 
     // Of NATS.
     ModuleKept(u64),
+    /// A write was refused, though it was the right one.
+    Refused {
+        of_logs: bool,
+    },
     Owner(Shard, Option<Owner>, u64),
     Pin(Shard, Option<String>),
     DirectoryRead,
@@ -130,7 +134,36 @@ pub(crate) struct Node {
     claimed_at: HashMap<Shard, Instant>,
     /// Whether the table for gateways may be out of date.
     is_changed: bool,
+    /// Refusals of writes to the logs and to the directory, though nothing else was written.
+    refusals: [Refusals; 2],
     has_ended: bool,
+}
+
+/// Writes that were refused for no reason.
+#[derive(Default)]
+struct Refusals {
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Refusals {
+    /// Whether there have been so many that the leader should be another one.
+    fn count(&mut self) -> bool {
+        const COUNT: u32 = 20;
+        const TIME: Duration = Duration::from_secs(5);
+        /// After which those before do not count any more.
+        const LONG_AGO: Duration = Duration::from_secs(30);
+        if self.since.is_some_and(|since| since.elapsed() > LONG_AGO) {
+            *self = Self::default();
+        }
+        self.count += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let is_stuck = self.count >= COUNT && since.elapsed() >= TIME;
+        if is_stuck {
+            *self = Self::default();
+        }
+        is_stuck
+    }
 }
 
 /// What is known of another node, besides what the membership knows.
@@ -193,6 +226,7 @@ impl Node {
             trimmed_at: Instant::now(),
             claimed_at: HashMap::new(),
             is_changed: false,
+            refusals: [Refusals::default(), Refusals::default()],
             has_ended: false,
         }
     }
@@ -238,6 +272,7 @@ impl Node {
         match event {
             Event::Load(id, done) => self.load(id, done),
             Event::Write(batch, done) => self.write(&batch, done),
+            Event::Refused { of_logs } => self.refused(of_logs),
             Event::KeepModule(hash, wasm) => self.keep_module(hash, wasm),
             Event::LoadModule(hash, done) => self.load_module(hash, done),
             Event::ModuleKept(batch) => {
@@ -266,7 +301,14 @@ impl Node {
             }
             Event::End => self.has_ended = true,
             Event::Released(shard, epoch, Ok(())) => {
-                self.remove(shard);
+                // It may have been taken again meanwhile.
+                if self
+                    .owned
+                    .get(&shard)
+                    .is_some_and(|owned| owned.epoch == epoch)
+                {
+                    self.remove(shard);
+                }
                 self.membership.handle_released(shard, epoch);
             }
             Event::Released(shard, epoch, Err(error)) => {
@@ -303,7 +345,13 @@ impl Node {
                 if let Some(owned) = self.owned.get_mut(&shard)
                     && owned.request == request
                 {
+                    let before = owned.log.last();
                     let durable = owned.log.handle_last(last);
+                    let is_as_before =
+                        last.is_ok_and(|last| last.map_or(0, |last| last.sequence) == before);
+                    if is_as_before && owned.is_active {
+                        self.refused(true);
+                    }
                     self.answered(shard, durable);
                 }
             }
@@ -320,6 +368,15 @@ impl Node {
             Event::QuarantineRead(shard, batch, number, reason, read) => {
                 self.quarantine(shard, batch, number, reason, read);
             }
+        }
+    }
+
+    /// A write was refused, though nothing else was written.
+    fn refused(&mut self, of_logs: bool) {
+        if self.refusals[usize::from(of_logs)].count() {
+            log::warn!("NATS refuses writes for no reason: another of its servers is to lead");
+            let nats = self.nats.clone();
+            tokio::spawn(async move { nats.step_down(of_logs).await });
         }
     }
 
@@ -410,12 +467,22 @@ impl Node {
                 } => {
                     self.claimed_at.insert(shard, Instant::now());
                     tokio::spawn(async move {
-                        let result = nats.set_owner(shard, Owner { node, epoch }, revision).await;
+                        let owner = Owner { node, epoch };
+                        let result = nats.set_owner(shard, owner, revision).await;
                         let _ = sender.send(Event::Claimed(shard, epoch, result));
+                        if result != CasResult::Failed {
+                            return;
+                        }
                         // The revision may have been an old one.
-                        if result == CasResult::Failed
-                            && let Some(entry) = nats.owner(shard).await
-                        {
+                        let found = nats.owner(shard).await;
+                        let current = match &found {
+                            Some(DirectoryEntry::Owner(_, _, revision)) => *revision,
+                            _ => 0,
+                        };
+                        if current == revision {
+                            let _ = sender.send(Event::Refused { of_logs: false });
+                        }
+                        if let Some(entry) = found {
                             let _ = sender.send(entry.into());
                         }
                     });
@@ -466,6 +533,9 @@ impl Node {
         self.update();
         let had_rooms = self.owned.get(&shard).is_some_and(|owned| owned.is_active);
         self.remove(shard);
+        if let Some(next) = self.abandoning.get_mut(&shard) {
+            *next = None;
+        }
         let Some((rooms, _)) = self.rooms.as_ref().filter(|_| had_rooms) else {
             return;
         };

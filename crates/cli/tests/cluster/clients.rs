@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -37,6 +37,8 @@ struct Shared {
     /// Replies of each client.
     replies: Vec<watch::Sender<u64>>,
     is_finishing: AtomicBool,
+    /// Whether a client has failed.
+    has_failed: watch::Sender<bool>,
     reconnects: AtomicUsize,
     longest_wait_micros: AtomicU64,
     /// For each room, who has seen which count of all messages.
@@ -68,6 +70,7 @@ impl Population {
                 .map(|_| watch::Sender::new(0))
                 .collect(),
             is_finishing: AtomicBool::new(false),
+            has_failed: watch::Sender::new(false),
             reconnects: AtomicUsize::new(0),
             longest_wait_micros: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -92,11 +95,13 @@ impl Population {
         let replies = self.shared.replies.iter();
         let more = replies.map(|replies| (replies.subscribe(), *replies.borrow() + 2));
         for (mut replies, more) in more.collect::<Vec<_>>() {
-            let waiting = replies.wait_for(|replies| *replies >= more);
-            timeout(TIMEOUT, waiting)
-                .await
-                .expect("clients have replies")
-                .expect("clients run");
+            let mut has_failed = self.shared.has_failed.subscribe();
+            tokio::select! {
+                waited = timeout(TIMEOUT, replies.wait_for(|replies| *replies >= more)) => {
+                    waited.expect("clients have replies").expect("clients run");
+                }
+                _ = has_failed.wait_for(|has_failed| *has_failed) => panic!("a client has failed"),
+            }
         }
     }
 
@@ -129,10 +134,22 @@ impl Population {
     }
 }
 
+/// Tells that a client has failed.
+struct ToldOnPanic(Arc<Shared>);
+
+impl Drop for ToldOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.has_failed.send_replace(true);
+        }
+    }
+}
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Client {
     async fn run(mut self, shared: Arc<Shared>, mut random: Random) -> Self {
+        let _told = ToldOnPanic(shared.clone());
         // The node that it is connected to, and how often that had ended by then.
         let mut connection: Option<(Socket, usize, usize)> = None;
         let mut is_first = true;
@@ -144,8 +161,9 @@ impl Client {
                     "ws://{}/ws/room-{}?token=client-{}",
                     shared.addresses[node], self.room, self.number
                 );
-                // A node that is stopped accepts connections, and says nothing.
-                match timeout(Duration::from_secs(3), connect_async(url)).await {
+                // A node that is stopped accepts connections, and says nothing until it goes on. To give up one
+                // and open another would be to race with oneself.
+                match timeout(TIMEOUT, connect_async(url)).await {
                     Ok(Ok((socket, _))) => connection = Some((socket, node, ends)),
                     _ => sleep(Duration::from_millis(50)).await,
                 }
@@ -207,7 +225,7 @@ impl Client {
             self.room
         );
         (self.seen, self.total) = (count, total);
-        let mut seen = shared.seen.lock().expect("no panic");
+        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let message = (self.number, count);
         let before = *seen.entry((self.room, total)).or_insert(message);
         assert_eq!(
