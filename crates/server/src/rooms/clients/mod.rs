@@ -348,14 +348,26 @@ impl Clients {
     /// Removes a room that another node has, and closes its clients without what is queued.
     pub(crate) fn abandon_room(&mut self, room: RoomKey) {
         self.watches.remove(room);
-        let (code, reason) = MOVED;
         let clients = self.rooms.remove(&room).unwrap_or_default();
         for client in &clients.connected {
-            if let Some(connection) = self.connections.get_mut(client.connection) {
-                connection.queue.discard_unsent();
-                connection.close(code, reason, false);
-            }
+            self.abandon_connection(client.connection);
         }
+    }
+
+    /// Closes the connection of a client whose room another node has, without what is queued.
+    pub(crate) fn abandon_connection(&mut self, connection: ConnectionKey) {
+        let (code, reason) = MOVED;
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.queue.discard_unsent();
+            connection.close(code, reason, false);
+        }
+    }
+
+    /// The connections of a room's clients.
+    pub(crate) fn connections_of(&self, room: RoomKey) -> Vec<ConnectionKey> {
+        let clients = self.rooms.get(&room).into_iter();
+        let clients = clients.flat_map(|clients| &clients.connected);
+        clients.map(|client| client.connection).collect()
     }
 
     /// Queues a message for a connection and sends it, with others that are queued, if it can be at once;

@@ -8,6 +8,7 @@ use crate::{
         JoinRejection, MOVED, Released, RoomFilter,
         journaling::{Journaling, RoomLog},
     },
+    ws::connection::ConnectionKey,
 };
 use stateroom_wasmi_host::{Clock, Escaped, Instant, RoomKey};
 use std::collections::VecDeque;
@@ -18,8 +19,9 @@ pub(super) struct Release {
     rooms: VecDeque<RoomKey>,
     /// Set when none is: the batch in which the last of them was saved.
     batch: Option<u64>,
-    /// What those have written that are not.
-    released: Vec<RoomLog>,
+    /// What those have written that are not, and the connections of their clients, which may still wait for
+    /// what these are sent to be durable.
+    released: Vec<(RoomLog, Vec<ConnectionKey>)>,
     /// Rooms that were another node's meanwhile.
     lost: Vec<RoomNumber>,
     done: Released,
@@ -76,7 +78,7 @@ impl HostedRooms {
         self.releases[index].batch = Some(batch);
     }
 
-    fn release_room(&mut self, key: RoomKey) -> Option<RoomLog> {
+    fn release_room(&mut self, key: RoomKey) -> Option<(RoomLog, Vec<ConnectionKey>)> {
         // What it has done is in the journal in any case.
         if self.host.transport().log(key).is_some()
             && let Err(error) = self.save_for_later(key)
@@ -86,10 +88,11 @@ impl HostedRooms {
         let (code, reason) = MOVED;
         let clients = self.host.transport_mut();
         let log = clients.take_log(key);
+        let connections = clients.connections_of(key);
         // What is held for its clients is sent before they are closed.
         clients.close_room(key, code, reason);
         self.drop_room(key);
-        log
+        log.map(|log| (log, connections))
     }
 
     /// Whether [`release_rooms`](Self::release_rooms) has something to do.
@@ -148,8 +151,13 @@ impl HostedRooms {
             self.abandon_room(key);
         }
         for Release { released, lost, .. } in &mut self.releases {
-            let gone = released.iter().filter(|log| is_lost(log));
-            lost.extend(gone.map(|log| log.number));
+            for (log, connections) in released.iter_mut().filter(|(log, _)| is_lost(log)) {
+                lost.push(log.number);
+                // What waits for this batch must not be sent when that is done.
+                for connection in core::mem::take(connections) {
+                    self.host.transport_mut().abandon_connection(connection);
+                }
+            }
         }
     }
 
