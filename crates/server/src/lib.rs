@@ -200,7 +200,7 @@ impl Server {
             Some((host, port)) => {
                 let listeners = listen(core::slice::from_ref(host), *port).await?;
                 let rooms = workers.rooms().clone();
-                let peers = Peers::new(&config, rooms, peers, shared.sequence.clone());
+                let peers = Peers::new(&config, rooms, peers);
                 Some((peers, listeners))
             }
         };

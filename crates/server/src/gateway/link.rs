@@ -98,16 +98,16 @@ impl Link {
                 let forward = rooms.forwards.get_mut(&self.key)?;
                 forward.is_linked = false;
                 let is_gone = forward.is_leaving && !forward.has_said_hello;
-                (!is_gone).then(|| (forward.client.clone(), forward.sequence))
+                (!is_gone).then(|| forward.client.clone())
             });
-            let Some((client, sequence)) = state else {
+            let Some(client) = state else {
                 return Ended::Left;
             };
             let location = self.routes.directory.locate(&client.room);
             let began = Instant::now();
             let mut was_open = false;
             let served = async {
-                let stream = self.routes.open(location, &client, sequence).await;
+                let stream = self.routes.open(location, &client).await;
                 let stream = stream.map_err(|_| LinkEnd::Lost)?;
                 self.serve(stream, &mut was_open).await
             };

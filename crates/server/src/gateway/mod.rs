@@ -80,12 +80,7 @@ impl Routes {
     }
 
     /// Opens a connection to the node of a room.
-    async fn open(
-        &self,
-        location: Location,
-        client: &Forwarded,
-        sequence: u64,
-    ) -> io::Result<Stream> {
+    async fn open(&self, location: Location, client: &Forwarded) -> io::Result<Stream> {
         /// What may be on its way between a gateway and a room of the same node.
         const PIPE_BYTES: usize = 64 << 10;
         match location {
@@ -95,7 +90,7 @@ impl Routes {
                 let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
                 let theirs = Stream::Pipe(theirs);
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let connection = new_connection(theirs, client.clone(), permit, nowhere, sequence);
+                let connection = new_connection(theirs, client.clone(), permit, nowhere);
                 self.rooms.connect(connection?);
                 Ok(Stream::Pipe(ours))
             }
@@ -123,7 +118,6 @@ pub(crate) struct GatewayRooms {
 /// A client, and its session with the node that has its room.
 struct Forward {
     client: Forwarded,
-    sequence: u64,
     session: ClientSession,
     /// Bytes of messages that the node has not acknowledged, as far as they are counted.
     counted: usize,
@@ -285,10 +279,10 @@ impl Rooms for GatewayRooms {
             token: claim.token,
             address: joining.peer(),
             session: Some(secret),
+            sequence: joining.sequence,
         };
         let forward = Forward {
             client,
-            sequence: joining.sequence,
             session: ClientSession::new(MAX_UNACKNOWLEDGED_MESSAGES, self.max_unacknowledged_bytes),
             counted: 0,
             outgoing: SendQueue::new(UNLIMITED, self.clients.queued()),

@@ -9,10 +9,7 @@ use crate::{
         ConnectionLimiter, ConnectionPermit, Rejection, accept::accept_failed, listen::Listener,
     },
     log_limit::LogLimiter,
-    rooms::{
-        handover::NewConnection,
-        worker_pool::{LocalRooms, Sequence},
-    },
+    rooms::{handover::NewConnection, worker_pool::LocalRooms},
     stream::Stream,
 };
 use bytes::Bytes;
@@ -65,6 +62,8 @@ pub(super) struct Forwarded {
     /// The secret of the session, if the other end is a gateway that speaks for the client; or else it is the
     /// client itself.
     pub(super) session: Option<Box<str>>,
+    /// When its handshake was, as a [`Sequence`](crate::rooms::worker_pool::Sequence) has it.
+    pub(super) sequence: u64,
 }
 
 /// What is said first.
@@ -76,6 +75,7 @@ struct Introduction<'a> {
     token: Option<Cow<'a, str>>,
     address: Option<IpAddr>,
     session: Option<Cow<'a, str>>,
+    sequence: u64,
 }
 
 const VERSION: u32 = 1;
@@ -99,6 +99,7 @@ pub(super) async fn connect(
         token: client.token.as_deref().map(Into::into),
         address: client.address,
         session: client.session.as_deref().map(Into::into),
+        sequence: client.sequence,
     };
     let json = serde_json::to_vec(&introduction)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
@@ -117,7 +118,6 @@ pub(crate) struct Peers {
     rooms: LocalRooms,
     secret: PeerSecret,
     limiter: ConnectionLimiter,
-    sequence: Sequence,
     timeout: Duration,
     log: LogLimiter,
 }
@@ -127,13 +127,11 @@ impl Peers {
         config: &ServerConfig,
         rooms: LocalRooms,
         limiter: ConnectionLimiter,
-        sequence: Sequence,
     ) -> Self {
         Self {
             rooms,
             secret: PeerSecret::new(config),
             limiter,
-            sequence,
             timeout: config.handshake_timeout,
             log: LogLimiter::new(),
         }
@@ -231,6 +229,7 @@ impl Peers {
             token: introduction.token.map(Into::into),
             address: introduction.address,
             session: introduction.session.map(Into::into),
+            sequence: introduction.sequence,
         })
     }
 
@@ -241,7 +240,7 @@ impl Peers {
         permit: ConnectionPermit,
         address: SocketAddr,
     ) -> io::Result<()> {
-        let connection = new_connection(stream, client, permit, address, self.sequence.next());
+        let connection = new_connection(stream, client, permit, address);
         self.rooms.connect(connection?);
         Ok(())
     }
@@ -253,7 +252,6 @@ pub(super) fn new_connection(
     client: Forwarded,
     permit: ConnectionPermit,
     address: SocketAddr,
-    sequence: u64,
 ) -> io::Result<NewConnection> {
     let permit = match client.address {
         Some(address) => permit.of(address).map_err(refusal)?,
@@ -264,7 +262,7 @@ pub(super) fn new_connection(
         unread: Bytes::new(),
         permit,
         address,
-        sequence,
+        sequence: client.sequence,
         room: client.room,
         token: client.token,
         resumes: true,

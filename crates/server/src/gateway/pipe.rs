@@ -34,6 +34,7 @@ impl Routes {
             token: connection.token.clone(),
             address: connection.permit.peer(),
             session: None,
+            sequence: connection.sequence,
         };
         let until = Instant::now() + self.owner_timeout;
         let mut changes = self.directory.changes();
@@ -53,7 +54,7 @@ impl Routes {
             }
         };
         let passing = async {
-            let Ok(mut node) = self.open(location, &client, connection.sequence).await else {
+            let Ok(mut node) = self.open(location, &client).await else {
                 return refuse(connection).await;
             };
             node.write_all(&connection.unread).await?;

@@ -25,6 +25,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -61,13 +62,26 @@ pub(crate) struct WorkerEnds {
 
 type Ends = FuturesUnordered<oneshot::Receiver<io::Result<()>>>;
 
-/// Numbers handshakes.
+/// Numbers handshakes, by their wall time in microseconds: those of several nodes are compared.
 #[derive(Clone, Default)]
 pub(crate) struct Sequence(Arc<AtomicU64>);
 
 impl Sequence {
     pub(crate) fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0));
+        let later = |last: u64| now.max(last.saturating_add(1));
+        let mut last = self.0.load(Ordering::Relaxed);
+        loop {
+            let next = later(last);
+            let taken =
+                self.0
+                    .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed);
+            match taken {
+                Ok(_) => return next,
+                Err(other) => last = other,
+            }
+        }
     }
 }
 

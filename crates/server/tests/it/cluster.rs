@@ -691,7 +691,7 @@ async fn whoever_is_no_node_is_not_served() {
     watcher.see(&[1001]).await;
     let introduce = |secret: &str, version: u32| {
         format!(
-            r#"{{"version":{version},"secret":"{secret}","room":"lobby","token":null,"address":"1.2.3.4","session":"0123"}}"#
+            r#"{{"version":{version},"secret":"{secret}","room":"lobby","token":null,"address":"1.2.3.4","session":"0123","sequence":1}}"#
         )
         .into_bytes()
     };
@@ -891,6 +891,53 @@ async fn a_client_that_comes_again_replaces_its_connection_at_another_node() {
     let (code, reason) = first.closed().await;
     assert_eq!((code, &*reason), (1008, "replaced by a newer connection"));
     second.see(&[1001]).await;
+}
+
+/// A node that was stopped goes on with what it had begun; its clients are at other nodes by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_begun_earlier_at_another_node_replaces_nobody() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |_| {}).await;
+    cluster.set_owner("lobby", Some(0));
+    let mut client = node.join("lobby?token=ann").await;
+    client.see(&[1001]).await;
+    let introduce = |session: &str, sequence: u64| {
+        let json = format!(
+            r#"{{"version":1,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":"{session}","sequence":{sequence}}}"#
+        );
+        [
+            &(json.len() as u32).to_be_bytes()[..],
+            json.as_bytes(),
+            b"\x81\x01h",
+        ]
+        .concat()
+    };
+    let mut stale = TcpStream::connect(node.peer).await.expect("it listens");
+    stale
+        .write_all(&introduce("01", 1))
+        .await
+        .expect("it is taken");
+    let mut received = Vec::new();
+    eventually("the end", stale.read_to_end(&mut received))
+        .await
+        .expect("it is closed");
+    let reason = b"replaced by a newer connection";
+    let is_refused = received
+        .windows(reason.len())
+        .any(|window| window == reason);
+    assert!(is_refused, "{received:?}");
+    // The client is still there, and a later connection replaces it.
+    client.say().await;
+    client.hear().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970").as_micros() as u64;
+    let mut later = TcpStream::connect(node.peer).await.expect("it listens");
+    later
+        .write_all(&introduce("02", now))
+        .await
+        .expect("it is taken");
+    let (code, reason) = client.closed().await;
+    assert_eq!((code, &*reason), (1008, "replaced by a newer connection"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,6 +76,8 @@ pub(crate) struct ClientLimits {
     pub(crate) sessions_per_address: usize,
     /// How long a session has no connection before it ends.
     pub(crate) resume_window: Duration,
+    /// What the wall clocks of nodes may differ, in microseconds.
+    pub(crate) clock_skew: u64,
 }
 
 impl ClientLimits {
@@ -102,6 +104,10 @@ impl ClientLimits {
             sessions: config.max_connections,
             sessions_per_address: config.max_connections_per_address,
             resume_window: config.resume_window,
+            clock_skew: match config.directory {
+                Some(_) => MAX_CLOCK_SKEW,
+                None => 0,
+            },
         }
     }
 }
@@ -143,6 +149,9 @@ struct Client {
     /// Set when the room starts handling the connect; earlier outputs are not for this client.
     outputs_enabled: bool,
 }
+
+/// Within it, the last of a client's connections to reach its room counts.
+const MAX_CLOCK_SKEW: u64 = 500_000;
 
 /// Fuel that it is worth to look at a client of a room, to put a message into its queue, to write a queue
 /// to its socket, and to log an event, and bytes that are copied for a unit.
@@ -242,11 +251,14 @@ impl Clients {
     }
 
     /// Whether this connection's handshake came after that of the client's present connection, if it has
-    /// one: on their way to a worker, one may overtake another.
+    /// one: on their way to a worker, one may overtake another. Those of several nodes are compared as far as
+    /// their clocks agree: a node that was stopped must not bring back a client that has gone to another one.
     pub(crate) fn is_newest(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
         let sequence = |key| self.connections.get(key).map(|found| found.sequence);
         let present = self.rooms.get(&room).and_then(|clients| clients.get(id));
-        present.is_none_or(|present| sequence(present.connection) <= sequence(connection))
+        let present = present.and_then(|present| sequence(present.connection));
+        let earliest = present.map(|present| present.saturating_sub(self.limits.clock_skew));
+        earliest <= sequence(connection)
     }
 
     pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, connection: ConnectionKey) {
