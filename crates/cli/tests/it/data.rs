@@ -471,6 +471,7 @@ async fn what_a_room_does_is_recorded_and_replayed_with_this_and_other_modules()
     succeeds(&tool(&["save", &address, "lo/bby", saved]));
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(4));
+    // Whether it has recorded that its client has left is a race.
     drop((client, server));
 
     let file = only_file(&recordings);
@@ -493,7 +494,7 @@ async fn what_a_room_does_is_recorded_and_replayed_with_this_and_other_modules()
     // The same module does the same; another one does not.
     let same = succeeds(&replay(&["--module", module]));
     assert!(
-        same.ends_with("0 of 7 events have other outputs\n"),
+        same.contains("\n0 of ") && same.ends_with("events have other outputs\n"),
         "{same}"
     );
     let other = data.folder.write("other.wat", keeper(2));
@@ -506,7 +507,7 @@ async fn what_a_room_does_is_recorded_and_replayed_with_this_and_other_modules()
         "{text}"
     );
     assert!(
-        text.ends_with("4 of 7 events have other outputs\n"),
+        text.contains("\n4 of ") && text.ends_with("events have other outputs\n"),
         "{text}"
     );
     // From a state on, which must pass.
