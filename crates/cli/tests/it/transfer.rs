@@ -371,6 +371,35 @@ async fn a_hold_ends_by_itself() {
 }
 
 #[tokio::test]
+async fn a_room_that_has_not_arrived_is_not_kept() {
+    let Servers { folder, servers } = Servers::start(true);
+    let [from, mut to] = servers;
+    let mut client = from.join("/lobby").await;
+    assert_eq!(count_of(&mut client).await, 1);
+    let path = folder.0.join("lobby.room");
+    let path = path.to_str().expect("UTF-8");
+    succeeds(&tool(&["save", &from.operators(), "lobby", path]));
+    let room = std::fs::read(path).expect("it was written");
+    assert_eq!(to.put("/rooms/lobby?seconds=300", &room).await.status, 201);
+    // Its server still has it, and this one ends.
+    to.signal("-TERM");
+    assert!(to.exited().await.success());
+    let list = tool(&["store", "list", folder.0.join("b").to_str().expect("UTF-8")]);
+    assert_eq!(String::from_utf8_lossy(&list.stdout), "0 rooms\n");
+    // One that is closed while it is held is gone, too.
+    assert_eq!(
+        from.operate("POST", "/rooms/lobby/hold?seconds=1")
+            .await
+            .status,
+        200
+    );
+    assert_eq!(from.operate("POST", "/rooms/lobby/close").await.status, 200);
+    assert_eq!(client.closed().await.0, 1001);
+    let mut other = from.join("/lobby").await;
+    assert_eq!(count_of(&mut other).await, 1);
+}
+
+#[tokio::test]
 async fn a_saved_room_is_loaded() {
     let Servers { folder, servers } = &Servers::start(false);
     let [from, to] = [&servers[0], &servers[1]];

@@ -211,7 +211,7 @@ impl HostedRooms {
         } = ended;
         let opened = match outcome {
             Ok(room) => self
-                .open_restored(&id, permit, room)
+                .open_restored(&id, permit, room, import.is_some())
                 .map_err(|error| self.reject(&id, &error)),
             Err(error) => {
                 let rejection = self.reject_restoration(&id, &error);
@@ -266,8 +266,10 @@ impl HostedRooms {
         id: &str,
         permit: OwnedSemaphorePermit,
         restored: RestoredRoom,
+        is_import: bool,
     ) -> Result<RoomKey, OpenError> {
-        let is_new = restored.room.is_none();
+        // One that arrives is saved when it goes on.
+        let is_new = restored.room.is_none() && !is_import;
         let key = match restored.room {
             Some(room) => {
                 let metrics = &mut self.host.transport_mut().metrics;
@@ -305,6 +307,10 @@ impl HostedRooms {
 
     /// Saves a room; `wake_at` is when it is to be restored even if nobody asks for it.
     fn save(&mut self, key: RoomKey, wake_at: Option<Duration>) -> Result<(), SaveError> {
+        // Until its server has given it up, it is there.
+        if self.transfers.is_arriving(key) {
+            return Err(SaveError::Busy);
+        }
         let snapshot = self.host.save(key)?;
         let id = self
             .host

@@ -58,6 +58,12 @@ impl Transfers {
         self.holds.contains_key(&room)
     }
 
+    /// Whether a room is held that another server may still have.
+    pub(super) fn is_arriving(&self, room: RoomKey) -> bool {
+        let hold = self.holds.get(&room);
+        hold.is_some_and(|hold| hold.direction == Direction::Arriving)
+    }
+
     /// Why nobody can join a room that has left.
     pub(super) fn rejection(&self, id: &str) -> Option<JoinRejection> {
         let mut gone = self.gone.iter();
@@ -195,11 +201,11 @@ impl HostedRooms {
         let holds = &mut self.transfers.holds;
         let expired: Vec<_> = holds.extract_if(|_, hold| hold.until <= now).collect();
         for (key, hold) in expired {
-            let id = self
-                .host
-                .room(key)
-                .map(|room| String::from(room.id()))
-                .unwrap_or_default();
+            // It may have been closed meanwhile.
+            let Some(room) = self.host.room(key) else {
+                continue;
+            };
+            let id = String::from(room.id());
             let id = Escaped::new(&id).at_most(256);
             match hold.direction {
                 Direction::Leaving => {
