@@ -128,21 +128,22 @@ impl Move {
         let path = path_of(&self.room);
         let response = from.post(&format!("{path}/hold?seconds=60"))?;
         let hold = hold_of(&response)?;
-        let room = read(response)?;
+        // If that fails, the hold has ended by itself, and the room goes on in any case.
+        let release = || drop(from.post(&format!("{path}/resume?hold={hold}")));
+        let room = read(response).inspect_err(|_| release())?;
         let file = self.file.unwrap_or_else(|| {
             let name = format!("stateroom-move-{}.room", std::process::id());
             std::env::temp_dir().join(name)
         });
-        let release = || from.post(&format!("{path}/resume?hold={hold}"));
         if let Err(error) = write_new(&file, &room) {
-            release()?;
+            release();
             return Err(format!("cannot write {:?}: {error}", Escaped::new(file.display())).into());
         }
         let arrived = to.put(&format!("{path}?seconds=60"), &room);
         let arrived = match arrived.and_then(|response| hold_of(&response)) {
             Ok(arrived) => arrived,
             Err(error) => {
-                release()?;
+                release();
                 fs::remove_file(&file)?;
                 return Err(error);
             }

@@ -400,6 +400,56 @@ async fn a_room_that_has_not_arrived_is_not_kept() {
 }
 
 #[tokio::test]
+async fn rooms_in_memory_are_loaded_beside_those_that_are_stored() {
+    let Servers { folder, servers } = &Servers::start(false);
+    let mut client = servers[0].join("/tmp-a").await;
+    assert_eq!(count_of(&mut client).await, 1);
+    let saved = folder.0.join("saved");
+    let saved = saved.to_str().expect("UTF-8");
+    succeeds(&tool(&["save", &servers[0].operators(), "tmp-a", saved]));
+    let data = folder.0.join("c");
+    let data = data.to_str().expect("UTF-8");
+    let flags = [
+        "--data",
+        data,
+        "--durability-of",
+        "tmp-=memory",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ];
+    let server = Server::start(&folder.0.join("guest.wat"), &flags);
+    succeeds(&tool(&["load", &server.operators(), saved]));
+    let mut other = server.join("/tmp-a").await;
+    assert_eq!(count_of(&mut other).await, 1);
+    let list = tool(&["store", "list", data]);
+    assert_eq!(String::from_utf8_lossy(&list.stdout), "0 rooms\n");
+}
+
+#[tokio::test]
+async fn a_room_whose_module_is_unknown_does_not_move() {
+    let Servers { folder, servers } = &Servers::start(false);
+    let from = &servers[0];
+    let mut client = from.join("/lobby").await;
+    assert_eq!(count_of(&mut client).await, 1);
+    let data = folder.0.join("c");
+    let data = data.to_str().expect("UTF-8");
+    for more in [&[][..], &["--data", data]] {
+        let flags = [
+            "--upgrade",
+            "hook-or-restart",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ];
+        let other = Server::bundled("counter-c", &[&flags, more].concat());
+        for _ in 0..2 {
+            let moved = tool(&["move", &from.operators(), &other.operators(), "lobby"]);
+            fails(&moved, "module was not kept");
+        }
+    }
+    assert_eq!(count_of(&mut client).await, 2);
+}
+
+#[tokio::test]
 async fn a_saved_room_is_loaded() {
     let Servers { folder, servers } = &Servers::start(false);
     let [from, to] = [&servers[0], &servers[1]];

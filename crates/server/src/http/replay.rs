@@ -32,7 +32,7 @@ impl Admin {
         let Some(journal) = &self.journal else {
             return Err(conflict("the rooms of this server are not stored"));
         };
-        let stored = match wait(|done| journal.load(id, done)).await? {
+        let stored = match wait(|done| journal.peek(id, done)).await? {
             Stored::Room(stored) => stored,
             Stored::Quarantined(reason) => {
                 return Err(conflict(&format!("the room is in quarantine: {reason}")));

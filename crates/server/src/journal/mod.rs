@@ -32,6 +32,12 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
     /// Loads a room.
     fn load(&self, id: &str, done: Done<Stored>);
 
+    /// Reads a room that may be open, for somebody who looks at it and does not go on with it. The default is
+    /// [`load`](Self::load).
+    fn peek(&self, id: &str, done: Done<Stored>) {
+        self.load(id, done);
+    }
+
     /// Notes which event a worker is about to replay, or that it replays none: the event of a room and its
     /// number. The note must survive the process, though not the machine. If the process ends meanwhile, the
     /// event may be why; a room is not restored any more after that was so three times in a row

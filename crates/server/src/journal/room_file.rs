@@ -2,6 +2,7 @@
 
 use super::{Batch, LogEntries, RoomNumber, RoomSnapshot};
 use core::time::Duration;
+use stateroom_wasmi_host::SnapshotInfo;
 
 /// A room with its events, as bytes that can be moved to another store or another server.
 ///
@@ -66,6 +67,12 @@ impl RoomFile {
             },
             tail: tail.into(),
         })
+    }
+
+    /// Whether the snapshot is of a room of this id.
+    pub(crate) fn is_of_its_id(&self) -> bool {
+        let info = SnapshotInfo::read(&self.snapshot.room);
+        info.is_ok_and(|info| info.room_id == *self.id)
     }
 
     /// The events since the snapshot, as those of the room of this number.

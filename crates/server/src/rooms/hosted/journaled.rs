@@ -279,18 +279,21 @@ impl HostedRooms {
             None => self.host.open(id, &self.options.module)?,
         };
         self.add(key, permit);
-        let mut log = RoomLog::new(restored.number, self.durability(id), restored.events);
-        if let Some(journaling) = &self.host.transport().journaling {
-            log.begin_in(journaling);
+        // One from a file may be in memory only.
+        if self.is_journaled(id) {
+            let mut log = RoomLog::new(restored.number, self.durability(id), restored.events);
+            if let Some(journaling) = &self.host.transport().journaling {
+                log.begin_in(journaling);
+            }
+            self.host.transport_mut().set_log(key, log);
+            // It was added above.
+            let _ = self.host.set_recording(key, true);
         }
-        self.host.transport_mut().set_log(key, log);
         let mut clients = restored.clients;
         // A snapshot alone does not say which ids were given.
         let connected = self.host.room(key).and_then(|room| room.clients().last());
         clients.last_id = clients.last_id.max(connected.map_or(0, |client| client.0));
         self.host.transport_mut().restore(key, clients);
-        // It was added above.
-        let _ = self.host.set_recording(key, true);
         // A new room exists from its first snapshot on.
         if is_new {
             let _ = self.save(key, None);

@@ -159,7 +159,15 @@ impl HostedRooms {
                 self.transfers.holds.remove(&key);
                 // One that arrives is in the journal from its first snapshot on.
                 if direction == Direction::Arriving {
+                    self.transfers.forget_gone(id);
                     self.save_replaced(key);
+                    if self
+                        .host
+                        .room(key)
+                        .is_none_or(stateroom_wasmi_host::Room::is_closed)
+                    {
+                        return reply(Err(AdminError::UnknownRoom));
+                    }
                 }
                 self.set_held(key, false);
                 self.reply_when_durable(reply);
@@ -252,7 +260,7 @@ impl HostedRooms {
         reply: TransferReply,
     ) {
         let file = match read_file(bytes) {
-            Ok(file) if &*file.id == id => Box::new(file),
+            Ok(file) if &*file.id == id && file.is_of_its_id() => Box::new(file),
             Ok(_) => return reply(Err(AdminError::Unreadable("it is of another room".into()))),
             Err(reason) => return reply(Err(AdminError::Unreadable(reason))),
         };
@@ -299,13 +307,13 @@ impl HostedRooms {
             Ok(key) => key,
             Err(reason) => return reply(Err(AdminError::Unreadable(reason))),
         };
-        self.transfers.forget_gone(id);
         match hold {
             Some(time) => {
                 let number = self.begin_hold(key, time, Direction::Arriving);
                 reply(Ok(number));
             }
             None => {
+                self.transfers.forget_gone(id);
                 self.save_replaced(key);
                 self.reply_when_durable(reply);
             }

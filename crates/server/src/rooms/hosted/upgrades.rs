@@ -171,10 +171,10 @@ impl HostedRooms {
     fn wait_for_module(&mut self, id: &str, hash: ModuleHash, stored: StoredRoom) {
         let is_first = !self.restorations.is_waiting_for(hash);
         self.restorations.wait_for(id, hash, stored);
-        if let Some(journaling) = &self.host.transport().journaling
-            && is_first
-        {
-            journaling.load_module(hash);
+        match &self.host.transport().journaling {
+            Some(journaling) if is_first => journaling.load_module(hash),
+            Some(_) => {}
+            None => self.module_loaded(hash, Ok(None)),
         }
     }
 
@@ -204,8 +204,11 @@ impl HostedRooms {
             }
         };
         for (id, stored) in self.restorations.take_waiting_for(hash) {
+            // What comes from another server is not lost here.
+            let must_pass = self.upgrades.policy == ModuleUpgrade::Hook
+                || self.restorations.import(&id).is_some();
             match &module {
-                None if self.upgrades.policy == ModuleUpgrade::Hook => {
+                None if must_pass => {
                     self.end_restoration(&id, Err(RestoreError::NoModule(hash)));
                 }
                 module => self.replay(&id, stored, module.as_ref()),
