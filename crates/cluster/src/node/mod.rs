@@ -1,27 +1,30 @@
 //! A node: one task that drives the membership and the logs of its shards, and what it asks others to do.
 
+mod batches;
+mod events;
+mod journal;
+mod refusals;
+
+pub(crate) use self::events::{Event, Ping};
+
+use self::{
+    batches::Batches,
+    events::{watch_directory, watch_owners, watch_pings, watch_requests},
+    refusals::Refusals,
+};
 use crate::{
     Rooms,
     directory::ShardTable,
-    format::{Quarantine, shard_of},
     liveness,
     metrics::NodeMetrics,
-    nats::{DirectoryEntry, Nats, RoomRecord, Stored as StoredMessage},
-    owned::{Garbage, LoadPlan, Owned, Part, ShardBatch, load, read_up_to},
-    protocol::{
-        Action, Appended, CasResult, LastRecord, Membership, Owner, Phase, Request, ShardState,
-    },
+    nats::{DirectoryEntry, Nats, Stored as StoredMessage},
+    owned::{Garbage, Owned, Part, read_up_to},
+    protocol::{Action, Appended, CasResult, Membership, Owner, Phase, Request, ShardState},
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
 use bytes::Bytes;
 use core::time::Duration;
-use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
-use stateroom_wasmi_host::ModuleHash;
-use stateroom_wasmi_server::{
-    Location,
-    journal::{Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom},
-};
+use stateroom_wasmi_server::{Location, journal::JournalError};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
@@ -33,76 +36,6 @@ use tokio::{
     task::AbortHandle,
     time::sleep,
 };
-
-/// What happens at a node.
-pub(crate) enum Event {
-    // Of the server.
-    Load(Box<str>, Done<Stored>),
-    Write(Batch, Done<()>),
-    KeepModule(ModuleHash, Bytes),
-    LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
-    /// The server runs: shards may be taken.
-    Start(Arc<dyn Rooms>, SocketAddr),
-    /// Give all shards away; told when that is so, or cannot be.
-    Drain(oneshot::Sender<()>),
-    /// Say that this node ends.
-    Leave(oneshot::Sender<()>),
-    /// End.
-    End,
-    Released(Shard, Epoch, Result<(), JournalError>),
-    Abandoned(Shard),
-
-    // Of other nodes.
-    Ping(Ping),
-    Gone(NodeId),
-
-    // Of NATS.
-    ModuleKept(u64),
-    /// A write was refused, though it was the right one.
-    Refused {
-        of_logs: bool,
-    },
-    Owner(Shard, Option<Owner>, u64),
-    Pin(Shard, Option<String>),
-    DirectoryRead,
-    Claimed(Shard, Epoch, CasResult),
-    Transferred(Shard, Epoch, CasResult),
-    Last(Shard, u64, Result<Option<LastRecord>, ()>),
-    Appended(Shard, u64, Appended),
-    Read(Shard, Epoch, Vec<StoredMessage>),
-    QuarantineRead(
-        Shard,
-        u64,
-        RoomNumber,
-        String,
-        Option<Box<(StoredRoom, Quarantine)>>,
-    ),
-}
-
-impl Event {
-    /// Whether it changes nothing but logs of shards, as most do.
-    const fn is_of_log(&self) -> bool {
-        matches!(
-            self,
-            Self::Load(..) | Self::Write(..) | Self::Last(..) | Self::Appended(..)
-        )
-    }
-}
-
-/// What a node says of itself, several times a second.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Ping {
-    pub(crate) node: String,
-    pub(crate) name: String,
-    /// Where it listens for other nodes.
-    pub(crate) address: SocketAddr,
-    pub(crate) is_draining: bool,
-    pub(crate) is_leaving: bool,
-    pub(crate) shards: usize,
-    /// Shards that it owns by the directory, with its epochs and the revisions.
-    #[serde(default)]
-    pub(crate) owned: Vec<(u8, u64, u64)>,
-}
 
 /// A node.
 pub(crate) struct Node {
@@ -139,52 +72,11 @@ pub(crate) struct Node {
     has_ended: bool,
 }
 
-/// Writes that were refused for no reason.
-#[derive(Default)]
-struct Refusals {
-    count: u32,
-    since: Option<Instant>,
-}
-
-impl Refusals {
-    /// Whether there have been so many that the leader should be another one.
-    fn count(&mut self) -> bool {
-        const COUNT: u32 = 20;
-        const TIME: Duration = Duration::from_secs(5);
-        /// After which those before do not count any more.
-        const LONG_AGO: Duration = Duration::from_secs(30);
-        if self.since.is_some_and(|since| since.elapsed() > LONG_AGO) {
-            *self = Self::default();
-        }
-        self.count += 1;
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let is_stuck = self.count >= COUNT && since.elapsed() >= TIME;
-        if is_stuck {
-            *self = Self::default();
-        }
-        is_stuck
-    }
-}
-
 /// What is known of another node, besides what the membership knows.
 struct PeerWatch {
     address: SocketAddr,
     /// Waits for its end.
     watch: AbortHandle,
-}
-
-/// Batches that are not done, in order.
-#[derive(Default)]
-struct Batches {
-    first: u64,
-    waiting: VecDeque<BatchState>,
-}
-
-struct BatchState {
-    done: Done<()>,
-    /// Parts that are not durable.
-    left: usize,
-    not_owned: Vec<RoomNumber>,
 }
 
 /// Appends that wait for an answer: more would only wait in NATS, and here what waits is put together.
@@ -583,7 +475,7 @@ impl Node {
         self.metrics.update(
             self.owned.values().filter(|owned| owned.is_active),
             self.membership.nodes().count(),
-            self.batches.waiting.len(),
+            self.batches.len(),
         );
         if !self.draining.is_empty() {
             let is_done = self.membership.is_empty() && self.abandoning.is_empty();
@@ -769,322 +661,6 @@ impl Node {
             }
         });
     }
-
-    // The server.
-
-    fn write(&mut self, batch: &Batch, done: Done<()>) {
-        let mut shards: BTreeMap<Shard, ShardBatch> = BTreeMap::new();
-        let mut quarantines = Vec::new();
-        for entry in LogEntries::new(batch.events()).flatten() {
-            shards.entry(shard_of(entry.room)).or_default().log(&entry);
-        }
-        for (number, write) in batch.rooms() {
-            let shard = shard_of(*number);
-            if let RoomWrite::Quarantine(reason) = write {
-                quarantines.push((shard, *number, reason.clone()));
-                continue;
-            }
-            shards
-                .entry(shard)
-                .or_default()
-                .write(*number, write.clone());
-        }
-        let id = self.batches.push(done);
-        for (shard, batch) in shards {
-            match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
-                Some(owned) => {
-                    let parts = owned.push(id, batch, &self.nats);
-                    self.batches.add_parts(id, parts);
-                    self.mark_ready(shard);
-                }
-                None => self.batches.not_owned(id, batch.into_numbers()),
-            }
-        }
-        for (shard, number, reason) in quarantines {
-            self.begin_quarantine(shard, id, number, reason);
-        }
-        self.batches.complete();
-    }
-
-    /// Reads a room that is to be stored as one in quarantine.
-    fn begin_quarantine(&mut self, shard: Shard, batch: u64, number: RoomNumber, reason: String) {
-        let Some(owned) = self.owned.get_mut(&shard).filter(|owned| owned.is_active) else {
-            return self.batches.not_owned(batch, vec![number]);
-        };
-        let plan = owned.id_of(number).map(|id| owned.begin_load(&id));
-        let Some(Ok(LoadPlan::Read {
-            header,
-            sequence,
-            tail,
-        })) = plan
-        else {
-            return;
-        };
-        self.batches.add_parts(batch, 1);
-        let (nats, sender) = (self.nats.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            let read = load(&nats, shard, header, sequence, tail).await;
-            let read = read.ok().map(Box::new);
-            let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
-        });
-    }
-
-    fn quarantine(
-        &mut self,
-        shard: Shard,
-        batch: u64,
-        number: RoomNumber,
-        reason: String,
-        read: Option<Box<(StoredRoom, Quarantine)>>,
-    ) {
-        let owned = self.owned.get_mut(&shard).filter(|owned| owned.is_active);
-        let Some((owned, id)) = owned.and_then(|owned| {
-            let id = owned.id_of(number)?;
-            Some((owned, id))
-        }) else {
-            self.batches.part_failed(batch, vec![number]);
-            return self.batches.complete();
-        };
-        let Some(read) = read else {
-            // It stays as it is, and will be tried again.
-            self.batches.part_done(batch);
-            return self.batches.complete();
-        };
-        let (room, _) = *read;
-        let room = RoomRecord {
-            id,
-            number,
-            snapshot: Some(room.snapshot),
-            quarantine: Some(Quarantine {
-                reason,
-                tail: room.tail,
-            }),
-        };
-        let parts = owned.push_room(batch, room, &self.nats);
-        // One was counted when it began to be read.
-        self.batches.add_parts(batch, parts - 1);
-        self.mark_ready(shard);
-    }
-
-    /// Keeps a module; batches that come later are not durable before it is.
-    fn keep_module(&mut self, hash: ModuleHash, wasm: Bytes) {
-        let batch = self.batches.push(Box::new(drop));
-        self.batches.add_parts(batch, 1);
-        let (nats, sender) = (self.nats.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            while nats.keep_module(&hash.to_string(), &wasm).await.is_err() {
-                sleep(10 * RETRY_INTERVAL).await;
-            }
-            let _ = sender.send(Event::ModuleKept(batch));
-        });
-    }
-
-    fn load_module(&self, hash: ModuleHash, done: Done<Option<Vec<u8>>>) {
-        const ATTEMPTS: usize = 50;
-        let nats = self.nats.clone();
-        tokio::spawn(async move {
-            for _ in 0..ATTEMPTS {
-                if let Ok(wasm) = nats.load_module(&hash.to_string()).await {
-                    return done(Ok(wasm));
-                }
-                sleep(10 * RETRY_INTERVAL).await;
-            }
-            done(Err(JournalError::Damaged(
-                "the module cannot be read".into(),
-            )));
-        });
-    }
-
-    fn load(&mut self, id: Box<str>, done: Done<Stored>) {
-        let shard = Shard::of_room(&id);
-        match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
-            Some(owned) => {
-                owned.load(id, done);
-                self.load_next(shard);
-            }
-            None => done(Err(JournalError::NotOwned { rooms: Vec::new() })),
-        }
-    }
-
-    /// Loads the rooms whose turn it is.
-    fn load_next(&mut self, shard: Shard) {
-        let Some(owned) = self.owned.get_mut(&shard) else {
-            return;
-        };
-        while let Some((id, done)) = owned.next_load() {
-            match owned.begin_load(&id) {
-                Err(error) => done(Err(error)),
-                Ok(LoadPlan::New(number)) => done(Ok(Stored::New(number))),
-                Ok(LoadPlan::Read {
-                    header,
-                    sequence,
-                    tail,
-                }) => {
-                    let nats = self.nats.clone();
-                    tokio::spawn(async move {
-                        let is_quarantined = header.is_quarantined;
-                        let read = load(&nats, shard, header, sequence, tail).await;
-                        done(read.map(|(room, quarantine)| match is_quarantined {
-                            true => Stored::Quarantined(quarantine.reason),
-                            false => Stored::Room(room),
-                        }));
-                    });
-                }
-            }
-        }
-    }
-}
-
-impl Batches {
-    fn push(&mut self, done: Done<()>) -> u64 {
-        self.waiting.push_back(BatchState {
-            done,
-            left: 0,
-            not_owned: Vec::new(),
-        });
-        self.first + self.waiting.len() as u64 - 1
-    }
-
-    fn get(&mut self, batch: u64) -> Option<&mut BatchState> {
-        let at = usize::try_from(batch.checked_sub(self.first)?).ok()?;
-        self.waiting.get_mut(at)
-    }
-
-    fn add_parts(&mut self, batch: u64, parts: usize) {
-        if let Some(batch) = self.get(batch) {
-            batch.left += parts;
-        }
-    }
-
-    fn part_done(&mut self, batch: u64) {
-        if let Some(batch) = self.get(batch) {
-            batch.left = batch.left.saturating_sub(1);
-        }
-    }
-
-    fn part_failed(&mut self, batch: u64, rooms: Vec<RoomNumber>) {
-        self.part_done(batch);
-        self.not_owned(batch, rooms);
-    }
-
-    fn not_owned(&mut self, batch: u64, rooms: Vec<RoomNumber>) {
-        if let Some(batch) = self.get(batch) {
-            batch.not_owned.extend(rooms);
-        }
-    }
-
-    /// Says of those that are durable that they are, in order.
-    fn complete(&mut self) {
-        while self.waiting.front().is_some_and(|batch| batch.left == 0) {
-            let Some(batch) = self.waiting.pop_front() else {
-                return;
-            };
-            self.first += 1;
-            let BatchState {
-                done, not_owned, ..
-            } = batch;
-            done(match not_owned.is_empty() {
-                true => Ok(()),
-                false => Err(JournalError::NotOwned { rooms: not_owned }),
-            });
-        }
-    }
-}
-
-/// Reads the directory now and then: what it says is in pings, too, but these get lost.
-fn watch_directory(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    tokio::spawn(async move {
-        while !sender.is_closed() {
-            match nats.directory().await {
-                Ok(entries) => {
-                    for entry in entries {
-                        let _ = sender.send(entry.into());
-                    }
-                    let _ = sender.send(Event::DirectoryRead);
-                    sleep(INTERVAL).await;
-                }
-                Err(()) => sleep(RETRY_INTERVAL).await,
-            }
-        }
-    });
-}
-
-impl From<DirectoryEntry> for Event {
-    fn from(entry: DirectoryEntry) -> Self {
-        match entry {
-            DirectoryEntry::Owner(shard, owner, revision) => Self::Owner(shard, owner, revision),
-            DirectoryEntry::Pin(shard, name) => Self::Pin(shard, name),
-        }
-    }
-}
-
-fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
-    tokio::spawn(async move {
-        while !sender.is_closed() {
-            if let Ok(mut pings) = nats.client().subscribe(nats.pings()).await {
-                while let Some(ping) = pings.next().await {
-                    // What is none is another version's.
-                    if let Ok(ping) = serde_json::from_slice(&ping.payload) {
-                        let _ = sender.send(Event::Ping(ping));
-                    }
-                }
-            }
-            sleep(RETRY_INTERVAL).await;
-        }
-    });
-}
-
-/// What [`Node::announce`] says.
-fn watch_owners(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
-    let parse = |text: &[u8]| {
-        let mut fields = core::str::from_utf8(text).ok()?.split(' ');
-        let shard = Shard(fields.next()?.parse().ok()?);
-        let owner = Owner {
-            node: NodeId(u64::from_str_radix(fields.next()?, 16).ok()?),
-            epoch: Epoch(fields.next()?.parse().ok()?),
-        };
-        Some(Event::Owner(
-            shard,
-            Some(owner),
-            fields.next()?.parse().ok()?,
-        ))
-    };
-    tokio::spawn(async move {
-        while !sender.is_closed() {
-            if let Ok(mut owners) = nats.client().subscribe(nats.owners()).await {
-                while let Some(message) = owners.next().await {
-                    if let Some(event) = parse(&message.payload) {
-                        let _ = sender.send(event);
-                    }
-                }
-            }
-            sleep(RETRY_INTERVAL).await;
-        }
-    });
-}
-
-/// Does what `cluster drain` asks for.
-fn watch_requests(nats: Nats, id: NodeId, sender: mpsc::UnboundedSender<Event>) {
-    tokio::spawn(async move {
-        while !sender.is_closed() {
-            if let Ok(mut requests) = nats.client().subscribe(nats.node(id)).await {
-                while let Some(request) = requests.next().await {
-                    let (done, drained) = oneshot::channel();
-                    if &*request.payload != b"drain" || sender.send(Event::Drain(done)).is_err() {
-                        continue;
-                    }
-                    let Some(reply) = request.reply else { continue };
-                    let nats = nats.clone();
-                    tokio::spawn(async move {
-                        let _ = drained.await;
-                        let _ = nats.client().publish(reply, "drained".into()).await;
-                    });
-                }
-            }
-            sleep(RETRY_INTERVAL).await;
-        }
-    });
 }
 
 const _: () = assert!(SHARDS == 256, "a shard is a byte");

@@ -1,0 +1,187 @@
+//! What happens at a node, and where that comes from.
+
+use super::RETRY_INTERVAL;
+use crate::{
+    Rooms,
+    format::Quarantine,
+    nats::{DirectoryEntry, Nats, Stored as StoredMessage},
+    protocol::{Appended, CasResult, LastRecord, Owner},
+    shard::{Epoch, NodeId, Shard},
+};
+use bytes::Bytes;
+use core::time::Duration;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use stateroom_wasmi_host::ModuleHash;
+use stateroom_wasmi_server::journal::{Batch, Done, JournalError, RoomNumber, Stored, StoredRoom};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+/// What happens at a node.
+pub(crate) enum Event {
+    // Of the server.
+    Load(Box<str>, Done<Stored>),
+    Write(Batch, Done<()>),
+    KeepModule(ModuleHash, Bytes),
+    LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
+    /// The server runs: shards may be taken.
+    Start(Arc<dyn Rooms>, SocketAddr),
+    /// Give all shards away; told when that is so, or cannot be.
+    Drain(oneshot::Sender<()>),
+    /// Say that this node ends.
+    Leave(oneshot::Sender<()>),
+    /// End.
+    End,
+    Released(Shard, Epoch, Result<(), JournalError>),
+    Abandoned(Shard),
+
+    // Of other nodes.
+    Ping(Ping),
+    Gone(NodeId),
+
+    // Of NATS.
+    ModuleKept(u64),
+    /// A write was refused, though it was the right one.
+    Refused {
+        of_logs: bool,
+    },
+    Owner(Shard, Option<Owner>, u64),
+    Pin(Shard, Option<String>),
+    DirectoryRead,
+    Claimed(Shard, Epoch, CasResult),
+    Transferred(Shard, Epoch, CasResult),
+    Last(Shard, u64, Result<Option<LastRecord>, ()>),
+    Appended(Shard, u64, Appended),
+    Read(Shard, Epoch, Vec<StoredMessage>),
+    QuarantineRead(
+        Shard,
+        u64,
+        RoomNumber,
+        String,
+        Option<Box<(StoredRoom, Quarantine)>>,
+    ),
+}
+
+impl Event {
+    /// Whether it changes nothing but logs of shards, as most do.
+    pub(super) const fn is_of_log(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(..) | Self::Write(..) | Self::Last(..) | Self::Appended(..)
+        )
+    }
+}
+
+/// What a node says of itself, several times a second.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ping {
+    pub(crate) node: String,
+    pub(crate) name: String,
+    /// Where it listens for other nodes.
+    pub(crate) address: SocketAddr,
+    pub(crate) is_draining: bool,
+    pub(crate) is_leaving: bool,
+    pub(crate) shards: usize,
+    /// Shards that it owns by the directory, with its epochs and the revisions.
+    #[serde(default)]
+    pub(crate) owned: Vec<(u8, u64, u64)>,
+}
+
+/// Reads the directory now and then: what it says is in pings, too, but these get lost.
+pub(super) fn watch_directory(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            match nats.directory().await {
+                Ok(entries) => {
+                    for entry in entries {
+                        let _ = sender.send(entry.into());
+                    }
+                    let _ = sender.send(Event::DirectoryRead);
+                    sleep(INTERVAL).await;
+                }
+                Err(()) => sleep(RETRY_INTERVAL).await,
+            }
+        }
+    });
+}
+
+impl From<DirectoryEntry> for Event {
+    fn from(entry: DirectoryEntry) -> Self {
+        match entry {
+            DirectoryEntry::Owner(shard, owner, revision) => Self::Owner(shard, owner, revision),
+            DirectoryEntry::Pin(shard, name) => Self::Pin(shard, name),
+        }
+    }
+}
+
+pub(super) fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut pings) = nats.client().subscribe(nats.pings()).await {
+                while let Some(ping) = pings.next().await {
+                    // What is none is another version's.
+                    if let Ok(ping) = serde_json::from_slice(&ping.payload) {
+                        let _ = sender.send(Event::Ping(ping));
+                    }
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+/// What [`Node::announce`](super::Node::announce) says.
+pub(super) fn watch_owners(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    let parse = |text: &[u8]| {
+        let mut fields = core::str::from_utf8(text).ok()?.split(' ');
+        let shard = Shard(fields.next()?.parse().ok()?);
+        let owner = Owner {
+            node: NodeId(u64::from_str_radix(fields.next()?, 16).ok()?),
+            epoch: Epoch(fields.next()?.parse().ok()?),
+        };
+        Some(Event::Owner(
+            shard,
+            Some(owner),
+            fields.next()?.parse().ok()?,
+        ))
+    };
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut owners) = nats.client().subscribe(nats.owners()).await {
+                while let Some(message) = owners.next().await {
+                    if let Some(event) = parse(&message.payload) {
+                        let _ = sender.send(event);
+                    }
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+/// Does what `cluster drain` asks for.
+pub(super) fn watch_requests(nats: Nats, id: NodeId, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut requests) = nats.client().subscribe(nats.node(id)).await {
+                while let Some(request) = requests.next().await {
+                    let (done, drained) = oneshot::channel();
+                    if &*request.payload != b"drain" || sender.send(Event::Drain(done)).is_err() {
+                        continue;
+                    }
+                    let Some(reply) = request.reply else { continue };
+                    let nats = nats.clone();
+                    tokio::spawn(async move {
+                        let _ = drained.await;
+                        let _ = nats.client().publish(reply, "drained".into()).await;
+                    });
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
