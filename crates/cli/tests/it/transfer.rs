@@ -4,6 +4,7 @@ use super::{Client, Response, Server, TempDir, eventually, request_of, tool};
 use crate::support::{ENV, SAY, guest_0_2};
 use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message as Sent, SUBPROTOCOL};
+use stateroom_wasmi_server::journal::{RoomFile, RoomSnapshot};
 use std::{
     process::Output,
     sync::{
@@ -397,6 +398,50 @@ async fn a_room_that_has_not_arrived_is_not_kept() {
     assert_eq!(client.closed().await.0, 1001);
     let mut other = from.join("/lobby").await;
     assert_eq!(count_of(&mut other).await, 1);
+}
+
+#[tokio::test]
+async fn a_room_that_has_left_is_remembered_until_it_is_back() {
+    let both = Servers::start(true);
+    let [from, to] = &both.servers;
+    drop(from.join("/lobby").await);
+    succeeds(&both.move_room(0));
+    let path = both.folder.0.join("lobby.room");
+    let path = path.to_str().expect("UTF-8");
+    succeeds(&tool(&["save", &to.operators(), "lobby", path]));
+    let room = std::fs::read(path).expect("it was written");
+    // On its way back, and not given up.
+    assert_eq!(from.put("/rooms/lobby?seconds=0", &room).await.status, 201);
+    let moved = format!("moved to ws://{}/ws/lobby", to.address);
+    assert_eq!(from.join("/lobby").await.closed().await, (1012, moved));
+    succeeds(&both.move_room(1));
+    let mut client = from.join("/lobby").await;
+    assert_eq!(count_of(&mut client).await, 1);
+}
+
+#[tokio::test]
+async fn a_file_opens_no_room_of_another_id() {
+    let Servers { folder, servers } = &Servers::start(true);
+    drop(servers[0].join("/b").await);
+    let path = folder.0.join("saved");
+    let path = path.to_str().expect("UTF-8");
+    succeeds(&tool(&["save", &servers[0].operators(), "b", path]));
+    let file = RoomFile {
+        id: "a".into(),
+        snapshot: RoomSnapshot {
+            events: 0,
+            room: std::fs::read(path).expect("it was written"),
+            // A version, and no clients.
+            clients: [&[1][..], &[0; 12]].concat(),
+            wake_at: None,
+        },
+        tail: Vec::new(),
+    };
+    let response = servers[1].put("/rooms/a", &file.encode()).await;
+    assert_eq!(
+        (response.status, response.body.contains("of another room")),
+        (422, true)
+    );
 }
 
 #[tokio::test]

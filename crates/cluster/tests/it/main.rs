@@ -2,31 +2,27 @@
 //! path; without one they are skipped.
 
 mod journal;
+#[path = "../../../server/tests/support/journals.rs"]
+mod journals;
 mod nats;
 mod nodes;
 mod proxy;
 mod sim;
 
-use core::time::Duration;
+use journals::{TIMEOUT, events, log, save, snapshot, wait};
 use nats::NatsServer;
 use stateroom_wasmi_cluster::{
     Abandoned, Cluster, ClusterConfig, ClusterError, Released, Rooms, SHARDS, Shard,
 };
 use stateroom_wasmi_server::{
     Directory, Location,
-    journal::{
-        Batch, Done, Journal, JournalError, LogEntries, RoomNumber, RoomSnapshot, RoomWrite,
-        Stored, StoredRoom, UnfinishedRoom,
-    },
+    journal::{Batch, Journal, JournalError, RoomNumber, Stored, StoredRoom, UnfinishedRoom},
 };
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, mpsc},
 };
 use tokio::runtime::Runtime;
-
-/// The upper bound on every wait.
-const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A node without a server.
 struct Node {
@@ -175,55 +171,6 @@ fn room_of(shard: Shard) -> String {
         rooms
     });
     rooms[shard.index()].clone()
-}
-
-/// Waits for what a journal calls back with.
-fn wait<T: Send + 'static>(submit: impl FnOnce(Done<T>)) -> Result<T, JournalError> {
-    let (send, receive) = mpsc::channel();
-    submit(Box::new(move |result| drop(send.send(result))));
-    receive.recv_timeout(TIMEOUT).expect("it calls back")
-}
-
-fn snapshot(events: u64, room: &[u8]) -> RoomSnapshot {
-    RoomSnapshot {
-        events,
-        room: room.into(),
-        clients: b"clients".into(),
-        wake_at: None,
-    }
-}
-
-/// A batch that saves a room.
-fn save(number: RoomNumber, id: &str, snapshot: RoomSnapshot) -> Batch {
-    let mut batch = Batch::default();
-    let id = id.into();
-    batch.write(number, RoomWrite::Snapshot { id, snapshot });
-    batch
-}
-
-/// A batch with these events of a room.
-fn log(number: RoomNumber, events: core::ops::Range<u64>) -> Batch {
-    let mut batch = Batch::default();
-    for event in events {
-        batch.log(number, event, &event_bytes(number, event));
-    }
-    batch
-}
-
-fn event_bytes(number: RoomNumber, event: u64) -> Vec<u8> {
-    format!("event {event} of {}", number.0).into_bytes()
-}
-
-/// The numbers of the events in a tail, whose bytes must be those of [`event_bytes`].
-fn events(room: &StoredRoom) -> Vec<u64> {
-    LogEntries::new(&room.tail)
-        .map(|entry| {
-            let entry = entry.expect("well-formed");
-            assert_eq!(entry.room, room.number);
-            assert_eq!(entry.event, event_bytes(room.number, entry.number));
-            entry.number
-        })
-        .collect()
 }
 
 /// Writes a batch; what is returned waits until it is done.

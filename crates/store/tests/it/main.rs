@@ -4,6 +4,8 @@
 mod contract;
 mod damage;
 mod death;
+#[path = "../../../server/tests/support/journals.rs"]
+mod journals;
 mod model;
 mod modules;
 #[cfg(unix)]
@@ -16,19 +18,13 @@ mod space;
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
 mod support;
 
-use core::time::Duration;
-use stateroom_wasmi_server::journal::{
-    Batch, Done, Journal, JournalError, LogEntries, RoomNumber, RoomSnapshot, RoomWrite, Stored,
-    StoredRoom,
-};
+use journals::{TIMEOUT, event_bytes, events, log, save, snapshot, wait};
+use stateroom_wasmi_server::journal::{Batch, Journal, LogEntries, RoomNumber, Stored, StoredRoom};
 use stateroom_wasmi_store::Store;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// A folder that is removed on drop.
@@ -59,16 +55,6 @@ impl Drop for TempDir {
     }
 }
 
-/// The upper bound on every wait.
-const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Waits for what a journal calls back with.
-fn wait<T: Send + 'static>(submit: impl FnOnce(Done<T>)) -> Result<T, JournalError> {
-    let (send, receive) = mpsc::channel();
-    submit(Box::new(move |result| drop(send.send(result))));
-    receive.recv_timeout(TIMEOUT).expect("it calls back")
-}
-
 fn write(journal: &impl Journal, batch: Batch) {
     wait(|done| journal.write(batch, done)).expect("it is written");
 }
@@ -90,49 +76,6 @@ fn stored(journal: &impl Journal, id: &str) -> StoredRoom {
         Stored::Room(room) => room,
         other => panic!("no room: {other:?}"),
     }
-}
-
-fn snapshot(events: u64, room: &[u8]) -> RoomSnapshot {
-    RoomSnapshot {
-        events,
-        room: room.into(),
-        clients: b"clients".into(),
-        wake_at: None,
-    }
-}
-
-/// A batch that saves a room.
-fn save(number: RoomNumber, id: &str, snapshot: RoomSnapshot) -> Batch {
-    let mut batch = Batch::default();
-    let id = id.into();
-    batch.write(number, RoomWrite::Snapshot { id, snapshot });
-    batch
-}
-
-/// A batch with these events of a room.
-fn log(number: RoomNumber, events: core::ops::Range<u64>) -> Batch {
-    let mut batch = Batch::default();
-    for event in events {
-        batch.log(number, event, &event_bytes(number, event));
-    }
-    batch
-}
-
-/// What is logged of an event.
-fn event_bytes(number: RoomNumber, event: u64) -> Vec<u8> {
-    format!("event {event} of {}", number.0).into_bytes()
-}
-
-/// The numbers of the events in a tail, whose bytes must be those of [`event_bytes`].
-fn events(room: &StoredRoom) -> Vec<u64> {
-    LogEntries::new(&room.tail)
-        .map(|entry| {
-            let entry = entry.expect("well-formed");
-            assert_eq!(entry.room, room.number);
-            assert_eq!(entry.event, event_bytes(room.number, entry.number));
-            entry.number
-        })
-        .collect()
 }
 
 /// Copies the files of a folder.

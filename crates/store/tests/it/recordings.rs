@@ -125,6 +125,24 @@ fn a_room_that_was_stored_is_recorded_from_there_on() {
 }
 
 #[test]
+fn who_looks_at_a_room_does_not_cut_its_recording() {
+    let (folder, rooms) = (TempDir::new(), TempDir::new());
+    let journal: Arc<dyn Journal> = Arc::new(rooms.open());
+    let recorder = Recorder::open(&folder.path(), u64::MAX, Some(journal)).expect("it opens");
+    let number = crate::new_room(&recorder, "lobby");
+    write(&recorder, save(number, "lobby", snapshot(0, b"birth")));
+    write(&recorder, log(number, 0..2));
+    let looked_at = wait(|done| recorder.peek("lobby", done)).expect("it is read");
+    assert!(matches!(looked_at, Stored::Room(room) if crate::events(&room) == [0, 1]));
+    write(&recorder, log(number, 2..3));
+    drop(recorder);
+    let [file] = &recordings(&folder)[..] else {
+        panic!("there is one file");
+    };
+    assert_eq!(read(file).room.tail, log(number, 0..3).events());
+}
+
+#[test]
 fn a_file_ends_with_its_module_or_its_length_and_the_oldest_go() {
     let folder = TempDir::new();
     let of_module = |more: &str| {
