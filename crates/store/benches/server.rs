@@ -19,9 +19,10 @@ use std::{
     thread,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     runtime::{Builder, Runtime},
+    sync::mpsc::unbounded_channel,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
 };
@@ -244,6 +245,7 @@ impl Load {
     }
 }
 
+/// Sends at its rate, and waits for no reply before it sends again, as clients of a game do.
 async fn send_steadily(
     mut client: TcpStream,
     index: usize,
@@ -256,21 +258,33 @@ async fn send_steadily(
     // What is late is sent at once, and counts from when it was due.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let frame = frame();
-    let mut latencies = Vec::new();
-    let mut replied_at = start;
-    while start.elapsed() < TURN {
-        let due = ticks.tick().await;
-        // A timer fires late by up to a millisecond, which is no latency of the server's.
-        let since = if replied_at > due {
-            due
-        } else {
-            Instant::now()
-        };
-        client.write_all(&frame).await?;
-        read_replies(&mut client, 1).await?;
-        replied_at = Instant::now();
-        latencies.push(replied_at - since);
-    }
+    let (mut replies, mut messages) = client.split();
+    let (sent, mut awaited) = unbounded_channel();
+    let send = async move {
+        let mut free_since = start;
+        while start.elapsed() < TURN {
+            let due = ticks.tick().await;
+            // A timer fires late by up to a millisecond, which is no latency of the server's.
+            let since = if free_since > due {
+                due
+            } else {
+                Instant::now()
+            };
+            messages.write_all(&frame).await?;
+            free_since = Instant::now();
+            let _ = sent.send(since);
+        }
+        Ok(())
+    };
+    let receive = async {
+        let mut latencies = Vec::new();
+        while let Some(since) = awaited.recv().await {
+            read_replies(&mut replies, 1).await?;
+            latencies.push(since.elapsed());
+        }
+        Ok::<_, io::Error>(latencies)
+    };
+    let ((), latencies) = tokio::try_join!(send, receive)?;
     Ok((client, latencies))
 }
 
@@ -316,7 +330,7 @@ fn frame() -> Vec<u8> {
 }
 
 /// Reads so many replies, of which nothing but the length is looked at.
-async fn read_replies(client: &mut TcpStream, count: usize) -> io::Result<()> {
+async fn read_replies(client: &mut (impl AsyncRead + Unpin), count: usize) -> io::Result<()> {
     const REPLY_BYTES: usize = LENGTH.end + MESSAGE_BYTES;
     let mut replies = [0; WINDOW * REPLY_BYTES];
     let replies = &mut replies[..count * REPLY_BYTES];
