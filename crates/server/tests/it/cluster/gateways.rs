@@ -1,0 +1,299 @@
+//! Clients whose rooms are at other nodes.
+
+use super::nodes::{Cluster, Node, SECRET, nodes};
+use crate::journaled::eventually;
+use core::time::Duration;
+use futures_util::{SinkExt, StreamExt};
+use stateroom_wasmi_server::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::sleep,
+};
+use tokio_tungstenite::tungstenite::Message;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_any_node_is_in_the_same_room() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut clients = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let mut client = node.join("lobby").await;
+        client.see(&[1001 + index as i32]).await;
+        for _ in 0..100 {
+            client.say().await;
+        }
+        client.hear_all().await;
+        clients.push(client);
+    }
+    clients[0].see(&[1001, 1002, 1003]).await;
+    // One closes and one is lost; what they have said before is replied to, or at least handled.
+    let mut last = clients.pop().expect("a client");
+    for _ in 0..50 {
+        last.say().await;
+    }
+    last.socket.close(None).await.expect("it is connected");
+    while last.heard < last.said {
+        last.hear().await;
+    }
+    clients[0].see(&[1001, 1002, 1003, 2003]).await;
+    drop(clients.pop());
+    clients[0].see(&[1001, 1002, 1003, 2003, 2002]).await;
+    let last = clients.pop().expect("a client");
+    let [first, _, _] = nodes;
+    let (closed, ()) = tokio::join!(last.closed(), first.stop());
+    assert_eq!(closed.0, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_wait_for_an_owner_and_not_for_ever() {
+    let cluster = Cluster::new();
+    let [gateway, owner]: [Node; 2] = nodes(&cluster).await;
+    // Before there is one.
+    let mut client = gateway.join("lobby").await;
+    client.say().await;
+    cluster.set_owner("lobby", Some(1));
+    client.hear_all().await;
+    // And while there is none for a moment.
+    cluster.set_owner("lobby", None);
+    eventually("the end of the room", owner.control.abandon(|_| true)).await;
+    for _ in 0..100 {
+        client.say().await;
+    }
+    eventually("a client that waits", async {
+        while gateway.metric("stateroom_gateway_clients_waiting").await == 0 {}
+    })
+    .await;
+    cluster.take_over("lobby", &owner).await;
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
+    let resumed = gateway.metric("stateroom_gateway_sessions_resumed_total");
+    assert_eq!(resumed.await, 1);
+    assert_eq!(gateway.metric("stateroom_gateway_clients_waiting").await, 0);
+    assert_eq!(gateway.metric("stateroom_gateway_clients").await, 1);
+    assert_eq!(owner.metric("stateroom_sessions").await, 1);
+    assert_eq!(owner.metric("stateroom_gateway_clients").await, 0);
+
+    let impatient = Node::start(&cluster, 2, |config| {
+        config.owner_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = impatient.join("lobby").await;
+    client.see(&[1002]).await;
+    let (code, reason) = impatient.join("nowhere").await.closed().await;
+    assert_eq!(code, 1013, "{reason}");
+    let gone = impatient.join("lobby").await;
+    owner.die();
+    let (code, reason) = client.closed().await;
+    assert_eq!(code, 1013, "{reason}");
+    // Nobody is left whose node is to be told that a client has left.
+    drop(gone);
+    eventually("the end of what is done for them", async {
+        while impatient.metric("stateroom_gateway_clients").await > 0 {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_messages_need_no_acknowledgement_to_pass() {
+    let cluster = Cluster::new();
+    let [gateway, owner]: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    // The default limit of a guest's memory for a message is less.
+    for length in [1, 60_000, 1, 30_000, 60_000, 60_000, 60_000, 60_000, 1] {
+        for _ in 0..3 {
+            let text = "x".repeat(length);
+            let message = Message::text(text.clone());
+            client.socket.send(message).await.expect("it is connected");
+            let echo = eventually("an echo", client.socket.next()).await;
+            let echo = echo.expect("it is connected").expect("no error");
+            assert_eq!(echo, Message::text(text));
+        }
+    }
+    drop(owner);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_no_node_is_not_served() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |config| {
+        config.handshake_timeout = Duration::from_secs(2);
+    })
+    .await;
+    cluster.set_owner("lobby", Some(0));
+    let mut watcher = node.join("lobby").await;
+    watcher.see(&[1001]).await;
+    let introduce = |secret: &str, version: u32| {
+        format!(
+            r#"{{"version":{version},"secret":"{secret}","room":"lobby","token":null,"address":"1.2.3.4","session":"0123","sequence":1}}"#
+        )
+        .into_bytes()
+    };
+    let framed = |json: &[u8]| [&(json.len() as u32).to_be_bytes()[..], json].concat();
+    let hello = b"\x81\x01h";
+    for bytes in [
+        framed(&introduce("wrong", 1)),
+        framed(&introduce("", 1)),
+        framed(&introduce(SECRET, 2)),
+        framed(b"{}"),
+        framed(b""),
+        [0xff; 4].into(),
+        b"GET / HTTP/1.1\r\n\r\n".into(),
+        introduce(SECRET, 1),
+        // It stops in the middle.
+        framed(&introduce(SECRET, 1))[..20].into(),
+        Vec::new(),
+    ] {
+        let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+        // It may be closed before.
+        let _ = stream.write_all(&[&bytes[..], hello].concat()).await;
+        let mut received = Vec::new();
+        let _ = eventually("the end", stream.read_to_end(&mut received)).await;
+        assert_eq!(received, b"", "{bytes:?}");
+    }
+    // Nobody has joined.
+    let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+    let bytes = [&framed(&introduce(SECRET, 1))[..], hello].concat();
+    stream.write_all(&bytes).await.expect("it is taken");
+    watcher.see(&[1001, 1002]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_delays_nobody() {
+    let cluster = Cluster::new();
+    let change = |config: &mut ServerConfig| {
+        config.max_queued_bytes = 256 << 10;
+        config.max_resume_bytes = 256 << 10;
+    };
+    let gateway = Node::start(&cluster, 0, change).await;
+    let owner = Node::start(&cluster, 1, change).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut watcher = owner.join("lobby").await;
+    watcher.see(&[1001]).await;
+    let mut slow = gateway.join("lobby").await;
+    watcher.see(&[1001, 1002]).await;
+    // Each is sent back, and it reads none of them.
+    let text = Message::text("x".repeat(30_000));
+    let saying = async {
+        while slow.socket.send(text.clone()).await.is_ok() {}
+        // It was disconnected.
+        core::future::pending::<()>().await;
+    };
+    let watching = async {
+        // It still gets its own.
+        for _ in 0..20 {
+            watcher.say().await;
+            watcher.hear_all().await;
+        }
+        watcher.see(&[1001, 1002, 2002]).await;
+    };
+    tokio::select! {
+        () = watching => {}
+        () = saying => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_again_replaces_its_connection_at_another_node() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut first = nodes[0].join("lobby?token=ann").await;
+    first.see(&[1001]).await;
+    let mut second = nodes[1].join("lobby?token=ann").await;
+    let (code, reason) = first.closed().await;
+    assert_eq!((code, &*reason), (1008, "replaced by a newer connection"));
+    second.see(&[1001]).await;
+}
+
+/// A node that was stopped goes on with what it had begun; its clients are at other nodes by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_begun_earlier_at_another_node_replaces_nobody() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |_| {}).await;
+    cluster.set_owner("lobby", Some(0));
+    let mut client = node.join("lobby?token=ann").await;
+    client.see(&[1001]).await;
+    let introduce = |session: &str, sequence: u64| {
+        let json = format!(
+            r#"{{"version":1,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":"{session}","sequence":{sequence}}}"#
+        );
+        [
+            &(json.len() as u32).to_be_bytes()[..],
+            json.as_bytes(),
+            b"\x81\x01h",
+        ]
+        .concat()
+    };
+    let mut stale = TcpStream::connect(node.peer).await.expect("it listens");
+    stale
+        .write_all(&introduce("01", 1))
+        .await
+        .expect("it is taken");
+    let mut received = Vec::new();
+    eventually("the end", stale.read_to_end(&mut received))
+        .await
+        .expect("it is closed");
+    let reason = b"replaced by a newer connection";
+    let is_refused = received
+        .windows(reason.len())
+        .any(|window| window == reason);
+    assert!(is_refused, "{received:?}");
+    // The client is still there, and a later connection replaces it.
+    client.say().await;
+    client.hear().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970").as_micros() as u64;
+    let mut later = TcpStream::connect(node.peer).await.expect("it listens");
+    later
+        .write_all(&introduce("02", now))
+        .await
+        .expect("it is taken");
+    let (code, reason) = client.closed().await;
+    assert_eq!((code, &*reason), (1008, "replaced by a newer connection"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_owner_is_backpressure_and_disconnects_nobody() {
+    let cluster = Cluster::new();
+    let [gateway, _owner]: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.journal.pause();
+    let (mut sink, mut stream) = client.socket.split();
+    const MESSAGES: usize = 20_000;
+    let text = "x".repeat(500);
+    let said = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            let message = Message::text(format!("{number} {text}"));
+            sink.send(message).await.expect("it is connected");
+        }
+        sink
+    });
+    // What nobody takes fills the queues on the way.
+    let mut queued = 0;
+    eventually("backpressure", async {
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let now = gateway.metric("stateroom_send_queue_bytes").await;
+            if now > 0 && now == queued {
+                break;
+            }
+            queued = now;
+        }
+    })
+    .await;
+    assert!(queued < 2 << 20, "{queued} bytes are kept");
+    assert!(!said.is_finished());
+    cluster.journal.resume();
+    for number in 0..MESSAGES {
+        let echo = eventually("an echo", stream.next()).await;
+        let echo = echo.expect("it is connected").expect("no error");
+        let echo = echo.to_text().expect("text");
+        assert_eq!(echo.split(' ').next(), Some(&*number.to_string()));
+    }
+    let _sink = said.await.expect("all was said");
+}

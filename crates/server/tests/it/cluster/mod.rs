@@ -1,0 +1,8 @@
+//! Rooms that go from node to node while their clients talk: no message is lost, none comes twice, and no
+//! socket is closed.
+
+mod clients;
+mod figures;
+mod gateways;
+mod moving;
+mod nodes;
