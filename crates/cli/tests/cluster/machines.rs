@@ -1,6 +1,11 @@
 //! The processes.
 
-use crate::{clients::Population, proxy::Proxy, support::guest_0_2};
+use crate::{
+    clients::Population,
+    network::Network,
+    proxy::{Proxy, start_all},
+    support::guest_0_2,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env, fs,
@@ -38,6 +43,7 @@ pub fn nats_program() -> Option<PathBuf> {
 
 /// All processes; killed in the end.
 pub struct Machines {
+    pub network: Network,
     folder: PathBuf,
     nats_program: PathBuf,
     nats_ports: Vec<u16>,
@@ -59,11 +65,13 @@ impl Machines {
         fs::write(&module, counter()).expect("the folder can be written");
         let ports = free_ports(4 * NODES);
         let (nats_ports, routes) = (ports[..NODES].to_vec(), &ports[NODES..2 * NODES]);
+        let network = Network::new(NODES);
         for (n, port) in nats_ports.iter().enumerate() {
-            let config = nats_config(&folder, n, *port, routes);
+            let config = nats_config(&folder, n, *port, routes, &network);
             fs::write(folder.join(format!("nats-{n}.conf")), config).expect("it can be written");
         }
         let mut machines = Self {
+            network,
             nats_program: nats_program.into(),
             nats: (0..NODES).map(|_| None).collect(),
             cuts: (0..NODES).map(|_| watch::Sender::new(false)).collect(),
@@ -79,11 +87,11 @@ impl Machines {
             machines.start_nats(n).await;
         }
         for n in 0..NODES {
-            let mut proxies = Vec::new();
-            for port in &machines.nats_ports {
-                let target = SocketAddr::from(([127, 0, 0, 1], *port));
-                proxies.push(Proxy::start(target, machines.cuts[n].subscribe()).await);
-            }
+            let ports = machines.nats_ports.iter().enumerate();
+            let targets =
+                ports.map(|(n, port)| SocketAddr::new(machines.network.address(n), *port));
+            let (entrance, is_cut) = (machines.network.entrance(n), machines.cuts[n].subscribe());
+            let proxies = start_all(entrance, targets.collect(), is_cut).await;
             machines.proxies.push(proxies);
         }
         for n in 0..NODES {
@@ -97,24 +105,62 @@ impl Machines {
 
     /// Where clients connect to each node.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
-        self.ports.iter().map(address).collect()
+        (0..NODES).map(|n| self.address(n)).collect()
+    }
+
+    fn address(&self, n: usize) -> SocketAddr {
+        SocketAddr::new(self.network.address_for_clients(n), self.ports[n])
     }
 
     pub async fn start_nats(&mut self, n: usize) {
-        let log = fs::File::create(self.folder.join(format!("nats-{n}.log"))).expect("a file");
-        let child = Command::new(&self.nats_program)
+        self.spawn_nats(n);
+        self.wait_for_nats(n).await;
+    }
+
+    fn spawn_nats(&mut self, n: usize) {
+        let log = self.log_file(&format!("nats-{n}.log"));
+        let child = self
+            .network
+            .command(n, &self.nats_program)
             .arg("-c")
             .arg(self.folder.join(format!("nats-{n}.conf")))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
         self.nats[n] = Some(child.expect("the program runs"));
-        wait_for_port(self.nats_ports[n]).await;
+    }
+
+    async fn wait_for_nats(&self, n: usize) {
+        let address = self.network.address_for_clients(n);
+        wait_for_port(SocketAddr::new(address, self.nats_ports[n])).await;
+    }
+
+    fn log_file(&self, name: &str) -> fs::File {
+        let mut options = fs::File::options();
+        let options = options.create(true).append(true);
+        options.open(self.folder.join(name)).expect("a file")
     }
 
     pub fn kill_nats(&mut self, n: usize) {
         end(self.nats[n].take());
+    }
+
+    /// Starts all servers of NATS again.
+    pub async fn start_all_nats(&mut self) {
+        for n in 0..NODES {
+            self.spawn_nats(n);
+        }
+        for n in 0..NODES {
+            self.wait_for_nats(n).await;
+        }
+    }
+
+    pub fn stop_nats(&self, n: usize) {
+        signal(self.nats[n].as_ref().expect("it runs"), Signal::STOP);
+    }
+
+    pub fn continue_nats(&self, n: usize) {
+        signal(self.nats[n].as_ref().expect("it runs"), Signal::CONT);
     }
 
     pub async fn start_node(&mut self, n: usize) {
@@ -127,21 +173,18 @@ impl Machines {
         let servers: Vec<_> = servers
             .map(|proxy| format!("nats://{}", proxy.address))
             .collect();
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join(format!("node-{n}.log")))
-            .expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_stateroom-wasmi"))
+        let log = self.log_file(&format!("node-{n}.log"));
+        let peers = SocketAddr::new(self.network.address(n), self.peer_ports[n]);
+        let child = self
+            .network
+            .command(n, Path::new(env!("CARGO_BIN_EXE_stateroom-wasmi")))
             .arg("serve")
             .arg(&self.module)
+            .args(["--host", &self.network.any_address().to_string()])
             .args(["--port", &self.ports[n].to_string()])
             .args(["--cluster", &servers.join(",")])
             .args(["--node-name", &format!("node-{n}")])
-            .args([
-                "--peer-listen",
-                &format!("127.0.0.1:{}", self.peer_ports[n]),
-            ])
+            .args(["--peer-listen", &peers.to_string()])
             .args([
                 "--workers",
                 "1",
@@ -166,7 +209,7 @@ impl Machines {
     }
 
     async fn wait_for_node(&self, n: usize) {
-        wait_for_port(self.ports[n]).await;
+        wait_for_port(self.address(n)).await;
     }
 
     /// Kills a node, after its clients' connections may end.
@@ -250,9 +293,9 @@ fn signal(process: &Child, signal: Signal) {
     kill_process(pid.expect("it has an id"), signal).expect("it runs");
 }
 
-async fn wait_for_port(port: u16) {
+async fn wait_for_port(address: SocketAddr) {
     let listens = async {
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        while TcpStream::connect(address).await.is_err() {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -268,18 +311,19 @@ fn free_ports(count: usize) -> Vec<u16> {
     ports.filter(is_free).take(count).collect()
 }
 
-fn nats_config(folder: &Path, n: usize, port: u16, routes: &[u16]) -> String {
-    let urls: Vec<_> = routes
-        .iter()
-        .map(|port| format!("nats://127.0.0.1:{port}"))
+fn nats_config(folder: &Path, n: usize, port: u16, routes: &[u16], network: &Network) -> String {
+    let address = |n| SocketAddr::new(network.address(n), routes[n]);
+    let urls: Vec<_> = (0..NODES)
+        .map(|n| format!("nats://{}", address(n)))
         .collect();
     format!(
-        "server_name: nats-{n}\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 2MB\n\
+        "server_name: nats-{n}\nlisten: \"{}\"\nmax_payload: 2MB\n\
          jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
          # Nodes know no way around the proxies.\n\
-         cluster {{ name: test, listen: \"127.0.0.1:{}\", routes: [{}], no_advertise: true }}\n",
+         cluster {{ name: test, listen: \"{}\", routes: [{}], no_advertise: true }}\n",
+        SocketAddr::new(network.any_address(), port),
         folder.join(format!("nats-{n}")),
-        routes[n],
+        address(n),
         urls.join(", "),
     )
 }

@@ -2,14 +2,16 @@
 //! drained, and clients count: nothing is lost, nothing is counted twice, and no socket ends but with the
 //! process that it is connected to.
 //!
-//! Needs `NATS_SERVER`, or `nats-server` on the path, or else it is skipped. `FAULTS` has how many things go
-//! wrong, `ROOMS` how many rooms there are; the seed of what happens is printed, and `TEST_SEED` repeats it,
-//! though not its timing. `WITHOUT` names faults that are left out.
+//! Needs `NATS_SERVER`, or `nats-server` on the path, or else it is skipped; and root, or else nothing is cut by
+//! the network. `FAULTS` has how many things go wrong, `MINUTES` for how long in place of that, `ROOMS` how many
+//! rooms there are, and `GONE` for how many seconds NATS is gone at the longest. The seed of what happens is
+//! printed, and `TEST_SEED` repeats it, though not its timing. `WITHOUT` names faults that are left out.
 #![cfg(target_os = "linux")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod clients;
 mod machines;
+mod network;
 mod proxy;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
@@ -38,10 +40,16 @@ enum Fault {
     /// SIGTERM: it gives its rooms away, and ends.
     Drain,
     KillNats,
+    /// A server of NATS does nothing for moments, as with a slow disk.
+    StopNats,
+    /// All servers of NATS are killed.
+    NatsGone,
+    /// The machine, with a node and a server of NATS, reaches no other, but clients reach it.
+    Partition,
 }
 
-/// All but those that `WITHOUT` names.
-fn kinds() -> Vec<Fault> {
+/// All that are possible but those that `WITHOUT` names.
+fn kinds(machines: &Machines) -> Vec<Fault> {
     let without = std::env::var("WITHOUT").unwrap_or_default();
     let mut kinds = vec![
         Fault::KillNode,
@@ -49,7 +57,11 @@ fn kinds() -> Vec<Fault> {
         Fault::CutOff,
         Fault::Drain,
         Fault::KillNats,
+        Fault::Partition,
+        Fault::StopNats,
+        Fault::NatsGone,
     ];
+    kinds.retain(|kind| *kind != Fault::Partition || machines.network.has_links());
     kinds.retain(|kind| !without.split(',').any(|name| name == format!("{kind:?}")));
     kinds
 }
@@ -60,14 +72,23 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
         return;
     };
     let (faults, rooms) = (number("FAULTS", 10), number("ROOMS", 100));
+    let minutes = number("MINUTES", 0) as u64;
+    let gone = Duration::from_secs(number("GONE", 10) as u64);
     let mut random = Random::new();
     let mut machines = Machines::start(&program).await;
     let population = Population::start(rooms, machines.addresses(), random.next());
     population.wait_for_progress().await;
-    let kinds = kinds();
+    let kinds = kinds(&machines);
     let mut done = std::collections::BTreeMap::<Fault, usize>::new();
     let began_at = Instant::now();
-    for at in 0..faults {
+    for at in 0.. {
+        let is_over = match minutes {
+            0 => at >= faults,
+            _ => began_at.elapsed() >= Duration::from_secs(60 * minutes),
+        };
+        if is_over {
+            break;
+        }
         // Each of them at least once, in a run that is long enough.
         let kind = match kinds.get(at) {
             Some(kind) => *kind,
@@ -105,6 +126,27 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
                 machines.kill_nats(machine);
                 sleep(length).await;
                 machines.start_nats(machine).await;
+            }
+            Fault::StopNats => {
+                let until = Instant::now() + length;
+                while Instant::now() < until {
+                    machines.stop_nats(machine);
+                    sleep(Duration::from_millis(50 + random.below(200) as u64)).await;
+                    machines.continue_nats(machine);
+                    sleep(Duration::from_millis(random.below(50) as u64)).await;
+                }
+            }
+            Fault::NatsGone => {
+                for server in 0..NODES {
+                    machines.kill_nats(server);
+                }
+                sleep(gone.mul_f64(length.as_secs_f64() / 2.6)).await;
+                machines.start_all_nats().await;
+            }
+            Fault::Partition => {
+                machines.network.cut(machine, true);
+                sleep(length).await;
+                machines.network.cut(machine, false);
             }
         }
         // Sometimes the next fault comes while this one is still being dealt with.

@@ -1,5 +1,6 @@
-//! A network between a node and a server of NATS, which can be cut.
+//! A network between a node and the servers of NATS, which can be cut.
 
+use crate::network::Entrance;
 use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,7 +8,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 /// Passes bytes on unless it is cut: then it keeps them, and the ends of connections, until it is not.
@@ -15,8 +16,33 @@ pub struct Proxy {
     pub address: SocketAddr,
 }
 
+/// Starts one for each target, at a machine.
+pub async fn start_all(
+    entrance: Entrance,
+    targets: Vec<SocketAddr>,
+    is_cut: watch::Receiver<bool>,
+) -> Vec<Proxy> {
+    let (started, have_started) = oneshot::channel();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        entrance.enter();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("it can be made").block_on(async {
+            let mut proxies = Vec::new();
+            for target in targets {
+                proxies.push(Proxy::start(target, is_cut.clone()).await);
+            }
+            let _ = started.send(proxies);
+            std::future::pending::<()>().await;
+        });
+    });
+    have_started.await.expect("they start")
+}
+
 impl Proxy {
-    pub async fn start(target: SocketAddr, is_cut: watch::Receiver<bool>) -> Self {
+    async fn start(target: SocketAddr, is_cut: watch::Receiver<bool>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
