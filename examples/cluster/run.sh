@@ -6,7 +6,7 @@
 #   DATA          a folder for what NATS keeps (default: one that is removed in the end)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-module=${1:-$here/../rooms/wasm/counter.wasm}
+module=${1:-$here/../rooms/wasm/counter-rust-0.4.wasm}
 stateroom=${STATEROOM:-stateroom-wasmi}
 nats=${NATS_SERVER:-nats-server}
 if [ -z "${DATA-}" ]; then
@@ -37,7 +37,13 @@ END
   "$nats" -c "$DATA/nats-$n.conf" >"$DATA/nats-$n.log" 2>&1 &
   pids+=($!)
 done
-until [ "$(curl -s "http://127.0.0.1:8221/jsz" | grep -c '"leader": "nats-')" -gt 0 ]; do sleep 0.2; done
+# Nodes wait for NATS as well, but not for ever.
+for n in 1 2 3; do
+  until curl -sf "http://127.0.0.1:822$n/healthz" >/dev/null; do
+    kill -0 "${pids[n - 1]}" || { cat "$DATA/nats-$n.log"; stop; exit 1; }
+    sleep 0.2
+  done
+done
 
 for n in 1 2 3; do
   "$stateroom" serve "$module" --port "800$n" --cluster "$servers" --node-name "node-$n" \

@@ -52,8 +52,10 @@ async fn check_promises(client: &Client, config: &ClusterConfig) -> Result<(), C
         )));
     }
     for monitor in &config.monitors {
-        check_monitor(monitor)
-            .await
+        let varz = timeout(Duration::from_secs(5), get(monitor, "/varz")).await;
+        let varz = varz.unwrap_or_else(|_| Err("it does not answer".into()));
+        let varz = varz.map_err(|reason| ClusterError::Monitor(format!("{monitor}: {reason}")))?;
+        check_server(&varz)
             .map_err(|reason| ClusterError::SyncInterval(format!("{monitor}: {reason}")))?;
     }
     Ok(())
@@ -82,10 +84,8 @@ struct JetStreamConfig {
     sync_always: bool,
 }
 
-async fn check_monitor(address: &str) -> Result<(), String> {
-    let varz = timeout(Duration::from_secs(5), get(address, "/varz")).await;
-    let varz = varz.map_err(|_| "it does not answer".to_owned())??;
-    let varz: Varz = serde_json::from_slice(&varz).map_err(|error| error.to_string())?;
+fn check_server(varz: &[u8]) -> Result<(), String> {
+    let varz: Varz = serde_json::from_slice(varz).map_err(|error| error.to_string())?;
     if parse_version(&varz.version).is_none_or(|version| version < MIN_VERSION) {
         return Err(format!("it is the version {}", varz.version));
     }

@@ -72,6 +72,8 @@ impl ClusterConfig {
             .name(format!("stateroom {} {}", self.name, self.node))
             .ping_interval(Duration::from_secs(1))
             .connection_timeout(Duration::from_secs(2))
+            // What a server that has just started does not answer is asked again.
+            .request_timeout(Some(Duration::from_secs(2)))
             .reconnect_delay_callback(|attempts| match attempts {
                 0 | 1 => Duration::ZERO,
                 _ => RECONNECT_INTERVAL,

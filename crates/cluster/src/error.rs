@@ -34,6 +34,8 @@ pub enum ClusterError {
     },
     /// The servers of NATS say that a write is acknowledged before it is on the disk, or do not say anything.
     SyncInterval(String),
+    /// The monitoring of a server of NATS cannot be reached.
+    Monitor(String),
     /// A thread or a socket could not be made.
     Io(std::io::Error),
 }
@@ -63,8 +65,20 @@ impl fmt::Display for ClusterError {
                 f,
                 "NATS must have sync_interval: always, or it can lose what it has acknowledged: {reason}"
             ),
+            Self::Monitor(reason) => write!(
+                f,
+                "the monitoring of a server of NATS cannot be reached, which tells whether writes are \
+                 acknowledged before they are on the disk: {reason}"
+            ),
             Self::Io(_) => f.write_str("the node cannot be started"),
         }
+    }
+}
+
+impl ClusterError {
+    /// Whether it may be otherwise in a moment, when NATS has started.
+    pub(crate) const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Setup(_) | Self::Monitor(_))
     }
 }
 

@@ -60,7 +60,7 @@ use stateroom_wasmi_server::{
     Directory, MoreMetrics, ServerControl,
     journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
 };
-use std::{net::SocketAddr, sync::Arc, thread, time::Instant};
+use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// A node of a cluster. When it is dropped, the node ends at once, as if its process had been killed; what it
@@ -248,16 +248,19 @@ impl fmt::Debug for Cluster {
 
 async fn prepare(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError> {
     config.check()?;
-    let client = config.connect().await?;
-    checks::check(&client, config).await?;
-    // Right after its own start, or that of another node, NATS may not be able to.
+    // It may start at the same time, and its servers need some seconds to find each other.
     const TIMEOUT: Duration = Duration::from_secs(30);
     const INTERVAL: Duration = Duration::from_millis(200);
     let until = Instant::now() + TIMEOUT;
+    let mut has_waited = false;
     loop {
-        match open(client.clone(), config).await {
-            Err(ClusterError::Setup(reason)) if Instant::now() < until => {
-                log::debug!("NATS JetStream cannot be used yet: {reason}");
+        match open(config).await {
+            Err(error) if error.is_temporary() && Instant::now() < until => {
+                if !core::mem::replace(&mut has_waited, true) {
+                    let source = error.source().map(|source| format!(": {source}"));
+                    let source = source.unwrap_or_default();
+                    log::warn!("waiting for NATS, for {TIMEOUT:?} at most: {error}{source}");
+                }
                 tokio::time::sleep(INTERVAL).await;
             }
             opened => return opened,
@@ -265,10 +268,9 @@ async fn prepare(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError
     }
 }
 
-async fn open(
-    client: async_nats::Client,
-    config: &ClusterConfig,
-) -> Result<(Nats, Secrets), ClusterError> {
+async fn open(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError> {
+    let client = config.connect().await?;
+    checks::check(&client, config).await?;
     let nats = Nats::open(client, &config.name, config.replicas).await?;
     let secrets = Secrets {
         journal: nats.secret("secret").await?,

@@ -140,3 +140,21 @@ fn operators_see_and_move_shards() {
         .expect("it is drained");
     assert_eq!(b.here(), 0);
 }
+
+#[test]
+fn a_node_waits_for_nats_to_start() {
+    let Some(mut server) = NatsServer::start() else {
+        return;
+    };
+    server.kill();
+    let address = server.url.trim_start_matches("nats://");
+    let listener = std::net::TcpListener::bind(address).expect("the port is free");
+    let config = config(&server.url, "a");
+    let joining = std::thread::spawn(|| Node::join_with(config));
+    // It has tried, in vain.
+    drop(listener.accept().expect("it connects"));
+    drop(listener);
+    server.restart();
+    let node = joining.join().expect("no panic").expect("it joins");
+    node.wait_for_shards(|shards| shards == SHARDS);
+}
