@@ -42,7 +42,7 @@ impl Server {
     }
 
     /// The metrics, by name and labels.
-    async fn metrics(&self) -> BTreeMap<String, f64> {
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
         let response = self.admin("GET", "/metrics").await;
         assert_eq!(response.status, 200);
         let lines = response.body.lines().filter(|line| !line.starts_with('#'));

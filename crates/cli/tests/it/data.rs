@@ -415,8 +415,9 @@ fn keeper(step: u32) -> String {
 
 #[tokio::test]
 async fn rooms_pass_their_state_to_a_new_version() {
+    let hook = ["--upgrade", "hook", "--admin-listen", "127.0.0.1:0"];
     let data = Data::new(&keeper(1));
-    let server = data.serve(&["--upgrade", "hook"]);
+    let server = data.serve(&hook);
     let mut client = server.join("/lobby").await;
     for n in 1..=3 {
         client.send("count").await;
@@ -424,25 +425,35 @@ async fn rooms_pass_their_state_to_a_new_version() {
     }
     drop((client, server));
     data.folder.write("guest.wat", keeper(100));
-    let server = data.serve(&["--upgrade", "hook"]);
+    let server = data.serve(&hook);
     let mut client = server.join("/lobby").await;
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(103));
+    assert_eq!(upgrades(&server).await, [1.0, 0.0, 0.0]);
     drop((client, server));
     // What has neither export is served by the version that the room has.
     data.folder.write("guest.wat", counter());
-    let server = data.serve(&["--upgrade", "hook"]);
+    let server = data.serve(&hook);
     let mut client = server.join("/lobby").await;
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(203));
+    assert_eq!(upgrades(&server).await, [0.0, 1.0, 0.0]);
     let mut other = server.join("/hall").await;
     other.send("count").await;
     assert_eq!(number(&mut other).await, Some(1));
     drop((client, other, server));
-    let server = data.serve(&["--upgrade", "hook-or-restart"]);
+    let server = data.serve(&["--upgrade", "hook-or-restart", hook[2], hook[3]]);
     let mut client = server.join("/lobby").await;
     client.send("count").await;
     assert_eq!(number(&mut client).await, Some(1));
+    assert_eq!(upgrades(&server).await, [0.0, 0.0, 1.0]);
+}
+
+/// For how many rooms the module has changed with their state, and not, and without their state.
+async fn upgrades(server: &Server) -> [f64; 3] {
+    let metrics = server.metrics().await;
+    let count = |result| metrics[&format!("stateroom_room_upgrades_total{{result=\"{result}\"}}")];
+    ["passed", "kept", "restarted"].map(count)
 }
 
 /// The only file of a folder.

@@ -1,6 +1,6 @@
 //! The text format of Prometheus, version 0.0.4.
 
-use super::{BusyRoom, GatewayMetrics, Histogram, HttpCounts, Metrics};
+use super::{BusyRoom, GatewayMetrics, Histogram, HttpCounts, Metrics, Upgraded};
 use prometheus::{
     Encoder, TextEncoder,
     proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType},
@@ -117,6 +117,17 @@ impl Exposition {
             "Failures of guests, by kind.",
             "kind",
             faults.map(|(kind, count)| (kind.name().into(), *count)),
+        );
+        let upgrades = Upgraded::ALL.map(|result| {
+            let count = metrics.upgrades.get(&result).copied().unwrap_or(0);
+            (result.name().into(), count)
+        });
+        self.counters(
+            "stateroom_room_upgrades_total",
+            "Rooms for which the module changed: their state passed to the new one, they kept the one that they \
+             had, or they restarted with the new one.",
+            "result",
+            upgrades.into_iter(),
         );
     }
 

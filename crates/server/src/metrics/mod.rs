@@ -23,6 +23,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) messages_sent: u64,
     pub(crate) bytes_sent: u64,
     faults: BTreeMap<FaultKind, u64>,
+    upgrades: BTreeMap<Upgraded, u64>,
     slices: Histogram,
     events: Histogram,
     pub(crate) journal: Histogram,
@@ -55,6 +56,7 @@ pub(crate) struct Metrics {
     bytes_sent: u64,
     pub(crate) queued_bytes: usize,
     faults: BTreeMap<FaultKind, u64>,
+    upgrades: BTreeMap<Upgraded, u64>,
     slices: Histogram,
     events: Histogram,
     journal: Histogram,
@@ -72,6 +74,30 @@ pub(crate) struct Metrics {
     busiest: Vec<BusyRoom>,
     /// At a node of a cluster.
     pub(crate) gateways: Option<GatewayMetrics>,
+}
+
+/// What became of a room when the module changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Upgraded {
+    /// It goes on with the new module, and its state.
+    Passed,
+    /// It goes on with the module that it had.
+    Kept,
+    /// It began anew with the new module.
+    Restarted,
+}
+
+impl Upgraded {
+    const ALL: [Self; 3] = [Self::Passed, Self::Kept, Self::Restarted];
+
+    /// As the metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Kept => "kept",
+            Self::Restarted => "restarted",
+        }
+    }
 }
 
 /// What the gateways of a node count.
@@ -109,6 +135,7 @@ impl WorkerMetrics {
             messages_sent: 0,
             bytes_sent: 0,
             faults: BTreeMap::new(),
+            upgrades: BTreeMap::new(),
             slices: Histogram::default(),
             events: Histogram::default(),
             journal: Histogram::default(),
@@ -143,6 +170,11 @@ impl WorkerMetrics {
             let kind = FaultKind::of(&fault.cause);
             *self.faults.entry(kind).or_default() += 1;
         }
+    }
+
+    /// The module of a room changed, or was to change.
+    pub(crate) fn upgraded(&mut self, result: Upgraded) {
+        *self.upgrades.entry(result).or_default() += 1;
     }
 
     /// A room was loaded that had done this before: others have counted it.
@@ -191,6 +223,7 @@ impl Metrics {
             messages_sent: worker.messages_sent,
             bytes_sent: worker.bytes_sent,
             faults: worker.faults.clone(),
+            upgrades: worker.upgrades.clone(),
             slices: worker.slices.clone(),
             events: worker.events.clone(),
             journal: worker.journal.clone(),
@@ -255,6 +288,9 @@ impl Metrics {
         self.queued_bytes += other.queued_bytes;
         for (kind, count) in other.faults {
             *self.faults.entry(kind).or_default() += count;
+        }
+        for (result, count) in other.upgrades {
+            *self.upgrades.entry(result).or_default() += count;
         }
         self.slices += other.slices;
         self.events += other.events;

@@ -3,6 +3,7 @@
 use super::HostedRooms;
 use crate::{
     journal::{JournalError, ModuleUpgrade, StoredRoom},
+    metrics::Upgraded,
     rooms::restorations::RestoreError,
 };
 use core::task::Poll;
@@ -102,6 +103,7 @@ impl HostedRooms {
             match self.host.poll_upgrade(key) {
                 Poll::Pending => self.upgrades.running.push(key),
                 Poll::Ready(Ok(())) => {
+                    self.count_upgrade(Upgraded::Passed);
                     self.save_replaced(key);
                     // There may be a later module.
                     self.upgrades.check(key);
@@ -128,16 +130,22 @@ impl HostedRooms {
             let id = Escaped::new(room.id()).at_most(256);
             log::warn!("room {id:?} {what}: {}{permit}", WithSources(error));
         }
-        if !keeps {
-            self.begin_anew(key);
+        match keeps {
+            true => self.count_upgrade(Upgraded::Kept),
+            false => self.begin_anew(key),
         }
     }
 
     fn begin_anew(&mut self, key: RoomKey) {
         let module = self.options.module.clone();
         if self.host.replace_module(key, &module).is_ok() {
+            self.count_upgrade(Upgraded::Restarted);
             self.save_replaced(key);
         }
+    }
+
+    fn count_upgrade(&mut self, result: Upgraded) {
+        self.host.transport_mut().metrics.upgraded(result);
     }
 
     /// Restores a room that was loaded: with its own module, from which it then goes on with the present one,
