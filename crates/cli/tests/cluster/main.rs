@@ -145,7 +145,7 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
             }
             Fault::Partition => {
                 machines.network.cut(machine, true);
-                sleep(length).await;
+                sleep(2 * length).await;
                 machines.network.cut(machine, false);
             }
         }

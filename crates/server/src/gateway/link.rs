@@ -171,18 +171,21 @@ impl Link {
 }
 
 impl Routes {
-    /// Waits until a room is known to be at another node.
+    /// Waits until a room is known to be at another node, or again at this one after nobody had it: it may have
+    /// been cut off, and connections that have lost packets need as long again to notice that it is back.
     pub(super) async fn moved(
         &self,
         changes: &mut watch::Receiver<()>,
         room: &str,
         from: Location,
     ) {
+        let mut was_gone = false;
         loop {
             changed(changes).await;
-            let now_at = self.directory.locate(room);
-            if now_at != from && now_at != Location::Unknown {
-                return;
+            match self.directory.locate(room) {
+                Location::Unknown => was_gone = true,
+                location if location != from || was_gone => return,
+                _ => {}
             }
         }
     }

@@ -297,3 +297,32 @@ async fn a_slow_owner_is_backpressure_and_disconnects_nobody() {
     }
     let _sink = said.await.expect("all was said");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_was_cut_off_is_connected_to_again() {
+    let cluster = Cluster::new();
+    let gateway = Node::start(&cluster, 0, |config| {
+        // Nothing else is to notice it.
+        config.heartbeat_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let owner = Node::start(&cluster, 1, |_| {}).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    owner.lose_connections();
+    client.say().await;
+    // Whether the gateway looks while it is not known is not told.
+    let again = async {
+        loop {
+            cluster.suspect("lobby");
+            sleep(Duration::from_millis(10)).await;
+            cluster.trust("lobby", 1);
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = client.hear_all() => {}
+        () = again => {}
+    }
+}

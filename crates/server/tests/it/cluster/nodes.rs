@@ -74,6 +74,18 @@ impl Cluster {
         state.writers.insert(room.into(), (writer, epoch));
     }
 
+    /// Nobody knows the owner of the room, which goes on.
+    pub(super) fn suspect(&self, room: &str) {
+        self.lock().owners.insert(room.into(), None);
+        self.changes.send_replace(());
+    }
+
+    /// It is there after all.
+    pub(super) fn trust(&self, room: &str, owner: usize) {
+        self.lock().owners.insert(room.into(), Some(owner));
+        self.changes.send_replace(());
+    }
+
     pub(super) fn owner(&self, room: &str) -> Option<usize> {
         self.lock().owners.get(room).copied().flatten()
     }
@@ -234,6 +246,8 @@ impl fmt::Debug for NodeJournal {
 struct Wire {
     address: SocketAddr,
     cut: watch::Sender<bool>,
+    /// Connections that were open when it was counted up pass nothing more.
+    lost: watch::Sender<u32>,
 }
 
 impl Wire {
@@ -241,17 +255,23 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("it listens");
         let address = listener.local_addr().expect("an address");
         let (cut, is_cut) = watch::channel(false);
+        let (lost, is_lost) = watch::channel(0);
         tokio::spawn(async move {
             let mut cut = is_cut.clone();
             let passing = async {
                 let mut passing = JoinSet::new();
                 loop {
                     let (mut from, _) = listener.accept().await.expect("it accepts");
+                    let mut is_lost = is_lost.clone();
+                    is_lost.mark_unchanged();
                     passing.spawn(async move {
                         if let Ok(mut to) = TcpStream::connect(to).await {
                             let _ = to.set_nodelay(true);
                             let _ = from.set_nodelay(true);
-                            let _ = copy_bidirectional(&mut from, &mut to).await;
+                            tokio::select! {
+                                _ = copy_bidirectional(&mut from, &mut to) => {}
+                                _ = is_lost.changed() => core::future::pending().await,
+                            }
                         }
                     });
                 }
@@ -261,7 +281,7 @@ impl Wire {
                 _ = cut.wait_for(|cut| *cut) => {}
             }
         });
-        Self { address, cut }
+        Self { address, cut, lost }
     }
 }
 
@@ -330,6 +350,11 @@ impl Node {
     pub(super) fn die(&self) {
         self.is_dead.store(true, Ordering::SeqCst);
         self.wire.cut.send_replace(true);
+    }
+
+    /// What other nodes send over the connections that are open is lost from now on.
+    pub(super) fn lose_connections(&self) {
+        self.wire.lost.send_modify(|lost| *lost += 1);
     }
 
     pub(super) async fn stop(mut self) {
