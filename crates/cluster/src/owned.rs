@@ -6,16 +6,17 @@ use crate::{
     protocol::{Appender, Tails},
     shard::{Epoch, NodeId, Shard},
 };
+use core::time::Duration;
 use stateroom_wasmi_server::journal::{
     Done, JournalError, LogEntries, LogEntry, RoomNumber, RoomWrite, Stored as Loaded, StoredRoom,
     UnfinishedRoom,
 };
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Instant,
 };
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::sleep};
 
 /// A shard that this node owns, or is about to.
 pub(crate) struct Owned {
@@ -42,6 +43,8 @@ pub(crate) struct Owned {
     /// What was read so far.
     pub(crate) reading: Option<AbortHandle>,
     trim: Trim,
+    /// Held until the shard is another node's.
+    claim: Arc<()>,
 }
 
 struct RoomEntry {
@@ -127,6 +130,7 @@ impl Owned {
             loads: VecDeque::new(),
             next_counter: 0,
             reading: None,
+            claim: Arc::default(),
             trim: Trim {
                 records: 0,
                 at: Instant::now(),
@@ -402,7 +406,7 @@ impl Owned {
     /// Records that can be deleted, if it is time for that.
     pub(crate) fn trim_due(&mut self) -> Option<Garbage> {
         const RECORDS: u64 = 500;
-        const INTERVAL: core::time::Duration = core::time::Duration::from_secs(30);
+        const INTERVAL: Duration = Duration::from_secs(30);
         let is_due = self.trim.records >= RECORDS
             || self.trim.records > 0 && self.trim.at.elapsed() >= INTERVAL;
         if !is_due || !self.is_active {
@@ -430,6 +434,11 @@ impl Owned {
             return None;
         }
         self.loads.pop_front().map(|(_, id, done)| (id, done))
+    }
+
+    /// Whether the shard is still this node's, as far as that is known.
+    pub(crate) fn claim(&self) -> Claim {
+        Claim(Arc::downgrade(&self.claim))
     }
 
     /// What is needed to load a room; none if it is done already.
@@ -509,27 +518,51 @@ pub(crate) enum Tail {
     },
 }
 
+/// Tells whether a shard is still this node's.
+pub(crate) struct Claim(Weak<()>);
+
+/// How often it is asked again for what must be there.
+struct Attempts {
+    claim: Claim,
+    left: usize,
+}
+
+impl Attempts {
+    /// What was found, or none to ask again: while NATS is gone, that is waited for, and a replica may not have
+    /// it yet.
+    fn found<T>(&mut self, read: Result<Option<T>, ()>) -> Option<Result<T, JournalError>> {
+        match read {
+            Ok(Some(found)) => return Some(Ok(found)),
+            _ if self.claim.0.strong_count() == 0 => {
+                return Some(Err(JournalError::NotOwned { rooms: Vec::new() }));
+            }
+            Ok(None) => self.left = self.left.saturating_sub(1),
+            Err(()) => {}
+        }
+        let reason = "the snapshot is not there";
+        (self.left == 0).then(|| Err(JournalError::Damaged(reason.into())))
+    }
+}
+
 /// Reads a stored room.
 pub(crate) async fn load(
     nats: &Nats,
     shard: Shard,
+    claim: Claim,
     header: RoomHeader,
     sequence: u64,
     tail: Tail,
 ) -> Result<(StoredRoom, Quarantine), JournalError> {
-    const ATTEMPTS: usize = 50;
-    const RETRY_INTERVAL: core::time::Duration = core::time::Duration::from_millis(100);
-    let mut bytes = None;
-    for _ in 0..ATTEMPTS {
-        // A replica may not have it yet.
-        if let Ok(Some(read)) = nats.read_snapshot(sequence, &header).await {
-            bytes = Some(read);
-            break;
+    const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+    let mut attempts = Attempts { claim, left: 300 };
+    let bytes = loop {
+        let read = nats.read_snapshot(sequence, &header).await;
+        if let Some(found) = attempts.found(read) {
+            break found?;
         }
-        tokio::time::sleep(RETRY_INTERVAL).await;
-    }
+        sleep(RETRY_INTERVAL).await;
+    };
     let damaged = |what: &str| JournalError::Damaged(what.into());
-    let bytes = bytes.ok_or_else(|| damaged("the snapshot cannot be read"))?;
     let (snapshot, quarantine) =
         decode_snapshot(&header, &bytes).ok_or_else(|| damaged("the snapshot is malformed"))?;
     let tail = match tail {
@@ -567,7 +600,7 @@ pub(crate) async fn read_up_to(
     to: u64,
     only_log: bool,
 ) -> Vec<Stored> {
-    const RETRY_INTERVAL: core::time::Duration = core::time::Duration::from_millis(10);
+    const RETRY_INTERVAL: Duration = Duration::from_millis(10);
     let (mut all, mut next) = (Vec::new(), from.max(1));
     loop {
         let read = nats.read(shard, next, only_log).await.unwrap_or_default();
@@ -584,7 +617,7 @@ pub(crate) async fn read_up_to(
             }
         }
         if !has_read {
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }
@@ -609,6 +642,24 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_stored_is_asked_for_as_long_as_the_shard_is_owned() {
+        let owned = Owned::new(Shard(1), NodeId(1), Epoch(1));
+        let claim = owned.claim();
+        let mut attempts = Attempts { claim, left: 2 };
+        for _ in 0..1000 {
+            // NATS does not answer.
+            assert!(attempts.found::<()>(Err(())).is_none());
+        }
+        assert!(attempts.found::<()>(Ok(None)).is_none());
+        assert!(matches!(attempts.found(Ok(Some(7))), Some(Ok(7))));
+        let missing = attempts.found::<()>(Ok(None));
+        assert!(matches!(missing, Some(Err(JournalError::Damaged(_)))));
+        drop(owned);
+        let lost = attempts.found::<()>(Err(()));
+        assert!(matches!(lost, Some(Err(JournalError::NotOwned { .. }))));
+    }
 
     #[test]
     fn events_are_split_between_two() {

@@ -65,9 +65,10 @@ impl Node {
             return;
         };
         self.batches.add_parts(batch, 1);
+        let claim = owned.claim();
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
         tokio::spawn(async move {
-            let read = load(&nats, shard, header, sequence, tail).await;
+            let read = load(&nats, shard, claim, header, sequence, tail).await;
             let read = read.ok().map(Box::new);
             let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
         });
@@ -127,15 +128,18 @@ impl Node {
         const ATTEMPTS: usize = 50;
         let nats = self.nats.clone();
         tokio::spawn(async move {
-            for _ in 0..ATTEMPTS {
-                if let Ok(wasm) = nats.load_module(&hash.to_string()).await {
-                    return done(Ok(wasm));
+            let mut missed = 0;
+            while missed < ATTEMPTS {
+                match nats.load_module(&hash.to_string()).await {
+                    Ok(Some(wasm)) => return done(Ok(Some(wasm))),
+                    // A replica may not have it yet.
+                    Ok(None) => missed += 1,
+                    // NATS is gone for now.
+                    Err(()) => {}
                 }
                 sleep(10 * RETRY_INTERVAL).await;
             }
-            done(Err(JournalError::Damaged(
-                "the module cannot be read".into(),
-            )));
+            done(Ok(None));
         });
     }
 
@@ -164,10 +168,10 @@ impl Node {
                     sequence,
                     tail,
                 }) => {
-                    let nats = self.nats.clone();
+                    let (nats, claim) = (self.nats.clone(), owned.claim());
                     tokio::spawn(async move {
                         let is_quarantined = header.is_quarantined;
-                        let read = load(&nats, shard, header, sequence, tail).await;
+                        let read = load(&nats, shard, claim, header, sequence, tail).await;
                         done(read.map(|(room, quarantine)| match is_quarantined {
                             true => Stored::Quarantined(quarantine.reason),
                             false => Stored::Room(room),
