@@ -1,10 +1,8 @@
 //! The processes.
 
 use crate::{
-    clients::Population,
     network::Network,
     proxy::{Proxy, start_all},
-    support::guest_0_2,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -21,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Nodes, and servers of NATS.
+/// Machines: of each, a node and a server of NATS.
 pub const NODES: usize = 3;
 
 /// The upper bound on every wait.
@@ -41,6 +39,24 @@ pub fn nats_program() -> Option<PathBuf> {
     None
 }
 
+/// How machines are started.
+pub struct Setup {
+    /// Whether there are namespaces, if they can be had, and proxies.
+    pub can_be_cut: bool,
+    /// Nodes that are started at first.
+    pub nodes: usize,
+    /// Further arguments of theirs.
+    pub args: &'static [&'static str],
+    /// Their module, in either format.
+    pub module: Vec<u8>,
+}
+
+/// Processor time of all nodes, and of all servers of NATS.
+pub struct ProcessorTime {
+    pub nodes: Duration,
+    pub nats: Duration,
+}
+
 /// All processes; killed in the end.
 pub struct Machines {
     pub network: Network,
@@ -55,17 +71,21 @@ pub struct Machines {
     peer_ports: Vec<u16>,
     nodes: Vec<Option<Child>>,
     module: PathBuf,
+    args: &'static [&'static str],
 }
 
 impl Machines {
-    pub async fn start(nats_program: &Path) -> Self {
+    pub async fn start(nats_program: &Path, setup: Setup) -> Self {
         let folder = env::temp_dir().join(format!("stateroom-cluster-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder can be made");
-        let module = folder.join("counter.wat");
-        fs::write(&module, counter()).expect("the folder can be written");
+        let module = folder.join("room.wasm");
+        fs::write(&module, setup.module).expect("the folder can be written");
         let ports = free_ports(4 * NODES);
         let (nats_ports, routes) = (ports[..NODES].to_vec(), &ports[NODES..2 * NODES]);
-        let network = Network::new(NODES);
+        let network = match setup.can_be_cut {
+            true => Network::new(NODES),
+            false => Network::of_this_machine(),
+        };
         for (n, port) in nats_ports.iter().enumerate() {
             let config = nats_config(&folder, n, *port, routes, &network);
             fs::write(folder.join(format!("nats-{n}.conf")), config).expect("it can be written");
@@ -82,22 +102,24 @@ impl Machines {
             nats_ports,
             folder,
             module,
+            args: setup.args,
         };
         for n in 0..NODES {
             machines.start_nats(n).await;
         }
         for n in 0..NODES {
-            let ports = machines.nats_ports.iter().enumerate();
-            let targets =
-                ports.map(|(n, port)| SocketAddr::new(machines.network.address(n), *port));
-            let (entrance, is_cut) = (machines.network.entrance(n), machines.cuts[n].subscribe());
-            let proxies = start_all(entrance, targets.collect(), is_cut).await;
-            machines.proxies.push(proxies);
+            if setup.can_be_cut {
+                let targets = machines.nats_addresses();
+                let (entrance, is_cut) =
+                    (machines.network.entrance(n), machines.cuts[n].subscribe());
+                let proxies = start_all(entrance, targets, is_cut).await;
+                machines.proxies.push(proxies);
+            }
         }
-        for n in 0..NODES {
+        for n in 0..setup.nodes {
             machines.spawn_node(n);
         }
-        for n in 0..NODES {
+        for n in 0..setup.nodes {
             machines.wait_for_node(n).await;
         }
         machines
@@ -110,6 +132,14 @@ impl Machines {
 
     fn address(&self, n: usize) -> SocketAddr {
         SocketAddr::new(self.network.address_for_clients(n), self.ports[n])
+    }
+
+    /// Where the servers of NATS are.
+    pub fn nats_addresses(&self) -> Vec<SocketAddr> {
+        let ports = self.nats_ports.iter().enumerate();
+        ports
+            .map(|(n, port)| SocketAddr::new(self.network.address(n), *port))
+            .collect()
     }
 
     pub async fn start_nats(&mut self, n: usize) {
@@ -169,10 +199,11 @@ impl Machines {
     }
 
     fn spawn_node(&mut self, n: usize) {
-        let servers = self.proxies[n].iter();
-        let servers: Vec<_> = servers
-            .map(|proxy| format!("nats://{}", proxy.address))
-            .collect();
+        let servers = match self.proxies.get(n) {
+            Some(proxies) => proxies.iter().map(|proxy| proxy.address).collect(),
+            None => self.nats_addresses(),
+        };
+        let servers: Vec<_> = servers.iter().map(|it| format!("nats://{it}")).collect();
         let log = self.log_file(&format!("node-{n}.log"));
         let peers = SocketAddr::new(self.network.address(n), self.peer_ports[n]);
         let child = self
@@ -195,9 +226,8 @@ impl Machines {
             ])
             .args(["--max-connections-per-address", "100000"])
             // The monitoring of NATS is not what is tested here.
-            .args(["--cluster-unsafe", "--cluster-silence", "500"])
-            // On a busy machine NATS takes seconds to elect a leader, several times in a row.
-            .args(["--owner-timeout", "60"])
+            .arg("--cluster-unsafe")
+            .args(self.args)
             .env(
                 "RUST_LOG",
                 env::var("NODE_LOG").unwrap_or_else(|_| "info".into()),
@@ -212,15 +242,12 @@ impl Machines {
         wait_for_port(self.address(n)).await;
     }
 
-    /// Kills a node, after its clients' connections may end.
-    pub fn kill_node(&mut self, n: usize, population: &Population) {
-        population.node_ends(n);
+    pub fn kill_node(&mut self, n: usize) {
         end(self.nodes[n].take());
     }
 
     /// Ends a node by SIGTERM.
-    pub async fn drain_node(&mut self, n: usize, population: &Population) {
-        population.node_ends(n);
+    pub async fn drain_node(&mut self, n: usize) {
         let mut node = self.nodes[n].take().expect("it runs");
         signal(&node, Signal::TERM);
         let ended = async {
@@ -243,6 +270,15 @@ impl Machines {
 
     pub fn cut_off(&self, n: usize, is_cut: bool) {
         self.cuts[n].send_replace(is_cut);
+    }
+
+    /// What the processes that run have taken.
+    pub fn processor_time(&self) -> ProcessorTime {
+        let all = |processes: &[Option<Child>]| processes.iter().flatten().map(time_of).sum();
+        ProcessorTime {
+            nodes: all(&self.nodes),
+            nats: all(&self.nats),
+        }
     }
 
     /// What the nodes have logged, the last of it.
@@ -288,6 +324,16 @@ fn end(process: Option<Child>) {
     }
 }
 
+/// The time of all threads of a process.
+fn time_of(process: &Child) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it runs");
+    let times = threads.filter_map(|thread| {
+        let times = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(times.sum())
+}
+
 fn signal(process: &Child, signal: Signal) {
     let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
     kill_process(pid.expect("it has an id"), signal).expect("it runs");
@@ -325,22 +371,5 @@ fn nats_config(folder: &Path, n: usize, port: u16, routes: &[u16], network: &Net
         folder.join(format!("nats-{n}")),
         address(n),
         urls.join(", "),
-    )
-}
-
-/// A guest that counts what each of its clients 1 to 1,000 has said, and what all have; it replies to each
-/// with both numbers.
-fn counter() -> String {
-    let count = "(local $n i32)
-        (local.set $n (i32.add (i32.const 8192) (i32.mul (local.get 0) (i32.const 4))))
-        (i32.store (local.get $n) (i32.add (i32.load (local.get $n)) (i32.const 1)))
-        (i32.store (i32.const 8192) (i32.add (i32.load (i32.const 8192)) (i32.const 1)))
-        (i32.store (i32.const 8184) (i32.load (local.get $n)))
-        (i32.store (i32.const 8188) (i32.load (i32.const 8192)))
-        (call $send_binary (local.get 0) (i32.const 8184) (i32.const 8))";
-    guest_0_2(
-        crate::support::ENV,
-        &[("message", count)],
-        crate::support::SAY,
     )
 }

@@ -46,6 +46,11 @@ impl Network {
         }
     }
 
+    /// All machines have this one's.
+    pub fn of_this_machine() -> Self {
+        Self { namespaces: None }
+    }
+
     /// Whether machines can be cut off.
     pub fn has_links(&self) -> bool {
         self.namespaces.is_some()

@@ -1,0 +1,129 @@
+//! Clients that speak to echoes.
+
+use core::net::SocketAddr;
+use futures_util::{SinkExt, StreamExt};
+use std::time::Duration;
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message},
+};
+
+/// A client of a room.
+pub struct Speaker(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// A message, and its reply.
+pub struct Exchange {
+    sent: Instant,
+    replied: Instant,
+}
+
+impl Exchange {
+    pub fn took(&self) -> Duration {
+        self.replied - self.sent
+    }
+}
+
+impl Speaker {
+    pub async fn connect(address: SocketAddr, room: &str) -> Self {
+        let connected = connect_async(format!("ws://{address}/ws/{room}")).await;
+        Self(connected.expect("it is let in").0)
+    }
+
+    pub async fn exchange(&mut self) -> Result<Exchange, Error> {
+        let sent = Instant::now();
+        self.0.send(Message::binary(vec![7; 200])).await?;
+        self.reply().await?;
+        let replied = Instant::now();
+        Ok(Exchange { sent, replied })
+    }
+
+    async fn reply(&mut self) -> Result<(), Error> {
+        loop {
+            match self
+                .0
+                .next()
+                .await
+                .unwrap_or(Err(Error::ConnectionClosed))?
+            {
+                Message::Binary(_) => return Ok(()),
+                Message::Close(_) => return Err(Error::ConnectionClosed),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Clients of several rooms, which speak all the time.
+pub struct Speakers(JoinSet<Vec<Exchange>>);
+
+/// How long they speak.
+const TIME: Duration = Duration::from_secs(4);
+/// How long they pause.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Speakers {
+    /// One of each; returns when each has had replies.
+    pub async fn start(address: SocketAddr, rooms: Vec<String>) -> Self {
+        let mut connecting = JoinSet::new();
+        for room in rooms {
+            connecting.spawn(async move {
+                let mut speaker = Speaker::connect(address, &room).await;
+                speaker.exchange().await.expect("it replies");
+                speaker
+            });
+        }
+        let mut tasks = JoinSet::new();
+        for mut speaker in connecting.join_all().await {
+            tasks.spawn(async move {
+                let until = Instant::now() + TIME;
+                let mut exchanges = Vec::new();
+                while Instant::now() < until {
+                    exchanges.push(speaker.exchange().await.expect("its connection stays"));
+                    sleep(PAUSE).await;
+                }
+                exchanges
+            });
+        }
+        sleep(TIME / 8).await;
+        Self(tasks)
+    }
+
+    /// For each room, the longest that somebody has waited for a reply, from this time on.
+    pub async fn waits_since(self, time: Instant) -> Vec<Duration> {
+        let speakers = self.0.join_all().await.into_iter();
+        let waits = speakers.map(|exchanges| {
+            let later = exchanges.iter().filter(|it| it.replied > time);
+            let longest = later
+                .max_by_key(|it| it.took())
+                .expect("it has had replies");
+            longest.replied - longest.sent.max(time)
+        });
+        waits.collect()
+    }
+}
+
+/// Sends as much as a room takes, for some time; returns how much that was.
+pub async fn flood(address: SocketAddr, room: String, time: Duration) -> usize {
+    const WINDOW: usize = 16;
+    let mut speaker = Speaker::connect(address, &room).await;
+    let until = Instant::now() + time;
+    let mut replies = 0;
+    while Instant::now() < until {
+        for _ in 0..WINDOW {
+            let sent = speaker.0.feed(Message::binary(vec![7; 200]));
+            sent.await.expect("its connection stays");
+        }
+        speaker.0.flush().await.expect("its connection stays");
+        for _ in 0..WINDOW {
+            let reply = timeout(Duration::from_secs(30), speaker.reply()).await;
+            reply.expect("it replies").expect("its connection stays");
+            replies += 1;
+        }
+    }
+    replies
+}
