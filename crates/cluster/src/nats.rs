@@ -267,19 +267,26 @@ impl Nats {
         DirectoryEntry::parse(&key, Some(&entry.value), entry.revision)
     }
 
-    /// Sets a shard's owner by compare-and-set.
-    pub(crate) async fn set_owner(&self, shard: Shard, owner: Owner, revision: u64) -> CasResult {
+    /// Sets a shard's owner by compare-and-set; also returns whether it was refused, and did not just fail.
+    pub(crate) async fn set_owner(
+        &self,
+        shard: Shard,
+        owner: Owner,
+        revision: u64,
+    ) -> (CasResult, bool) {
         let value = format!("{} {}", owner.node, owner.epoch);
         let update = self
             .kv
             .update(format!("own.{shard}"), value.into(), revision);
         match timeout(TIMEOUT, update).await {
-            Ok(Ok(revision)) => CasResult::Done(revision),
+            Ok(Ok(revision)) => (CasResult::Done(revision), false),
             Ok(Err(error)) => {
                 log::debug!("shard {shard} is not claimed: {error}");
-                CasResult::Failed
+                // Of two codes, one has no kind of its own.
+                let is_refused = error.to_string().contains("wrong last sequence");
+                (CasResult::Failed, is_refused)
             }
-            Err(_) => CasResult::Failed,
+            Err(_) => (CasResult::Failed, false),
         }
     }
 

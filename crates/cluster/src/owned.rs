@@ -25,6 +25,8 @@ pub(crate) struct Owned {
     pub(crate) log: Appender<InFlight>,
     /// The request of the log that is under way.
     pub(crate) request: u64,
+    /// Whether the last record was refused, and did not just fail.
+    pub(crate) was_refused: bool,
     /// Whether what is stored was read.
     pub(crate) is_active: bool,
     /// What is stored cannot be read: this is why.
@@ -118,6 +120,7 @@ impl Owned {
             epoch,
             log: Appender::new(node, epoch),
             request: 0,
+            was_refused: false,
             is_active: false,
             damage: None,
             rooms: HashMap::new(),

@@ -241,7 +241,7 @@ impl Node {
                     let durable = owned.log.handle_last(last);
                     let is_as_before =
                         last.is_ok_and(|last| last.map_or(0, |last| last.sequence) == before);
-                    if is_as_before && owned.is_active {
+                    if is_as_before && owned.is_active && owned.was_refused {
                         self.refused(true);
                     }
                     self.answered(shard, durable);
@@ -252,6 +252,7 @@ impl Node {
                 if let Some(owned) = self.owned.get_mut(&shard)
                     && owned.request == request
                 {
+                    owned.was_refused = result == Appended::WrongSequence;
                     let durable = owned.log.handle_appended(result);
                     self.answered(shard, durable);
                 }
@@ -360,7 +361,7 @@ impl Node {
                     self.claimed_at.insert(shard, Instant::now());
                     tokio::spawn(async move {
                         let owner = Owner { node, epoch };
-                        let result = nats.set_owner(shard, owner, revision).await;
+                        let (result, is_refused) = nats.set_owner(shard, owner, revision).await;
                         let _ = sender.send(Event::Claimed(shard, epoch, result));
                         if result != CasResult::Failed {
                             return;
@@ -371,7 +372,7 @@ impl Node {
                             Some(DirectoryEntry::Owner(_, _, revision)) => *revision,
                             _ => 0,
                         };
-                        if current == revision {
+                        if is_refused && current == revision {
                             let _ = sender.send(Event::Refused { of_logs: false });
                         }
                         if let Some(entry) = found {
@@ -387,7 +388,7 @@ impl Node {
                 } => {
                     tokio::spawn(async move {
                         let owner = Owner { node: to, epoch };
-                        let result = nats.set_owner(shard, owner, revision).await;
+                        let (result, _) = nats.set_owner(shard, owner, revision).await;
                         let _ = sender.send(Event::Transferred(shard, epoch, result));
                     });
                 }
