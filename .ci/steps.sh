@@ -237,7 +237,7 @@ step_cluster() {
   cargo test -p stateroom-wasmi-cluster
   cargo test -p stateroom-wasmi --features cluster --test cluster --no-run
   # All faults once, and some twice: about 100 seconds.
-  FAULTS=10 GONE=5 timeout 400 cargo test -p stateroom-wasmi --features cluster --test cluster -- --nocapture
+  FAULTS=10 timeout 400 cargo test -p stateroom-wasmi --features cluster --test cluster -- --nocapture
 }
 
 step_autobahn() {
