@@ -251,12 +251,14 @@ async fn prepare(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError
     // It may start at the same time, and its servers need some seconds to find each other.
     const TIMEOUT: Duration = Duration::from_secs(30);
     const INTERVAL: Duration = Duration::from_millis(200);
-    let until = Instant::now() + TIMEOUT;
-    let mut has_waited = false;
+    // What was just made may not be there for a moment.
+    const USUAL: Duration = Duration::from_secs(2);
+    let (began_at, mut is_said) = (Instant::now(), false);
     loop {
         match open(config).await {
-            Err(error) if error.is_temporary() && Instant::now() < until => {
-                if !core::mem::replace(&mut has_waited, true) {
+            Err(error) if error.is_temporary() && began_at.elapsed() < TIMEOUT => {
+                if !is_said && began_at.elapsed() > USUAL {
+                    is_said = true;
                     let source = error.source().map(|source| format!(": {source}"));
                     let source = source.unwrap_or_default();
                     log::warn!("waiting for NATS, for {TIMEOUT:?} at most: {error}{source}");
