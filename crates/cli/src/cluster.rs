@@ -182,6 +182,17 @@ enum Command {
         /// The node's name; without one, the room goes where it would be by itself
         node: Option<String>,
     },
+    /// Let a room be restored again that is in quarantine, since nodes ended while they restored it or handled
+    /// what its clients sent
+    Release {
+        #[command(flatten)]
+        nats: NatsArgs,
+        /// The room's id
+        room: String,
+        /// Discard all that is stored of the room instead; the next who joins it begins anew
+        #[arg(long)]
+        discard: bool,
+    },
     /// Let a node give all its rooms away; returns when that is done
     Drain {
         #[command(flatten)]
@@ -228,6 +239,11 @@ impl ClusterCommand {
                     let shard = Shard::of_room(&room);
                     nats.connect().await?.pin(shard, node.as_deref()).await?;
                 }
+                Command::Release {
+                    nats,
+                    room,
+                    discard,
+                } => nats.connect().await?.release(&room, discard).await?,
                 Command::Drain { nats, node } => drain(&nats.connect().await?, &node).await?,
             }
             Ok(ExitCode::SUCCESS)
@@ -250,6 +266,10 @@ async fn status(admin: &Admin, with_shards: bool) -> Result<String, Box<dyn Erro
         );
     }
     let _ = writeln!(text, "{} nodes", nodes.len());
+    for room in admin.quarantined(&nodes).await? {
+        let room = Escaped::new(&room).at_most(256);
+        let _ = writeln!(text, "room {room:?} is in quarantine");
+    }
     if with_shards {
         let names: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, &node.name)).collect();
         for shard in admin.shards().await? {

@@ -4,7 +4,7 @@ use crate::{
     config::ClusterConfig,
     error::ClusterError,
     nats::{Nats, parse_owner},
-    node::Ping,
+    node::{NodeRequest, Ping},
     protocol::Owner,
     shard::{NodeId, Shard},
 };
@@ -154,5 +154,57 @@ impl Admin {
             .send_request(self.nats.node(node), request);
         let reply = reply.await.map(drop);
         reply.map_err(|error| ClusterError::Setup(format!("the node does not answer: {error}")))
+    }
+
+    /// The rooms in quarantine: what they did has ended nodes, and they are kept, but not restored. At most 1000
+    /// of each node.
+    ///
+    /// # Errors
+    ///
+    /// If a node does not answer.
+    pub async fn quarantined(&self, nodes: &[NodeStatus]) -> Result<Vec<String>, ClusterError> {
+        let mut rooms = Vec::new();
+        for node in nodes {
+            let listed: Vec<String> = self.ask(node.id, &NodeRequest::Quarantined).await?;
+            rooms.extend(listed);
+        }
+        rooms.sort_unstable();
+        Ok(rooms)
+    }
+
+    /// Lets a room be restored again that is in quarantine, or discards all that is stored of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is in none, or its node does not answer.
+    pub async fn release(&self, room: &str, discard: bool) -> Result<(), ClusterError> {
+        let owner = self.get(&format!("own.{}", Shard::of_room(room))).await?;
+        let owner = owner.and_then(|owner| parse_owner(&owner));
+        let owner = owner.ok_or_else(|| ClusterError::Setup("the room is at no node".into()))?;
+        let room = room.into();
+        let request = NodeRequest::Release { room, discard };
+        match self.ask(owner.node, &request).await? {
+            None => Ok(()),
+            Some(why) => Err(ClusterError::Setup(why)),
+        }
+    }
+
+    async fn ask<A: serde::de::DeserializeOwned>(
+        &self,
+        node: NodeId,
+        request: &NodeRequest,
+    ) -> Result<A, ClusterError> {
+        const TIMEOUT: Duration = Duration::from_secs(10);
+        let failed = |error: &dyn core::fmt::Display| {
+            ClusterError::Setup(format!("the node does not answer: {error}"))
+        };
+        let json = serde_json::to_vec(request).map_err(|error| failed(&error))?;
+        let request = Request::new().payload(json.into()).timeout(Some(TIMEOUT));
+        let reply = self
+            .nats
+            .client()
+            .send_request(self.nats.node(node), request);
+        let reply = reply.await.map_err(|error| failed(&error))?;
+        serde_json::from_slice(&reply.payload).map_err(|error| failed(&error))
     }
 }

@@ -1,7 +1,7 @@
 //! What is stored: records of a shard's log, and snapshots of rooms.
 
 use crate::{
-    protocol::RecordId,
+    protocol::{Note, RecordId},
     shard::{Epoch, NodeId, Shard},
 };
 use core::time::Duration;
@@ -40,6 +40,40 @@ pub(crate) fn decode_record(bytes: &[u8]) -> Option<(RecordId, &[u8])> {
     };
     Some((id, events))
 }
+
+/// The number of no room. A record's entry of it has notes.
+pub(crate) const NOTES: RoomNumber = RoomNumber(0);
+
+/// What an owner notes of rooms, as an event of [`NOTES`].
+pub(crate) fn encode_notes(notes: &[(RoomNumber, Note)]) -> Vec<u8> {
+    let kind = |note: &Note| match *note {
+        Note::Restoring { deaths } => RESTORING | deaths.min(MOST_DEATHS) as u8,
+        Note::Stopped { deaths } => deaths.min(MOST_DEATHS) as u8,
+    };
+    let encode = |(room, note): &(RoomNumber, Note)| {
+        let mut bytes = [kind(note); 9];
+        bytes[1..].copy_from_slice(&room.0.to_le_bytes());
+        bytes
+    };
+    notes.iter().flat_map(encode).collect()
+}
+
+/// What is no note is ignored.
+pub(crate) fn decode_notes(bytes: &[u8]) -> impl Iterator<Item = (RoomNumber, Note)> {
+    let (notes, _) = bytes.as_chunks::<9>();
+    notes.iter().map(|[kind, room @ ..]| {
+        let deaths = u32::from(*kind) & MOST_DEATHS;
+        let note = match kind & RESTORING {
+            0 => Note::Stopped { deaths },
+            _ => Note::Restoring { deaths },
+        };
+        (RoomNumber(u64::from_le_bytes(*room)), note)
+    })
+}
+
+/// Set while a room is restored; the other bits are the deaths.
+const RESTORING: u8 = 0x80;
+const MOST_DEATHS: u32 = 0x7f;
 
 /// What is known of a stored room without its snapshot: the header of the first part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +257,19 @@ mod tests {
         for length in 0..24 {
             assert_eq!(decode_snapshot(&header, &bytes[..length]), None, "{length}");
         }
+    }
+
+    #[test]
+    fn notes_are_read_as_they_were_written() {
+        let notes = [
+            (RoomNumber(7), Note::RESTORED),
+            (RoomNumber(u64::MAX), Note::Restoring { deaths: 0 }),
+            (RoomNumber(8), Note::Restoring { deaths: 2 }),
+            (RoomNumber(9), Note::Stopped { deaths: 1 }),
+        ];
+        let bytes = encode_notes(&notes);
+        assert!(decode_notes(&bytes).eq(notes));
+        assert!(decode_notes(&bytes[..bytes.len() - 1]).eq(notes[..3].iter().copied()));
     }
 
     #[test]

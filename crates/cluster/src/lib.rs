@@ -58,7 +58,7 @@ use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
     Directory, MoreMetrics, ServerControl,
-    journal::{Batch, Done, Journal, JournalError, Stored, UnfinishedRoom},
+    journal::{Batch, Done, Journal, JournalError, RoomNumber, Stored, UnfinishedRoom},
 };
 use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -317,6 +317,19 @@ impl Journal for ClusterJournal {
         {
             done(Err(JournalError::Closed));
         }
+    }
+
+    fn peek(&self, id: &str, done: Done<Stored>) {
+        if let Err(mpsc::error::SendError(Event::Peek(_, done))) =
+            self.events.send(Event::Peek(id.into(), done))
+        {
+            done(Err(JournalError::Closed));
+        }
+    }
+
+    fn restored(&self, room: RoomNumber) {
+        // Fails if the node has ended.
+        let _ = self.events.send(Event::Restored(room));
     }
 
     fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {

@@ -12,6 +12,7 @@ use std::fmt::Write;
 pub(crate) struct NodeMetrics {
     shards: AtomicU64,
     rooms: AtomicU64,
+    quarantined: AtomicU64,
     nodes: AtomicU64,
     acquired: AtomicU64,
     failovers: AtomicU64,
@@ -30,6 +31,8 @@ pub struct ClusterMetrics {
     pub shards: u64,
     /// Rooms that are stored in them.
     pub stored_rooms: u64,
+    /// Those of them that are in quarantine.
+    pub quarantined_rooms: u64,
     /// Nodes that are alive, as far as this one knows, also itself.
     pub nodes: u64,
     /// Shards that it has taken.
@@ -53,6 +56,7 @@ impl NodeMetrics {
         ClusterMetrics {
             shards: self.shards.load(Relaxed),
             stored_rooms: self.rooms.load(Relaxed),
+            quarantined_rooms: self.quarantined.load(Relaxed),
             nodes: self.nodes.load(Relaxed),
             shards_acquired: self.acquired.load(Relaxed),
             failovers: self.failovers.load(Relaxed),
@@ -70,13 +74,15 @@ impl NodeMetrics {
         nodes: usize,
         waiting: usize,
     ) {
-        let (mut shards, mut rooms) = (0, 0);
+        let (mut shards, mut rooms, mut quarantined) = (0, 0, 0);
         for owned in owned {
             shards += 1;
+            quarantined += owned.quarantined_count() as u64;
             rooms += owned.room_count() as u64;
         }
         self.shards.store(shards, Relaxed);
         self.rooms.store(rooms, Relaxed);
+        self.quarantined.store(quarantined, Relaxed);
         self.nodes.store(nodes as u64, Relaxed);
         self.waiting.store(waiting as u64, Relaxed);
     }
@@ -131,6 +137,12 @@ impl ClusterMetrics {
             "gauge",
             "Rooms that are stored in them.",
             &self.stored_rooms,
+        );
+        metric(
+            "quarantined_rooms",
+            "gauge",
+            "Stored rooms that are not restored, since that has ended nodes or cannot be done.",
+            &self.quarantined_rooms,
         );
         metric(
             "waiting_batches",

@@ -57,7 +57,11 @@ pub(crate) struct RoomRecord {
 /// What was read of a shard.
 pub(crate) enum Stored {
     /// A record of the log.
-    Record { sequence: u64, events: Vec<u8> },
+    Record {
+        sequence: u64,
+        id: RecordId,
+        events: Vec<u8>,
+    },
     /// The first part of a snapshot; none in place of one that was removed.
     Room {
         sequence: u64,
@@ -519,9 +523,13 @@ impl Nats {
                 .strip_prefix(".s.")?;
             let (_, rest) = rest.split_once('.')?;
             if rest == "log" {
-                let (_, events) = decode_record(&message.payload)?;
+                let (id, events) = decode_record(&message.payload)?;
                 let events = events.into();
-                return Some(Stored::Record { sequence, events });
+                return Some(Stored::Record {
+                    sequence,
+                    id,
+                    events,
+                });
             }
             let (token, part) = rest.strip_prefix("room.")?.split_once('.')?;
             let header = headers.get(ROOM_HEADER)?.as_str();

@@ -1,9 +1,11 @@
 //! A shard that this node owns: what is stored of its rooms, and what waits to be appended to its log.
 
 use crate::{
-    format::{Quarantine, RoomHeader, decode_snapshot, room_number},
+    format::{
+        NOTES, Quarantine, RoomHeader, decode_notes, decode_snapshot, encode_notes, room_number,
+    },
     nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored},
-    protocol::{Appender, Tails},
+    protocol::{Appender, MAX_DEATHS, Note, Suspects, Tails},
     shard::{Epoch, NodeId, Shard},
 };
 use core::time::Duration;
@@ -12,7 +14,7 @@ use stateroom_wasmi_server::journal::{
     UnfinishedRoom,
 };
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -33,6 +35,8 @@ pub(crate) struct Owned {
     damage: Option<String>,
     rooms: HashMap<Box<str>, RoomEntry>,
     ids: HashMap<RoomNumber, Box<str>>,
+    /// How many of the rooms are in quarantine.
+    quarantined: usize,
     tails: Tails<RoomNumber>,
     /// Events since their snapshots of rooms that were taken over.
     carried: HashMap<RoomNumber, Vec<u8>>,
@@ -40,7 +44,17 @@ pub(crate) struct Owned {
     /// How many parts have come, and how many are durable.
     parts: u64,
     durable_parts: u64,
-    loads: VecDeque<(u64, Box<str>, Done<Loaded>)>,
+    loads: VecDeque<Load>,
+    /// Rooms that may be why owners before have ended.
+    suspects: Suspects<RoomNumber>,
+    /// Rooms with something to do that were not restored yet.
+    unrestored: HashSet<RoomNumber>,
+    /// Loads that wait until it is noted that their rooms are restored.
+    gated: HashMap<RoomNumber, Vec<Gated>>,
+    /// What is noted with the next record.
+    notes: Vec<(RoomNumber, Note)>,
+    /// What was noted.
+    noted: Vec<(RoomNumber, Note)>,
     next_counter: u32,
     /// What was read so far.
     pub(crate) reading: Option<AbortHandle>,
@@ -48,6 +62,31 @@ pub(crate) struct Owned {
     /// Held until the shard is another node's.
     claim: Arc<()>,
 }
+
+/// A room to load.
+pub(crate) struct Load {
+    /// So many parts must be durable before.
+    after: u64,
+    pub(crate) id: Box<str>,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a room is loaded for.
+pub(crate) enum Purpose {
+    /// To be restored.
+    Restore(Done<Loaded>),
+    /// To be looked at.
+    Peek(Done<Loaded>),
+    /// To be stored as one in quarantine, which a part of a batch waits for.
+    Quarantine {
+        batch: u64,
+        number: RoomNumber,
+        reason: String,
+    },
+}
+
+/// A room to load when that is noted, by its id.
+pub(crate) type Gated = (Box<str>, Done<Loaded>);
 
 struct RoomEntry {
     header: RoomHeader,
@@ -125,12 +164,18 @@ impl Owned {
             damage: None,
             rooms: HashMap::new(),
             ids: HashMap::new(),
+            quarantined: 0,
             tails: Tails::default(),
             carried: HashMap::new(),
             pending: VecDeque::new(),
             parts: 0,
             durable_parts: 0,
             loads: VecDeque::new(),
+            suspects: Suspects::default(),
+            unrestored: HashSet::new(),
+            gated: HashMap::new(),
+            notes: Vec::new(),
+            noted: Vec::new(),
             next_counter: 0,
             reading: None,
             claim: Arc::default(),
@@ -142,16 +187,22 @@ impl Owned {
         }
     }
 
-    /// What is stored was read, up to the record by which the epoch began. Returns the rooms to restore.
-    pub(crate) fn activate(&mut self, stored: Vec<Stored>) -> Vec<UnfinishedRoom> {
+    /// What is stored was read, up to the record by which the epoch began. Returns the rooms to restore. The
+    /// owner before has not ended if it has given the shard away, or `is_alive` says so.
+    pub(crate) fn activate(
+        &mut self,
+        stored: Vec<Stored>,
+        was_given: bool,
+        is_alive: impl Fn(NodeId) -> bool,
+    ) -> Vec<UnfinishedRoom> {
         let mut events = Vec::new();
         for stored in stored {
             match stored {
                 Stored::Record {
                     sequence,
+                    id,
                     events: bytes,
-                    ..
-                } => events.push((sequence, bytes)),
+                } => events.push((sequence, id, bytes)),
                 Stored::Room {
                     sequence,
                     id,
@@ -168,9 +219,24 @@ impl Owned {
                 }
             }
         }
-        for (sequence, bytes) in events {
+        let mut owner: Option<(NodeId, Epoch)> = None;
+        for (sequence, id, bytes) in events {
+            if owner.is_some_and(|(_, epoch)| epoch < id.epoch) {
+                let is_mine = id.epoch == self.epoch;
+                let is_alive = owner.is_some_and(|(node, _)| is_alive(node));
+                let stopped = self
+                    .suspects
+                    .begin_epoch(is_mine && (was_given || is_alive));
+                self.notes.extend(stopped);
+            }
+            owner = Some((id.node, id.epoch));
             for entry in LogEntries::new(&bytes) {
                 match entry {
+                    Ok(entry) if entry.room == NOTES => {
+                        for (room, note) in decode_notes(entry.event) {
+                            self.suspects.note(room, note, sequence);
+                        }
+                    }
                     Ok(entry) => self.carry(&entry, sequence),
                     Err(error) => self.damage = Some(format!("{error} at {sequence}")),
                 }
@@ -178,26 +244,122 @@ impl Owned {
         }
         self.is_active = true;
         self.trim.before = 0;
+        for room in self.rooms.values() {
+            if room.header.is_quarantined {
+                self.suspects.remove(&room.header.number);
+            }
+        }
+        let rooms = self.rooms.iter();
+        let rooms = rooms.filter(|(_, room)| !room.header.is_quarantined);
+        let mut unfinished: Vec<_> = rooms
+            .filter_map(|(id, room)| {
+                let number = room.header.number;
+                let has_tail = self.carried.contains_key(&number);
+                let wake_at = room.header.wake_at.filter(|_| !has_tail);
+                if !has_tail && wake_at.is_none() {
+                    return None;
+                }
+                self.unrestored.insert(number);
+                let deaths = self.suspects.deaths(&number);
+                let id = id.clone();
+                (deaths < MAX_DEATHS).then_some((deaths, UnfinishedRoom { id, wake_at }))
+            })
+            .collect();
+        // Those of which no owner has ended are not kept from coming back.
+        unfinished.sort_by_key(|(deaths, _)| *deaths);
+        unfinished.into_iter().map(|(_, room)| room).collect()
+    }
+
+    /// Rooms that have ended so many owners that they are not to be restored any more.
+    pub(crate) fn convicted(&self) -> Vec<RoomNumber> {
+        self.suspects.convicted()
+    }
+
+    /// How many owners have ended while they restored a room.
+    pub(crate) fn deaths(&self, number: RoomNumber) -> u32 {
+        self.suspects.deaths(&number)
+    }
+
+    /// Whether it must be noted that a room is restored, before it is.
+    pub(crate) fn is_doubtful(&self, number: RoomNumber) -> bool {
+        self.unrestored.contains(&number) || self.deaths(number) > 0
+    }
+
+    /// Whether loads of a room wait for that.
+    pub(crate) fn has_gated(&self, number: RoomNumber) -> bool {
+        self.gated.contains_key(&number)
+    }
+
+    /// The number of a stored room that may be restored.
+    pub(crate) fn number_of(&self, id: &str) -> Option<RoomNumber> {
+        let header = self.rooms.get(id).map(|room| &room.header);
+        let header = header.filter(|header| !header.is_quarantined);
+        header.map(|header| header.number)
+    }
+
+    /// Has a load wait until that is noted.
+    pub(crate) fn gate(&mut self, number: RoomNumber, id: Box<str>, done: Done<Loaded>) {
+        self.gated.entry(number).or_default().push((id, done));
+    }
+
+    /// Notes that a room is about to be restored.
+    pub(crate) fn restoring(&mut self, number: RoomNumber) {
+        let deaths = self.deaths(number);
+        self.notes.push((number, Note::Restoring { deaths }));
+    }
+
+    /// Notes that a room has survived that, or was not restored.
+    pub(crate) fn restored(&mut self, number: RoomNumber) {
+        self.unrestored.remove(&number);
+        self.notes.push((number, Note::RESTORED));
+    }
+
+    /// What was noted since this was asked last.
+    pub(crate) fn take_noted(&mut self) -> Vec<(RoomNumber, Note)> {
+        core::mem::take(&mut self.noted)
+    }
+
+    /// The loads that wait for a note.
+    pub(crate) fn take_gated(&mut self, number: RoomNumber) -> Vec<Gated> {
+        self.gated.remove(&number).unwrap_or_default()
+    }
+
+    /// Whether a room is in quarantine.
+    pub(crate) fn is_quarantined(&self, id: &str) -> bool {
+        let room = self.rooms.get(id);
+        room.is_some_and(|room| room.header.is_quarantined)
+    }
+
+    /// What is needed to read a room that is in quarantine.
+    pub(crate) fn read_quarantined(&self, id: &str) -> Option<(RoomHeader, u64)> {
+        let room = self.rooms.get(id)?;
+        let is_it = room.header.is_quarantined;
+        is_it.then(|| (room.header.clone(), room.sequence))
+    }
+
+    /// How many rooms are in quarantine.
+    pub(crate) const fn quarantined_count(&self) -> usize {
+        self.quarantined
+    }
+
+    /// The rooms in quarantine.
+    pub(crate) fn quarantined(&self) -> impl Iterator<Item = &str> {
         let rooms = self.rooms.iter();
         rooms
-            .filter(|(_, room)| !room.header.is_quarantined)
-            .filter_map(|(id, room)| {
-                let has_tail = self.carried.contains_key(&room.header.number);
-                let wake_at = room.header.wake_at.filter(|_| !has_tail);
-                (has_tail || wake_at.is_some()).then(|| UnfinishedRoom {
-                    id: id.clone(),
-                    wake_at,
-                })
-            })
-            .collect()
+            .filter(|(_, room)| room.header.is_quarantined)
+            .map(|(id, _)| &**id)
     }
 
     fn carry(&mut self, entry: &LogEntry<'_>, sequence: u64) {
         let Some(id) = self.ids.get(&entry.room) else {
             return;
         };
-        let saved = self.rooms.get(id).map_or(0, |room| room.header.events);
-        if entry.number >= saved {
+        let Some(header) = self.rooms.get(id).map(|room| &room.header) else {
+            return;
+        };
+        // One that was released from quarantine may have events twice, which are the same.
+        let next = self.tails.next_event(&entry.room).unwrap_or(header.events);
+        if entry.number >= next && !header.is_quarantined {
             entry.encode(self.carried.entry(entry.room).or_default());
             self.tails.add(entry.room, entry.number, sequence);
         }
@@ -210,15 +372,21 @@ impl Owned {
             self.ids.remove(&before.header.number);
         }
         self.ids.insert(header.number, id.clone());
-        self.rooms.insert(id, RoomEntry { header, sequence });
+        self.quarantined += usize::from(header.is_quarantined);
+        let before = self.rooms.insert(id, RoomEntry { header, sequence });
+        let was_quarantined = before.is_some_and(|room| room.header.is_quarantined);
+        self.quarantined -= usize::from(was_quarantined);
     }
 
     fn remove(&mut self, id: &str) {
         if let Some(room) = self.rooms.remove(id) {
+            self.quarantined -= usize::from(room.header.is_quarantined);
             let number = room.header.number;
             self.ids.remove(&number);
             self.tails.remove(&number);
             self.carried.remove(&number);
+            self.suspects.remove(&number);
+            self.unrestored.remove(&number);
         }
     }
 
@@ -321,7 +489,8 @@ impl Owned {
 
     /// Whether something is to be appended.
     pub(crate) fn has_pending(&self) -> bool {
-        self.is_active && self.log.is_idle() && !self.pending.is_empty()
+        let has_some = !self.pending.is_empty() || !self.notes.is_empty();
+        self.is_active && self.log.is_idle() && has_some
     }
 
     /// Passes as much as a record can have to the log.
@@ -333,10 +502,20 @@ impl Owned {
             events: Vec::new(),
             rooms: Vec::new(),
         };
+        if !self.notes.is_empty() {
+            let entry = LogEntry {
+                room: NOTES,
+                number: 0,
+                event: &encode_notes(&core::mem::take(&mut self.notes)),
+            };
+            entry.encode(&mut record.events);
+            bytes += record.events.len();
+        }
         while let Some(part) = self.pending.front() {
             bytes += part.events.len();
             messages += part.messages - 1;
-            if !parts.is_empty() && (bytes > max_bytes || messages > MAX_BATCH) {
+            let is_first = parts.is_empty() && record.events.is_empty();
+            if !is_first && (bytes > max_bytes || messages > MAX_BATCH) {
                 break;
             }
             let Some(mut part) = self.pending.pop_front() else {
@@ -363,7 +542,14 @@ impl Owned {
         let sequence = self.log.last();
         self.durable_parts += in_flight.parts.len() as u64;
         for entry in LogEntries::new(&record.events).flatten() {
-            self.tails.add(entry.room, entry.number, sequence);
+            if entry.room != NOTES {
+                self.tails.add(entry.room, entry.number, sequence);
+                continue;
+            }
+            for (room, note) in decode_notes(entry.event) {
+                self.suspects.note(room, note, sequence);
+                self.noted.push((room, note));
+            }
         }
         let mut next = sequence + 1;
         for room in &record.rooms {
@@ -390,10 +576,17 @@ impl Owned {
                 parts,
                 is_quarantined: room.quarantine.is_some(),
             };
+            let was_quarantined = self.is_quarantined(&room.id);
             self.insert(room.id.clone(), header, next);
+            if was_quarantined && room.quarantine.is_none() {
+                // It may end its owners still.
+                self.unrestored.insert(room.number);
+            }
             next += u64::from(parts);
             if room.quarantine.is_some() {
                 self.tails.remove(&room.number);
+                self.suspects.remove(&room.number);
+                self.unrestored.remove(&room.number);
             } else {
                 self.tails.saved(&room.number, snapshot.events);
             }
@@ -418,7 +611,8 @@ impl Owned {
         self.trim.records = 0;
         self.trim.at = Instant::now();
         // The last record must stay: it tells who owns the shard.
-        let before = self.tails.first().unwrap_or(self.log.last());
+        let needed = self.tails.first().into_iter().chain(self.suspects.first());
+        let before = needed.min().unwrap_or(self.log.last());
         (before > self.trim.before).then(|| {
             self.trim.before = before;
             Garbage::Log(before)
@@ -426,17 +620,21 @@ impl Owned {
     }
 
     /// Loads a room behind what has come before.
-    pub(crate) fn load(&mut self, id: Box<str>, done: Done<Loaded>) {
-        self.loads.push_back((self.parts, id, done));
+    pub(crate) fn load(&mut self, id: Box<str>, purpose: Purpose) {
+        self.loads.push_back(Load {
+            after: self.parts,
+            id,
+            purpose,
+        });
     }
 
     /// The next room to load now.
-    pub(crate) fn next_load(&mut self) -> Option<(Box<str>, Done<Loaded>)> {
-        let (after, ..) = self.loads.front()?;
-        if !self.is_active || *after > self.durable_parts {
+    pub(crate) fn next_load(&mut self) -> Option<Load> {
+        let load = self.loads.front()?;
+        if !self.is_active || load.after > self.durable_parts {
             return None;
         }
-        self.loads.pop_front().map(|(_, id, done)| (id, done))
+        self.loads.pop_front()
     }
 
     /// Whether the shard is still this node's, as far as that is known.
@@ -495,8 +693,22 @@ impl Owned {
         let in_flight = self.log.into_payload();
         let mut parts = in_flight.map_or_else(Vec::new, |in_flight| in_flight.parts);
         parts.extend(self.pending);
-        let loads = self.loads.into_iter().map(|(_, _, done)| done);
-        (parts, loads.collect())
+        let mut loads = Vec::new();
+        for load in self.loads {
+            match load.purpose {
+                Purpose::Restore(done) | Purpose::Peek(done) => loads.push(done),
+                Purpose::Quarantine { batch, number, .. } => parts.push(Part {
+                    batch,
+                    numbers: vec![number],
+                    events: Vec::new(),
+                    rooms: Vec::new(),
+                    messages: 0,
+                }),
+            }
+        }
+        let gated = self.gated.into_values().flatten();
+        loads.extend(gated.map(|(_, done)| done));
+        (parts, loads)
     }
 }
 
@@ -572,16 +784,18 @@ pub(crate) async fn load(
         Tail::None => Vec::new(),
         Tail::Known(tail) => tail,
         Tail::Read { from, to } => {
-            let mut tail = Vec::new();
+            let (mut tail, mut next) = (Vec::new(), header.events);
             for stored in read_up_to(nats, shard, from, to, true).await {
                 let Stored::Record { events, .. } = stored else {
                     continue;
                 };
                 let entries = LogEntries::new(&events).flatten();
-                for entry in entries
-                    .filter(|entry| entry.room == header.number && entry.number >= header.events)
-                {
-                    entry.encode(&mut tail);
+                for entry in entries.filter(|entry| entry.room == header.number) {
+                    // One that was released from quarantine may have events twice, which are the same.
+                    if entry.number >= next {
+                        entry.encode(&mut tail);
+                        next = entry.number.saturating_add(1);
+                    }
                 }
             }
             tail

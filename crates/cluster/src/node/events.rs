@@ -24,6 +24,9 @@ use tokio::{
 pub(crate) enum Event {
     // Of the server.
     Load(Box<str>, Done<Stored>),
+    Peek(Box<str>, Done<Stored>),
+    /// A room is restored, or not to be.
+    Restored(RoomNumber),
     Write(Batch, Done<()>),
     KeepModule(ModuleHash, Bytes),
     LoadModule(ModuleHash, Done<Option<Vec<u8>>>),
@@ -37,6 +40,14 @@ pub(crate) enum Event {
     End,
     Released(Shard, Epoch, Result<(), JournalError>),
     Abandoned(Shard),
+
+    // Of operators.
+    /// Which rooms are in quarantine.
+    ListQuarantined(oneshot::Sender<Vec<String>>),
+    /// Let a room go on that is in quarantine, or discard it.
+    EndQuarantine(EndQuarantine),
+    /// For that, it was read.
+    QuarantinedRead(EndQuarantine, Option<Box<(StoredRoom, Quarantine)>>),
 
     // Of other nodes.
     Ping(Ping),
@@ -65,12 +76,25 @@ pub(crate) enum Event {
     ),
 }
 
+/// A room that is to be in quarantine no longer.
+pub(crate) struct EndQuarantine {
+    pub(crate) room: Box<str>,
+    /// Whether nothing of it is kept.
+    pub(crate) discards: bool,
+    pub(crate) done: oneshot::Sender<Result<(), String>>,
+}
+
 impl Event {
     /// Whether it changes nothing but logs of shards, as most do.
     pub(super) const fn is_of_log(&self) -> bool {
         matches!(
             self,
-            Self::Load(..) | Self::Write(..) | Self::Last(..) | Self::Appended(..)
+            Self::Load(..)
+                | Self::Peek(..)
+                | Self::Restored(..)
+                | Self::Write(..)
+                | Self::Last(..)
+                | Self::Appended(..)
         )
     }
 }
@@ -163,25 +187,83 @@ pub(super) fn watch_owners(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
     });
 }
 
-/// Does what `cluster drain` asks for.
+/// What an operator asks of a node. The answer is JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NodeRequest {
+    /// The ids of the rooms in quarantine that this node has, up to [`MAX_LISTED`].
+    Quarantined,
+    /// Let a room go on that is in quarantine; the answer is null or why not.
+    Release { room: String, discard: bool },
+}
+
+/// Rooms in quarantine that a node lists.
+const MAX_LISTED: usize = 1000;
+
+/// Does what operators ask for.
 pub(super) fn watch_requests(nats: Nats, id: NodeId, sender: mpsc::UnboundedSender<Event>) {
     tokio::spawn(async move {
         while !sender.is_closed() {
             if let Ok(mut requests) = nats.client().subscribe(nats.node(id)).await {
                 while let Some(request) = requests.next().await {
-                    let (done, drained) = oneshot::channel();
-                    if &*request.payload != b"drain" || sender.send(Event::Drain(done)).is_err() {
+                    let Some(answer) = ask(&request.payload, &sender) else {
                         continue;
-                    }
+                    };
                     let Some(reply) = request.reply else { continue };
                     let nats = nats.clone();
                     tokio::spawn(async move {
-                        let _ = drained.await;
-                        let _ = nats.client().publish(reply, "drained".into()).await;
+                        if let Some(answer) = answer.await {
+                            let _ = nats.client().publish(reply, answer.into()).await;
+                        }
                     });
                 }
             }
             sleep(RETRY_INTERVAL).await;
         }
     });
+}
+
+/// Passes a request on; returns its answer, or nothing if it is none.
+fn ask(
+    request: &[u8],
+    sender: &mpsc::UnboundedSender<Event>,
+) -> Option<impl Future<Output = Option<Vec<u8>>> + Send + use<>> {
+    let (mut drained, mut listed, mut ended) = (None, None, None);
+    let event = match serde_json::from_slice(request) {
+        _ if request == b"drain" => {
+            let (done, answer) = oneshot::channel();
+            drained = Some(answer);
+            Event::Drain(done)
+        }
+        Ok(NodeRequest::Quarantined) => {
+            let (done, answer) = oneshot::channel();
+            listed = Some(answer);
+            Event::ListQuarantined(done)
+        }
+        Ok(NodeRequest::Release { room, discard }) => {
+            let (done, answer) = oneshot::channel();
+            ended = Some(answer);
+            Event::EndQuarantine(EndQuarantine {
+                room: room.into(),
+                discards: discard,
+                done,
+            })
+        }
+        // Another version's.
+        Err(_) => return None,
+    };
+    sender.send(event).ok()?;
+    Some(async move {
+        if let Some(drained) = drained {
+            let _ = drained.await;
+            return Some(b"drained".to_vec());
+        }
+        if let Some(listed) = listed {
+            let mut rooms = listed.await.ok()?;
+            rooms.truncate(MAX_LISTED);
+            return serde_json::to_vec(&rooms).ok();
+        }
+        let result = ended?.await.ok()?;
+        serde_json::to_vec(&result.err()).ok()
+    })
 }

@@ -1,19 +1,20 @@
 //! What the server asks of the journal.
 
-use super::{Event, Node, RETRY_INTERVAL};
+use super::{Event, Node, RETRY_INTERVAL, events::EndQuarantine};
 use crate::{
     format::{Quarantine, shard_of},
-    nats::RoomRecord,
-    owned::{LoadPlan, ShardBatch, load},
+    nats::{Nats, RoomRecord},
+    owned::{Load, LoadPlan, Owned, Purpose, ShardBatch, Tail, load},
+    protocol::{MAX_DEATHS, Note},
     shard::Shard,
 };
 use bytes::Bytes;
-use stateroom_wasmi_host::ModuleHash;
+use stateroom_wasmi_host::{Escaped, ModuleHash};
 use stateroom_wasmi_server::journal::{
     Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom,
 };
 use std::collections::BTreeMap;
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 
 impl Node {
     pub(super) fn write(&mut self, batch: &Batch, done: Done<()>) {
@@ -50,28 +51,21 @@ impl Node {
         self.batches.complete();
     }
 
-    /// Reads a room that is to be stored as one in quarantine.
+    /// Stores a room as one in quarantine, behind what has come before.
     fn begin_quarantine(&mut self, shard: Shard, batch: u64, number: RoomNumber, reason: String) {
         let Some(owned) = self.owned.get_mut(&shard).filter(|owned| owned.is_active) else {
             return self.batches.not_owned(batch, vec![number]);
         };
-        let plan = owned.id_of(number).map(|id| owned.begin_load(&id));
-        let Some(Ok(LoadPlan::Read {
-            header,
-            sequence,
-            tail,
-        })) = plan
-        else {
-            return;
-        };
-        self.batches.add_parts(batch, 1);
-        let claim = owned.claim();
-        let (nats, sender) = (self.nats.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            let read = load(&nats, shard, claim, header, sequence, tail).await;
-            let read = read.ok().map(Box::new);
-            let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
-        });
+        if let Some(id) = owned.id_of(number) {
+            let purpose = Purpose::Quarantine {
+                batch,
+                number,
+                reason,
+            };
+            owned.load(id, purpose);
+            self.batches.add_parts(batch, 1);
+            self.load_next(shard);
+        }
     }
 
     pub(super) fn quarantine(
@@ -143,11 +137,15 @@ impl Node {
         });
     }
 
-    pub(super) fn load(&mut self, id: Box<str>, done: Done<Stored>) {
+    pub(super) fn load(&mut self, id: Box<str>, done: Done<Stored>, is_peek: bool) {
         let shard = Shard::of_room(&id);
         match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
             Some(owned) => {
-                owned.load(id, done);
+                let purpose = match is_peek {
+                    true => Purpose::Peek(done),
+                    false => Purpose::Restore(done),
+                };
+                owned.load(id, purpose);
                 self.load_next(shard);
             }
             None => done(Err(JournalError::NotOwned { rooms: Vec::new() })),
@@ -156,29 +154,258 @@ impl Node {
 
     /// Loads the rooms whose turn it is.
     pub(super) fn load_next(&mut self, shard: Shard) {
+        while let Some(owned) = self.owned.get_mut(&shard)
+            && let Some(Load { id, purpose, .. }) = owned.next_load()
+        {
+            match purpose {
+                Purpose::Peek(done) => begin_load(&self.nats, owned, &id, done),
+                Purpose::Restore(done) => self.load_or_gate(shard, id, done),
+                Purpose::Quarantine {
+                    batch,
+                    number,
+                    reason,
+                } => self.load_for_quarantine(shard, &id, batch, number, reason),
+            }
+        }
+        self.open_gate();
+    }
+
+    fn load_or_gate(&mut self, shard: Shard, id: Box<str>, done: Done<Stored>) {
         let Some(owned) = self.owned.get_mut(&shard) else {
             return;
         };
-        while let Some((id, done)) = owned.next_load() {
-            match owned.begin_load(&id) {
-                Err(error) => done(Err(error)),
-                Ok(LoadPlan::New(number)) => done(Ok(Stored::New(number))),
-                Ok(LoadPlan::Read {
-                    header,
-                    sequence,
-                    tail,
-                }) => {
-                    let (nats, claim) = (self.nats.clone(), owned.claim());
-                    tokio::spawn(async move {
-                        let is_quarantined = header.is_quarantined;
-                        let read = load(&nats, shard, claim, header, sequence, tail).await;
-                        done(read.map(|(room, quarantine)| match is_quarantined {
-                            true => Stored::Quarantined(quarantine.reason),
-                            false => Stored::Room(room),
-                        }));
-                    });
-                }
+        let doubtful = owned.number_of(&id);
+        let Some(number) = doubtful.filter(|number| owned.is_doubtful(*number)) else {
+            return begin_load(&self.nats, owned, &id, done);
+        };
+        let deaths = owned.deaths(number);
+        if deaths >= MAX_DEATHS {
+            done(Ok(Stored::Quarantined(death_reason(deaths))));
+        } else if self.gate.is_open(&number) && !owned.has_gated(number) {
+            let done = report_failure(self.sender.clone(), number, done);
+            begin_load(&self.nats, owned, &id, done);
+        } else {
+            owned.gate(number, id, done);
+            if !self.gate.has(&number) {
+                self.gate.push(number, deaths);
             }
         }
     }
+
+    fn load_for_quarantine(
+        &mut self,
+        shard: Shard,
+        id: &str,
+        batch: u64,
+        number: RoomNumber,
+        reason: String,
+    ) {
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
+        let Ok(LoadPlan::Read {
+            header,
+            sequence,
+            tail,
+        }) = owned.begin_load(id)
+        else {
+            // Nothing is stored of it.
+            self.batches.part_done(batch);
+            return self.batches.complete();
+        };
+        let claim = owned.claim();
+        let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let read = load(&nats, shard, claim, header, sequence, tail).await;
+            let read = read.ok().map(Box::new);
+            let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
+        });
+    }
+
+    /// Notes which rooms are restored next.
+    fn open_gate(&mut self) {
+        while let Some(number) = self.gate.poll() {
+            let shard = shard_of(number);
+            match self.owned.get_mut(&shard) {
+                Some(owned) => owned.restoring(number),
+                None => self.gate.remove(|room| *room == number),
+            }
+            self.mark_ready(shard);
+        }
+    }
+
+    /// A room is restored, or not to be.
+    pub(super) fn restored(&mut self, number: RoomNumber) {
+        let shard = shard_of(number);
+        if let Some(owned) = self.owned.get_mut(&shard)
+            && self.gate.is_open(&number)
+        {
+            owned.restored(number);
+            self.gate.end(number, false);
+            self.mark_ready(shard);
+            self.open_gate();
+        }
+    }
+
+    /// Goes on with what has waited for notes that are durable now.
+    pub(super) fn noted(&mut self, shard: Shard) {
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
+        for (number, note) in owned.take_noted() {
+            match note {
+                Note::Restoring { .. } => {
+                    for (id, done) in owned.take_gated(number) {
+                        let done = report_failure(self.sender.clone(), number, done);
+                        begin_load(&self.nats, owned, &id, done);
+                    }
+                }
+                Note::Stopped { .. } => self.gate.end(number, true),
+            }
+        }
+        self.open_gate();
+    }
+
+    /// Stores that rooms are in quarantine that have ended too many owners.
+    pub(super) fn quarantine_convicted(&mut self, shard: Shard) {
+        let Some(owned) = self.owned.get(&shard) else {
+            return;
+        };
+        for number in owned.convicted() {
+            let Some((id, reason)) = self.owned.get(&shard).and_then(|owned| {
+                let reason = death_reason(owned.deaths(number));
+                Some((owned.id_of(number)?, reason))
+            }) else {
+                continue;
+            };
+            let id = Escaped::new(&id).at_most(256);
+            log::error!("room {id:?} is in quarantine: {reason}");
+            let batch = self.batches.push(Box::new(drop));
+            self.begin_quarantine(shard, batch, number, reason);
+        }
+        self.batches.complete();
+    }
+
+    /// The rooms in quarantine, in order.
+    pub(super) fn list_quarantined(&self) -> Vec<String> {
+        let owned = self.owned.values().filter(|owned| owned.is_active);
+        let mut rooms: Vec<_> = owned
+            .flat_map(|owned| owned.quarantined().map(String::from))
+            .collect();
+        rooms.sort_unstable();
+        rooms
+    }
+
+    /// Lets a room go on that is in quarantine, or discards it.
+    pub(super) fn end_quarantine(&self, request: EndQuarantine) {
+        let owned = self.owned.get(&Shard::of_room(&request.room));
+        let owned = owned.filter(|owned| owned.is_active);
+        let read = owned.and_then(|owned| {
+            let (header, sequence) = owned.read_quarantined(&request.room)?;
+            Some((header, sequence, owned.claim()))
+        });
+        let Some((header, sequence, claim)) = read else {
+            let why = match owned {
+                Some(_) => "the room is not in quarantine",
+                None => "the room is at another node",
+            };
+            // Fails if nobody waits for it any more.
+            let _ = request.done.send(Err(why.into()));
+            return;
+        };
+        let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        let shard = Shard::of_room(&request.room);
+        tokio::spawn(async move {
+            let read = load(&nats, shard, claim, header, sequence, Tail::None).await;
+            let read = read.ok().map(Box::new);
+            let _ = sender.send(Event::QuarantinedRead(request, read));
+        });
+    }
+
+    /// The same, when it was read.
+    pub(super) fn write_released(
+        &mut self,
+        request: EndQuarantine,
+        read: Option<Box<(StoredRoom, Quarantine)>>,
+    ) {
+        let EndQuarantine {
+            room: id,
+            discards,
+            done,
+        } = request;
+        let shard = Shard::of_room(&id);
+        let owned = self.owned.get_mut(&shard).filter(|owned| owned.is_active);
+        let (Some(owned), Some(read)) = (owned, read) else {
+            let _ = done.send(Err("the room cannot be read, or is at another node".into()));
+            return;
+        };
+        // Somebody else may have released it meanwhile.
+        if !owned.is_quarantined(&id) {
+            let _ = done.send(Err("the room is not in quarantine".into()));
+            return;
+        }
+        let (
+            StoredRoom {
+                number, snapshot, ..
+            },
+            Quarantine { tail, .. },
+        ) = *read;
+        let mut changes = ShardBatch::default();
+        if discards {
+            changes.write(number, RoomWrite::Discard);
+        } else {
+            for entry in LogEntries::new(&tail).flatten() {
+                changes.log(&entry);
+            }
+            changes.write(number, RoomWrite::Snapshot { id, snapshot });
+        }
+        let batch = self.batches.push(Box::new(move |result| {
+            let result = result.map_err(|error: JournalError| error.to_string());
+            let _ = done.send(result);
+        }));
+        let parts = owned.push(batch, changes, &self.nats);
+        self.batches.add_parts(batch, parts);
+        self.mark_ready(shard);
+    }
+}
+
+/// The server says of a room that it is restored, or not to be, only if it was loaded.
+fn report_failure(
+    sender: mpsc::UnboundedSender<Event>,
+    number: RoomNumber,
+    done: Done<Stored>,
+) -> Done<Stored> {
+    Box::new(move |loaded| {
+        if loaded.is_err() {
+            let _ = sender.send(Event::Restored(number));
+        }
+        done(loaded);
+    })
+}
+
+/// Loads a room now.
+fn begin_load(nats: &Nats, owned: &mut Owned, id: &str, done: Done<Stored>) {
+    match owned.begin_load(id) {
+        Err(error) => done(Err(error)),
+        Ok(LoadPlan::New(number)) => done(Ok(Stored::New(number))),
+        Ok(LoadPlan::Read {
+            header,
+            sequence,
+            tail,
+        }) => {
+            let (nats, shard, claim) = (nats.clone(), owned.shard, owned.claim());
+            tokio::spawn(async move {
+                let is_quarantined = header.is_quarantined;
+                let read = load(&nats, shard, claim, header, sequence, tail).await;
+                done(read.map(|(room, quarantine)| match is_quarantined {
+                    true => Stored::Quarantined(quarantine.reason),
+                    false => Stored::Room(room),
+                }));
+            });
+        }
+    }
+}
+
+fn death_reason(deaths: u32) -> String {
+    format!("{deaths} nodes have ended while they restored it")
 }

@@ -5,7 +5,7 @@ mod events;
 mod journal;
 mod refusals;
 
-pub(crate) use self::events::{Event, Ping};
+pub(crate) use self::events::{Event, NodeRequest, Ping};
 
 use self::{
     batches::Batches,
@@ -15,16 +15,20 @@ use self::{
 use crate::{
     Rooms,
     directory::ShardTable,
+    format::shard_of,
     liveness,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, Nats, Stored as StoredMessage},
     owned::{Garbage, Owned, Part, read_up_to},
-    protocol::{Action, Appended, CasResult, Membership, Owner, Phase, Request, ShardState},
+    protocol::{Action, Appended, CasResult, Gate, Membership, Owner, Phase, Request, ShardState},
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
 use bytes::Bytes;
 use core::time::Duration;
-use stateroom_wasmi_server::{Location, journal::JournalError};
+use stateroom_wasmi_server::{
+    Location,
+    journal::{JournalError, RoomNumber},
+};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::SocketAddr,
@@ -64,7 +68,9 @@ pub(crate) struct Node {
     draining: Vec<oneshot::Sender<()>>,
     trimmed_at: Instant,
     /// When shards were claimed.
-    claimed_at: HashMap<Shard, Instant>,
+    claimed_at: HashMap<Shard, (Epoch, Instant)>,
+    /// Which rooms are restored next.
+    gate: Gate<RoomNumber>,
     /// Whether the table for gateways may be out of date.
     is_changed: bool,
     /// Refusals of writes to the logs and to the directory, though nothing else was written.
@@ -117,6 +123,7 @@ impl Node {
             draining: Vec::new(),
             trimmed_at: Instant::now(),
             claimed_at: HashMap::new(),
+            gate: Gate::default(),
             is_changed: false,
             refusals: [Refusals::default(), Refusals::default()],
             has_ended: false,
@@ -162,7 +169,15 @@ impl Node {
         let now = self.now();
         self.is_changed |= !event.is_of_log();
         match event {
-            Event::Load(id, done) => self.load(id, done),
+            Event::Load(id, done) => self.load(id, done, false),
+            Event::Peek(id, done) => self.load(id, done, true),
+            Event::ListQuarantined(done) => {
+                // Fails if nobody waits for it any more.
+                let _ = done.send(self.list_quarantined());
+            }
+            Event::EndQuarantine(request) => self.end_quarantine(request),
+            Event::QuarantinedRead(request, read) => self.write_released(request, read),
+            Event::Restored(number) => self.restored(number),
             Event::Write(batch, done) => self.write(&batch, done),
             Event::Refused { of_logs } => self.refused(of_logs),
             Event::KeepModule(hash, wasm) => self.keep_module(hash, wasm),
@@ -358,7 +373,7 @@ impl Node {
                     epoch,
                     revision,
                 } => {
-                    self.claimed_at.insert(shard, Instant::now());
+                    self.claimed_at.insert(shard, (epoch, Instant::now()));
                     tokio::spawn(async move {
                         let owner = Owner { node, epoch };
                         let (result, is_refused) = nats.set_owner(shard, owner, revision).await;
@@ -448,6 +463,7 @@ impl Node {
         let Some(owned) = self.owned.remove(&shard) else {
             return;
         };
+        self.gate.remove(|room| shard_of(*room) == shard);
         let (parts, loads) = owned.end();
         for Part { batch, numbers, .. } in parts {
             self.batches.part_failed(batch, numbers);
@@ -567,6 +583,7 @@ impl Node {
                 }
                 self.batches.complete();
                 self.delete(shard, garbage);
+                self.noted(shard);
                 self.load_next(shard);
                 self.mark_ready(shard);
             }
@@ -582,14 +599,18 @@ impl Node {
             return;
         };
         owned.reading = None;
-        let unfinished = owned.activate(stored);
+        let claimed_at = self.claimed_at.remove(&shard);
+        let claimed_at = claimed_at.filter(|(claimed, _)| *claimed == epoch);
+        let is_alive = |node| self.membership.nodes().any(|(other, _)| other == node);
+        let unfinished = owned.activate(stored, claimed_at.is_none(), is_alive);
         self.membership.handle_acquired(shard, epoch, true, now);
         if self.membership.state(shard) != ShardState::Active {
             return;
         }
         // The first epoch of all has no owner before.
-        let claimed_at = self.claimed_at.remove(&shard).filter(|_| epoch > Epoch(1));
-        self.metrics.acquired(claimed_at.map(|at| at.elapsed()));
+        let claimed_at = claimed_at.filter(|_| epoch > Epoch(1));
+        self.metrics
+            .acquired(claimed_at.map(|(_, at)| at.elapsed()));
         log::debug!(
             "shard {shard} is here in epoch {epoch} with {} rooms, of which {} are unfinished",
             owned.room_count(),
@@ -597,6 +618,7 @@ impl Node {
         );
         // The directory must say that they are here.
         self.update();
+        self.quarantine_convicted(shard);
         if let Some((rooms, _)) = &self.rooms {
             rooms.adopt(unfinished);
         }

@@ -6,6 +6,7 @@
 
 mod appender;
 mod membership;
+mod suspects;
 mod tails;
 
 pub use self::{
@@ -13,5 +14,6 @@ pub use self::{
     membership::{
         Action, CasResult, Membership, MembershipOptions, Owner, Peer, Phase, ShardState,
     },
+    suspects::{Gate, MAX_DEATHS, MAX_OPEN, Note, Suspects},
     tails::Tails,
 };

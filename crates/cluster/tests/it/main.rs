@@ -130,8 +130,17 @@ impl Node {
         wait(|done| self.journal.write(batch, done))
     }
 
-    fn load(&self, id: &str) -> Stored {
+    /// Loads a room, which is not restored yet.
+    fn begin_restoring(&self, id: &str) -> Stored {
         wait(|done| self.journal.load(id, done)).expect("it is loaded")
+    }
+
+    fn load(&self, id: &str) -> Stored {
+        let loaded = self.begin_restoring(id);
+        if let Stored::Room(room) = &loaded {
+            self.journal.restored(room.number);
+        }
+        loaded
     }
 
     /// The number of a new room.

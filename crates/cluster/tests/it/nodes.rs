@@ -4,7 +4,10 @@ use crate::{
     Node, config, events, log, nats::NatsServer, proxy::Proxy, room_of, save, snapshot, write_later,
 };
 use stateroom_wasmi_cluster::{Admin, SHARDS, Shard};
-use stateroom_wasmi_server::{Location, journal::JournalError};
+use stateroom_wasmi_server::{
+    Location,
+    journal::{JournalError, Stored},
+};
 use tokio::runtime::Runtime;
 
 #[test]
@@ -67,6 +70,87 @@ fn a_node_that_is_drained_gives_all_away() {
     a.kill();
     let a = Node::join(&server, "a");
     a.wait_for_shards(|shards| shards > SHARDS / 3);
+}
+
+#[test]
+fn a_room_that_ends_its_nodes_is_in_quarantine_and_no_other() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let mut node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    // Two of them are in the same shard.
+    let culprit = room_of(Shard(7));
+    let neighbour = (0..).map(|n| format!("neighbour-{n}"));
+    let neighbour = neighbour
+        .into_iter()
+        .find(|id| Shard::of_room(id) == Shard(7));
+    let rooms = [
+        culprit.clone(),
+        neighbour.expect("there is one"),
+        room_of(Shard(8)),
+    ];
+    for id in &rooms {
+        let number = node.new_room(id);
+        node.write(save(number, id, snapshot(0, b"birth")))
+            .expect("it is written");
+        node.write(log(number, 0..2)).expect("it is written");
+    }
+    let mut deaths = 0;
+    let quarantined = loop {
+        node.kill();
+        node = Node::join(&server, "a");
+        node.wait_for_shards(|shards| shards == SHARDS);
+        // The first time all are restored at once.
+        let innocent = || rooms[1..].iter().map(|id| node.begin_restoring(id));
+        let first: Vec<_> = if deaths == 0 {
+            innocent().collect()
+        } else {
+            Vec::new()
+        };
+        match node.begin_restoring(&culprit) {
+            Stored::Quarantined(_) => break node,
+            Stored::Room(room) => assert_eq!(events(&room), [0, 1]),
+            other => panic!("{other:?}"),
+        }
+        assert!(first.iter().all(|room| matches!(room, Stored::Room(_))));
+        deaths += 1;
+        assert!(deaths < 10, "it is not in quarantine");
+    };
+    assert_eq!(deaths, 3);
+    let adopted = quarantined.rooms.adopted.lock().expect("no panic").clone();
+    let ids: std::collections::BTreeSet<_> = adopted.iter().map(|room| &*room.id).collect();
+    assert_eq!(ids, rooms[1..].iter().map(|id| &**id).collect());
+    for id in &rooms[1..] {
+        assert_eq!(events(&quarantined.stored(id)), [0, 1]);
+    }
+    // It stays so.
+    quarantined
+        .write(log(quarantined.stored(&rooms[1]).number, 2..3))
+        .expect("it is written");
+    quarantined.kill();
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    assert!(matches!(node.load(&culprit), Stored::Quarantined(_)));
+    assert_eq!(events(&node.stored(&rooms[1])), [0, 1, 2]);
+    // Until an operator says otherwise.
+    let runtime = Runtime::new().expect("it starts");
+    let admin = runtime.block_on(Admin::connect(&config(&server.url, "admin")));
+    let admin = admin.expect("it connects");
+    let nodes = runtime.block_on(admin.nodes()).expect("NATS answers");
+    let quarantined = || runtime.block_on(admin.quarantined(&nodes));
+    assert_eq!(quarantined().expect("they answer"), [&*culprit]);
+    let release = |room: &str, discard| runtime.block_on(admin.release(room, discard));
+    assert!(release(&rooms[1], false).is_err(), "it is in no quarantine");
+    release(&culprit, false).expect("it is released");
+    assert!(quarantined().expect("they answer").is_empty());
+    assert_eq!(events(&node.stored(&culprit)), [0, 1]);
+    node.write(log(node.stored(&culprit).number, 2..3))
+        .expect("it is written");
+    node.kill();
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    assert_eq!(events(&node.stored(&culprit)), [0, 1, 2]);
 }
 
 #[test]

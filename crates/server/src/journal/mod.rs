@@ -47,6 +47,12 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
         let _ = (worker, event);
     }
 
+    /// A room that was [loaded](Self::load) has been restored and has done what was due, or it is not restored
+    /// after all. Until then, it may be why the process ends. The default does nothing.
+    fn restored(&self, room: RoomNumber) {
+        let _ = room;
+    }
+
     /// Keeps a module, in the binary format: rooms of it can then be restored when the server has another, to
     /// go on with that ([`ModuleUpgrade::Hook`]). What is written later is durable no earlier. The default
     /// does nothing.

@@ -140,6 +140,11 @@ impl Journaling {
         self.results.1.try_recv().ok()
     }
 
+    /// A room has been restored, or is not to be.
+    pub(crate) fn restored(&self, room: RoomNumber) {
+        self.journal.restored(room);
+    }
+
     pub(crate) fn load(&self, id: &str, load: u64) {
         let (results, notify) = (self.results.0.clone(), self.notify.clone());
         let name = Box::from(id);

@@ -29,6 +29,8 @@ pub(super) struct Restorations {
     replaying: VecDeque<Box<str>>,
     /// Numbers loads.
     last_load: u64,
+    /// Rooms that were loaded, and are not restored after all.
+    given_up: Vec<RoomNumber>,
 }
 
 /// A room that is restored.
@@ -118,8 +120,30 @@ impl Restorations {
         self.sleeping.retain(|Reverse((_, id))| !filter(id));
         self.replaying.retain(|id| !filter(id));
         let removed = self.rooms.extract_if(|id, _| filter(id));
-        let joins = removed.flat_map(|(_, restoration)| restoration.joins);
-        joins.map(|join| join.connection).collect()
+        let mut connections = Vec::new();
+        for (_, restoration) in removed {
+            self.given_up.extend(restoration.number);
+            let joins = restoration.joins.into_iter();
+            connections.extend(joins.map(|join| join.connection));
+        }
+        connections
+    }
+
+    /// The journal has loaded a room, which has this number.
+    pub(super) fn set_number(&mut self, id: &str, number: RoomNumber) {
+        if let Some(restoration) = self.rooms.get_mut(id) {
+            restoration.number = Some(number);
+        }
+    }
+
+    /// Rooms that were loaded, and are not restored after all.
+    pub(super) fn take_given_up(&mut self) -> Vec<RoomNumber> {
+        core::mem::take(&mut self.given_up)
+    }
+
+    /// A room that was loaded is not restored.
+    pub(super) fn give_up(&mut self, room: RoomNumber) {
+        self.given_up.push(room);
     }
 
     /// Whether a room is being restored.

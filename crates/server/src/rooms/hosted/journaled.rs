@@ -21,6 +21,26 @@ use tokio::{sync::OwnedSemaphorePermit, time};
 /// Time for the journal to make durable what was saved at shutdown.
 const SAVE_GRACE: Duration = Duration::from_secs(10);
 
+/// A room that was restored, and has not done yet what was due then.
+pub(super) struct Trial {
+    room: RoomKey,
+    number: RoomNumber,
+    turns: u32,
+}
+
+impl Trial {
+    /// Turns after which it has survived even if it has more to do, as one may have for ever.
+    const MAX_TURNS: u32 = 64;
+
+    const fn new(room: RoomKey, number: RoomNumber) -> Self {
+        Self {
+            room,
+            number,
+            turns: 0,
+        }
+    }
+}
+
 /// How rooms are journaled.
 pub(super) struct JournalOptions {
     pub(super) journal: Arc<dyn Journal>,
@@ -100,6 +120,8 @@ impl HostedRooms {
                     // Not if it was given up, and perhaps asked for again, meanwhile.
                     if self.restorations.is_loading(&id, load) {
                         self.loaded(&id, stored);
+                    } else if let Ok(Stored::Room(stored)) = stored {
+                        self.restorations.give_up(stored.number);
                     }
                 }
                 JournalResult::Module(hash, wasm) => self.module_loaded(hash, wasm),
@@ -117,7 +139,13 @@ impl HostedRooms {
 
     fn loaded(&mut self, id: &str, stored: Result<Stored, JournalError>) {
         if self.close_loaded(id, &stored) {
+            if let Ok(Stored::Room(stored)) = stored {
+                self.restorations.give_up(stored.number);
+            }
             return;
+        }
+        if let Ok(Stored::Room(stored)) = &stored {
+            self.restorations.set_number(id, stored.number);
         }
         let is_import = self.restorations.import(id).is_some();
         let outcome = match stored {
@@ -192,6 +220,30 @@ impl HostedRooms {
         self.note_replay(None);
     }
 
+    /// Tells the journal of rooms that have survived what they had to do when they were restored: the process
+    /// may end as well of a timer that was due, or of what those sent who waited for the room.
+    pub(super) fn end_trials(&mut self, now: Instant) {
+        let (host, restorations) = (&self.host, &mut self.restorations);
+        self.on_trial.retain_mut(|trial| {
+            let has_more = host.room(trial.room).is_some_and(|room| {
+                let is_due = room.poll_timeout().is_some_and(|at| at <= now);
+                room.is_runnable() || room.is_unfinished() || is_due
+            });
+            trial.turns += 1;
+            let goes_on = has_more && trial.turns < Trial::MAX_TURNS;
+            if !goes_on {
+                restorations.give_up(trial.number);
+            }
+            goes_on
+        });
+        let ended = self.restorations.take_given_up();
+        if let Some(journaling) = &self.host.transport().journaling {
+            for number in ended {
+                journaling.restored(number);
+            }
+        }
+    }
+
     /// Notes which event is replayed next, if one is.
     fn note_replay(&mut self, event: Option<(RoomNumber, u64)>) {
         if let Some(journaling) = &mut self.host.transport_mut().journaling {
@@ -210,10 +262,19 @@ impl HostedRooms {
             outcome,
         } = ended;
         let opened = match outcome {
-            Ok(room) => self
-                .open_restored(&id, permit, room, import.is_some())
-                .map_err(|error| self.reject(&id, &error)),
+            Ok(room) => {
+                let opened = self.open_restored(&id, permit, room, import.is_some());
+                match (&opened, number) {
+                    (Ok(key), Some(number)) => self.on_trial.push(Trial::new(*key, number)),
+                    (Err(_), Some(number)) => self.restorations.give_up(number),
+                    (_, None) => {}
+                }
+                opened.map_err(|error| self.reject(&id, &error))
+            }
             Err(error) => {
+                if let Some(number) = number {
+                    self.restorations.give_up(number);
+                }
                 let rejection = self.reject_restoration(&id, &error);
                 let journaling = &mut self.host.transport_mut().journaling;
                 if let (Some(journaling), Some(number), true) =

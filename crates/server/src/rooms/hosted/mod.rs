@@ -10,7 +10,12 @@ mod upgrades;
 
 pub(super) use self::transfer::Import;
 
-use self::{journaled::JournalOptions, moving::Release, transfer::Transfers, upgrades::Upgrades};
+use self::{
+    journaled::{JournalOptions, Trial},
+    moving::Release,
+    transfer::Transfers,
+    upgrades::Upgrades,
+};
 use crate::{
     config::{ModuleLoader, ServerConfig},
     directory::Directory,
@@ -66,6 +71,8 @@ pub(super) struct HostedRooms {
     untrimmed: VecDeque<(Instant, RoomKey)>,
     hibernation: Hibernation,
     restorations: Restorations,
+    /// Rooms that were just restored.
+    on_trial: Vec<Trial>,
     upgrades: Upgrades,
     transfers: Transfers,
     /// Rooms that go to another node, and releases that are not durable.
@@ -214,6 +221,7 @@ impl HostedRooms {
             untrimmed: VecDeque::new(),
             hibernation,
             restorations: Restorations::new(unfinished),
+            on_trial: Vec::new(),
             upgrades: Upgrades::new(upgrade),
             transfers: Transfers::default(),
             releases: VecDeque::new(),
@@ -244,6 +252,7 @@ impl HostedRooms {
         self.host.transport_mut().metrics.begin_turn();
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
         let now = self.host.clock().now();
+        self.end_trials(now);
         for (room, client) in self.host.transport_mut().take_removed(now) {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
@@ -267,6 +276,7 @@ impl HostedRooms {
         let has_work = !has_flushed
             || self.host.has_closed()
             || self.restorations.has_work()
+            || !self.on_trial.is_empty()
             || self.upgrades.has_work()
             || self.is_releasing()
             || wake_at.is_some_and(|at| at <= now);
