@@ -54,7 +54,9 @@ step_lint() {
   for features in v0_2 v0_4; do
     cargo clippy -q -p stateroom-wasmi-service --no-default-features --features "$features" -- -D warnings
   done
-  cargo clippy -q -p stateroom-wasmi --no-default-features -- -D warnings
+  for features in "" serve; do
+    cargo clippy -q -p stateroom-wasmi --no-default-features --features "$features" -- -D warnings
+  done
   for features in "" log std,trim; do
     cargo clippy -q -p stateroom-wasmi-capi --lib --no-default-features --features "$features" -- -D warnings
   done
@@ -235,9 +237,9 @@ step_cluster() {
   [ -x "$cache/venv/bin/nats-server" ] || { echo "nats-server is missing: run .ci/install cluster"; return 1; }
   export NATS_SERVER=$cache/venv/bin/nats-server
   cargo test -p stateroom-wasmi-cluster
-  cargo test -p stateroom-wasmi --features cluster --test cluster --no-run
+  cargo test -p stateroom-wasmi --test cluster --no-run
   # All faults once, and some twice: about 100 seconds.
-  FAULTS=10 timeout 400 cargo test -p stateroom-wasmi --features cluster --test cluster -- --nocapture
+  FAULTS=10 timeout 400 cargo test -p stateroom-wasmi --test cluster -- --nocapture
 }
 
 step_autobahn() {
