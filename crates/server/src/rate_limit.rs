@@ -60,7 +60,9 @@ impl TokenBucket {
     /// Consumes one token if there is one.
     pub(crate) fn try_consume(&mut self, now: u64) -> bool {
         let full_at = self.full_at_after(now, 1);
-        let has_token = full_at <= now.saturating_add(self.burst_nanos);
+        // Of two threads, the one with the later time may be the first.
+        let is_unlimited = self.token_nanos == 0;
+        let has_token = is_unlimited || full_at <= now.saturating_add(self.burst_nanos);
         if has_token {
             self.full_at = full_at;
         }
@@ -82,4 +84,16 @@ impl TokenBucket {
 /// The time of a [`TokenBucket`].
 pub(crate) fn nanos_since(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_limit_times_need_not_be_in_order() {
+        let mut bucket = TokenBucket::new(Rate::UNLIMITED);
+        assert!(bucket.try_consume(10));
+        assert!(bucket.try_consume(9));
+    }
 }
