@@ -51,6 +51,8 @@ pub(crate) struct Owned {
     unrestored: HashSet<RoomNumber>,
     /// Loads that wait until it is noted that their rooms are restored.
     gated: HashMap<RoomNumber, Vec<Gated>>,
+    /// Rooms that are about to be stored as ones in quarantine, and why.
+    condemned: HashMap<RoomNumber, String>,
     /// What is noted with the next record.
     notes: Vec<(RoomNumber, Note)>,
     /// What was noted.
@@ -174,6 +176,7 @@ impl Owned {
             suspects: Suspects::default(),
             unrestored: HashSet::new(),
             gated: HashMap::new(),
+            condemned: HashMap::new(),
             notes: Vec::new(),
             noted: Vec::new(),
             next_counter: 0,
@@ -268,6 +271,19 @@ impl Owned {
         // Those of which no owner has ended are not kept from coming back.
         unfinished.sort_by_key(|(deaths, _)| *deaths);
         unfinished.into_iter().map(|(_, room)| room).collect()
+    }
+
+    /// A room is about to be stored as one in quarantine; or that has failed, without a reason.
+    pub(crate) fn condemn(&mut self, number: RoomNumber, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.condemned.insert(number, reason),
+            None => self.condemned.remove(&number),
+        };
+    }
+
+    /// Why a room must not be restored any more that is not stored as one in quarantine yet.
+    pub(crate) fn is_condemned(&self, number: RoomNumber) -> Option<String> {
+        self.condemned.get(&number).cloned()
     }
 
     /// Rooms that have ended so many owners that they are not to be restored any more.
@@ -553,6 +569,9 @@ impl Owned {
         }
         let mut next = sequence + 1;
         for room in &record.rooms {
+            if room.quarantine.is_some() || room.snapshot.is_none() {
+                self.condemned.remove(&room.number);
+            }
             let Some(snapshot) = &room.snapshot else {
                 let parts = self.rooms.get(&room.id).map_or(1, |room| room.header.parts);
                 if self.ids.get(&room.number) == Some(&room.id) {

@@ -57,6 +57,7 @@ impl Node {
             return self.batches.not_owned(batch, vec![number]);
         };
         if let Some(id) = owned.id_of(number) {
+            owned.condemn(number, Some(reason.clone()));
             let purpose = Purpose::Quarantine {
                 batch,
                 number,
@@ -86,6 +87,7 @@ impl Node {
         };
         let Some(read) = read else {
             // It stays as it is, and will be tried again.
+            owned.condemn(number, None);
             self.batches.part_done(batch);
             return self.batches.complete();
         };
@@ -174,12 +176,16 @@ impl Node {
         let Some(owned) = self.owned.get_mut(&shard) else {
             return;
         };
-        let doubtful = owned.number_of(&id);
-        let Some(number) = doubtful.filter(|number| owned.is_doubtful(*number)) else {
+        let number = owned.number_of(&id);
+        if let Some(reason) = number.and_then(|number| owned.is_condemned(number)) {
+            return done(Ok(Stored::Quarantined(reason)));
+        }
+        let Some(number) = number.filter(|number| owned.is_doubtful(*number)) else {
             return begin_load(&self.nats, owned, &id, done);
         };
         let deaths = owned.deaths(number);
         if deaths >= MAX_DEATHS {
+            // It could not be stored as one.
             done(Ok(Stored::Quarantined(death_reason(deaths))));
         } else if self.gate.is_open(&number) && !owned.has_gated(number) {
             let done = report_failure(self.sender.clone(), number, done);
@@ -210,6 +216,7 @@ impl Node {
         }) = owned.begin_load(id)
         else {
             // Nothing is stored of it.
+            owned.condemn(number, None);
             self.batches.part_done(batch);
             return self.batches.complete();
         };

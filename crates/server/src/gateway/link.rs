@@ -1,6 +1,6 @@
 //! A client's session with the node that has its room, over as many connections as it takes.
 
-use super::{GatewayRooms, Routes, UNLIMITED};
+use super::{Forward, GatewayRooms, Routes, UNLIMITED, peers::has_ended};
 use crate::{
     directory::Location,
     rooms::{
@@ -51,6 +51,8 @@ pub(super) enum Ended {
 enum LinkEnd {
     /// It was lost, or the room is elsewhere: the session may go on over another one.
     Lost,
+    /// The same, as it is if the node's process has ended.
+    Died,
     /// The session is over.
     Over(Ended),
     /// The same, unless the node has lost the room to another one without knowing it.
@@ -98,6 +100,7 @@ impl Link {
                 let forward = rooms.forwards.get_mut(&self.key)?;
                 forward.is_linked = false;
                 let is_gone = forward.is_leaving && !forward.has_said_hello;
+                forward.client.suspicion = forward.suspicion();
                 (!is_gone).then(|| forward.client.clone())
             });
             let Some(client) = state else {
@@ -113,9 +116,18 @@ impl Link {
             };
             let end = tokio::select! {
                 biased;
-                () = self.routes.moved(&mut changes, &client.room, location) => LinkEnd::Lost,
+                // First, since the directory says soon what has become of a node that has ended.
                 Err(end) = served => end,
+                () = self.routes.moved(&mut changes, &client.room, location) => LinkEnd::Lost,
             };
+            if let (LinkEnd::Died, Location::Node(node)) = (&end, location)
+                && has_ended(node).await
+            {
+                self.worker.with(|rooms| {
+                    let forward = rooms.forwards.get_mut(&self.key);
+                    forward.map(Forward::node_died)
+                });
+            }
             match end {
                 LinkEnd::Over(ended) => return ended,
                 LinkEnd::Doubtful(ended) => {
@@ -124,7 +136,7 @@ impl Link {
                         return ended;
                     }
                 }
-                LinkEnd::Lost => {}
+                LinkEnd::Lost | LinkEnd::Died => {}
             }
             if was_open {
                 doubted_since = None;
@@ -290,8 +302,8 @@ impl NodeConnection {
             match Pin::new(&mut self.stream).poll_write(cx, forward.outgoing.unsent()) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(written @ 1..)) => forward.outgoing.sent(written),
-                // The next read says why.
-                Poll::Ready(_) => return Err(LinkEnd::Lost),
+                // What it has sent before was read.
+                Poll::Ready(_) => return Err(self.died()),
             }
         }
         Ok(())
@@ -337,7 +349,7 @@ impl NodeConnection {
                     return Ok(());
                 }
                 Poll::Ready(Ok(())) if read > 0 => {}
-                Poll::Ready(_) => return Err(LinkEnd::Lost),
+                Poll::Ready(_) => return Err(self.died()),
             }
             filled = kept + read;
             total += read;
@@ -393,7 +405,10 @@ impl NodeConnection {
         now: Instant,
     ) -> Result<(), LinkEnd> {
         let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+        let before = forward.session.unacknowledged_size();
+        let is_ack = matches!(frame, Frame::Ack(_));
         let incoming = forward.session.receive_frame(frame);
+        let has_handled = is_ack && forward.session.unacknowledged_size() < before;
         let incoming = incoming.map_err(|error| violation(&error))?;
         let client = rooms.connection(self.key);
         match incoming {
@@ -433,6 +448,9 @@ impl NodeConnection {
             Incoming::Nothing => {}
         }
         // Something may have been acknowledged.
+        if let Some(forward) = rooms.forwards.get_mut(&self.key) {
+            forward.acknowledged(has_handled);
+        }
         rooms.count(self.key);
         if let Some(client) = client.and_then(|client| rooms.clients.get(client))
             && client.waits_for_room
@@ -440,6 +458,14 @@ impl NodeConnection {
             client.wake();
         }
         Ok(())
+    }
+
+    /// The connection has ended without a word. Before the session goes on, the node has nothing of the client.
+    const fn died(&self) -> LinkEnd {
+        match self.was_open {
+            true => LinkEnd::Died,
+            false => LinkEnd::Lost,
+        }
     }
 
     /// What follows when the node has closed the connection.

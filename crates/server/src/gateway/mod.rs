@@ -28,6 +28,7 @@ use crate::{
         clients::{ClientLimits, Clients},
         handover::Listing,
         session_secret,
+        trials::Suspicion,
         watches::Watch,
         worker::Worker,
         worker_pool::LocalRooms,
@@ -87,10 +88,11 @@ impl Routes {
             Location::Node(node) => peers::connect(node, &self.secret, client).await,
             Location::Here => {
                 let permit = self.limiter.admit_proxy().map_err(refusal)?;
+                let trial = self.rooms.trials().begin(client.suspicion).await;
                 let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
                 let theirs = Stream::Pipe(theirs);
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let connection = new_connection(theirs, client.clone(), permit, nowhere);
+                let connection = new_connection(theirs, client.clone(), trial, permit, nowhere);
                 self.rooms.connect(connection?);
                 Ok(Stream::Pipe(ours))
             }
@@ -121,6 +123,9 @@ struct Forward {
     session: ClientSession,
     /// Bytes of messages that the node has not acknowledged, as far as they are counted.
     counted: usize,
+    /// Messages that the client has sent.
+    sent: u64,
+    blame: Blame,
     /// For the present connection to the node.
     outgoing: SendQueue,
     /// Whether there is a connection over which the session goes on.
@@ -133,6 +138,56 @@ struct Forward {
     is_leaving: bool,
     /// Of the task that has the connection to the node.
     waker: Waker,
+}
+
+/// Nodes that have ended, and perhaps of what this client has sent.
+///
+/// What ends its node is never acknowledged. So it was among what was not when the first of them ended; when all
+/// of that is, it was something else. It begins anew as well when a node acknowledges what it has handled itself:
+/// that one does not end at once. (What a node knows to be handled when it begins tells nothing.)
+#[derive(Clone, Copy, Debug, Default)]
+struct Blame {
+    deaths: u32,
+    /// Set with the first: the last that was not acknowledged then. The join counts as the first message.
+    until: u64,
+}
+
+impl Forward {
+    /// What was sent, and how much of that was acknowledged; the join counts as the first message.
+    fn progress(&self) -> (u64, u64) {
+        let (waiting, _) = self.session.unacknowledged_size();
+        match self.has_joined {
+            true => (1 + self.sent, 1 + self.sent - waiting as u64),
+            false => (1 + self.sent, 0),
+        }
+    }
+
+    /// The node has ended, and had gone on with the session.
+    fn node_died(&mut self) {
+        let (sent, acknowledged) = self.progress();
+        if self.blame.deaths == 0 {
+            self.blame.until = sent;
+        }
+        if acknowledged < self.blame.until {
+            self.blame.deaths = self.blame.deaths.saturating_add(1);
+        }
+    }
+
+    /// Something may have been acknowledged: by the node itself, or because it knows of it from those before.
+    fn acknowledged(&mut self, by_itself: bool) {
+        let (_, acknowledged) = self.progress();
+        if by_itself || acknowledged >= self.blame.until {
+            self.blame = Blame::default();
+        }
+    }
+
+    /// What the next node must know.
+    fn suspicion(&self) -> Suspicion {
+        Suspicion {
+            deaths: self.blame.deaths,
+            messages: self.sent,
+        }
+    }
 }
 
 /// A client's id in its room.
@@ -280,11 +335,14 @@ impl Rooms for GatewayRooms {
             address: joining.peer(),
             session: Some(secret),
             sequence: joining.sequence,
+            suspicion: Suspicion::default(),
         };
         let forward = Forward {
             client,
             session: ClientSession::new(MAX_UNACKNOWLEDGED_MESSAGES, self.max_unacknowledged_bytes),
             counted: 0,
+            sent: 0,
+            blame: Blame::default(),
             outgoing: SendQueue::new(UNLIMITED, self.clients.queued()),
             is_linked: false,
             has_said_hello: false,
@@ -315,6 +373,7 @@ impl Rooms for GatewayRooms {
             MessagePayload::Bytes(bytes) => Message::Binary(bytes.into()),
         };
         let is_kept = !is_full && forward.session.keep(message).is_ok();
+        forward.sent += u64::from(is_kept);
         if is_kept && forward.session.is_open() {
             // Without limits it has space.
             let _ = forward.outgoing.push_prefixed(payload);

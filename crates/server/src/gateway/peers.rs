@@ -9,7 +9,11 @@ use crate::{
         ConnectionLimiter, ConnectionPermit, Rejection, accept::accept_failed, listen::Listener,
     },
     log_limit::LogLimiter,
-    rooms::{handover::NewConnection, worker_pool::LocalRooms},
+    rooms::{
+        handover::NewConnection,
+        trials::{Suspicion, Trial},
+        worker_pool::LocalRooms,
+    },
     stream::Stream,
 };
 use bytes::Bytes;
@@ -64,6 +68,8 @@ pub(super) struct Forwarded {
     pub(super) session: Option<Box<str>>,
     /// When its handshake was, as a [`Sequence`](crate::rooms::worker_pool::Sequence) has it.
     pub(super) sequence: u64,
+    /// What the gateway knows of nodes that have ended.
+    pub(super) suspicion: Suspicion,
 }
 
 /// What is said first.
@@ -76,6 +82,11 @@ struct Introduction<'a> {
     address: Option<IpAddr>,
     session: Option<Cow<'a, str>>,
     sequence: u64,
+    /// As in [`Suspicion`].
+    #[serde(default)]
+    deaths: u32,
+    #[serde(default)]
+    messages: u64,
 }
 
 const VERSION: u32 = 1;
@@ -100,6 +111,8 @@ pub(super) async fn connect(
         address: client.address,
         session: client.session.as_deref().map(Into::into),
         sequence: client.sequence,
+        deaths: client.suspicion.deaths,
+        messages: client.suspicion.messages,
     };
     let json = serde_json::to_vec(&introduction)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
@@ -111,6 +124,18 @@ pub(super) async fn connect(
         io::Result::Ok(stream)
     };
     Ok(Stream::Plain(timeout(CONNECT_TIMEOUT, connected).await??))
+}
+
+/// Whether the process of a node has ended, of which a connection has.
+pub(super) async fn has_ended(node: SocketAddr) -> bool {
+    /// A machine that is there takes no longer to say that nobody listens.
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    let connected = async {
+        let mut stream = TcpStream::connect(node).await?;
+        // It waits for an introduction, if it has not ended just now.
+        stream.read_u8().await
+    };
+    matches!(timeout(TIMEOUT, connected).await, Ok(Err(_)))
 }
 
 /// Takes connections of other nodes.
@@ -184,7 +209,8 @@ impl Peers {
             let permit = self.limiter.admit_proxy().map_err(refusal)?;
             let _ = stream.set_nodelay(true);
             let client = timeout(self.timeout, self.read(&mut stream)).await??;
-            self.hand_over(Stream::Plain(stream), client, permit, address)
+            let trial = self.rooms.trials().begin(client.suspicion).await;
+            self.hand_over(Stream::Plain(stream), client, trial, permit, address)
         };
         match taken.await {
             Ok(()) => {}
@@ -230,6 +256,10 @@ impl Peers {
             address: introduction.address,
             session: introduction.session.map(Into::into),
             sequence: introduction.sequence,
+            suspicion: Suspicion {
+                deaths: introduction.deaths,
+                messages: introduction.messages,
+            },
         })
     }
 
@@ -237,10 +267,11 @@ impl Peers {
         &self,
         stream: Stream,
         client: Forwarded,
+        trial: Option<Trial>,
         permit: ConnectionPermit,
         address: SocketAddr,
     ) -> io::Result<()> {
-        let connection = new_connection(stream, client, permit, address);
+        let connection = new_connection(stream, client, trial, permit, address);
         self.rooms.connect(connection?);
         Ok(())
     }
@@ -250,6 +281,7 @@ impl Peers {
 pub(super) fn new_connection(
     stream: Stream,
     client: Forwarded,
+    trial: Option<Trial>,
     permit: ConnectionPermit,
     address: SocketAddr,
 ) -> io::Result<NewConnection> {
@@ -267,6 +299,8 @@ pub(super) fn new_connection(
         token: client.token,
         resumes: true,
         session: client.session,
+        suspicion: client.suspicion,
+        trial,
     })
 }
 

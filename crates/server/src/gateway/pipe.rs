@@ -3,7 +3,7 @@
 use super::{Routes, link::changed, peers::Forwarded};
 use crate::{
     directory::Location,
-    rooms::handover::NewConnection,
+    rooms::{handover::NewConnection, trials::Suspicion},
     stream::Stream,
     ws::message_reader::{MessageReader, close_frame},
 };
@@ -35,6 +35,7 @@ impl Routes {
             address: connection.permit.peer(),
             session: None,
             sequence: connection.sequence,
+            suspicion: Suspicion::default(),
         };
         let until = Instant::now() + self.owner_timeout;
         let mut changes = self.directory.changes();

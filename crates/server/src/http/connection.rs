@@ -11,7 +11,7 @@ use crate::{
     },
     log_limit::LogLimiter,
     rate_limit::{Rate, TokenBucket, nanos_since},
-    rooms::handover::NewConnection,
+    rooms::{handover::NewConnection, trials::Suspicion},
 };
 use core::{convert::Infallible, pin::pin, time::Duration};
 use hyper::{
@@ -169,6 +169,8 @@ impl Connection {
             token: destination.token,
             resumes: destination.resumes,
             session: None,
+            suspicion: Suspicion::default(),
+            trial: None,
             sequence: destination.sequence,
         })
     }

@@ -2,7 +2,10 @@
 
 use crate::{
     http::{ConnectionPermit, FailedRoom, RoomSummary},
-    rooms::Rooms,
+    rooms::{
+        Rooms,
+        trials::{Suspicion, Trial},
+    },
     stream::DetachedStream,
 };
 use bytes::Bytes;
@@ -23,6 +26,10 @@ pub(crate) struct NewConnection {
     pub(crate) resumes: bool,
     /// The secret of the session, if it is one of a gateway, which speaks for a client that does not.
     pub(crate) session: Option<Box<str>>,
+    /// What the gateway knows of nodes that have ended.
+    pub(crate) suspicion: Suspicion,
+    /// If that is not nothing, its turn.
+    pub(crate) trial: Option<Trial>,
 }
 
 /// The rooms of a worker, or of all of them.

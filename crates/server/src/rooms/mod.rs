@@ -12,6 +12,7 @@ mod restorations;
 pub(crate) mod sessions;
 mod stored_clients;
 mod tokens;
+pub(crate) mod trials;
 pub(crate) mod wait_queue;
 pub(crate) mod watches;
 pub(crate) mod worker;
@@ -20,7 +21,7 @@ pub(crate) mod worker_pool;
 use crate::{
     journal::{JournalError, UnfinishedRoom},
     metrics::Metrics,
-    rooms::{clients::Clients, handover::Listing, watches::Watch},
+    rooms::{clients::Clients, handover::Listing, trials::Suspicion, watches::Watch},
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
@@ -152,6 +153,8 @@ pub(crate) struct Claim {
     /// If it is a gateway: the secret of its session, which it has chosen, so that it can join again if it
     /// does not know whether it has. A session that it had is gone on with, or nothing is.
     pub(crate) session: Option<Box<str>>,
+    /// What the gateway knows of nodes that have ended.
+    pub(crate) suspicion: Suspicion,
 }
 
 /// The session that a client wants to go on with, if it has one: its secret, and how many messages it has

@@ -191,11 +191,16 @@ impl Session {
         self.received += 1;
     }
 
-    /// The room has handled a message of this cost in flight. Returns what to acknowledge, now and then.
-    pub(super) fn handled(&mut self, cost: u32) -> Option<u64> {
+    /// Messages that the room has handled.
+    pub(super) const fn handled_count(&self) -> u64 {
+        self.handled
+    }
+
+    /// The room has handled a message of this cost in flight. Returns what to acknowledge, now and then or `at_once`.
+    pub(super) fn handled(&mut self, cost: u32, at_once: bool) -> Option<u64> {
         self.handled = (self.handled + 1).min(self.received);
         self.unacknowledged_cost = self.unacknowledged_cost.saturating_add(cost);
-        let is_due = self.unacknowledged_cost >= ACK_INTERVAL;
+        let is_due = at_once || self.unacknowledged_cost >= ACK_INTERVAL;
         is_due.then(|| {
             self.unacknowledged_cost = 0;
             self.handled

@@ -185,6 +185,8 @@ impl<R: Rooms> Worker<R> {
             token,
             resumes,
             session,
+            suspicion,
+            trial,
         } = new;
         let stream = match Stream::attach(stream) {
             Ok(stream) => stream,
@@ -200,6 +202,7 @@ impl<R: Rooms> Worker<R> {
                 room,
                 token,
                 session,
+                suspicion,
             };
             let (resuming, destination) = match resumes {
                 true => (Resuming::BeforeHello(Box::new(destination)), None),
@@ -214,6 +217,9 @@ impl<R: Rooms> Worker<R> {
                 queued,
                 resuming,
             ));
+            if let Some(connection) = rooms.clients().get(key) {
+                connection.trial = trial;
+            }
             if let Some(Destination { room, token, .. }) = destination {
                 let claim = Claim {
                     token,

@@ -11,6 +11,7 @@ use crate::{
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
+        trials::Trials,
         worker::{self, WorkerHandle},
     },
     ws::connection::ConnectionOptions,
@@ -46,6 +47,7 @@ pub(crate) struct WorkerPool {
 pub(crate) struct LocalRooms {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     hasher: RandomState,
+    trials: Trials,
 }
 
 /// The workers that have clients of rooms which may be at other nodes.
@@ -199,7 +201,11 @@ impl WorkerPool {
             .map(|worker| (worker.commands, worker.ended))
             .unzip();
         let pool = Self {
-            rooms: LocalRooms { workers, hasher },
+            rooms: LocalRooms {
+                workers,
+                hasher,
+                trials: Trials::new(),
+            },
             abi: Mutex::new(abi),
             to_open: Vec::new(),
             gateways: None,
@@ -406,6 +412,11 @@ fn index(hasher: &RandomState, room: &str, workers: usize) -> usize {
 }
 
 impl LocalRooms {
+    /// Lets clients go on one after the other that may be why nodes have ended.
+    pub(crate) const fn trials(&self) -> &Trials {
+        &self.trials
+    }
+
     /// Hands a connection to the worker of its room.
     pub(crate) fn connect(&self, connection: NewConnection) {
         let index = index(&self.hasher, &connection.room, self.workers.len());

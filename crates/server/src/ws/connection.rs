@@ -4,6 +4,7 @@ use crate::{
     config::ServerConfig,
     http::ConnectionPermit,
     rate_limit::{Rate, TokenBucket},
+    rooms::trials::Trial,
     stream::Stream,
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
@@ -100,6 +101,8 @@ pub(crate) struct Connection {
     pub(crate) waits_for_room: bool,
     /// Whether its client speaks `stateroom.resume.1`.
     pub(crate) resuming: Resuming,
+    /// Set if its client may be why nodes have ended.
+    pub(crate) trial: Option<Trial>,
     /// Its client's room and id, from the join until it leaves.
     pub(crate) member: Option<(RoomKey, ClientId)>,
     /// Woken when the queue is at most half full again.
@@ -187,6 +190,7 @@ impl Connection {
             throttled_until: None,
             in_flight: 0,
             waits_for_room: false,
+            trial: None,
             member: None,
             drained: None,
             waits_to_end: false,

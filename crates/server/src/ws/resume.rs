@@ -1,7 +1,7 @@
 //! A connection whose client speaks `stateroom.resume.1`.
 
 use crate::{
-    rooms::{Claim, Hello, Rooms},
+    rooms::{Claim, Hello, Rooms, trials::Suspicion},
     ws::connection::{ConnectionKey, End},
 };
 use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey};
@@ -25,6 +25,8 @@ pub(crate) struct Destination {
     pub(crate) token: Option<Box<str>>,
     /// The secret of the session, if it is a gateway's.
     pub(crate) session: Option<Box<str>>,
+    /// What that knows of nodes that have ended.
+    pub(crate) suspicion: Suspicion,
 }
 
 /// What a message of a client is for.
@@ -89,6 +91,7 @@ fn join(rooms: &mut impl Rooms, key: ConnectionKey, destination: Destination, he
     let claim = Claim {
         token: destination.token,
         session: destination.session,
+        suspicion: destination.suspicion,
         hello: Some(hello),
     };
     if let Err(rejection) = rooms.join(key, &destination.room, claim)

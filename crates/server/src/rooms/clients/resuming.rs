@@ -141,6 +141,7 @@ impl Clients {
         };
         let handled = session.resume(received)?;
         self.go_on(room, id, connection, Some(Frame::Resumed(handled)));
+        self.end_trial(room, id);
         Ok(())
     }
 
@@ -212,6 +213,24 @@ impl Clients {
         session.is_some_and(Session::take_duplicate)
     }
 
+    fn is_on_trial(&self, room: RoomKey, id: ClientId) -> bool {
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+        let connection = client.and_then(|client| self.connections.get(client.connection));
+        connection.is_some_and(|connection| connection.trial.is_some())
+    }
+
+    /// Ends the trial of a client, if its room has handled all that it is about.
+    fn end_trial(&mut self, room: RoomKey, id: ClientId) {
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+        if let Some(client) = client
+            && let Some(session) = &client.session
+            && let Some(connection) = self.connections.get_mut(client.connection)
+        {
+            let handled = session.handled_count();
+            connection.trial.take_if(|trial| trial.is_over(handled));
+        }
+    }
+
     /// The room has accepted a client's message. Returns the number of its session.
     pub(crate) fn accepted(&mut self, room: RoomKey, id: ClientId) -> Option<u64> {
         let session = self.session_mut(room, id)?;
@@ -221,10 +240,14 @@ impl Clients {
 
     /// The room has handled a message of this session, of this cost in flight.
     pub(crate) fn handled(&mut self, room: RoomKey, id: ClientId, number: u64, cost: u32) {
+        let is_on_trial = self.is_on_trial(room, id);
         let session = self.session_mut(room, id);
         let session = session.filter(|session| session.number == number);
-        if let Some(handled) = session.and_then(|session| session.handled(cost)) {
+        if let Some(handled) = session.and_then(|session| session.handled(cost, is_on_trial)) {
             self.send_control(room, id, Frame::Ack(handled));
+        }
+        if is_on_trial {
+            self.end_trial(room, id);
         }
     }
 

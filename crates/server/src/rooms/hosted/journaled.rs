@@ -8,6 +8,7 @@ use crate::{
         Claim, JoinRejection, MOVED, STOPPING,
         journaling::{JournalResult, Journaling, RoomLog},
         restorations::{Join, RestoreError, Restored, RestoredRoom},
+        trials::MAX_DEATHS,
     },
     ws::connection::ConnectionKey,
 };
@@ -261,6 +262,7 @@ impl HostedRooms {
             import,
             outcome,
         } = ended;
+        let is_convicted = joins.iter().any(|join| join.claim.suspicion.is_proved());
         let opened = match outcome {
             Ok(room) => {
                 let opened = self.open_restored(&id, permit, room, import.is_some());
@@ -285,6 +287,10 @@ impl HostedRooms {
                 Err(rejection)
             }
         };
+        let opened = match opened {
+            Ok(room) if is_convicted => Err(self.quarantine(room)),
+            opened => opened,
+        };
         if let Some(import) = import {
             let room = opened.as_ref();
             let room = room.map_or_else(|error| Err(error.reason.clone()), |room| Ok(*room));
@@ -307,6 +313,29 @@ impl HostedRooms {
         if let Ok(room) = opened {
             self.update_idle_deadline(room);
         }
+    }
+
+    /// What a client of an open room has sent has ended node after node: keeps the room as it is, and ends it. One
+    /// that is in memory only goes on without the client.
+    pub(super) fn quarantine(&mut self, key: RoomKey) -> JoinRejection {
+        const CODE: u16 = 1011;
+        let reason = format!("nodes have ended {MAX_DEATHS} times of what a client had sent");
+        let text = RestoreError::Quarantined(reason.clone()).to_string();
+        let id = self.host.room(key).map_or("", |room| room.id());
+        log::error!(
+            "room {:?} is in quarantine: {reason}",
+            Escaped::new(id).at_most(256)
+        );
+        self.failed.push(id, &text, time::Instant::now());
+        let clients = self.host.transport_mut();
+        if let Some(log) = clients.take_log(key) {
+            clients.close_room(key, CODE, &text);
+            if let Some(journaling) = &mut clients.journaling {
+                journaling.quarantine(log.number, reason);
+            }
+            self.drop_room(key);
+        }
+        JoinRejection::new(CODE, text)
     }
 
     fn reject_restoration(&mut self, id: &str, error: &RestoreError) -> JoinRejection {

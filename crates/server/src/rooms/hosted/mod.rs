@@ -647,6 +647,9 @@ impl Rooms for HostedRooms {
             None if self.is_journaled(id) => return self.join_later(connection, id, claim),
             None => self.open(id).map_err(|error| self.reject(id, &error))?,
         };
+        if claim.suspicion.is_proved() {
+            return Err(self.quarantine(room));
+        }
         let admitted = self.admit(connection, room, &claim);
         // Also if the join was rejected: a new room without clients must be closed eventually.
         self.update_idle_deadline(room);

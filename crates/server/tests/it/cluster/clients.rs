@@ -93,9 +93,10 @@ impl Client {
         assert_eq!(self.seen, seen);
     }
 
-    /// Talks until it is told to stop, with up to so many messages on their way, and hears all replies.
+    /// Talks until it is told to stop and has heard more than so many replies, with up to so many messages on
+    /// their way, and hears all replies.
     pub(super) async fn talk(mut self, on_its_way: u32, stop: Arc<AtomicBool>) -> Self {
-        while !stop.load(Ordering::SeqCst) {
+        while !stop.load(Ordering::SeqCst) || self.heard <= on_its_way {
             while self.said < self.heard + on_its_way {
                 self.say().await;
             }

@@ -6,3 +6,4 @@ mod figures;
 mod gateways;
 mod moving;
 mod nodes;
+mod poison;

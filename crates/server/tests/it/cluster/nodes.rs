@@ -32,7 +32,12 @@ pub(super) struct Cluster {
     pub(super) journal: MemoryJournal,
     state: Mutex<State>,
     changes: watch::Sender<()>,
+    /// Counts nodes that have ended of [`FATAL`].
+    pub(super) deaths: watch::Sender<usize>,
 }
+
+/// A node ends when a room has handled a message that has this, before it is in the journal.
+pub(super) const FATAL: &[u8] = b"end your node";
 
 #[derive(Default)]
 struct State {
@@ -51,6 +56,7 @@ impl Cluster {
             journal: MemoryJournal::new(),
             state: Mutex::default(),
             changes: watch::Sender::new(()),
+            deaths: watch::Sender::new(0),
         })
     }
 
@@ -155,6 +161,8 @@ struct NodeJournal {
     epochs: Mutex<BTreeMap<RoomNumber, u64>>,
     /// Whether the node has died: what it writes is lost.
     is_dead: Arc<AtomicBool>,
+    /// Cuts what other nodes connect to.
+    cut: watch::Sender<bool>,
 }
 
 impl NodeJournal {
@@ -210,6 +218,13 @@ impl Journal for NodeJournal {
         if self.is_dead.load(Ordering::SeqCst) {
             return;
         }
+        let is_fatal = |event: &[u8]| event.windows(FATAL.len()).any(|bytes| bytes == FATAL);
+        if is_fatal(batch.events()) {
+            self.is_dead.store(true, Ordering::SeqCst);
+            self.cut.send_replace(true);
+            self.cluster.deaths.send_modify(|deaths| *deaths += 1);
+            return;
+        }
         // Nobody takes a room over between the check and the write.
         let state = self.cluster.lock();
         let mut owned = Batch::default();
@@ -251,10 +266,10 @@ struct Wire {
 }
 
 impl Wire {
-    async fn new(to: SocketAddr) -> Self {
+    async fn new(to: SocketAddr, cut: watch::Sender<bool>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("it listens");
         let address = listener.local_addr().expect("an address");
-        let (cut, is_cut) = watch::channel(false);
+        let is_cut = cut.subscribe();
         let (lost, is_lost) = watch::channel(0);
         tokio::spawn(async move {
             let mut cut = is_cut.clone();
@@ -305,11 +320,13 @@ impl Node {
         change: impl FnOnce(&mut ServerConfig),
     ) -> Self {
         let is_dead = Arc::<AtomicBool>::default();
+        let cut = watch::Sender::new(false);
         let journal = NodeJournal {
             cluster: cluster.clone(),
             node: number,
             epochs: Mutex::default(),
             is_dead: is_dead.clone(),
+            cut: cut.clone(),
         };
         let directory = NodeDirectory {
             cluster: cluster.clone(),
@@ -327,7 +344,7 @@ impl Node {
         change(&mut config);
         let server = Server::bind(config).await.expect("it starts");
         let (address, peer) = (server.local_addrs()[0], server.peer_addrs()[0]);
-        let wire = Wire::new(peer).await;
+        let wire = Wire::new(peer, cut).await;
         cluster.lock().addresses.insert(number, wire.address);
         let control = server.control();
         let (stop, stopped) = oneshot::channel();
@@ -350,6 +367,16 @@ impl Node {
     pub(super) fn die(&self) {
         self.is_dead.store(true, Ordering::SeqCst);
         self.wire.cut.send_replace(true);
+    }
+
+    /// Waits until nobody listens at its address, as it is at once when a process has ended.
+    pub(super) async fn has_ended(&self) {
+        let ended = async {
+            while TcpStream::connect(self.wire.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        eventually("the end of the node", ended).await;
     }
 
     /// What other nodes send over the connections that are open is lost from now on.
