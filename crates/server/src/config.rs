@@ -7,6 +7,7 @@ use crate::{
     directory::Directory,
     http::{files::Files, origin::AllowedOrigin, proxies, websocket::is_token},
     journal::{Durability, Journal, ModuleUpgrade},
+    leaf::Leaf,
     rate_limit::Rate,
 };
 use stateroom_wasmi_host::{Escaped, FaultPolicy, Limits, LoadError, LoadOptions, Module};
@@ -75,6 +76,9 @@ pub struct ServerConfig {
     /// A host and a port for the other nodes, which pass on clients of rooms that are here. What they send
     /// is not encrypted: it should be an address that nobody else reaches. Default none.
     pub peer_listen: Option<(String, u16)>,
+    /// Makes the server a leaf of a cluster, whose nodes pass on clients of its rooms. Not together with a
+    /// [`directory`](Self::directory). Default none.
+    pub leaf: Option<Leaf>,
     /// What nodes know each other by. All have the same, and it must be set if there is a
     /// [`directory`](Self::directory) or a [`peer_listen`](Self::peer_listen). Default none.
     pub peer_secret: Option<Secret>,
@@ -195,6 +199,7 @@ impl ServerConfig {
             upgrade: ModuleUpgrade::Refuse,
             directory: None,
             peer_listen: None,
+            leaf: None,
             peer_secret: None,
             owner_timeout: Duration::from_secs(15),
             limits: Limits::default(),
@@ -288,6 +293,13 @@ impl ServerConfig {
     #[must_use]
     pub fn peer_listen(mut self, address: Option<(impl Into<String>, u16)>) -> Self {
         self.peer_listen = address.map(|(host, port)| (host.into(), port));
+        self
+    }
+
+    /// Sets [`leaf`](#structfield.leaf).
+    #[must_use]
+    pub fn leaf(mut self, leaf: Option<Leaf>) -> Self {
+        self.leaf = leaf;
         self
     }
 
@@ -432,7 +444,7 @@ impl ServerConfig {
             ("heartbeat_interval", self.heartbeat_interval.is_zero()),
             (
                 "resume_window",
-                self.directory.is_some() && self.resume_window.is_zero(),
+                (self.directory.is_some() || self.leaf.is_some()) && self.resume_window.is_zero(),
             ),
         ];
         if let Some((setting, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
@@ -482,6 +494,9 @@ impl ServerConfig {
         let secret = self.peer_secret.as_ref();
         if is_node && secret.is_none_or(|secret| secret.0.is_empty()) {
             return Err(ConfigError::PeerSecret);
+        }
+        if self.directory.is_some() && self.leaf.is_some() {
+            return Err(ConfigError::LeafAndNode);
         }
         if let Some(name) = self.subprotocols.iter().find(|name| !is_name(name)) {
             return Err(ConfigError::Subprotocol(name.clone()));
@@ -655,6 +670,8 @@ pub enum ConfigError {
     AdminToken,
     /// [`ServerConfig::peer_secret`] is missing at a node of a cluster, or is empty.
     PeerSecret,
+    /// There are both a [`ServerConfig::directory`] and a [`ServerConfig::leaf`].
+    LeafAndNode,
     /// [`ServerConfig::static_dir`] or [`ServerConfig::client_dir`] is no folder that can be read.
     StaticDir {
         /// The path.
@@ -712,6 +729,7 @@ impl fmt::Display for ConfigError {
             Self::PeerSecret => {
                 f.write_str("nodes of a cluster must have a secret, which must not be empty")
             }
+            Self::LeafAndNode => f.write_str("a server cannot be a node of a cluster and a leaf at once"),
             Self::StaticDir { dir, .. } => {
                 write!(
                     f,

@@ -17,6 +17,12 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
 
     /// Notified after [`locate`](Self::locate) may have begun to return something else for some room.
     fn changes(&self) -> watch::Receiver<()>;
+
+    /// The leaf whose secret has this SHA-256 hash, as in [`Location::Leaf`]; by default there are none.
+    fn leaf(&self, secret_hash: [u8; 32]) -> Option<u64> {
+        let _ = secret_hash;
+        None
+    }
 }
 
 /// Where a room is.
@@ -27,6 +33,9 @@ pub enum Location {
     /// At the node that listens for others on this address
     /// ([`Server::peer_addrs`](crate::Server::peer_addrs)).
     Node(SocketAddr),
+    /// At the [`Leaf`](crate::Leaf) of this number, which has opened connections to this node. A leaf that
+    /// starts again has another number.
+    Leaf(u64),
     /// At no node, or this one does not know; clients wait for the next of the
     /// [`changes`](Directory::changes), up to [`ServerConfig::owner_timeout`](crate::ServerConfig::owner_timeout).
     Unknown,

@@ -46,6 +46,8 @@
 //! that has died. What tells the nodes apart, a [`Directory`] and a [`Journal`](journal::Journal) that refuses
 //! what a node writes of a room which it does not have any more, is not a part of this crate.
 //!
+//! A [`Leaf`] has rooms of its own, which clients of all nodes reach.
+//!
 //! # Threads
 //!
 //! Rooms are spread over workers: threads that each own a `Host`, an interpreter, and the
@@ -69,6 +71,7 @@ mod directory;
 mod gateway;
 mod http;
 pub mod journal;
+mod leaf;
 mod log_limit;
 mod metrics;
 mod rate_limit;
@@ -88,11 +91,12 @@ pub use self::{
     config::{ConfigError, MoreMetrics, ProxyHeader, Secret, ServeError, ServerConfig},
     control::ServerControl,
     directory::{Directory, Location},
+    leaf::{Leaf, leaf_room},
     rate_limit::Rate,
 };
 
 use crate::{
-    gateway::Peers,
+    gateway::{Peers, Uplinks},
     http::{
         ConnectionLimiter,
         accept::{Acceptor, warn_of_few_files},
@@ -106,7 +110,7 @@ use core::time::Duration;
 use core::{future::Future, pin::pin};
 use futures_util::{
     FutureExt,
-    future::{OptionFuture, join3},
+    future::{OptionFuture, join4},
 };
 use stateroom_wasmi_host::Escaped;
 use std::{io, net::SocketAddr, sync::Arc};
@@ -120,6 +124,8 @@ pub struct Server {
     admin: Option<(Acceptor, Vec<SocketAddr>)>,
     /// For the other nodes of a cluster, if it listens for them.
     peers: Option<(Peers, Vec<Listener>)>,
+    /// If it is a leaf of a cluster.
+    uplinks: Option<Uplinks>,
     control: ServerControl,
     module_name: String,
     workers: Arc<WorkerPool>,
@@ -154,8 +160,11 @@ impl Server {
         config.module_name = board::module_name(&board);
         config.module = Vec::new();
         config.workers = 1;
-        // The board tells no more than that a message was taken.
-        config.resume_window = Duration::ZERO;
+        // A session of a client ends with that of the board, which tells no more than that a message was
+        // taken. To come back over a node of a cluster is worth it, as the board notices nothing.
+        if config.leaf.is_none() {
+            config.resume_window = Duration::ZERO;
+        }
         config.directory = None;
         config.peer_listen = None;
         let peers = ConnectionLimiter::for_peers(&config);
@@ -195,12 +204,13 @@ impl Server {
                 Some((acceptor, addresses))
             }
         };
+        let uplinks = Uplinks::new(&config, workers.rooms(), &peers);
         let peers = match &config.peer_listen {
             None => None,
             Some((host, port)) => {
                 let listeners = listen(core::slice::from_ref(host), *port).await?;
                 let rooms = workers.rooms().clone();
-                let peers = Peers::new(&config, rooms, peers);
+                let peers = Peers::new(&config, rooms, workers.routes(), peers);
                 Some((peers, listeners))
             }
         };
@@ -209,6 +219,7 @@ impl Server {
             addresses,
             admin,
             peers,
+            uplinks,
             control: ServerControl::new(workers.clone(), loader, config.journal, shared.notice),
             module_name: config.module_name,
             workers,
@@ -262,6 +273,7 @@ impl Server {
             addresses,
             admin,
             peers,
+            uplinks,
             control: _control,
             module_name,
             workers,
@@ -284,7 +296,14 @@ impl Server {
         let serving_peers =
             peers.map(|(peers, listeners)| peers.serve(listeners, accepting.clone()));
         let serving_peers = OptionFuture::from(serving_peers);
-        let serving = join3(acceptor.serve(accepting), serving_operators, serving_peers);
+        let serving_nodes = uplinks.map(|uplinks| uplinks.serve(accepting.clone()));
+        let serving_nodes = OptionFuture::from(serving_nodes);
+        let serving = join4(
+            acceptor.serve(accepting),
+            serving_operators,
+            serving_peers,
+            serving_nodes,
+        );
         let mut serving = pin!(serving);
         tokio::select! {
             () = stop => {}

@@ -26,6 +26,8 @@ pub(super) struct QueuedEvent {
     pub(super) event: OwnedEvent,
     /// Of a message: whose it is.
     pub(super) connection: Option<ConnectionKey>,
+    /// Of a message: the number of its client's session, if it has one.
+    session: Option<u64>,
 }
 
 /// What messages may take. A board's line is slow: this is more than it takes in minutes.
@@ -47,12 +49,12 @@ impl Backlog {
     /// Queues a connect, for which there must be space.
     pub(super) fn connect(&mut self, room: RoomKey, client: ClientId) {
         self.connects += 1;
-        self.push(room, OwnedEvent::Connect(client), None);
+        self.push(room, OwnedEvent::Connect(client), None, None);
     }
 
     /// Queues a disconnect.
     pub(super) fn disconnect(&mut self, room: RoomKey, client: ClientId) {
-        self.push(room, OwnedEvent::Disconnect(client), None);
+        self.push(room, OwnedEvent::Disconnect(client), None, None);
     }
 
     /// Queues a message, or lets its connection wait until there is space.
@@ -74,7 +76,8 @@ impl Backlog {
         }
         let event = OwnedEvent::message(client, payload.to_owned());
         self.message_bytes += bytes(&event);
-        self.push(room, event, Some(connection));
+        let session = clients.accepted(room, client);
+        self.push(room, event, Some(connection), session);
         if first.is_some() {
             self.waiting.pop_first(clients);
         }
@@ -95,8 +98,15 @@ impl Backlog {
             OwnedEvent::Message(..) => self.message_bytes -= bytes(&first.event),
             _ => {}
         }
+        let (client, bytes) = (
+            first.event.as_event().client(),
+            first.event.as_event().payload_len(),
+        );
         if let Some(connection) = first.connection.and_then(|key| clients.get(key)) {
-            connection.handled_by_room(message_cost(first.event.as_event().payload_len()));
+            connection.handled_by_room(message_cost(bytes));
+        }
+        if let Some(session) = first.session {
+            clients.handled(first.room, client, session, message_cost(bytes));
         }
         Some(first)
     }
@@ -129,11 +139,18 @@ impl Backlog {
         self.message_bytes < MAX_MESSAGE_BYTES
     }
 
-    fn push(&mut self, room: RoomKey, event: OwnedEvent, connection: Option<ConnectionKey>) {
+    fn push(
+        &mut self,
+        room: RoomKey,
+        event: OwnedEvent,
+        connection: Option<ConnectionKey>,
+        session: Option<u64>,
+    ) {
         self.events.push_back(QueuedEvent {
             room,
             event,
             connection,
+            session,
         });
     }
 }

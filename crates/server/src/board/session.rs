@@ -21,7 +21,8 @@ use crate::{
 };
 use core::{fmt, time::Duration};
 use stateroom_wasmi_host::{
-    ClientId, Escaped, MessagePayload, Module, OutputMessage, OwnedEvent, RoomKey, Transport,
+    ClientId, Clock, Escaped, MessagePayload, Module, OutputMessage, OwnedEvent, RoomKey,
+    Transport, driver::tokio::TokioClock,
 };
 use stateroom_wasmi_link::{BoardMessage, Bridge, BridgeSendError, RefusalReason, SessionError};
 use std::io;
@@ -45,6 +46,8 @@ impl fmt::Display for LinkError {
 
 /// The rooms of a board.
 pub(crate) struct BoardRooms {
+    /// The time of sessions that have no connection.
+    clock: TokioClock,
     clients: Clients,
     rooms: RoomTable,
     transfers: Transfers,
@@ -113,6 +116,7 @@ impl BoardRooms {
         /// More than the rooms of a board, which chooses their ids.
         const MAX_LOGGED_ROOMS: usize = 64;
         Self {
+            clock: TokioClock::new(),
             clients: Clients::new(limits, secret, None),
             rooms: RoomTable::default(),
             transfers: Transfers::default(),
@@ -135,9 +139,13 @@ impl BoardRooms {
     }
 
     /// The room of this id; for the empty id, if the board has none, its first room.
-    fn room_to_join(&self, id: &str) -> Result<RoomKey, JoinRejection> {
+    fn room_to_join(&self, id: &str, claim: &Claim) -> Result<RoomKey, JoinRejection> {
         if !self.is_established {
-            return Err(JoinRejection::new(1013, "the board is not connected"));
+            return Err(match claim.session {
+                // A gateway can wait.
+                Some(_) => JoinRejection::moved(),
+                None => JoinRejection::new(1013, "the board is not connected"),
+            });
         }
         let room = self.open_rooms().find(|room| *room.id == *id);
         room.or_else(|| self.open_rooms().next().filter(|_| id.is_empty()))
@@ -208,8 +216,13 @@ impl BoardRooms {
         match connection {
             Some(key) => {
                 // Another connection may have its id by now.
-                let sender = self.clients.get(key).and_then(|sender| sender.member);
-                if sender == Some((room, client)) {
+                let sender = self.clients.get(key).map(|sender| sender.member);
+                let is_sender = match sender {
+                    Some(member) => member == Some((room, client)),
+                    // Its session goes on over another one.
+                    None => self.clients.has_session(room, client),
+                };
+                if is_sender {
                     // What it has sent since is not handled either.
                     self.backlog.drop_messages(key);
                     let reason = "the message is longer than the link to the board takes";
@@ -229,6 +242,11 @@ impl BoardRooms {
     /// returns when to call it again.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
         let transfer_deadline = self.transfers.expire(now, &self.rooms);
+        self.remove_gone();
+        let session_deadline = self.clients.next_end().map(|at| {
+            let left = at.saturating_duration_since(self.clock.now());
+            now + left
+        });
         let join_deadline = loop {
             match self.joins.expire(now) {
                 Ok((room, client)) => {
@@ -237,7 +255,7 @@ impl BoardRooms {
                 Err(wake_at) => break wake_at,
             }
         };
-        [transfer_deadline, join_deadline]
+        [transfer_deadline, join_deadline, session_deadline]
             .into_iter()
             .flatten()
             .min()
@@ -435,10 +453,12 @@ impl BoardRooms {
     fn on_output(&mut self, key: RoomKey, output: OutputMessage<'_>) {
         // The transport never blocks and never fails.
         let _ = self.clients.send(key, output);
-        for (room, client) in self
-            .clients
-            .take_removed(stateroom_wasmi_host::Instant::ZERO)
-        {
+        self.remove_gone();
+    }
+
+    /// Clients have left that were too slow, or whose sessions have ended.
+    fn remove_gone(&mut self) {
+        for (room, client) in self.clients.take_removed(self.clock.now()) {
             self.on_left(room, client);
         }
     }
@@ -486,7 +506,14 @@ impl Rooms for BoardRooms {
         if self.is_stopping {
             return Err(JoinRejection::stopping());
         }
-        let room = self.room_to_join(id)?;
+        let room = self.room_to_join(id, &claim)?;
+        if let Some((client, resumed)) = self.clients.come_back(room, connection, &claim)? {
+            resumed.map_err(|error| JoinRejection::new(1008, error.to_string()))?;
+            if !self.joins.is_pending(room, client) {
+                self.clients.admit(room, client);
+            }
+            return Ok(());
+        }
         // Before the older connection is closed.
         self.backlog.check_connect()?;
         let client = self.clients.client_id(room, claim.token.as_deref());
@@ -494,7 +521,13 @@ impl Rooms for BoardRooms {
             return Err(JoinRejection::new(1008, REPLACED));
         }
         self.disconnect(room, client, 1008, REPLACED);
+        let secret = claim.new_session()?;
         self.clients.join(room, client, connection);
+        if let Some(secret) = secret {
+            self.clients.begin_session(room, client, secret);
+            // An older session may have had to end for it.
+            self.remove_gone();
+        }
         self.joins.start(room, client, Instant::now());
         self.backlog.connect(room, client);
         Ok(())
@@ -520,6 +553,9 @@ impl Rooms for BoardRooms {
     }
 
     fn leave(&mut self, (room, client): (RoomKey, ClientId)) {
+        if self.clients.keep_session(room, client, self.clock.now()) {
+            return;
+        }
         if self.clients.leave(room, client).is_some() {
             self.on_left(room, client);
         }

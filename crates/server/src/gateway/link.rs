@@ -4,7 +4,7 @@ use super::{Forward, GatewayRooms, Routes, UNLIMITED, peers::has_ended};
 use crate::{
     directory::Location,
     rooms::{
-        BEHIND, MOVED, SESSION_LOST,
+        BEHIND, MOVED, SESSION_LOST, STOPPING,
         worker::{Worker, poll_timer},
     },
     stream::Stream,
@@ -130,6 +130,8 @@ impl Link {
             }
             match end {
                 LinkEnd::Over(ended) => return ended,
+                // Nobody else has its rooms.
+                LinkEnd::Doubtful(ended) if matches!(location, Location::Leaf(_)) => return ended,
                 LinkEnd::Doubtful(ended) => {
                     let doubted_since = *doubted_since.get_or_insert_with(Instant::now);
                     if doubted_since.elapsed() >= DOUBT {
@@ -475,7 +477,8 @@ impl NodeConnection {
         };
         match (u16::from(code), reason.as_str()) {
             (1000, _) if self.said_goodbye => LinkEnd::Over(Ended::Left),
-            MOVED => LinkEnd::Lost,
+            // It comes back, or another node has the room then.
+            MOVED | STOPPING => LinkEnd::Lost,
             SESSION_LOST => LinkEnd::Doubtful(session_lost()),
             (BEHIND, reason) => LinkEnd::Doubtful(Ended::Closed(1008, reason.into())),
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),

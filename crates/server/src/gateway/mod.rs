@@ -8,15 +8,18 @@
 //! ([`pipe`]), and it connects again when its room is elsewhere. So its session is one with the room's
 //! node, and outlives this one, too.
 
+mod leaves;
 mod link;
 mod peers;
 mod pipe;
+mod uplinks;
 
-pub(crate) use self::peers::Peers;
+pub(crate) use self::{peers::Peers, uplinks::Uplinks};
 
 use self::{
+    leaves::Leaves,
     link::{Ended, Link},
-    peers::{Forwarded, PeerSecret, new_connection, refusal},
+    peers::{CONNECT_TIMEOUT, Forwarded, PeerSecret, new_connection, refusal},
 };
 use crate::{
     config::ServerConfig,
@@ -46,13 +49,14 @@ use stateroom_wasmi_resume::{ClientSession, Message};
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{
     task::spawn_local,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How a gateway reaches rooms.
 pub(crate) struct Routes {
     directory: Arc<dyn Directory>,
     rooms: LocalRooms,
+    leaves: Leaves,
     secret: PeerSecret,
     /// Counts clients of rooms that are here.
     limiter: ConnectionLimiter,
@@ -72,6 +76,7 @@ impl Routes {
         Self {
             directory,
             rooms,
+            leaves: Leaves::default(),
             secret: PeerSecret::new(config),
             limiter,
             owner_timeout: config.owner_timeout,
@@ -86,6 +91,9 @@ impl Routes {
         const PIPE_BYTES: usize = 64 << 10;
         match location {
             Location::Node(node) => peers::connect(node, &self.secret, client).await,
+            Location::Leaf(leaf) => {
+                timeout(CONNECT_TIMEOUT, self.leaves.connect(leaf, client)).await?
+            }
             Location::Here => {
                 let permit = self.limiter.admit_proxy().map_err(refusal)?;
                 let trial = self.rooms.trials().begin(client.suspicion).await;

@@ -1,8 +1,10 @@
 //! Connections between the nodes of a cluster.
 //!
 //! Whoever opens one says first for whom: four bytes, the length in big endian, and JSON. Then both ends
-//! speak WebSocket, without a handshake, and in it `stateroom.resume.1`.
+//! speak WebSocket, without a handshake, and in it `stateroom.resume.1`. A leaf only says who it is; the node
+//! says for whom, as if it had opened the connection, when there is a client.
 
+use super::Routes;
 use crate::{
     config::ServerConfig,
     http::{
@@ -20,6 +22,7 @@ use bytes::Bytes;
 use core::{future::Future, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use socket2::{SockRef, TcpKeepalive};
 use std::{
     borrow::Cow,
     io,
@@ -74,9 +77,13 @@ pub(super) struct Forwarded {
 
 /// What is said first.
 #[derive(Serialize, Deserialize)]
-struct Introduction<'a> {
+pub(super) struct Introduction<'a> {
     version: u32,
     secret: Cow<'a, str>,
+    /// Whether it is a leaf's, and for a client that will come: then the secret is the leaf's, and the rest is
+    /// empty.
+    #[serde(default)]
+    leaf: bool,
     room: Cow<'a, str>,
     token: Option<Cow<'a, str>>,
     address: Option<IpAddr>,
@@ -95,7 +102,7 @@ const VERSION: u32 = 1;
 const MAX_INTRODUCTION_BYTES: usize = 128 << 10;
 
 /// Time to open a connection. A node that is there takes milliseconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens a connection to a node.
 pub(super) async fn connect(
@@ -103,24 +110,10 @@ pub(super) async fn connect(
     secret: &PeerSecret,
     client: &Forwarded,
 ) -> io::Result<Stream> {
-    let introduction = Introduction {
-        version: VERSION,
-        secret: (&*secret.text).into(),
-        room: (&*client.room).into(),
-        token: client.token.as_deref().map(Into::into),
-        address: client.address,
-        session: client.session.as_deref().map(Into::into),
-        sequence: client.sequence,
-        deaths: client.suspicion.deaths,
-        messages: client.suspicion.messages,
-    };
-    let json = serde_json::to_vec(&introduction)?;
-    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
-    let introduction = [&length.to_be_bytes()[..], &json].concat();
     let connected = async {
         let mut stream = TcpStream::connect(node).await?;
         let _ = stream.set_nodelay(true);
-        stream.write_all(&introduction).await?;
+        introduce(&mut stream, &secret.text, Some(client)).await?;
         io::Result::Ok(stream)
     };
     Ok(Stream::Plain(timeout(CONNECT_TIMEOUT, connected).await??))
@@ -138,9 +131,79 @@ pub(super) async fn has_ended(node: SocketAddr) -> bool {
     matches!(timeout(TIMEOUT, connected).await, Ok(Err(_)))
 }
 
+/// Says for whom a connection is; that of a leaf is for nobody yet.
+pub(super) async fn introduce(
+    stream: &mut TcpStream,
+    secret: &str,
+    client: Option<&Forwarded>,
+) -> io::Result<()> {
+    let introduction = Introduction {
+        version: VERSION,
+        secret: secret.into(),
+        leaf: client.is_none(),
+        room: client.map_or("", |client| &client.room).into(),
+        token: client.and_then(|client| client.token.as_deref().map(Into::into)),
+        address: client.and_then(|client| client.address),
+        session: client.and_then(|client| client.session.as_deref().map(Into::into)),
+        sequence: client.map_or(0, |client| client.sequence),
+        deaths: client.map_or(0, |client| client.suspicion.deaths),
+        messages: client.map_or_else(Default::default, |client| client.suspicion.messages),
+    };
+    let json = serde_json::to_vec(&introduction)?;
+    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+    let introduction = [&length.to_be_bytes()[..], &json].concat();
+    stream.write_all(&introduction).await
+}
+
+/// Reads what is said first.
+pub(super) async fn read_introduction(stream: &mut TcpStream) -> io::Result<Introduction<'static>> {
+    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
+    if length > MAX_INTRODUCTION_BYTES {
+        return Err(malformed("it introduces itself with too many words"));
+    }
+    let mut json = Vec::new();
+    let read = stream.take(length as u64).read_to_end(&mut json).await?;
+    if read < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let introduction: Introduction<'static> =
+        serde_json::from_slice(&json).map_err(|_| malformed("it is no node"))?;
+    match introduction.version {
+        VERSION => Ok(introduction),
+        _ => Err(malformed("it speaks another version")),
+    }
+}
+
+impl From<Introduction<'_>> for Forwarded {
+    fn from(introduction: Introduction<'_>) -> Self {
+        Self {
+            room: introduction.room.into(),
+            token: introduction.token.map(Into::into),
+            address: introduction.address,
+            session: introduction.session.map(Into::into),
+            sequence: introduction.sequence,
+            suspicion: Suspicion {
+                deaths: introduction.deaths,
+                messages: introduction.messages,
+            },
+        }
+    }
+}
+
+/// Has the system find out when the other end of a connection is not there any more, and keeps what is between
+/// them from forgetting a connection on which nothing is said.
+pub(super) fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    const TIME: Duration = Duration::from_secs(15);
+    const INTERVAL: Duration = Duration::from_secs(5);
+    let options = TcpKeepalive::new().with_time(TIME).with_interval(INTERVAL);
+    SockRef::from(stream).set_tcp_keepalive(&options)
+}
+
 /// Takes connections of other nodes.
 pub(crate) struct Peers {
     rooms: LocalRooms,
+    /// None if all rooms are here.
+    routes: Option<Arc<Routes>>,
     secret: PeerSecret,
     limiter: ConnectionLimiter,
     timeout: Duration,
@@ -151,10 +214,12 @@ impl Peers {
     pub(crate) fn new(
         config: &ServerConfig,
         rooms: LocalRooms,
+        routes: Option<Arc<Routes>>,
         limiter: ConnectionLimiter,
     ) -> Self {
         Self {
             rooms,
+            routes,
             secret: PeerSecret::new(config),
             limiter,
             timeout: config.handshake_timeout,
@@ -208,7 +273,14 @@ impl Peers {
         let taken = async {
             let permit = self.limiter.admit_proxy().map_err(refusal)?;
             let _ = stream.set_nodelay(true);
-            let client = timeout(self.timeout, self.read(&mut stream)).await??;
+            let introduced = timeout(self.timeout, read_introduction(&mut stream)).await??;
+            if introduced.leaf {
+                return self.take_leaf(stream, &introduced.secret, permit);
+            }
+            if !self.secret.is(&introduced.secret) {
+                return Err(malformed("its secret is wrong"));
+            }
+            let client = Forwarded::from(introduced);
             let trial = self.rooms.trials().begin(client.suspicion).await;
             self.hand_over(Stream::Plain(stream), client, trial, permit, address)
         };
@@ -231,36 +303,20 @@ impl Peers {
         }
     }
 
-    /// Reads for whom a connection was opened.
-    async fn read(&self, stream: &mut TcpStream) -> io::Result<Forwarded> {
-        let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
-        if length > MAX_INTRODUCTION_BYTES {
-            return Err(malformed("it introduces itself with too many words"));
-        }
-        let mut json = Vec::new();
-        let read = stream.take(length as u64).read_to_end(&mut json).await?;
-        if read < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let introduction: Introduction<'_> =
-            serde_json::from_slice(&json).map_err(|_| malformed("it is no node"))?;
-        if introduction.version != VERSION {
-            return Err(malformed("it speaks another version"));
-        }
-        if !self.secret.is(&introduction.secret) {
-            return Err(malformed("its secret is wrong"));
-        }
-        Ok(Forwarded {
-            room: introduction.room.into(),
-            token: introduction.token.map(Into::into),
-            address: introduction.address,
-            session: introduction.session.map(Into::into),
-            sequence: introduction.sequence,
-            suspicion: Suspicion {
-                deaths: introduction.deaths,
-                messages: introduction.messages,
-            },
-        })
+    /// Keeps a leaf's connection for a client.
+    fn take_leaf(
+        &self,
+        stream: TcpStream,
+        secret: &str,
+        permit: ConnectionPermit,
+    ) -> io::Result<()> {
+        let hash = Sha256::digest(secret.as_bytes()).into();
+        let found = self.routes.as_ref().and_then(|routes| {
+            let leaf = routes.directory.leaf(hash)?;
+            Some((routes, leaf))
+        });
+        let (routes, leaf) = found.ok_or_else(|| malformed("it is no leaf that is known"))?;
+        routes.leaves.offer(leaf, stream, permit)
     }
 
     fn hand_over(

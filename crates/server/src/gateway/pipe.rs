@@ -46,7 +46,7 @@ impl Routes {
                     self.rooms.connect(connection);
                     return Ok(());
                 }
-                location @ Location::Node(_) => break location,
+                location @ (Location::Node(_) | Location::Leaf(_)) => break location,
                 Location::Unknown => {
                     if timeout_at(until, changed(&mut changes)).await.is_err() {
                         return refuse(connection).await;

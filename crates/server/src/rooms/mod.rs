@@ -157,6 +157,17 @@ pub(crate) struct Claim {
     pub(crate) suspicion: Suspicion,
 }
 
+impl Claim {
+    /// The secret of the session that begins, if the client is to have one.
+    pub(crate) fn new_session(&self) -> Result<Option<Box<str>>, JoinRejection> {
+        match (&self.hello, &self.session) {
+            (None, _) => Ok(None),
+            (Some(_), Some(secret)) => Ok(Some(secret.clone())),
+            (Some(_), None) => session_secret().map(Some),
+        }
+    }
+}
+
 /// The session that a client wants to go on with, if it has one: its secret, and how many messages it has
 /// received.
 #[derive(Clone, Debug, Default)]

@@ -223,6 +223,12 @@ impl WorkerPool {
         &self.rooms
     }
 
+    /// How rooms of other nodes are reached, at a node of a cluster.
+    pub(crate) fn routes(&self) -> Option<Arc<Routes>> {
+        let gateways = self.gateways.as_ref();
+        gateways.map(|gateways| gateways.routes.clone())
+    }
+
     /// The rooms' ABI, as text.
     pub(crate) fn abi(&self) -> String {
         let abi = *self.abi.lock().unwrap_or_else(PoisonError::into_inner);

@@ -92,6 +92,9 @@ impl ClientLimits {
         if config.directory.is_some() {
             // As many gateways as workers.
             shares += workers;
+        }
+        let has_gateways = config.directory.is_some() || config.leaf.is_some();
+        if has_gateways {
             // Sessions of gateways stand for queues of clients.
             of_session.messages = of_session.messages.max(config.max_queued_messages);
             of_session.bytes = of_session.bytes.max(config.max_queued_bytes);
@@ -104,10 +107,7 @@ impl ClientLimits {
             sessions: config.max_connections,
             sessions_per_address: config.max_connections_per_address,
             resume_window: config.resume_window,
-            clock_skew: match config.directory {
-                Some(_) => MAX_CLOCK_SKEW,
-                None => 0,
-            },
+            clock_skew: if has_gateways { MAX_CLOCK_SKEW } else { 0 },
         }
     }
 }

@@ -2,12 +2,17 @@
 
 use super::{Client, Clients};
 use crate::{
-    rooms::{REPLACED, journaling::RoomLog, sessions::Session},
+    rooms::{
+        Claim, Hello, JoinRejection, REPLACED, SESSION_LOST, journaling::RoomLog, sessions::Session,
+    },
     ws::connection::ConnectionKey,
 };
 use core::net::IpAddr;
 use stateroom_wasmi_host::{ClientId, Instant as HostTime, RoomKey};
 use stateroom_wasmi_resume::{Frame, InvalidCount};
+
+/// A client that has come back; or its count cannot be, and so it has not.
+type CameBack = (ClientId, Result<(), InvalidCount>);
 
 impl Clients {
     fn client_mut(&mut self, room: RoomKey, id: ClientId) -> Option<&mut Client> {
@@ -21,7 +26,7 @@ impl Clients {
     }
 
     /// The client whose session has this secret.
-    pub(crate) fn find_session(&self, room: RoomKey, secret: &str) -> Option<ClientId> {
+    fn find_session(&self, room: RoomKey, secret: &str) -> Option<ClientId> {
         let hash = self.hasher_of(room).hash_session(secret);
         let clients = &self.rooms.get(&room)?.connected;
         let has_session = |client: &&Client| {
@@ -96,9 +101,39 @@ impl Clients {
         }
     }
 
+    /// Goes on with the session that a client claims, over this connection; returns whose it is, and whether
+    /// its count can be. None if the client is to join as a new one.
+    pub(crate) fn come_back(
+        &mut self,
+        room: RoomKey,
+        connection: ConnectionKey,
+        claim: &Claim,
+    ) -> Result<Option<CameBack>, JoinRejection> {
+        let (found, received) = match (&claim.hello, &claim.session) {
+            (Some(Hello(Some((secret, received)))), session) => {
+                let found = self.find_session(room, secret);
+                if found.is_none() && session.is_some() {
+                    let (code, reason) = SESSION_LOST;
+                    return Err(JoinRejection::new(code, reason));
+                }
+                (found, Some(*received))
+            }
+            (_, Some(secret)) => (self.find_session(room, secret), None),
+            (_, None) => (None, None),
+        };
+        let Some(client) = found else {
+            return Ok(None);
+        };
+        let resumed = match (received, &claim.session) {
+            (None, Some(secret)) => self.begin_again(room, client, connection, secret),
+            (received, _) => self.resume(room, client, connection, received.unwrap_or(0)),
+        };
+        Ok(Some((client, resumed)))
+    }
+
     /// As [`resume`](Self::resume), for a client that does not know whether it has joined, and so has sent
     /// nothing.
-    pub(crate) fn begin_again(
+    fn begin_again(
         &mut self,
         room: RoomKey,
         id: ClientId,
@@ -126,7 +161,7 @@ impl Clients {
     }
 
     /// Goes on with a session over another connection; the client has received so many messages.
-    pub(crate) fn resume(
+    fn resume(
         &mut self,
         room: RoomKey,
         id: ClientId,

@@ -25,14 +25,13 @@ use crate::{
     metrics::Metrics,
     rooms::{
         AdminError, BEHIND, Busy, Claim, Closed, FailedRooms, Hello, JoinRejection, MOVED,
-        REPLACED, Released, RoomFilter, Rooms, SESSION_LOST, TransferReply,
+        REPLACED, Released, RoomFilter, Rooms, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
         inbox_queue::InboxQueue,
         journaling::Journaling,
         restorations::Restorations,
-        session_secret,
         watches::Watch,
         worker::{Worker, poll_timer},
     },
@@ -373,25 +372,8 @@ impl HostedRooms {
         room: RoomKey,
         claim: &Claim,
     ) -> Result<(), JoinRejection> {
-        let hello = claim.hello.as_ref();
         let clients = self.host.transport_mut();
-        let resumed = match (hello, &claim.session) {
-            (Some(Hello(Some((secret, received)))), session) => {
-                match clients.find_session(room, secret) {
-                    None if session.is_some() => {
-                        let (code, reason) = SESSION_LOST;
-                        return Err(JoinRejection::new(code, reason));
-                    }
-                    None => None,
-                    Some(client) => Some(clients.resume(room, client, connection, *received)),
-                }
-            }
-            (_, Some(secret)) => clients
-                .find_session(room, secret)
-                .map(|client| clients.begin_again(room, client, connection, secret)),
-            (_, None) => None,
-        };
-        if let Some(resumed) = resumed {
+        if let Some((_, resumed)) = clients.come_back(room, connection, claim)? {
             let code = match (&self.options.directory, &claim.session) {
                 (None, _) => 1008,
                 // Another node may have the room by now, and know more.
@@ -426,11 +408,7 @@ impl HostedRooms {
             inbox.event(host, room, Event::Connect(client))
         })
         .map_err(EventError::from)??;
-        let secret = match (hello, &claim.session) {
-            (None, _) => None,
-            (Some(_), Some(secret)) => Some(secret.clone()),
-            (Some(_), None) => Some(session_secret()?),
-        };
+        let secret = claim.new_session()?;
         let clients = self.host.transport_mut();
         clients.join(room, client, connection);
         if let Some(secret) = secret {

@@ -4,6 +4,7 @@
 mod clients;
 mod figures;
 mod gateways;
+mod leaves;
 mod moving;
 mod nodes;
 mod poison;

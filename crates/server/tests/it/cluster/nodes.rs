@@ -258,15 +258,15 @@ impl fmt::Debug for NodeJournal {
 }
 
 /// What other nodes connect to, so that it can be cut.
-struct Wire {
-    address: SocketAddr,
-    cut: watch::Sender<bool>,
+pub(super) struct Wire {
+    pub(super) address: SocketAddr,
+    pub(super) cut: watch::Sender<bool>,
     /// Connections that were open when it was counted up pass nothing more.
     lost: watch::Sender<u32>,
 }
 
 impl Wire {
-    async fn new(to: SocketAddr, cut: watch::Sender<bool>) -> Self {
+    pub(super) async fn new(to: SocketAddr, cut: watch::Sender<bool>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("it listens");
         let address = listener.local_addr().expect("an address");
         let is_cut = cut.subscribe();
@@ -408,12 +408,16 @@ impl Node {
     }
 
     pub(super) async fn join(&self, path: &str) -> Client {
-        let url = format!("ws://{}/ws/{path}", self.address);
-        let (socket, _) = eventually("the handshake", connect_async(url))
-            .await
-            .expect("the handshake succeeds");
-        Client::new(socket)
+        join(self.address, path).await
     }
+}
+
+pub(super) async fn join(server: SocketAddr, path: &str) -> Client {
+    let url = format!("ws://{server}/ws/{path}");
+    let (socket, _) = eventually("the handshake", connect_async(url))
+        .await
+        .expect("the handshake succeeds");
+    Client::new(socket)
 }
 
 pub(super) async fn nodes<const N: usize>(cluster: &Arc<Cluster>) -> [Node; N] {
