@@ -3,9 +3,10 @@
 use crate::{
     config::ClusterConfig,
     error::ClusterError,
+    leaf::{LEAF_SILENCE, LeafMessage, PING_INTERVAL as LEAF_PING_INTERVAL},
     nats::{Nats, parse_owner},
     node::{NodeRequest, Ping},
-    protocol::Owner,
+    protocol::{Leaves, Owner},
     shard::{NodeId, Shard},
 };
 use async_nats::Request;
@@ -33,6 +34,15 @@ pub struct NodeStatus {
     pub is_draining: bool,
     /// Shards whose rooms it runs.
     pub shards: usize,
+}
+
+/// A leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafStatus {
+    /// Its name.
+    pub name: String,
+    /// Its run.
+    pub id: NodeId,
 }
 
 /// A shard.
@@ -94,6 +104,29 @@ impl Admin {
         let mut nodes: Vec<_> = nodes.into_values().collect();
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         Ok(nodes)
+    }
+
+    /// The leaves that are heard.
+    ///
+    /// # Errors
+    ///
+    /// If NATS cannot be used.
+    pub async fn leaves(&self) -> Result<Vec<LeafStatus>, ClusterError> {
+        let pings = self.nats.client().subscribe(self.nats.leaf("*")).await;
+        let mut pings = pings.map_err(|error| ClusterError::Setup(error.to_string()))?;
+        let until = Instant::now() + 3 * LEAF_PING_INTERVAL;
+        let mut leaves = Leaves::new(LEAF_SILENCE);
+        while let Ok(Some(message)) = timeout_at(until, pings.next()).await {
+            let name = message.subject.rsplit('.').next();
+            if let (Some(name), Some(ping)) = (name, LeafMessage::parse(&message.payload)) {
+                leaves.handle_ping(name, ping, Duration::ZERO);
+            }
+        }
+        let leaves = leaves.iter().map(|(name, ping)| LeafStatus {
+            name: name.into(),
+            id: ping.leaf,
+        });
+        Ok(leaves.collect())
     }
 
     /// What the directory says of all shards.

@@ -8,7 +8,8 @@ use core::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClusterConfig {
-    /// Addresses of NATS, separated by commas.
+    /// Addresses of NATS, separated by commas. A user and a password in the first of them that has some are
+    /// for all.
     pub servers: String,
     /// A file with the credentials for NATS, if it needs some. Default none.
     pub credentials: Option<std::path::PathBuf>,
@@ -58,9 +59,20 @@ impl ClusterConfig {
 
     /// Connects to NATS.
     pub(crate) async fn connect(&self) -> Result<Client, ClusterError> {
+        self.connect_with(ConnectOptions::new()).await
+    }
+
+    /// The same for a leaf, which gets replies on subjects that no other client of NATS has: so it need not be
+    /// allowed to hear those of others.
+    pub(crate) async fn connect_leaf(&self) -> Result<Client, ClusterError> {
+        let prefix = format!("_INBOX.leaf_{}", self.node);
+        let options = ConnectOptions::new().custom_inbox_prefix(prefix);
+        self.connect_with(options).await
+    }
+
+    async fn connect_with(&self, mut options: ConnectOptions) -> Result<Client, ClusterError> {
         /// Between attempts to connect again.
         const RECONNECT_INTERVAL: Duration = Duration::from_millis(50);
-        let mut options = ConnectOptions::new();
         if let Some(file) = &self.credentials {
             let read = options.credentials_file(file).await;
             options = read.map_err(ClusterError::Io)?;
@@ -68,6 +80,13 @@ impl ClusterConfig {
         let servers: Result<Vec<async_nats::ServerAddr>, _> =
             self.servers.split(',').map(str::parse).collect();
         let servers = servers.map_err(|error| ClusterError::Connect(error.into()))?;
+        // The library does not take them from there.
+        let named = servers
+            .iter()
+            .find_map(|server| server.username().zip(server.password()));
+        if let Some((user, password)) = named {
+            options = options.user_and_password(user.into(), password.into());
+        }
         options
             .name(format!("stateroom {} {}", self.name, self.node))
             .ping_interval(Duration::from_secs(1))

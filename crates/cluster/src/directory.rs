@@ -1,14 +1,21 @@
 //! Where rooms are, for the server.
 
-use crate::shard::{SHARDS, Shard};
+use crate::{
+    protocol::LeafPing,
+    shard::{SHARDS, Shard},
+};
 use core::fmt;
-use stateroom_wasmi_server::{Directory, Location};
-use std::sync::{PoisonError, RwLock};
+use stateroom_wasmi_server::{Directory, Location, leaf_room};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
 use tokio::sync::watch;
 
 /// Where the shards are, as this node knows.
 pub(crate) struct ShardTable {
     locations: RwLock<Vec<Location>>,
+    leaves: RwLock<BTreeMap<String, LeafPing>>,
     changes: watch::Sender<()>,
 }
 
@@ -16,8 +23,16 @@ impl ShardTable {
     pub(crate) fn new() -> Self {
         Self {
             locations: RwLock::new(vec![Location::Unknown; SHARDS]),
+            leaves: RwLock::default(),
             changes: watch::Sender::new(()),
         }
+    }
+
+    /// Replaces the leaves that are there.
+    pub(crate) fn set_leaves<'l>(&self, leaves: impl Iterator<Item = (&'l str, &'l LeafPing)>) {
+        let leaves = leaves.map(|(name, leaf)| (name.into(), *leaf));
+        *self.leaves.write().unwrap_or_else(PoisonError::into_inner) = leaves.collect();
+        self.changes.send_replace(());
     }
 
     /// Replaces all of them, and says so if something has changed.
@@ -36,6 +51,11 @@ impl ShardTable {
 
 impl Directory for ShardTable {
     fn locate(&self, room: &str) -> Location {
+        if let Some((name, _)) = leaf_room(room) {
+            let leaves = self.leaves.read().unwrap_or_else(PoisonError::into_inner);
+            let leaf = leaves.get(name);
+            return leaf.map_or(Location::Unknown, |leaf| Location::Leaf(leaf.leaf.0));
+        }
         let locations = self
             .locations
             .read()
@@ -45,6 +65,13 @@ impl Directory for ShardTable {
 
     fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    fn leaf(&self, secret_hash: [u8; 32]) -> Option<u64> {
+        let leaves = self.leaves.read().unwrap_or_else(PoisonError::into_inner);
+        let mut leaves = leaves.values();
+        let found = leaves.find(|leaf| leaf.secret_hash == secret_hash);
+        found.map(|leaf| leaf.leaf.0)
     }
 }
 

@@ -18,6 +18,8 @@ pub enum ClusterError {
         /// Its version.
         found: String,
     },
+    /// Another leaf of the cluster has this name.
+    LeafTaken(String),
     /// There are too few copies.
     Replicas {
         /// How many there are.
@@ -52,6 +54,7 @@ impl fmt::Display for ClusterError {
             Self::Version { found } => {
                 write!(f, "NATS must be 2.15 or newer, and not {found}")
             }
+            Self::LeafTaken(name) => write!(f, "the cluster has another leaf of the name {name:?}"),
             Self::Replicas { found, expected } => write!(
                 f,
                 "NATS must keep {expected} copies, on so many servers, and not {found}"

@@ -31,6 +31,7 @@ mod config;
 mod directory;
 mod error;
 mod format;
+mod leaf;
 mod liveness;
 mod metrics;
 mod nats;
@@ -40,9 +41,10 @@ pub mod protocol;
 mod shard;
 
 pub use self::{
-    admin::{Admin, NodeStatus, ShardStatus},
+    admin::{Admin, LeafStatus, NodeStatus, ShardStatus},
     config::ClusterConfig,
     error::ClusterError,
+    leaf::Leaf,
     metrics::ClusterMetrics,
     shard::{Epoch, NodeId, SHARDS, Shard},
 };

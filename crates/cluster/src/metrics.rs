@@ -14,6 +14,7 @@ pub(crate) struct NodeMetrics {
     rooms: AtomicU64,
     quarantined: AtomicU64,
     nodes: AtomicU64,
+    leaves: AtomicU64,
     acquired: AtomicU64,
     failovers: AtomicU64,
     abandoned: AtomicU64,
@@ -35,6 +36,8 @@ pub struct ClusterMetrics {
     pub quarantined_rooms: u64,
     /// Nodes that are alive, as far as this one knows, also itself.
     pub nodes: u64,
+    /// Leaves that are there.
+    pub leaves: u64,
     /// Shards that it has taken.
     pub shards_acquired: u64,
     /// Those that it has taken because their owner was dead.
@@ -58,6 +61,7 @@ impl NodeMetrics {
             stored_rooms: self.rooms.load(Relaxed),
             quarantined_rooms: self.quarantined.load(Relaxed),
             nodes: self.nodes.load(Relaxed),
+            leaves: self.leaves.load(Relaxed),
             shards_acquired: self.acquired.load(Relaxed),
             failovers: self.failovers.load(Relaxed),
             failover_time: Duration::from_micros(self.acquire_micros.load(Relaxed)),
@@ -85,6 +89,10 @@ impl NodeMetrics {
         self.quarantined.store(quarantined, Relaxed);
         self.nodes.store(nodes as u64, Relaxed);
         self.waiting.store(waiting as u64, Relaxed);
+    }
+
+    pub(crate) fn leaves(&self, leaves: usize) {
+        self.leaves.store(leaves as u64, Relaxed);
     }
 
     /// A shard is here; `failover` is how long that took, if its owner was dead.
@@ -126,6 +134,7 @@ impl ClusterMetrics {
             "Nodes that are alive, also this one.",
             &self.nodes,
         );
+        metric("leaves", "gauge", "Leaves that are there.", &self.leaves);
         metric(
             "shards",
             "gauge",

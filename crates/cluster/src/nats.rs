@@ -212,6 +212,11 @@ impl Nats {
         format!("{}.node.{node}", self.names.prefix)
     }
 
+    /// The subject of a leaf's pings; `*` is all of them.
+    pub(crate) fn leaf(&self, name: &str) -> String {
+        format!("{}.leaf.{name}", self.names.prefix)
+    }
+
     fn log(&self, shard: Shard) -> String {
         format!("{}.s.{shard}.log", self.names.prefix)
     }

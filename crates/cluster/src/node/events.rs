@@ -4,8 +4,9 @@ use super::RETRY_INTERVAL;
 use crate::{
     Rooms,
     format::Quarantine,
+    leaf::LeafMessage,
     nats::{DirectoryEntry, Nats, Stored as StoredMessage},
-    protocol::{Appended, CasResult, LastRecord, Owner},
+    protocol::{Appended, CasResult, LastRecord, LeafPing, Owner},
     shard::{Epoch, NodeId, Shard},
 };
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     // Of other nodes.
     Ping(Ping),
     Gone(NodeId),
+    /// A leaf of this name has said something.
+    Leaf(String, LeafPing),
 
     // Of NATS.
     ModuleKept(u64),
@@ -95,6 +98,7 @@ impl Event {
                 | Self::Write(..)
                 | Self::Last(..)
                 | Self::Appended(..)
+                | Self::Leaf(..)
         )
     }
 }
@@ -150,6 +154,24 @@ pub(super) fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
                     // What is none is another version's.
                     if let Ok(ping) = serde_json::from_slice(&ping.payload) {
                         let _ = sender.send(Event::Ping(ping));
+                    }
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    });
+}
+
+pub(super) fn watch_leaves(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    tokio::spawn(async move {
+        while !sender.is_closed() {
+            if let Ok(mut pings) = nats.client().subscribe(nats.leaf("*")).await {
+                while let Some(message) = pings.next().await {
+                    let name = message.subject.rsplit('.').next();
+                    // What is none is another version's.
+                    let ping = LeafMessage::parse(&message.payload);
+                    if let (Some(name), Some(ping)) = (name, ping) {
+                        let _ = sender.send(Event::Leaf(name.into(), ping));
                     }
                 }
             }

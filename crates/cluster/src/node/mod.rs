@@ -9,18 +9,21 @@ pub(crate) use self::events::{Event, NodeRequest, Ping};
 
 use self::{
     batches::Batches,
-    events::{watch_directory, watch_owners, watch_pings, watch_requests},
+    events::{watch_directory, watch_leaves, watch_owners, watch_pings, watch_requests},
     refusals::Refusals,
 };
 use crate::{
     Rooms,
     directory::ShardTable,
     format::shard_of,
+    leaf::LEAF_SILENCE,
     liveness,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, Nats, Stored as StoredMessage},
     owned::{Garbage, Owned, Part, read_up_to},
-    protocol::{Action, Appended, CasResult, Gate, Membership, Owner, Phase, Request, ShardState},
+    protocol::{
+        Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Request, ShardState,
+    },
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
 use bytes::Bytes;
@@ -50,6 +53,7 @@ pub(crate) struct Node {
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     table: Arc<ShardTable>,
+    leaves: Leaves,
     metrics: Arc<NodeMetrics>,
     began_at: Instant,
     /// None until the server runs.
@@ -109,6 +113,7 @@ impl Node {
             sender: channel.0,
             events: channel.1,
             table,
+            leaves: Leaves::new(LEAF_SILENCE),
             metrics,
             began_at: Instant::now(),
             rooms: None,
@@ -141,6 +146,9 @@ impl Node {
                     let now = self.now();
                     self.membership.handle_timeout(now);
                     self.is_changed = true;
+                    if self.leaves.handle_timeout(now) {
+                        self.update_leaves();
+                    }
                     self.trim();
                 }
                 event = self.events.recv() => {
@@ -191,6 +199,7 @@ impl Node {
                 watch_directory(self.nats.clone(), self.sender.clone());
                 watch_pings(self.nats.clone(), self.sender.clone());
                 watch_owners(self.nats.clone(), self.sender.clone());
+                watch_leaves(self.nats.clone(), self.sender.clone());
                 watch_requests(self.nats.clone(), self.id, self.sender.clone());
             }
             Event::Drain(done) => {
@@ -228,6 +237,11 @@ impl Node {
                 }
             }
             Event::Ping(ping) => self.hear(&ping, now),
+            Event::Leaf(name, ping) => {
+                if self.leaves.handle_ping(&name, ping, now) {
+                    self.update_leaves();
+                }
+            }
             Event::Gone(node) => {
                 if let Some(peer) = self.peers.remove(&node) {
                     peer.watch.abort();
@@ -322,6 +336,11 @@ impl Node {
             let watch = watch.abort_handle();
             self.peers.insert(node, PeerWatch { address, watch });
         }
+    }
+
+    fn update_leaves(&mut self) {
+        self.table.set_leaves(self.leaves.iter());
+        self.metrics.leaves(self.leaves.iter().count());
     }
 
     /// Tells all nodes what is known of a shard's owner.

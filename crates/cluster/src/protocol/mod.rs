@@ -5,12 +5,14 @@
 //! other. All else, which is [`Membership`], only makes that happen soon and seldom.
 
 mod appender;
+mod leaves;
 mod membership;
 mod suspects;
 mod tails;
 
 pub use self::{
     appender::{Appended, Appender, LastRecord, RecordId, Request},
+    leaves::{LeafPing, Leaves},
     membership::{
         Action, CasResult, Membership, MembershipOptions, Owner, Peer, Phase, ShardState,
     },

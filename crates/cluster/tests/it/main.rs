@@ -4,6 +4,7 @@
 mod journal;
 #[path = "../../../server/tests/support/journals.rs"]
 mod journals;
+mod leaves;
 mod nats;
 mod nodes;
 mod proxy;

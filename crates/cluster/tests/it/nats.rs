@@ -39,9 +39,15 @@ pub(crate) struct NatsServer {
 impl NatsServer {
     /// One by itself, with a folder of its own; none if there is no program.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) fn start_with(more: &str) -> Option<Self> {
         let program = program()?;
         let folder = TempDir::new();
         let port = free_port();
+        fs::write(folder.path().join("more.conf"), more).expect("the folder can be written");
         let child = spawn(&program, folder.path(), port);
         let url = format!("nats://127.0.0.1:{port}");
         let server = Self {
@@ -85,7 +91,8 @@ impl Drop for NatsServer {
 fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
     let config = format!(
         "listen: \"127.0.0.1:{port}\"\nmax_payload: 2MB\n\
-         jetstream {{ store_dir: {:?}, sync_interval: always }}\n",
+         jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
+         include more.conf\n",
         folder.join("data")
     );
     let file = folder.join("nats.conf");
