@@ -1,10 +1,14 @@
 //! `stateroom-wasmi attach`.
 
+#[cfg(feature = "cluster")]
+use crate::leaf::{LeafArgs, run_leaf};
+#[cfg(not(feature = "cluster"))]
+use crate::serve::run_server;
 use crate::{
     admin::AdminArgs,
     listen::{ListenArgs, defaults},
     logging::Logging,
-    serve::{run, run_server},
+    serve::run,
 };
 use clap::Args;
 use stateroom_wasmi_server::{BoardAddress, Server};
@@ -31,6 +35,9 @@ pub(crate) struct Attach {
     listen: ListenArgs,
     #[command(flatten)]
     admin: AdminArgs,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    leaf: LeafArgs,
 }
 
 impl Attach {
@@ -40,6 +47,14 @@ impl Attach {
         let name = format!("the board at {board}");
         let config = self.admin.apply(self.listen.apply(defaults())?)?;
         let config = config.log_lines_lost(Some(logging.lines_lost()));
-        run(async { run_server(Server::attach(config, board).await?, &name).await })
+        run(async {
+            #[cfg(feature = "cluster")]
+            {
+                let (config, leaf) = self.leaf.join(config).await?;
+                run_leaf(Server::attach(config, board).await?, &name, leaf).await
+            }
+            #[cfg(not(feature = "cluster"))]
+            run_server(Server::attach(config, board).await?, &name).await
+        })
     }
 }

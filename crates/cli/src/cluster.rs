@@ -4,7 +4,7 @@ use crate::{admin::parse_address, print};
 use clap::{Args, Subcommand};
 use stateroom_wasmi_cluster::{Admin, Cluster, ClusterConfig, ClusterError, Shard};
 use stateroom_wasmi_host::Escaped;
-use stateroom_wasmi_server::{Server, ServerConfig};
+use stateroom_wasmi_server::{Server, ServerConfig, leaf_room};
 use std::{
     collections::BTreeMap, error::Error, fmt::Write, net::SocketAddr, path::PathBuf,
     process::ExitCode, sync::Arc, time::Duration,
@@ -21,7 +21,8 @@ pub(crate) struct ClusterArgs {
         value_name = "nats://HOST:PORT,…",
         group = "kept",
         requires = "node_name",
-        requires = "peer_listen"
+        requires = "peer_listen",
+        conflicts_with = "leaf_of"
     )]
     cluster: Option<String>,
     /// This node's name: the same in each of its runs, and no other node's
@@ -165,7 +166,7 @@ pub(crate) struct ClusterCommand {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the nodes, and how many shards of the rooms each has
+    /// List the nodes, and how many shards of the rooms each has, and the leaves
     Status {
         #[command(flatten)]
         nats: NatsArgs,
@@ -235,6 +236,9 @@ impl ClusterCommand {
                 Command::Status { nats, shards } => {
                     print(&status(&nats.connect().await?, shards).await?)?;
                 }
+                Command::Move { room, .. } if leaf_room(&room).is_some() => {
+                    return Err("rooms of leaves do not move".into());
+                }
                 Command::Move { nats, room, node } => {
                     let shard = Shard::of_room(&room);
                     nats.connect().await?.pin(shard, node.as_deref()).await?;
@@ -253,7 +257,7 @@ impl ClusterCommand {
 
 async fn status(admin: &Admin, with_shards: bool) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
-    let nodes = admin.nodes().await?;
+    let (nodes, leaves) = tokio::try_join!(admin.nodes(), admin.leaves())?;
     for node in &nodes {
         let draining = if node.is_draining { ", draining" } else { "" };
         let _ = writeln!(
@@ -269,6 +273,10 @@ async fn status(admin: &Admin, with_shards: bool) -> Result<String, Box<dyn Erro
     for room in admin.quarantined(&nodes).await? {
         let room = Escaped::new(&room).at_most(256);
         let _ = writeln!(text, "room {room:?} is in quarantine");
+    }
+    for leaf in &leaves {
+        let name = Escaped::new(&leaf.name);
+        let _ = writeln!(text, "leaf {name:?}: run {}", leaf.id);
     }
     if with_shards {
         let names: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, &node.name)).collect();

@@ -36,6 +36,8 @@ mod data;
 #[cfg(feature = "serve")]
 mod dev;
 mod diagnosis;
+#[cfg(feature = "cluster")]
+mod leaf;
 #[cfg(feature = "serve")]
 mod listen;
 mod logging;

@@ -1,7 +1,5 @@
 //! `stateroom-wasmi serve`.
 
-#[cfg(feature = "cluster")]
-use crate::cluster::ClusterArgs;
 use crate::{
     admin::AdminArgs,
     data::DataArgs,
@@ -11,6 +9,11 @@ use crate::{
     module_file::ModuleFile,
     reload::Reload,
     room_args::RoomArgs,
+};
+#[cfg(feature = "cluster")]
+use crate::{
+    cluster::ClusterArgs,
+    leaf::{LeafArgs, run_leaf},
 };
 use clap::Args;
 use stateroom_wasmi_host::Escaped;
@@ -38,6 +41,9 @@ pub(crate) struct Serve {
     #[cfg(feature = "cluster")]
     #[command(flatten)]
     cluster: ClusterArgs,
+    #[cfg(feature = "cluster")]
+    #[command(flatten)]
+    leaf: LeafArgs,
 }
 
 /// How rooms are served.
@@ -182,13 +188,15 @@ impl Serve {
         run(async {
             #[cfg(feature = "cluster")]
             let (config, node) = self.cluster.join(config).await?;
+            #[cfg(feature = "cluster")]
+            let (config, leaf) = self.leaf.join(config).await?;
             let server = bind(config).await?;
             let module = self.module.clone();
             let reload = Reload::start(&self.module, self.watch, server.control())?;
             let name = ModuleFile::name(&module);
             #[cfg(feature = "cluster")]
             let served = match node {
-                None => run_server(server, &name).await,
+                None => run_leaf(server, &name, leaf).await,
                 Some(node) => {
                     node.start(&server)?;
                     let served = run_server_until(server, &name, node.drain()).await;
@@ -289,7 +297,7 @@ pub(crate) async fn run_server(server: Server, name: &str) -> Result<(), Box<dyn
 }
 
 /// The same, but after a signal something is done first, while it still runs.
-async fn run_server_until(
+pub(crate) async fn run_server_until(
     server: Server,
     name: &str,
     before_stop: impl Future<Output = ()> + Send + 'static,

@@ -125,6 +125,16 @@ impl Machines {
         machines
     }
 
+    /// A folder for what a test needs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The module that all nodes have.
+    pub fn module(&self) -> &Path {
+        &self.module
+    }
+
     /// Where clients connect to each node.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         (0..NODES).map(|n| self.address(n)).collect()

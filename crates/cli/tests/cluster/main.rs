@@ -9,7 +9,11 @@
 #![cfg(target_os = "linux")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+#[path = "../it/board.rs"]
+#[allow(dead_code, reason = "shared with the tests of `attach`")]
+mod board;
 mod clients;
+mod leaves;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod machines;
 mod network;
@@ -20,11 +24,23 @@ mod support;
 
 use self::{
     clients::{Population, Totals},
-    machines::{Machines, NODES, Setup, nats_program},
+    machines::{Machines, NODES, Setup, TIMEOUT, nats_program},
 };
 use crate::support::{ENV, Random, SAY, guest_0_2};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use std::{future::Future, time::Duration};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
+
+/// Held by a test: what its processes need is too much for two at a time, and ports would be taken twice.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Waits for an event, and fails after [`TIMEOUT`].
+async fn eventually<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = timeout(TIMEOUT, future).await;
+    done.unwrap_or_else(|_| panic!("timed out: {what}"))
+}
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
@@ -72,6 +88,7 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
     let Some(program) = nats_program() else {
         return;
     };
+    let _alone = ALONE.lock().await;
     let (faults, rooms) = (number("FAULTS", 10), number("ROOMS", 100));
     let minutes = number("MINUTES", 0) as u64;
     let gone = Duration::from_secs(number("GONE", 0) as u64);

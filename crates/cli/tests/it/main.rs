@@ -13,6 +13,8 @@ mod attach;
 mod attack;
 mod auth;
 #[cfg(unix)]
+mod board;
+#[cfg(unix)]
 mod board_transfers;
 mod bundled;
 mod check_tool;
