@@ -20,7 +20,7 @@ mod speakers;
 
 use machines::{Machines, NODES, Setup, nats_program};
 use places::Places;
-use speakers::{Exchange, Speaker, Speakers, flood};
+use speakers::{Speaker, Speakers, flood};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -172,7 +172,8 @@ async fn restore(program: &Path) {
     let died_at = Instant::now();
     machines.kill_node(FAILING);
     let mut tasks = JoinSet::new();
-    for room in rooms.iter().step_by(ALL / SPOKEN_TO).cloned() {
+    for room in rooms.iter().step_by(ALL / SPOKEN_TO) {
+        let room = room.clone();
         tasks.spawn(async move {
             let mut speaker = Speaker::connect(address, &room).await;
             speaker.exchange().await.expect("it replies");
