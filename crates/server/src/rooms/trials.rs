@@ -32,7 +32,10 @@ pub(crate) const MAX_DEATHS: u32 = 3;
 
 /// Lets suspects go on one after the other.
 #[derive(Clone, Debug)]
-pub(crate) struct Trials(Arc<Semaphore>);
+pub(crate) struct Trials {
+    turns: Arc<Semaphore>,
+    settling: Duration,
+}
 
 /// A suspect that has gone on. As long as that lasts, each of its messages is acknowledged at once, since that is
 /// what clears it; and of those who must be alone no other one goes on.
@@ -45,14 +48,17 @@ pub(crate) struct Trial {
 
 /// Time for which those must wait who are to be alone. Where something else ends nodes quickly one after the other,
 /// none of them comes to its turn, and so none is blamed.
-const SETTLING: Duration = Duration::from_millis(500);
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Time after which the next one goes on in any case: whatever ends a process at once has done so.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Trials {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
+        Self {
+            turns: Arc::new(Semaphore::new(1)),
+            settling: SETTLING,
+        }
     }
 
     /// Waits until a client may go on; one that is no suspect need not.
@@ -64,8 +70,8 @@ impl Trials {
         let permit = match deaths {
             1 => None,
             _ => {
-                sleep(SETTLING).await;
-                Some(self.0.clone().acquire_owned().await.ok()?)
+                sleep(self.settling).await;
+                Some(self.turns.clone().acquire_owned().await.ok()?)
             }
         };
         let is_alone = permit.is_some();
@@ -106,7 +112,10 @@ mod tests {
 
     #[tokio::test]
     async fn suspects_go_on_one_after_the_other() {
-        let trials = Trials::new();
+        let trials = Trials {
+            settling: Duration::ZERO,
+            ..Trials::new()
+        };
         let suspicion = |deaths| Suspicion {
             deaths,
             messages: 2,
