@@ -38,6 +38,7 @@ mod nats;
 mod node;
 mod owned;
 pub mod protocol;
+mod retry;
 mod shard;
 
 pub use self::{

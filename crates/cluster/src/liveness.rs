@@ -12,22 +12,24 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Returns when nobody listens on this address any more.
+/// Returns when nobody listens on this address any more, where somebody did.
 pub(crate) async fn wait_for_end(address: SocketAddr) {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
     /// Between two connections, however short the first was.
     const INTERVAL: Duration = Duration::from_millis(20);
     const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(1);
+    let mut was_there = false;
     loop {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
+                was_there = true;
                 let mut buffer = [0; 64];
                 // What is sent, if anything, says that it is there.
                 while let Ok(1..) = stream.read(&mut buffer).await {}
                 sleep(INTERVAL).await;
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return,
-            // The machine may be silent, of which the pings tell.
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused && was_there => return,
+            // The machine may be silent, of which the pings tell, or not to be reached from here at all.
             Ok(Err(_)) | Err(_) => sleep(UNREACHABLE_INTERVAL).await,
         }
     }

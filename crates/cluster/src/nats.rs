@@ -313,13 +313,15 @@ impl Nats {
         Ok(Some(LastRecord { sequence, id }))
     }
 
-    /// Appends a record and, if that succeeds, replaces snapshots: all or nothing.
+    /// Appends a record and, if that succeeds, replaces snapshots: all or nothing. If it fails, operators may be
+    /// told.
     pub(crate) async fn append(
         &self,
         shard: Shard,
         expected: u64,
         id: RecordId,
         record: Option<&Record>,
+        is_told: bool,
     ) -> Appended {
         let (events, rooms) = match record {
             Some(record) => (&*record.events, &*record.rooms),
@@ -338,10 +340,20 @@ impl Nats {
         let count = messages.len() as u64;
         match self.publish(messages, id).await {
             // The record is the first of the batch.
-            Ok(last) => Appended::Done(last - (count - 1)),
+            Ok(last) => match last.checked_sub(count - 1) {
+                Some(sequence) => Appended::Done(sequence),
+                None => Appended::Unknown,
+            },
             Err(PublishError::WrongSequence) => Appended::WrongSequence,
             Err(PublishError::Other(error)) => {
-                log::debug!("shard {shard} is not written: {error}");
+                let level = match is_told {
+                    true => log::Level::Warn,
+                    false => log::Level::Debug,
+                };
+                log::log!(
+                    level,
+                    "shard {shard} is not written, and tried again: {error}"
+                );
                 Appended::Unknown
             }
         }
@@ -441,7 +453,7 @@ impl Nats {
                 Err(PublishError::WrongSequence)
             }
             Some(error) => Err(PublishError::Other(error.description)),
-            None => Ok(ack.seq),
+            None => ack.seq.ok_or_else(|| other(&"it is not said where")),
         }
     }
 
@@ -763,8 +775,7 @@ enum PublishError {
 
 #[derive(Deserialize)]
 struct Ack {
-    #[serde(default)]
-    seq: u64,
+    seq: Option<u64>,
     error: Option<AckError>,
 }
 

@@ -6,6 +6,7 @@ use crate::{
     },
     nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored},
     protocol::{Appender, MAX_DEATHS, Note, Suspects, Tails},
+    retry::Retry,
     shard::{Epoch, NodeId, Shard},
 };
 use core::time::Duration;
@@ -27,6 +28,7 @@ pub(crate) struct Owned {
     pub(crate) log: Appender<InFlight>,
     /// The request of the log that is under way.
     pub(crate) request: u64,
+    pub(crate) retry: Retry,
     /// Whether the last record was refused, and did not just fail.
     pub(crate) was_refused: bool,
     /// Whether what is stored was read.
@@ -161,6 +163,7 @@ impl Owned {
             epoch,
             log: Appender::new(node, epoch),
             request: 0,
+            retry: Retry::default(),
             was_refused: false,
             is_active: false,
             damage: None,
@@ -577,6 +580,8 @@ impl Owned {
                 if self.ids.get(&room.number) == Some(&room.id) {
                     self.remove(&room.id);
                 }
+                // Also if it was made in this record.
+                self.ids.remove(&room.number);
                 self.tails.remove(&room.number);
                 garbage.push(Garbage::Room(room.id.clone(), 0..parts as usize, next + 1));
                 next += 1;

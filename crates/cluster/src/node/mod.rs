@@ -40,7 +40,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::sleep,
 };
 
@@ -70,6 +70,8 @@ pub(crate) struct Node {
     batches: Batches,
     peers: HashMap<NodeId, PeerWatch>,
     draining: Vec<oneshot::Sender<()>>,
+    /// Until NATS has taken the last ping.
+    pinging: Option<JoinHandle<()>>,
     trimmed_at: Instant,
     /// When shards were claimed.
     claimed_at: HashMap<Shard, (Epoch, Instant)>,
@@ -126,6 +128,7 @@ impl Node {
             batches: Batches::default(),
             peers: HashMap::new(),
             draining: Vec::new(),
+            pinging: None,
             trimmed_at: Instant::now(),
             claimed_at: HashMap::new(),
             gate: Gate::default(),
@@ -261,11 +264,16 @@ impl Node {
             Event::Transferred(shard, epoch, result) => {
                 self.membership
                     .handle_transferred(shard, epoch, result, now);
+                // The next owner waits for that.
+                self.announce(shard);
             }
             Event::Last(shard, request, last) => {
                 if let Some(owned) = self.owned.get_mut(&shard)
                     && owned.request == request
                 {
+                    if last.is_err() {
+                        owned.retry.failed();
+                    }
                     let before = owned.log.last();
                     let durable = owned.log.handle_last(last);
                     let is_as_before =
@@ -282,6 +290,11 @@ impl Node {
                     && owned.request == request
                 {
                     owned.was_refused = result == Appended::WrongSequence;
+                    match result {
+                        Appended::Done(_) => owned.retry.succeeded(),
+                        Appended::WrongSequence => {}
+                        Appended::Unknown => owned.retry.failed(),
+                    }
                     let durable = owned.log.handle_appended(result);
                     self.answered(shard, durable);
                 }
@@ -363,7 +376,7 @@ impl Node {
             node: self.id.to_string(),
             name: self.name.clone(),
             address: *address,
-            is_draining: !self.draining.is_empty(),
+            is_draining: self.membership.phase() == Phase::Draining,
             is_leaving,
             shards: self.owned.values().filter(|owned| owned.is_active).count(),
             owned: self
@@ -381,12 +394,14 @@ impl Node {
             self.is_changed = true;
             let (nats, sender, node) = (self.nats.clone(), self.sender.clone(), self.id);
             match action {
-                Action::Ping(_) => {
+                // While NATS does not take one, there is no use for another.
+                Action::Ping(_) if self.pinging.as_ref().is_none_or(JoinHandle::is_finished) => {
                     let (subject, ping) = (self.nats.pings(), self.ping(false));
-                    tokio::spawn(async move {
+                    self.pinging = Some(tokio::spawn(async move {
                         let _ = nats.client().publish(subject, ping).await;
-                    });
+                    }));
                 }
+                Action::Ping(_) => {}
                 Action::Claim {
                     shard,
                     epoch,
@@ -546,13 +561,14 @@ impl Node {
         self.requests += 1;
         let number = self.requests;
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        let (pause, is_told) = (owned.retry.pause(), owned.retry.is_told());
         match owned.log.poll() {
             None => return,
             Some(Request::ReadLast) => {
                 tokio::spawn(async move {
                     let last = nats.last(shard).await;
                     if last.is_err() {
-                        sleep(RETRY_INTERVAL).await;
+                        sleep(pause).await;
                     }
                     let _ = sender.send(Event::Last(shard, number, last));
                 });
@@ -566,9 +582,9 @@ impl Node {
                 let record = payload.map(|in_flight| in_flight.record.clone());
                 tokio::spawn(async move {
                     let record = record.as_deref();
-                    let result = nats.append(shard, expected, id, record).await;
+                    let result = nats.append(shard, expected, id, record, is_told).await;
                     if result == Appended::Unknown {
-                        sleep(RETRY_INTERVAL).await;
+                        sleep(pause).await;
                     }
                     let _ = sender.send(Event::Appended(shard, number, result));
                 });

@@ -416,7 +416,8 @@ impl Membership {
             return;
         }
         let node = entry.to;
-        // If it is not known, the directory still names this node, and it claims the shard again.
+        // If it is not known, the directory still names this node, and it claims the shard again, to give it away
+        // then.
         self.leave(shard, false);
         if let CasResult::Done(revision) = result {
             self.handle_owner(shard, Some(Owner { node, epoch }), revision, now);
@@ -435,11 +436,20 @@ impl Membership {
         }
     }
 
-    /// Whether this node has, and awaits, no shard.
+    /// What this node does.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether this node has, and awaits, no shard, and the directory does not say that it has one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        let is_own = |owner: &Owner| owner.node == self.id;
         let mut shards = self.shards.iter();
-        shards.all(|entry| entry.state == ShardState::Foreign)
+        shards.all(|entry| {
+            entry.state == ShardState::Foreign && !entry.owner.as_ref().is_some_and(is_own)
+        })
     }
 
     /// Whether another node could take shards.
@@ -541,10 +551,7 @@ impl Membership {
         if !self.is_isolated(now) {
             self.find_dead(now);
         }
-        let may_claim = self.has_directory
-            && self.phase == Phase::Up
-            && now >= self.settled_at
-            && !self.is_isolated(now);
+        let may_claim = self.has_directory && now >= self.settled_at && !self.is_isolated(now);
         if may_claim {
             self.claim(now);
         }
@@ -586,6 +593,12 @@ impl Membership {
             }
             let entry = &self.shards[shard.index()];
             if entry.state != ShardState::Foreign || now < entry.retry_at {
+                continue;
+            }
+            // One that gives its shards away takes none but those of which nobody knows that it has left them.
+            if self.phase == Phase::Draining
+                && entry.owner.is_none_or(|owner| owner.node != self.id)
+            {
                 continue;
             }
             let orphaned_since = match entry.owner {
@@ -668,5 +681,131 @@ impl Membership {
 impl Peer {
     fn is_up(&self) -> bool {
         self.dead_since.is_none() && self.phase == Phase::Up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER: NodeId = NodeId(2);
+
+    /// A node that has the only shard, beside another one.
+    struct Drained {
+        node: Membership,
+        now: Duration,
+    }
+
+    impl Drained {
+        fn new() -> Self {
+            let options = MembershipOptions {
+                shards: 1,
+                ..MembershipOptions::new("a")
+            };
+            let mut drained = Self {
+                node: Membership::new(NodeId(1), options, Duration::ZERO),
+                now: Duration::ZERO,
+            };
+            let owner = Owner {
+                node: NodeId(1),
+                epoch: Epoch(1),
+            };
+            let now = drained.now;
+            drained.node.handle_owner(Shard(0), Some(owner), 1, now);
+            drained
+                .node
+                .handle_acquired(Shard(0), Epoch(1), true, drained.now);
+            drained.node.handle_directory_read(drained.now);
+            drained.node.drain(drained.now);
+            drained
+        }
+
+        /// The next thing to do that is no ping.
+        fn next(&mut self) -> Action {
+            loop {
+                match self.node.poll_action() {
+                    Some(Action::Ping(phase)) => {
+                        assert_eq!(phase, Phase::Draining);
+                    }
+                    Some(Action::Acquire { shard, epoch }) if epoch == Epoch(1) => {
+                        assert_eq!(shard, Shard(0));
+                    }
+                    Some(action) => return action,
+                    None => {
+                        self.now += Duration::from_millis(50);
+                        let now = self.now;
+                        for (node, name, phase) in
+                            [(NodeId(1), "a", Phase::Draining), (OTHER, "b", Phase::Up)]
+                        {
+                            self.node.handle_ping(node, name, phase, now);
+                        }
+                        self.node.handle_timeout(now);
+                        assert!(now < Duration::from_secs(10), "it does nothing");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_gives_a_shard_away_of_which_the_directory_did_not_hear() {
+        let mut drained = Drained::new();
+        let shard = Shard(0);
+        assert_eq!(drained.next(), Action::Release { shard, to: OTHER });
+        drained.node.handle_released(shard, Epoch(1));
+        let transfer = drained.next();
+        assert!(matches!(transfer, Action::Transfer { to: OTHER, .. }));
+        // NATS does not answer.
+        let now = drained.now;
+        drained
+            .node
+            .handle_transferred(shard, Epoch(2), CasResult::Failed, now);
+        assert!(!drained.node.is_empty(), "the directory names it");
+        let Action::Claim {
+            epoch, revision, ..
+        } = drained.next()
+        else {
+            panic!("it must have the shard to give it away");
+        };
+        assert_eq!(revision, 1);
+        let now = drained.now;
+        drained
+            .node
+            .handle_claimed(shard, epoch, CasResult::Done(2), now);
+        assert_eq!(drained.next(), Action::Acquire { shard, epoch });
+        drained.node.handle_acquired(shard, epoch, true, now);
+        assert_eq!(drained.next(), Action::Release { shard, to: OTHER });
+        drained.node.handle_released(shard, epoch);
+        assert!(matches!(drained.next(), Action::Transfer { to: OTHER, .. }));
+        let now = drained.now;
+        drained
+            .node
+            .handle_transferred(shard, epoch.next(), CasResult::Done(3), now);
+        assert!(drained.node.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_gives_its_shards_away_claims_no_other() {
+        let mut drained = Drained::new();
+        let shard = Shard(0);
+        drained.next();
+        drained.node.handle_released(shard, Epoch(1));
+        drained.next();
+        let now = drained.now;
+        drained
+            .node
+            .handle_transferred(shard, Epoch(2), CasResult::Done(2), now);
+        drained.node.handle_gone(OTHER, now);
+        for _ in 0..100 {
+            drained.now += Duration::from_millis(50);
+            let now = drained.now;
+            drained
+                .node
+                .handle_ping(NodeId(1), "a", Phase::Draining, now);
+            drained.node.handle_timeout(now);
+            while let Some(action) = drained.node.poll_action() {
+                assert_eq!(action, Action::Ping(Phase::Draining));
+            }
+        }
     }
 }
