@@ -77,14 +77,16 @@ impl Places {
     pub async fn rooms_at(&self, address: SocketAddr) -> usize {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         let request =
-            format!("GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         let sent = stream.write_all(request.as_bytes());
         sent.await.expect("it listens");
         let mut response = String::new();
         let read = stream.read_to_string(&mut response);
         read.await.expect("it answers");
-        let (_, body) = response.split_once("\r\n\r\n").expect("a body");
-        let status: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        status["rooms"].as_u64().expect("a count") as usize
+        let states = response.lines().filter_map(|line| {
+            let (_, count) = line.strip_prefix("stateroom_rooms{")?.rsplit_once(' ')?;
+            count.parse::<usize>().ok()
+        });
+        states.sum()
     }
 }

@@ -8,10 +8,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message},
-};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 /// A client of a room.
 pub struct Speaker(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -34,25 +31,25 @@ impl Speaker {
         Self(connected.expect("it is let in").0)
     }
 
-    pub async fn exchange(&mut self) -> Result<Exchange, Error> {
+    /// Says something, and waits for the reply; fails with why the connection has ended.
+    pub async fn exchange(&mut self) -> Result<Exchange, String> {
         let sent = Instant::now();
-        self.0.send(Message::binary(vec![7; 200])).await?;
+        let message = Message::binary(vec![7; 200]);
+        let sending = self.0.send(message).await;
+        sending.map_err(|error| error.to_string())?;
         self.reply().await?;
         let replied = Instant::now();
         Ok(Exchange { sent, replied })
     }
 
-    async fn reply(&mut self) -> Result<(), Error> {
+    async fn reply(&mut self) -> Result<(), String> {
         loop {
-            match self
-                .0
-                .next()
-                .await
-                .unwrap_or(Err(Error::ConnectionClosed))?
-            {
-                Message::Binary(_) => return Ok(()),
-                Message::Close(_) => return Err(Error::ConnectionClosed),
-                _ => {}
+            match self.0.next().await {
+                Some(Ok(Message::Binary(_))) => return Ok(()),
+                Some(Ok(Message::Close(frame))) => return Err(format!("{frame:?}")),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("the end".into()),
             }
         }
     }
