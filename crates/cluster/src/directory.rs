@@ -8,7 +8,10 @@ use core::fmt;
 use stateroom_wasmi_server::{Directory, Location, leaf_room};
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tokio::sync::watch;
 
@@ -16,6 +19,8 @@ use tokio::sync::watch;
 pub(crate) struct ShardTable {
     locations: RwLock<Vec<Location>>,
     leaves: RwLock<BTreeMap<String, LeafPing>>,
+    /// Which shards were asked for while nobody had them.
+    wanted: [AtomicBool; SHARDS],
     changes: watch::Sender<()>,
 }
 
@@ -24,6 +29,7 @@ impl ShardTable {
         Self {
             locations: RwLock::new(vec![Location::Unknown; SHARDS]),
             leaves: RwLock::default(),
+            wanted: [const { AtomicBool::new(false) }; SHARDS],
             changes: watch::Sender::new(()),
         }
     }
@@ -33,6 +39,14 @@ impl ShardTable {
         let leaves = leaves.map(|(name, leaf)| (name.into(), *leaf));
         *self.leaves.write().unwrap_or_else(PoisonError::into_inner) = leaves.collect();
         self.changes.send_replace(());
+    }
+
+    /// The shards that were asked for since the last time while nobody had them.
+    pub(crate) fn take_wanted(&self) -> impl Iterator<Item = Shard> {
+        let shards = Shard::all().zip(&self.wanted);
+        shards.filter_map(|(shard, is_wanted)| {
+            (is_wanted.load(Relaxed) && is_wanted.swap(false, Relaxed)).then_some(shard)
+        })
     }
 
     /// Replaces all of them, and says so if something has changed.
@@ -60,7 +74,11 @@ impl Directory for ShardTable {
             .locations
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        locations[Shard::of_room(room).index()]
+        let shard = Shard::of_room(room).index();
+        if locations[shard] == Location::Unknown {
+            self.wanted[shard].store(true, Relaxed);
+        }
+        locations[shard]
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -116,6 +116,9 @@ pub(crate) struct Ping {
     /// Shards that it owns by the directory, with its epochs and the revisions.
     #[serde(default)]
     pub(crate) owned: Vec<(u8, u64, u64)>,
+    /// Shards that its clients wait for.
+    #[serde(default)]
+    pub(crate) wanted: Vec<u8>,
 }
 
 /// Reads the directory now and then: what it says is in pings, too, but these get lost.

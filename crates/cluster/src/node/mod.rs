@@ -178,6 +178,9 @@ impl Node {
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
+        for shard in self.table.take_wanted() {
+            self.membership.handle_wanted(shard);
+        }
         self.is_changed |= !event.is_of_log();
         match event {
             Event::Load(id, done) => self.load(id, done, false),
@@ -339,6 +342,9 @@ impl Node {
             self.membership
                 .handle_owner(Shard(*shard), owner, *revision, now);
         }
+        for shard in &ping.wanted {
+            self.membership.handle_wanted(Shard(*shard));
+        }
         if node != self.id && !self.peers.contains_key(&node) {
             log::info!("node {node} ({}) is at {}", ping.name, ping.address);
             let (sender, address) = (self.sender.clone(), ping.address);
@@ -384,6 +390,7 @@ impl Node {
                 .owned()
                 .map(|(shard, epoch, revision)| (shard.0, epoch.0, revision))
                 .collect(),
+            wanted: self.membership.wanted().map(|shard| shard.0).collect(),
         };
         serde_json::to_vec(&ping).unwrap_or_default().into()
     }

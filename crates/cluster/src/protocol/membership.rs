@@ -2,7 +2,7 @@
 
 use crate::shard::{Epoch, NodeId, SHARDS, Shard, preference};
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// A node's view of the cluster, and what it does about it.
 ///
@@ -36,6 +36,8 @@ pub struct Membership {
     ping_at: Duration,
     /// Claims that were not answered.
     claiming: usize,
+    /// Shards that somebody waits for, since nobody has them.
+    wanted: BTreeSet<Shard>,
 }
 
 /// Times and bounds.
@@ -187,10 +189,15 @@ struct ShardEntry {
     to: NodeId,
     /// When a claim may be tried again.
     retry_at: Duration,
+    /// When it began to be acquired.
+    acquiring_since: Duration,
 }
 
-/// Claims that wait for an answer.
-const MAX_CLAIMS: usize = 64;
+/// Shards that are claimed or acquired at once: with more, none is here much sooner than the last.
+const MAX_CLAIMS: usize = 16;
+
+/// Time after which one that is being acquired keeps others waiting no more.
+const MAX_ACQUIRING: Duration = Duration::from_secs(1);
 
 impl Membership {
     /// A node that begins.
@@ -204,6 +211,7 @@ impl Membership {
             left: Epoch(0),
             to: id,
             retry_at: Duration::ZERO,
+            acquiring_since: Duration::ZERO,
         };
         Self {
             id,
@@ -221,6 +229,7 @@ impl Membership {
             stable_since: now,
             ping_at: now,
             claiming: 0,
+            wanted: BTreeSet::new(),
             options,
         }
     }
@@ -313,10 +322,11 @@ impl Membership {
         }
         entry.revision = revision;
         entry.owner = owner;
+        self.wanted.remove(&shard);
         let mine = owner.filter(|owner| owner.node == id && owner.epoch > entry.left);
         match (mine, entry.state) {
             (Some(owner), ShardState::Foreign | ShardState::Claiming) => {
-                self.acquire(shard, owner.epoch);
+                self.acquire(shard, owner.epoch, now);
             }
             // Another claim of this node's, of which it did not hear.
             (Some(owner), _) if owner.epoch != entry.epoch => self.leave(shard, true),
@@ -326,6 +336,18 @@ impl Membership {
             (None, _) => self.leave(shard, true),
         }
         self.decide(now);
+    }
+
+    /// Somebody here or at another node waits for a room of this shard: it is taken before others.
+    pub fn handle_wanted(&mut self, shard: Shard) {
+        if self.owner(shard).is_none() {
+            self.wanted.insert(shard);
+        }
+    }
+
+    /// The shards that somebody waits for, as far as this node knows.
+    pub fn wanted(&self) -> impl Iterator<Item = Shard> {
+        self.wanted.iter().copied()
     }
 
     /// All of the directory was passed to [`handle_owner`](Self::handle_owner).
@@ -527,9 +549,10 @@ impl Membership {
         self.settled_at = self.settled_at.max(now + 2 * self.options.ping_interval);
     }
 
-    fn acquire(&mut self, shard: Shard, epoch: Epoch) {
+    fn acquire(&mut self, shard: Shard, epoch: Epoch, now: Duration) {
         let entry = &mut self.shards[shard.index()];
         entry.state = ShardState::Acquiring;
+        entry.acquiring_since = now;
         entry.epoch = epoch;
         self.actions.push_back(Action::Acquire { shard, epoch });
     }
@@ -587,8 +610,16 @@ impl Membership {
 
     /// Claims the shards whose owners are dead, and that are this node's to claim.
     fn claim(&mut self, now: Duration) {
-        for shard in Shard::all().take(self.shards.len()) {
-            if self.claiming >= MAX_CLAIMS {
+        let acquiring = self.shards.iter().filter(|entry| {
+            entry.state == ShardState::Acquiring && now < entry.acquiring_since + MAX_ACQUIRING
+        });
+        let acquiring = acquiring.count();
+        let wanted: Vec<_> = self.wanted().collect();
+        for shard in wanted
+            .into_iter()
+            .chain(Shard::all().take(self.shards.len()))
+        {
+            if self.claiming + acquiring >= MAX_CLAIMS {
                 return;
             }
             let entry = &self.shards[shard.index()];
@@ -807,5 +838,71 @@ mod tests {
                 assert_eq!(action, Action::Ping(Phase::Draining));
             }
         }
+    }
+
+    #[test]
+    fn few_shards_are_taken_at_once_and_those_first_that_somebody_waits_for() {
+        let shards = 64;
+        let options = MembershipOptions {
+            shards,
+            ..MembershipOptions::new("a")
+        };
+        let (own, mut now) = (NodeId(1), Duration::ZERO);
+        let mut node = Membership::new(own, options, now);
+        for shard in Shard::all().take(shards) {
+            let (node_id, epoch) = (OTHER, Epoch(1));
+            let owner = Owner {
+                node: node_id,
+                epoch,
+            };
+            node.handle_owner(shard, Some(owner), 1, now);
+        }
+        node.handle_directory_read(now);
+        for _ in 0..20 {
+            now += Duration::from_millis(50);
+            node.handle_ping(own, "a", Phase::Up, now);
+            node.handle_ping(OTHER, "b", Phase::Up, now);
+            node.handle_timeout(now);
+        }
+        // Nobody waits for what somebody has.
+        node.handle_wanted(Shard(40));
+        assert_eq!(node.wanted().count(), 0);
+        while node.poll_action().is_some() {}
+        node.handle_gone(OTHER, now);
+        let claims = |node: &mut Membership| {
+            let mut claimed = Vec::new();
+            while let Some(action) = node.poll_action() {
+                match action {
+                    Action::Claim { shard, epoch, .. } => claimed.push((shard, epoch)),
+                    Action::Acquire { .. } => {}
+                    action => panic!("{action:?}"),
+                }
+            }
+            claimed
+        };
+        let first = claims(&mut node);
+        assert_eq!(first.len(), MAX_CLAIMS);
+        node.handle_wanted(Shard(60));
+        node.handle_wanted(Shard(50));
+        let (shard, epoch) = first[0];
+        node.handle_claimed(shard, epoch, CasResult::Done(2), now);
+        assert_eq!(claims(&mut node), [], "it is being acquired");
+        node.handle_acquired(shard, epoch, true, now);
+        assert_eq!(claims(&mut node), [(Shard(50), Epoch(2))]);
+        let (shard, epoch) = first[1];
+        node.handle_claimed(shard, epoch, CasResult::Done(2), now);
+        node.handle_acquired(shard, epoch, true, now);
+        assert_eq!(claims(&mut node), [(Shard(60), Epoch(2))]);
+        // One that cannot be acquired does not keep others waiting for long.
+        let (shard, epoch) = first[2];
+        node.handle_claimed(shard, epoch, CasResult::Done(2), now);
+        assert_eq!(claims(&mut node), []);
+        let until = now + MAX_ACQUIRING;
+        while now < until {
+            now += Duration::from_millis(50);
+            node.handle_ping(own, "a", Phase::Up, now);
+            node.handle_directory_read(now);
+        }
+        assert_eq!(claims(&mut node).len(), 1);
     }
 }
