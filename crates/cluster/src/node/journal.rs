@@ -248,7 +248,7 @@ impl Node {
             && self.gate.is_open(&number)
         {
             owned.restored(number);
-            self.gate.end(number, false);
+            self.gate.end(number);
             self.mark_ready(shard);
             self.open_gate();
         }
@@ -267,7 +267,7 @@ impl Node {
                         begin_load(&self.nats, owned, &id, done);
                     }
                 }
-                Note::Stopped { .. } => self.gate.end(number, true),
+                Note::Stopped { .. } => self.gate.end_is_durable(number),
             }
         }
         self.open_gate();

@@ -130,8 +130,8 @@ pub struct Gate<R> {
     waiting: VecDeque<R>,
     suspects: VecDeque<R>,
     open: HashSet<R>,
-    /// A suspect, which is by itself.
-    alone: Option<R>,
+    /// A suspect, which is by itself, and whether it is restored.
+    alone: Option<(R, bool)>,
 }
 
 /// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more.
@@ -166,7 +166,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
             Some(room) => room,
             None if self.open.is_empty() => {
                 let room = self.suspects.pop_front()?;
-                self.alone = Some(room);
+                self.alone = Some((room, false));
                 room
             }
             None => return None,
@@ -175,15 +175,23 @@ impl<R: Copy + Eq + Hash> Gate<R> {
         Some(room)
     }
 
-    /// A room is restored, or not to be; one that is by itself is done when that is durable.
-    pub fn end(&mut self, room: R, is_durable: bool) {
-        if self.alone == Some(room) {
-            if !is_durable {
-                return;
+    /// A room is restored, or not to be; one that is by itself is done when that [is
+    /// durable](Self::end_is_durable).
+    pub fn end(&mut self, room: R) {
+        match &mut self.alone {
+            Some((alone, has_ended)) if *alone == room => *has_ended = true,
+            _ => {
+                self.open.remove(&room);
             }
-            self.alone = None;
         }
-        self.open.remove(&room);
+    }
+
+    /// It is durable that a room is not being restored: now, or by an owner before this one.
+    pub fn end_is_durable(&mut self, room: R) {
+        if self.alone == Some((room, true)) {
+            self.alone = None;
+            self.open.remove(&room);
+        }
     }
 
     /// Forgets rooms.
@@ -191,7 +199,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
         self.waiting.retain(|room| !filter(room));
         self.suspects.retain(|room| !filter(room));
         self.open.retain(|room| !filter(room));
-        self.alone = self.alone.filter(|room| !filter(room));
+        self.alone = self.alone.filter(|(room, _)| !filter(room));
     }
 
     /// Whether a room is restored.
@@ -248,7 +256,8 @@ mod tests {
                 has_ended = group.contains(&fatal);
                 for room in group.into_iter().take_while(|room| *room != fatal) {
                     shard.note(room, Note::RESTORED);
-                    gate.end(room, true);
+                    gate.end(room);
+                    gate.end_is_durable(room);
                 }
             }
             deaths += 1;
@@ -305,14 +314,17 @@ mod tests {
         gate.push(3, 0);
         assert_eq!(gate.poll(), Some(3));
         assert_eq!(gate.poll(), None);
-        gate.end(3, false);
+        gate.end(3);
         assert_eq!(gate.poll(), Some(1));
+        // That an owner before has stopped says nothing of this one.
+        gate.end_is_durable(1);
+        assert_eq!(gate.poll(), None);
         gate.push(4, 0);
         assert_eq!(gate.poll(), None);
         // Before it is durable that it has survived, the next one must not begin.
-        gate.end(1, false);
+        gate.end(1);
         assert_eq!(gate.poll(), None);
-        gate.end(1, true);
+        gate.end_is_durable(1);
         assert_eq!(gate.poll(), Some(4));
         gate.remove(|room| *room == 4);
         assert!(gate.has(&2));
@@ -330,7 +342,7 @@ mod tests {
             assert_eq!(gate.poll(), Some(room));
         }
         assert_eq!(gate.poll(), None);
-        gate.end(7, false);
+        gate.end(7);
         assert_eq!(gate.poll(), Some(MAX_OPEN));
         assert_eq!(gate.poll(), None);
     }

@@ -32,6 +32,10 @@ use tokio::{
 };
 use tungstenite::protocol::{CloseFrame, Role};
 
+/// Bytes of pongs and acknowledgements, and of what frames add to messages, that wait for a node; beyond that it
+/// is not read from.
+const MAX_CONTROL_BYTES: usize = 64 << 10;
+
 /// What is done for one client.
 pub(super) struct Link {
     worker: Rc<Worker<GatewayRooms>>,
@@ -328,8 +332,6 @@ impl NodeConnection {
             let is_held = self.pass_on(rooms, &mut input, cx, now)?;
             if is_held {
                 self.unread = Vec::from(input);
-                // It is not silent, but not read from.
-                self.heard_at = now;
                 return Ok(());
             }
             // The beginning of a frame's header.
@@ -374,10 +376,17 @@ impl NodeConnection {
                 client.flush(now);
                 if !client.queue.is_below_half() {
                     client.drained = Some(cx.waker().clone());
+                    // It is not silent, but not read from.
+                    self.heard_at = now;
                     return Ok(true);
                 }
             }
             let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
+            // It asks for pongs without taking them.
+            let (_, of_client) = forward.session.unacknowledged_size();
+            if forward.outgoing.len() > of_client + MAX_CONTROL_BYTES {
+                return Ok(true);
+            }
             let message = match self.reader.read(input, &mut forward.outgoing) {
                 Ok(Received::Message(message)) => message,
                 Ok(Received::Nothing) => return Ok(false),

@@ -123,12 +123,20 @@ pub(super) async fn connect(
 pub(super) async fn has_ended(node: SocketAddr) -> bool {
     /// A machine that is there takes no longer to say that nobody listens.
     const TIMEOUT: Duration = Duration::from_millis(200);
-    let connected = async {
-        let mut stream = TcpStream::connect(node).await?;
-        // It waits for an introduction, if it has not ended just now.
-        stream.read_u8().await
-    };
-    matches!(timeout(TIMEOUT, connected).await, Ok(Err(_)))
+    const INTERVAL: Duration = Duration::from_millis(20);
+    // While it ends, it may still seem to listen.
+    for _ in 0..3 {
+        match timeout(TIMEOUT, TcpStream::connect(node)).await {
+            Ok(Err(error)) => return error.kind() == io::ErrorKind::ConnectionRefused,
+            // It waits for an introduction, if it has not ended just now.
+            Ok(Ok(mut stream)) => match timeout(TIMEOUT, stream.read_u8()).await {
+                Ok(Err(_)) => sleep(INTERVAL).await,
+                Ok(Ok(_)) | Err(_) => return false,
+            },
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Says for whom a connection is; that of a leaf is for nobody yet.

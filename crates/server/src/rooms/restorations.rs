@@ -287,6 +287,11 @@ impl Restorations {
         self.sleeping.peek().map(|Reverse((at, _))| *at)
     }
 
+    /// Whether the journal must hear of rooms.
+    pub(super) fn has_given_up(&self) -> bool {
+        !self.given_up.is_empty()
+    }
+
     /// Whether there is something to replay.
     pub(super) fn has_work(&self) -> bool {
         !self.replaying.is_empty()

@@ -275,6 +275,7 @@ impl HostedRooms {
         let has_work = !has_flushed
             || self.host.has_closed()
             || self.restorations.has_work()
+            || self.restorations.has_given_up()
             || !self.on_trial.is_empty()
             || self.upgrades.has_work()
             || self.is_releasing()

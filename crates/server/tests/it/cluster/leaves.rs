@@ -26,7 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// What nodes know of leaves, and nothing else: all other rooms are here.
@@ -328,4 +328,32 @@ fn introduction(secret: &str, leaf: bool, room: &str) -> Vec<u8> {
         r#"{{"version":1,"secret":"{secret}","leaf":{leaf},"room":"{room}","token":null,"address":null,"session":null,"sequence":1}}"#
     );
     [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaf_that_asks_for_pongs_and_takes_none_is_not_read_from_for_ever() {
+    /// More than the system keeps between the two.
+    const ENOUGH: usize = 64 << 20;
+    let leaves = Leaves::new();
+    let node = node(0, &leaves, LONG).await;
+    leaves.set("den", Some(1));
+    let mut leaf = TcpStream::connect(node.peer).await.expect("it listens");
+    let introduction = format!(
+        r#"{{"version":1,"secret":"{}","leaf":true,"room":"","sequence":0}}"#,
+        secret_of(1)
+    );
+    let length = introduction.len() as u32;
+    leaf.write_u32(length).await.expect("it is read");
+    let written = leaf.write_all(introduction.as_bytes()).await;
+    written.expect("it is read");
+    let _client = node.join("@den.lobby").await;
+    // For whom it is.
+    let read = eventually("the client", leaf.read_u8()).await;
+    read.expect("it is used");
+    let pings = [&[0x89, 125][..], &[7; 125]].concat().repeat(1000);
+    let mut total = 0;
+    while let Ok(written) = timeout(Duration::from_secs(3), leaf.write(&pings)).await {
+        total += written.expect("the connection stays");
+        assert!(total < ENOUGH, "pongs are kept without end");
+    }
 }
