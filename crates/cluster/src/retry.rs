@@ -6,6 +6,8 @@ use core::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     failures: u32,
+    /// How many it had been when that was told last.
+    told: u32,
 }
 
 impl Retry {
@@ -18,10 +20,18 @@ impl Retry {
     }
 
     /// Requests have failed for long, or for long again: an operator should know.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_told(&mut self) -> bool {
         const FIRST: u32 = 5;
         const INTERVAL: u32 = 100;
-        self.failures % INTERVAL == FIRST
+        let next = match self.told {
+            0 => FIRST,
+            told => told.saturating_add(INTERVAL),
+        };
+        let is_told = self.failures >= next;
+        if is_told {
+            self.told = self.failures;
+        }
+        is_told
     }
 
     pub(crate) fn failed(&mut self) {
@@ -29,7 +39,7 @@ impl Retry {
     }
 
     pub(crate) fn succeeded(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 
@@ -56,9 +66,12 @@ mod tests {
     fn few_failures_of_many_are_told() {
         let mut retry = Retry::default();
         let mut told = 0;
-        for _ in 0..1000 {
+        for failures in 1..=1000 {
             retry.failed();
-            told += u32::from(retry.is_told());
+            // Only every other request can tell.
+            if failures % 2 == 0 {
+                told += u32::from(retry.is_told());
+            }
         }
         assert_eq!(told, 10);
     }

@@ -568,7 +568,7 @@ impl Node {
         self.requests += 1;
         let number = self.requests;
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
-        let (pause, is_told) = (owned.retry.pause(), owned.retry.is_told());
+        let pause = owned.retry.pause();
         match owned.log.poll() {
             None => return,
             Some(Request::ReadLast) => {
@@ -586,6 +586,7 @@ impl Node {
                 payload,
             }) => {
                 self.appending += 1;
+                let is_told = owned.retry.is_told();
                 let record = payload.map(|in_flight| in_flight.record.clone());
                 tokio::spawn(async move {
                     let record = record.as_deref();

@@ -347,7 +347,8 @@ impl Membership {
 
     /// The shards that somebody waits for, as far as this node knows.
     pub fn wanted(&self) -> impl Iterator<Item = Shard> {
-        self.wanted.iter().copied()
+        let wanted = self.wanted.iter().copied();
+        wanted.filter(|shard| self.owner(*shard).is_none())
     }
 
     /// All of the directory was passed to [`handle_owner`](Self::handle_owner).
