@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Where the shards are, as this node knows.
 pub(crate) struct ShardTable {
@@ -21,6 +21,8 @@ pub(crate) struct ShardTable {
     leaves: RwLock<BTreeMap<String, LeafPing>>,
     /// Which shards were asked for while nobody had them.
     wanted: [AtomicBool; SHARDS],
+    /// Told of the first of them.
+    is_wanted: Notify,
     changes: watch::Sender<()>,
 }
 
@@ -30,6 +32,7 @@ impl ShardTable {
             locations: RwLock::new(vec![Location::Unknown; SHARDS]),
             leaves: RwLock::default(),
             wanted: [const { AtomicBool::new(false) }; SHARDS],
+            is_wanted: Notify::new(),
             changes: watch::Sender::new(()),
         }
     }
@@ -39,6 +42,11 @@ impl ShardTable {
         let leaves = leaves.map(|(name, leaf)| (name.into(), *leaf));
         *self.leaves.write().unwrap_or_else(PoisonError::into_inner) = leaves.collect();
         self.changes.send_replace(());
+    }
+
+    /// Waits until a shard is asked for that nobody has.
+    pub(crate) async fn wanted(&self) {
+        self.is_wanted.notified().await;
     }
 
     /// The shards that were asked for since the last time while nobody had them.
@@ -75,8 +83,8 @@ impl Directory for ShardTable {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let shard = Shard::of_room(room).index();
-        if locations[shard] == Location::Unknown {
-            self.wanted[shard].store(true, Relaxed);
+        if locations[shard] == Location::Unknown && !self.wanted[shard].swap(true, Relaxed) {
+            self.is_wanted.notify_one();
         }
         locations[shard]
     }

@@ -8,16 +8,29 @@ use core::time::Duration;
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
 
 /// The version of all of it, the first byte of each.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bytes of a record before its events.
-pub(crate) const RECORD_HEADER: usize = 1 + 3 * 8;
+pub(crate) const RECORD_HEADER: usize = 1 + 4 * 8;
 
-/// A record of a shard's log: its name and, as `LogEntries`, events.
-pub(crate) fn encode_record(id: RecordId, events: &[u8]) -> Vec<u8> {
+/// A record of a shard's log, without its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    pub(crate) id: RecordId,
+    /// The sequence number of the first record that somebody needs, besides this one; there may be others before.
+    pub(crate) needed: Option<u64>,
+}
+
+/// In place of the first record that is needed.
+const NOTHING: u64 = u64::MAX;
+
+/// A record of a shard's log: its header and, as `LogEntries`, events.
+pub(crate) fn encode_record(header: RecordHeader, events: &[u8]) -> Vec<u8> {
+    let RecordHeader { id, needed } = header;
     let mut bytes = Vec::with_capacity(RECORD_HEADER + events.len());
     bytes.push(VERSION);
-    for number in [id.node.0, id.epoch.0, id.number] {
+    let needed = needed.unwrap_or(NOTHING);
+    for number in [id.node.0, id.epoch.0, id.number, needed] {
         bytes.extend(number.to_le_bytes());
     }
     bytes.extend_from_slice(events);
@@ -25,20 +38,22 @@ pub(crate) fn encode_record(id: RecordId, events: &[u8]) -> Vec<u8> {
 }
 
 /// None if it is no record of this version.
-pub(crate) fn decode_record(bytes: &[u8]) -> Option<(RecordId, &[u8])> {
+pub(crate) fn decode_record(bytes: &[u8]) -> Option<(RecordHeader, &[u8])> {
     let (version, rest) = bytes.split_first()?;
     if *version != VERSION {
         return None;
     }
     let (node, rest) = rest.split_first_chunk()?;
     let (epoch, rest) = rest.split_first_chunk()?;
-    let (number, events) = rest.split_first_chunk()?;
+    let (number, rest) = rest.split_first_chunk()?;
+    let (needed, events) = rest.split_first_chunk()?;
     let id = RecordId {
         node: NodeId(u64::from_le_bytes(*node)),
         epoch: Epoch(u64::from_le_bytes(*epoch)),
         number: u64::from_le_bytes(*number),
     };
-    Some((id, events))
+    let needed = Some(u64::from_le_bytes(*needed)).filter(|needed| *needed != NOTHING);
+    Some((RecordHeader { id, needed }, events))
 }
 
 /// The number of no room. A record's entry of it has notes.
@@ -229,8 +244,11 @@ mod tests {
             epoch: Epoch(3),
             number: 7,
         };
-        let record = encode_record(id, b"events");
-        assert_eq!(decode_record(&record), Some((id, &b"events"[..])));
+        for needed in [None, Some(0), Some(5)] {
+            let record = RecordHeader { id, needed };
+            let bytes = encode_record(record, b"events");
+            assert_eq!(decode_record(&bytes), Some((record, &b"events"[..])));
+        }
         let header = RoomHeader {
             number: room_number(Shard(200), Epoch(5), 9),
             events: 12,
@@ -279,13 +297,13 @@ mod tests {
             epoch: Epoch(2),
             number: 3,
         };
-        let mut record = encode_record(id, b"");
+        let mut record = encode_record(RecordHeader { id, needed: None }, b"");
         for length in 0..record.len() {
             assert_eq!(decode_record(&record[..length]), None);
         }
-        record[0] = 2;
+        record[0] = 1;
         assert_eq!(decode_record(&record), None);
-        for text in ["", "1", "2 1 1 1 -1 0", "1 1 1 1 -2 0", "1 1 1 x -1 0"] {
+        for text in ["", "2", "1 1 1 1 -1 0", "2 1 1 1 -2 0", "2 1 1 x -1 0"] {
             assert_eq!(RoomHeader::decode(text), None, "{text}");
         }
     }

@@ -38,6 +38,7 @@ mod nats;
 mod node;
 mod owned;
 pub mod protocol;
+mod reading;
 mod retry;
 mod shard;
 
@@ -61,7 +62,7 @@ use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
     Directory, MoreMetrics, ServerControl,
-    journal::{Batch, Done, Journal, JournalError, RoomNumber, Stored, UnfinishedRoom},
+    journal::{Batch, Done, Journal, JournalError, ReplayCost, RoomNumber, Stored, UnfinishedRoom},
 };
 use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -312,6 +313,15 @@ impl Journal for ClusterJournal {
     /// None: the server is told of them when their shards are taken.
     fn unfinished(&self) -> Vec<UnfinishedRoom> {
         Vec::new()
+    }
+
+    /// Whoever takes a shard reads all events of its rooms since their snapshots, each in a message of NATS as a
+    /// rule, before the first of the rooms can be restored.
+    fn replay_cost(&self) -> ReplayCost {
+        ReplayCost {
+            event: 20_000,
+            limit: 8_000_000,
+        }
     }
 
     fn load(&self, id: &str, done: Done<Stored>) {

@@ -9,13 +9,13 @@ use std::{io::ErrorKind, net::SocketAddr};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Returns when nobody listens on this address any more, where somebody did.
 pub(crate) async fn wait_for_end(address: SocketAddr) {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-    /// Between two connections, however short the first was.
+    /// Between two connections of which the first was short.
     const INTERVAL: Duration = Duration::from_millis(20);
     const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(1);
     let mut was_there = false;
@@ -23,10 +23,13 @@ pub(crate) async fn wait_for_end(address: SocketAddr) {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(mut stream)) => {
                 was_there = true;
+                let since = Instant::now();
                 let mut buffer = [0; 64];
                 // What is sent, if anything, says that it is there.
                 while let Ok(1..) = stream.read(&mut buffer).await {}
-                sleep(INTERVAL).await;
+                if since.elapsed() < INTERVAL {
+                    sleep(INTERVAL).await;
+                }
             }
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused && was_there => return,
             // The machine may be silent, of which the pings tell, or not to be reached from here at all.

@@ -3,10 +3,10 @@
 use crate::{
     error::ClusterError,
     format::{
-        Quarantine, RoomHeader, decode_record, encode_record, encode_snapshot, room_id, room_token,
-        snapshot_bytes,
+        Quarantine, RecordHeader, RoomHeader, decode_record, encode_record, encode_snapshot,
+        room_id, room_token, snapshot_bytes,
     },
-    protocol::{Appended, CasResult, LastRecord, Owner, RecordId},
+    protocol::{Appended, CasResult, Owner, RecordId},
     shard::{Epoch, NodeId, Shard},
 };
 use async_nats::{
@@ -18,7 +18,7 @@ use core::time::Duration;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use tokio::time::timeout;
 
 /// What a cluster has in NATS.
@@ -54,14 +54,19 @@ pub(crate) struct RoomRecord {
     pub(crate) quarantine: Option<Quarantine>,
 }
 
+/// A record of a shard's log.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredRecord {
+    pub(crate) sequence: u64,
+    pub(crate) header: RecordHeader,
+    /// As `LogEntries`.
+    pub(crate) events: Vec<u8>,
+}
+
 /// What was read of a shard.
 pub(crate) enum Stored {
     /// A record of the log.
-    Record {
-        sequence: u64,
-        id: RecordId,
-        events: Vec<u8>,
-    },
+    Record(StoredRecord),
     /// The first part of a snapshot; none in place of one that was removed.
     Room {
         sequence: u64,
@@ -71,6 +76,36 @@ pub(crate) enum Stored {
     /// It is of no known form.
     Unknown { sequence: u64, subject: String },
 }
+
+/// What is read of a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Filter {
+    Log,
+    /// Snapshots, too.
+    All,
+}
+
+/// Why nothing was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// Of more subjects at once than NATS allows.
+    TooManySubjects,
+    /// NATS cannot be used at the moment.
+    Unavailable,
+}
+
+/// What a replica has.
+struct Replies {
+    messages: Vec<Message>,
+    /// How many more it has.
+    left: u64,
+    /// Up to which sequence number it was asked.
+    up_to: u64,
+}
+
+/// Messages, and about how many bytes, that are read at once.
+const READ_BATCH: usize = 512;
+const READ_BYTES: usize = 8 << 20;
 
 /// Time for a request.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,7 +128,7 @@ impl Names {
 impl Stored {
     pub(crate) const fn sequence(&self) -> u64 {
         match self {
-            Self::Record { sequence, .. }
+            Self::Record(StoredRecord { sequence, .. })
             | Self::Room { sequence, .. }
             | Self::Unknown { sequence, .. } => *sequence,
         }
@@ -257,8 +292,8 @@ impl Nats {
         let request =
             format!("{{\"multi_last\":[\"{bucket}.own.*\",\"{bucket}.pin.*\"],\"batch\":1024}}");
         let subject = format!("$JS.API.DIRECT.GET.KV_{}", self.names.stream);
-        let messages = self.get_all(subject, request).await?;
-        let entries = messages.iter().filter_map(|message| {
+        let read = self.get_all(subject, request).await.map_err(drop)?;
+        let entries = read.messages.iter().filter_map(|message| {
             let headers = message.headers.as_ref()?;
             let key = headers.get("Nats-Subject")?.as_str();
             let key = key.strip_prefix(&*bucket)?.strip_prefix('.')?;
@@ -300,17 +335,21 @@ impl Nats {
     }
 
     /// The last record of a shard's log, as far as the server that is asked knows.
-    pub(crate) async fn last(&self, shard: Shard) -> Result<Option<LastRecord>, ()> {
+    pub(crate) async fn last(&self, shard: Shard) -> Result<Option<StoredRecord>, ()> {
         let request = format!("{{\"last_by_subj\":\"{}\"}}", self.log(shard));
         let reply = self.get(request).await?;
         let Some(message) = reply else {
             return Ok(None);
         };
         let sequence = sequence(&message).ok_or(())?;
-        let (id, _) = decode_record(&message.payload).ok_or_else(|| {
+        let (header, events) = decode_record(&message.payload).ok_or_else(|| {
             log::error!("the record {sequence} of shard {shard} is of another version");
         })?;
-        Ok(Some(LastRecord { sequence, id }))
+        Ok(Some(StoredRecord {
+            sequence,
+            header,
+            events: events.into(),
+        }))
     }
 
     /// Appends a record and, if that succeeds, replaces snapshots: all or nothing. If it fails, operators may be
@@ -319,7 +358,7 @@ impl Nats {
         &self,
         shard: Shard,
         expected: u64,
-        id: RecordId,
+        header: RecordHeader,
         record: Option<&Record>,
         is_told: bool,
     ) -> Appended {
@@ -332,13 +371,13 @@ impl Nats {
         let mut messages = vec![(
             self.log(shard),
             headers,
-            Bytes::from(encode_record(id, events)),
+            Bytes::from(encode_record(header, events)),
         )];
         for room in rooms {
             self.add_room(shard, room, &mut messages);
         }
         let count = messages.len() as u64;
-        match self.publish(messages, id).await {
+        match self.publish(messages, header.id).await {
             // The record is the first of the batch.
             Ok(last) => match last.checked_sub(count - 1) {
                 Some(sequence) => Appended::Done(sequence),
@@ -477,31 +516,88 @@ impl Nats {
 
     /// Reads what a replica has of a shard, in order, from a sequence number on; a bounded amount. Nothing is
     /// missing before the last that is returned but what was replaced by later ones.
+    ///
+    /// NATS looks for what is there of a whole shard in all that it has stored from there on, which takes long.
     pub(crate) async fn read(
         &self,
         shard: Shard,
         from: u64,
-        only_log: bool,
+        filter: Filter,
     ) -> Result<Vec<Stored>, ()> {
-        const BATCH: usize = 512;
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
-        let of_shard = format!("{}.s.{shard}.>", self.names.prefix);
-        let filter = if only_log { self.log(shard) } else { of_shard };
+        let filter = match filter {
+            Filter::Log => self.log(shard),
+            Filter::All => format!("{}.s.{shard}.>", self.names.prefix),
+        };
         let request = format!(
-            "{{\"seq\":{from},\"next_by_subj\":\"{filter}\",\"batch\":{BATCH},\"max_bytes\":{}}}",
-            8 << 20
+            "{{\"seq\":{from},\"next_by_subj\":\"{filter}\",\"batch\":{READ_BATCH},\"max_bytes\":{READ_BYTES}}}"
         );
-        let messages = self.get_all(subject, request).await?;
-        messages
-            .iter()
-            .map(|message| self.stored(message).ok_or(()))
-            .collect()
+        let read = self.get_all(subject, request).await.map_err(drop)?;
+        let stored = read.messages.iter().map(|it| self.stored(it));
+        stored.collect::<Option<_>>().ok_or(())
+    }
+
+    /// Reads the first parts of the snapshots of the rooms of shards, as far as a replica has them: of those shards
+    /// of which it has this last record of the log. Nobody must write to them meanwhile.
+    pub(crate) async fn read_rooms(
+        &self,
+        shards: &[(Shard, u64)],
+    ) -> Result<HashMap<Shard, Vec<Stored>>, ReadError> {
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let prefix = &self.names.prefix;
+        let subjects = shards.iter().flat_map(|(shard, _)| {
+            let log = format!("\"{}\"", self.log(*shard));
+            [log, format!("\"{prefix}.s.{shard}.room.*.0\"")]
+        });
+        let subjects = subjects.collect::<Vec<_>>().join(",");
+        let (mut all, mut range) = (HashMap::<_, Vec<_>>::new(), String::new());
+        loop {
+            let request = format!(
+                "{{\"multi_last\":[{subjects}],\"batch\":{READ_BATCH},\"max_bytes\":{READ_BYTES}{range}}}"
+            );
+            let read = self.get_all(subject.clone(), request).await?;
+            let mut last = 0;
+            for message in &read.messages {
+                let shard = self.shard_of(message).ok_or(ReadError::Unavailable)?;
+                let stored = self.stored(message).ok_or(ReadError::Unavailable)?;
+                last = stored.sequence();
+                all.entry(shard).or_default().push(stored);
+            }
+            if read.left == 0 || read.messages.is_empty() {
+                break;
+            }
+            range = format!(",\"seq\":{},\"up_to_seq\":{}", last + 1, read.up_to);
+        }
+        let record =
+            |stored: &Stored| matches!(stored, Stored::Record(_)).then(|| stored.sequence());
+        let is_there = |shard: &Shard, stored: &[Stored]| {
+            let last = stored.iter().find_map(record);
+            last.is_some_and(|last| shards.contains(&(*shard, last)))
+        };
+        all.retain(|shard, stored| {
+            let is_there = is_there(shard, stored);
+            stored.retain(|stored| record(stored).is_none());
+            is_there
+        });
+        Ok(all)
+    }
+
+    /// Of which shard a message is.
+    fn shard_of(&self, message: &Message) -> Option<Shard> {
+        let headers = message.headers.as_ref()?;
+        let subject = headers.get("Nats-Subject")?.as_str();
+        let subject = subject.strip_prefix(&self.names.prefix)?;
+        let (shard, _) = subject.strip_prefix(".s.")?.split_once('.')?;
+        Some(Shard(shard.parse().ok()?))
     }
 
     /// Gets several messages from any replica.
-    async fn get_all(&self, subject: String, request: String) -> Result<Vec<Message>, ()> {
+    async fn get_all(&self, subject: String, request: String) -> Result<Replies, ReadError> {
         let inbox = self.client.new_inbox();
-        let failed = |error: &dyn core::fmt::Display| log::debug!("cannot read: {error}");
+        let failed = |error: &dyn core::fmt::Display| {
+            log::debug!("cannot read: {error}");
+            ReadError::Unavailable
+        };
         let mut replies = self
             .client
             .subscribe(inbox.clone())
@@ -514,18 +610,26 @@ impl Nats {
         let (mut all, mut last) = (Vec::new(), 0);
         loop {
             let reply = timeout(TIMEOUT, replies.next()).await;
-            let reply = reply.map_err(|error| failed(&error))?.ok_or(())?;
+            let reply = reply.map_err(|error| failed(&error))?;
+            let reply = reply.ok_or_else(|| failed(&"the connection has ended"))?;
             // Each says which one it was sent behind: a connection between servers may have lost some.
-            if previous_sequence(&reply).is_some_and(|previous| previous != last) {
-                log::debug!("cannot read: a reply was lost behind {last}");
-                return Err(());
+            let previous = number(&reply, "Nats-Last-Sequence");
+            if previous.is_some_and(|previous| previous != last) {
+                return Err(failed(&format_args!("a reply was lost behind {last}")));
             }
             last = sequence(&reply).unwrap_or(last);
             match reply.status.map(|status| status.as_u16()) {
                 None | Some(200) => all.push(reply),
                 // The end, or nothing at all.
-                Some(204 | 404) => return Ok(all),
-                Some(_) => return Err(()),
+                Some(204 | 404) => {
+                    return Ok(Replies {
+                        messages: all,
+                        left: number(&reply, "Nats-Num-Pending").unwrap_or(0),
+                        up_to: number(&reply, "Nats-UpTo-Sequence").unwrap_or(0),
+                    });
+                }
+                Some(413) => return Err(ReadError::TooManySubjects),
+                Some(status) => return Err(failed(&format_args!("status {status}"))),
             }
         }
     }
@@ -540,13 +644,12 @@ impl Nats {
                 .strip_prefix(".s.")?;
             let (_, rest) = rest.split_once('.')?;
             if rest == "log" {
-                let (id, events) = decode_record(&message.payload)?;
-                let events = events.into();
-                return Some(Stored::Record {
+                let (header, events) = decode_record(&message.payload)?;
+                return Some(Stored::Record(StoredRecord {
                     sequence,
-                    id,
-                    events,
-                });
+                    header,
+                    events: events.into(),
+                }));
             }
             let (token, part) = rest.strip_prefix("room.")?.split_once('.')?;
             let header = headers.get(ROOM_HEADER)?.as_str();
@@ -716,14 +819,13 @@ fn parts(bytes: usize, max_bytes: usize) -> usize {
 
 /// The sequence number of a message that was read.
 fn sequence(message: &Message) -> Option<u64> {
-    let headers = message.headers.as_ref()?;
-    headers.get("Nats-Sequence")?.as_str().parse().ok()
+    number(message, "Nats-Sequence")
 }
 
-/// The sequence number of the message that was sent before, of several; 0 if there was none.
-fn previous_sequence(message: &Message) -> Option<u64> {
+/// A number in a header of NATS's.
+fn number(message: &Message, header: &str) -> Option<u64> {
     let headers = message.headers.as_ref()?;
-    headers.get("Nats-Last-Sequence")?.as_str().parse().ok()
+    headers.get(header)?.as_str().parse().ok()
 }
 
 /// Distinguishes requests with the same content.

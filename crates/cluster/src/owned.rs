@@ -1,25 +1,23 @@
 //! A shard that this node owns: what is stored of its rooms, and what waits to be appended to its log.
 
 use crate::{
-    format::{
-        NOTES, Quarantine, RoomHeader, decode_notes, decode_snapshot, encode_notes, room_number,
-    },
-    nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored},
-    protocol::{Appender, MAX_DEATHS, Note, Suspects, Tails},
+    format::{NOTES, RoomHeader, decode_notes, encode_notes, room_number},
+    nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored, StoredRecord},
+    protocol::{Appender, LastRecord, MAX_DEATHS, Note, Suspects, Tails},
+    reading::{Claim, Reading, Tail},
     retry::Retry,
     shard::{Epoch, NodeId, Shard},
 };
 use core::time::Duration;
 use stateroom_wasmi_server::journal::{
-    Done, JournalError, LogEntries, LogEntry, RoomNumber, RoomWrite, Stored as Loaded, StoredRoom,
+    Done, JournalError, LogEntries, LogEntry, RoomNumber, RoomWrite, Stored as Loaded,
     UnfinishedRoom,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Instant,
 };
-use tokio::{task::AbortHandle, time::sleep};
 
 /// A shard that this node owns, or is about to.
 pub(crate) struct Owned {
@@ -60,9 +58,9 @@ pub(crate) struct Owned {
     /// What was noted.
     noted: Vec<(RoomNumber, Note)>,
     next_counter: u32,
-    /// What was read so far.
-    pub(crate) reading: Option<AbortHandle>,
     trim: Trim,
+    /// The last record of the owner before.
+    before: Option<StoredRecord>,
     /// Held until the shard is another node's.
     claim: Arc<()>,
 }
@@ -183,8 +181,8 @@ impl Owned {
             notes: Vec::new(),
             noted: Vec::new(),
             next_counter: 0,
-            reading: None,
             claim: Arc::default(),
+            before: None,
             trim: Trim {
                 records: 0,
                 at: Instant::now(),
@@ -193,7 +191,7 @@ impl Owned {
         }
     }
 
-    /// What is stored was read, up to the record by which the epoch began. Returns the rooms to restore. The
+    /// What is stored was read, up to the record by which the epoch began, in order. Returns the rooms to restore. The
     /// owner before has not ended if it has given the shard away, or `is_alive` says so.
     pub(crate) fn activate(
         &mut self,
@@ -201,14 +199,12 @@ impl Owned {
         was_given: bool,
         is_alive: impl Fn(NodeId) -> bool,
     ) -> Vec<UnfinishedRoom> {
-        let mut events = Vec::new();
+        let mut records = Vec::new();
         for stored in stored {
             match stored {
-                Stored::Record {
-                    sequence,
-                    id,
-                    events: bytes,
-                } => events.push((sequence, id, bytes)),
+                // The epoch begins behind all of them.
+                Stored::Record(record) if record.header.id.epoch == self.epoch => {}
+                Stored::Record(record) => records.push(record),
                 Stored::Room {
                     sequence,
                     id,
@@ -226,17 +222,15 @@ impl Owned {
             }
         }
         let mut owner: Option<(NodeId, Epoch)> = None;
-        for (sequence, id, bytes) in events {
-            if owner.is_some_and(|(_, epoch)| epoch < id.epoch) {
-                let is_mine = id.epoch == self.epoch;
-                let is_alive = owner.is_some_and(|(node, _)| is_alive(node));
-                let stopped = self
-                    .suspects
-                    .begin_epoch(is_mine && (was_given || is_alive));
-                self.notes.extend(stopped);
+        for record in records {
+            let StoredRecord {
+                sequence, header, ..
+            } = record;
+            if owner.is_some_and(|(_, epoch)| epoch < header.id.epoch) {
+                self.suspects.begin_epoch(false);
             }
-            owner = Some((id.node, id.epoch));
-            for entry in LogEntries::new(&bytes) {
+            owner = Some((header.id.node, header.id.epoch));
+            for entry in LogEntries::new(&record.events) {
                 match entry {
                     Ok(entry) if entry.room == NOTES => {
                         for (room, note) in decode_notes(entry.event) {
@@ -247,6 +241,9 @@ impl Owned {
                     Err(error) => self.damage = Some(format!("{error} at {sequence}")),
                 }
             }
+        }
+        if let Some((node, _)) = owner {
+            self.notes = self.suspects.begin_epoch(was_given || is_alive(node));
         }
         self.is_active = true;
         self.trim.before = 0;
@@ -561,13 +558,11 @@ impl Owned {
         let sequence = self.log.last();
         self.durable_parts += in_flight.parts.len() as u64;
         for entry in LogEntries::new(&record.events).flatten() {
-            if entry.room != NOTES {
-                self.tails.add(entry.room, entry.number, sequence);
-                continue;
-            }
-            for (room, note) in decode_notes(entry.event) {
-                self.suspects.note(room, note, sequence);
-                self.noted.push((room, note));
+            if entry.room == NOTES {
+                for (room, note) in decode_notes(entry.event) {
+                    self.suspects.note(room, note, sequence);
+                    self.noted.push((room, note));
+                }
             }
         }
         let mut next = sequence + 1;
@@ -618,6 +613,15 @@ impl Owned {
                 self.carried.remove(&room.number);
             }
         }
+        // The snapshots of the same record may have some of its events, and not others.
+        for entry in LogEntries::new(&record.events).flatten() {
+            if let Some(room) = self.ids.get(&entry.room).and_then(|id| self.rooms.get(id))
+                && !room.header.is_quarantined
+                && entry.number >= room.header.events
+            {
+                self.tails.add(entry.room, entry.number, sequence);
+            }
+        }
         self.trim.records += 1;
         garbage.extend(self.trim_due());
         garbage
@@ -635,12 +639,56 @@ impl Owned {
         self.trim.records = 0;
         self.trim.at = Instant::now();
         // The last record must stay: it tells who owns the shard.
-        let needed = self.tails.first().into_iter().chain(self.suspects.first());
-        let before = needed.min().unwrap_or(self.log.last());
+        let before = self.first_needed().unwrap_or(self.log.last());
         (before > self.trim.before).then(|| {
             self.trim.before = before;
             Garbage::Log(before)
         })
+    }
+
+    /// The last record was read, or could not be, as for [`Appender::handle_last`].
+    pub(crate) fn handle_last(
+        &mut self,
+        last: Result<Option<&StoredRecord>, ()>,
+    ) -> Option<Option<InFlight>> {
+        if let Ok(Some(last)) = last
+            && last.header.id.epoch < self.epoch
+        {
+            self.before = Some(last.clone());
+        }
+        let last = last.map(|last| {
+            last.map(|last| LastRecord {
+                sequence: last.sequence,
+                id: last.header.id,
+            })
+        });
+        self.log.handle_last(last)
+    }
+
+    /// The first record that somebody needs.
+    pub(crate) fn first_needed(&self) -> Option<u64> {
+        if self.is_active {
+            return self
+                .tails
+                .first()
+                .into_iter()
+                .chain(self.suspects.first())
+                .min();
+        }
+        let before = self.before.as_ref()?;
+        let itself = (!before.events.is_empty()).then_some(before.sequence);
+        before.header.needed.into_iter().chain(itself).min()
+    }
+
+    /// The epoch has begun: what is to be read.
+    pub(crate) fn begin_reading(&mut self) -> Reading {
+        Reading {
+            shard: self.shard,
+            epoch: self.epoch,
+            before: self.before.take(),
+            last: self.log.last(),
+            claim: self.claim(),
+        }
     }
 
     /// Loads a room behind what has come before.
@@ -663,7 +711,7 @@ impl Owned {
 
     /// Whether the shard is still this node's, as far as that is known.
     pub(crate) fn claim(&self) -> Claim {
-        Claim(Arc::downgrade(&self.claim))
+        Claim::new(&self.claim)
     }
 
     /// What is needed to load a room; none if it is done already.
@@ -711,9 +759,6 @@ impl Owned {
     /// Ends what waits: the shard is another node's. Returns the parts of batches that are not durable, and
     /// the loads.
     pub(crate) fn end(self) -> (Vec<Part>, Vec<Done<Loaded>>) {
-        if let Some(reading) = &self.reading {
-            reading.abort();
-        }
         let in_flight = self.log.into_payload();
         let mut parts = in_flight.map_or_else(Vec::new, |in_flight| in_flight.parts);
         parts.extend(self.pending);
@@ -746,123 +791,6 @@ pub(crate) enum LoadPlan {
     },
 }
 
-/// The events of a room since its snapshot.
-pub(crate) enum Tail {
-    None,
-    Known(Vec<u8>),
-    /// They are in these records.
-    Read {
-        from: u64,
-        to: u64,
-    },
-}
-
-/// Tells whether a shard is still this node's.
-pub(crate) struct Claim(Weak<()>);
-
-/// How often it is asked again for what must be there.
-struct Attempts {
-    claim: Claim,
-    left: usize,
-}
-
-impl Attempts {
-    /// What was found, or none to ask again: while NATS is gone, that is waited for, and a replica may not have
-    /// it yet.
-    fn found<T>(&mut self, read: Result<Option<T>, ()>) -> Option<Result<T, JournalError>> {
-        match read {
-            Ok(Some(found)) => return Some(Ok(found)),
-            _ if self.claim.0.strong_count() == 0 => {
-                return Some(Err(JournalError::NotOwned { rooms: Vec::new() }));
-            }
-            Ok(None) => self.left = self.left.saturating_sub(1),
-            Err(()) => {}
-        }
-        let reason = "the snapshot is not there";
-        (self.left == 0).then(|| Err(JournalError::Damaged(reason.into())))
-    }
-}
-
-/// Reads a stored room.
-pub(crate) async fn load(
-    nats: &Nats,
-    shard: Shard,
-    claim: Claim,
-    header: RoomHeader,
-    sequence: u64,
-    tail: Tail,
-) -> Result<(StoredRoom, Quarantine), JournalError> {
-    const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-    let mut attempts = Attempts { claim, left: 300 };
-    let bytes = loop {
-        let read = nats.read_snapshot(sequence, &header).await;
-        if let Some(found) = attempts.found(read) {
-            break found?;
-        }
-        sleep(RETRY_INTERVAL).await;
-    };
-    let damaged = |what: &str| JournalError::Damaged(what.into());
-    let (snapshot, quarantine) =
-        decode_snapshot(&header, &bytes).ok_or_else(|| damaged("the snapshot is malformed"))?;
-    let tail = match tail {
-        Tail::None => Vec::new(),
-        Tail::Known(tail) => tail,
-        Tail::Read { from, to } => {
-            let (mut tail, mut next) = (Vec::new(), header.events);
-            for stored in read_up_to(nats, shard, from, to, true).await {
-                let Stored::Record { events, .. } = stored else {
-                    continue;
-                };
-                let entries = LogEntries::new(&events).flatten();
-                for entry in entries.filter(|entry| entry.room == header.number) {
-                    // One that was released from quarantine may have events twice, which are the same.
-                    if entry.number >= next {
-                        entry.encode(&mut tail);
-                        next = entry.number.saturating_add(1);
-                    }
-                }
-            }
-            tail
-        }
-    };
-    let room = StoredRoom {
-        number: header.number,
-        snapshot,
-        tail,
-    };
-    Ok((room, quarantine))
-}
-
-/// Reads what is stored of a shard until it has seen a message, however long that takes.
-pub(crate) async fn read_up_to(
-    nats: &Nats,
-    shard: Shard,
-    from: u64,
-    to: u64,
-    only_log: bool,
-) -> Vec<Stored> {
-    const RETRY_INTERVAL: Duration = Duration::from_millis(10);
-    let (mut all, mut next) = (Vec::new(), from.max(1));
-    loop {
-        let read = nats.read(shard, next, only_log).await.unwrap_or_default();
-        let has_read = !read.is_empty();
-        for stored in read {
-            let sequence = stored.sequence();
-            if sequence > to {
-                return all;
-            }
-            next = sequence + 1;
-            all.push(stored);
-            if sequence == to {
-                return all;
-            }
-        }
-        if !has_read {
-            sleep(RETRY_INTERVAL).await;
-        }
-    }
-}
-
 /// The length of the events at the beginning that are no longer than this, or of the first one.
 fn prefix(events: &[u8], max_bytes: usize) -> usize {
     if events.len() <= max_bytes {
@@ -883,24 +811,6 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_stored_is_asked_for_as_long_as_the_shard_is_owned() {
-        let owned = Owned::new(Shard(1), NodeId(1), Epoch(1));
-        let claim = owned.claim();
-        let mut attempts = Attempts { claim, left: 2 };
-        for _ in 0..1000 {
-            // NATS does not answer.
-            assert!(attempts.found::<()>(Err(())).is_none());
-        }
-        assert!(attempts.found::<()>(Ok(None)).is_none());
-        assert!(matches!(attempts.found(Ok(Some(7))), Some(Ok(7))));
-        let missing = attempts.found::<()>(Ok(None));
-        assert!(matches!(missing, Some(Err(JournalError::Damaged(_)))));
-        drop(owned);
-        let lost = attempts.found::<()>(Err(()));
-        assert!(matches!(lost, Some(Err(JournalError::NotOwned { .. }))));
-    }
 
     #[test]
     fn events_are_split_between_two() {

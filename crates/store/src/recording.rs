@@ -4,8 +4,8 @@ use core::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stateroom_wasmi_host::{Escaped, ModuleHash, SnapshotInfo};
 use stateroom_wasmi_server::journal::{
-    Batch, Done, Journal, JournalError, LogEntries, LogEntry, RoomFile, RoomNumber, RoomSnapshot,
-    RoomWrite, Stored, UnfinishedRoom,
+    Batch, Done, Journal, JournalError, LogEntries, LogEntry, ReplayCost, RoomFile, RoomNumber,
+    RoomSnapshot, RoomWrite, Stored, UnfinishedRoom,
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -233,6 +233,17 @@ impl Journal for Recorder {
         if let Some(journal) = &self.journal {
             journal.replaying(worker, event);
         }
+    }
+
+    fn restored(&self, room: RoomNumber) {
+        if let Some(journal) = &self.journal {
+            journal.restored(room);
+        }
+    }
+
+    fn replay_cost(&self) -> ReplayCost {
+        let journal = self.journal.as_ref();
+        journal.map_or_else(ReplayCost::default, |journal| journal.replay_cost())
     }
 
     fn keep_module(&self, hash: ModuleHash, wasm: &[u8]) {

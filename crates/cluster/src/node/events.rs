@@ -5,8 +5,8 @@ use crate::{
     Rooms,
     format::Quarantine,
     leaf::LeafMessage,
-    nats::{DirectoryEntry, Nats, Stored as StoredMessage},
-    protocol::{Appended, CasResult, LastRecord, LeafPing, Owner},
+    nats::{DirectoryEntry, Nats, Stored as StoredMessage, StoredRecord},
+    protocol::{Appended, CasResult, LeafPing, Owner},
     shard::{Epoch, NodeId, Shard},
 };
 use bytes::Bytes;
@@ -67,7 +67,7 @@ pub(crate) enum Event {
     DirectoryRead,
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
-    Last(Shard, u64, Result<Option<LastRecord>, ()>),
+    Last(Shard, u64, Result<Option<StoredRecord>, ()>),
     Appended(Shard, u64, Appended),
     Read(Shard, Epoch, Vec<StoredMessage>),
     QuarantineRead(

@@ -4,8 +4,9 @@ use super::{Event, Node, RETRY_INTERVAL, events::EndQuarantine};
 use crate::{
     format::{Quarantine, shard_of},
     nats::{Nats, RoomRecord},
-    owned::{Load, LoadPlan, Owned, Purpose, ShardBatch, Tail, load},
+    owned::{Load, LoadPlan, Owned, Purpose, ShardBatch},
     protocol::{MAX_DEATHS, Note},
+    reading::{Tail, load},
     shard::Shard,
 };
 use bytes::Bytes;

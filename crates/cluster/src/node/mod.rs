@@ -15,15 +15,16 @@ use self::{
 use crate::{
     Rooms,
     directory::ShardTable,
-    format::shard_of,
+    format::{RecordHeader, shard_of},
     leaf::LEAF_SILENCE,
     liveness,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, Nats, Stored as StoredMessage},
-    owned::{Garbage, Owned, Part, read_up_to},
+    owned::{Garbage, Owned, Part},
     protocol::{
         Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Request, ShardState,
     },
+    reading::{Reading, read_shards},
     shard::{Epoch, NodeId, SHARDS, Shard},
 };
 use bytes::Bytes;
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     /// None until the server runs.
     rooms: Option<(Arc<dyn Rooms>, SocketAddr)>,
     owned: HashMap<Shard, Owned>,
+    /// Shards that were taken and are to be read.
+    to_read: Vec<Reading>,
     /// Shards whose rooms are being dropped, and in which epoch they are to be acquired then.
     abandoning: BTreeMap<Shard, Option<Epoch>>,
     /// Shards with something to append, in turn.
@@ -120,6 +123,7 @@ impl Node {
             began_at: Instant::now(),
             rooms: None,
             owned: HashMap::new(),
+            to_read: Vec::new(),
             abandoning: BTreeMap::new(),
             ready: VecDeque::new(),
             is_ready: HashSet::new(),
@@ -154,6 +158,12 @@ impl Node {
                     }
                     self.trim();
                 }
+                () = self.table.wanted() => {
+                    let now = self.now();
+                    for shard in self.table.take_wanted() {
+                        self.membership.handle_wanted(shard, now);
+                    }
+                }
                 event = self.events.recv() => {
                     let Some(event) = event else { return };
                     self.handle(event);
@@ -166,6 +176,7 @@ impl Node {
             }
             self.act();
             self.append();
+            self.begin_reading();
             if core::mem::take(&mut self.is_changed) {
                 self.update();
             }
@@ -178,9 +189,6 @@ impl Node {
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
-        for shard in self.table.take_wanted() {
-            self.membership.handle_wanted(shard);
-        }
         self.is_changed |= !event.is_of_log();
         match event {
             Event::Load(id, done) => self.load(id, done, false),
@@ -278,9 +286,10 @@ impl Node {
                         owned.retry.failed();
                     }
                     let before = owned.log.last();
-                    let durable = owned.log.handle_last(last);
+                    let last = last.as_ref().map(Option::as_ref).map_err(drop);
                     let is_as_before =
                         last.is_ok_and(|last| last.map_or(0, |last| last.sequence) == before);
+                    let durable = owned.handle_last(last);
                     if is_as_before && owned.is_active && owned.was_refused {
                         self.refused(true);
                     }
@@ -343,7 +352,7 @@ impl Node {
                 .handle_owner(Shard(*shard), owner, *revision, now);
         }
         for shard in &ping.wanted {
-            self.membership.handle_wanted(Shard(*shard));
+            self.membership.handle_wanted(Shard(*shard), now);
         }
         if node != self.id && !self.peers.contains_key(&node) {
             log::info!("node {node} ({}) is at {}", ping.name, ping.address);
@@ -588,9 +597,10 @@ impl Node {
                 self.appending += 1;
                 let is_told = owned.retry.is_told();
                 let record = payload.map(|in_flight| in_flight.record.clone());
+                let needed = owned.first_needed();
                 tokio::spawn(async move {
-                    let record = record.as_deref();
-                    let result = nats.append(shard, expected, id, record, is_told).await;
+                    let (header, record) = (RecordHeader { id, needed }, record.as_deref());
+                    let result = nats.append(shard, expected, header, record, is_told).await;
                     if result == Appended::Unknown {
                         sleep(pause).await;
                     }
@@ -609,15 +619,7 @@ impl Node {
         match durable {
             None => self.drive(shard),
             // The epoch has begun: what is stored up to here is read.
-            Some(None) => {
-                let (epoch, to) = (owned.epoch, owned.log.last());
-                let (nats, sender) = (self.nats.clone(), self.sender.clone());
-                let reading = tokio::spawn(async move {
-                    let stored = read_up_to(&nats, shard, 1, to, false).await;
-                    let _ = sender.send(Event::Read(shard, epoch, stored));
-                });
-                owned.reading = Some(reading.abort_handle());
-            }
+            Some(None) => self.to_read.push(owned.begin_reading()),
             Some(Some(in_flight)) => {
                 let garbage = owned.durable(&in_flight, &self.nats);
                 self.metrics.appended(&in_flight.record);
@@ -633,6 +635,20 @@ impl Node {
         }
     }
 
+    /// Reads shards that were taken: of several at once, which is much less work for NATS.
+    fn begin_reading(&mut self) {
+        /// So that not all wait for the largest ones.
+        const AT_ONCE: usize = 16;
+        while !self.to_read.is_empty() {
+            let rest = self.to_read.split_off(self.to_read.len().min(AT_ONCE));
+            let some = core::mem::replace(&mut self.to_read, rest);
+            let (nats, sender) = (self.nats.clone(), self.sender.clone());
+            tokio::spawn(read_shards(nats, some, move |shard, epoch, stored| {
+                let _ = sender.send(Event::Read(shard, epoch, stored));
+            }));
+        }
+    }
+
     fn read(&mut self, shard: Shard, epoch: Epoch, stored: Vec<StoredMessage>, now: Duration) {
         let Some(owned) = self
             .owned
@@ -641,7 +657,6 @@ impl Node {
         else {
             return;
         };
-        owned.reading = None;
         let claimed_at = self.claimed_at.remove(&shard);
         let claimed_at = claimed_at.filter(|(claimed, _)| *claimed == epoch);
         let is_alive = |node| self.membership.nodes().any(|(other, _)| other == node);

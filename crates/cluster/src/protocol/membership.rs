@@ -193,8 +193,9 @@ struct ShardEntry {
     acquiring_since: Duration,
 }
 
-/// Shards that are claimed or acquired at once: with more, none is here much sooner than the last.
-const MAX_CLAIMS: usize = 16;
+/// Shards that are claimed or acquired at once. NATS does what comes at the same time with little more work than
+/// one of them; with all at once, none is here much sooner than the last.
+const MAX_CLAIMS: usize = 64;
 
 /// Time after which one that is being acquired keeps others waiting no more.
 const MAX_ACQUIRING: Duration = Duration::from_secs(1);
@@ -339,9 +340,10 @@ impl Membership {
     }
 
     /// Somebody here or at another node waits for a room of this shard: it is taken before others.
-    pub fn handle_wanted(&mut self, shard: Shard) {
-        if self.owner(shard).is_none() {
-            self.wanted.insert(shard);
+    pub fn handle_wanted(&mut self, shard: Shard, now: Duration) {
+        if self.owner(shard).is_none() && self.wanted.insert(shard) {
+            // Who is to take it hears of that soon.
+            self.ping_at = self.ping_at.min(now + self.options.ping_interval / 10);
         }
     }
 
@@ -843,7 +845,7 @@ mod tests {
 
     #[test]
     fn few_shards_are_taken_at_once_and_those_first_that_somebody_waits_for() {
-        let shards = 64;
+        let shards = 2 * MAX_CLAIMS;
         let options = MembershipOptions {
             shards,
             ..MembershipOptions::new("a")
@@ -866,7 +868,7 @@ mod tests {
             node.handle_timeout(now);
         }
         // Nobody waits for what somebody has.
-        node.handle_wanted(Shard(40));
+        node.handle_wanted(Shard(40), now);
         assert_eq!(node.wanted().count(), 0);
         while node.poll_action().is_some() {}
         node.handle_gone(OTHER, now);
@@ -883,17 +885,17 @@ mod tests {
         };
         let first = claims(&mut node);
         assert_eq!(first.len(), MAX_CLAIMS);
-        node.handle_wanted(Shard(60));
-        node.handle_wanted(Shard(50));
+        node.handle_wanted(Shard(110), now);
+        node.handle_wanted(Shard(100), now);
         let (shard, epoch) = first[0];
         node.handle_claimed(shard, epoch, CasResult::Done(2), now);
         assert_eq!(claims(&mut node), [], "it is being acquired");
         node.handle_acquired(shard, epoch, true, now);
-        assert_eq!(claims(&mut node), [(Shard(50), Epoch(2))]);
+        assert_eq!(claims(&mut node), [(Shard(100), Epoch(2))]);
         let (shard, epoch) = first[1];
         node.handle_claimed(shard, epoch, CasResult::Done(2), now);
         node.handle_acquired(shard, epoch, true, now);
-        assert_eq!(claims(&mut node), [(Shard(60), Epoch(2))]);
+        assert_eq!(claims(&mut node), [(Shard(110), Epoch(2))]);
         // One that cannot be acquired does not keep others waiting for long.
         let (shard, epoch) = first[2];
         node.handle_claimed(shard, epoch, CasResult::Done(2), now);

@@ -4,15 +4,28 @@ use crate::{
     Node, config, events, load_later, log, nats::NatsServer, save, snapshot, wait, write_later,
 };
 use core::time::Duration;
-use stateroom_wasmi_cluster::{ClusterError, SHARDS};
+use stateroom_wasmi_cluster::{ClusterError, SHARDS, Shard};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{Batch, RoomNumber, RoomWrite, Stored, UnfinishedRoom};
+use std::time::Instant;
 
 fn one_node() -> Option<(NatsServer, Node)> {
     let server = NatsServer::start()?;
     let node = Node::join(&server, "a");
     node.wait_for_shards(|shards| shards == SHARDS);
     Some((server, node))
+}
+
+/// How many records the log has that this room's are in.
+async fn records(url: &str, room: &str) -> u64 {
+    let client = async_nats::connect(url).await.expect("it listens");
+    let filter = format!("stateroom.main.s.{}.log", Shard::of_room(room));
+    let request = format!("{{\"subjects_filter\":\"{filter}\"}}");
+    let subject = "$JS.API.STREAM.INFO.STATEROOM_main";
+    let reply = client.request(subject, request.into()).await;
+    let reply = reply.expect("it answers").payload;
+    let info: serde_json::Value = serde_json::from_slice(&reply).expect("it is JSON");
+    info["state"]["subjects"][filter].as_u64().expect("a count")
 }
 
 /// The node is killed, and another one takes over.
@@ -218,6 +231,74 @@ fn the_log_is_trimmed_and_nothing_that_is_needed_is_lost() {
     let room = node.stored("lobby");
     assert_eq!(room.snapshot.events, 1199);
     assert_eq!(events(&room), Vec::from_iter(1199..1300));
+}
+
+#[test]
+fn the_log_of_a_busy_room_is_trimmed() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    // Without waiting, so that a record has the first snapshot and events that are not in it.
+    let mut written = vec![write_later(
+        &node,
+        save(number, "lobby", snapshot(0, b"birth")),
+    )];
+    let (mut event, mut saved) = (0, 0);
+    for n in 0..1200 {
+        written.push(write_later(&node, log(number, event..event + 1)));
+        event += 1;
+        if n % 10 == 9 {
+            // Some of the events of this record are in the snapshot, and others are not.
+            saved = event;
+            written.push(write_later(
+                &node,
+                save(number, "lobby", snapshot(saved, b"later")),
+            ));
+            written.push(write_later(&node, log(number, event..event + 1)));
+            event += 1;
+        }
+        for written in written.drain(..) {
+            written().expect("it is written");
+        }
+    }
+    // It is trimmed each 500 records, in the background.
+    let until = Instant::now() + crate::TIMEOUT;
+    while node.runtime.block_on(records(&server.url, "lobby")) > 700 {
+        assert!(Instant::now() < until, "the log is not trimmed");
+    }
+    let node = next(&server, node);
+    let room = node.stored("lobby");
+    assert_eq!(room.snapshot.events, saved);
+    assert_eq!(events(&room), Vec::from_iter(saved..event));
+}
+
+#[test]
+fn a_shard_may_have_more_rooms_than_nats_finds_at_once() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let shard = Shard::of_room("lobby");
+    let rooms = (0..).map(|n| format!("room-{n}"));
+    let rooms = rooms.filter(|room| Shard::of_room(room) == shard);
+    let rooms: Vec<_> = rooms.take(1100).collect();
+    for some in rooms.chunks(100) {
+        let mut batch = Batch::default();
+        for id in some {
+            let number = node.new_room(id);
+            let snapshot = snapshot(0, id.as_bytes());
+            let id = id.as_str().into();
+            batch.write(number, RoomWrite::Snapshot { id, snapshot });
+        }
+        node.write(batch).expect("it is written");
+    }
+    let busy = node.stored(&rooms[0]).number;
+    node.write(log(busy, 0..3)).expect("it is written");
+    let node = next(&server, node);
+    for id in [&rooms[0], &rooms[500], &rooms[1099]] {
+        assert_eq!(node.stored(id).snapshot, snapshot(0, id.as_bytes()));
+    }
+    assert_eq!(events(&node.stored(&rooms[0])), [0, 1, 2]);
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn room_of(shard: Shard) -> String {
 }
 
 /// Writes a batch; what is returned waits until it is done.
-fn write_later(node: &Node, batch: Batch) -> impl FnOnce() -> Result<(), JournalError> {
+fn write_later(node: &Node, batch: Batch) -> impl FnOnce() -> Result<(), JournalError> + use<> {
     let (send, receive) = mpsc::channel();
     let done = move |result| drop(send.send(result));
     node.journal.write(batch, Box::new(done));

@@ -66,12 +66,37 @@ pub trait Journal: fmt::Debug + Send + Sync + 'static {
         done(Ok(None));
     }
 
+    /// What reading events back costs, which decides when rooms are saved. The default is a file's.
+    fn replay_cost(&self) -> ReplayCost {
+        ReplayCost::default()
+    }
+
     /// Makes a batch durable. If the disk is full, `done` waits until it is not.
     ///
     /// If some of its rooms are another node's by now, [`JournalError::NotOwned`] names them: nothing of
     /// these was written, and all the rest is durable. A later batch of the worker is then not done before
     /// this one either.
     fn write(&self, batch: Batch, done: Done<()>);
+}
+
+/// What it costs to restore a room from events: when those since its snapshot have come to the limit, or to
+/// many times what another snapshot costs if that is more, the room is saved. In fuel, of which one takes about a
+/// nanosecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayCost {
+    /// To read an event back, besides its bytes and what the room does.
+    pub event: u64,
+    /// Where saving is worth it, for the smallest room.
+    pub limit: u64,
+}
+
+impl Default for ReplayCost {
+    fn default() -> Self {
+        Self {
+            event: 2_000,
+            limit: 20_000_000,
+        }
+    }
 }
 
 /// Called with the result of a [`Journal`]'s work.

@@ -2,7 +2,8 @@
 
 use crate::{
     journal::{
-        Batch, Durability, Journal, JournalError, RoomNumber, RoomSnapshot, RoomWrite, Stored,
+        Batch, Durability, Journal, JournalError, ReplayCost, RoomNumber, RoomSnapshot, RoomWrite,
+        Stored,
     },
     rooms::stored_clients::Credentials,
     ws::connection::ConnectionKey,
@@ -77,6 +78,7 @@ pub(crate) struct RoomLog {
     first_batch: u64,
     /// The number of the next event.
     next_event: u64,
+    replay_cost: ReplayCost,
     /// What it would cost to replay the events since the snapshot, in units of fuel.
     tail_cost: u64,
     has_tail: bool,
@@ -386,7 +388,7 @@ pub(crate) struct ReleasedOutputs(HeldOutputs);
 
 impl RoomLog {
     /// Of a room that has written this many events.
-    pub(crate) const fn new(number: RoomNumber, durability: Durability, events: u64) -> Self {
+    pub(crate) fn new(number: RoomNumber, durability: Durability, events: u64) -> Self {
         const NONE: HeldOutputs = HeldOutputs {
             messages: 0,
             bytes: 0,
@@ -396,6 +398,7 @@ impl RoomLog {
             durability,
             first_batch: 0,
             next_event: events,
+            replay_cost: ReplayCost::default(),
             tail_cost: 0,
             has_tail: false,
             fuel_used: u64::MAX,
@@ -409,6 +412,7 @@ impl RoomLog {
     /// What it writes is in the next batch or later.
     pub(crate) fn begin_in(&mut self, journaling: &Journaling) {
         self.first_batch = journaling.batch_to_hold_for();
+        self.replay_cost = journaling.journal.replay_cost();
     }
 
     /// Whether a batch may have something of it.
@@ -441,23 +445,21 @@ impl RoomLog {
     }
 
     fn count(&mut self, record: &EventRecord<'_>, bytes: usize) {
-        const COST_OF_EVENT: u64 = 2000;
         const COST_OF_BYTE: u64 = 16;
         // What the event before has used.
         let fuel = record.fuel_used.saturating_sub(self.fuel_used);
         self.fuel_used = record.fuel_used;
         self.tail_cost = self
             .tail_cost
-            .saturating_add(COST_OF_EVENT + COST_OF_BYTE * bytes as u64 + fuel);
+            .saturating_add(self.replay_cost.event + COST_OF_BYTE * bytes as u64 + fuel);
     }
 
-    /// A snapshot is worth its bytes when the events since would take many times as long to replay, some
-    /// 20 ms at least.
+    /// A snapshot is worth its bytes when the events since would take many times as long to replay.
     const fn max_tail_cost(&self) -> u64 {
-        const MIN_COST: u64 = 20_000_000;
         const COST_OF_BYTE: u64 = 200;
         let cost = COST_OF_BYTE * self.snapshot_bytes as u64;
-        if cost > MIN_COST { cost } else { MIN_COST }
+        let limit = self.replay_cost.limit;
+        if cost > limit { cost } else { limit }
     }
 
     const fn is_tail_long(&self) -> bool {

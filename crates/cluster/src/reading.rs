@@ -1,0 +1,261 @@
+//! Reading what is stored of a shard that this node owns, however long that takes.
+
+use crate::{
+    format::{Quarantine, RoomHeader, decode_snapshot},
+    nats::{Filter, Nats, ReadError, Stored, StoredRecord},
+    shard::{Epoch, Shard},
+};
+use core::time::Duration;
+use stateroom_wasmi_server::journal::{JournalError, LogEntries, StoredRoom};
+use std::sync::{Arc, Weak};
+use tokio::time::sleep;
+
+/// Tells whether a shard is still this node's.
+#[derive(Clone)]
+pub(crate) struct Claim(Weak<()>);
+
+impl Claim {
+    pub(crate) fn new(claim: &Arc<()>) -> Self {
+        Self(Arc::downgrade(claim))
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+/// What is to be read of a shard that was taken.
+pub(crate) struct Reading {
+    pub(crate) shard: Shard,
+    pub(crate) epoch: Epoch,
+    /// The last record of the owner before.
+    pub(crate) before: Option<StoredRecord>,
+    /// The sequence number of the record by which the epoch begins.
+    pub(crate) last: u64,
+    pub(crate) claim: Claim,
+}
+
+/// Time until a replica is asked again that does not have what is looked for.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Reads what is stored of shards, unless they are lost before. Of several at once it is much less work for NATS.
+pub(crate) async fn read_shards(
+    nats: Nats,
+    readings: Vec<Reading>,
+    done: impl Fn(Shard, Epoch, Vec<Stored>) + Clone + Send + 'static,
+) {
+    let mut groups = vec![readings];
+    while let Some(mut group) = groups.pop() {
+        group.retain(|reading| reading.claim.is_held());
+        let shards: Vec<_> = group.iter().map(|it| (it.shard, it.last)).collect();
+        if shards.is_empty() {
+            continue;
+        }
+        match nats.read_rooms(&shards).await {
+            Ok(mut rooms) => {
+                let mut lagging = Vec::new();
+                for reading in group {
+                    match rooms.remove(&reading.shard) {
+                        Some(rooms) => {
+                            let (nats, done) = (nats.clone(), done.clone());
+                            tokio::spawn(async move { reading.read_log(&nats, rooms, done).await });
+                        }
+                        // The replica does not have the last record yet.
+                        None => lagging.push(reading),
+                    }
+                }
+                group = lagging;
+            }
+            Err(ReadError::TooManySubjects) if shards.len() > 1 => {
+                groups.extend(group.into_iter().map(|reading| vec![reading]));
+                continue;
+            }
+            Err(ReadError::TooManySubjects) => {
+                for reading in group {
+                    let (nats, done) = (nats.clone(), done.clone());
+                    tokio::spawn(async move { reading.read_all(&nats, done).await });
+                }
+                continue;
+            }
+            Err(ReadError::Unavailable) => {}
+        }
+        if !group.is_empty() {
+            groups.push(group);
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+}
+
+impl Reading {
+    /// Reads the log, after the rooms.
+    async fn read_log(
+        self,
+        nats: &Nats,
+        rooms: Vec<Stored>,
+        done: impl Fn(Shard, Epoch, Vec<Stored>),
+    ) {
+        let Self { shard, claim, .. } = self;
+        let needed = self.before.as_ref().map(|before| before.header.needed);
+        let log = match needed {
+            Some(Some(from)) => read_up_to(nats, &claim, shard, from, self.last, Filter::Log).await,
+            // The last record is all that is needed.
+            _ => Some(self.before.into_iter().map(Stored::Record).collect()),
+        };
+        if let Some(log) = log {
+            let all = rooms.into_iter().chain(log).collect();
+            done(shard, self.epoch, all);
+        }
+    }
+
+    /// Reads all there is, where there are more rooms than NATS finds at once.
+    async fn read_all(self, nats: &Nats, done: impl Fn(Shard, Epoch, Vec<Stored>)) {
+        let Self { shard, claim, .. } = self;
+        if let Some(all) = read_up_to(nats, &claim, shard, 1, self.last, Filter::All).await {
+            done(shard, self.epoch, all);
+        }
+    }
+}
+
+/// The events of a room since its snapshot.
+pub(crate) enum Tail {
+    None,
+    Known(Vec<u8>),
+    /// They are in these records.
+    Read {
+        from: u64,
+        to: u64,
+    },
+}
+
+/// How often it is asked again for what must be there.
+struct Attempts {
+    claim: Claim,
+    left: usize,
+}
+
+impl Attempts {
+    /// What was found, or none to ask again: while NATS is gone, that is waited for, and a replica may not have
+    /// it yet.
+    fn found<T>(&mut self, read: Result<Option<T>, ()>) -> Option<Result<T, JournalError>> {
+        match read {
+            Ok(Some(found)) => return Some(Ok(found)),
+            _ if !self.claim.is_held() => return Some(Err(not_owned())),
+            Ok(None) => self.left = self.left.saturating_sub(1),
+            Err(()) => {}
+        }
+        let reason = "the snapshot is not there";
+        (self.left == 0).then(|| Err(JournalError::Damaged(reason.into())))
+    }
+}
+
+/// Reads a stored room.
+pub(crate) async fn load(
+    nats: &Nats,
+    shard: Shard,
+    claim: Claim,
+    header: RoomHeader,
+    sequence: u64,
+    tail: Tail,
+) -> Result<(StoredRoom, Quarantine), JournalError> {
+    const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+    let mut attempts = Attempts {
+        claim: claim.clone(),
+        left: 300,
+    };
+    let bytes = loop {
+        let read = nats.read_snapshot(sequence, &header).await;
+        if let Some(found) = attempts.found(read) {
+            break found?;
+        }
+        sleep(RETRY_INTERVAL).await;
+    };
+    let damaged = |what: &str| JournalError::Damaged(what.into());
+    let (snapshot, quarantine) =
+        decode_snapshot(&header, &bytes).ok_or_else(|| damaged("the snapshot is malformed"))?;
+    let tail = match tail {
+        Tail::None => Vec::new(),
+        Tail::Known(tail) => tail,
+        Tail::Read { from, to } => {
+            let (mut tail, mut next) = (Vec::new(), header.events);
+            let log = read_up_to(nats, &claim, shard, from, to, Filter::Log).await;
+            for stored in log.ok_or_else(not_owned)? {
+                let Stored::Record(StoredRecord { events, .. }) = stored else {
+                    continue;
+                };
+                let entries = LogEntries::new(&events).flatten();
+                for entry in entries.filter(|entry| entry.room == header.number) {
+                    // One that was released from quarantine may have events twice, which are the same.
+                    if entry.number >= next {
+                        entry.encode(&mut tail);
+                        next = entry.number.saturating_add(1);
+                    }
+                }
+            }
+            tail
+        }
+    };
+    let room = StoredRoom {
+        number: header.number,
+        snapshot,
+        tail,
+    };
+    Ok((room, quarantine))
+}
+
+/// Reads what is stored of a shard from one message on until it has seen another; none if the shard is lost.
+async fn read_up_to(
+    nats: &Nats,
+    claim: &Claim,
+    shard: Shard,
+    from: u64,
+    to: u64,
+    filter: Filter,
+) -> Option<Vec<Stored>> {
+    let (mut all, mut next) = (Vec::new(), from.max(1));
+    while claim.is_held() {
+        let read = nats.read(shard, next, filter).await.unwrap_or_default();
+        let has_read = !read.is_empty();
+        for stored in read {
+            let sequence = stored.sequence();
+            if sequence > to {
+                return Some(all);
+            }
+            next = sequence + 1;
+            all.push(stored);
+            if sequence == to {
+                return Some(all);
+            }
+        }
+        if !has_read {
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+    None
+}
+
+const fn not_owned() -> JournalError {
+    JournalError::NotOwned { rooms: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_asked_for_as_long_as_the_shard_is_owned() {
+        let owned = Arc::new(());
+        let claim = Claim::new(&owned);
+        let mut attempts = Attempts { claim, left: 2 };
+        for _ in 0..1000 {
+            // NATS does not answer.
+            assert!(attempts.found::<()>(Err(())).is_none());
+        }
+        assert!(attempts.found::<()>(Ok(None)).is_none());
+        assert!(matches!(attempts.found(Ok(Some(7))), Some(Ok(7))));
+        let missing = attempts.found::<()>(Ok(None));
+        assert!(matches!(missing, Some(Err(JournalError::Damaged(_)))));
+        drop(owned);
+        let lost = attempts.found::<()>(Err(()));
+        assert!(matches!(lost, Some(Err(JournalError::NotOwned { .. }))));
+    }
+}
