@@ -165,9 +165,17 @@ impl Session {
         Ok(self.handled)
     }
 
-    /// The client leaves for good.
-    pub(super) fn end(&mut self) {
+    /// The client leaves for good. Returns what to acknowledge before that, unless the room is still to handle
+    /// something.
+    pub(super) fn end(&mut self) -> Option<u64> {
         self.has_ended = true;
+        let is_due = self.is_settled() && self.unacknowledged_cost > 0;
+        is_due.then(|| self.acknowledged())
+    }
+
+    /// Whether the room has handled all that it has accepted.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.handled == self.received
     }
 
     pub(super) const fn has_ended(&self) -> bool {
@@ -196,15 +204,19 @@ impl Session {
         self.handled
     }
 
-    /// The room has handled a message of this cost in flight. Returns what to acknowledge, now and then or `at_once`.
+    /// The room has handled a message of this cost in flight. Returns what to acknowledge: now and then, `at_once`,
+    /// or since the client has left and nothing is to follow.
     pub(super) fn handled(&mut self, cost: u32, at_once: bool) -> Option<u64> {
         self.handled = (self.handled + 1).min(self.received);
         self.unacknowledged_cost = self.unacknowledged_cost.saturating_add(cost);
-        let is_due = at_once || self.unacknowledged_cost >= ACK_INTERVAL;
-        is_due.then(|| {
-            self.unacknowledged_cost = 0;
-            self.handled
-        })
+        let is_last = self.has_ended && self.is_settled();
+        let is_due = at_once || is_last || self.unacknowledged_cost >= ACK_INTERVAL;
+        is_due.then(|| self.acknowledged())
+    }
+
+    const fn acknowledged(&mut self) -> u64 {
+        self.unacknowledged_cost = 0;
+        self.handled
     }
 
     /// Keeps a message that is sent.

@@ -107,7 +107,8 @@ pub(crate) struct Connection {
     pub(crate) member: Option<(RoomKey, ClientId)>,
     /// Woken when the queue is at most half full again.
     pub(crate) drained: Option<Waker>,
-    /// Whether it waits with its deferred end, for its room at another node.
+    /// Whether it waits with its deferred end: for its room at another node, or for what the room is still to handle
+    /// of its session.
     pub(crate) waits_to_end: bool,
     /// Whether the room has accepted it, so that its messages are read.
     is_admitted: bool,
@@ -243,6 +244,14 @@ impl Connection {
     pub(crate) fn close(&mut self, code: u16, reason: &str, drain: bool) {
         let frame = close_frame(code, reason);
         self.end(End::ByServer { frame, drain });
+    }
+
+    /// As [`close`](Self::close), whatever was requested before, and without what is queued: that will never be
+    /// durable.
+    pub(crate) fn abandon(&mut self, code: u16, reason: &str) {
+        self.queue.discard_unsent();
+        self.end = None;
+        self.close(code, reason, false);
     }
 
     /// Closes a client whose queue is full, without what is queued, which frees that at once.

@@ -8,7 +8,10 @@ use crate::{
 use core::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use stateroom_wasmi_resume::{ClientSession, Incoming, Message, SUBPROTOCOL};
-use stateroom_wasmi_server::{Rate, ServerConfig, journal::MemoryJournal};
+use stateroom_wasmi_server::{
+    Rate, ServerConfig,
+    journal::{LogEntries, MemoryJournal},
+};
 use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
@@ -347,6 +350,44 @@ async fn a_session_ends_by_a_goodbye_and_by_time() {
         drop(connection);
         assert_eq!(watcher.hear().await, 2000 + id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_is_replied_to_when_what_was_said_before_is_durable() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        // It replies nothing.
+        config.module = assemble(&guest_0_2(ENV, &[], SAY));
+    })
+    .await;
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    connection.hello(&mut session).await;
+    let events = || {
+        let stored = journal.stored("lobby").expect("it is stored");
+        LogEntries::new(&stored.tail).count()
+    };
+    let before = events();
+    journal.pause();
+    for text in ["mone", "mtwo", "g"] {
+        connection.send_text(text).await;
+    }
+    let closed = async {
+        let code = connection.closed().await;
+        (code, events())
+    };
+    let resuming = async {
+        while journal.waiting() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Whoever does not wait has replied by then.
+        sleep(Duration::from_millis(50)).await;
+        journal.resume();
+    };
+    let ((code, events), ()) = tokio::join!(closed, resuming);
+    assert_eq!(code, 1000);
+    // That it leaves may be there by then, too.
+    assert!(events >= before + 2, "{events} of {before}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

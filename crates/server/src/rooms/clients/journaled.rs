@@ -155,15 +155,14 @@ impl Clients {
         }
     }
 
-    /// Discards what is held, which will never be durable.
-    pub(crate) fn discard_held(&mut self) {
+    /// Discards what is held, which will never be durable, and closes whom it was for.
+    pub(crate) fn discard_held(&mut self, code: u16, reason: &str) {
         let Some(journaling) = &mut self.journaling else {
             return;
         };
         for key in journaling.take_held() {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.queue.discard_unsent();
-                connection.wake();
+                connection.abandon(code, reason);
             }
         }
     }

@@ -370,8 +370,7 @@ impl Clients {
     pub(crate) fn abandon_connection(&mut self, connection: ConnectionKey) {
         let (code, reason) = MOVED;
         if let Some(connection) = self.connections.get_mut(connection) {
-            connection.queue.discard_unsent();
-            connection.close(code, reason, false);
+            connection.abandon(code, reason);
         }
     }
 

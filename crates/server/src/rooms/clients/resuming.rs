@@ -278,8 +278,16 @@ impl Clients {
         let is_on_trial = self.is_on_trial(room, id);
         let session = self.session_mut(room, id);
         let session = session.filter(|session| session.number == number);
-        if let Some(handled) = session.and_then(|session| session.handled(cost, is_on_trial)) {
+        let Some(session) = session else {
+            return;
+        };
+        let ack = session.handled(cost, is_on_trial);
+        let is_over = session.has_ended() && session.is_settled();
+        if let Some(handled) = ack {
             self.send_control(room, id, Frame::Ack(handled));
+        }
+        if is_over {
+            self.set_waiting_to_end(room, id, false);
         }
         if is_on_trial {
             self.end_trial(room, id);
@@ -298,10 +306,27 @@ impl Clients {
         }
     }
 
-    /// Ends a client's session, which then leaves its room as others do.
+    /// Ends a client's session, which then leaves its room as others do. All that the client has said is
+    /// acknowledged first, so that its connection ends when that is durable: nobody would send it again.
     pub(crate) fn end_session(&mut self, (room, id): (RoomKey, ClientId)) {
-        if let Some(session) = self.session_mut(room, id) {
-            session.end();
+        let Some(session) = self.session_mut(room, id) else {
+            return;
+        };
+        let ack = session.end();
+        let is_settled = session.is_settled();
+        if let Some(handled) = ack {
+            self.send_control(room, id, Frame::Ack(handled));
+        }
+        // An earlier connection may have brought what is still to be handled.
+        self.set_waiting_to_end(room, id, !is_settled);
+    }
+
+    fn set_waiting_to_end(&mut self, room: RoomKey, id: ClientId, waits: bool) {
+        let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
+        let connection = client.and_then(|client| self.connections.get_mut(client.connection));
+        if let Some(connection) = connection {
+            connection.waits_to_end = waits;
+            connection.wake();
         }
     }
 

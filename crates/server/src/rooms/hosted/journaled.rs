@@ -544,7 +544,7 @@ impl HostedRooms {
         }
         if !is_durable {
             log::error!("the storage takes too long: what happened last is lost");
-            self.host.transport_mut().discard_held();
+            self.host.transport_mut().discard_held(code, reason);
         }
         self.close_all(code, reason);
         Next::Never(None)

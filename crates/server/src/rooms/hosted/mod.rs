@@ -281,12 +281,12 @@ impl HostedRooms {
             || self.is_releasing()
             || wake_at.is_some_and(|at| at <= now);
         if let Some(error) = self.failure.take() {
-            self.host.transport_mut().discard_held();
             // In a cluster another node goes on with them.
             let (code, reason) = match self.options.directory {
                 Some(_) => MOVED,
                 None => (1011, "the storage has failed"),
             };
+            self.host.transport_mut().discard_held(code, reason);
             self.close_all(code, reason);
             return Next::Never(Some(error));
         }

@@ -3,6 +3,7 @@
 
 mod clients;
 mod figures;
+mod former;
 mod gateways;
 mod leaves;
 mod moving;
