@@ -4,7 +4,7 @@ use crate::{
     config::ModuleLoader,
     http::Notice,
     journal::{Journal, JournalError, UnfinishedRoom},
-    rooms::worker_pool::WorkerPool,
+    rooms::{load::ServerLoad, worker_pool::WorkerPool},
 };
 use core::future::Future;
 use stateroom_wasmi_host::{LoadError, ModuleHash};
@@ -91,6 +91,18 @@ impl ServerControl {
         moves: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> impl Future<Output = Result<(), JournalError>> + Send + 'static {
         self.workers.release(Arc::new(moves))
+    }
+
+    /// What the rooms do and take, in groups: of each room's id, `group_of` says in which of so many it is, and
+    /// rooms of others do not count.
+    pub fn load(
+        &self,
+        groups: usize,
+        group_of: impl Fn(&str) -> usize + Send + Sync + 'static,
+    ) -> impl Future<Output = ServerLoad> + Send + 'static {
+        let workers = self.workers.clone();
+        let group_of = Arc::new(group_of);
+        async move { workers.load(groups, group_of).await }
     }
 
     /// Drops the rooms for whose ids `is_lost` returns true, at once and without writing anything: another

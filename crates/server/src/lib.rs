@@ -93,6 +93,7 @@ pub use self::{
     directory::{Directory, Location},
     leaf::{Leaf, leaf_room},
     rate_limit::Rate,
+    rooms::load::{GroupLoad, ServerLoad},
 };
 
 use crate::{

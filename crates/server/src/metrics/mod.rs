@@ -172,6 +172,11 @@ impl WorkerMetrics {
         }
     }
 
+    /// How long guests have run.
+    pub(crate) const fn guest_time(&self) -> Duration {
+        self.slices.sum()
+    }
+
     /// The module of a room changed, or was to change.
     pub(crate) fn upgraded(&mut self, result: Upgraded) {
         *self.upgrades.entry(result).or_default() += 1;

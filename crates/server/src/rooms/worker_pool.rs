@@ -11,6 +11,7 @@ use crate::{
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
         hosted::{self, HostedOptions, HostedRooms},
+        load::ServerLoad,
         trials::Trials,
         worker::{self, WorkerHandle},
     },
@@ -350,6 +351,22 @@ impl WorkerPool {
         }
         all.rooms.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         all.failed.sort_by_key(|room| room.seconds_ago);
+        all
+    }
+
+    /// What the rooms do and take, in so many groups.
+    pub(crate) async fn load(
+        &self,
+        groups: usize,
+        group_of: Arc<dyn Fn(&str) -> usize + Send + Sync>,
+    ) -> ServerLoad {
+        let mut all = ServerLoad::default();
+        for worker in &self.rooms.workers {
+            let group_of = group_of.clone();
+            if let Some(load) = ask(worker, move |rooms| rooms.load(groups, &*group_of)).await {
+                all += load;
+            }
+        }
         all
     }
 

@@ -31,6 +31,7 @@ use crate::{
         hibernation::Hibernation,
         inbox_queue::InboxQueue,
         journaling::Journaling,
+        load::{GroupLoad, ServerLoad},
         restorations::Restorations,
         watches::Watch,
         worker::{Worker, poll_timer},
@@ -677,6 +678,20 @@ impl Rooms for HostedRooms {
         metrics.restoring = self.restorations.count();
         metrics.add_rooms(&self.host, busiest);
         metrics
+    }
+
+    fn load(&self, groups: usize, group_of: &dyn Fn(&str) -> usize) -> ServerLoad {
+        let mut by_group = vec![GroupLoad::default(); groups];
+        for (_, room) in self.host.rooms() {
+            if let Some(group) = by_group.get_mut(group_of(room.id())) {
+                *group += GroupLoad::of(room);
+            }
+        }
+        ServerLoad {
+            workers: 1,
+            guest_time: self.host.transport().metrics.guest_time(),
+            groups: by_group,
+        }
     }
 
     fn close(&mut self, id: &str, done: Closed) {
