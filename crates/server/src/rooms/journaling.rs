@@ -6,9 +6,10 @@ use crate::{
         Stored,
     },
     rooms::stored_clients::Credentials,
-    ws::connection::ConnectionKey,
+    ws::connection::{Connection, ConnectionKey},
 };
 use core::time::Duration;
+use hashbrown::HashSet;
 use stateroom_wasmi_host::{EventRecord, Instant, ModuleHash, RoomKey};
 use std::{
     collections::VecDeque,
@@ -39,7 +40,7 @@ pub(crate) struct Journaling {
     durable: u64,
     in_flight_bytes: usize,
     /// Connections whose queues hold something, for each batch.
-    held: VecDeque<(u64, ConnectionKey)>,
+    held: VecDeque<Held>,
     /// For each batch, rooms whose outputs are held, with how many.
     held_outputs: VecDeque<(u64, RoomKey, HeldOutputs)>,
     /// Rooms that have sent something in this turn.
@@ -91,6 +92,15 @@ pub(crate) struct RoomLog {
     held: HeldOutputs,
     /// Those of this turn.
     sent: HeldOutputs,
+}
+
+/// A connection whose queue holds something of a room, which it may not be in any more, and which may have ended.
+struct Held {
+    batch: u64,
+    connection: ConnectionKey,
+    room: RoomNumber,
+    /// As in [`RoomLog`].
+    first_batch: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -271,10 +281,30 @@ impl Journaling {
         self.durable
     }
 
-    /// Something was held in the queue of this connection for this turn's batch, and nothing before.
-    pub(crate) fn note_held(&mut self, connection: ConnectionKey) {
-        self.holds = true;
-        self.held.push_back((self.submitted + 1, connection));
+    /// Holds what is queued for a connection from now on until this turn's batch is durable, if that is how the room
+    /// of this log sends.
+    pub(crate) fn hold(&mut self, log: &RoomLog, key: ConnectionKey, connection: &mut Connection) {
+        let batch = self.batch_to_hold_for();
+        if log.holds_outputs() && connection.queue.hold(batch) {
+            self.holds = true;
+            self.held.push_back(Held {
+                batch,
+                connection: key,
+                room: log.number,
+                first_batch: log.first_batch,
+            });
+        }
+    }
+
+    /// Connections that hold something of these rooms, of which this batch has written nothing.
+    pub(crate) fn held_of(
+        &self,
+        batch: u64,
+        rooms: &HashSet<RoomNumber>,
+    ) -> impl Iterator<Item = ConnectionKey> {
+        let held = self.held.iter();
+        let lost = held.filter(move |it| it.first_batch <= batch && rooms.contains(&it.room));
+        lost.map(|it| it.connection)
     }
 
     /// A durable room has sent a message.
@@ -342,9 +372,10 @@ impl Journaling {
             self.in_flight_bytes -= bytes;
             self.in_flight.pop_front();
         }
-        while let Some((_, key)) = self.held.front().filter(|(number, _)| *number <= batch) {
-            release(*key);
-            self.held.pop_front();
+        while self.held.front().is_some_and(|held| held.batch <= batch) {
+            if let Some(held) = self.held.pop_front() {
+                release(held.connection);
+            }
         }
     }
 
@@ -361,7 +392,7 @@ impl Journaling {
     pub(crate) fn take_held(&mut self) -> impl Iterator<Item = ConnectionKey> {
         core::mem::take(&mut self.held)
             .into_iter()
-            .map(|(_, key)| key)
+            .map(|held| held.connection)
     }
 
     /// Bytes that are not known to be durable.

@@ -2,13 +2,14 @@
 
 use super::{Client, Clients};
 use crate::{
-    journal::RoomSnapshot,
+    journal::{RoomNumber, RoomSnapshot},
     rooms::{
         journaling::RoomLog, sessions::Session, stored_clients::StoredClients, tokens::TokenHasher,
     },
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
+use hashbrown::HashSet;
 use stateroom_wasmi_host::RoomKey;
 use tokio::time::Instant;
 
@@ -114,8 +115,34 @@ impl Clients {
         }
     }
 
+    /// Holds what a connection is sent of a room from now on until what has happened so far is durable.
+    pub(super) fn hold(&mut self, room: RoomKey, key: ConnectionKey) {
+        let log = self.rooms.get(&room).and_then(|room| room.log.as_ref());
+        if let (Some(journaling), Some(log), Some(connection)) =
+            (&mut self.journaling, log, self.connections.get_mut(key))
+        {
+            journaling.hold(log, key, connection);
+        }
+    }
+
+    /// The same for all clients of a room, which is about to end.
+    pub(crate) fn hold_all(&mut self, room: RoomKey) {
+        for connection in self.connections_of(room) {
+            self.hold(room, connection);
+        }
+    }
+
+    /// Closes the connections that hold something of these rooms, of which a batch has written nothing.
+    pub(crate) fn abandon_held(&mut self, batch: u64, rooms: &HashSet<RoomNumber>) {
+        let journaling = self.journaling.iter();
+        let lost = journaling.flat_map(|journaling| journaling.held_of(batch, rooms));
+        for connection in lost.collect::<Vec<_>>() {
+            self.abandon_connection(connection);
+        }
+    }
+
     /// Removes a room that has ended from the journal.
-    pub(crate) fn remove_log(&mut self, room: RoomKey) {
+    pub(super) fn remove_log(&mut self, room: RoomKey) {
         let log = self.rooms.get_mut(&room).and_then(|room| room.log.take());
         if let (Some(journaling), Some(log)) = (&mut self.journaling, log) {
             journaling.remove(&log);

@@ -7,7 +7,7 @@ use crate::{
     config::ServerConfig,
     metrics::{Metrics, WorkerMetrics},
     rooms::{
-        MOVED,
+        MOVED, REPLACED,
         journaling::{Journaling, RoomLog},
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
@@ -346,6 +346,22 @@ impl Clients {
             .map_or(0, |clients| clients.connected.len())
     }
 
+    /// Removes a room that has ended, also from the journal, and closes its clients, after sending what is queued:
+    /// when that is durable.
+    pub(crate) fn end_room(&mut self, room: RoomKey, code: u16, reason: &str) {
+        self.hold_all(room);
+        self.remove_log(room);
+        self.close_room(room, code, reason);
+    }
+
+    /// Closes a connection whose client has another one, when that is durable.
+    pub(crate) fn replace(&mut self, room: RoomKey, older: ConnectionKey) {
+        self.hold(room, older);
+        if let Some(older) = self.connections.get_mut(older) {
+            older.close(1008, REPLACED, true);
+        }
+    }
+
     /// Removes a room and closes its clients, after sending what is queued.
     pub(crate) fn close_room(&mut self, room: RoomKey, code: u16, reason: &str) {
         self.watches.remove(room);
@@ -375,7 +391,7 @@ impl Clients {
     }
 
     /// The connections of a room's clients.
-    pub(crate) fn connections_of(&self, room: RoomKey) -> Vec<ConnectionKey> {
+    fn connections_of(&self, room: RoomKey) -> Vec<ConnectionKey> {
         let clients = self.rooms.get(&room).into_iter();
         let clients = clients.flat_map(|clients| &clients.connected);
         clients.map(|client| client.connection).collect()
@@ -502,13 +518,11 @@ impl Transport for Clients {
             return Ok(());
         };
         let copy_cost = output.payload.len() as u64 / BYTES_PER_FUEL;
-        let hold_for = match (&mut self.journaling, &mut clients.log) {
-            (Some(journaling), Some(log)) if log.holds_outputs() => {
-                journaling.note_sent(room, log, output.payload.len());
-                Some(journaling.batch_to_hold_for())
-            }
-            _ => None,
-        };
+        if let (Some(journaling), Some(log)) = (&mut self.journaling, &mut clients.log)
+            && log.holds_outputs()
+        {
+            journaling.note_sent(room, log, output.payload.len());
+        }
         let mut shared = None;
         // One recipient is looked up.
         let (mut i, mut end) = match output.recipient {
@@ -559,11 +573,8 @@ impl Transport for Clients {
                     SharedFrame::new(output.payload, self.queued.clone())
                 })
             });
-            if let Some(batch) = hold_for
-                && connection.queue.hold(batch)
-                && let Some(journaling) = &mut self.journaling
-            {
-                journaling.note_held(client.connection);
+            if let (Some(journaling), Some(log)) = (&mut self.journaling, &clients.log) {
+                journaling.hold(log, client.connection, connection);
             }
             let push = |queue: &mut SendQueue| match frame {
                 Some(frame) => queue.push_shared(frame),

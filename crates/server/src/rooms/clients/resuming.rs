@@ -2,9 +2,7 @@
 
 use super::{Client, Clients};
 use crate::{
-    rooms::{
-        Claim, Hello, JoinRejection, REPLACED, SESSION_LOST, journaling::RoomLog, sessions::Session,
-    },
+    rooms::{Claim, Hello, JoinRejection, SESSION_LOST, sessions::Session},
     ws::connection::ConnectionKey,
 };
 use core::net::IpAddr;
@@ -193,10 +191,8 @@ impl Clients {
             return;
         };
         let older = core::mem::replace(&mut client.connection, connection);
-        if older != connection
-            && let Some(older) = self.connections.get_mut(older)
-        {
-            older.close(1008, REPLACED, true);
+        if older != connection {
+            self.replace(room, older);
         }
         if let Some(joining) = self.connections.get_mut(connection) {
             joining.member = Some((room, id));
@@ -220,21 +216,13 @@ impl Clients {
 
     /// Queues a control frame for a client. What it says is as durable as what the room has done.
     fn send_control(&mut self, room: RoomKey, id: ClientId, frame: Frame<'_>) {
-        let Some(clients) = self.rooms.get_mut(&room) else {
+        let Some(key) = self.connection_of(room, id) else {
             return;
         };
-        let holds = clients.log.as_ref().is_some_and(RoomLog::holds_outputs);
-        let Some(key) = clients.get(id).map(|client| client.connection) else {
-            return;
-        };
+        self.hold(room, key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if let Some(journaling) = self.journaling.as_mut().filter(|_| holds)
-            && connection.queue.hold(journaling.batch_to_hold_for())
-        {
-            journaling.note_held(key);
-        }
         connection.queue.push_control(&frame.to_string());
         if !connection.is_dirty {
             connection.is_dirty = true;

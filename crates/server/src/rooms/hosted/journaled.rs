@@ -328,6 +328,7 @@ impl HostedRooms {
         );
         self.failed.push(id, &text, time::Instant::now());
         let clients = self.host.transport_mut();
+        clients.hold_all(key);
         if let Some(log) = clients.take_log(key) {
             clients.close_room(key, CODE, &text);
             if let Some(journaling) = &mut clients.journaling {

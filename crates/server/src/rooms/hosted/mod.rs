@@ -401,9 +401,7 @@ impl HostedRooms {
             return Err(JoinRejection::new(1008, REPLACED));
         }
         if let Some(older) = self.host.transport_mut().leave(room, client) {
-            if let Some(older) = self.host.transport_mut().get(older) {
-                older.close(1008, REPLACED, true);
-            }
+            self.host.transport_mut().replace(room, older);
             self.disconnect(room, client);
         }
         self.with_inbox(room, |inbox, host| {
@@ -567,10 +565,7 @@ impl HostedRooms {
                     (1001, "the room is closed".into())
                 }
             };
-            self.host.transport_mut().remove_log(room.key);
-            self.host
-                .transport_mut()
-                .close_room(room.key, code, &reason);
+            self.host.transport_mut().end_room(room.key, code, &reason);
             if let Some(until) = self
                 .rooms
                 .remove(&room.key)

@@ -8,8 +8,8 @@ use crate::{
         JoinRejection, MOVED, Released, RoomFilter,
         journaling::{Journaling, RoomLog},
     },
-    ws::connection::ConnectionKey,
 };
+use hashbrown::HashSet;
 use stateroom_wasmi_host::{Clock, Escaped, Instant, RoomKey};
 use std::collections::VecDeque;
 
@@ -19,9 +19,8 @@ pub(super) struct Release {
     rooms: VecDeque<RoomKey>,
     /// Set when none is: the batch in which the last of them was saved.
     batch: Option<u64>,
-    /// What those have written that are not, and the connections of their clients, which may still wait for
-    /// what these are sent to be durable.
-    released: Vec<(RoomLog, Vec<ConnectionKey>)>,
+    /// What those have written that are not.
+    released: Vec<RoomLog>,
     /// Rooms that were another node's meanwhile.
     lost: Vec<RoomNumber>,
     done: Released,
@@ -78,7 +77,7 @@ impl HostedRooms {
         self.releases[index].batch = Some(batch);
     }
 
-    fn release_room(&mut self, key: RoomKey) -> Option<(RoomLog, Vec<ConnectionKey>)> {
+    fn release_room(&mut self, key: RoomKey) -> Option<RoomLog> {
         // What it has done is in the journal in any case.
         if self.host.transport().log(key).is_some()
             && let Err(error) = self.save_for_later(key)
@@ -88,11 +87,10 @@ impl HostedRooms {
         let (code, reason) = MOVED;
         let clients = self.host.transport_mut();
         let log = clients.take_log(key);
-        let connections = clients.connections_of(key);
         // What is held for its clients is sent before they are closed.
         clients.close_room(key, code, reason);
         self.drop_room(key);
-        log.map(|log| (log, connections))
+        log
     }
 
     /// Whether [`release_rooms`](Self::release_rooms) has something to do.
@@ -130,6 +128,7 @@ impl HostedRooms {
 
     /// Of a batch, what is of these rooms was not written, since another node has them.
     pub(super) fn lose_rooms(&mut self, batch: u64, numbers: &[RoomNumber]) {
+        let numbers: HashSet<_> = numbers.iter().copied().collect();
         // Not of one that was taken over again since.
         let is_lost = |log: &RoomLog| log.is_in(batch) && numbers.contains(&log.number);
         let transport = self.host.transport();
@@ -139,26 +138,24 @@ impl HostedRooms {
             .filter(|(key, _)| transport.log(*key).is_some_and(is_lost))
             .map(|(key, room)| (key, String::from(room.id())))
             .collect();
+        for release in &mut self.releases {
+            let releasing: HashSet<_> = release.rooms.iter().copied().collect();
+            let keys = lost.iter().map(|(key, _)| *key);
+            let logs = keys
+                .filter(|key| releasing.contains(key))
+                .filter_map(|key| transport.log(key));
+            let logs = logs.chain(release.released.iter().filter(|log| is_lost(log)));
+            release.lost.extend(logs.map(|log| log.number));
+        }
         for (key, id) in lost {
             if let Some(permit) = self.log.rejected.permit() {
                 let id = Escaped::new(&id).at_most(256);
                 log::warn!("dropped room {id:?}, which another node has{permit}");
             }
-            for Release { rooms, lost, .. } in &mut self.releases {
-                let number = self.host.transport().log(key).map(|log| log.number);
-                lost.extend(number.filter(|_| rooms.contains(&key)));
-            }
             self.abandon_room(key);
         }
-        for Release { released, lost, .. } in &mut self.releases {
-            for (log, connections) in released.iter_mut().filter(|(log, _)| is_lost(log)) {
-                lost.push(log.number);
-                // What waits for this batch must not be sent when that is done.
-                for connection in core::mem::take(connections) {
-                    self.host.transport_mut().abandon_connection(connection);
-                }
-            }
-        }
+        // Also of rooms that are not here any more: what waits for this batch must not be sent when that is done.
+        self.host.transport_mut().abandon_held(batch, &numbers);
     }
 
     fn abandon_room(&mut self, key: RoomKey) {

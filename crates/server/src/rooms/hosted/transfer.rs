@@ -197,8 +197,7 @@ impl HostedRooms {
         };
         let clients = self.host.transport_mut();
         clients.forget_at_end(key);
-        clients.remove_log(key);
-        clients.close_room(key, GONE, &reason);
+        clients.end_room(key, GONE, &reason);
         self.drop_room(key);
         self.transfers.remember_gone(id, reason);
         self.reply_when_durable(reply);

@@ -80,3 +80,30 @@ async fn what_a_client_said_last_is_not_lost_with_the_owner() {
     asked.expect("it is connected");
     watcher.see(&[1001, 1002, 3]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_sees_a_room_end_that_another_node_has() {
+    let (cluster, [gateway, first, second]) = start(&counter()).await;
+    let mut watcher = gateway.join("lobby").await;
+    watcher.see(&[1001]).await;
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1002]).await;
+    watcher.see(&[1001, 1002]).await;
+    let ask = || Message::binary(&b"how many?"[..]);
+    cluster.journal.pause();
+    cluster.fence("lobby", 2);
+    client.socket.send(ask()).await.expect("it is connected");
+    wait_for_writes(&cluster, 1).await;
+    // An operator closes it at the node that does not have it any more.
+    first.post("/rooms/lobby/close").await;
+    wait_for_writes(&cluster, 2).await;
+    cluster.journal.resume();
+    cluster.take_over("lobby", &second).await;
+    // Nobody has seen the reply of the former owner, and the room goes on.
+    client.see(&[1002, 0]).await;
+    let said = client.socket.send(Message::text("one")).await;
+    said.expect("it is connected");
+    client.socket.send(ask()).await.expect("it is connected");
+    client.see(&[1002, 0, 1]).await;
+    watcher.see(&[1001, 1002, 0, 1]).await;
+}

@@ -390,17 +390,29 @@ impl Node {
         ended.expect("no panic").expect("no error");
     }
 
-    /// A value of the node's metrics.
-    pub(super) async fn metric(&self, name: &str) -> u64 {
+    /// Asks for something; returns the response.
+    async fn request(&self, what: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("it listens");
-        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let request = format!("{what} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream
             .write_all(request.as_bytes())
             .await
             .expect("it is taken");
         let mut response = String::new();
-        let read = eventually("metrics", stream.read_to_string(&mut response));
+        let read = eventually("a response", stream.read_to_string(&mut response));
         read.await.expect("it is text");
+        response
+    }
+
+    /// What operators ask for.
+    pub(super) async fn post(&self, path: &str) {
+        let response = self.request(&format!("POST {path}")).await;
+        assert!(response.starts_with("HTTP/1.1 20"), "{response}");
+    }
+
+    /// A value of the node's metrics.
+    pub(super) async fn metric(&self, name: &str) -> u64 {
+        let response = self.request("GET /metrics").await;
         let mut lines = response.lines();
         let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok())
