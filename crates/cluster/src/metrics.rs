@@ -21,6 +21,7 @@ pub(crate) struct NodeMetrics {
     waiting: AtomicU64,
     records: AtomicU64,
     record_bytes: AtomicU64,
+    append_errors: AtomicU64,
     acquire_micros: AtomicU64,
 }
 
@@ -52,6 +53,8 @@ pub struct ClusterMetrics {
     pub records: u64,
     /// Bytes of events in them.
     pub record_bytes: u64,
+    /// Requests to append one that failed, were refused without a reason, or were not answered in time.
+    pub append_errors: u64,
 }
 
 impl NodeMetrics {
@@ -69,6 +72,7 @@ impl NodeMetrics {
             waiting_batches: self.waiting.load(Relaxed),
             records: self.records.load(Relaxed),
             record_bytes: self.record_bytes.load(Relaxed),
+            append_errors: self.append_errors.load(Relaxed),
         }
     }
 
@@ -113,6 +117,10 @@ impl NodeMetrics {
         self.records.fetch_add(1, Relaxed);
         self.record_bytes
             .fetch_add(record.events.len() as u64, Relaxed);
+    }
+
+    pub(crate) fn append_failed(&self) {
+        self.append_errors.fetch_add(1, Relaxed);
     }
 }
 
@@ -194,6 +202,12 @@ impl ClusterMetrics {
             "counter",
             "Bytes of events in these.",
             &self.record_bytes,
+        );
+        metric(
+            "append_errors_total",
+            "counter",
+            "Requests to append that NATS refused, or did not answer in time.",
+            &self.append_errors,
         );
         text
     }

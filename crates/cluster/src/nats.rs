@@ -14,12 +14,12 @@ use async_nats::{
     jetstream::{self, kv, stream},
 };
 use bytes::Bytes;
-use core::time::Duration;
+use core::{fmt, time::Duration};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
 use std::{collections::HashMap, sync::Arc};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 /// What a cluster has in NATS.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub(crate) struct Nats {
     client: Client,
     kv: kv::Store,
     names: Arc<Names>,
+    /// Batches that may be on their way at once.
+    batches: Arc<Semaphore>,
     max_bytes: usize,
 }
 
@@ -115,6 +117,10 @@ const ROOM_HEADER: &str = "Stateroom-Room";
 
 /// Messages of a batch of JetStream; its limit is 1000.
 pub(crate) const MAX_BATCH: usize = 500;
+
+/// Batches on their way at once. JetStream refuses more than 50 of a stream, which are those of all nodes, if its
+/// `max_inflight_per_stream` says nothing else.
+const MAX_BATCHES: usize = 10;
 
 impl Names {
     fn new(name: &str) -> Self {
@@ -220,6 +226,7 @@ impl Nats {
             client,
             kv,
             names: Arc::new(names),
+            batches: Arc::new(Semaphore::new(MAX_BATCHES)),
             max_bytes,
         }
     }
@@ -384,16 +391,15 @@ impl Nats {
                 None => Appended::Unknown,
             },
             Err(PublishError::WrongSequence) => Appended::WrongSequence,
-            Err(PublishError::Other(error)) => {
-                let level = match is_told {
-                    true => log::Level::Warn,
-                    false => log::Level::Debug,
-                };
+            Err(error) => {
                 log::log!(
-                    level,
+                    level(is_told),
                     "shard {shard} is not written, and tried again: {error}"
                 );
-                Appended::Unknown
+                match error {
+                    PublishError::Refused(_) => Appended::Refused,
+                    _ => Appended::Unknown,
+                }
             }
         }
     }
@@ -447,6 +453,10 @@ impl Nats {
     ) -> Result<u64, PublishError> {
         let other = |error: &dyn core::fmt::Display| PublishError::Other(error.to_string());
         let count = messages.len();
+        let _permit = match count {
+            0 | 1 => None,
+            _ => self.batches.acquire().await.ok(),
+        };
         let batch = format!(
             "{:x}.{:x}.{:x}.{}",
             id.node.0,
@@ -490,6 +500,10 @@ impl Nats {
         match ack.error {
             Some(error) if matches!(error.err_code, 10071 | 10164) => {
                 Err(PublishError::WrongSequence)
+            }
+            // Others are for what is in the stream, or in the servers; 429 is for others' batches.
+            Some(error) if matches!(error.code, 400..=428) => {
+                Err(PublishError::Refused(error.description))
             }
             Some(error) => Err(PublishError::Other(error.description)),
             None => ack.seq.ok_or_else(|| other(&"it is not said where")),
@@ -702,8 +716,13 @@ impl Nats {
         Ok(Some(bytes))
     }
 
-    /// Keeps a module, by its hash.
-    pub(crate) async fn keep_module(&self, hash: &str, wasm: &Bytes) -> Result<(), ()> {
+    /// Keeps a module, by its hash. If it fails, operators may be told.
+    pub(crate) async fn keep_module(
+        &self,
+        hash: &str,
+        wasm: &Bytes,
+        is_told: bool,
+    ) -> Result<(), ()> {
         if self.get_module_part(hash, 0).await?.is_some() {
             return Ok(());
         }
@@ -715,12 +734,12 @@ impl Nats {
             let end = wasm.len().min((part + 1) * self.max_bytes);
             let bytes = wasm.slice(part * self.max_bytes..end);
             let message = (self.module(hash, part), headers, bytes);
-            self.publish_one(message)
-                .await
-                .map_err(|error| match error {
-                    PublishError::WrongSequence => {}
-                    PublishError::Other(error) => log::debug!("a module is not kept: {error}"),
-                })?;
+            self.publish_one(message).await.map_err(|error| {
+                log::log!(
+                    level(is_told),
+                    "the module {hash} is not kept, for which what was written later waits: {error}"
+                );
+            })?;
         }
         Ok(())
     }
@@ -872,7 +891,26 @@ pub(crate) fn parse_owner(value: &[u8]) -> Option<Owner> {
 
 enum PublishError {
     WrongSequence,
+    /// For this reason, which is in the message.
+    Refused(String),
     Other(String),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongSequence => f.write_str("wrong last sequence"),
+            Self::Refused(reason) | Self::Other(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Of a failure, which operators may be told of.
+const fn level(is_told: bool) -> log::Level {
+    match is_told {
+        true => log::Level::Warn,
+        false => log::Level::Debug,
+    }
 }
 
 #[derive(Deserialize)]
@@ -883,6 +921,9 @@ struct Ack {
 
 #[derive(Deserialize)]
 struct AckError {
+    /// As of HTTP.
+    #[serde(default)]
+    code: u64,
     #[serde(default)]
     err_code: u64,
     #[serde(default)]

@@ -8,6 +8,8 @@ pub(crate) struct Retry {
     failures: u32,
     /// How many it had been when that was told last.
     told: u32,
+    /// How many were refused, and since when.
+    refused: Option<(u32, Duration)>,
 }
 
 impl Retry {
@@ -32,6 +34,20 @@ impl Retry {
             self.told = self.failures;
         }
         is_told
+    }
+
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// A request was refused for its own sake; `now` is a time since any fixed moment. Returns whether that is so
+    /// for long.
+    pub(crate) fn is_stuck(&mut self, now: Duration) -> bool {
+        const COUNT: u32 = 10;
+        const TIME: Duration = Duration::from_secs(5);
+        let (count, since) = self.refused.get_or_insert((0, now));
+        *count = count.saturating_add(1);
+        *count >= COUNT && now.saturating_sub(*since) >= TIME
     }
 
     pub(crate) fn failed(&mut self) {
@@ -60,6 +76,20 @@ mod tests {
         assert!(*pauses.last().expect("some") < Duration::from_millis(500));
         retry.succeeded();
         assert_eq!(retry.pause(), pauses[0]);
+    }
+
+    #[test]
+    fn one_that_is_refused_for_long_is_stuck() {
+        let mut retry = Retry::default();
+        let at = Duration::from_millis;
+        // However often, in a short time, and however long, a few times.
+        assert!((0..100).all(|n| !retry.is_stuck(at(n))));
+        retry.succeeded();
+        assert!((0..5).all(|n| !retry.is_stuck(at(10_000 * n))));
+        assert!((5..9).all(|n| !retry.is_stuck(at(40_000 + n))));
+        assert!(retry.is_stuck(at(50_000)));
+        retry.succeeded();
+        assert!(!retry.is_stuck(at(90_000)));
     }
 
     #[test]

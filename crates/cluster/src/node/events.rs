@@ -58,10 +58,8 @@ pub(crate) enum Event {
 
     // Of NATS.
     ModuleKept(u64),
-    /// A write was refused, though it was the right one.
-    Refused {
-        of_logs: bool,
-    },
+    /// A claim was refused, though it was the right one.
+    ClaimRefused(Shard),
     Owner(Shard, Option<Owner>, u64),
     Pin(Shard, Option<String>),
     DirectoryRead,

@@ -7,6 +7,7 @@ use crate::{
     owned::{Load, LoadPlan, Owned, Purpose, ShardBatch},
     protocol::{MAX_DEATHS, Note},
     reading::{Tail, load},
+    retry::Retry,
     shard::Shard,
 };
 use bytes::Bytes;
@@ -113,9 +114,17 @@ impl Node {
         let batch = self.batches.push(Box::new(drop));
         self.batches.add_parts(batch, 1);
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
+        let metrics = self.metrics.clone();
         tokio::spawn(async move {
-            while nats.keep_module(&hash.to_string(), &wasm).await.is_err() {
-                sleep(10 * RETRY_INTERVAL).await;
+            let (hash, mut retry) = (hash.to_string(), Retry::default());
+            while nats
+                .keep_module(&hash, &wasm, retry.is_told())
+                .await
+                .is_err()
+            {
+                metrics.append_failed();
+                sleep(retry.pause()).await;
+                retry.failed();
             }
             let _ = sender.send(Event::ModuleKept(batch));
         });

@@ -201,7 +201,7 @@ impl Node {
             Event::QuarantinedRead(request, read) => self.write_released(request, read),
             Event::Restored(number) => self.restored(number),
             Event::Write(batch, done) => self.write(&batch, done),
-            Event::Refused { of_logs } => self.refused(of_logs),
+            Event::ClaimRefused(shard) => self.refused(shard, false),
             Event::KeepModule(hash, wasm) => self.keep_module(hash, wasm),
             Event::LoadModule(hash, done) => self.load_module(hash, done),
             Event::ModuleKept(batch) => {
@@ -269,6 +269,9 @@ impl Node {
             Event::Pin(shard, name) => self.membership.handle_pin(shard, name, now),
             Event::DirectoryRead => self.membership.handle_directory_read(now),
             Event::Claimed(shard, epoch, result) => {
+                if result != CasResult::Failed {
+                    self.refusals[0].succeeded(shard);
+                }
                 self.membership.handle_claimed(shard, epoch, result, now);
                 self.announce(shard);
             }
@@ -290,8 +293,12 @@ impl Node {
                     let is_as_before =
                         last.is_ok_and(|last| last.map_or(0, |last| last.sequence) == before);
                     let durable = owned.handle_last(last);
-                    if is_as_before && owned.is_active && owned.was_refused {
-                        self.refused(true);
+                    if durable.is_some() {
+                        owned.retry.succeeded();
+                    } else if is_as_before && owned.is_active && owned.was_refused {
+                        owned.retry.failed();
+                        self.metrics.append_failed();
+                        self.refused(shard, true);
                     }
                     self.answered(shard, durable);
                 }
@@ -303,9 +310,24 @@ impl Node {
                 {
                     owned.was_refused = result == Appended::WrongSequence;
                     match result {
-                        Appended::Done(_) => owned.retry.succeeded(),
+                        Appended::Done(_) => {
+                            owned.retry.succeeded();
+                            self.refusals[1].succeeded(shard);
+                        }
                         Appended::WrongSequence => {}
-                        Appended::Unknown => owned.retry.failed(),
+                        Appended::Refused | Appended::Unknown => {
+                            owned.retry.failed();
+                            self.metrics.append_failed();
+                        }
+                    }
+                    if result == Appended::Refused && owned.is_active && owned.retry.is_stuck(now) {
+                        log::error!(
+                            "NATS takes no record of shard {shard} any more: its rooms go on from \
+                             what was written"
+                        );
+                        // As if another node had taken it: what is written of other shards waits for it.
+                        self.membership.handle_fenced(shard, owned.epoch, now);
+                        self.is_changed = true;
                     }
                     let durable = owned.log.handle_appended(result);
                     self.answered(shard, durable);
@@ -318,9 +340,10 @@ impl Node {
         }
     }
 
-    /// A write was refused, though nothing else was written.
-    fn refused(&mut self, of_logs: bool) {
-        if self.refusals[usize::from(of_logs)].count() {
+    /// A write of a shard was refused, though nothing else was written.
+    fn refused(&mut self, shard: Shard, of_logs: bool) {
+        let now = self.now();
+        if self.refusals[usize::from(of_logs)].count(shard, now) {
             log::warn!("NATS refuses writes for no reason: another of its servers is to lead");
             let nats = self.nats.clone();
             tokio::spawn(async move { nats.step_down(of_logs).await });
@@ -438,7 +461,7 @@ impl Node {
                             _ => 0,
                         };
                         if is_refused && current == revision {
-                            let _ = sender.send(Event::Refused { of_logs: false });
+                            let _ = sender.send(Event::ClaimRefused(shard));
                         }
                         if let Some(entry) = found {
                             let _ = sender.send(entry.into());
@@ -596,13 +619,16 @@ impl Node {
             }) => {
                 self.appending += 1;
                 let is_told = owned.retry.is_told();
+                let has_failed = owned.retry.has_failed();
                 let record = payload.map(|in_flight| in_flight.record.clone());
                 let needed = owned.first_needed();
                 tokio::spawn(async move {
                     let (header, record) = (RecordHeader { id, needed }, record.as_deref());
                     let result = nats.append(shard, expected, header, record, is_told).await;
-                    if result == Appended::Unknown {
-                        sleep(pause).await;
+                    match result {
+                        Appended::Refused | Appended::Unknown => sleep(pause).await,
+                        Appended::WrongSequence if has_failed => sleep(pause).await,
+                        Appended::WrongSequence | Appended::Done(_) => {}
                     }
                     let _ = sender.send(Event::Appended(shard, number, result));
                 });

@@ -77,6 +77,8 @@ pub enum Appended {
     Done(u64),
     /// The last record is not the expected one. This may be wrong: the log is asked for what is last.
     WrongSequence,
+    /// It was refused for what is in it. An earlier request for the same record may have stored it all the same.
+    Refused,
     /// It was not answered, or by an error that tells nothing.
     Unknown,
 }
@@ -194,7 +196,7 @@ impl<P> Appender<P> {
         }
         match result {
             Appended::Done(sequence) => self.done(sequence),
-            Appended::WrongSequence | Appended::Unknown => {
+            Appended::WrongSequence | Appended::Refused | Appended::Unknown => {
                 self.phase = Phase::MustRead;
                 None
             }

@@ -1,12 +1,15 @@
 //! What `Journal` promises, on one node.
 
 use crate::{
-    Node, config, events, load_later, log, nats::NatsServer, save, snapshot, wait, write_later,
+    Node, config, events, load_later, log, nats::NatsServer, room_of, save, snapshot, wait,
+    write_later,
 };
 use core::time::Duration;
 use stateroom_wasmi_cluster::{ClusterError, SHARDS, Shard};
 use stateroom_wasmi_host::ModuleHash;
-use stateroom_wasmi_server::journal::{Batch, RoomNumber, RoomWrite, Stored, UnfinishedRoom};
+use stateroom_wasmi_server::journal::{
+    Batch, JournalError, RoomNumber, RoomWrite, Stored, UnfinishedRoom,
+};
 use std::time::Instant;
 
 fn one_node() -> Option<(NatsServer, Node)> {
@@ -339,6 +342,73 @@ fn a_module_is_kept_however_long_it_is() {
     assert_eq!(load(long), Some(wasm));
     assert_eq!(load(short).as_deref(), Some(&b"short"[..]));
     assert_eq!(load(ModuleHash::of(b"other")), None);
+}
+
+#[test]
+fn nodes_stay_below_the_limit_of_batches_of_nats() {
+    // Which is that of 50 for five nodes.
+    let limits = "limits { batch { max_inflight_per_stream: 10 } }";
+    let Some(server) = NatsServer::start_limited(limits) else {
+        return;
+    };
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    let rooms: Vec<_> = (0..500).map(|n| format!("room {n}")).collect();
+    let rooms: Vec<_> = rooms.iter().map(|id| (node.new_room(id), id)).collect();
+    for round in 0..3 {
+        let saves = rooms.iter().map(|(number, id)| {
+            let snapshot = snapshot(round, &[7; 10_000]);
+            write_later(&node, save(*number, id, snapshot))
+        });
+        for written in Vec::from_iter(saves) {
+            written().expect("it is written");
+        }
+    }
+    assert_eq!(node.metrics().append_errors, 0);
+}
+
+#[test]
+fn one_shard_that_cannot_be_written_does_not_stop_the_others_for_good() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let (bad, good) = (room_of(Shard(1)), room_of(Shard(2)));
+    let rooms = [&bad, &good].map(|id| {
+        let number = node.new_room(id);
+        node.write(save(number, id, snapshot(0, b"birth")))
+            .expect("it is written");
+        number
+    });
+    set_max_message_bytes(&server, 1000);
+    let mut long = Batch::default();
+    long.log(rooms[0], 0, &[7; 2000]);
+    let refused = write_later(&node, long);
+    // They are done in order.
+    let written: Vec<_> = (0..3)
+        .map(|n| write_later(&node, log(rooms[1], n..n + 1)))
+        .collect();
+    let refused = refused();
+    let Err(JournalError::NotOwned { rooms: not_owned }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(not_owned, rooms[..1]);
+    for written in written {
+        written().expect("it is written");
+    }
+    assert!(node.metrics().append_errors > 0);
+    // It goes on, without what could not be written.
+    node.wait_for_shards(|shards| shards == SHARDS);
+    assert!(events(&node.stored(&bad)).is_empty());
+    node.write(log(rooms[0], 0..1)).expect("it is written");
+    assert_eq!(events(&node.stored(&bad)), [0]);
+    assert_eq!(events(&node.stored(&good)), [0, 1, 2]);
+}
+
+/// Has NATS refuse longer messages of the logs.
+fn set_max_message_bytes(server: &NatsServer, max_bytes: i32) {
+    server.configure_stream("STATEROOM_main", |config| {
+        config.max_message_size = max_bytes
+    });
 }
 
 #[test]

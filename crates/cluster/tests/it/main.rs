@@ -13,7 +13,7 @@ mod sim;
 use journals::{TIMEOUT, events, log, save, snapshot, wait};
 use nats::NatsServer;
 use stateroom_wasmi_cluster::{
-    Abandoned, Cluster, ClusterConfig, ClusterError, Released, Rooms, SHARDS, Shard,
+    Abandoned, Cluster, ClusterConfig, ClusterError, ClusterMetrics, Released, Rooms, SHARDS, Shard,
 };
 use stateroom_wasmi_server::{
     Directory, Location,
@@ -114,6 +114,10 @@ impl Node {
                 .await
                 .expect("it happens");
         });
+    }
+
+    fn metrics(&self) -> ClusterMetrics {
+        self.cluster.as_ref().expect("it runs").metrics()
     }
 
     fn drain(&self) {

@@ -1,5 +1,6 @@
 //! Servers of NATS for tests.
 
+use async_nats::jetstream::{self, stream};
 use std::{
     env, fs,
     net::TcpListener,
@@ -9,6 +10,7 @@ use std::{
     thread::sleep,
     time::{Duration, Instant},
 };
+use tokio::runtime::Runtime;
 
 /// The program, or none if these tests are skipped: `NATS_SERVER` or `nats-server` on the path.
 pub(crate) fn program() -> Option<PathBuf> {
@@ -44,10 +46,21 @@ impl NatsServer {
 
     /// The same, with more in its configuration.
     pub(crate) fn start_with(more: &str) -> Option<Self> {
+        Self::start_in(more, "")
+    }
+
+    /// The same, with more about JetStream.
+    pub(crate) fn start_limited(jetstream: &str) -> Option<Self> {
+        Self::start_in("", jetstream)
+    }
+
+    fn start_in(more: &str, jetstream: &str) -> Option<Self> {
         let program = program()?;
         let folder = TempDir::new();
         let port = free_port();
-        fs::write(folder.path().join("more.conf"), more).expect("the folder can be written");
+        for (file, text) in [("more.conf", more), ("jetstream.conf", jetstream)] {
+            fs::write(folder.path().join(file), text).expect("the folder can be written");
+        }
         let child = spawn(&program, folder.path(), port);
         let url = format!("nats://127.0.0.1:{port}");
         let server = Self {
@@ -72,6 +85,19 @@ impl NatsServer {
         self.wait();
     }
 
+    /// Changes the configuration of a stream.
+    pub(crate) fn configure_stream(&self, name: &str, change: impl FnOnce(&mut stream::Config)) {
+        let runtime = Runtime::new().expect("it starts");
+        runtime.block_on(async {
+            let client = async_nats::connect(&self.url).await.expect("it connects");
+            let context = jetstream::new(client);
+            let stream = context.get_stream(name).await.expect("it is there");
+            let mut config = stream.cached_info().config.clone();
+            change(&mut config);
+            context.update_stream(config).await.expect("it is changed");
+        });
+    }
+
     fn wait(&self) {
         let until = Instant::now() + Duration::from_secs(30);
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
@@ -91,7 +117,7 @@ impl Drop for NatsServer {
 fn spawn(program: &Path, folder: &Path, port: u16) -> Child {
     let config = format!(
         "listen: \"127.0.0.1:{port}\"\nmax_payload: 2MB\n\
-         jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
+         jetstream {{\nstore_dir: {:?}\nsync_interval: always\ninclude jetstream.conf\n}}\n\
          include more.conf\n",
         folder.join("data")
     );
