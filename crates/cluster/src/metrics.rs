@@ -13,6 +13,7 @@ pub(crate) struct NodeMetrics {
     shards: AtomicU64,
     rooms: AtomicU64,
     quarantined: AtomicU64,
+    damaged: AtomicU64,
     nodes: AtomicU64,
     leaves: AtomicU64,
     acquired: AtomicU64,
@@ -35,6 +36,8 @@ pub struct ClusterMetrics {
     pub stored_rooms: u64,
     /// Those of them that are in quarantine.
     pub quarantined_rooms: u64,
+    /// Shards of which something cannot be read, so that their rooms cannot be opened.
+    pub damaged_shards: u64,
     /// Nodes that are alive, as far as this one knows, also itself.
     pub nodes: u64,
     /// Leaves that are there.
@@ -63,6 +66,7 @@ impl NodeMetrics {
             shards: self.shards.load(Relaxed),
             stored_rooms: self.rooms.load(Relaxed),
             quarantined_rooms: self.quarantined.load(Relaxed),
+            damaged_shards: self.damaged.load(Relaxed),
             nodes: self.nodes.load(Relaxed),
             leaves: self.leaves.load(Relaxed),
             shards_acquired: self.acquired.load(Relaxed),
@@ -82,15 +86,17 @@ impl NodeMetrics {
         nodes: usize,
         waiting: usize,
     ) {
-        let (mut shards, mut rooms, mut quarantined) = (0, 0, 0);
+        let (mut shards, mut rooms, mut quarantined, mut damaged) = (0, 0, 0, 0);
         for owned in owned {
-            shards += 1;
+            damaged += u64::from(owned.damage().is_some());
+            shards += u64::from(owned.is_active);
             quarantined += owned.quarantined_count() as u64;
             rooms += owned.room_count() as u64;
         }
         self.shards.store(shards, Relaxed);
         self.rooms.store(rooms, Relaxed);
         self.quarantined.store(quarantined, Relaxed);
+        self.damaged.store(damaged, Relaxed);
         self.nodes.store(nodes as u64, Relaxed);
         self.waiting.store(waiting as u64, Relaxed);
     }
@@ -160,6 +166,12 @@ impl ClusterMetrics {
             "gauge",
             "Stored rooms that are not restored, since that has ended nodes or cannot be done.",
             &self.quarantined_rooms,
+        );
+        metric(
+            "damaged_shards",
+            "gauge",
+            "Shards of which something cannot be read, so that their rooms cannot be opened.",
+            &self.damaged_shards,
         );
         metric(
             "waiting_batches",

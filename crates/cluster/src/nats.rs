@@ -109,6 +109,15 @@ struct Replies {
 const READ_BATCH: usize = 512;
 const READ_BYTES: usize = 8 << 20;
 
+/// Why the last record of a log was not read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LastError {
+    /// NATS cannot be used at the moment.
+    Unavailable,
+    /// The record, of this sequence number, is damaged or of another version.
+    Unreadable(u64),
+}
+
 /// Time for a request.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -342,16 +351,15 @@ impl Nats {
     }
 
     /// The last record of a shard's log, as far as the server that is asked knows.
-    pub(crate) async fn last(&self, shard: Shard) -> Result<Option<StoredRecord>, ()> {
+    pub(crate) async fn last(&self, shard: Shard) -> Result<Option<StoredRecord>, LastError> {
         let request = format!("{{\"last_by_subj\":\"{}\"}}", self.log(shard));
-        let reply = self.get(request).await?;
-        let Some(message) = reply else {
+        let reply = self.get(request).await;
+        let Some(message) = reply.map_err(|()| LastError::Unavailable)? else {
             return Ok(None);
         };
-        let sequence = sequence(&message).ok_or(())?;
-        let (header, events) = decode_record(&message.payload).ok_or_else(|| {
-            log::error!("the record {sequence} of shard {shard} is of another version");
-        })?;
+        let sequence = sequence(&message).ok_or(LastError::Unavailable)?;
+        let unreadable = LastError::Unreadable(sequence);
+        let (header, events) = decode_record(&message.payload).ok_or(unreadable)?;
         Ok(Some(StoredRecord {
             sequence,
             header,

@@ -216,7 +216,7 @@ impl Owned {
                 Stored::Unknown { subject, .. } if subject.is_empty() => {}
                 Stored::Unknown { sequence, subject } => {
                     let reason = format!("{subject} is damaged or of another version ({sequence})");
-                    log::error!("rooms of shard {} cannot be loaded: {reason}", self.shard);
+                    log::error!("rooms of shard {} cannot be opened: {reason}", self.shard);
                     self.damage = Some(reason);
                 }
             }
@@ -271,6 +271,27 @@ impl Owned {
         // Those of which no owner has ended are not kept from coming back.
         unfinished.sort_by_key(|(deaths, _)| *deaths);
         unfinished.into_iter().map(|(_, room)| room).collect()
+    }
+
+    /// Why the rooms cannot be opened, if that is so.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    /// The last record of the log was read.
+    pub(crate) fn readable(&mut self) {
+        if !self.is_active {
+            self.damage = None;
+        }
+    }
+
+    /// The last record of the log, with this sequence number, cannot be read.
+    pub(crate) fn unreadable(&mut self, sequence: u64) {
+        if self.damage.is_none() {
+            let reason = format!("the record {sequence} is damaged or of another version");
+            log::error!("rooms of shard {} cannot be opened: {reason}", self.shard);
+            self.damage = Some(reason);
+        }
     }
 
     /// A room is about to be stored as one in quarantine; or that has failed, without a reason.
@@ -633,7 +654,7 @@ impl Owned {
         const INTERVAL: Duration = Duration::from_secs(30);
         let is_due = self.trim.records >= RECORDS
             || self.trim.records > 0 && self.trim.at.elapsed() >= INTERVAL;
-        if !is_due || !self.is_active {
+        if !is_due || !self.is_active || self.damage.is_some() {
             return None;
         }
         self.trim.records = 0;

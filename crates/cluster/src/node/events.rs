@@ -5,7 +5,7 @@ use crate::{
     Rooms,
     format::Quarantine,
     leaf::LeafMessage,
-    nats::{DirectoryEntry, Nats, Stored as StoredMessage, StoredRecord},
+    nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage, StoredRecord},
     protocol::{Appended, CasResult, LeafPing, Owner},
     shard::{Epoch, NodeId, Shard},
 };
@@ -65,7 +65,7 @@ pub(crate) enum Event {
     DirectoryRead,
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
-    Last(Shard, u64, Result<Option<StoredRecord>, ()>),
+    Last(Shard, u64, Result<Option<StoredRecord>, LastError>),
     Appended(Shard, u64, Appended),
     Read(Shard, Epoch, Vec<StoredMessage>),
     QuarantineRead(

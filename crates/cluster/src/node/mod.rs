@@ -19,7 +19,7 @@ use crate::{
     leaf::LEAF_SILENCE,
     liveness,
     metrics::NodeMetrics,
-    nats::{DirectoryEntry, Nats, Stored as StoredMessage},
+    nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage},
     owned::{Garbage, Owned, Part},
     protocol::{
         Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Request, ShardState,
@@ -99,6 +99,9 @@ const MAX_APPENDING: usize = 32;
 
 /// Time until a request to the log is made again that was not answered as it should.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Time until a record is read again that is damaged, or of another version.
+const UNREADABLE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(crate) fn new(
@@ -285,8 +288,17 @@ impl Node {
                 if let Some(owned) = self.owned.get_mut(&shard)
                     && owned.request == request
                 {
-                    if last.is_err() {
-                        owned.retry.failed();
+                    match &last {
+                        Ok(_) => owned.readable(),
+                        Err(LastError::Unavailable) => owned.retry.failed(),
+                        Err(LastError::Unreadable(sequence)) => {
+                            owned.unreadable(*sequence);
+                            self.is_changed = true;
+                            // Whoever wrote it owns the shard: this node's last record was one before.
+                            if owned.is_active && *sequence > owned.log.last() {
+                                self.membership.handle_fenced(shard, owned.epoch, now);
+                            }
+                        }
                     }
                     let before = owned.log.last();
                     let last = last.as_ref().map(Option::as_ref).map_err(drop);
@@ -563,7 +575,7 @@ impl Node {
         };
         self.table.set(Shard::all().map(location).collect());
         self.metrics.update(
-            self.owned.values().filter(|owned| owned.is_active),
+            self.owned.values(),
             self.membership.nodes().count(),
             self.batches.len(),
         );
@@ -604,9 +616,15 @@ impl Node {
         match owned.log.poll() {
             None => return,
             Some(Request::ReadLast) => {
+                // It takes somebody who mends it, or goes back to the version that wrote it.
+                let delay = match owned.damage() {
+                    Some(_) => UNREADABLE_INTERVAL,
+                    None => Duration::ZERO,
+                };
                 tokio::spawn(async move {
+                    sleep(delay).await;
                     let last = nats.last(shard).await;
-                    if last.is_err() {
+                    if matches!(last, Err(LastError::Unavailable)) {
                         sleep(pause).await;
                     }
                     let _ = sender.send(Event::Last(shard, number, last));

@@ -404,6 +404,36 @@ fn one_shard_that_cannot_be_written_does_not_stop_the_others_for_good() {
     assert_eq!(events(&node.stored(&good)), [0, 1, 2]);
 }
 
+#[test]
+fn a_record_of_another_version_stops_its_shard_alone() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let (bad, good) = (room_of(Shard(1)), room_of(Shard(2)));
+    let [in_bad, in_good] = [&bad, &good].map(|id| {
+        let number = node.new_room(id);
+        node.write(save(number, id, snapshot(0, b"birth")))
+            .expect("it is written");
+        number
+    });
+    let sequence = server.publish("stateroom.main.s.1.log", b"\xffsomething else");
+    // Its writer has the shard.
+    let refused = node.write(log(in_bad, 0..1));
+    assert!(
+        matches!(refused, Err(JournalError::NotOwned { .. })),
+        "{refused:?}"
+    );
+    let is_so = |node: &Node| node.here() == SHARDS - 1 && node.metrics().damaged_shards == 1;
+    node.poll(is_so);
+    node.write(log(in_good, 0..1)).expect("it is written");
+    // As if it were never there.
+    server.delete("STATEROOM_main", sequence);
+    node.wait_for_shards(|shards| shards == SHARDS);
+    node.write(log(in_bad, 0..1)).expect("it is written");
+    assert_eq!(events(&node.stored(&bad)), [0]);
+    node.poll(|node| node.metrics().damaged_shards == 0);
+}
+
 /// Has NATS refuse longer messages of the logs.
 fn set_max_message_bytes(server: &NatsServer, max_bytes: i32) {
     server.configure_stream("STATEROOM_main", |config| {

@@ -116,6 +116,15 @@ impl Node {
         });
     }
 
+    /// The same of what may change at any time.
+    fn poll(&self, is_so: impl Fn(&Self) -> bool) {
+        let until = std::time::Instant::now() + TIMEOUT;
+        while !is_so(self) {
+            assert!(std::time::Instant::now() < until, "it does not happen");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     fn metrics(&self) -> ClusterMetrics {
         self.cluster.as_ref().expect("it runs").metrics()
     }

@@ -87,15 +87,38 @@ impl NatsServer {
 
     /// Changes the configuration of a stream.
     pub(crate) fn configure_stream(&self, name: &str, change: impl FnOnce(&mut stream::Config)) {
-        let runtime = Runtime::new().expect("it starts");
-        runtime.block_on(async {
-            let client = async_nats::connect(&self.url).await.expect("it connects");
-            let context = jetstream::new(client);
+        self.with_jetstream(async |context| {
             let stream = context.get_stream(name).await.expect("it is there");
             let mut config = stream.cached_info().config.clone();
             change(&mut config);
             context.update_stream(config).await.expect("it is changed");
         });
+    }
+
+    /// Stores a message; returns its sequence number.
+    pub(crate) fn publish(&self, subject: &'static str, payload: &'static [u8]) -> u64 {
+        self.with_jetstream(async |context| {
+            let published = context.publish(subject, payload.into()).await;
+            let ack = published.expect("it is published").await;
+            ack.expect("it is stored").sequence
+        })
+    }
+
+    /// Deletes one.
+    pub(crate) fn delete(&self, stream: &str, sequence: u64) {
+        self.with_jetstream(async |context| {
+            let stream = context.get_stream(stream).await.expect("it is there");
+            let deleted = stream.delete_message(sequence).await;
+            assert!(deleted.expect("it is deleted"));
+        });
+    }
+
+    fn with_jetstream<T>(&self, work: impl AsyncFnOnce(jetstream::Context) -> T) -> T {
+        let runtime = Runtime::new().expect("it starts");
+        runtime.block_on(async {
+            let client = async_nats::connect(&self.url).await.expect("it connects");
+            work(jetstream::new(client)).await
+        })
     }
 
     fn wait(&self) {
