@@ -27,6 +27,8 @@ pub enum ClusterError {
         /// How many are needed.
         expected: usize,
     },
+    /// What the cluster has in NATS would not be kept as it must be.
+    Storage(String),
     /// Messages can be longer than NATS takes.
     MaxPayload {
         /// What NATS takes, in bytes.
@@ -58,6 +60,10 @@ impl fmt::Display for ClusterError {
             Self::Replicas { found, expected } => write!(
                 f,
                 "NATS must keep {expected} copies, on so many servers, and not {found}"
+            ),
+            Self::Storage(reason) => write!(
+                f,
+                "what NATS has of the cluster is not kept as it must be: {reason}"
             ),
             Self::MaxPayload { found, expected } => write!(
                 f,

@@ -277,7 +277,7 @@ async fn prepare(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError
 async fn open(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError> {
     let client = config.connect().await?;
     checks::check(&client, config).await?;
-    let nats = Nats::open(client, &config.name, config.replicas).await?;
+    let nats = Nats::open(client, config).await?;
     let secrets = Secrets {
         journal: nats.secret("secret").await?,
         peers: nats.secret("peer-secret").await?,

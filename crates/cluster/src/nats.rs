@@ -1,6 +1,7 @@
 //! NATS JetStream: the stream of logs and snapshots, the bucket of owners, and pings.
 
 use crate::{
+    config::ClusterConfig,
     error::ClusterError,
     format::{
         Quarantine, RecordHeader, RoomHeader, decode_record, encode_record, encode_snapshot,
@@ -152,15 +153,11 @@ impl Stored {
 
 impl Nats {
     /// Opens what is there, or makes it.
-    pub(crate) async fn open(
-        client: Client,
-        name: &str,
-        replicas: usize,
-    ) -> Result<Self, ClusterError> {
-        let names = Names::new(name);
+    pub(crate) async fn open(client: Client, config: &ClusterConfig) -> Result<Self, ClusterError> {
+        let (names, replicas) = (Names::new(&config.name), config.replicas);
         let mut context = jetstream::new(client.clone());
         context.set_timeout(Duration::from_secs(2));
-        let config = stream::Config {
+        let stream = stream::Config {
             name: names.stream.clone(),
             subjects: vec![
                 format!("{}.s.>", names.prefix),
@@ -180,27 +177,20 @@ impl Nats {
         };
         let setup = |error: &dyn core::fmt::Display| ClusterError::Setup(error.to_string());
         let stream = context
-            .get_or_create_stream(config)
+            .get_or_create_stream(stream)
             .await
             .map_err(|error| setup(&error))?;
         let found = &stream.cached_info().config;
         if !(found.allow_atomic_publish && found.allow_rollup && found.allow_direct) {
-            return Err(ClusterError::Setup(format!(
-                "the stream {} is another program's",
-                names.stream
-            )));
+            let reason = format!("the stream {} is another program's", names.stream);
+            return Err(ClusterError::Storage(reason));
         }
-        if found.num_replicas < replicas {
-            return Err(ClusterError::Replicas {
-                found: found.num_replicas,
-                expected: replicas,
-            });
-        }
+        check_kept(found, config)?;
         let bucket = names.stream.clone();
         let kv = match context.get_key_value(&bucket).await {
             Ok(kv) => kv,
             Err(_) => {
-                let config = kv::Config {
+                let bucket = kv::Config {
                     bucket,
                     history: 1,
                     num_replicas: replicas,
@@ -208,11 +198,12 @@ impl Nats {
                 };
                 // Another node may make it at the same time, which is the same.
                 context
-                    .create_key_value(config)
+                    .create_key_value(bucket)
                     .await
                     .map_err(|error| setup(&error))?
             }
         };
+        check_kept(&kv.stream.cached_info().config, config)?;
         Ok(Self::with(client, kv, names))
     }
 
@@ -833,6 +824,33 @@ impl Nats {
     }
 }
 
+/// Whether a stream that is there keeps what it has, as one that was made by this node does.
+fn check_kept(found: &stream::Config, config: &ClusterConfig) -> Result<(), ClusterError> {
+    let is_bounded = found.max_bytes > 0 || found.max_messages > 0;
+    let reason = if found.num_replicas < config.replicas {
+        format!(
+            "has {} copies, and not {}",
+            found.num_replicas, config.replicas
+        )
+    } else if found.storage != stream::StorageType::File {
+        "is in memory".into()
+    } else if found.persist_mode == Some(stream::PersistenceMode::Async) {
+        "acknowledges what is not on the disk".into()
+    } else if found.retention != stream::RetentionPolicy::Limits || !found.max_age.is_zero() {
+        "does not keep messages until they are deleted".into()
+    } else if is_bounded && found.discard != stream::DiscardPolicy::New {
+        "deletes messages when it is full".into()
+    } else {
+        return Ok(());
+    };
+    let reason = format!("the stream {} {reason}", found.name);
+    if config.is_unsafe {
+        log::warn!("{reason}; what clients have seen may be lost");
+        return Ok(());
+    }
+    Err(ClusterError::Storage(reason))
+}
+
 /// A message that replaces those before of its subject.
 fn rollup() -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -936,4 +954,46 @@ struct AckError {
     err_code: u64,
     #[serde(default)]
     description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_loses_something_is_refused() {
+        let config = ClusterConfig::new("nats://localhost", "a");
+        assert_eq!(config.replicas, 3);
+        let good = stream::Config {
+            name: "STATEROOM_main".into(),
+            num_replicas: 3,
+            ..stream::Config::default()
+        };
+        let check = |change: &dyn Fn(&mut stream::Config)| {
+            let mut found = good.clone();
+            change(&mut found);
+            check_kept(&found, &config)
+        };
+        check(&|_| {}).expect("it is right");
+        // What is full may refuse more.
+        check(&|found| {
+            found.num_replicas = 5;
+            found.max_bytes = 1 << 40;
+            found.discard = stream::DiscardPolicy::New;
+        })
+        .expect("it is right");
+        let bad: [&dyn Fn(&mut stream::Config); 7] = [
+            &|found| found.num_replicas = 1,
+            &|found| found.storage = stream::StorageType::Memory,
+            &|found| found.persist_mode = Some(stream::PersistenceMode::Async),
+            &|found| found.retention = stream::RetentionPolicy::WorkQueue,
+            &|found| found.max_age = Duration::from_secs(3600),
+            &|found| found.max_bytes = 1 << 40,
+            &|found| found.max_messages = 1000,
+        ];
+        for (at, bad) in bad.into_iter().enumerate() {
+            let refused = check(bad);
+            assert!(matches!(refused, Err(ClusterError::Storage(_))), "{at}");
+        }
+    }
 }
