@@ -61,7 +61,7 @@ use self::{
 use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
-    Directory, MoreMetrics, ServerControl,
+    Directory, Location, MoreMetrics, ServerControl,
     journal::{Batch, Done, Journal, JournalError, ReplayCost, RoomNumber, Stored, UnfinishedRoom},
 };
 use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
@@ -137,6 +137,7 @@ impl Cluster {
         thread::Builder::new()
             .name("cluster".into())
             .spawn(move || {
+                let _gone = Gone(shared.0.clone());
                 runtime.block_on(async {
                     match prepare(&config).await {
                         Ok((nats, secrets)) => {
@@ -233,6 +234,15 @@ impl Cluster {
     fn send(&self, event: Event) {
         // Fails if the thread has panicked, which was reported.
         let _ = self.events.send(event);
+    }
+}
+
+/// When the node's thread ends, also by a panic, its rooms are not here any more.
+struct Gone(Arc<ShardTable>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.set(vec![Location::Unknown; SHARDS]);
     }
 }
 

@@ -452,6 +452,7 @@ impl Nats {
     ) -> Result<u64, PublishError> {
         let other = |error: &dyn core::fmt::Display| PublishError::Other(error.to_string());
         let count = messages.len();
+        let bytes = messages.iter().map(|(_, _, payload)| payload.len()).sum();
         let _permit = match count {
             0 | 1 => None,
             _ => self.batches.acquire().await.ok(),
@@ -478,21 +479,25 @@ impl Nats {
             if count > 1 {
                 headers.insert("Nats-Batch-Commit", "1");
             }
-            return self.publish_one((subject, headers, payload)).await;
+            return self.publish_one((subject, headers, payload), bytes).await;
         }
         Err(PublishError::Other("there is nothing to publish".into()))
     }
 
-    /// Publishes a message; returns its sequence number.
+    /// Publishes a message, the last of so many bytes; returns its sequence number.
     async fn publish_one(
         &self,
         (subject, headers, payload): (String, HeaderMap, Bytes),
+        bytes: usize,
     ) -> Result<u64, PublishError> {
+        // What is sent again while it is on its way makes NATS no faster.
+        const BYTES_PER_TIMEOUT: usize = 4 << 20;
+        let timeouts = 1 + u32::try_from(bytes / BYTES_PER_TIMEOUT).unwrap_or(u32::MAX - 1);
         let other = |error: &dyn core::fmt::Display| PublishError::Other(error.to_string());
         let request = Request::new()
             .headers(headers)
             .payload(payload)
-            .timeout(Some(TIMEOUT));
+            .timeout(Some(TIMEOUT.saturating_mul(timeouts)));
         let reply = self.client.send_request(subject, request).await;
         let reply = reply.map_err(|error| other(&error))?;
         let ack: Ack = serde_json::from_slice(&reply.payload).map_err(|error| other(&error))?;
@@ -732,8 +737,9 @@ impl Nats {
             headers.insert(ROOM_HEADER, parts.to_string());
             let end = wasm.len().min((part + 1) * self.max_bytes);
             let bytes = wasm.slice(part * self.max_bytes..end);
+            let length = bytes.len();
             let message = (self.module(hash, part), headers, bytes);
-            self.publish_one(message).await.map_err(|error| {
+            self.publish_one(message, length).await.map_err(|error| {
                 log::log!(
                     level(is_told),
                     "the module {hash} is not kept, for which what was written later waits: {error}"
@@ -806,7 +812,8 @@ impl Nats {
         parts: core::ops::Range<usize>,
         before: u64,
     ) {
-        for part in parts {
+        // The first one tells of the others.
+        for part in parts.rev() {
             self.purge(&self.room(shard, id, part), before).await;
         }
     }
@@ -817,10 +824,15 @@ impl Nats {
         let request = Request::new()
             .payload(payload.into())
             .timeout(Some(10 * TIMEOUT));
-        // What is left is deleted later, or does no harm.
-        if let Err(error) = self.client.send_request(subject, request).await {
-            log::debug!("{filter} is not trimmed: {error}");
-        }
+        // What is left does no harm.
+        let reply = self.client.send_request(subject, request).await;
+        let error = match reply.map(|reply| serde_json::from_slice::<Ack>(&reply.payload)) {
+            Ok(Ok(Ack { error: None, .. })) => return,
+            Ok(Ok(Ack { error, .. })) => error.unwrap_or_default().description,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        log::debug!("{filter} is not trimmed: {error}");
     }
 }
 
@@ -885,7 +897,7 @@ fn random() -> String {
 pub(crate) enum DirectoryEntry {
     Owner(Shard, Option<Owner>, u64),
     /// Where an operator wants a shard.
-    Pin(Shard, Option<String>),
+    Pin(Shard, Option<String>, u64),
 }
 
 impl DirectoryEntry {
@@ -899,7 +911,7 @@ impl DirectoryEntry {
             }
             "pin" => {
                 let name = value.map(|name| String::from_utf8_lossy(name).into());
-                Some(Self::Pin(shard, name))
+                Some(Self::Pin(shard, name, revision))
             }
             _ => None,
         }
@@ -945,7 +957,7 @@ struct Ack {
     error: Option<AckError>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct AckError {
     /// As of HTTP.
     #[serde(default)]

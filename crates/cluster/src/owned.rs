@@ -758,6 +758,7 @@ impl Owned {
             (_, Some(first)) => Tail::Read {
                 from: first,
                 to: self.log.last(),
+                next_event: self.tails.next_event(&number).unwrap_or(0),
             },
         };
         Ok(LoadPlan::Read {

@@ -124,6 +124,8 @@ pub(crate) enum Tail {
     Read {
         from: u64,
         to: u64,
+        /// The number of the event after the last.
+        next_event: u64,
     },
 }
 
@@ -175,7 +177,11 @@ pub(crate) async fn load(
     let tail = match tail {
         Tail::None => Vec::new(),
         Tail::Known(tail) => tail,
-        Tail::Read { from, to } => {
+        Tail::Read {
+            from,
+            to,
+            next_event,
+        } => {
             let (mut tail, mut next) = (Vec::new(), header.events);
             let log = read_up_to(nats, &claim, shard, from, to, Filter::Log).await;
             for stored in log.ok_or_else(not_owned)? {
@@ -190,6 +196,10 @@ pub(crate) async fn load(
                         next = entry.number.saturating_add(1);
                     }
                 }
+            }
+            // Those that are missing in between are found when it is replayed.
+            if next < next_event {
+                return Err(damaged("its last events are not in the log"));
             }
             tail
         }

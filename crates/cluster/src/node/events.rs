@@ -61,7 +61,7 @@ pub(crate) enum Event {
     /// A claim was refused, though it was the right one.
     ClaimRefused(Shard),
     Owner(Shard, Option<Owner>, u64),
-    Pin(Shard, Option<String>),
+    Pin(Shard, Option<String>, u64),
     DirectoryRead,
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
@@ -142,7 +142,7 @@ impl From<DirectoryEntry> for Event {
     fn from(entry: DirectoryEntry) -> Self {
         match entry {
             DirectoryEntry::Owner(shard, owner, revision) => Self::Owner(shard, owner, revision),
-            DirectoryEntry::Pin(shard, name) => Self::Pin(shard, name),
+            DirectoryEntry::Pin(shard, name, revision) => Self::Pin(shard, name, revision),
         }
     }
 }

@@ -269,7 +269,9 @@ impl Node {
             Event::Owner(shard, owner, revision) => {
                 self.membership.handle_owner(shard, owner, revision, now);
             }
-            Event::Pin(shard, name) => self.membership.handle_pin(shard, name, now),
+            Event::Pin(shard, name, revision) => {
+                self.membership.handle_pin(shard, name, revision, now);
+            }
             Event::DirectoryRead => self.membership.handle_directory_read(now),
             Event::Claimed(shard, epoch, result) => {
                 if result != CasResult::Failed {

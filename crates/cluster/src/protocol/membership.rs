@@ -21,7 +21,8 @@ pub struct Membership {
     peers: BTreeMap<NodeId, Peer>,
     shards: Vec<ShardEntry>,
     /// Where operators want shards to be, by the names of nodes.
-    pins: HashMap<Shard, String>,
+    /// With the revisions by which that was said.
+    pins: HashMap<Shard, (Option<String>, u64)>,
     actions: VecDeque<Action>,
     /// Whether all of the directory was read.
     has_directory: bool,
@@ -360,12 +361,14 @@ impl Membership {
     }
 
     /// An operator wants a shard to be at the node of this name, or does not care any more.
-    pub fn handle_pin(&mut self, shard: Shard, name: Option<String>, now: Duration) {
-        let before = match name {
-            Some(name) => self.pins.insert(shard, name),
-            None => self.pins.remove(&shard),
-        };
-        if before.as_ref() != self.pins.get(&shard) {
+    pub fn handle_pin(&mut self, shard: Shard, name: Option<String>, revision: u64, now: Duration) {
+        let pin = self.pins.entry(shard).or_default();
+        // What a replica says may be out of date.
+        if revision < pin.1 {
+            return;
+        }
+        let before = core::mem::replace(pin, (name, revision));
+        if before.0 != pin.0 {
             self.decide(now);
         }
     }
@@ -679,7 +682,7 @@ impl Membership {
     }
 
     fn preference(&self, node: NodeId, name: &str, shard: Shard) -> (bool, u64, NodeId) {
-        let is_pinned = self.pins.get(&shard).is_some_and(|pin| pin == name);
+        let is_pinned = self.pins.get(&shard).and_then(|(pin, _)| pin.as_deref()) == Some(name);
         (is_pinned, preference(name, shard), node)
     }
 
@@ -779,6 +782,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_replica_says_of_pins_may_be_out_of_date() {
+        let (shard, now) = (Shard(7), Duration::ZERO);
+        let mut node = Membership::new(NodeId(1), MembershipOptions::new("a"), now);
+        let is_pinned = |node: &Membership, name: &str| node.preference(OTHER, name, shard).0;
+        node.handle_pin(shard, Some("b".into()), 5, now);
+        assert!(is_pinned(&node, "b") && !is_pinned(&node, "c"));
+        node.handle_pin(shard, Some("c".into()), 3, now);
+        node.handle_pin(shard, None, 4, now);
+        assert!(is_pinned(&node, "b") && !is_pinned(&node, "c"));
+        node.handle_pin(shard, None, 6, now);
+        node.handle_pin(shard, Some("b".into()), 5, now);
+        assert!(!is_pinned(&node, "b"));
     }
 
     #[test]
