@@ -85,6 +85,7 @@ impl ClusterArgs {
     pub(crate) async fn join(
         self,
         config: ServerConfig,
+        max_stored_rooms: u64,
     ) -> Result<(ServerConfig, Option<Node>), Box<dyn Error>> {
         let (Some(servers), Some(name)) = (self.cluster, self.node_name) else {
             return Ok((config, None));
@@ -97,6 +98,8 @@ impl ClusterArgs {
         cluster.monitors = self.cluster_monitor;
         cluster.is_unsafe = self.cluster_unsafe;
         cluster.max_message_bytes = config.limits.max_message_bytes;
+        cluster.max_rooms = Some(config.max_rooms as u64);
+        cluster.max_stored_rooms = Some(max_stored_rooms);
         let cluster = Arc::new(Cluster::join(cluster).await?);
         let config = config
             .journal(Some(cluster.journal()))
@@ -260,9 +263,14 @@ async fn status(admin: &Admin, with_shards: bool) -> Result<String, Box<dyn Erro
     let (nodes, leaves) = tokio::try_join!(admin.nodes(), admin.leaves())?;
     for node in &nodes {
         let draining = if node.is_draining { ", draining" } else { "" };
+        let full = if node.is_full { ", full" } else { "" };
+        let load = node.load.map_or_else(String::new, |load| {
+            let (rooms, percent, mib) = (load.rooms, load.processor / 10_000, load.memory >> 10);
+            format!(" with {rooms} rooms, {percent} % busy, {mib} MiB")
+        });
         let _ = writeln!(
             text,
-            "{:?}: {} shards at {}, run {}{draining}",
+            "{:?}: {} shards{load} at {}, run {}{draining}{full}",
             Escaped::new(&node.name),
             node.shards,
             node.address,
@@ -291,10 +299,14 @@ async fn status(admin: &Admin, with_shards: bool) -> Result<String, Box<dyn Erro
                     ),
                 },
             );
-            let pin = shard.pin.map_or_else(String::new, |pin| {
-                format!(", wanted at {:?}", Escaped::new(&pin))
+            let placement = shard.placement.map_or_else(String::new, |placement| {
+                let node = Escaped::new(&placement.node);
+                match placement.is_pinned {
+                    true => format!(", wanted at {node:?}"),
+                    false => format!(", at {node:?} because of its load"),
+                }
             });
-            let _ = writeln!(text, "shard {}: {owner}{pin}", shard.shard);
+            let _ = writeln!(text, "shard {}: {owner}{placement}", shard.shard);
         }
     }
     Ok(text)

@@ -26,8 +26,8 @@ pub(crate) struct DataArgs {
         requires = "kept",
     )]
     durability_of: Vec<(String, DurabilityArg)>,
-    /// Rooms that are kept; new ones beyond that are refused
-    #[arg(long, default_value_t = DEFAULT_MAX_ROOMS, value_name = "ROOMS", requires = "data")]
+    /// Rooms that are kept, in a cluster by all nodes; new ones beyond that are refused
+    #[arg(long, default_value_t = DEFAULT_MAX_ROOMS, value_name = "ROOMS", requires = "kept")]
     max_stored_rooms: u64,
     /// Folder for what rooms do, in files that `replay` reads; not of those that are in memory only
     #[arg(long, value_name = "DIR")]
@@ -81,6 +81,12 @@ impl From<DurabilityArg> for Durability {
 }
 
 impl DataArgs {
+    /// Rooms that are kept.
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn max_stored_rooms(&self) -> u64 {
+        self.max_stored_rooms
+    }
+
     /// Opens the folder of `--data`, if there is one.
     pub(crate) fn apply(
         &self,

@@ -184,10 +184,12 @@ impl LimitArgs {
 
 impl Serve {
     pub(crate) fn run(self, logging: &Logging) -> Result<ExitCode, Box<dyn Error>> {
+        #[cfg(feature = "cluster")]
+        let max_stored_rooms = self.server.data.max_stored_rooms();
         let config = self.server.config(&self.module, logging)?;
         run(async {
             #[cfg(feature = "cluster")]
-            let (config, node) = self.cluster.join(config).await?;
+            let (config, node) = self.cluster.join(config, max_stored_rooms).await?;
             #[cfg(feature = "cluster")]
             let (config, leaf) = self.leaf.join(config).await?;
             let server = bind(config).await?;

@@ -4,9 +4,9 @@ use crate::{
     config::ClusterConfig,
     error::ClusterError,
     leaf::{LEAF_SILENCE, LeafMessage, PING_INTERVAL as LEAF_PING_INTERVAL},
-    nats::{Nats, parse_owner},
+    nats::{Nats, parse_owner, parse_placement},
     node::{NodeRequest, Ping},
-    protocol::{Leaves, Owner},
+    protocol::{Leaves, Load, Owner, Placement},
     shard::{NodeId, Shard},
 };
 use async_nats::Request;
@@ -34,6 +34,10 @@ pub struct NodeStatus {
     pub is_draining: bool,
     /// Shards whose rooms it runs.
     pub shards: usize,
+    /// What its rooms do and take, some seconds after its start.
+    pub load: Option<Load>,
+    /// Whether it has about as many rooms as it may.
+    pub is_full: bool,
 }
 
 /// A leaf.
@@ -52,8 +56,8 @@ pub struct ShardStatus {
     pub shard: Shard,
     /// What the directory says.
     pub owner: Option<Owner>,
-    /// Where an operator wants it to be.
-    pub pin: Option<String>,
+    /// Where it is to be, if not where it falls.
+    pub placement: Option<Placement>,
 }
 
 impl Admin {
@@ -92,12 +96,15 @@ impl Admin {
                 nodes.remove(&id);
                 continue;
             }
+            let load = ping.load();
             let node = NodeStatus {
                 id,
                 name: ping.name,
                 address: ping.address,
                 is_draining: ping.is_draining,
                 shards: ping.shards,
+                load,
+                is_full: ping.is_full,
             };
             nodes.insert(id, node);
         }
@@ -142,7 +149,7 @@ impl Admin {
             shards.push(ShardStatus {
                 shard,
                 owner: owner.and_then(|owner| parse_owner(&owner)),
-                pin: pin.map(|pin| String::from_utf8_lossy(&pin).into()),
+                placement: pin.and_then(|pin| parse_placement(&pin)),
             });
         }
         Ok(shards)

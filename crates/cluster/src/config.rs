@@ -28,6 +28,12 @@ pub struct ClusterConfig {
     pub is_unsafe: bool,
     /// The longest message of a client, in bytes, which NATS must be able to keep. Default 1 MiB.
     pub max_message_bytes: usize,
+    /// Rooms that this node may have open: when it has about as many, it gets no more shards than it must.
+    /// Default none.
+    pub max_rooms: Option<u64>,
+    /// Rooms that may be stored in the whole cluster: each node refuses new ones beyond the share of its shards.
+    /// Default none.
+    pub max_stored_rooms: Option<u64>,
 }
 
 impl ClusterConfig {
@@ -44,6 +50,8 @@ impl ClusterConfig {
             monitors: Vec::new(),
             is_unsafe: false,
             max_message_bytes: 1 << 20,
+            max_rooms: None,
+            max_stored_rooms: None,
         }
     }
 

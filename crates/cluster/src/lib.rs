@@ -55,13 +55,13 @@ use self::{
     directory::ShardTable,
     metrics::NodeMetrics,
     nats::Nats,
-    node::{Event, Node},
+    node::{Event, Node, NodeConfig},
     protocol::{Membership, MembershipOptions},
 };
 use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
-    Directory, Location, MoreMetrics, ServerControl,
+    Directory, Location, MoreMetrics, ServerControl, ServerLoad,
     journal::{Batch, Done, Journal, JournalError, ReplayCost, RoomNumber, Stored, UnfinishedRoom},
 };
 use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
@@ -93,6 +93,9 @@ pub trait Rooms: Send + Sync + 'static {
 
     /// Ends the rooms of a shard at once; resolves when they are gone.
     fn abandon(&self, shard: Shard) -> Abandoned;
+
+    /// What the rooms do and take, with the shards as groups.
+    fn load(&self) -> Measured;
 }
 
 /// Of [`Rooms::release`].
@@ -100,6 +103,9 @@ pub type Released = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send
 
 /// Of [`Rooms::abandon`].
 pub type Abandoned = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Of [`Rooms::load`].
+pub type Measured = Pin<Box<dyn Future<Output = ServerLoad> + Send>>;
 
 impl Rooms for ServerControl {
     fn adopt(&self, rooms: Vec<UnfinishedRoom>) {
@@ -112,6 +118,10 @@ impl Rooms for ServerControl {
 
     fn abandon(&self, shard: Shard) -> Abandoned {
         Box::pin(self.abandon(move |room| Shard::of_room(room) == shard))
+    }
+
+    fn load(&self) -> Measured {
+        Box::pin(self.load(SHARDS, |room| Shard::of_room(room).index()))
     }
 }
 
@@ -145,7 +155,13 @@ impl Cluster {
                             let (table, metrics) = shared;
                             let options = membership_options(&config);
                             let membership = Membership::new(id, options, Duration::ZERO);
-                            Node::new(nats, membership, id, config.node, node, table, metrics)
+                            let config = NodeConfig {
+                                id,
+                                name: config.node,
+                                max_rooms: config.max_rooms,
+                                max_stored_rooms: config.max_stored_rooms,
+                            };
+                            Node::new(nats, membership, config, node, table, metrics)
                                 .run()
                                 .await;
                         }

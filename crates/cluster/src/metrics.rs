@@ -19,6 +19,7 @@ pub(crate) struct NodeMetrics {
     acquired: AtomicU64,
     failovers: AtomicU64,
     abandoned: AtomicU64,
+    placed: AtomicU64,
     waiting: AtomicU64,
     records: AtomicU64,
     record_bytes: AtomicU64,
@@ -50,6 +51,8 @@ pub struct ClusterMetrics {
     pub failover_time: Duration,
     /// Shards that it has lost to others without having given them away.
     pub shards_abandoned: u64,
+    /// Shards that it was to give to others which had less to do.
+    pub shards_placed: u64,
     /// Batches that are not durable.
     pub waiting_batches: u64,
     /// Records that were appended.
@@ -73,6 +76,7 @@ impl NodeMetrics {
             failovers: self.failovers.load(Relaxed),
             failover_time: Duration::from_micros(self.acquire_micros.load(Relaxed)),
             shards_abandoned: self.abandoned.load(Relaxed),
+            shards_placed: self.placed.load(Relaxed),
             waiting_batches: self.waiting.load(Relaxed),
             records: self.records.load(Relaxed),
             record_bytes: self.record_bytes.load(Relaxed),
@@ -117,6 +121,10 @@ impl NodeMetrics {
 
     pub(crate) fn abandoned(&self) {
         self.abandoned.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn placed(&self) {
+        self.placed.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn appended(&self, record: &Record) {
@@ -202,6 +210,12 @@ impl ClusterMetrics {
             "counter",
             "Shards that others have taken from this node.",
             &self.shards_abandoned,
+        );
+        metric(
+            "shards_placed_total",
+            "counter",
+            "Shards that this node gave to others which had less to do.",
+            &self.shards_placed,
         );
         metric(
             "records_total",

@@ -7,7 +7,7 @@ use crate::{
         Quarantine, RecordHeader, RoomHeader, decode_record, encode_record, encode_snapshot,
         room_id, room_token, snapshot_bytes,
     },
-    protocol::{Appended, CasResult, Owner, RecordId},
+    protocol::{Appended, CasResult, Owner, Placement, RecordId},
     shard::{Epoch, NodeId, Shard},
 };
 use async_nats::{
@@ -338,6 +338,21 @@ impl Nats {
                 (CasResult::Failed, is_refused)
             }
             Err(_) => (CasResult::Failed, false),
+        }
+    }
+
+    /// Says where a shard is to be because of its load, by compare-and-set; returns the revision, or none.
+    pub(crate) async fn place(&self, shard: Shard, node: &str, revision: u64) -> Option<u64> {
+        let value = format!("{node}{BY_LOAD}");
+        let update = self
+            .kv
+            .update(format!("pin.{shard}"), value.into(), revision);
+        match timeout(TIMEOUT, update).await.ok()? {
+            Ok(revision) => Some(revision),
+            Err(error) => {
+                log::debug!("shard {shard} is not placed: {error}");
+                None
+            }
         }
     }
 
@@ -896,8 +911,8 @@ fn random() -> String {
 /// An entry of the directory.
 pub(crate) enum DirectoryEntry {
     Owner(Shard, Option<Owner>, u64),
-    /// Where an operator wants a shard.
-    Pin(Shard, Option<String>, u64),
+    /// Where a shard is to be.
+    Placement(Shard, Option<Placement>, u64),
 }
 
 impl DirectoryEntry {
@@ -910,12 +925,25 @@ impl DirectoryEntry {
                 Some(Self::Owner(shard, owner, revision))
             }
             "pin" => {
-                let name = value.map(|name| String::from_utf8_lossy(name).into());
-                Some(Self::Pin(shard, name, revision))
+                let placement = value.and_then(|value| parse_placement(value));
+                Some(Self::Placement(shard, placement, revision))
             }
             _ => None,
         }
     }
+}
+
+/// Behind the name of the node, in an entry that no operator has made.
+const BY_LOAD: &str = " load";
+
+/// Where a shard is to be, in an entry.
+pub(crate) fn parse_placement(value: &[u8]) -> Option<Placement> {
+    let text = core::str::from_utf8(value).ok()?;
+    let by_load = text.strip_suffix(BY_LOAD);
+    Some(Placement {
+        node: by_load.unwrap_or(text).into(),
+        is_pinned: by_load.is_none(),
+    })
 }
 
 /// The owner in an entry.

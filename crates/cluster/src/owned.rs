@@ -427,6 +427,11 @@ impl Owned {
         }
     }
 
+    /// Whether a room is stored.
+    pub(crate) fn has_room(&self, id: &str) -> bool {
+        self.rooms.contains_key(id)
+    }
+
     /// How many rooms are stored.
     pub(crate) fn room_count(&self) -> usize {
         self.rooms.len()

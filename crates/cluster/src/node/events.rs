@@ -6,7 +6,7 @@ use crate::{
     format::Quarantine,
     leaf::LeafMessage,
     nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage, StoredRecord},
-    protocol::{Appended, CasResult, LeafPing, Owner},
+    protocol::{Appended, CasResult, LeafPing, Load, Owner, Placement},
     shard::{Epoch, NodeId, Shard},
 };
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use core::time::Duration;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use stateroom_wasmi_host::ModuleHash;
+use stateroom_wasmi_server::ServerLoad;
 use stateroom_wasmi_server::journal::{Batch, Done, JournalError, RoomNumber, Stored, StoredRoom};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -61,7 +62,9 @@ pub(crate) enum Event {
     /// A claim was refused, though it was the right one.
     ClaimRefused(Shard),
     Owner(Shard, Option<Owner>, u64),
-    Pin(Shard, Option<String>, u64),
+    Placement(Shard, Option<Placement>, u64),
+    /// What the rooms do and take.
+    Measured(ServerLoad),
     DirectoryRead,
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
@@ -97,6 +100,7 @@ impl Event {
                 | Self::Last(..)
                 | Self::Appended(..)
                 | Self::Leaf(..)
+                | Self::Measured(..)
         )
     }
 }
@@ -117,6 +121,23 @@ pub(crate) struct Ping {
     /// Shards that its clients wait for.
     #[serde(default)]
     pub(crate) wanted: Vec<u8>,
+    /// What its rooms do and take: [`Load`]'s parts.
+    #[serde(default)]
+    pub(crate) load: Option<(u32, u32, u32)>,
+    /// Whether it has as many rooms as it may.
+    #[serde(default)]
+    pub(crate) is_full: bool,
+}
+
+impl Ping {
+    pub(crate) fn load(&self) -> Option<Load> {
+        let (processor, memory, rooms) = self.load?;
+        Some(Load {
+            processor,
+            memory,
+            rooms,
+        })
+    }
 }
 
 /// Reads the directory now and then: what it says is in pings, too, but these get lost.
@@ -142,7 +163,9 @@ impl From<DirectoryEntry> for Event {
     fn from(entry: DirectoryEntry) -> Self {
         match entry {
             DirectoryEntry::Owner(shard, owner, revision) => Self::Owner(shard, owner, revision),
-            DirectoryEntry::Pin(shard, name, revision) => Self::Pin(shard, name, revision),
+            DirectoryEntry::Placement(shard, placement, revision) => {
+                Self::Placement(shard, placement, revision)
+            }
         }
     }
 }

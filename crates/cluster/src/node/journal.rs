@@ -190,6 +190,14 @@ impl Node {
         if let Some(reason) = number.and_then(|number| owned.is_condemned(number)) {
             return done(Ok(Stored::Quarantined(reason)));
         }
+        if !owned.has_room(&id)
+            && let Err(limit) = self.may_store_more()
+        {
+            return done(Err(JournalError::TooManyRooms { limit }));
+        }
+        let Some(owned) = self.owned.get_mut(&shard) else {
+            return;
+        };
         let Some(number) = number.filter(|number| owned.is_doubtful(*number)) else {
             return begin_load(&self.nats, owned, &id, done);
         };

@@ -3,6 +3,7 @@
 mod batches;
 mod events;
 mod journal;
+mod meter;
 mod refusals;
 
 pub(crate) use self::events::{Event, NodeRequest, Ping};
@@ -10,6 +11,7 @@ pub(crate) use self::events::{Event, NodeRequest, Ping};
 use self::{
     batches::Batches,
     events::{watch_directory, watch_leaves, watch_owners, watch_pings, watch_requests},
+    meter::Meter,
     refusals::Refusals,
 };
 use crate::{
@@ -22,7 +24,8 @@ use crate::{
     nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage},
     owned::{Garbage, Owned, Part},
     protocol::{
-        Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Request, ShardState,
+        Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Placement, Request,
+        ShardState,
     },
     reading::{Reading, read_shards},
     shard::{Epoch, NodeId, SHARDS, Shard},
@@ -47,8 +50,7 @@ use tokio::{
 
 /// A node.
 pub(crate) struct Node {
-    id: NodeId,
-    name: String,
+    config: NodeConfig,
     nats: Nats,
     membership: Membership,
     events: mpsc::UnboundedReceiver<Event>,
@@ -76,6 +78,7 @@ pub(crate) struct Node {
     /// Until NATS has taken the last ping.
     pinging: Option<JoinHandle<()>>,
     trimmed_at: Instant,
+    meter: Meter,
     /// When shards were claimed.
     claimed_at: HashMap<Shard, (Epoch, Instant)>,
     /// Which rooms are restored next.
@@ -85,6 +88,16 @@ pub(crate) struct Node {
     /// Refusals of writes to the logs and to the directory, though nothing else was written.
     refusals: [Refusals; 2],
     has_ended: bool,
+}
+
+/// What a node is, and what it may have.
+pub(crate) struct NodeConfig {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    /// Open rooms.
+    pub(crate) max_rooms: Option<u64>,
+    /// Rooms that are stored in the whole cluster.
+    pub(crate) max_stored_rooms: Option<u64>,
 }
 
 /// What is known of another node, besides what the membership knows.
@@ -107,15 +120,13 @@ impl Node {
     pub(crate) fn new(
         nats: Nats,
         membership: Membership,
-        id: NodeId,
-        name: String,
+        config: NodeConfig,
         channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
         table: Arc<ShardTable>,
         metrics: Arc<NodeMetrics>,
     ) -> Self {
         Self {
-            id,
-            name,
+            config,
             nats,
             membership,
             sender: channel.0,
@@ -137,6 +148,7 @@ impl Node {
             draining: Vec::new(),
             pinging: None,
             trimmed_at: Instant::now(),
+            meter: Meter::default(),
             claimed_at: HashMap::new(),
             gate: Gate::default(),
             is_changed: false,
@@ -160,6 +172,7 @@ impl Node {
                         self.update_leaves();
                     }
                     self.trim();
+                    self.measure();
                 }
                 () = self.table.wanted() => {
                     let now = self.now();
@@ -217,7 +230,7 @@ impl Node {
                 watch_pings(self.nats.clone(), self.sender.clone());
                 watch_owners(self.nats.clone(), self.sender.clone());
                 watch_leaves(self.nats.clone(), self.sender.clone());
-                watch_requests(self.nats.clone(), self.id, self.sender.clone());
+                watch_requests(self.nats.clone(), self.config.id, self.sender.clone());
             }
             Event::Drain(done) => {
                 self.draining.push(done);
@@ -269,9 +282,11 @@ impl Node {
             Event::Owner(shard, owner, revision) => {
                 self.membership.handle_owner(shard, owner, revision, now);
             }
-            Event::Pin(shard, name, revision) => {
-                self.membership.handle_pin(shard, name, revision, now);
+            Event::Placement(shard, placement, revision) => {
+                let membership = &mut self.membership;
+                membership.handle_placement(shard, placement, revision, now);
             }
+            Event::Measured(load) => self.measured(load, now),
             Event::DirectoryRead => self.membership.handle_directory_read(now),
             Event::Claimed(shard, epoch, result) => {
                 if result != CasResult::Failed {
@@ -382,6 +397,9 @@ impl Node {
             false => Phase::Up,
         };
         self.membership.handle_ping(node, &ping.name, phase, now);
+        if let Some(load) = ping.load() {
+            self.membership.handle_load(node, load, ping.is_full);
+        }
         for (shard, epoch, revision) in &ping.owned {
             let (node, epoch) = (node, Epoch(*epoch));
             let owner = Some(Owner { node, epoch });
@@ -391,7 +409,7 @@ impl Node {
         for shard in &ping.wanted {
             self.membership.handle_wanted(Shard(*shard), now);
         }
-        if node != self.id && !self.peers.contains_key(&node) {
+        if node != self.config.id && !self.peers.contains_key(&node) {
             log::info!("node {node} ({}) is at {}", ping.name, ping.address);
             let (sender, address) = (self.sender.clone(), ping.address);
             let watch = tokio::spawn(async move {
@@ -425,8 +443,8 @@ impl Node {
             return Bytes::new();
         };
         let ping = Ping {
-            node: self.id.to_string(),
-            name: self.name.clone(),
+            node: self.config.id.to_string(),
+            name: self.config.name.clone(),
             address: *address,
             is_draining: self.membership.phase() == Phase::Draining,
             is_leaving,
@@ -437,6 +455,11 @@ impl Node {
                 .map(|(shard, epoch, revision)| (shard.0, epoch.0, revision))
                 .collect(),
             wanted: self.membership.wanted().map(|shard| shard.0).collect(),
+            load: self
+                .meter
+                .load()
+                .map(|it| (it.processor, it.memory, it.rooms)),
+            is_full: self.is_full(),
         };
         serde_json::to_vec(&ping).unwrap_or_default().into()
     }
@@ -445,7 +468,7 @@ impl Node {
     fn act(&mut self) {
         while let Some(action) = self.membership.poll_action() {
             self.is_changed = true;
-            let (nats, sender, node) = (self.nats.clone(), self.sender.clone(), self.id);
+            let (nats, sender, node) = (self.nats.clone(), self.sender.clone(), self.config.id);
             match action {
                 // While NATS does not take one, there is no use for another.
                 Action::Ping(_) if self.pinging.as_ref().is_none_or(JoinHandle::is_finished) => {
@@ -500,13 +523,29 @@ impl Node {
                 },
                 Action::Release { shard, .. } => self.release(shard),
                 Action::Abandon { shard } => self.abandon(shard),
+                Action::Place {
+                    shard,
+                    node,
+                    revision,
+                } => {
+                    log::info!("shard {shard} goes to {node:?}, which has less to do");
+                    self.metrics.placed();
+                    tokio::spawn(async move {
+                        if let Some(revision) = nats.place(shard, &node, revision).await {
+                            let is_pinned = false;
+                            let placement = Some(Placement { node, is_pinned });
+                            let _ = sender.send(Event::Placement(shard, placement, revision));
+                        }
+                    });
+                }
             }
         }
     }
 
     fn acquire(&mut self, shard: Shard, epoch: Epoch) {
         self.remove(shard);
-        self.owned.insert(shard, Owned::new(shard, self.id, epoch));
+        self.owned
+            .insert(shard, Owned::new(shard, self.config.id, epoch));
         self.drive(shard);
     }
 
@@ -568,7 +607,7 @@ impl Node {
                 return Location::Here;
             }
             match self.membership.owner(shard) {
-                Some(owner) if owner != self.id => self
+                Some(owner) if owner != self.config.id => self
                     .peers
                     .get(&owner)
                     .map_or(Location::Unknown, |peer| Location::Node(peer.address)),

@@ -1,5 +1,6 @@
 //! Which nodes there are, and which shards this one owns.
 
+use super::placement::{Load, relieve};
 use crate::shard::{Epoch, NodeId, SHARDS, Shard, preference};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -20,9 +21,8 @@ pub struct Membership {
     phase: Phase,
     peers: BTreeMap<NodeId, Peer>,
     shards: Vec<ShardEntry>,
-    /// Where operators want shards to be, by the names of nodes.
-    /// With the revisions by which that was said.
-    pins: HashMap<Shard, (Option<String>, u64)>,
+    /// Where shards are to be, if not where they fall, with the revisions of what says so.
+    placements: HashMap<Shard, (Option<Placement>, u64)>,
     actions: VecDeque<Action>,
     /// Whether all of the directory was read.
     has_directory: bool,
@@ -85,6 +85,10 @@ pub struct Peer {
     gone_at: Option<Duration>,
     /// Since when it is taken for dead.
     dead_since: Option<Duration>,
+    /// What its rooms do and take, if it has said so.
+    load: Option<Load>,
+    /// Whether it has as many rooms as it may.
+    is_full: bool,
 }
 
 /// What a node does, as its pings say.
@@ -103,6 +107,15 @@ pub struct Owner {
     pub node: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
+}
+
+/// Where a shard is to be, if not where it falls by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The name of the node, which has it whenever it is there.
+    pub node: String,
+    /// Whether an operator has said so; else its owner has, which had more to do than this node.
+    pub is_pinned: bool,
 }
 
 /// What is to be done.
@@ -150,6 +163,16 @@ pub enum Action {
         /// The shard.
         shard: Shard,
     },
+    /// Say that this shard is to be at the node of this name, if the revision of what says so is this one (0: if
+    /// nothing does). Then [`Membership::handle_placement`], if that was done.
+    Place {
+        /// The shard.
+        shard: Shard,
+        /// The name of a node that has less to do.
+        node: String,
+        /// The expected revision.
+        revision: u64,
+    },
 }
 
 /// What became of a compare-and-set.
@@ -192,6 +215,8 @@ struct ShardEntry {
     retry_at: Duration,
     /// When it began to be acquired.
     acquiring_since: Duration,
+    /// When it was here.
+    active_since: Duration,
 }
 
 /// Shards that are claimed or acquired at once. NATS does what comes at the same time with little more work than
@@ -214,6 +239,7 @@ impl Membership {
             to: id,
             retry_at: Duration::ZERO,
             acquiring_since: Duration::ZERO,
+            active_since: Duration::ZERO,
         };
         Self {
             id,
@@ -222,7 +248,7 @@ impl Membership {
             shards: core::iter::repeat_with(entry)
                 .take(options.shards)
                 .collect(),
-            pins: HashMap::new(),
+            placements: HashMap::new(),
             actions: VecDeque::new(),
             has_directory: false,
             heard_itself: None,
@@ -277,6 +303,8 @@ impl Membership {
             heard_at: now,
             gone_at: None,
             dead_since: Some(now),
+            load: None,
+            is_full: false,
         });
         // It may have been on its way when the node ended; later, the node is there after all.
         if peer
@@ -360,17 +388,62 @@ impl Membership {
         self.decide(now);
     }
 
-    /// An operator wants a shard to be at the node of this name, or does not care any more.
-    pub fn handle_pin(&mut self, shard: Shard, name: Option<String>, revision: u64, now: Duration) {
-        let pin = self.pins.entry(shard).or_default();
+    /// Where a shard is to be, if not where it falls, and the revision of what says so.
+    pub fn handle_placement(
+        &mut self,
+        shard: Shard,
+        placement: Option<Placement>,
+        revision: u64,
+        now: Duration,
+    ) {
+        let known = self.placements.entry(shard).or_default();
         // What a replica says may be out of date.
-        if revision < pin.1 {
-            return;
-        }
-        let before = core::mem::replace(pin, (name, revision));
-        if before.0 != pin.0 {
+        if revision > known.1 {
+            *known = (placement, revision);
             self.decide(now);
         }
+    }
+
+    /// What a node's rooms do and take, and whether it has as many as it may.
+    pub fn handle_load(&mut self, node: NodeId, load: Load, is_full: bool) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.load = Some(load);
+            peer.is_full = is_full;
+        }
+    }
+
+    /// This node's rooms were measured, and those of its shards: some are placed elsewhere if it has much more to
+    /// do than others.
+    pub fn handle_measured(&mut self, own: Load, shards: &[(Shard, Load)], now: Duration) {
+        let settled_at = self.stable_since + self.options.rebalance_after;
+        let is_settled = now >= settled_at.max(self.settled_at) && !self.is_isolated(now);
+        // What is on its way is not in the measurements of the others.
+        if self.phase != Phase::Up || !is_settled || self.releasing() > 0 {
+            return;
+        }
+        let is_movable = |(shard, _): &&(Shard, Load)| {
+            let entry = &self.shards[shard.index()];
+            let is_pinned = self.placement(*shard).is_some_and(|it| it.is_pinned);
+            entry.state == ShardState::Active && !self.is_new(entry, now) && !is_pinned
+        };
+        let shards: Vec<_> = shards.iter().filter(is_movable).copied().collect();
+        let others = self.peers.iter().filter_map(|(node, peer)| {
+            let takes_more = *node != self.id && peer.is_up() && !peer.is_full;
+            Some((*node, peer.load.filter(|_| takes_more)?))
+        });
+        for (shard, node) in relieve(own, &shards, others) {
+            let node = self.peers[&node].name.clone();
+            let revision = self.placements.get(&shard).map_or(0, |known| known.1);
+            self.actions.push_back(Action::Place {
+                shard,
+                node,
+                revision,
+            });
+        }
+    }
+
+    fn placement(&self, shard: Shard) -> Option<&Placement> {
+        self.placements.get(&shard)?.0.as_ref()
     }
 
     /// What became of [`Action::Claim`].
@@ -400,6 +473,7 @@ impl Membership {
         }
         if is_active {
             entry.state = ShardState::Active;
+            entry.active_since = now;
             self.decide(now);
         } else {
             self.leave(shard, false);
@@ -586,7 +660,7 @@ impl Membership {
         }
         let is_stable = now >= self.stable_since + self.options.rebalance_after;
         if (is_stable || self.phase == Phase::Draining) && now >= self.settled_at {
-            self.rebalance();
+            self.rebalance(now);
         }
     }
 
@@ -672,39 +746,55 @@ impl Membership {
         }
     }
 
-    /// How many nodes come before this one for a shard.
+    /// How many nodes come before this one for a shard that nobody has. Those that are full come last.
     fn rank(&self, shard: Shard) -> usize {
-        let own = self.preference(self.id, &self.options.name, shard);
+        let order = |node: NodeId, name: &str| {
+            let is_full = self.peers.get(&node).is_some_and(|peer| peer.is_full);
+            (!is_full, self.preference(node, name, shard))
+        };
+        let own = order(self.id, &self.options.name);
         let others = self.peers.iter().filter(|(node, peer)| {
-            **node != self.id && peer.is_up() && self.preference(**node, &peer.name, shard) > own
+            **node != self.id && peer.is_up() && order(**node, &peer.name) > own
         });
         others.count()
     }
 
     fn preference(&self, node: NodeId, name: &str, shard: Shard) -> (bool, u64, NodeId) {
-        let is_pinned = self.pins.get(&shard).and_then(|(pin, _)| pin.as_deref()) == Some(name);
-        (is_pinned, preference(name, shard), node)
+        let is_placed = self.placement(shard).is_some_and(|it| it.node == name);
+        (is_placed, preference(name, shard), node)
+    }
+
+    fn releasing(&self) -> usize {
+        let is_releasing = |entry: &&ShardEntry| entry.state == ShardState::Releasing;
+        self.shards.iter().filter(is_releasing).count()
+    }
+
+    /// Whether a shard has come just now: others may not know yet why.
+    fn is_new(&self, entry: &ShardEntry, now: Duration) -> bool {
+        now < entry.active_since + self.options.rebalance_after
     }
 
     /// Gives shards to where they belong.
-    fn rebalance(&mut self) {
-        let mut releasing = self
-            .shards
-            .iter()
-            .filter(|entry| entry.state == ShardState::Releasing)
-            .count();
+    fn rebalance(&mut self, now: Duration) {
+        let mut releasing = self.releasing();
+        let is_draining = self.phase == Phase::Draining;
         for shard in Shard::all().take(self.shards.len()) {
             if releasing >= self.options.max_releases {
                 return;
             }
-            if self.state(shard) != ShardState::Active {
+            let entry = &self.shards[shard.index()];
+            let may_stay = !is_draining && self.is_new(entry, now);
+            if entry.state != ShardState::Active || may_stay {
                 continue;
             }
             let up = self.peers.iter().filter(|(_, peer)| peer.is_up());
             let best = up.max_by_key(|(node, peer)| self.preference(**node, &peer.name, shard));
-            let Some((to, _)) = best.filter(|(node, _)| **node != self.id) else {
+            let Some((to, peer)) = best.filter(|(node, _)| **node != self.id) else {
                 continue;
             };
+            if peer.is_full && !is_draining {
+                continue;
+            }
             let to = *to;
             let entry = &mut self.shards[shard.index()];
             entry.state = ShardState::Releasing;
@@ -785,18 +875,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_replica_says_of_pins_may_be_out_of_date() {
+    fn what_a_replica_says_of_placements_may_be_out_of_date() {
         let (shard, now) = (Shard(7), Duration::ZERO);
         let mut node = Membership::new(NodeId(1), MembershipOptions::new("a"), now);
-        let is_pinned = |node: &Membership, name: &str| node.preference(OTHER, name, shard).0;
-        node.handle_pin(shard, Some("b".into()), 5, now);
-        assert!(is_pinned(&node, "b") && !is_pinned(&node, "c"));
-        node.handle_pin(shard, Some("c".into()), 3, now);
-        node.handle_pin(shard, None, 4, now);
-        assert!(is_pinned(&node, "b") && !is_pinned(&node, "c"));
-        node.handle_pin(shard, None, 6, now);
-        node.handle_pin(shard, Some("b".into()), 5, now);
-        assert!(!is_pinned(&node, "b"));
+        let is_placed = |node: &Membership, name: &str| node.preference(OTHER, name, shard).0;
+        let at = |node: &str| {
+            let (node, is_pinned) = (node.into(), true);
+            Some(Placement { node, is_pinned })
+        };
+        node.handle_placement(shard, at("b"), 5, now);
+        assert!(is_placed(&node, "b") && !is_placed(&node, "c"));
+        node.handle_placement(shard, at("c"), 3, now);
+        node.handle_placement(shard, None, 4, now);
+        assert!(is_placed(&node, "b") && !is_placed(&node, "c"));
+        node.handle_placement(shard, None, 6, now);
+        node.handle_placement(shard, at("b"), 5, now);
+        assert!(!is_placed(&node, "b"));
     }
 
     #[test]

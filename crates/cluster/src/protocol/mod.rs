@@ -7,6 +7,7 @@
 mod appender;
 mod leaves;
 mod membership;
+mod placement;
 mod suspects;
 mod tails;
 
@@ -14,8 +15,9 @@ pub use self::{
     appender::{Appended, Appender, LastRecord, RecordId, Request},
     leaves::{LeafPing, Leaves},
     membership::{
-        Action, CasResult, Membership, MembershipOptions, Owner, Peer, Phase, ShardState,
+        Action, CasResult, Membership, MembershipOptions, Owner, Peer, Phase, Placement, ShardState,
     },
+    placement::{Load, relieve},
     suspects::{Gate, MAX_DEATHS, MAX_OPEN, Note, Suspects},
     tails::Tails,
 };

@@ -13,10 +13,11 @@ mod sim;
 use journals::{TIMEOUT, events, log, save, snapshot, wait};
 use nats::NatsServer;
 use stateroom_wasmi_cluster::{
-    Abandoned, Cluster, ClusterConfig, ClusterError, ClusterMetrics, Released, Rooms, SHARDS, Shard,
+    Abandoned, Cluster, ClusterConfig, ClusterError, ClusterMetrics, Measured, Released, Rooms,
+    SHARDS, Shard,
 };
 use stateroom_wasmi_server::{
-    Directory, Location,
+    Directory, Location, ServerLoad,
     journal::{Batch, Journal, JournalError, RoomNumber, Stored, StoredRoom, UnfinishedRoom},
 };
 use std::{
@@ -40,6 +41,7 @@ struct Node {
 #[derive(Default)]
 struct FakeRooms {
     adopted: Mutex<Vec<UnfinishedRoom>>,
+    load: Mutex<ServerLoad>,
 }
 
 impl Rooms for FakeRooms {
@@ -53,6 +55,11 @@ impl Rooms for FakeRooms {
 
     fn abandon(&self, _: Shard) -> Abandoned {
         Box::pin(async {})
+    }
+
+    fn load(&self) -> Measured {
+        let load = self.load.lock().expect("no panic").clone();
+        Box::pin(async { load })
     }
 }
 

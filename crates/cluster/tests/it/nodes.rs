@@ -1,11 +1,12 @@
 //! Several nodes.
 
 use crate::{
-    Node, config, events, log, nats::NatsServer, proxy::Proxy, room_of, save, snapshot, write_later,
+    Node, config, events, load_later, log, nats::NatsServer, proxy::Proxy, room_of, save, snapshot,
+    write_later,
 };
 use stateroom_wasmi_cluster::{Admin, SHARDS, Shard};
 use stateroom_wasmi_server::{
-    Location,
+    GroupLoad, Location, ServerLoad,
     journal::{JournalError, Stored},
 };
 use std::time::Duration;
@@ -74,6 +75,78 @@ fn a_node_that_is_drained_gives_all_away() {
     a.kill();
     let a = Node::join(&server, "a");
     a.wait_for_shards(|shards| shards > SHARDS / 3);
+}
+
+#[test]
+fn busy_shards_go_to_a_node_that_has_less_to_do() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let a = Node::join(&server, "a");
+    a.wait_for_shards(|shards| shards == SHARDS);
+    let b = Node::join(&server, "b");
+    b.wait(|b| b.here() > SHARDS / 3 && a.here() + b.here() == SHARDS);
+    // All rooms are in eight of the shards that a has, with no fuel and no memory.
+    let of_a = Shard::all().filter(|shard| a.directory.locate(&room_of(*shard)) == Location::Here);
+    let busy: Vec<_> = of_a.take(8).collect();
+    for node in [&a, &b] {
+        let mut load = ServerLoad::default();
+        load.groups = vec![GroupLoad::default(); SHARDS];
+        for shard in &busy {
+            load.groups[shard.index()].rooms = if core::ptr::eq(node, &a) { 500 } else { 0 };
+        }
+        *node.rooms.load.lock().expect("no panic") = load;
+    }
+    let at_b = |b: &Node| {
+        let mut shards = busy.iter();
+        shards.any(|shard| b.directory.locate(&room_of(*shard)) == Location::Here)
+    };
+    b.wait(at_b);
+    let runtime = Runtime::new().expect("it starts");
+    let status = runtime.block_on(async {
+        let admin = Admin::connect(&config(&server.url, "operator")).await;
+        let admin = admin.expect("NATS is there");
+        let placed = admin.shards().await.expect("NATS is there").into_iter();
+        let placed = placed.filter(|shard| shard.placement.is_some());
+        (
+            admin.nodes().await.expect("NATS is there"),
+            placed.collect::<Vec<_>>(),
+        )
+    });
+    let (nodes, placed) = status;
+    let rooms = nodes.iter().map(|node| node.load.map(|load| load.rooms));
+    assert_eq!(rooms.collect::<Vec<_>>(), [Some(4000), Some(0)]);
+    // Half of them at most, or they would come back.
+    assert!((1..=4).contains(&placed.len()), "{placed:?}");
+    for shard in placed {
+        assert!(busy.contains(&shard.shard), "{shard:?}");
+        let placement = shard.placement.expect("it has one");
+        assert_eq!((&*placement.node, placement.is_pinned), ("b", false));
+    }
+}
+
+#[test]
+fn no_more_rooms_are_stored_than_may_be() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let mut config = config(&server.url, "a");
+    config.max_stored_rooms = Some(3);
+    let node = Node::join_with(config).expect("it joins");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    for n in 0..3 {
+        let id = format!("room-{n}");
+        let number = node.new_room(&id);
+        node.write(save(number, &id, snapshot(0, b"birth")))
+            .expect("it is written");
+    }
+    let loaded = load_later(&node, "another")();
+    assert!(matches!(
+        loaded,
+        Err(JournalError::TooManyRooms { limit: 3 })
+    ));
+    // Those that are stored can be loaded.
+    assert_eq!(node.stored("room-1").snapshot, snapshot(0, b"birth"));
 }
 
 #[test]
@@ -218,7 +291,9 @@ fn operators_see_and_move_shards() {
         .expect("it is pinned");
     b.wait(|b| b.directory.locate(&room) == Location::Here);
     let shards = runtime.block_on(admin.shards()).expect("NATS answers");
-    assert_eq!(shards[shard.index()].pin.as_deref(), Some("b"));
+    let placement = shards[shard.index()].placement.as_ref();
+    let placement = placement.expect("it has one");
+    assert_eq!((&*placement.node, placement.is_pinned), ("b", true));
     assert_eq!(
         shards[shard.index()].owner.map(|owner| owner.node),
         Some(nodes[1].id)

@@ -568,6 +568,8 @@ impl World {
                     let unknown = NodeEvent::Transferred(shard, epoch, CasResult::Failed);
                     self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, id, unknown));
                 }
+                // Nothing is measured.
+                Action::Place { .. } => {}
                 Action::Abandon { shard } => {
                     node.owned.remove(&shard);
                     self.count("abandoned");
