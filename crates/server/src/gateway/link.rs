@@ -255,7 +255,7 @@ impl NodeConnection {
 
     /// Says hello.
     fn begin(&self, rooms: &mut GatewayRooms) {
-        let total = rooms.clients.queued();
+        let total = rooms.outgoing.clone();
         if let Some(forward) = rooms.forwards.get_mut(&self.key) {
             forward.outgoing = SendQueue::new(UNLIMITED, total);
             forward.has_said_hello = true;

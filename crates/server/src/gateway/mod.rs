@@ -39,7 +39,7 @@ use crate::{
     stream::Stream,
     ws::{
         connection::ConnectionKey,
-        send_queue::{QueueLimits, SendQueue},
+        send_queue::{QueueLimits, QueuedBytes, SendQueue},
     },
 };
 use core::{task::Waker, time::Duration};
@@ -116,8 +116,13 @@ pub(crate) struct GatewayRooms {
     /// Those that have just come.
     new: Vec<RoomKey>,
     next_key: u64,
-    /// What all queues and windows together may have.
-    max_queued_bytes: usize,
+    /// Bytes that nodes have not acknowledged. They are no queue: what is there says nothing of how clients read.
+    unacknowledged: usize,
+    /// Bytes that wait to be sent to nodes.
+    outgoing: QueuedBytes,
+    /// Beyond it, clients are not read from of whom enough is there to be acknowledged; beyond twice that, those
+    /// are closed of whom most is.
+    max_unacknowledged: usize,
     max_unacknowledged_bytes: usize,
     max_forwards: usize,
     /// How often a session has gone on over another connection.
@@ -245,14 +250,18 @@ pub(crate) async fn run(worker: Rc<Worker<GatewayRooms>>, routes: Arc<Routes>) -
 }
 
 impl GatewayRooms {
-    pub(crate) fn new(limits: ClientLimits, max_message_bytes: usize) -> Self {
+    pub(crate) fn new(mut limits: ClientLimits, max_message_bytes: usize) -> Self {
+        // Of the other half, a half is for what was not acknowledged, and one to send that again.
+        limits.max_queued_bytes /= 2;
         Self {
             // It has no tokens and no sessions of its own.
             clients: Clients::new(limits, [0; 32], None),
             forwards: HashMap::new(),
             new: Vec::new(),
             next_key: 0,
-            max_queued_bytes: limits.max_queued_bytes,
+            unacknowledged: 0,
+            outgoing: QueuedBytes::default(),
+            max_unacknowledged: limits.max_queued_bytes / 4,
             // There is space for the next message if nothing is acknowledged.
             max_unacknowledged_bytes: max_message_bytes.saturating_add(2 * ACK_BYTES),
             max_forwards: limits.sessions.saturating_mul(2),
@@ -282,19 +291,26 @@ impl GatewayRooms {
 
     /// Counts what a session keeps, after that has changed.
     fn count(&mut self, key: RoomKey) {
-        let total = self.clients.queued();
         if let Some(forward) = self.forwards.get_mut(&key) {
             let (_, bytes) = forward.session.unacknowledged_size();
-            total.set(total.get() + bytes - forward.counted);
+            self.unacknowledged = self.unacknowledged + bytes - forward.counted;
             forward.counted = bytes;
+        }
+        while self.unacknowledged > 2 * self.max_unacknowledged {
+            let forwards = self.forwards.iter();
+            let Some((key, _)) = forwards.max_by_key(|(_, forward)| forward.counted) else {
+                return;
+            };
+            let reason = "the node of the room takes too long";
+            self.finish(*key, Ended::Closed(1013, reason.into()));
         }
     }
 
     /// Ends what is done for a client, and its connection if it has one.
     fn finish(&mut self, key: RoomKey, ended: Ended) {
         if let Some(forward) = self.forwards.remove(&key) {
-            let total = self.clients.queued();
-            total.set(total.get() - forward.counted);
+            self.unacknowledged -= forward.counted;
+            forward.waker.wake();
         }
         let connection = self.clients.leave(key, CLIENT);
         if let Some(connection) = connection.and_then(|key| self.clients.get(key)) {
@@ -351,7 +367,7 @@ impl Rooms for GatewayRooms {
             counted: 0,
             sent: 0,
             blame: Blame::default(),
-            outgoing: SendQueue::new(UNLIMITED, self.clients.queued()),
+            outgoing: SendQueue::new(UNLIMITED, self.outgoing.clone()),
             is_linked: false,
             has_said_hello: false,
             has_joined: false,
@@ -374,7 +390,7 @@ impl Rooms for GatewayRooms {
         };
         let (messages, bytes) = forward.session.unacknowledged_size();
         // Only if the node will acknowledge something.
-        let is_full = self.clients.queued().get() >= self.max_queued_bytes
+        let is_full = self.unacknowledged >= self.max_unacknowledged
             && (messages >= ACK_MESSAGES || bytes >= ACK_BYTES);
         let message = match payload {
             MessagePayload::Text(text) => Message::Text(text.into()),
@@ -415,7 +431,8 @@ impl Rooms for GatewayRooms {
             waiting: self.forwards.values().filter(is_waiting).count(),
             resumed: self.resumed,
         };
-        Metrics::of_gateway(gateway, self.clients.queued().get())
+        let queued = self.clients.queued().get() + self.outgoing.get();
+        Metrics::of_gateway(gateway, queued + self.unacknowledged)
     }
 
     fn close(&mut self, _id: &str, done: Closed) {

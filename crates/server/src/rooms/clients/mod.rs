@@ -418,6 +418,10 @@ impl Clients {
             self.removed.push((room, client));
             return;
         }
+        if self.queued.get() > self.limits.max_queued_bytes {
+            // A client that reads takes it now.
+            connection.flush(Instant::now());
+        }
         self.metrics.messages_sent += 1;
         self.metrics.bytes_sent += payload.len() as u64;
         self.shed();

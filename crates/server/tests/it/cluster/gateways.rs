@@ -3,7 +3,7 @@
 use super::nodes::{Cluster, Node, SECRET, nodes};
 use crate::journaled::eventually;
 use core::time::Duration;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, future::select_all};
 use stateroom_wasmi_server::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -325,4 +325,60 @@ async fn an_owner_that_was_cut_off_is_connected_to_again() {
         () = client.hear_all() => {}
         () = again => {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_owner_does_not_acknowledge_disconnects_no_client_of_another() {
+    const SLOW: usize = 8;
+    let cluster = Cluster::new();
+    let gateway = Node::start(&cluster, 0, |config| {
+        config.workers = 1;
+        config.max_total_queued_bytes = 2 << 20;
+    })
+    .await;
+    let owner = Node::start(&cluster, 1, |_| {}).await;
+    let _other = Node::start(&cluster, 2, |_| {}).await;
+    cluster.set_owner("slow", Some(1));
+    cluster.set_owner("lobby", Some(2));
+    let mut slow = Vec::new();
+    for id in 1..=SLOW {
+        let mut client = gateway.join("slow").await;
+        client.see(&[1000 + id as i32]).await;
+        slow.push(client);
+    }
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    owner.lose_connections();
+    // Less than what an owner acknowledges at once.
+    let message = Message::binary(vec![0; 60_000]);
+    for client in &mut slow {
+        for _ in 0..4 {
+            let sent = client.socket.send(message.clone()).await;
+            sent.expect("it is connected");
+        }
+    }
+    // What is kept of them is bounded all the same: some are closed, and no others.
+    let clients = SLOW as u64 + 1;
+    let talking = async {
+        loop {
+            client.say().await;
+            client.hear_all().await;
+            if gateway.metric("stateroom_gateway_clients").await < clients {
+                break;
+            }
+        }
+        for _ in 0..100 {
+            client.say().await;
+            client.hear_all().await;
+        }
+    };
+    eventually("the end of some", talking).await;
+    let kept = gateway.metric("stateroom_send_queue_bytes").await;
+    assert!(kept < 1 << 20, "{kept} bytes are kept");
+    let closed = slow.into_iter().map(|client| Box::pin(client.closed()));
+    let ((code, reason), ..) = select_all(closed).await;
+    assert_eq!(
+        (code, &*reason),
+        (1013, "the node of the room takes too long")
+    );
 }
