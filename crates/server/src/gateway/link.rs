@@ -4,7 +4,7 @@ use super::{Forward, GatewayRooms, Routes, UNLIMITED, peers::has_ended};
 use crate::{
     directory::Location,
     rooms::{
-        BEHIND, MOVED, SESSION_LOST, STOPPING,
+        BEHIND, LATE, MOVED, SESSION_LOST, STOPPING,
         worker::{Worker, poll_timer},
     },
     stream::Stream,
@@ -105,6 +105,7 @@ impl Link {
                 forward.is_linked = false;
                 let is_gone = forward.is_leaving && !forward.has_said_hello;
                 forward.client.suspicion = forward.suspicion();
+                forward.client.order.attempt += 1;
                 (!is_gone).then(|| forward.client.clone())
             });
             let Some(client) = state else {
@@ -487,7 +488,7 @@ impl NodeConnection {
         match (u16::from(code), reason.as_str()) {
             (1000, _) if self.said_goodbye => LinkEnd::Over(Ended::Left),
             // It comes back, or another node has the room then.
-            MOVED | STOPPING => LinkEnd::Lost,
+            MOVED | STOPPING | LATE => LinkEnd::Lost,
             SESSION_LOST => LinkEnd::Doubtful(session_lost()),
             (BEHIND, reason) => LinkEnd::Doubtful(Ended::Closed(1008, reason.into())),
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),

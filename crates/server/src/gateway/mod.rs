@@ -358,7 +358,7 @@ impl Rooms for GatewayRooms {
             token: claim.token,
             address: joining.peer(),
             session: Some(secret),
-            sequence: joining.sequence,
+            order: joining.order,
             suspicion: Suspicion::default(),
         };
         let forward = Forward {

@@ -12,6 +12,7 @@ use crate::{
     },
     log_limit::LogLimiter,
     rooms::{
+        Order,
         handover::NewConnection,
         trials::{Suspicion, Trial},
         worker_pool::LocalRooms,
@@ -69,8 +70,7 @@ pub(super) struct Forwarded {
     /// The secret of the session, if the other end is a gateway that speaks for the client; or else it is the
     /// client itself.
     pub(super) session: Option<Box<str>>,
-    /// When its handshake was, as a [`Sequence`](crate::rooms::worker_pool::Sequence) has it.
-    pub(super) sequence: u64,
+    pub(super) order: Order,
     /// What the gateway knows of nodes that have ended.
     pub(super) suspicion: Suspicion,
 }
@@ -88,7 +88,10 @@ pub(super) struct Introduction<'a> {
     token: Option<Cow<'a, str>>,
     address: Option<IpAddr>,
     session: Option<Cow<'a, str>>,
+    /// As in [`Order`].
     sequence: u64,
+    #[serde(default)]
+    attempt: u64,
     /// As in [`Suspicion`].
     #[serde(default)]
     deaths: u32,
@@ -153,7 +156,8 @@ pub(super) async fn introduce(
         token: client.and_then(|client| client.token.as_deref().map(Into::into)),
         address: client.and_then(|client| client.address),
         session: client.and_then(|client| client.session.as_deref().map(Into::into)),
-        sequence: client.map_or(0, |client| client.sequence),
+        sequence: client.map_or(0, |client| client.order.sequence),
+        attempt: client.map_or(0, |client| client.order.attempt),
         deaths: client.map_or(0, |client| client.suspicion.deaths),
         messages: client.map_or_else(Default::default, |client| client.suspicion.messages),
     };
@@ -189,7 +193,10 @@ impl From<Introduction<'_>> for Forwarded {
             token: introduction.token.map(Into::into),
             address: introduction.address,
             session: introduction.session.map(Into::into),
-            sequence: introduction.sequence,
+            order: Order {
+                sequence: introduction.sequence,
+                attempt: introduction.attempt,
+            },
             suspicion: Suspicion {
                 deaths: introduction.deaths,
                 messages: introduction.messages,
@@ -358,7 +365,7 @@ pub(super) fn new_connection(
         unread: Bytes::new(),
         permit,
         address,
-        sequence: client.sequence,
+        order: client.order,
         room: client.room,
         token: client.token,
         resumes: true,

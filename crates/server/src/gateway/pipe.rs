@@ -34,7 +34,7 @@ impl Routes {
             token: connection.token.clone(),
             address: connection.permit.peer(),
             session: None,
-            sequence: connection.sequence,
+            order: connection.order,
             suspicion: Suspicion::default(),
         };
         let until = Instant::now() + self.owner_timeout;

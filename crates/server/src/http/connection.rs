@@ -11,7 +11,7 @@ use crate::{
     },
     log_limit::LogLimiter,
     rate_limit::{Rate, TokenBucket, nanos_since},
-    rooms::{handover::NewConnection, trials::Suspicion},
+    rooms::{Order, handover::NewConnection, trials::Suspicion},
 };
 use core::{convert::Infallible, pin::pin, time::Duration};
 use hyper::{
@@ -171,7 +171,10 @@ impl Connection {
             session: None,
             suspicion: Suspicion::default(),
             trial: None,
-            sequence: destination.sequence,
+            order: Order {
+                sequence: destination.sequence,
+                attempt: 0,
+            },
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     http::{ConnectionPermit, FailedRoom, RoomSummary},
     rooms::{
-        Rooms,
+        Order, Rooms,
         trials::{Suspicion, Trial},
     },
     stream::DetachedStream,
@@ -18,8 +18,8 @@ pub(crate) struct NewConnection {
     pub(crate) unread: Bytes,
     pub(crate) permit: ConnectionPermit,
     pub(crate) address: SocketAddr,
-    /// Grows with each handshake: handovers may overtake each other.
-    pub(crate) sequence: u64,
+    /// Handovers may overtake each other.
+    pub(crate) order: Order,
     pub(crate) room: Box<str>,
     pub(crate) token: Option<Box<str>>,
     /// Whether the client speaks `stateroom.resume.1`.

@@ -177,6 +177,25 @@ impl Claim {
     }
 }
 
+/// Which of a client's connections is the newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Order {
+    /// The number of the client's handshake.
+    pub(crate) sequence: u64,
+    /// Counts the connections that a gateway opens for it.
+    pub(crate) attempt: u64,
+}
+
+impl Order {
+    /// Whether this one is the older, as far as the clocks of nodes agree, which may differ by so much.
+    pub(crate) const fn is_before(self, other: Self, clock_skew: u64) -> bool {
+        if self.sequence == other.sequence {
+            return self.attempt < other.attempt;
+        }
+        self.sequence < other.sequence.saturating_sub(clock_skew)
+    }
+}
+
 /// The session that a client wants to go on with, if it has one: its secret, and how many messages it has
 /// received.
 #[derive(Clone, Debug, Default)]
@@ -256,6 +275,9 @@ pub(crate) const STOPPING: (u16, &str) = (1001, "the server is stopping");
 
 /// The close code and reason of connections whose room is at another node, where their clients find it again.
 pub(crate) const MOVED: (u16, &str) = (1012, "the room is at another node");
+
+/// The close code and reason of a connection whose session has gone on over a newer one.
+pub(crate) const LATE: (u16, &str) = (1012, "the session goes on over a newer connection");
 
 /// The close code and reason for a gateway whose client's session is not there any more. No client sees it.
 pub(crate) const SESSION_LOST: (u16, &str) = (4001, "the session is lost");

@@ -1,6 +1,9 @@
 //! Sessions of clients that come back (`stateroom.resume.1`).
 
-use crate::{rooms::tokens::TokenHash, ws::send_queue::QueuedBytes};
+use crate::{
+    rooms::{Order, tokens::TokenHash},
+    ws::send_queue::QueuedBytes,
+};
 use core::{cell::RefCell, net::IpAddr};
 use stateroom_wasmi_host::MessagePayload;
 use stateroom_wasmi_resume::{InvalidCount, Window, WindowFull};
@@ -13,6 +16,8 @@ pub(crate) struct Session {
     pub(super) hash: TokenHash,
     /// Tells it from other sessions of a client of the same id.
     pub(super) number: u64,
+    /// The latest handshake of those that it went on over; zero if that is not known.
+    pub(super) sequence: u64,
     /// Messages that the room has accepted.
     received: u64,
     /// Those of them that the room has handled, which are logged in a journaled room: no more is
@@ -143,6 +148,7 @@ impl Session {
             permit,
             hash,
             number,
+            sequence: 0,
             received: 0,
             handled: 0,
             unacknowledged_cost: 0,
@@ -180,6 +186,15 @@ impl Session {
 
     pub(super) const fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// Of its last connection, which may be gone.
+    pub(super) fn last_order(&self) -> Option<Order> {
+        let order = Order {
+            sequence: self.sequence,
+            attempt: 0,
+        };
+        (self.sequence > 0).then_some(order)
     }
 
     /// The address that began it, if that is known.
@@ -250,6 +265,7 @@ impl Session {
     pub(super) fn store(&self, outputs_enabled: bool) -> StoredSession {
         StoredSession {
             hash: self.hash,
+            sequence: self.sequence,
             received: self.received,
             outputs_enabled,
             sent: self.sent.clone(),
@@ -266,6 +282,7 @@ impl Session {
     ) -> Self {
         total.set(total.get() + stored.sent.bytes());
         let mut session = Self::new(stored.hash, number, limits, total, permit);
+        session.sequence = stored.sequence;
         session.received = stored.received;
         session.handled = stored.received;
         session.sent = stored.sent;
@@ -283,6 +300,8 @@ impl Drop for Session {
 #[derive(Clone, Debug)]
 pub(crate) struct StoredSession {
     pub(super) hash: TokenHash,
+    /// As in [`Session`].
+    pub(super) sequence: u64,
     /// Messages that the room has accepted.
     pub(super) received: u64,
     /// Whether the room has begun to handle the client's connect.
@@ -296,9 +315,10 @@ const MAX_REPLAYED_MESSAGES: usize = 1 << 16;
 const MAX_REPLAYED_BYTES: usize = 16 << 20;
 
 impl StoredSession {
-    pub(super) fn new(hash: TokenHash) -> Self {
+    pub(super) fn new(hash: TokenHash, sequence: u64) -> Self {
         Self {
             hash,
+            sequence,
             received: 0,
             outputs_enabled: false,
             sent: Window::default(),
@@ -314,11 +334,12 @@ impl StoredSession {
         )
     }
 
-    /// The hash, a flag, how many messages were received and how many sent were acknowledged, and those
+    /// The hash, the sequence number, a flag, how many messages were received and how many sent were acknowledged, and those
     /// that were not: how many, and each as a byte (1 is text), a length and bytes. Integers are little
     /// endian.
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
         to.extend(self.hash.0);
+        to.extend(self.sequence.to_le_bytes());
         to.push(self.outputs_enabled.into());
         to.extend(self.received.to_le_bytes());
         to.extend(self.sent.acknowledged().to_le_bytes());
@@ -331,9 +352,14 @@ impl StoredSession {
     }
 
     /// Reads a session from the beginning of these bytes, and returns the rest; none if there is no
-    /// session.
-    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (hash, bytes) = bytes.split_first_chunk()?;
+    /// session. Earlier formats had no sequence numbers.
+    pub(super) fn decode(bytes: &[u8], has_sequence: bool) -> Option<(Self, &[u8])> {
+        let (hash, mut bytes) = bytes.split_first_chunk()?;
+        let mut sequence = 0;
+        if has_sequence {
+            let (number, rest) = bytes.split_first_chunk()?;
+            (sequence, bytes) = (u64::from_le_bytes(*number), rest);
+        }
         let (enabled, bytes) = bytes.split_first()?;
         let (received, bytes) = bytes.split_first_chunk()?;
         let (acknowledged, bytes) = bytes.split_first_chunk()?;
@@ -356,6 +382,7 @@ impl StoredSession {
         let is_possible = received < 1 << 53 && acknowledged < 1 << 53;
         let session = Self {
             hash: TokenHash(*hash),
+            sequence,
             received,
             outputs_enabled: *enabled == 1,
             sent,

@@ -32,34 +32,45 @@ impl fmt::Display for MalformedClients {
 
 impl core::error::Error for MalformedClients {}
 
-const VERSION: u8 = 1;
+/// Without and with a secret behind the version.
+const VERSION: u8 = 3;
+const VERSION_WITH_SECRET: u8 = 4;
 
-/// With a secret behind the version.
-const VERSION_WITH_SECRET: u8 = 2;
+/// The same before sessions had sequence numbers.
+const OLD_VERSION: u8 = 1;
+const OLD_VERSION_WITH_SECRET: u8 = 2;
 
 /// By what a client that has connected may come back: what is logged behind its connect.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Credentials {
     /// Of its token.
     pub(super) token: Option<TokenHash>,
-    /// Of the secret of its session.
-    pub(super) session: Option<TokenHash>,
+    /// Of the secret of its session, and the number of its handshake.
+    pub(super) session: Option<(TokenHash, u64)>,
 }
 
 impl Credentials {
     const TOKEN: u8 = 1;
-    const SESSION: u8 = 2;
+    /// Without a sequence number, as in earlier formats, and with one.
+    const OLD_SESSION: u8 = 2;
+    const SESSION: u8 = 4;
 
     /// Nothing if there are none; else a byte that says which there are, and these.
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
-        let kinds = [(Self::TOKEN, self.token), (Self::SESSION, self.session)];
-        let present = kinds.iter().filter(|(_, hash)| hash.is_some());
-        let flags: u8 = present.map(|(kind, _)| kind).sum();
+        let mut flags = 0;
+        if self.token.is_some() {
+            flags |= Self::TOKEN;
+        }
+        if self.session.is_some() {
+            flags |= Self::SESSION;
+        }
         if flags != 0 {
             to.push(flags);
-            for (_, hash) in kinds {
-                to.extend(hash.iter().flat_map(|hash| hash.0));
-            }
+        }
+        to.extend(self.token.iter().flat_map(|token| token.0));
+        if let Some((session, sequence)) = self.session {
+            to.extend(session.0);
+            to.extend(sequence.to_le_bytes());
         }
     }
 
@@ -72,11 +83,17 @@ impl Credentials {
             let (token, rest) = read_token(bytes)?;
             (credentials.token, bytes) = (Some(token), rest);
         }
-        if flags & Self::SESSION != 0 {
+        let sessions = flags & !Self::TOKEN;
+        if matches!(sessions, Self::OLD_SESSION | Self::SESSION) {
             let (session, rest) = read_token(bytes)?;
-            (credentials.session, bytes) = (Some(session), rest);
+            (credentials.session, bytes) = (Some((session, 0)), rest);
         }
-        let is_whole = bytes.is_empty() && *flags & !(Self::TOKEN | Self::SESSION) == 0;
+        if let (Some((_, sequence)), Self::SESSION) = (&mut credentials.session, sessions) {
+            let (number, rest) = bytes.split_first_chunk().ok_or(MalformedClients)?;
+            (*sequence, bytes) = (u64::from_le_bytes(*number), rest);
+        }
+        let is_known = matches!(sessions, 0 | Self::OLD_SESSION | Self::SESSION);
+        let is_whole = bytes.is_empty() && is_known;
         is_whole.then_some(credentials).ok_or(MalformedClients)
     }
 }
@@ -110,9 +127,10 @@ impl StoredClients {
     /// No more than `max_tokens` are kept, the newest.
     pub(super) fn decode(bytes: &[u8], max_tokens: usize) -> Result<Self, MalformedClients> {
         let (version, bytes) = bytes.split_first().ok_or(MalformedClients)?;
+        let has_sequences = matches!(*version, VERSION | VERSION_WITH_SECRET);
         let (secret, bytes) = match *version {
-            VERSION => (None, bytes),
-            VERSION_WITH_SECRET => {
+            VERSION | OLD_VERSION => (None, bytes),
+            VERSION_WITH_SECRET | OLD_VERSION_WITH_SECRET => {
                 let (secret, rest) = bytes.split_first_chunk().ok_or(MalformedClients)?;
                 (Some(*secret), rest)
             }
@@ -134,7 +152,8 @@ impl StoredClients {
         let (count, mut bytes) = read_u32(bytes)?;
         for _ in 0..count {
             let (client, rest) = read_client(bytes)?;
-            let (session, rest) = StoredSession::decode(rest).ok_or(MalformedClients)?;
+            let (session, rest) =
+                StoredSession::decode(rest, has_sequences).ok_or(MalformedClients)?;
             bytes = rest;
             stored.sessions.insert(client, session);
         }
@@ -162,8 +181,9 @@ impl StoredClients {
                 match credentials.session {
                     // It began before the room was saved, when the connect was accepted.
                     Some(_) if was_waiting => {}
-                    Some(session) => {
-                        self.sessions.insert(client, StoredSession::new(session));
+                    Some((session, sequence)) => {
+                        let session = StoredSession::new(session, sequence);
+                        self.sessions.insert(client, session);
                     }
                     None => drop(self.sessions.remove(&client)),
                 }
@@ -229,7 +249,7 @@ mod tests {
     fn connect(stored: &mut StoredClients, id: u32, token: Option<u8>, session: Option<u8>) {
         let credentials = Credentials {
             token: token.map(hash),
-            session: session.map(hash),
+            session: session.map(|session| (hash(session), 100 + u64::from(session))),
         };
         let mut bytes = Vec::new();
         credentials.encode(&mut bytes);
@@ -297,6 +317,35 @@ mod tests {
     }
 
     #[test]
+    fn sessions_without_sequence_numbers_are_read() {
+        let mut stored = StoredClients::default();
+        let event = RecordedEvent::Outside(Event::Connect(ClientId(7)));
+        let credentials = [&[3][..], &hash(1).0, &hash(2).0].concat();
+        let replayed = stored.replay(event, &credentials, false, 10);
+        replayed.expect("well-formed");
+        assert_eq!(stored.tokens.client(hash(1)), Some(ClientId(7)));
+        let session = &stored.sessions[&ClientId(7)];
+        assert_eq!((session.hash, session.sequence), (hash(2), 0));
+
+        // The sequence number is behind the hash.
+        let mut bytes = clients().encode();
+        assert_eq!(bytes[0], VERSION);
+        bytes[0] = OLD_VERSION;
+        for id in [12, 13] {
+            let find = |window: &[u8]| window == hash(id).0;
+            let at = bytes.windows(TokenHash::BYTES).position(find);
+            let at = at.expect("its session") + TokenHash::BYTES;
+            let number: Vec<_> = bytes.drain(at..at + 8).collect();
+            assert_eq!(number, (100 + u64::from(id)).to_le_bytes());
+        }
+        let decoded = StoredClients::decode(&bytes, 10).expect("well-formed");
+        assert_eq!(decoded.sessions.len(), 2);
+        for session in decoded.sessions.values() {
+            assert_eq!((session.sequence, session.outputs_enabled), (0, true));
+        }
+    }
+
+    #[test]
     fn whatever_is_not_what_was_encoded_is_malformed() {
         let bytes = clients().encode();
         for length in 0..bytes.len() {
@@ -305,7 +354,16 @@ mod tests {
         assert!(StoredClients::decode(&[&bytes[..], b"x"].concat(), 10).is_err());
         let mut stored = StoredClients::default();
         let connect = RecordedEvent::Outside(Event::Connect(ClientId(2)));
-        for credentials in [&[1][..], &[4], &[3; 17], &[1; 18]] {
+        for credentials in [
+            &[1][..],
+            &[2],
+            &[4],
+            &[8],
+            &[3; 17],
+            &[1; 18],
+            &[4; 17],
+            &[6; 25],
+        ] {
             assert!(stored.replay(connect, credentials, false, 10).is_err());
         }
     }

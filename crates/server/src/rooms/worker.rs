@@ -180,7 +180,7 @@ impl<R: Rooms> Worker<R> {
             unread,
             permit,
             address,
-            sequence,
+            order,
             room,
             token,
             resumes,
@@ -211,7 +211,7 @@ impl<R: Rooms> Worker<R> {
             let key = rooms.clients().insert(Connection::new(
                 stream,
                 unread,
-                sequence,
+                order,
                 permit,
                 self.options.of(resumes, is_gateway),
                 queued,

@@ -265,7 +265,7 @@ impl WorkerPool {
                 routes.pipe(connection, stop).await;
             }
             Some(Gateways { workers, .. }) => {
-                let index = (connection.sequence % workers.len() as u64) as usize;
+                let index = (connection.order.sequence % workers.len() as u64) as usize;
                 let _ = workers[index].send(Command::Connect(Box::new(connection)));
             }
         }

@@ -4,7 +4,7 @@ use crate::{
     config::ServerConfig,
     http::ConnectionPermit,
     rate_limit::{Rate, TokenBucket},
-    rooms::trials::Trial,
+    rooms::{Order, trials::Trial},
     stream::Stream,
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
@@ -76,8 +76,7 @@ slotmap::new_key_type! {
 
 /// A connection. Its task polls it; its worker puts into its queue what the room sends.
 pub(crate) struct Connection {
-    /// The number of its handshake.
-    pub(crate) sequence: u64,
+    pub(crate) order: Order,
     pub(super) stream: Stream,
     pub(super) reader: MessageReader,
     /// Read from the stream, but not by the reader yet.
@@ -164,7 +163,7 @@ impl Connection {
     pub(crate) fn new(
         stream: Stream,
         unread: Vec<u8>,
-        sequence: u64,
+        order: Order,
         permit: ConnectionPermit,
         options: ConnectionOptions,
         total_queued: QueuedBytes,
@@ -173,7 +172,7 @@ impl Connection {
         let now = Instant::now();
         Self {
             resuming,
-            sequence,
+            order,
             stream,
             reader: match options.is_peer {
                 true => MessageReader::of_peer(Role::Server, options.max_message_bytes),

@@ -7,7 +7,7 @@ use crate::{
     config::ServerConfig,
     metrics::{Metrics, WorkerMetrics},
     rooms::{
-        MOVED, REPLACED,
+        MOVED, Order, REPLACED,
         journaling::{Journaling, RoomLog},
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
@@ -250,15 +250,25 @@ impl Clients {
         }
     }
 
-    /// Whether this connection's handshake came after that of the client's present connection, if it has
-    /// one: on their way to a worker, one may overtake another. Those of several nodes are compared as far as
+    /// Whether this connection is not older than the client's present one, or the last one of its session, if it
+    /// has any: on their way to a worker, one may overtake another. Those of several nodes are compared as far as
     /// their clocks agree: a node that was stopped must not bring back a client that has gone to another one.
     pub(crate) fn is_newest(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
-        let sequence = |key| self.connections.get(key).map(|found| found.sequence);
         let present = self.rooms.get(&room).and_then(|clients| clients.get(id));
-        let present = present.and_then(|present| sequence(present.connection));
-        let earliest = present.map(|present| present.saturating_sub(self.limits.clock_skew));
-        earliest <= sequence(connection)
+        let last = present.and_then(|client| client.session.as_ref()?.last_order());
+        // A server by itself has none that it has not seen the end of, and its clock may begin anew.
+        let last = last.filter(|_| self.limits.clock_skew > 0);
+        let present = present.and_then(|client| self.order_of(client.connection));
+        match (present.or(last), self.order_of(connection)) {
+            (Some(present), Some(joining)) => !joining.is_before(present, self.limits.clock_skew),
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+
+    pub(crate) fn order_of(&self, connection: ConnectionKey) -> Option<Order> {
+        let connection = self.connections.get(connection)?;
+        Some(connection.order)
     }
 
     pub(crate) fn join(&mut self, room: RoomKey, id: ClientId, connection: ConnectionKey) {
@@ -641,12 +651,14 @@ impl Transport for Clients {
             return;
         };
         let credentials = match record.event {
-            RecordedEvent::Outside(Event::Connect(client)) => Credentials {
-                token: clients.tokens.hash_of(client),
-                session: clients
-                    .get(client)
-                    .and_then(|client| Some(client.session.as_ref()?.hash)),
-            },
+            RecordedEvent::Outside(Event::Connect(id)) => {
+                let client = clients.get(id);
+                let session = client.and_then(|client| client.session.as_ref());
+                Credentials {
+                    token: clients.tokens.hash_of(id),
+                    session: session.map(|session| (session.hash, session.sequence)),
+                }
+            }
             _ => Credentials::default(),
         };
         if let (Some(journaling), Some(log)) = (&mut self.journaling, &mut clients.log) {

@@ -2,7 +2,7 @@
 
 use super::{Client, Clients};
 use crate::{
-    rooms::{Claim, Hello, JoinRejection, SESSION_LOST, sessions::Session},
+    rooms::{Claim, Hello, JoinRejection, LATE, SESSION_LOST, sessions::Session},
     ws::connection::ConnectionKey,
 };
 use core::net::IpAddr;
@@ -69,7 +69,7 @@ impl Clients {
         let Some(connection) = connection else {
             return;
         };
-        let peer = connection.peer();
+        let (peer, sequence) = (connection.peer(), connection.order.sequence);
         let of_peer = peer.map_or(0, |peer| self.session_counts.of_peer(peer));
         if of_peer >= self.limits.sessions_per_address {
             self.end_oldest_absent(peer);
@@ -87,6 +87,7 @@ impl Clients {
         if let Some(client) = self.client_mut(room, id) {
             let mut session = Session::new(hash, number, limits, total, permit);
             session.unannounced = Some(secret);
+            session.sequence = sequence;
             client.session = Some(Box::new(session));
         }
     }
@@ -122,6 +123,10 @@ impl Clients {
         let Some(client) = found else {
             return Ok(None);
         };
+        if self.is_late(room, client, connection) {
+            let (code, reason) = LATE;
+            return Err(JoinRejection::new(code, reason));
+        }
         let resumed = match (received, &claim.session) {
             (None, Some(secret)) => self.begin_again(room, client, connection, secret),
             (received, _) => self.resume(room, client, connection, received.unwrap_or(0)),
@@ -156,6 +161,17 @@ impl Clients {
             is_announced.then_some(Frame::New(secret)),
         );
         Ok(())
+    }
+
+    /// Whether a client's session has gone on over a connection that is newer, and still there. It is not over for
+    /// the client, whose clock may have been wrong.
+    fn is_late(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
+        let present = self.connection_of(room, id);
+        let present = present.and_then(|present| self.order_of(present));
+        let coming = self.order_of(connection);
+        present
+            .zip(coming)
+            .is_some_and(|(present, coming)| coming.is_before(present, self.limits.clock_skew))
     }
 
     /// Goes on with a session over another connection; the client has received so many messages.
@@ -196,7 +212,11 @@ impl Clients {
         }
         if let Some(joining) = self.connections.get_mut(connection) {
             joining.member = Some((room, id));
+            let sequence = joining.order.sequence;
             self.metrics.clients.count_join();
+            if let Some(session) = self.session_mut(room, id) {
+                session.sequence = session.sequence.max(sequence);
+            }
         }
         if let Some(frame) = frame {
             self.send_control(room, id, frame);

@@ -258,10 +258,12 @@ impl HostedRooms {
             id,
             number,
             permit,
-            joins,
+            mut joins,
             import,
             outcome,
         } = ended;
+        // Of two of a client that are of about the same time, the last one counts.
+        joins.sort_by_key(|join| self.host.transport().order_of(join.connection));
         let is_convicted = joins.iter().any(|join| join.claim.suspicion.is_proved());
         let opened = match outcome {
             Ok(room) => {

@@ -382,3 +382,107 @@ async fn what_an_owner_does_not_acknowledge_disconnects_no_client_of_another() {
         (1013, "the node of the room takes too long")
     );
 }
+
+/// A connection to a node, as one that another node opens for a client.
+struct Link(TcpStream);
+
+impl Link {
+    /// Opens it for a client with this token, whose handshake and attempt have these numbers; a gateway has chosen
+    /// the secret of its session.
+    async fn open(node: &Node, session: Option<&str>, (sequence, attempt): (u64, u64)) -> Self {
+        let session = session.map_or("null".into(), |session| format!("\"{session}\""));
+        let json = format!(
+            r#"{{"version":1,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":{session},"sequence":{sequence},"attempt":{attempt}}}"#
+        );
+        let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+        let introduction = [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat();
+        let written = stream.write_all(&introduction).await;
+        written.expect("it is taken");
+        Self(stream)
+    }
+
+    async fn say(&mut self, text: &str) {
+        // Masked with zeros, as it must be if it is the client's own.
+        let frame = [
+            &[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0],
+            text.as_bytes(),
+        ]
+        .concat();
+        self.0.write_all(&frame).await.expect("it is taken");
+    }
+
+    /// The next text, or the code of a close frame.
+    async fn hear(&mut self) -> Result<String, u16> {
+        loop {
+            let mut header = [0; 2];
+            let read = eventually("a frame", self.0.read_exact(&mut header)).await;
+            read.expect("it is connected");
+            let mut payload = vec![0; header[1].into()];
+            let read = eventually("a frame", self.0.read_exact(&mut payload)).await;
+            read.expect("it is connected");
+            match header[0] {
+                0x81 => return Ok(String::from_utf8(payload).expect("text")),
+                0x88 => return Err(u16::from_be_bytes([payload[0], payload[1]])),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_micros() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_goes_on_over_the_newest_of_its_connections() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |_| {}).await;
+    cluster.set_owner("lobby", Some(0));
+    let now = now();
+    // A gateway has given up its first connection, which comes late, twice.
+    let mut newest = Link::open(&node, Some("0a"), (now, 2)).await;
+    newest.say("h").await;
+    assert_eq!(newest.hear().await, Ok("n0a".into()));
+    for hello in ["h", "h0 0a"] {
+        let mut late = Link::open(&node, Some("0a"), (now, 1)).await;
+        late.say(hello).await;
+        assert_eq!(late.hear().await, Err(1012));
+    }
+    // As may that of a client with a session of its own, and is no reason not to come back.
+    let mut late = Link::open(&node, None, (now - 1_000_000, 0)).await;
+    late.say("h0 0a").await;
+    assert_eq!(late.hear().await, Err(1012));
+    newest.say("mone").await;
+    assert_eq!(newest.hear().await, Ok("mone".into()));
+    let mut next = Link::open(&node, Some("0a"), (now, 3)).await;
+    next.say("h1 0a").await;
+    assert_eq!(next.hear().await, Ok("r1".into()));
+    assert_eq!(newest.hear().await, Err(1008));
+}
+
+/// The node of the room has died meanwhile, and the newer one has not come to the next one yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_begun_earlier_replaces_no_session_that_is_away() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(0));
+    let now = now();
+    let mut client = Link::open(&nodes[0], Some("0a"), (now, 1)).await;
+    client.say("h").await;
+    assert_eq!(client.hear().await, Ok("n0a".into()));
+    // With what is in the log, and with what is in a snapshot.
+    for round in 0..4 {
+        let [from, to] = [round % 2, (round + 1) % 2];
+        match round {
+            0 | 3 => cluster.take_over("lobby", &nodes[to]).await,
+            _ => cluster.hand_over("lobby", &nodes[from], &nodes[to]).await,
+        }
+        let mut earlier = Link::open(&nodes[to], Some("0b"), (now - 60_000_000, 1)).await;
+        earlier.say("h").await;
+        assert_eq!(earlier.hear().await, Err(1008));
+    }
+    let mut client = Link::open(&nodes[0], Some("0a"), (now, 2)).await;
+    client.say("h0 0a").await;
+    assert_eq!(client.hear().await, Ok("r0".into()));
+}
