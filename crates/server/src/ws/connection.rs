@@ -460,13 +460,19 @@ impl Connection {
             .map_or(deadline, |until| deadline.min(until))
     }
 
-    /// As [`close`](Self::close), but the client is still in its room.
+    /// As [`close`](Self::close), but the client is still in its room. One that comes back may do so: it, or its
+    /// machine, was perhaps stopped.
     fn time_out(&mut self, reason: &str) {
-        let frame = close_frame(1008, reason);
-        self.end.get_or_insert(End::ByServer {
-            frame,
-            drain: false,
-        });
+        let code = if self.resumes() { 1013 } else { 1008 };
+        let end = match self.options.is_peer {
+            // Whoever it speaks for is there.
+            true => End::Lost,
+            false => End::ByServer {
+                frame: close_frame(code, reason),
+                drain: false,
+            },
+        };
+        self.end.get_or_insert(end);
         self.wake();
     }
 

@@ -411,12 +411,14 @@ impl Link {
         self.0.write_all(&frame).await.expect("it is taken");
     }
 
-    /// The next text, or the code of a close frame.
+    /// The next text, or the code of a close frame; 1006 if there is none.
     async fn hear(&mut self) -> Result<String, u16> {
         loop {
             let mut header = [0; 2];
             let read = eventually("a frame", self.0.read_exact(&mut header)).await;
-            read.expect("it is connected");
+            if read.is_err() {
+                return Err(1006);
+            }
             let mut payload = vec![0; header[1].into()];
             let read = eventually("a frame", self.0.read_exact(&mut payload)).await;
             read.expect("it is connected");
@@ -485,4 +487,32 @@ async fn a_connection_that_was_begun_earlier_replaces_no_session_that_is_away() 
     let mut client = Link::open(&nodes[0], Some("0a"), (now, 2)).await;
     client.say("h0 0a").await;
     assert_eq!(client.hear().await, Ok("r0".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_a_session_and_was_asleep_may_come_back() {
+    let cluster = Cluster::new();
+    let node = Node::start(&cluster, 0, |config| {
+        config.heartbeat_interval = Duration::from_millis(100);
+        config.heartbeat_timeout = Duration::from_secs(1);
+    })
+    .await;
+    cluster.set_owner("lobby", Some(0));
+    // A gateway finds out by itself whether the node is there.
+    for (session, code) in [(None, 1013), (Some("0a"), 1006)] {
+        let mut asleep = Link::open(&node, session, (now(), 1)).await;
+        asleep.say("h").await;
+        let hello = asleep.hear().await.expect("a session");
+        let secret = hello.strip_prefix('n').expect("it begins");
+        // It replies to no ping.
+        let closed = loop {
+            if let Err(code) = asleep.hear().await {
+                break code;
+            }
+        };
+        assert_eq!(closed, code);
+        let mut awake = Link::open(&node, session, (now(), 2)).await;
+        awake.say(&format!("h0 {secret}")).await;
+        assert_eq!(awake.hear().await, Ok("r0".into()));
+    }
 }
