@@ -291,6 +291,12 @@ impl Machines {
         }
     }
 
+    /// What a node has logged in all of its runs.
+    pub fn node_log(&self, n: usize) -> String {
+        let log = fs::read(self.folder.join(format!("node-{n}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// What the nodes have logged, the last of it.
     fn logs(&self) -> String {
         let mut text = String::new();

@@ -17,6 +17,7 @@ mod leaves;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod machines;
 mod network;
+mod poison;
 mod proxy;
 #[path = "../../../../tests/support/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests of the other crates")]
@@ -202,6 +203,11 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
 /// A guest that counts what each of its clients 1 to 1,000 has said, and what all have; it replies to each
 /// with both numbers.
 fn counter() -> String {
+    counter_with("", "", "")
+}
+
+/// The same with further imports and functions, which does something else with each message first.
+fn counter_with(imports: &str, first: &str, more: &str) -> String {
     let count = "(local $n i32)
         (local.set $n (i32.add (i32.const 8192) (i32.mul (local.get 0) (i32.const 4))))
         (i32.store (local.get $n) (i32.add (i32.load (local.get $n)) (i32.const 1)))
@@ -209,5 +215,8 @@ fn counter() -> String {
         (i32.store (i32.const 8184) (i32.load (local.get $n)))
         (i32.store (i32.const 8188) (i32.load (i32.const 8192)))
         (call $send_binary (local.get 0) (i32.const 8184) (i32.const 8))";
-    guest_0_2(ENV, &[("message", count)], SAY)
+    let (declarations, count) = count.split_once('\n').expect("several lines");
+    let message = format!("{declarations} {first} {count}");
+    let (imports, more) = (format!("{imports} {ENV}"), format!("{SAY} {more}"));
+    guest_0_2(&imports, &[("message", &message)], &more)
 }
