@@ -18,7 +18,7 @@ use stateroom_wasmi_server::ServerLoad;
 use stateroom_wasmi_server::journal::{Batch, Done, JournalError, RoomNumber, Stored, StoredRoom};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::sleep,
 };
 
@@ -54,8 +54,8 @@ pub(crate) enum Event {
     // Of other nodes.
     Ping(Ping),
     Gone(NodeId),
-    /// A leaf of this name has said something.
-    Leaf(String, LeafPing),
+    /// A leaf of this name has said something; others wait until there is room for them.
+    Leaf(String, LeafPing, OwnedSemaphorePermit),
 
     // Of NATS.
     ModuleKept(u64),
@@ -187,6 +187,9 @@ pub(super) fn watch_pings(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
 }
 
 pub(super) fn watch_leaves(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
+    /// Of all leaves, said and not heard yet; what NATS cannot deliver meanwhile is lost.
+    const MAX_WAITING: usize = 256;
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
     tokio::spawn(async move {
         while !sender.is_closed() {
             if let Ok(mut pings) = nats.client().subscribe(nats.leaf("*")).await {
@@ -194,8 +197,10 @@ pub(super) fn watch_leaves(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
                     let name = message.subject.rsplit('.').next();
                     // What is none is another version's.
                     let ping = LeafMessage::parse(&message.payload);
-                    if let (Some(name), Some(ping)) = (name, ping) {
-                        let _ = sender.send(Event::Leaf(name.into(), ping));
+                    if let (Some(name), Some(ping)) = (name, ping)
+                        && let Ok(permit) = waiting.clone().acquire_owned().await
+                    {
+                        let _ = sender.send(Event::Leaf(name.into(), ping, permit));
                     }
                 }
             }

@@ -267,7 +267,7 @@ impl Node {
                 }
             }
             Event::Ping(ping) => self.hear(&ping, now),
-            Event::Leaf(name, ping) => {
+            Event::Leaf(name, ping, _permit) => {
                 if self.leaves.handle_ping(&name, ping, now) {
                     self.update_leaves();
                 }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 /// A node's view of the leaves. `now` is a time since any fixed moment, of a clock that is not set.
 ///
 /// A leaf has claimed its name in the directory, by compare-and-set, and says with which revision. So of two
-/// that have claimed the same name, the one with the lower revision is a former one, whether or not it knows.
+/// that have claimed the same name, the one with the lower revision is a former one, whether or not it knows. That
+/// is for a leaf that is late, and not against one that lies: whoever may say something in a leaf's name can be that
+/// leaf for as long as it says so.
 #[derive(Debug)]
 pub struct Leaves {
     silence: Duration,
@@ -31,11 +33,19 @@ pub struct LeafPing {
 struct Leaf {
     ping: LeafPing,
     heard_at: Duration,
+    /// When it has said something else than before.
+    changed_at: Duration,
     is_away: bool,
 }
 
 /// Leaves that are known at once, also such as are away. Whoever may use NATS can name as many as it likes.
 const MAX_LEAVES: usize = 1024;
+
+/// Time between two changes of a leaf: each concerns all clients of the node.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time after which a leaf that is away is forgotten, and with it the revision of its claim.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 impl Leaves {
     /// None yet; those that are not heard for `silence` are away.
@@ -47,7 +57,8 @@ impl Leaves {
         }
     }
 
-    /// A leaf of this name says something; returns whether that changes where its rooms are.
+    /// A leaf of this name says something; returns whether that changes where its rooms are. What changes too often
+    /// is not heard, but when it is said again.
     pub fn handle_ping(&mut self, name: &str, ping: LeafPing, now: Duration) -> bool {
         let Some(known) = self.known.get_mut(name) else {
             if ping.is_leaving || !self.make_space() {
@@ -56,6 +67,7 @@ impl Leaves {
             let leaf = Leaf {
                 ping,
                 heard_at: now,
+                changed_at: now,
                 is_away: false,
             };
             self.known.insert(name.into(), leaf);
@@ -66,10 +78,15 @@ impl Leaves {
         if !is_same && ping.revision <= known.ping.revision {
             return false;
         }
-        let has_changed = !is_same || known.is_away != ping.is_leaving;
+        // Another secret is another change.
+        let has_changed = known.ping != ping || known.is_away != ping.is_leaving;
+        if has_changed && now < known.changed_at + CHANGE_INTERVAL {
+            return false;
+        }
         *known = Leaf {
             ping,
             heard_at: now,
+            changed_at: if has_changed { now } else { known.changed_at },
             is_away: ping.is_leaving,
         };
         has_changed
@@ -84,6 +101,8 @@ impl Leaves {
                 has_changed = true;
             }
         }
+        self.known
+            .retain(|_, leaf| !leaf.is_away || now <= leaf.heard_at + FORGET_AFTER);
         has_changed
     }
 
@@ -146,9 +165,9 @@ mod tests {
             is_leaving: true,
             ..ping(1, 7)
         };
-        assert!(leaves.handle_ping("den", leaving, at(6001)));
-        assert!(!leaves.handle_ping("den", leaving, at(6002)));
-        assert!(!leaves.handle_ping("other", leaving, at(6002)));
+        assert!(leaves.handle_ping("den", leaving, at(7000)));
+        assert!(!leaves.handle_ping("den", leaving, at(9000)));
+        assert!(!leaves.handle_ping("other", leaving, at(9000)));
         assert_eq!(there(&leaves), []);
     }
 
@@ -156,20 +175,48 @@ mod tests {
     fn a_former_leaf_of_a_name_is_not_believed() {
         let mut leaves = Leaves::new(SILENCE);
         leaves.handle_ping("den", ping(1, 7), at(0));
-        assert!(leaves.handle_ping("den", ping(2, 9), at(1)));
-        assert!(!leaves.handle_ping("den", ping(1, 7), at(2)));
+        assert!(leaves.handle_ping("den", ping(2, 9), at(1000)));
+        assert!(!leaves.handle_ping("den", ping(1, 7), at(2000)));
         // Not even one that says that its claim is the same.
-        assert!(!leaves.handle_ping("den", ping(3, 9), at(2)));
+        assert!(!leaves.handle_ping("den", ping(3, 9), at(2000)));
         let leaving = LeafPing {
             is_leaving: true,
             ..ping(1, 7)
         };
-        assert!(!leaves.handle_ping("den", leaving, at(3)));
+        assert!(!leaves.handle_ping("den", leaving, at(3000)));
         assert_eq!(there(&leaves), [("den".into(), 2)]);
         // Also when the later one is away.
         assert!(leaves.handle_timeout(at(10_000)));
         assert!(!leaves.handle_ping("den", ping(1, 7), at(10_001)));
         assert_eq!(there(&leaves), []);
+    }
+
+    #[test]
+    fn one_that_changes_all_the_time_does_not_keep_nodes_busy() {
+        let mut leaves = Leaves::new(SILENCE);
+        let mut changes = 0;
+        for n in 0..10_000 {
+            let said = LeafPing {
+                is_leaving: n % 3 == 0,
+                secret_hash: [n as u8; 32],
+                ..ping(n, n)
+            };
+            changes += u32::from(leaves.handle_ping("den", said, at(n)));
+            changes += u32::from(leaves.handle_timeout(at(n)));
+        }
+        assert!(changes <= 20, "{changes}");
+    }
+
+    #[test]
+    fn a_name_is_free_again_whatever_its_leaf_has_said_of_its_claim() {
+        let mut leaves = Leaves::new(SILENCE);
+        leaves.handle_ping("den", ping(1, u64::MAX), at(0));
+        assert!(!leaves.handle_ping("den", ping(2, 9), at(2000)));
+        assert!(leaves.handle_timeout(at(4000)));
+        assert!(!leaves.handle_ping("den", ping(2, 9), at(5000)));
+        assert!(!leaves.handle_timeout(at(60_001)));
+        assert!(leaves.handle_ping("den", ping(2, 9), at(60_002)));
+        assert_eq!(there(&leaves), [("den".into(), 2)]);
     }
 
     #[test]

@@ -25,6 +25,8 @@ struct Offers {
 struct Offer {
     /// Of no runtime, since another thread may take it.
     stream: StdStream,
+    /// Of what the leaf has said when it connected.
+    secret_hash: [u8; 32],
     /// Counts it until it is used.
     _permit: ConnectionPermit,
 }
@@ -40,6 +42,7 @@ impl Leaves {
     pub(super) fn offer(
         &self,
         leaf: u64,
+        secret_hash: [u8; 32],
         stream: TcpStream,
         permit: ConnectionPermit,
     ) -> io::Result<()> {
@@ -47,6 +50,7 @@ impl Leaves {
         let offers = self.of(leaf)?;
         let offer = Offer {
             stream: stream.into_std()?,
+            secret_hash,
             _permit: permit,
         };
         let mut unused = lock(&offers.unused);
@@ -75,6 +79,16 @@ impl Leaves {
         // The leaf has chosen whom it connects to, and needs no secret.
         introduce(&mut stream, "", Some(client)).await?;
         Ok(Stream::Plain(stream))
+    }
+
+    /// Closes the connections that have ended, and those of leaves that are not there any more, as `leaf` says for
+    /// the hashes of their secrets.
+    pub(super) fn retain(&self, leaf: impl Fn([u8; 32]) -> Option<u64>) {
+        lock(&self.0).retain(|id, offers| {
+            let is_there = |offer: &Offer| leaf(offer.secret_hash) == Some(*id);
+            lock(&offers.unused).retain(is_there);
+            offers.is_used()
+        });
     }
 
     fn of(&self, leaf: u64) -> io::Result<Arc<Offers>> {
@@ -119,4 +133,40 @@ impl Offer {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::ServerConfig, http::ConnectionLimiter};
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    #[tokio::test]
+    async fn connections_of_leaves_that_have_gone_are_closed() {
+        let mut config = ServerConfig::new(Vec::new());
+        config.max_connections = 2;
+        let limiter = ConnectionLimiter::for_peers(&config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("it binds");
+        let address = listener.local_addr().expect("it is bound");
+        let (leaves, mut ends) = (Leaves::default(), Vec::new());
+        for leaf in [1, 2] {
+            ends.push(TcpStream::connect(address).await.expect("it connects"));
+            let (stream, _) = listener.accept().await.expect("it is accepted");
+            let permit = limiter.admit_proxy().ok().expect("there is room");
+            leaves
+                .offer(leaf, [leaf as u8; 32], stream, permit)
+                .expect("it is taken");
+        }
+        assert!(limiter.admit_proxy().is_err());
+        leaves.retain(|hash| Some(u64::from(hash[0])));
+        assert!(limiter.admit_proxy().is_err(), "both are there");
+        leaves.retain(|hash| (hash == [2; 32]).then_some(2));
+        assert!(limiter.admit_proxy().is_ok());
+        assert_eq!(ends[0].read(&mut [0]).await.expect("no error"), 0);
+        assert!(lock(&leaves.0).contains_key(&2));
+        // It runs again, as another one.
+        leaves.retain(|_| Some(3));
+        assert_eq!(ends[1].read(&mut [0]).await.expect("no error"), 0);
+        assert!(lock(&leaves.0).is_empty());
+    }
 }

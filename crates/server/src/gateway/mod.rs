@@ -49,7 +49,7 @@ use stateroom_wasmi_resume::{ClientSession, Message};
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{
     task::spawn_local,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// How a gateway reaches rooms.
@@ -82,6 +82,16 @@ impl Routes {
             owner_timeout: config.owner_timeout,
             silence: config.heartbeat_timeout,
             max_message_bytes: config.limits.max_message_bytes,
+        }
+    }
+
+    /// Closes connections of leaves when these have gone: they count, and nobody will use them.
+    async fn forget_leaves(&self) {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let mut changes = self.directory.changes();
+        while changes.changed().await.is_ok() {
+            self.leaves.retain(|hash| self.directory.leaf(hash));
+            sleep(INTERVAL).await;
         }
     }
 

@@ -257,6 +257,15 @@ impl Peers {
                 }
             });
         }
+        if let Some(routes) = this.routes.clone() {
+            let mut stopped = is_stopping.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = routes.forget_leaves() => {}
+                    _ = stopped.changed() => {}
+                }
+            });
+        }
         drop(is_stopping);
         stop.await;
         let _ = stopping.send(());
@@ -325,13 +334,13 @@ impl Peers {
         secret: &str,
         permit: ConnectionPermit,
     ) -> io::Result<()> {
-        let hash = Sha256::digest(secret.as_bytes()).into();
+        let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         let found = self.routes.as_ref().and_then(|routes| {
             let leaf = routes.directory.leaf(hash)?;
             Some((routes, leaf))
         });
         let (routes, leaf) = found.ok_or_else(|| malformed("it is no leaf that is known"))?;
-        routes.leaves.offer(leaf, stream, permit)
+        routes.leaves.offer(leaf, hash, stream, permit)
     }
 
     fn hand_over(
