@@ -61,6 +61,8 @@ enum LinkEnd {
     Over(Ended),
     /// The same, unless the node has lost the room to another one without knowing it.
     Doubtful(Ended),
+    /// The node cannot go on with the session now. If no other one does either, it is over.
+    Refused(Ended),
 }
 
 /// Time between two attempts to reach a node, unless the directory has something new.
@@ -98,6 +100,7 @@ impl Link {
         let mut pause = Duration::ZERO;
         let mut until = Instant::now() + self.routes.owner_timeout;
         let mut doubted_since: Option<Instant> = None;
+        let mut refused = None;
         loop {
             changes.mark_unchanged();
             let state = self.worker.with(|rooms| {
@@ -143,10 +146,11 @@ impl Link {
                         return ended;
                     }
                 }
+                LinkEnd::Refused(ended) => refused = Some(ended),
                 LinkEnd::Lost | LinkEnd::Died => {}
             }
             if was_open {
-                doubted_since = None;
+                (doubted_since, refused) = (None, None);
                 // Not without end if each is lost at once.
                 let is_brief = began.elapsed() < MAX_PAUSE;
                 pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
@@ -154,7 +158,7 @@ impl Link {
             }
             if Instant::now() >= until {
                 let reason = "the node of the room cannot be reached";
-                return Ended::Closed(1013, reason.into());
+                return refused.unwrap_or_else(|| Ended::Closed(1013, reason.into()));
             }
             tokio::select! {
                 () = changed(&mut changes) => {}
@@ -395,7 +399,10 @@ impl NodeConnection {
                     self.heard_at = now;
                     continue;
                 }
-                Err(ReadEnd::Closed(frame)) => return Err(self.closed(frame)),
+                Err(ReadEnd::Closed(frame)) => {
+                    let has_joined = forward.has_joined;
+                    return Err(self.closed(frame, has_joined));
+                }
                 Err(ReadEnd::Violation(frame)) => return Err(violation(&frame)),
             };
             self.heard_at = now;
@@ -481,7 +488,7 @@ impl NodeConnection {
     }
 
     /// What follows when the node has closed the connection.
-    fn closed(&self, frame: Option<CloseFrame>) -> LinkEnd {
+    fn closed(&self, frame: Option<CloseFrame>, has_joined: bool) -> LinkEnd {
         let Some(CloseFrame { code, reason }) = frame else {
             return LinkEnd::Lost;
         };
@@ -490,6 +497,10 @@ impl NodeConnection {
             // It comes back, or another node has the room then.
             MOVED | STOPPING | LATE => LinkEnd::Lost,
             SESSION_LOST => LinkEnd::Doubtful(session_lost()),
+            // It has too many rooms, or too much to do. Whoever is new is told at once.
+            (1013, reason) if has_joined && !self.was_open => {
+                LinkEnd::Refused(Ended::Closed(1013, reason.into()))
+            }
             (BEHIND, reason) => LinkEnd::Doubtful(Ended::Closed(1008, reason.into())),
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),
         }

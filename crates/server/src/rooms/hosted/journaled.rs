@@ -342,8 +342,15 @@ impl HostedRooms {
     }
 
     fn reject_restoration(&mut self, id: &str, error: &RestoreError) -> JoinRejection {
-        if let RestoreError::Journal(JournalError::NotOwned { .. }) = error {
-            return JoinRejection::moved();
+        match error {
+            RestoreError::Journal(JournalError::NotOwned { .. }) => return JoinRejection::moved(),
+            // Another node goes on with the room.
+            RestoreError::Journal(JournalError::Closed | JournalError::Failed(_))
+                if self.options.directory.is_some() =>
+            {
+                return JoinRejection::moved();
+            }
+            _ => {}
         }
         let reason = WithSources(error).to_string();
         if let Some(permit) = self.log.rejected.permit() {

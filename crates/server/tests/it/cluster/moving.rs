@@ -299,3 +299,26 @@ async fn nothing_is_seen_of_a_room_that_is_released_when_another_node_has_it() {
     assert_eq!(watcher.seen, [1001, 1002]);
     assert_eq!(client.seen, [1002]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_no_space_for_a_room_closes_none_of_its_clients() {
+    let cluster = Cluster::new();
+    let [gateway, owner, other]: [Node; 3] = nodes(&cluster).await;
+    let full = Node::start(&cluster, 3, |config| config.max_rooms = 1).await;
+    cluster.set_owner("lobby", Some(1));
+    cluster.set_owner("filling", Some(3));
+    let mut filling = gateway.join("filling").await;
+    filling.see(&[1001]).await;
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    owner.die();
+    cluster.take_over("lobby", &full).await;
+    client.say().await;
+    // Whoever is new is told.
+    let (code, reason) = gateway.join("lobby").await.closed().await;
+    assert_eq!(code, 1013, "{reason}");
+    sleep(Duration::from_millis(50)).await;
+    cluster.take_over("lobby", &other).await;
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
+}
