@@ -23,7 +23,7 @@ use core::{
     time::Duration,
 };
 use stateroom_wasmi_host::{MessagePayload, RoomKey};
-use stateroom_wasmi_resume::{Frame, Incoming, Message, MessageRef};
+use stateroom_wasmi_resume::{ClientError, Frame, Incoming, Message, MessageRef};
 use std::{rc::Rc, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -428,7 +428,11 @@ impl NodeConnection {
         let is_ack = matches!(frame, Frame::Ack(_));
         let incoming = forward.session.receive_frame(frame);
         let has_handled = is_ack && forward.session.unacknowledged_size() < before;
-        let incoming = incoming.map_err(|error| violation(&error))?;
+        let incoming = incoming.map_err(|error| match error {
+            // It has fewer of the client's messages than were acknowledged.
+            ClientError::InvalidCount if !self.was_open => LinkEnd::Doubtful(session_lost()),
+            error => violation(&error),
+        })?;
         let client = rooms.connection(self.key);
         match incoming {
             Incoming::Message(message) => {
@@ -496,12 +500,11 @@ impl NodeConnection {
             (1000, _) if self.said_goodbye => LinkEnd::Over(Ended::Left),
             // It comes back, or another node has the room then.
             MOVED | STOPPING | LATE => LinkEnd::Lost,
-            SESSION_LOST => LinkEnd::Doubtful(session_lost()),
+            SESSION_LOST | (BEHIND, _) => LinkEnd::Doubtful(session_lost()),
             // It has too many rooms, or too much to do. Whoever is new is told at once.
             (1013, reason) if has_joined && !self.was_open => {
                 LinkEnd::Refused(Ended::Closed(1013, reason.into()))
             }
-            (BEHIND, reason) => LinkEnd::Doubtful(Ended::Closed(1008, reason.into())),
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),
         }
     }

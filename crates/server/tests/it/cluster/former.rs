@@ -1,13 +1,16 @@
 //! Owners that have lost their rooms and do not know it yet.
 
-use super::nodes::{Cluster, Node};
+use super::{
+    clients::echo,
+    nodes::{Cluster, Node},
+};
 use crate::{
     journaled::eventually,
     support::{ENV, SAY, assemble, guest_0_2},
 };
 use core::time::Duration;
 use futures_util::{SinkExt, StreamExt};
-use stateroom_wasmi_server::ServerConfig;
+use stateroom_wasmi_server::{ServerConfig, journal::Durability};
 use std::sync::Arc;
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message;
@@ -29,8 +32,15 @@ fn counter() -> Vec<u8> {
 
 /// A gateway, and two more nodes, of which the first has the room.
 async fn start(module: &[u8]) -> (Arc<Cluster>, [Node; 3]) {
+    start_with(module, Durability::Durable).await
+}
+
+async fn start_with(module: &[u8], durability: Durability) -> (Arc<Cluster>, [Node; 3]) {
     let cluster = Cluster::new();
-    let change = |config: &mut ServerConfig| config.module = module.into();
+    let change = |config: &mut ServerConfig| {
+        config.module = module.into();
+        config.durability = durability;
+    };
     let mut nodes = Vec::new();
     for number in 0..3 {
         nodes.push(Node::start(&cluster, number, change).await);
@@ -106,4 +116,29 @@ async fn nobody_sees_a_room_end_that_another_node_has() {
     client.socket.send(ask()).await.expect("it is connected");
     client.see(&[1002, 0, 1]).await;
     watcher.see(&[1001, 1002, 0, 1]).await;
+}
+
+/// What rooms of relaxed durability have acknowledged and sent may be lost: clients are told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_knows_less_than_a_client_has_lost_it() {
+    let lose = async |module: &[u8]| {
+        let (cluster, [gateway, _first, second]) = start_with(module, Durability::Relaxed).await;
+        let mut client = gateway.join("lobby").await;
+        client.see(&[1001]).await;
+        cluster.journal.pause();
+        cluster.fence("lobby", 2);
+        for _ in 0..20 {
+            let sent = client.socket.send(Message::text("text")).await;
+            sent.expect("it is connected");
+        }
+        // Some are acknowledged, or replied to.
+        wait_for_writes(&cluster, 1).await;
+        cluster.journal.resume();
+        cluster.take_over("lobby", &second).await;
+        client.closed().await
+    };
+    let (counter, echo) = (counter(), echo());
+    let (fewer_inputs, fewer_outputs) = tokio::join!(lose(&counter), lose(&echo));
+    let lost = (1012, "the room has lost its clients".into());
+    assert_eq!([fewer_inputs, fewer_outputs], [lost.clone(), lost]);
 }
