@@ -65,6 +65,15 @@ enum LinkEnd {
     Refused(Ended),
 }
 
+/// How far a connection to a node has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Whether the node has said anything.
+    was_heard: bool,
+    /// Whether the session has gone on over it.
+    was_open: bool,
+}
+
 /// Time between two attempts to reach a node, unless the directory has something new.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
@@ -116,11 +125,11 @@ impl Link {
             };
             let location = self.routes.directory.locate(&client.room);
             let began = Instant::now();
-            let mut was_open = false;
+            let mut progress = Progress::default();
             let served = async {
                 let stream = self.routes.open(location, &client).await;
                 let stream = stream.map_err(|_| LinkEnd::Lost)?;
-                self.serve(stream, &mut was_open).await
+                self.serve(stream, &mut progress).await
             };
             let end = tokio::select! {
                 biased;
@@ -149,12 +158,15 @@ impl Link {
                 LinkEnd::Refused(ended) => refused = Some(ended),
                 LinkEnd::Lost | LinkEnd::Died => {}
             }
-            if was_open {
+            if progress.was_open {
                 (doubted_since, refused) = (None, None);
                 // Not without end if each is lost at once.
                 let is_brief = began.elapsed() < MAX_PAUSE;
                 pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
                 until = Instant::now() + self.routes.owner_timeout;
+            } else if progress.was_heard {
+                // A node had the room, and waited for its journal.
+                until += began.elapsed();
             }
             if Instant::now() >= until {
                 let reason = "the node of the room cannot be reached";
@@ -168,8 +180,8 @@ impl Link {
         }
     }
 
-    /// Serves a connection until it ends; notes whether the session has gone on over it.
-    async fn serve(&self, stream: Stream, was_open: &mut bool) -> Result<Infallible, LinkEnd> {
+    /// Serves a connection until it ends.
+    async fn serve(&self, stream: Stream, progress: &mut Progress) -> Result<Infallible, LinkEnd> {
         let mut connection = NodeConnection::new(self.key, stream, &self.routes);
         self.worker.with(|rooms| connection.begin(rooms));
         let mut timer = pin!(sleep_until(Instant::now()));
@@ -179,7 +191,7 @@ impl Link {
                 let polled = self
                     .worker
                     .with_buffer(|rooms, buffer| connection.poll(rooms, buffer, cx, now));
-                *was_open = connection.was_open;
+                *progress = connection.progress;
                 match polled {
                     Ok(deadline) if poll_timer(timer.as_mut(), deadline, cx).is_pending() => {
                         return Poll::Pending;
@@ -228,8 +240,7 @@ struct NodeConnection {
     reader: MessageReader,
     /// Read from the stream, but not by the reader yet.
     unread: Vec<u8>,
-    /// Whether the session has gone on over this connection.
-    was_open: bool,
+    progress: Progress,
     /// Whether the node was told that the client leaves.
     said_goodbye: bool,
     /// When something must be acknowledged.
@@ -249,7 +260,7 @@ impl NodeConnection {
             stream,
             reader: MessageReader::of_peer(Role::Client, max_bytes),
             unread: Vec::new(),
-            was_open: false,
+            progress: Progress::default(),
             said_goodbye: false,
             ack_at: None,
             unacknowledged: 0,
@@ -258,12 +269,13 @@ impl NodeConnection {
         }
     }
 
-    /// Says hello.
-    fn begin(&self, rooms: &mut GatewayRooms) {
+    /// Says hello, and before that a ping: the reply to that tells at once that the node is there.
+    fn begin(&mut self, rooms: &mut GatewayRooms) {
         let total = rooms.outgoing.clone();
         if let Some(forward) = rooms.forwards.get_mut(&self.key) {
             forward.outgoing = SendQueue::new(UNLIMITED, total);
             forward.has_said_hello = true;
+            self.reader.ping(&mut forward.outgoing);
             let hello = forward.session.hello();
             forward.outgoing.push_control(&hello);
         }
@@ -396,7 +408,7 @@ impl NodeConnection {
                 Ok(Received::Message(message)) => message,
                 Ok(Received::Nothing) => return Ok(false),
                 Ok(_) => {
-                    self.heard_at = now;
+                    self.heard(now);
                     continue;
                 }
                 Err(ReadEnd::Closed(frame)) => {
@@ -405,7 +417,7 @@ impl NodeConnection {
                 }
                 Err(ReadEnd::Violation(frame)) => return Err(violation(&frame)),
             };
-            self.heard_at = now;
+            self.heard(now);
             let frame = match &message {
                 tungstenite::Message::Text(text) => Frame::from_text(text),
                 tungstenite::Message::Binary(bytes) => Frame::from_bytes(bytes),
@@ -415,6 +427,11 @@ impl NodeConnection {
             let frame = frame.map_err(|error| violation(&error))?;
             self.receive(rooms, frame, now)?;
         }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.progress.was_heard = true;
     }
 
     fn receive(
@@ -430,7 +447,9 @@ impl NodeConnection {
         let has_handled = is_ack && forward.session.unacknowledged_size() < before;
         let incoming = incoming.map_err(|error| match error {
             // It has fewer of the client's messages than were acknowledged.
-            ClientError::InvalidCount if !self.was_open => LinkEnd::Doubtful(session_lost()),
+            ClientError::InvalidCount if !self.progress.was_open => {
+                LinkEnd::Doubtful(session_lost())
+            }
             error => violation(&error),
         })?;
         let client = rooms.connection(self.key);
@@ -449,7 +468,7 @@ impl NodeConnection {
             }
             Incoming::New { was_lost: true } => return Err(LinkEnd::Over(session_lost())),
             Incoming::New { was_lost: false } | Incoming::Resumed => {
-                self.was_open = true;
+                self.progress.was_open = true;
                 rooms.resumed += u64::from(incoming == Incoming::Resumed);
                 let forward = rooms.forwards.get_mut(&self.key).ok_or(LinkEnd::Lost)?;
                 forward.is_linked = true;
@@ -485,7 +504,7 @@ impl NodeConnection {
 
     /// The connection has ended without a word. Before the session goes on, the node has nothing of the client.
     const fn died(&self) -> LinkEnd {
-        match self.was_open {
+        match self.progress.was_open {
             true => LinkEnd::Died,
             false => LinkEnd::Lost,
         }
@@ -502,7 +521,7 @@ impl NodeConnection {
             MOVED | STOPPING | LATE => LinkEnd::Lost,
             SESSION_LOST | (BEHIND, _) => LinkEnd::Doubtful(session_lost()),
             // It has too many rooms, or too much to do. Whoever is new is told at once.
-            (1013, reason) if has_joined && !self.was_open => {
+            (1013, reason) if has_joined && !self.progress.was_open => {
                 LinkEnd::Refused(Ended::Closed(1013, reason.into()))
             }
             (code, reason) => LinkEnd::Over(Ended::Closed(code, reason.into())),

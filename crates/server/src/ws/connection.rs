@@ -438,10 +438,6 @@ impl Connection {
     /// to be flushed. Returns when it is to be called again.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Instant {
         let seconds = self.options.heartbeat.timeout.as_secs();
-        if self.queue.is_held() {
-            // Its ping may be held, too.
-            self.heartbeat.heard(now);
-        }
         match self.heartbeat.due(now) {
             Due::Nothing => {}
             Due::Ping => self.reader.ping(&mut self.queue),

@@ -1,7 +1,7 @@
 //! The bounded queue of what is sent to one client, already encoded.
 
 use crate::config::ServerConfig;
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use stateroom_wasmi_host::MessagePayload;
 use stateroom_wasmi_resume::Frame;
 use std::{
@@ -54,6 +54,11 @@ pub(crate) struct SendQueue {
     /// Frames that must not be sent yet, and so all behind them: for each batch of the journal that they
     /// wait for, in order, where its first frame begins, in bytes that were ever queued.
     holds: VecDeque<Hold>,
+    /// Pings and pongs that came while something was held. They are sent before that, or else nothing would be
+    /// heard for as long.
+    urgent: BytesMut,
+    /// Whether some of them were sent, and the others are to follow.
+    is_urgent_begun: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +102,8 @@ impl SendQueue {
             spare: BytesMut::new(),
             end: 0,
             holds: VecDeque::new(),
+            urgent: BytesMut::new(),
+            is_urgent_begun: false,
         }
     }
 
@@ -127,6 +134,11 @@ impl SendQueue {
     fn sendable(&self) -> usize {
         let held = self.holds.front().map_or(0, |first| self.end - first.begin);
         self.bytes - usize::try_from(held).unwrap_or(self.bytes)
+    }
+
+    /// Whether what is urgent is sent next: between two frames, when no more may be sent.
+    fn sends_urgent(&self) -> bool {
+        !self.urgent.is_empty() && (self.is_urgent_begun || self.sendable() == 0)
     }
 
     /// Queues a message, in a frame of its own.
@@ -169,7 +181,7 @@ impl SendQueue {
     fn check_space(&self, bytes: usize) -> Result<(), QueueFull> {
         let fits = self.frames < self.limits.messages
             && self.bytes.saturating_add(bytes) <= self.limits.bytes;
-        if fits || self.is_empty() {
+        if fits || self.bytes == 0 {
             Ok(())
         } else {
             Err(QueueFull)
@@ -196,6 +208,9 @@ impl SendQueue {
 
     /// The bytes to send next; empty if nothing may be sent.
     pub(crate) fn unsent(&self) -> &[u8] {
+        if self.sends_urgent() {
+            return &self.urgent;
+        }
         match self.chunks.front() {
             Some(chunk) => {
                 let unsent = &chunk.bytes()[self.sent..];
@@ -207,6 +222,12 @@ impl SendQueue {
 
     /// Removes bytes that were sent, which are no more than [`unsent`](Self::unsent) returned.
     pub(crate) fn sent(&mut self, bytes: usize) {
+        if self.sends_urgent() {
+            self.urgent.advance(bytes);
+            self.total.set(self.total.get() - bytes);
+            self.is_urgent_begun = !self.urgent.is_empty();
+            return;
+        }
         self.sent += bytes;
         self.bytes -= bytes;
         if self.bytes == 0 {
@@ -258,6 +279,10 @@ impl SendQueue {
 
     /// Discards all frames but one that was sent in part.
     pub(crate) fn discard_unsent(&mut self) {
+        if !self.is_urgent_begun {
+            self.total.set(self.total.get() - self.urgent.len());
+            self.urgent.clear();
+        }
         let chunk = self.chunks.front().map_or(&[][..], Chunk::bytes);
         // A copy, so that the rest is freed.
         let rest = BytesMut::from(&chunk[self.sent..self.unsent_at]);
@@ -284,23 +309,28 @@ impl SendQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.len() == 0
     }
 
     /// The bytes that are queued, those that are shared included.
     pub(crate) fn len(&self) -> usize {
-        self.bytes
+        self.bytes + self.urgent.len()
     }
 
     /// Whether at most half of it is in use.
     pub(crate) fn is_below_half(&self) -> bool {
-        self.frames <= self.limits.messages / 2 && self.bytes <= self.limits.bytes / 2
+        self.frames <= self.limits.messages / 2 && self.len() <= self.limits.bytes / 2
     }
 }
 
 /// Takes control frames, which are bounded by what is read from the client.
 impl Write for SendQueue {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        if self.is_held() {
+            self.urgent.extend_from_slice(frames);
+            self.total.set(self.total.get() + frames.len());
+            return Ok(frames.len());
+        }
         self.last_own().extend_from_slice(frames);
         self.total.set(self.total.get() + frames.len());
         self.count_frame(frames.len());
@@ -315,6 +345,7 @@ impl Write for SendQueue {
 impl Drop for SendQueue {
     fn drop(&mut self) {
         self.free();
+        self.total.set(self.total.get() - self.urgent.len());
     }
 }
 
@@ -434,7 +465,6 @@ mod tests {
         queue.push("c".into()).expect("space");
         assert!(queue.hold(5));
         queue.push("d".into()).expect("space");
-        queue.write_all(b"ping").expect("it takes all");
         assert_eq!(queue.unsent(), b"\x81\x01a");
         queue.sent(3);
         assert_eq!(queue.unsent(), b"");
@@ -447,7 +477,44 @@ mod tests {
         assert_eq!(queue.unsent(), b"\x01b\x81\x01c");
         queue.release(9);
         assert!(!queue.is_held());
-        assert_eq!(take_all(&mut queue, 2), b"\x01b\x81\x01c\x81\x01dping");
+        assert_eq!(take_all(&mut queue, 2), b"\x01b\x81\x01c\x81\x01d");
+    }
+
+    #[test]
+    fn pings_pass_what_is_held_between_frames() {
+        let (mut queue, total) = queue(10, 100);
+        queue.push("a".into()).expect("space");
+        queue.hold(1);
+        queue.push("b".into()).expect("space");
+        queue.write_all(b"ping").expect("it takes all");
+        queue.sent(1);
+        assert_eq!(queue.unsent(), b"\x01a");
+        queue.sent(2);
+        assert_eq!(queue.unsent(), b"ping");
+        queue.sent(2);
+        // What has begun goes on, whatever may be sent meanwhile.
+        queue.release(1);
+        assert_eq!(queue.unsent(), b"ng");
+        queue.sent(2);
+        assert_eq!(take_all(&mut queue, 2), b"\x81\x01b");
+        assert_eq!(total.get(), 0);
+
+        for sent in [0, 2] {
+            queue.hold(2);
+            queue.push("c".into()).expect("space");
+            queue.write_all(b"ping").expect("it takes all");
+            assert_eq!((queue.len(), total.get()), (7, 7));
+            if sent > 0 {
+                queue.sent(sent);
+            }
+            queue.discard_unsent();
+            assert_eq!(take_all(&mut queue, 1), b"ng"[..sent]);
+            assert_eq!(total.get(), 0);
+        }
+        queue.hold(3);
+        queue.write_all(b"ping").expect("it takes all");
+        drop(queue);
+        assert_eq!(total.get(), 0);
     }
 
     #[test]

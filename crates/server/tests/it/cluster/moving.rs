@@ -322,3 +322,37 @@ async fn a_node_that_has_no_space_for_a_room_closes_none_of_its_clients() {
     client.hear_all().await;
     assert_eq!(client.seen, [1001]);
 }
+
+/// For longer than a node is waited for, and than one is that says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_whose_node_waits_for_its_journal_wait_as_long() {
+    let cluster = Cluster::new();
+    let quick = |config: &mut ServerConfig| {
+        config.heartbeat_interval = Duration::from_millis(100);
+        config.heartbeat_timeout = Duration::from_secs(1);
+        config.owner_timeout = Duration::from_millis(500);
+    };
+    let gateway = Node::start(&cluster, 0, quick).await;
+    let owner = Node::start(&cluster, 1, quick).await;
+    let next = Node::start(&cluster, 2, quick).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.journal.pause();
+    client.say().await;
+    let waiting = async {
+        sleep(Duration::from_millis(2500)).await;
+        // The session is not open over the next connection before the journal is there again.
+        owner.lose_connections();
+        cluster.suspect("lobby");
+        sleep(Duration::from_millis(20)).await;
+        cluster.trust("lobby", 1);
+        sleep(Duration::from_secs(1)).await;
+        // And then another node has the room.
+        cluster.take_over("lobby", &next).await;
+        sleep(Duration::from_millis(20)).await;
+        cluster.journal.resume();
+    };
+    tokio::join!(client.hear_all(), waiting);
+    assert_eq!(client.seen, [1001]);
+}
