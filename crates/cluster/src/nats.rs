@@ -819,16 +819,22 @@ impl Nats {
         self.purge(&self.log(shard), before).await;
     }
 
-    /// Deletes what is left of a room up to a sequence number: all, or the parts from one on.
-    pub(crate) async fn delete_room(
+    /// Deletes what is left of a room up to a sequence number.
+    pub(crate) async fn delete_room(&self, shard: Shard, id: &str, before: u64) {
+        let token = room_token(id);
+        let filter = format!("{}.s.{shard}.room.{token}.*", self.names.prefix);
+        self.purge(&filter, before).await;
+    }
+
+    /// The same of some parts of its snapshot.
+    pub(crate) async fn delete_parts(
         &self,
         shard: Shard,
         id: &str,
         parts: core::ops::Range<usize>,
         before: u64,
     ) {
-        // The first one tells of the others.
-        for part in parts.rev() {
+        for part in parts {
             self.purge(&self.room(shard, id, part), before).await;
         }
     }

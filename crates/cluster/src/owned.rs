@@ -59,6 +59,8 @@ pub(crate) struct Owned {
     noted: Vec<(RoomNumber, Note)>,
     next_counter: u32,
     trim: Trim,
+    /// What was found that nobody needs.
+    left: Vec<Garbage>,
     /// The last record of the owner before.
     before: Option<StoredRecord>,
     /// Held until the shard is another node's.
@@ -120,8 +122,12 @@ struct Trim {
 
 /// Something to delete that nobody needs.
 pub(crate) enum Garbage {
+    /// Records before this one.
     Log(u64),
-    Room(Box<str>, core::ops::Range<usize>, u64),
+    /// All of a room's messages before this one.
+    Room(Box<str>, u64),
+    /// Parts of its snapshot before this message.
+    Parts(Box<str>, core::ops::Range<usize>, u64),
 }
 
 /// What a batch has for a shard.
@@ -183,6 +189,7 @@ impl Owned {
             next_counter: 0,
             claim: Arc::default(),
             before: None,
+            left: Vec::new(),
             trim: Trim {
                 records: 0,
                 at: Instant::now(),
@@ -211,13 +218,19 @@ impl Owned {
                     header: Some(header),
                 } => self.insert(id.into(), header, sequence),
                 Stored::Room {
-                    id, header: None, ..
-                } => self.remove(&id),
+                    sequence,
+                    id,
+                    header: None,
+                } => {
+                    self.remove(&id);
+                    // Its owner could not delete what is left of it.
+                    self.left.push(Garbage::Room(id.into(), sequence + 1));
+                }
                 Stored::Unknown { subject, .. } if subject.is_empty() => {}
                 Stored::Unknown { sequence, subject } => {
-                    let reason = format!("{subject} is damaged or of another version ({sequence})");
-                    log::error!("rooms of shard {} cannot be opened: {reason}", self.shard);
-                    self.damage = Some(reason);
+                    self.damaged(format!(
+                        "{subject} is damaged or of another version ({sequence})"
+                    ));
                 }
             }
         }
@@ -238,7 +251,7 @@ impl Owned {
                         }
                     }
                     Ok(entry) => self.carry(&entry, sequence),
-                    Err(error) => self.damage = Some(format!("{error} at {sequence}")),
+                    Err(error) => self.damaged(format!("{error} at {sequence}")),
                 }
             }
         }
@@ -287,11 +300,21 @@ impl Owned {
 
     /// The last record of the log, with this sequence number, cannot be read.
     pub(crate) fn unreadable(&mut self, sequence: u64) {
+        self.damaged(format!(
+            "the record {sequence} is damaged or of another version"
+        ));
+    }
+
+    fn damaged(&mut self, reason: String) {
         if self.damage.is_none() {
-            let reason = format!("the record {sequence} is damaged or of another version");
             log::error!("rooms of shard {} cannot be opened: {reason}", self.shard);
             self.damage = Some(reason);
         }
+    }
+
+    /// What the owners before have left that nobody needs.
+    pub(crate) fn take_left(&mut self) -> Vec<Garbage> {
+        core::mem::take(&mut self.left)
     }
 
     /// A room is about to be stored as one in quarantine; or that has failed, without a reason.
@@ -597,14 +620,13 @@ impl Owned {
                 self.condemned.remove(&room.number);
             }
             let Some(snapshot) = &room.snapshot else {
-                let parts = self.rooms.get(&room.id).map_or(1, |room| room.header.parts);
                 if self.ids.get(&room.number) == Some(&room.id) {
                     self.remove(&room.id);
                 }
                 // Also if it was made in this record.
                 self.ids.remove(&room.number);
                 self.tails.remove(&room.number);
-                garbage.push(Garbage::Room(room.id.clone(), 0..parts as usize, next + 1));
+                garbage.push(Garbage::Room(room.id.clone(), next + 1));
                 next += 1;
                 continue;
             };
@@ -612,7 +634,7 @@ impl Owned {
             let before = self.rooms.get(&room.id).map_or(0, |room| room.header.parts);
             if before > parts {
                 let rest = parts as usize..before as usize;
-                garbage.push(Garbage::Room(room.id.clone(), rest, next));
+                garbage.push(Garbage::Parts(room.id.clone(), rest, next));
             }
             let header = RoomHeader {
                 number: room.number,

@@ -767,6 +767,8 @@ impl Node {
         }
         self.load_next(shard);
         self.mark_ready(shard);
+        let left = self.owned.get_mut(&shard).map(Owned::take_left);
+        self.delete(shard, left.unwrap_or_default());
     }
 
     fn mark_ready(&mut self, shard: Shard) {
@@ -820,8 +822,9 @@ impl Node {
             for garbage in garbage {
                 match garbage {
                     Garbage::Log(before) => nats.trim(shard, before).await,
-                    Garbage::Room(id, parts, before) => {
-                        nats.delete_room(shard, &id, parts, before).await;
+                    Garbage::Room(id, before) => nats.delete_room(shard, &id, before).await,
+                    Garbage::Parts(id, parts, before) => {
+                        nats.delete_parts(shard, &id, parts, before).await;
                     }
                 }
             }

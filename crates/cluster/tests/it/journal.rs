@@ -138,6 +138,40 @@ fn a_room_that_was_removed_is_new_and_has_another_number() {
 }
 
 #[test]
+fn nothing_is_left_of_a_room_that_was_removed() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let (large, other) = (vec![7; 5_000_000], room_of(Shard(9)));
+    let numbers = ["large", &other].map(|id| {
+        let number = node.new_room(id);
+        node.write(save(number, id, snapshot(0, &large)))
+            .expect("it is written");
+        number
+    });
+    let stored = |room: &str| server.count("STATEROOM_main", &format!("stateroom.main.s.{room}"));
+    assert!(stored("*.room.>") > 5);
+    let mut batch = Batch::default();
+    batch.write(numbers[0], RoomWrite::Remove);
+    node.write(batch).expect("it is written");
+    let of_other = stored("9.room.>");
+    node.poll(|_| stored("*.room.>") == of_other);
+    // An owner that ended before it had deleted what was left of the other one.
+    node.kill();
+    let token: String = other.bytes().map(|byte| format!("{byte:02x}")).collect();
+    server.publish(
+        format!("stateroom.main.s.9.room.x{token}.0"),
+        &[("Stateroom-Room", "removed"), ("Nats-Rollup", "sub")],
+        b"",
+    );
+    assert_eq!(stored("9.room.>"), of_other, "the other parts are there");
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    node.poll(|_| stored("*.room.>") == 0);
+    node.new_room(&other);
+}
+
+#[test]
 fn rooms_with_events_and_those_that_wake_are_unfinished() {
     let Some((server, node)) = one_node() else {
         return;
@@ -416,7 +450,7 @@ fn a_record_of_another_version_stops_its_shard_alone() {
             .expect("it is written");
         number
     });
-    let sequence = server.publish("stateroom.main.s.1.log", b"\xffsomething else");
+    let sequence = server.publish("stateroom.main.s.1.log".into(), &[], b"\xffsomething else");
     // Its writer has the shard.
     let refused = node.write(log(in_bad, 0..1));
     assert!(

@@ -1,6 +1,7 @@
 //! Servers of NATS for tests.
 
 use async_nats::jetstream::{self, stream};
+use futures_util::StreamExt;
 use std::{
     env, fs,
     net::TcpListener,
@@ -96,11 +97,32 @@ impl NatsServer {
     }
 
     /// Stores a message; returns its sequence number.
-    pub(crate) fn publish(&self, subject: &'static str, payload: &'static [u8]) -> u64 {
+    pub(crate) fn publish(
+        &self,
+        subject: String,
+        headers: &[(&'static str, &'static str)],
+        payload: &'static [u8],
+    ) -> u64 {
         self.with_jetstream(async |context| {
-            let published = context.publish(subject, payload.into()).await;
+            let mut map = async_nats::HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, *value);
+            }
+            let published = context.publish_with_headers(subject, map, payload.into());
+            let published = published.await;
             let ack = published.expect("it is published").await;
             ack.expect("it is stored").sequence
+        })
+    }
+
+    /// How many there are of such subjects.
+    pub(crate) fn count(&self, stream: &str, filter: &str) -> usize {
+        self.with_jetstream(async |context| {
+            let stream = context.get_stream(stream).await.expect("it is there");
+            let info = stream.info_with_subjects(filter).await;
+            let subjects = info.expect("NATS answers").collect::<Vec<_>>().await;
+            let counts = subjects.into_iter().map(|it| it.expect("NATS answers").1);
+            counts.sum()
         })
     }
 
