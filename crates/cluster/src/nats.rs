@@ -529,6 +529,12 @@ impl Nats {
         }
     }
 
+    /// Whether the stream takes anything at the moment.
+    pub(crate) async fn takes_writes(&self) -> bool {
+        let message = (self.module("probe", 0), rollup(), Bytes::new());
+        self.publish_one(message, 0).await.is_ok()
+    }
+
     /// Gets one message from any replica; none if there is none.
     async fn get(&self, request: String) -> Result<Option<Message>, ()> {
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);

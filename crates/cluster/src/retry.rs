@@ -40,10 +40,16 @@ impl Retry {
         self.failures > 0
     }
 
+    /// Whether so many have failed that it may be for what is in them, and not for NATS.
+    pub(crate) const fn is_doubtful(&self) -> bool {
+        const COUNT: u32 = 5;
+        self.failures >= COUNT
+    }
+
     /// A request was refused for its own sake; `now` is a time since any fixed moment. Returns whether that is so
     /// for long.
     pub(crate) fn is_stuck(&mut self, now: Duration) -> bool {
-        const COUNT: u32 = 10;
+        const COUNT: u32 = 5;
         const TIME: Duration = Duration::from_secs(5);
         let (count, since) = self.refused.get_or_insert((0, now));
         *count = count.saturating_add(1);
@@ -85,8 +91,7 @@ mod tests {
         // However often, in a short time, and however long, a few times.
         assert!((0..100).all(|n| !retry.is_stuck(at(n))));
         retry.succeeded();
-        assert!((0..5).all(|n| !retry.is_stuck(at(10_000 * n))));
-        assert!((5..9).all(|n| !retry.is_stuck(at(40_000 + n))));
+        assert!((0..4).all(|n| !retry.is_stuck(at(10_000 * n))));
         assert!(retry.is_stuck(at(50_000)));
         retry.succeeded();
         assert!(!retry.is_stuck(at(90_000)));

@@ -679,11 +679,19 @@ impl Node {
                 self.appending += 1;
                 let is_told = owned.retry.is_told();
                 let has_failed = owned.retry.has_failed();
+                let is_doubtful = owned.retry.is_doubtful();
                 let record = payload.map(|in_flight| in_flight.record.clone());
                 let needed = owned.first_needed();
                 tokio::spawn(async move {
                     let (header, record) = (RecordHeader { id, needed }, record.as_deref());
                     let result = nats.append(shard, expected, header, record, is_told).await;
+                    let result = match result {
+                        // It is not for want of a leader, or of time.
+                        Appended::Unknown if is_doubtful && nats.takes_writes().await => {
+                            Appended::Refused
+                        }
+                        result => result,
+                    };
                     match result {
                         Appended::Refused | Appended::Unknown => sleep(pause).await,
                         Appended::WrongSequence if has_failed => sleep(pause).await,

@@ -77,7 +77,8 @@ pub enum Appended {
     Done(u64),
     /// The last record is not the expected one. This may be wrong: the log is asked for what is last.
     WrongSequence,
-    /// It was refused for what is in it. An earlier request for the same record may have stored it all the same.
+    /// It was refused for what is in it, or not answered while others are. An earlier request for the same record
+    /// may have stored it all the same.
     Refused,
     /// It was not answered, or by an error that tells nothing.
     Unknown,

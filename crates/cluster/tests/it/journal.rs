@@ -468,6 +468,42 @@ fn a_record_of_another_version_stops_its_shard_alone() {
     node.poll(|node| node.metrics().damaged_shards == 0);
 }
 
+#[test]
+fn one_shard_of_which_nothing_is_answered_does_not_stop_the_others_for_good() {
+    let users = |permissions: &str| {
+        format!("authorization {{ users: [{{ user: node, password: secret{permissions} }}] }}")
+    };
+    let Some(mut server) = NatsServer::start_with(&users("")) else {
+        return;
+    };
+    let url = server.url.replace("nats://", "nats://node:secret@");
+    let node = Node::join_with(config(&url, "a")).expect("it joins");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    let (bad, good) = (room_of(Shard(1)), room_of(Shard(2)));
+    let [in_bad, in_good] = [&bad, &good].map(|id| {
+        let number = node.new_room(id);
+        node.write(save(number, id, snapshot(0, b"birth")))
+            .expect("it is written");
+        number
+    });
+    server.restart_with(&users(
+        ", permissions: { publish: { deny: [\"stateroom.main.s.1.log\"] } }",
+    ));
+    let refused = write_later(&node, log(in_bad, 0..1));
+    let written = write_later(&node, log(in_good, 0..1));
+    let refused = refused();
+    assert!(
+        matches!(refused, Err(JournalError::NotOwned { .. })),
+        "{refused:?}"
+    );
+    written().expect("it is written");
+    node.write(log(in_good, 1..2)).expect("it is written");
+    server.restart_with(&users(""));
+    node.wait_for_shards(|shards| shards == SHARDS);
+    assert!(events(&node.stored(&bad)).is_empty());
+    assert_eq!(events(&node.stored(&good)), [0, 1]);
+}
+
 /// Has NATS refuse longer messages of the logs.
 fn set_max_message_bytes(server: &NatsServer, max_bytes: i32) {
     server.configure_stream("STATEROOM_main", |config| {

@@ -80,6 +80,14 @@ impl NatsServer {
         self.child.wait().expect("it was killed");
     }
 
+    /// Kills it, and starts it with something else in its configuration.
+    pub(crate) fn restart_with(&mut self, more: &str) {
+        self.kill();
+        let file = self.folder.path().join("more.conf");
+        fs::write(file, more).expect("the folder can be written");
+        self.restart();
+    }
+
     /// Starts it again, with the same folder and port.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.program, self.folder.path(), self.port);
