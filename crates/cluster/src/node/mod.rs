@@ -322,6 +322,11 @@ impl Node {
                     let is_as_before =
                         last.is_ok_and(|last| last.map_or(0, |last| last.sequence) == before);
                     let durable = owned.handle_last(last);
+                    if let Ok(Some(last)) = last
+                        && owned.log.is_fenced()
+                    {
+                        self.membership.handle_epoch(shard, last.header.id.epoch);
+                    }
                     if durable.is_some() {
                         owned.retry.succeeded();
                     } else if is_as_before && owned.is_active && owned.was_refused {

@@ -480,6 +480,13 @@ impl Membership {
         }
     }
 
+    /// The shard's log has a record of this epoch of another node's: no earlier one can begin any more. The directory
+    /// may not know that, if it was lost.
+    pub fn handle_epoch(&mut self, shard: Shard, epoch: Epoch) {
+        let entry = &mut self.shards[shard.index()];
+        entry.left = entry.left.max(epoch);
+    }
+
     /// The shard's log has another owner.
     pub fn handle_fenced(&mut self, shard: Shard, epoch: Epoch, now: Duration) {
         let entry = &self.shards[shard.index()];

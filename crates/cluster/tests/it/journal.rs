@@ -469,6 +469,26 @@ fn a_record_of_another_version_stops_its_shard_alone() {
 }
 
 #[test]
+fn epochs_go_on_where_the_log_is_also_without_the_directory() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    node.kill();
+    // As of a node that has had the shard a million times; the directory says that it was once.
+    let mut record = vec![2];
+    for field in [7, 1_000_000, 0, u64::MAX] {
+        record.extend(u64::to_le_bytes(field));
+    }
+    server.publish("stateroom.main.s.1.log".into(), &[], &record);
+    let node = Node::join(&server, "a");
+    node.wait_for_shards(|shards| shards == SHARDS);
+    let room = room_of(Shard(1));
+    let number = node.new_room(&room);
+    node.write(save(number, &room, snapshot(0, b"birth")))
+        .expect("it is written");
+}
+
+#[test]
 fn one_shard_of_which_nothing_is_answered_does_not_stop_the_others_for_good() {
     let users = |permissions: &str| {
         format!("authorization {{ users: [{{ user: node, password: secret{permissions} }}] }}")

@@ -109,14 +109,14 @@ impl NatsServer {
         &self,
         subject: String,
         headers: &[(&'static str, &'static str)],
-        payload: &'static [u8],
+        payload: &[u8],
     ) -> u64 {
         self.with_jetstream(async |context| {
             let mut map = async_nats::HeaderMap::new();
             for (name, value) in headers {
                 map.insert(*name, *value);
             }
-            let published = context.publish_with_headers(subject, map, payload.into());
+            let published = context.publish_with_headers(subject, map, payload.to_vec().into());
             let published = published.await;
             let ack = published.expect("it is published").await;
             ack.expect("it is stored").sequence

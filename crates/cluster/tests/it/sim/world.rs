@@ -331,6 +331,11 @@ impl World {
                     && owned.request == request
                 {
                     let durable = owned.log.handle_last(last);
+                    if let Ok(Some(last)) = last
+                        && owned.log.is_fenced()
+                    {
+                        node.membership.handle_epoch(shard, last.id.epoch);
+                    }
                     self.appended(slot, shard, durable);
                 }
             }
