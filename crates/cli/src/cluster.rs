@@ -22,7 +22,7 @@ pub(crate) struct ClusterArgs {
         group = "kept",
         requires = "node_name",
         requires = "peer_listen",
-        conflicts_with = "leaf_of"
+        conflicts_with_all = ["leaf_of", "record"]
     )]
     cluster: Option<String>,
     /// This node's name: the same in each of its runs, and no other node's
