@@ -125,10 +125,11 @@ impl Link {
             };
             let location = self.routes.directory.locate(&client.room);
             let began = Instant::now();
-            let mut progress = Progress::default();
+            let (mut progress, mut is_reached) = (Progress::default(), false);
             let served = async {
                 let stream = self.routes.open(location, &client).await;
                 let stream = stream.map_err(|_| LinkEnd::Lost)?;
+                is_reached = true;
                 self.serve(stream, &mut progress).await
             };
             let end = tokio::select! {
@@ -164,8 +165,12 @@ impl Link {
                 let is_brief = began.elapsed() < MAX_PAUSE;
                 pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
                 until = Instant::now() + self.routes.owner_timeout;
-            } else if progress.was_heard {
-                // A node had the room, and waited for its journal.
+            } else if progress.was_heard
+                || is_reached
+                    && client.suspicion.must_be_alone()
+                    && began.elapsed() < self.routes.silence
+            {
+                // A node had the room, and waited for its journal, or let the client wait for its turn.
                 until += began.elapsed();
             }
             if Instant::now() >= until {

@@ -106,11 +106,10 @@ impl Routes {
             }
             Location::Here => {
                 let permit = self.limiter.admit_proxy().map_err(refusal)?;
-                let trial = self.rooms.trials().begin(client.suspicion).await;
                 let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
                 let theirs = Stream::Pipe(theirs);
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let connection = new_connection(theirs, client.clone(), trial, permit, nowhere);
+                let connection = new_connection(theirs, client.clone(), permit, nowhere);
                 self.rooms.connect(connection?);
                 Ok(Stream::Pipe(ours))
             }

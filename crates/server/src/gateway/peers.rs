@@ -11,12 +11,7 @@ use crate::{
         ConnectionLimiter, ConnectionPermit, Rejection, accept::accept_failed, listen::Listener,
     },
     log_limit::LogLimiter,
-    rooms::{
-        Order,
-        handover::NewConnection,
-        trials::{Suspicion, Trial},
-        worker_pool::LocalRooms,
-    },
+    rooms::{Order, handover::NewConnection, trials::Suspicion, worker_pool::LocalRooms},
     stream::Stream,
 };
 use bytes::Bytes;
@@ -305,8 +300,7 @@ impl Peers {
                 return Err(malformed("its secret is wrong"));
             }
             let client = Forwarded::from(introduced);
-            let trial = self.rooms.trials().begin(client.suspicion).await;
-            self.hand_over(Stream::Plain(stream), client, trial, permit, address)
+            self.hand_over(Stream::Plain(stream), client, permit, address)
         };
         match taken.await {
             Ok(()) => {}
@@ -347,11 +341,10 @@ impl Peers {
         &self,
         stream: Stream,
         client: Forwarded,
-        trial: Option<Trial>,
         permit: ConnectionPermit,
         address: SocketAddr,
     ) -> io::Result<()> {
-        let connection = new_connection(stream, client, trial, permit, address);
+        let connection = new_connection(stream, client, permit, address);
         self.rooms.connect(connection?);
         Ok(())
     }
@@ -361,7 +354,6 @@ impl Peers {
 pub(super) fn new_connection(
     stream: Stream,
     client: Forwarded,
-    trial: Option<Trial>,
     permit: ConnectionPermit,
     address: SocketAddr,
 ) -> io::Result<NewConnection> {
@@ -380,7 +372,6 @@ pub(super) fn new_connection(
         resumes: true,
         session: client.session,
         suspicion: client.suspicion,
-        trial,
     })
 }
 

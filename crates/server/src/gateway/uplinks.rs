@@ -121,8 +121,7 @@ impl Uplinks {
         let (_, room) = room.ok_or_else(|| io::Error::other("the room is not of this leaf"))?;
         client.room = room.into();
         let permit = self.limiter.admit_proxy().map_err(refusal)?;
-        let trial = self.rooms.trials().begin(client.suspicion).await;
-        let connection = new_connection(Stream::Plain(stream), client, trial, permit, node)?;
+        let connection = new_connection(Stream::Plain(stream), client, permit, node)?;
         self.rooms.connect(connection);
         Ok(())
     }

@@ -170,7 +170,6 @@ impl Connection {
             resumes: destination.resumes,
             session: None,
             suspicion: Suspicion::default(),
-            trial: None,
             order: Order {
                 sequence: destination.sequence,
                 attempt: 0,

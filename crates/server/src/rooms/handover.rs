@@ -2,10 +2,7 @@
 
 use crate::{
     http::{ConnectionPermit, FailedRoom, RoomSummary},
-    rooms::{
-        Order, Rooms,
-        trials::{Suspicion, Trial},
-    },
+    rooms::{Order, Rooms, trials::Suspicion},
     stream::DetachedStream,
 };
 use bytes::Bytes;
@@ -28,8 +25,6 @@ pub(crate) struct NewConnection {
     pub(crate) session: Option<Box<str>>,
     /// What the gateway knows of nodes that have ended.
     pub(crate) suspicion: Suspicion,
-    /// If that is not nothing, its turn.
-    pub(crate) trial: Option<Trial>,
 }
 
 /// The rooms of a worker, or of all of them.

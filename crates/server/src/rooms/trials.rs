@@ -4,11 +4,18 @@
 //! it goes from node to node. So gateways count, and say so to the next node. From the second time on it lets such
 //! clients go on one after the other, so that the third tells which it was.
 
-use core::time::Duration;
-use std::sync::{Arc, Mutex, PoisonError};
+use super::Claim;
+use core::{
+    fmt,
+    future::{Future, pending},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use std::sync::Arc;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 /// What a gateway says of a client to the next node of its room.
@@ -25,6 +32,11 @@ impl Suspicion {
     pub(crate) const fn is_proved(self) -> bool {
         self.deaths >= MAX_DEATHS
     }
+
+    /// Whether the client is to go on while no other one does of which that is so.
+    pub(crate) const fn must_be_alone(self) -> bool {
+        self.deaths + 1 >= MAX_DEATHS && !self.is_proved()
+    }
 }
 
 /// Less could be coincidence, where something ends nodes again and again.
@@ -38,12 +50,29 @@ pub(crate) struct Trials {
 }
 
 /// A suspect that has gone on. As long as that lasts, each of its messages is acknowledged at once, since that is
-/// what clears it; and of those who must be alone no other one goes on.
+/// what clears it.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
     /// The messages that it is about: when so many are handled, it ends.
     messages: u64,
+    /// Whether that is so, though the client may not have been told yet.
+    is_over: bool,
+    turn: Option<Turn>,
+}
+
+/// Of a suspect that must be alone. No other one has it.
+#[derive(Debug)]
+struct Turn {
+    _permit: OwnedSemaphorePermit,
+    /// When the next one has it in any case.
+    until: Instant,
+}
+
+/// A suspect that waits for its turn, and joins its room then.
+pub(crate) struct Waiting {
+    room: Box<str>,
+    claim: Claim,
+    turn: Pin<Box<dyn Future<Output = OwnedSemaphorePermit>>>,
 }
 
 /// Time for which those must wait who are to be alone. Where something else ends nodes quickly one after the other,
@@ -53,6 +82,9 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// Time after which the next one goes on in any case: whatever ends a process at once has done so.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
+/// The same for one whose room was open when it began to wait, and must be loaded again.
+const LOADING: Duration = Duration::from_secs(5);
+
 impl Trials {
     pub(crate) fn new() -> Self {
         Self {
@@ -61,79 +93,151 @@ impl Trials {
         }
     }
 
-    /// Waits until a client may go on; one that is no suspect need not.
-    pub(crate) async fn begin(&self, suspicion: Suspicion) -> Option<Trial> {
-        let Suspicion { deaths, messages } = suspicion;
-        if deaths == 0 || suspicion.is_proved() {
-            return None;
+    /// What a client waits for that must be alone in its room of this id, which is open.
+    pub(crate) fn wait(&self, room: &str, claim: &Claim) -> Waiting {
+        let (turns, settling) = (self.turns.clone(), self.settling);
+        Waiting {
+            room: room.into(),
+            claim: claim.clone(),
+            turn: Box::pin(async move {
+                sleep(settling).await;
+                match turns.acquire_owned().await {
+                    Ok(permit) => permit,
+                    // It is never closed.
+                    Err(_) => pending().await,
+                }
+            }),
         }
-        let permit = match deaths {
-            1 => None,
-            _ => {
-                sleep(self.settling).await;
-                Some(self.turns.clone().acquire_owned().await.ok()?)
-            }
-        };
-        let is_alone = permit.is_some();
-        let permit = Arc::new(Mutex::new(permit));
-        let shared = permit.clone();
-        if is_alone {
-            tokio::spawn(async move {
-                sleep(TIMEOUT).await;
-                end(&shared);
+    }
+}
+
+impl Waiting {
+    /// The client's turn, and what it joins then.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Trial, Box<str>, Claim)> {
+        self.turn.as_mut().poll(cx).map(|permit| {
+            let mut trial = Trial::new(self.claim.suspicion);
+            trial.turn = Some(Turn {
+                _permit: permit,
+                until: Instant::now() + LOADING,
             });
-        }
-        Some(Trial { permit, messages })
+            (
+                trial,
+                core::mem::take(&mut self.room),
+                core::mem::take(&mut self.claim),
+            )
+        })
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").finish_non_exhaustive()
     }
 }
 
 impl Trial {
-    /// Whether the room has handled all that it is about, if it has handled so many messages.
-    pub(crate) const fn is_over(&self, handled: u64) -> bool {
-        handled >= self.messages
+    pub(crate) const fn new(suspicion: Suspicion) -> Self {
+        Self {
+            messages: suspicion.messages,
+            is_over: false,
+            turn: None,
+        }
+    }
+
+    pub(crate) const fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// The room lets the client go on: what it sends comes now.
+    pub(crate) fn go_on(&mut self, now: Instant) {
+        if let Some(turn) = &mut self.turn {
+            turn.until = now + TIMEOUT;
+        }
+    }
+
+    /// Ends its turn if that has lasted too long; returns when that will be so.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Instant> {
+        self.turn.take_if(|turn| turn.until <= now);
+        self.turn.as_ref().map(|turn| turn.until)
+    }
+
+    /// The room has handled so many messages of the client. The trial is over when that is all that it is about,
+    /// and the client is told: before, it would be blamed if the next one ended the process.
+    pub(crate) const fn handled(&mut self, messages: u64) {
+        self.is_over |= messages >= self.messages;
+    }
+
+    /// Whether it ends when the client is told.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.is_over
     }
 }
 
-impl Drop for Trial {
-    fn drop(&mut self) {
-        end(&self.permit);
+#[cfg(test)]
+impl Trials {
+    /// Those who are to be alone wait so long first.
+    pub(crate) fn after(settling: Duration) -> Self {
+        Self {
+            settling,
+            ..Self::new()
+        }
     }
-}
-
-fn end(permit: &Mutex<Option<OwnedSemaphorePermit>>) {
-    let mut permit = permit.lock().unwrap_or_else(PoisonError::into_inner);
-    drop(permit.take());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::future::poll_fn;
     use futures_util::FutureExt;
+
+    fn claim(deaths: u32) -> Claim {
+        Claim {
+            suspicion: Suspicion {
+                deaths,
+                messages: 2,
+            },
+            ..Claim::default()
+        }
+    }
+
+    #[test]
+    fn only_who_is_nearly_convicted_must_be_alone() {
+        let alone = |deaths| claim(deaths).suspicion.must_be_alone();
+        let all: Vec<_> = (0..=MAX_DEATHS).map(alone).collect();
+        assert_eq!(all, [false, false, true, false]);
+    }
 
     #[tokio::test]
     async fn suspects_go_on_one_after_the_other() {
-        let trials = Trials {
-            settling: Duration::ZERO,
-            ..Trials::new()
+        let trials = Trials::after(Duration::ZERO);
+        let turn = || {
+            let mut waiting = trials.wait("lobby", &claim(2));
+            Box::pin(poll_fn(move |cx| waiting.poll(cx)))
         };
-        let suspicion = |deaths| Suspicion {
-            deaths,
-            messages: 2,
-        };
-        for deaths in [0, MAX_DEATHS] {
-            assert!(trials.begin(suspicion(deaths)).await.is_none());
-        }
-        let first = trials.begin(suspicion(2)).await.expect("a suspect");
-        assert!(!first.is_over(1) && first.is_over(2));
-        let mut second = Box::pin(trials.begin(suspicion(2)));
+        let (mut first, room, claim) = turn().await;
+        assert_eq!((&*room, claim.suspicion.deaths), ("lobby", 2));
+        first.handled(1);
+        assert!(!first.is_over());
+        first.handled(2);
+        assert!(first.is_over());
+        let mut given_up = turn();
+        assert!((&mut given_up).now_or_never().is_none());
+        let mut second = turn();
         assert!((&mut second).now_or_never().is_none());
-        // One that is no suspect to be alone need not wait.
-        assert!(trials.begin(suspicion(1)).await.is_some());
+        drop(given_up);
         drop(first);
-        let second = second.await.expect("a suspect");
-        drop(second);
+        let (mut second, ..) = second.await;
+        // As long as it has not gone on, nothing of what it sends can have been handled.
+        let now = Instant::now();
+        let until = second.handle_timeout(now + TIMEOUT);
+        assert!(until.is_some_and(|until| until > now + TIMEOUT));
+        second.go_on(now);
+        assert_eq!(second.handle_timeout(now), Some(now + TIMEOUT));
+        let mut third = turn();
+        assert!((&mut third).now_or_never().is_none());
         // One of which nothing is heard does not keep the others for ever.
-        let _silent = trials.begin(suspicion(2)).await;
-        assert!(trials.begin(suspicion(2)).await.is_some());
+        assert_eq!(second.handle_timeout(now + TIMEOUT), None);
+        assert!(!second.has_turn());
+        third.await;
     }
 }

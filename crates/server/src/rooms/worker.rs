@@ -186,7 +186,6 @@ impl<R: Rooms> Worker<R> {
             resumes,
             session,
             suspicion,
-            trial,
         } = new;
         let stream = match Stream::attach(stream) {
             Ok(stream) => stream,
@@ -217,19 +216,12 @@ impl<R: Rooms> Worker<R> {
                 queued,
                 resuming,
             ));
-            if let Some(connection) = rooms.clients().get(key) {
-                connection.trial = trial;
-            }
             if let Some(Destination { room, token, .. }) = destination {
                 let claim = Claim {
                     token,
                     ..Claim::default()
                 };
-                if let Err(rejection) = rooms.join(key, &room, claim)
-                    && let Some(connection) = rooms.clients().get(key)
-                {
-                    connection.close(rejection.code, &rejection.reason, true);
-                }
+                join(rooms, key, &room, claim);
             }
             key
         });
@@ -265,6 +257,10 @@ impl<R: Rooms> Worker<R> {
         connection.flush(now);
         if let Some(end) = connection.take_end() {
             return Err(end);
+        }
+        if let Some((room, claim)) = connection.poll_turn(cx, now)? {
+            join(rooms, key, &room, claim);
+            self.work.notify_one();
         }
         let read = self.read(rooms, key, cx, now);
         let connection = rooms.clients().get(key).ok_or(End::Lost)?;
@@ -433,6 +429,15 @@ impl<R: Rooms> Drop for Served<'_, R> {
     fn drop(&mut self) {
         self.worker.with(|rooms| leave(rooms, self.key));
         self.worker.work.notify_one();
+    }
+}
+
+/// Lets a client join a room, or closes it.
+pub(crate) fn join(rooms: &mut impl Rooms, key: ConnectionKey, room: &str, claim: Claim) {
+    if let Err(rejection) = rooms.join(key, room, claim)
+        && let Some(connection) = rooms.clients().get(key)
+    {
+        connection.close(rejection.code, &rejection.reason, true);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         AdminError, RoomFilter, Rooms,
         clients::ClientLimits,
         handover::{Command, Listing, NewConnection},
-        hosted::{self, HostedOptions, HostedRooms},
+        hosted::{self, HostedOptions, HostedRooms, SharedByWorkers},
         load::ServerLoad,
         trials::Trials,
         worker::{self, WorkerHandle},
@@ -48,7 +48,6 @@ pub(crate) struct WorkerPool {
 pub(crate) struct LocalRooms {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     hasher: RandomState,
-    trials: Trials,
 }
 
 /// The workers that have clients of rooms which may be at other nodes.
@@ -116,14 +115,19 @@ impl WorkerPool {
             journal.keep_module(ModuleHash::of(&config.module), &config.module);
         }
         let draining = Arc::new(AtomicBool::new(false));
+        let trials = Trials::new();
         let mut workers = Vec::new();
         let mut abi = None;
         for (number, unfinished) in unfinished.into_iter().enumerate() {
             let module = config.loader().load(&config.module);
             let module = module.map_err(ServeError::Load)?;
             abi = Some(module.abi());
-            let options =
-                HostedOptions::new(config, module, room_permits.clone(), draining.clone());
+            let shared = SharedByWorkers {
+                room_permits: room_permits.clone(),
+                trials: trials.clone(),
+                draining: draining.clone(),
+            };
+            let options = HostedOptions::new(config, module, shared);
             let seed = seed.wrapping_add((number as u64) << 32);
             let open = move || {
                 HostedRooms::new(number, options, limits, secret, seed, on_fault, unfinished)
@@ -202,11 +206,7 @@ impl WorkerPool {
             .map(|worker| (worker.commands, worker.ended))
             .unzip();
         let pool = Self {
-            rooms: LocalRooms {
-                workers,
-                hasher,
-                trials: Trials::new(),
-            },
+            rooms: LocalRooms { workers, hasher },
             abi: Mutex::new(abi),
             to_open: Vec::new(),
             gateways: None,
@@ -435,11 +435,6 @@ fn index(hasher: &RandomState, room: &str, workers: usize) -> usize {
 }
 
 impl LocalRooms {
-    /// Lets clients go on one after the other that may be why nodes have ended.
-    pub(crate) const fn trials(&self) -> &Trials {
-        &self.trials
-    }
-
     /// Hands a connection to the worker of its room.
     pub(crate) fn connect(&self, connection: NewConnection) {
         let index = index(&self.hasher, &connection.room, self.workers.len());

@@ -4,7 +4,10 @@ use crate::{
     config::ServerConfig,
     http::ConnectionPermit,
     rate_limit::{Rate, TokenBucket},
-    rooms::{Order, trials::Trial},
+    rooms::{
+        Claim, Order,
+        trials::{Suspicion, Trial, Waiting},
+    },
     stream::Stream,
     ws::{
         heartbeat::{Due, Heartbeat, HeartbeatOptions},
@@ -102,6 +105,8 @@ pub(crate) struct Connection {
     pub(crate) resuming: Resuming,
     /// Set if its client may be why nodes have ended.
     pub(crate) trial: Option<Trial>,
+    /// Set if it must have its turn for that first.
+    pub(crate) waiting: Option<Box<Waiting>>,
     /// Its client's room and id, from the join until it leaves.
     pub(crate) member: Option<(RoomKey, ClientId)>,
     /// Woken when the queue is at most half full again.
@@ -191,6 +196,7 @@ impl Connection {
             in_flight: 0,
             waits_for_room: false,
             trial: None,
+            waiting: None,
             member: None,
             drained: None,
             waits_to_end: false,
@@ -310,6 +316,8 @@ impl Connection {
             }
         }
         if self.queue.unsent().is_empty() {
+            let is_told = !self.queue.is_held();
+            self.trial.take_if(|trial| is_told && trial.is_over());
             // The rest of what TLS has encrypted; its task is woken when there is space.
             let cx = &mut Context::from_waker(&self.waker);
             if let Poll::Ready(Err(_)) = Pin::new(&mut self.stream).poll_flush(cx) {
@@ -323,6 +331,47 @@ impl Connection {
                 waker.wake();
             }
         }
+    }
+
+    /// Its client may be why nodes have ended: returns whether it may go on now, or must wait.
+    pub(crate) fn go_on_trial(&mut self, suspicion: Suspicion, waiting: Waiting) -> bool {
+        let trial = self.trial.get_or_insert(Trial::new(suspicion));
+        let may_go_on = trial.has_turn() || !suspicion.must_be_alone();
+        if may_go_on {
+            trial.go_on(Instant::now());
+        } else {
+            self.waiting = Some(Box::new(waiting));
+        }
+        // Its task polls what it waits for.
+        self.wake();
+        may_go_on
+    }
+
+    /// The room that its client is to join, if it has waited for its turn and has it now.
+    pub(crate) fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<Option<(Box<str>, Claim)>, End> {
+        /// Pongs that come meanwhile; what is more is not read.
+        const MAX_BYTES: usize = 1 << 10;
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(None);
+        };
+        if let Poll::Ready((trial, room, claim)) = waiting.poll(cx) {
+            self.trial = Some(trial);
+            self.waiting = None;
+            return Ok(Some((room, claim)));
+        }
+        // If the other end has given it up, it keeps no place.
+        while self.unread.len() < MAX_BYTES {
+            let mut bytes = [0; 128];
+            let Some(filled) = self.fill(cx, &mut bytes, now)? else {
+                break;
+            };
+            self.unread.extend_from_slice(&bytes[..filled.read]);
+        }
+        Ok(None)
     }
 
     /// Takes what was read before, to be passed to [`read`](Self::read).
@@ -438,6 +487,12 @@ impl Connection {
     /// to be flushed. Returns when it is to be called again.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Instant {
         let seconds = self.options.heartbeat.timeout.as_secs();
+        // That it may go on may be held.
+        if let (Some(trial), Some(_)) = (&mut self.trial, self.member)
+            && self.queue.is_held()
+        {
+            trial.go_on(now);
+        }
         match self.heartbeat.due(now) {
             Due::Nothing => {}
             Due::Ping => self.reader.ping(&mut self.queue),
@@ -452,8 +507,10 @@ impl Connection {
             }
             deadline = deadline.min(hello_until);
         }
-        self.throttled_until
-            .map_or(deadline, |until| deadline.min(until))
+        let trial = self.trial.as_mut();
+        let turn_until = trial.and_then(|trial| trial.handle_timeout(now));
+        let others = self.throttled_until.into_iter().chain(turn_until);
+        others.fold(deadline, Instant::min)
     }
 
     /// As [`close`](Self::close), but the client is still in its room. One that comes back may do so: it, or its
@@ -494,5 +551,45 @@ impl From<ReadEnd> for End {
             // What is queued was sent before the violation.
             ReadEnd::Violation(frame) => Self::ByServer { frame, drain: true },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rooms::trials::Trials;
+    use futures_util::FutureExt;
+    use std::future::poll_fn;
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_for_a_turn_keeps_no_place() {
+        let limiter = crate::http::ConnectionLimiter::new(&ServerConfig::new(Vec::new()));
+        let (ours, theirs) = tokio::io::duplex(64);
+        let mut connection = Connection::new(
+            Stream::Pipe(theirs),
+            Vec::new(),
+            Order::default(),
+            limiter.admit_proxy().ok().expect("there is space"),
+            ConnectionOptions::new(&ServerConfig::new(Vec::new())).of(true, true),
+            QueuedBytes::default(),
+            Resuming::Yes,
+        );
+        let claim = Claim {
+            suspicion: Suspicion {
+                deaths: 2,
+                messages: 1,
+            },
+            ..Claim::default()
+        };
+        let waiting = Trials::after(Duration::from_secs(3600)).wait("lobby", &claim);
+        assert!(!connection.go_on_trial(claim.suspicion, waiting));
+        let mut poll = || {
+            let now = Instant::now();
+            let polled = poll_fn(|cx| Poll::Ready(connection.poll_turn(cx, now)));
+            polled.now_or_never().expect("it is ready")
+        };
+        assert!(matches!(poll(), Ok(None)));
+        drop(ours);
+        assert!(matches!(poll(), Err(End::Lost)));
     }
 }

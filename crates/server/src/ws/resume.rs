@@ -1,7 +1,7 @@
 //! A connection whose client speaks `stateroom.resume.1`.
 
 use crate::{
-    rooms::{Claim, Hello, Rooms, trials::Suspicion},
+    rooms::{Claim, Hello, Rooms, trials::Suspicion, worker},
     ws::connection::{ConnectionKey, End},
 };
 use stateroom_wasmi_host::{ClientId, MessagePayload, RoomKey};
@@ -94,11 +94,7 @@ fn join(rooms: &mut impl Rooms, key: ConnectionKey, destination: Destination, he
         suspicion: destination.suspicion,
         hello: Some(hello),
     };
-    if let Err(rejection) = rooms.join(key, &destination.room, claim)
-        && let Some(connection) = rooms.clients().get(key)
-    {
-        connection.close(rejection.code, &rejection.reason, true);
-    }
+    worker::join(rooms, key, &destination.room, claim);
 }
 
 /// The client's mistake: its session may go on over another connection.

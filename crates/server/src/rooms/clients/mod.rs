@@ -383,6 +383,15 @@ impl Clients {
         }
     }
 
+    /// Closes the clients that wait for their turn, before they join a room.
+    pub(crate) fn close_waiting(&mut self, code: u16, reason: &str) {
+        for connection in self.connections.values_mut() {
+            if connection.waiting.is_some() {
+                connection.close(code, reason, true);
+            }
+        }
+    }
+
     /// Removes a room that another node has, and closes its clients without what is queued.
     pub(crate) fn abandon_room(&mut self, room: RoomKey) {
         self.watches.remove(room);

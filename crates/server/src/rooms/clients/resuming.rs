@@ -262,7 +262,7 @@ impl Clients {
         connection.is_some_and(|connection| connection.trial.is_some())
     }
 
-    /// Ends the trial of a client, if its room has handled all that it is about.
+    /// The trial of a client may be over.
     fn end_trial(&mut self, room: RoomKey, id: ClientId) {
         let client = self.rooms.get(&room).and_then(|clients| clients.get(id));
         if let Some(client) = client
@@ -270,7 +270,9 @@ impl Clients {
             && let Some(connection) = self.connections.get_mut(client.connection)
         {
             let handled = session.handled_count();
-            connection.trial.take_if(|trial| trial.is_over(handled));
+            if let Some(trial) = &mut connection.trial {
+                trial.handled(handled);
+            }
         }
     }
 

@@ -33,6 +33,7 @@ use crate::{
         journaling::Journaling,
         load::{GroupLoad, ServerLoad},
         restorations::Restorations,
+        trials::Trials,
         watches::Watch,
         worker::{Worker, poll_timer},
     },
@@ -100,8 +101,7 @@ pub(super) struct HostedOptions {
     module: Module,
     loader: ModuleLoader,
     upgrade: ModuleUpgrade,
-    /// One for each open room, shared by all workers.
-    room_permits: Arc<Semaphore>,
+    shared: SharedByWorkers,
     max_rooms: usize,
     room_idle: Duration,
     /// Those that are not closed because they have no clients.
@@ -109,12 +109,20 @@ pub(super) struct HostedOptions {
     keep_timers: bool,
     hibernate_after: Option<Duration>,
     max_tokens: usize,
-    /// Set while no new clients are accepted.
-    draining: Arc<AtomicBool>,
     /// None if rooms are in memory only.
     journal: Option<JournalOptions>,
     /// None if all rooms are here.
     directory: Option<Arc<dyn Directory>>,
+}
+
+/// What all workers have in common.
+pub(super) struct SharedByWorkers {
+    /// One for each open room.
+    pub(super) room_permits: Arc<Semaphore>,
+    /// Lets clients go on one after the other that may be why nodes have ended.
+    pub(super) trials: Trials,
+    /// Set while no new clients are accepted.
+    pub(super) draining: Arc<AtomicBool>,
 }
 
 struct OpenRoom {
@@ -165,17 +173,12 @@ pub(super) async fn run(worker: Rc<Worker<HostedRooms>>) -> io::Result<()> {
 }
 
 impl HostedOptions {
-    pub(super) fn new(
-        config: &ServerConfig,
-        module: Module,
-        room_permits: Arc<Semaphore>,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
+    pub(super) fn new(config: &ServerConfig, module: Module, shared: SharedByWorkers) -> Self {
         Self {
             module,
             loader: config.loader(),
             upgrade: config.upgrade,
-            room_permits,
+            shared,
             max_rooms: config.max_rooms,
             room_idle: config.room_idle,
             open_rooms: config
@@ -186,7 +189,6 @@ impl HostedOptions {
             keep_timers: config.keep_timers,
             hibernate_after: config.hibernate_after,
             max_tokens: config.max_tokens,
-            draining,
             journal: JournalOptions::new(config),
             directory: config.directory.clone(),
         }
@@ -321,7 +323,7 @@ impl HostedRooms {
     }
 
     fn permit(&self) -> Result<OwnedSemaphorePermit, OpenError> {
-        let permit = self.options.room_permits.clone().try_acquire_owned();
+        let permit = self.options.shared.room_permits.clone().try_acquire_owned();
         permit.map_err(|_| OpenError::TooManyRooms {
             limit: self.options.max_rooms,
         })
@@ -374,6 +376,9 @@ impl HostedRooms {
         room: RoomKey,
         claim: &Claim,
     ) -> Result<(), JoinRejection> {
+        if self.must_wait(connection, room, claim) {
+            return Ok(());
+        }
         let clients = self.host.transport_mut();
         if let Some((_, resumed)) = clients.come_back(room, connection, claim)? {
             let code = match (&self.options.directory, &claim.session) {
@@ -420,6 +425,17 @@ impl HostedRooms {
         Ok(())
     }
 
+    /// Whether a client waits for its turn, since it may be why nodes have ended; then it joins again.
+    fn must_wait(&mut self, connection: ConnectionKey, room: RoomKey, claim: &Claim) -> bool {
+        if claim.suspicion.deaths == 0 {
+            return false;
+        }
+        let id = self.host.room(room).map_or("", |room| room.id());
+        let waiting = self.options.shared.trials.wait(id, claim);
+        let connection = self.host.transport_mut().get(connection);
+        connection.is_some_and(|connection| !connection.go_on_trial(claim.suspicion, waiting))
+    }
+
     /// Whether clients that have no session must not join. Those that speak no `stateroom.resume.1` are
     /// rejected before their handshake, and not after.
     fn is_drained(&self, claim: &Claim) -> bool {
@@ -427,7 +443,7 @@ impl HostedRooms {
         // In a cluster they come through other nodes.
         options.directory.is_none()
             && claim.hello.is_some()
-            && options.draining.load(Ordering::Relaxed)
+            && options.shared.draining.load(Ordering::Relaxed)
     }
 
     /// Whether the inbox lacks space for a connect and the disconnect of an older connection.
@@ -582,6 +598,7 @@ impl HostedRooms {
         for room in rooms {
             self.host.transport_mut().close_room(room, code, reason);
         }
+        self.host.transport_mut().close_waiting(code, reason);
         for connection in self.restorations.clear() {
             if let Some(connection) = self.host.transport_mut().get(connection) {
                 connection.close(code, reason, true);

@@ -19,6 +19,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Instant,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -34,10 +36,20 @@ pub(super) struct Cluster {
     changes: watch::Sender<()>,
     /// Counts nodes that have ended of [`FATAL`].
     pub(super) deaths: watch::Sender<usize>,
+    /// Nothing is loaded before.
+    loads_from: Mutex<Option<Instant>>,
 }
 
 /// A node ends when a room has handled a message that has this, before it is in the journal.
 pub(super) const FATAL: &[u8] = b"end your node";
+
+/// A message that has this is in the journal only after [`SLOWNESS`].
+pub(super) const SLOW: &[u8] = b"take your time";
+
+const SLOWNESS: Duration = Duration::from_secs(1);
+
+/// Time in which a node ends.
+const END: Duration = Duration::from_millis(50);
 
 #[derive(Default)]
 struct State {
@@ -57,11 +69,22 @@ impl Cluster {
             state: Mutex::default(),
             changes: watch::Sender::new(()),
             deaths: watch::Sender::new(0),
+            loads_from: Mutex::default(),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rooms that are asked for from now on are loaded after this time, and their workers wait for that.
+    pub(super) fn delay_loads(&self, by: Duration) {
+        *self.loads_from() = Some(Instant::now() + by);
+    }
+
+    fn loads_from(&self) -> MutexGuard<'_, Option<Instant>> {
+        let loads_from = self.loads_from.lock();
+        loads_from.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on this node may write, and no other; or nobody knows who has the room.
@@ -188,6 +211,10 @@ impl Journal for NodeJournal {
         if self.is_dead.load(Ordering::SeqCst) {
             return;
         }
+        let loads_from = *self.cluster.loads_from();
+        if let Some(delay) = loads_from.and_then(|at| at.checked_duration_since(Instant::now())) {
+            thread::sleep(delay);
+        }
         // Nothing is written meanwhile.
         let mut state = self.cluster.lock();
         let epoch = match state.writers.get(id) {
@@ -218,11 +245,29 @@ impl Journal for NodeJournal {
         if self.is_dead.load(Ordering::SeqCst) {
             return;
         }
-        let is_fatal = |event: &[u8]| event.windows(FATAL.len()).any(|bytes| bytes == FATAL);
-        if is_fatal(batch.events()) {
+        let has = |text: &[u8]| {
+            let mut windows = batch.events().windows(text.len());
+            windows.any(|bytes| bytes == text)
+        };
+        if has(FATAL) {
             self.is_dead.store(true, Ordering::SeqCst);
-            self.cut.send_replace(true);
-            self.cluster.deaths.send_modify(|deaths| *deaths += 1);
+            let (cluster, cut) = (self.cluster.clone(), self.cut.clone());
+            thread::spawn(move || {
+                thread::sleep(END);
+                cut.send_replace(true);
+                cluster.deaths.send_modify(|deaths| *deaths += 1);
+            });
+            return;
+        }
+        if has(SLOW) {
+            let is_dead = self.is_dead.clone();
+            let journal = self.cluster.journal.clone();
+            thread::spawn(move || {
+                thread::sleep(SLOWNESS);
+                if !is_dead.load(Ordering::SeqCst) {
+                    journal.write(batch, done);
+                }
+            });
             return;
         }
         // Nobody takes a room over between the check and the write.

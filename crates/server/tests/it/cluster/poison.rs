@@ -2,15 +2,17 @@
 
 use super::{
     clients::{Client, check},
-    nodes::{Cluster, FATAL, Node},
+    nodes::{Cluster, FATAL, Node, SLOW},
 };
 use crate::journaled::eventually;
+use core::time::Duration;
 use futures_util::{SinkExt, StreamExt};
+use stateroom_wasmi_server::ServerConfig;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 fn fatal() -> Message {
@@ -40,9 +42,13 @@ struct Nodes {
 
 impl Nodes {
     async fn start(rooms: &[&str]) -> Self {
+        Self::start_with(rooms, |_| {}).await
+    }
+
+    async fn start_with(rooms: &[&str], change: impl FnOnce(&mut ServerConfig)) -> Self {
         let cluster = Cluster::new();
-        let gateway = Node::start(&cluster, 0, |_| {}).await;
-        let owner = Node::start(&cluster, 1, |_| {}).await;
+        let gateway = Node::start(&cluster, 0, change).await;
+        let owner = Self::start_owner(&cluster, 1).await;
         for room in rooms {
             cluster.set_owner(room, Some(1));
         }
@@ -56,9 +62,17 @@ impl Nodes {
         }
     }
 
+    /// With one worker, so that all its rooms are as far as each other.
+    async fn start_owner(cluster: &Arc<Cluster>, number: usize) -> Node {
+        Node::start(cluster, number, |config| {
+            *config = config.clone().workers(1);
+        })
+        .await
+    }
+
     async fn take_over(&mut self, rooms: &[&str]) {
         self.last += 1;
-        let next = Node::start(&self.cluster, self.last, |_| {}).await;
+        let next = Self::start_owner(&self.cluster, self.last).await;
         for room in rooms {
             self.cluster.take_over(room, &next).await;
         }
@@ -69,14 +83,16 @@ impl Nodes {
     async fn until_closed(&mut self, client: &mut Client, rooms: &[&str]) -> (u16, String) {
         loop {
             tokio::select! {
-                died = self.deaths.changed() => {
-                    died.expect("it is there");
-                    self.owner.has_ended().await;
-                    self.take_over(rooms).await;
-                }
+                () = self.owner_ends() => self.take_over(rooms).await,
                 closed = closed(client) => return closed,
             }
         }
+    }
+
+    async fn owner_ends(&mut self) {
+        let died = eventually("the end of a node", self.deaths.changed());
+        died.await.expect("it is there");
+        self.owner.has_ended().await;
     }
 
     fn deaths(&self) -> usize {
@@ -145,4 +161,70 @@ async fn a_node_that_only_loses_its_rooms_has_not_ended() {
         client.hear_all().await;
     }
     assert_eq!(nodes.cluster.journal.quarantine("lobby"), None);
+}
+
+/// However long their rooms take to come back: what each has sent is acknowledged before the next goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn suspects_whose_rooms_come_back_late_go_on_one_after_the_other_as_well() {
+    let rooms = ["lobby", "other", "third"];
+    let mut nodes = Nodes::start(&rooms).await;
+    let mut innocent = Vec::new();
+    for room in &rooms[1..] {
+        let mut client = nodes.gateway.join(room).await;
+        client.say().await;
+        client.hear_all().await;
+        innocent.push(client);
+    }
+    let mut client = nodes.gateway.join("lobby").await;
+    client.say().await;
+    client.hear_all().await;
+    for client in &mut innocent {
+        let slow = client.socket.send(Message::binary(SLOW)).await;
+        slow.expect("it is connected");
+    }
+    client.socket.send(fatal()).await.expect("it is connected");
+    nodes.owner_ends().await;
+    nodes.take_over(&rooms).await;
+    nodes.owner_ends().await;
+    // Longer than any of them waits.
+    nodes.cluster.delay_loads(Duration::from_secs(5));
+    nodes.take_over(&rooms).await;
+    let (code, reason) = nodes.until_closed(&mut client, &rooms).await;
+    assert_eq!((code, nodes.deaths()), (1011, 3), "{reason}");
+    for mut client in innocent {
+        loop {
+            let message = eventually("the echo", client.socket.next()).await;
+            match message.expect("it is connected").expect("no error") {
+                Message::Binary(bytes) if bytes == SLOW => break,
+                Message::Close(frame) => panic!("an innocent client is closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+    for room in &rooms[1..] {
+        assert_eq!(nodes.cluster.journal.quarantine(room), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_turn_is_not_without_a_node() {
+    const OWNER_TIMEOUT: Duration = Duration::from_secs(2);
+    let mut nodes = Nodes::start_with(&["lobby"], |config| {
+        *config = config.clone().owner_timeout(OWNER_TIMEOUT);
+    })
+    .await;
+    let mut client = nodes.gateway.join("lobby").await;
+    client.socket.send(fatal()).await.expect("it is connected");
+    for _ in 0..2 {
+        nodes.owner_ends().await;
+        nodes.take_over(&["lobby"]).await;
+    }
+    // It waits for longer than without a node, and then the next one has the room.
+    tokio::select! {
+        (code, reason) = closed(&mut client) => panic!("it is closed: {code} {reason}"),
+        () = sleep(OWNER_TIMEOUT + OWNER_TIMEOUT / 4) => {}
+    }
+    nodes.take_over(&["lobby"]).await;
+    let (code, reason) = nodes.until_closed(&mut client, &["lobby"]).await;
+    assert_eq!((code, nodes.deaths()), (1011, 3), "{reason}");
 }
