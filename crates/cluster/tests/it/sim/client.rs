@@ -11,6 +11,8 @@ pub(crate) struct Client {
     pub(crate) number: u64,
     pub(crate) gateway: usize,
     pub(crate) sent_at: Duration,
+    /// Owners that have ended of what it has sent; its gateways know that.
+    pub(crate) deaths: u32,
 }
 
 /// A reply of a room.

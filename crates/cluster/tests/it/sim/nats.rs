@@ -3,14 +3,24 @@
 use super::{node::RoomState, random::Random};
 use stateroom_wasmi_cluster::{
     Shard,
-    protocol::{Appended, CasResult, LastRecord, Owner, RecordId},
+    protocol::{Appended, CasResult, LastRecord, Note, Owner, RecordId},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
     pub(crate) snapshots: Vec<(usize, RoomState)>,
+    pub(crate) notes: Vec<(usize, Note)>,
+    /// Rooms that are in quarantine from now on.
+    pub(crate) quarantines: Vec<usize>,
+}
+
+/// What is in a shard's log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    Event(Event),
+    Note(usize, Note),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +32,9 @@ pub(crate) struct Event {
 }
 
 pub(crate) struct Nats {
-    records: BTreeMap<(usize, u64), (RecordId, Vec<Event>)>,
+    records: BTreeMap<(usize, u64), (RecordId, Vec<Entry>)>,
     pub(crate) snapshots: BTreeMap<usize, RoomState>,
+    pub(crate) quarantined: BTreeSet<usize>,
     last_sequence: u64,
     directory: Vec<(Option<Owner>, u64)>,
     revision: u64,
@@ -35,6 +46,7 @@ impl Nats {
         Self {
             records: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
             last_sequence: 0,
             directory: vec![(None, 0); shards],
             revision: 0,
@@ -54,9 +66,13 @@ impl Nats {
         }
         self.last_sequence += 1;
         let batch = batch.cloned().unwrap_or_default();
+        let notes = batch.notes.into_iter();
+        let notes = notes.map(|(room, note)| Entry::Note(room, note));
+        let entries = notes.chain(batch.events.into_iter().map(Entry::Event));
         self.records
-            .insert((shard.index(), self.last_sequence), (id, batch.events));
+            .insert((shard.index(), self.last_sequence), (id, entries.collect()));
         self.snapshots.extend(batch.snapshots);
+        self.quarantined.extend(batch.quarantines);
         Appended::Done(self.last_sequence)
     }
 
@@ -83,13 +99,15 @@ impl Nats {
         self.records.range(range).map(record)
     }
 
-    /// The events of a shard up to a record.
-    pub(crate) fn events(&self, shard: Shard, up_to: u64) -> Vec<(u64, Event)> {
+    /// The records of a shard up to one.
+    pub(crate) fn records(
+        &self,
+        shard: Shard,
+        up_to: u64,
+    ) -> impl Iterator<Item = (u64, RecordId, &[Entry])> {
         let range = (shard.index(), 0)..=(shard.index(), up_to);
         let records = self.records.range(range);
-        records
-            .flat_map(|((_, sequence), (_, events))| events.iter().map(|event| (*sequence, *event)))
-            .collect()
+        records.map(|((_, sequence), (id, entries))| (*sequence, *id, &**entries))
     }
 
     /// Removes the records before one.

@@ -2,19 +2,26 @@
 
 use super::{
     client::Reply,
-    nats::{Batch, Event, Nats},
+    nats::{Batch, Entry, Event, Nats},
     world::room_shard,
 };
 use stateroom_wasmi_cluster::{
     Epoch, NodeId, Shard,
-    protocol::{Appender, Membership, Tails},
+    protocol::{Appender, Gate, MAX_DEATHS, Membership, Note, Suspects, Tails},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) membership: Membership,
     pub(crate) owned: BTreeMap<Shard, Owned>,
+    /// Which rooms it restores.
+    pub(crate) gate: Gate<usize>,
+    /// Shards that it has claimed itself, and was not given.
+    pub(crate) claimed: BTreeMap<Shard, Epoch>,
     /// How far its clock is ahead.
     pub(crate) clock_offset: Duration,
     /// Whether it cannot reach NATS.
@@ -31,6 +38,11 @@ pub(crate) struct Owned {
     pub(crate) is_active: bool,
     pub(crate) is_releasing: bool,
     pub(crate) rooms: BTreeMap<usize, RoomState>,
+    /// Rooms that are not restored yet.
+    pub(crate) stored: BTreeMap<usize, RoomState>,
+    /// Rooms that are in quarantine, or are about to be.
+    pub(crate) condemned: BTreeSet<usize>,
+    pub(crate) suspects: Suspects<usize>,
     pub(crate) tails: Tails<usize>,
     /// What the next record will have, and what is sent when it is durable.
     pub(crate) next: Batch,
@@ -71,6 +83,9 @@ impl Owned {
             is_active: false,
             is_releasing: false,
             rooms: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            condemned: BTreeSet::new(),
+            suspects: Suspects::default(),
             tails: Tails::default(),
             next: Batch::default(),
             held_for_next: Vec::new(),
@@ -79,24 +94,88 @@ impl Owned {
         }
     }
 
-    /// Restores the rooms as of the record by which the epoch has begun. Returns false if something is
-    /// missing, which may be so if there is a later owner.
-    pub(crate) fn restore(&mut self, shard: Shard, nats: &Nats) -> bool {
+    /// Reads the rooms as of the record by which the epoch has begun. Returns those that are to be restored by
+    /// the gate, or nothing if something is missing, which may be so if there is a later owner. The owner before
+    /// has not ended if it has given the shard away, or `is_alive` says so.
+    pub(crate) fn activate(
+        &mut self,
+        shard: Shard,
+        nats: &Nats,
+        was_given: bool,
+        is_alive: impl Fn(NodeId) -> bool,
+    ) -> Option<Vec<usize>> {
         let snapshots = nats.snapshots.iter();
         let own = snapshots.filter(|(room, _)| room_shard(**room) == shard);
         self.rooms = own.map(|(room, state)| (*room, state.clone())).collect();
-        for (sequence, event) in nats.events(shard, self.log.last()) {
-            let room = self.rooms.entry(event.room).or_default();
-            if event.event < room.events {
-                continue;
+        let mut owner: Option<(NodeId, Epoch)> = None;
+        for (sequence, id, entries) in nats.records(shard, self.log.last()) {
+            if let Some((node, epoch)) = owner
+                && epoch < id.epoch
+            {
+                let is_mine = id.epoch == self.epoch;
+                let has_not_ended = is_mine && (was_given || is_alive(node));
+                let stopped = self.suspects.begin_epoch(has_not_ended);
+                self.next.notes.extend(stopped);
             }
-            if event.event > room.events || !room.apply(event.client, event.number) {
-                return false;
+            owner = Some((id.node, id.epoch));
+            for entry in entries {
+                let event = match entry {
+                    Entry::Note(room, note) => {
+                        self.suspects.note(*room, *note, sequence);
+                        continue;
+                    }
+                    // It is kept beside the log.
+                    Entry::Event(event) if nats.quarantined.contains(&event.room) => continue,
+                    Entry::Event(event) => event,
+                };
+                let room = self.rooms.entry(event.room).or_default();
+                if event.event < room.events {
+                    continue;
+                }
+                if event.event > room.events || !room.apply(event.client, event.number) {
+                    return None;
+                }
+                self.tails.add(event.room, event.event, sequence);
             }
-            self.tails.add(event.room, event.event, sequence);
         }
         self.is_active = true;
-        true
+        let quarantined = nats.quarantined.iter();
+        for room in quarantined.filter(|room| room_shard(**room) == shard) {
+            self.suspects.remove(room);
+            self.tails.remove(room);
+            self.condemned.insert(*room);
+        }
+        for room in self.suspects.convicted() {
+            self.condemn(room);
+        }
+        let rooms: Vec<_> = self.rooms.keys().copied().collect();
+        let mut unfinished = Vec::new();
+        for room in rooms {
+            let is_doubtful =
+                self.tails.first_of(&room).is_some() || self.suspects.deaths(&room) > 0;
+            if self.condemned.contains(&room) || is_doubtful {
+                self.stored.extend(self.rooms.remove_entry(&room));
+            }
+            if is_doubtful && !self.condemned.contains(&room) {
+                assert!(self.suspects.deaths(&room) < MAX_DEATHS);
+                unfinished.push(room);
+            }
+        }
+        Some(unfinished)
+    }
+
+    /// Puts a room in quarantine with the next record.
+    pub(crate) fn condemn(&mut self, room: usize) {
+        if self.condemned.insert(room) {
+            self.stored.extend(self.rooms.remove_entry(&room));
+            self.next.quarantines.push(room);
+        }
+    }
+
+    /// Notes that a room is about to be restored.
+    pub(crate) fn restoring(&mut self, room: usize) {
+        let deaths = self.suspects.deaths(&room);
+        self.next.notes.push((room, Note::Restoring { deaths }));
     }
 
     /// Handles a message of a client that came through a gateway.
@@ -132,6 +211,8 @@ impl Owned {
     pub(crate) fn has_next(&self) -> bool {
         !self.next.events.is_empty()
             || !self.next.snapshots.is_empty()
+            || !self.next.notes.is_empty()
+            || !self.next.quarantines.is_empty()
             || !self.held_for_next.is_empty()
     }
 
@@ -143,5 +224,13 @@ impl Owned {
                 self.next.snapshots.push((*room, state.clone()));
             }
         }
+    }
+}
+
+impl Node {
+    /// Forgets a shard.
+    pub(crate) fn end(&mut self, shard: Shard) {
+        self.owned.remove(&shard);
+        self.gate.remove(|room| room_shard(*room) == shard);
     }
 }

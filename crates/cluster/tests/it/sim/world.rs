@@ -2,25 +2,26 @@
 
 use super::{
     client::{Client, MESSAGES, Reply, Seen},
-    nats::{Batch, Nats},
+    nats::{Batch, Entry, Nats},
     node::{Node, Owned},
+    poison::Poisons,
     random::Random,
 };
 use stateroom_wasmi_cluster::{
     Epoch, NodeId, Shard,
     protocol::{
-        Action, Appended, CasResult, LastRecord, Membership, MembershipOptions, Owner, Phase,
-        RecordId, Request, ShardState,
+        Action, Appended, CasResult, Gate, LastRecord, MAX_DEATHS, Membership, MembershipOptions,
+        Note, Owner, Phase, RecordId, Request, ShardState,
     },
 };
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::Duration,
 };
 
 const SHARDS: usize = 4;
-const ROOMS: usize = 6;
+pub(crate) const ROOMS: usize = 6;
 const MAX_NODES: usize = 4;
 
 /// How long things go wrong, and how long it may take until all messages are counted when they do not.
@@ -46,6 +47,9 @@ pub(crate) struct World {
     requests: u64,
     clients: Vec<Client>,
     seen: Seen,
+    poisons: Poisons,
+    /// Rooms of which a client was closed.
+    closed: BTreeSet<usize>,
     coverage: BTreeMap<&'static str, usize>,
 }
 
@@ -80,6 +84,8 @@ pub(crate) enum NodeEvent {
     Appended(Shard, u64, Appended),
     /// A message from a gateway, or from a client of this one.
     Message(usize, usize, u64, u64),
+    /// A room has done again what it had done before.
+    Restored(Shard, Epoch, usize),
     /// A reply of an owner on its way to a client of this gateway.
     Reply(Reply),
 }
@@ -102,7 +108,11 @@ enum Fault {
 }
 
 impl World {
-    pub(crate) fn new(random: Random) -> Self {
+    pub(crate) fn new(mut random: Random, with_poison: bool) -> Self {
+        let poisons = match with_poison {
+            true => Poisons::new(&mut random),
+            false => Poisons::default(),
+        };
         let mut world = Self {
             random,
             now: Duration::from_secs(1),
@@ -114,6 +124,8 @@ impl World {
             requests: 0,
             clients: Vec::new(),
             seen: Seen::default(),
+            poisons,
+            closed: BTreeSet::new(),
             coverage: BTreeMap::new(),
         };
         let nodes = 2 + world.random.below(MAX_NODES - 1);
@@ -128,6 +140,7 @@ impl World {
                 number: 1,
                 gateway: client % nodes,
                 sent_at: Duration::ZERO,
+                deaths: 0,
             });
             world.after(Duration::from_secs(1), WorldEvent::Client(client));
         }
@@ -153,20 +166,37 @@ impl World {
             self.handle(queued.event);
         }
         self.check_log();
+        self.poisons.check(&self.ended_rooms());
         self.coverage
+    }
+
+    /// Rooms in quarantine, also if their clients were told so and then it did not become durable.
+    fn ended_rooms(&self) -> BTreeSet<usize> {
+        let quarantined = self.nats.quarantined.iter();
+        quarantined.chain(&self.closed).copied().collect()
     }
 
     /// What is durable has each message once.
     fn check_log(&self) {
+        let ended = self.ended_rooms();
         for shard in Shard::all().take(SHARDS) {
             let mut owned = Owned::new(NodeId(0), Epoch(0));
             let last = self.nats.last(shard).map_or(0, |last| last.sequence);
-            let events = self.nats.events(shard, last);
+            let records = self.nats.records(shard, last);
+            let events = records.flat_map(|(_, _, entries)| entries);
+            let events: Vec<_> = events
+                .filter_map(|entry| match entry {
+                    Entry::Event(event) => Some(*event),
+                    Entry::Note(..) => None,
+                })
+                .collect();
             let rooms = (0..ROOMS).filter(|room| room_shard(*room) == shard);
+            // Of those in quarantine there is what came before.
+            let rooms = rooms.filter(|room| !ended.contains(room));
             for room in rooms {
                 let state = self.nats.snapshots.get(&room).cloned().unwrap_or_default();
                 let state = owned.rooms.entry(room).or_insert(state);
-                for (_, event) in events.iter().filter(|(_, event)| event.room == room) {
+                for event in events.iter().filter(|event| event.room == room) {
                     if event.event >= state.events {
                         assert_eq!(event.event, state.events, "an event of {room} is missing");
                         assert!(state.apply(event.client, event.number));
@@ -270,6 +300,8 @@ impl World {
             id,
             membership: Membership::new(id, options, self.now + clock_offset),
             owned: BTreeMap::new(),
+            gate: Gate::default(),
+            claimed: BTreeMap::new(),
             clock_offset,
             is_cut_off: false,
             is_paused: false,
@@ -354,8 +386,76 @@ impl World {
                 let delay = self.random.micros(2_000);
                 self.after(delay, WorldEvent::Reply(reply));
             }
+            NodeEvent::Restored(shard, epoch, room) => self.restored(slot, shard, epoch, room),
         }
         self.act(slot);
+        self.open_gate(slot);
+    }
+
+    /// Notes which rooms are restored next.
+    fn open_gate(&mut self, slot: usize) {
+        while let Some(node) = &mut self.nodes[slot]
+            && let Some(room) = node.gate.poll()
+        {
+            let shard = room_shard(room);
+            match node.owned.get_mut(&shard) {
+                Some(owned) => owned.restoring(room),
+                None => node.gate.remove(|other| *other == room),
+            }
+            self.write(slot, shard);
+        }
+    }
+
+    /// A room is restored, unless that ends the process.
+    fn restored(&mut self, slot: usize, shard: Shard, epoch: Epoch, room: usize) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        if let Some(owned) = node.owned.get_mut(&shard)
+            && owned.epoch == epoch
+            && node.gate.is_open(&room)
+            && let Some(state) = owned.stored.get(&room)
+        {
+            if self.poisons.ends_restoration(room, state.count) {
+                return self.dies_of(slot, room);
+            }
+            if owned.suspects.deaths(&room) > 0 && self.poisons.has_some() {
+                *self.coverage.entry("suspect restored").or_insert(0) += 1;
+            }
+            owned.rooms.extend(owned.stored.remove_entry(&room));
+            owned.next.notes.push((room, Note::RESTORED));
+            node.gate.end(room);
+            self.count("restored");
+            self.write(slot, shard);
+        }
+    }
+
+    /// Goes on with what has waited for notes that are durable now.
+    fn noted(&mut self, slot: usize, shard: Shard, notes: &[(usize, Note)]) {
+        for (room, note) in notes {
+            let Some(node) = &mut self.nodes[slot] else {
+                return;
+            };
+            let Some(owned) = node.owned.get_mut(&shard) else {
+                return;
+            };
+            match note {
+                Note::Restoring { .. } => {
+                    let event = NodeEvent::Restored(shard, owned.epoch, *room);
+                    let id = node.id;
+                    let delay = self.random.micros(20_000);
+                    self.after(delay, WorldEvent::Node(slot, id, event));
+                }
+                Note::Stopped { .. } => node.gate.end_is_durable(*room),
+            }
+        }
+    }
+
+    /// A node ends of what is in one of its rooms.
+    fn dies_of(&mut self, slot: usize, room: usize) {
+        self.count("ended by a room");
+        self.poisons.has_ended_one(room);
+        self.kill(slot, Some(room));
     }
 
     fn message(&mut self, slot: usize, gateway: usize, room: usize, client: u64, number: u64) {
@@ -367,6 +467,23 @@ impl World {
             && let Some(owned) = node.owned.get_mut(&shard)
             && owned.is_active
         {
+            let sender = &mut self.clients[client as usize];
+            if sender.deaths >= MAX_DEATHS {
+                owned.condemn(room);
+            }
+            if owned.condemned.contains(&room) {
+                self.closed.insert(room);
+                sender.number = MESSAGES + 1;
+                return self.write(slot, shard);
+            }
+            if owned.stored.contains_key(&room) {
+                // It waits, and sends again.
+                return;
+            }
+            if self.poisons.ends_message(room, client as usize, number) {
+                sender.deaths += 1;
+                return self.dies_of(slot, room);
+            }
             owned.message(gateway, room, client as usize, number);
             self.write(slot, shard);
             return;
@@ -433,9 +550,10 @@ impl World {
         if owned.log.is_fenced() {
             let now = self.now + node.clock_offset;
             if owned.is_active {
+                self.poisons.disturb(&node.gate, Some(shard), None);
                 node.membership.handle_fenced(shard, epoch, now);
             } else {
-                node.owned.remove(&shard);
+                node.end(shard);
                 node.membership.handle_acquired(shard, epoch, false, now);
             }
             self.count("fenced");
@@ -477,12 +595,22 @@ impl World {
             // The epoch has begun.
             Some(None) => {
                 let epoch = owned.epoch;
-                if owned.restore(shard, &self.nats) {
+                let was_given = node.claimed.get(&shard) != Some(&epoch);
+                let membership = &node.membership;
+                let is_alive = |node| membership.nodes().any(|(other, _)| other == node);
+                let unfinished = owned.activate(shard, &self.nats, was_given, is_alive);
+                for (room, _) in &owned.next.notes {
+                    self.poisons.take_for_alive(*room);
+                }
+                if let Some(unfinished) = unfinished {
+                    for room in unfinished {
+                        node.gate.push(room, owned.suspects.deaths(&room));
+                    }
                     node.membership.handle_acquired(shard, epoch, true, now);
                 } else {
                     let last = self.nats.last(shard).map(|last| last.id.node);
                     assert_ne!(last, Some(node.id), "an event is missing");
-                    node.owned.remove(&shard);
+                    node.end(shard);
                     node.membership.handle_acquired(shard, epoch, false, now);
                 }
             }
@@ -493,8 +621,20 @@ impl World {
                 for (room, state) in &batch.snapshots {
                     owned.tails.saved(room, state.events);
                 }
+                for room in &batch.quarantines {
+                    owned.suspects.remove(room);
+                    owned.tails.remove(room);
+                }
+                for (room, note) in &batch.notes {
+                    owned.suspects.note(*room, *note, sequence);
+                }
                 let has_saved = !batch.snapshots.is_empty();
-                let trimmed = owned.tails.first().unwrap_or(sequence);
+                let needed = owned
+                    .tails
+                    .first()
+                    .into_iter()
+                    .chain(owned.suspects.first());
+                let trimmed = needed.min().unwrap_or(sequence);
                 let held = core::mem::take(&mut owned.held);
                 for (gateway, reply) in held {
                     if let Some(node) = &self.nodes[gateway] {
@@ -506,6 +646,10 @@ impl World {
                     self.count("saved");
                     self.request(slot, NatsRequest::Trim(shard, trimmed));
                 }
+                if !batch.quarantines.is_empty() {
+                    self.count("quarantined");
+                }
+                self.noted(slot, shard, &batch.notes);
             }
         }
         self.write(slot, shard);
@@ -522,7 +666,7 @@ impl World {
         };
         if owned.is_releasing && owned.log.is_idle() && !owned.has_next() {
             let epoch = owned.epoch;
-            node.owned.remove(&shard);
+            node.end(shard);
             node.membership.handle_released(shard, epoch);
         }
     }
@@ -543,6 +687,7 @@ impl World {
                     epoch,
                     revision,
                 } => {
+                    node.claimed.insert(shard, epoch);
                     self.count("claimed");
                     let owner = Owner { node: id, epoch };
                     self.request(slot, NatsRequest::Claim(shard, owner, revision));
@@ -550,6 +695,7 @@ impl World {
                     self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, id, unknown));
                 }
                 Action::Acquire { shard, epoch } => {
+                    node.end(shard);
                     node.owned.insert(shard, Owned::new(id, epoch));
                     self.drive(slot, shard);
                 }
@@ -557,6 +703,12 @@ impl World {
                     if let Some(owned) = node.owned.get_mut(&shard) {
                         owned.is_releasing = true;
                         owned.save(|| true);
+                        // Those that are being restored are given up.
+                        for room in owned.stored.keys().filter(|room| node.gate.is_open(room)) {
+                            self.poisons.give_up(*room);
+                            owned.next.notes.push((*room, Note::RESTORED));
+                        }
+                        node.gate.remove(|room| room_shard(*room) == shard);
                     }
                     self.write(slot, shard);
                     self.finish_release(slot, shard);
@@ -576,7 +728,8 @@ impl World {
                 // Nothing is measured.
                 Action::Place { .. } => {}
                 Action::Abandon { shard } => {
-                    node.owned.remove(&shard);
+                    self.poisons.disturb(&node.gate, Some(shard), None);
+                    node.end(shard);
                     self.count("abandoned");
                 }
             }
@@ -698,19 +851,8 @@ impl World {
         let (id, node_now) = (node.id, now + node.clock_offset);
         match kind {
             0 => {
-                self.nodes[slot] = None;
+                self.kill(slot, None);
                 self.count("killed");
-                // Others may notice at once.
-                if self.random.one_in(2) {
-                    for other in 0..self.nodes.len() {
-                        if let Some(node) = &self.nodes[other] {
-                            let to = node.id;
-                            let delay = self.random.micros(50_000);
-                            self.after(delay, WorldEvent::Node(other, to, NodeEvent::Gone(id)));
-                        }
-                    }
-                }
-                self.after(heals_in, WorldEvent::Start(slot));
             }
             1 => {
                 node.is_paused = true;
@@ -758,6 +900,27 @@ impl World {
         }
     }
 
+    /// Ends a process, which starts again later.
+    fn kill(&mut self, slot: usize, by: Option<usize>) {
+        let Some(node) = self.nodes[slot].take() else {
+            return;
+        };
+        self.poisons.disturb(&node.gate, None, by);
+        let id = node.id;
+        // Others may notice at once.
+        if self.random.one_in(2) {
+            for other in 0..self.nodes.len() {
+                if let Some(node) = &self.nodes[other] {
+                    let to = node.id;
+                    let delay = self.random.micros(50_000);
+                    self.after(delay, WorldEvent::Node(other, to, NodeEvent::Gone(id)));
+                }
+            }
+        }
+        let delay = self.random.micros(2_500_000);
+        self.after(delay, WorldEvent::Start(slot));
+    }
+
     fn heal(&mut self, fault: Fault) {
         match fault {
             Fault::Pause(slot, id) => {
@@ -783,6 +946,7 @@ impl World {
                 if let Some(node) = &self.nodes[slot]
                     && node.id == id
                 {
+                    self.poisons.disturb(&node.gate, None, None);
                     if node.membership.is_empty() {
                         self.count("drained to the end");
                     }
