@@ -89,8 +89,13 @@ pub(crate) enum Purpose {
     },
 }
 
-/// A room to load when that is noted, by its id.
-pub(crate) type Gated = (Box<str>, Done<Loaded>);
+/// What waits until it is noted that a room is restored.
+pub(crate) enum Gated {
+    /// To load it, by its id.
+    Load(Box<str>, Done<Loaded>),
+    /// To restore it; it is loaded.
+    Loaded(Result<Loaded, JournalError>, Done<Loaded>),
+}
 
 struct RoomEntry {
     header: RoomHeader,
@@ -357,9 +362,9 @@ impl Owned {
         header.map(|header| header.number)
     }
 
-    /// Has a load wait until that is noted.
-    pub(crate) fn gate(&mut self, number: RoomNumber, id: Box<str>, done: Done<Loaded>) {
-        self.gated.entry(number).or_default().push((id, done));
+    /// Has something wait until that is noted.
+    pub(crate) fn gate(&mut self, number: RoomNumber, gated: Gated) {
+        self.gated.entry(number).or_default().push(gated);
     }
 
     /// Notes that a room is about to be restored.
@@ -372,6 +377,12 @@ impl Owned {
     pub(crate) fn restored(&mut self, number: RoomNumber) {
         self.unrestored.remove(&number);
         self.notes.push((number, Note::RESTORED));
+    }
+
+    /// Notes that a room is not restored now, and may be later.
+    pub(crate) fn given_back(&mut self, number: RoomNumber) {
+        let deaths = self.deaths(number);
+        self.notes.push((number, Note::Stopped { deaths }));
     }
 
     /// What was noted since this was asked last.
@@ -825,7 +836,9 @@ impl Owned {
             }
         }
         let gated = self.gated.into_values().flatten();
-        loads.extend(gated.map(|(_, done)| done));
+        loads.extend(gated.map(|gated| match gated {
+            Gated::Load(_, done) | Gated::Loaded(_, done) => done,
+        }));
         (parts, loads)
     }
 }

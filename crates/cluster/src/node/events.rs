@@ -29,6 +29,10 @@ pub(crate) enum Event {
     Peek(Box<str>, Done<Stored>),
     /// A room is restored, or not to be.
     Restored(RoomNumber),
+    /// A room is loaded that may be why owners have ended.
+    SuspectLoaded(RoomNumber, Result<Stored, JournalError>, Done<Stored>),
+    /// It takes long.
+    SuspectIsSlow(RoomNumber),
     Write(Batch, Done<()>),
     KeepModule(ModuleHash, Bytes),
     LoadModule(ModuleHash, Done<Option<Vec<u8>>>),

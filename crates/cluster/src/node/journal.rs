@@ -4,13 +4,14 @@ use super::{Event, Node, RETRY_INTERVAL, events::EndQuarantine};
 use crate::{
     format::{Quarantine, shard_of},
     nats::{Nats, RoomRecord},
-    owned::{Load, LoadPlan, Owned, Purpose, ShardBatch},
+    owned::{Gated, Load, LoadPlan, Owned, Purpose, ShardBatch},
     protocol::{MAX_DEATHS, Note},
     reading::{Tail, load},
     retry::Retry,
     shard::Shard,
 };
 use bytes::Bytes;
+use core::time::Duration;
 use stateroom_wasmi_host::{Escaped, ModuleHash};
 use stateroom_wasmi_server::journal::{
     Batch, Done, JournalError, LogEntries, RoomNumber, RoomWrite, Stored, StoredRoom,
@@ -209,7 +210,7 @@ impl Node {
             let done = report_failure(self.sender.clone(), number, done);
             begin_load(&self.nats, owned, &id, done);
         } else {
-            owned.gate(number, id, done);
+            owned.gate(number, Gated::Load(id, done));
             if !self.gate.has(&number) {
                 self.gate.push(number, deaths);
             }
@@ -280,15 +281,53 @@ impl Node {
         for (number, note) in owned.take_noted() {
             match note {
                 Note::Restoring { .. } => {
-                    for (id, done) in owned.take_gated(number) {
-                        let done = report_failure(self.sender.clone(), number, done);
-                        begin_load(&self.nats, owned, &id, done);
+                    for gated in owned.take_gated(number) {
+                        match gated {
+                            Gated::Load(id, done) => {
+                                let mut done = report_failure(self.sender.clone(), number, done);
+                                if owned.deaths(number) > 0 {
+                                    done = give_back_late(self.sender.clone(), number, done);
+                                }
+                                begin_load(&self.nats, owned, &id, done);
+                            }
+                            Gated::Loaded(loaded, done) => {
+                                self.gate.loaded(number);
+                                done(loaded);
+                            }
+                        }
                     }
                 }
                 Note::Stopped { .. } => self.gate.end_is_durable(number),
             }
         }
         self.open_gate();
+    }
+
+    /// A suspect is loaded: it is restored now, or has another turn if it was given back.
+    pub(super) fn suspect_loaded(
+        &mut self,
+        number: RoomNumber,
+        loaded: Result<Stored, JournalError>,
+        done: Done<Stored>,
+    ) {
+        match self.owned.get_mut(&shard_of(number)) {
+            Some(_) if self.gate.loaded(number) => done(loaded),
+            Some(owned) if self.gate.has(&number) => {
+                owned.gate(number, Gated::Loaded(loaded, done));
+            }
+            _ => done(Err(JournalError::NotOwned { rooms: Vec::new() })),
+        }
+    }
+
+    /// A suspect takes long to load: others are restored first.
+    pub(super) fn suspect_is_slow(&mut self, number: RoomNumber) {
+        let shard = shard_of(number);
+        if let Some(owned) = self.owned.get_mut(&shard)
+            && self.gate.give_back(number)
+        {
+            owned.given_back(number);
+            self.mark_ready(shard);
+        }
     }
 
     /// Stores that rooms are in quarantine that have ended too many owners.
@@ -405,6 +444,25 @@ fn report_failure(
             let _ = sender.send(Event::Restored(number));
         }
         done(loaded);
+    })
+}
+
+/// A suspect is loaded by itself, but not for as long as that may take.
+fn give_back_late(
+    sender: mpsc::UnboundedSender<Event>,
+    number: RoomNumber,
+    done: Done<Stored>,
+) -> Done<Stored> {
+    /// Enough for a large room; what takes longer is NATS, and ends no process.
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let slow = sender.clone();
+    tokio::spawn(async move {
+        sleep(TIMEOUT).await;
+        let _ = slow.send(Event::SuspectIsSlow(number));
+    });
+    Box::new(move |loaded| {
+        // Fails if the node has ended.
+        let _ = sender.send(Event::SuspectLoaded(number, loaded, done));
     })
 }
 

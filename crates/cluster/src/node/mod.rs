@@ -216,6 +216,10 @@ impl Node {
             Event::EndQuarantine(request) => self.end_quarantine(request),
             Event::QuarantinedRead(request, read) => self.write_released(request, read),
             Event::Restored(number) => self.restored(number),
+            Event::SuspectLoaded(number, loaded, done) => {
+                self.suspect_loaded(number, loaded, done);
+            }
+            Event::SuspectIsSlow(number) => self.suspect_is_slow(number),
             Event::Write(batch, done) => self.write(&batch, done),
             Event::ClaimRefused(shard) => self.refused(shard, false),
             Event::KeepModule(hash, wasm) => self.keep_module(hash, wasm),

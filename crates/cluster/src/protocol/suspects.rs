@@ -130,8 +130,19 @@ pub struct Gate<R> {
     waiting: VecDeque<R>,
     suspects: VecDeque<R>,
     open: HashSet<R>,
-    /// A suspect, which is by itself, and whether it is restored.
-    alone: Option<(R, bool)>,
+    /// A suspect, which is by itself.
+    alone: Option<(R, Alone)>,
+}
+
+/// How far a suspect is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alone {
+    /// What is stored of it is read.
+    Loading,
+    /// It does again what it did.
+    Restoring,
+    /// It has done that, or is not to; but that is not durable.
+    Ended,
 }
 
 /// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more.
@@ -166,7 +177,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
             Some(room) => room,
             None if self.open.is_empty() => {
                 let room = self.suspects.pop_front()?;
-                self.alone = Some((room, false));
+                self.alone = Some((room, Alone::Loading));
                 room
             }
             None => return None,
@@ -179,7 +190,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
     /// durable](Self::end_is_durable).
     pub fn end(&mut self, room: R) {
         match &mut self.alone {
-            Some((alone, has_ended)) if *alone == room => *has_ended = true,
+            Some((alone, state)) if *alone == room => *state = Alone::Ended,
             _ => {
                 self.open.remove(&room);
             }
@@ -188,10 +199,34 @@ impl<R: Copy + Eq + Hash> Gate<R> {
 
     /// It is durable that a room is not being restored: now, or by an owner before this one.
     pub fn end_is_durable(&mut self, room: R) {
-        if self.alone == Some((room, true)) {
+        if self.alone == Some((room, Alone::Ended)) {
             self.alone = None;
             self.open.remove(&room);
         }
+    }
+
+    /// What is stored of a suspect was read. Returns whether it may be restored with that now; or else it was given
+    /// back meanwhile, and has another turn.
+    pub fn loaded(&mut self, room: R) -> bool {
+        match &mut self.alone {
+            Some((alone, state)) if *alone == room && *state != Alone::Ended => {
+                *state = Alone::Restoring;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts a suspect behind all others, if it is still being loaded, so that they do not wait for that. They do
+    /// until it is [durable](Self::end_is_durable). Returns whether that is so.
+    pub fn give_back(&mut self, room: R) -> bool {
+        if self.alone != Some((room, Alone::Loading)) {
+            return false;
+        }
+        self.alone = Some((room, Alone::Ended));
+        self.open.remove(&room);
+        self.suspects.push_back(room);
+        true
     }
 
     /// Forgets rooms.
@@ -330,6 +365,34 @@ mod tests {
         assert!(gate.has(&2));
         assert_eq!(gate.poll(), Some(2));
         assert_eq!(gate.poll(), None);
+    }
+
+    #[test]
+    fn a_suspect_that_takes_long_to_load_keeps_nobody_from_coming_back() {
+        let mut gate = Gate::default();
+        gate.push(1, 2);
+        assert_eq!(gate.poll(), Some(1));
+        gate.push(2, 1);
+        gate.push(3, 0);
+        assert!(!gate.give_back(2));
+        assert!(gate.give_back(1));
+        assert!(gate.has(&1) && !gate.is_open(&1));
+        // It is still noted as one that is restored.
+        assert_eq!(gate.poll(), None);
+        gate.end_is_durable(1);
+        assert_eq!(gate.poll(), Some(3));
+        // It is loaded by now, and nobody is restored beside it.
+        assert!(!gate.loaded(1));
+        gate.end(3);
+        assert_eq!(gate.poll(), Some(2));
+        gate.end(2);
+        gate.end_is_durable(2);
+        assert_eq!(gate.poll(), Some(1));
+        assert!(gate.loaded(1));
+        assert!(!gate.give_back(1));
+        gate.end(1);
+        gate.end_is_durable(1);
+        assert!(!gate.has(&1));
     }
 
     #[test]

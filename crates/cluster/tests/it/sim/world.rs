@@ -86,6 +86,8 @@ pub(crate) enum NodeEvent {
     Message(usize, usize, u64, u64),
     /// A room has done again what it had done before.
     Restored(Shard, Epoch, usize),
+    /// A suspect is not loaded for long.
+    Slow(Shard, Epoch, usize),
     /// A reply of an owner on its way to a client of this gateway.
     Reply(Reply),
 }
@@ -387,6 +389,7 @@ impl World {
                 self.after(delay, WorldEvent::Reply(reply));
             }
             NodeEvent::Restored(shard, epoch, room) => self.restored(slot, shard, epoch, room),
+            NodeEvent::Slow(shard, epoch, room) => self.give_back(slot, shard, epoch, room),
         }
         self.act(slot);
         self.open_gate(slot);
@@ -430,6 +433,22 @@ impl World {
         }
     }
 
+    /// A suspect takes too long to load.
+    fn give_back(&mut self, slot: usize, shard: Shard, epoch: Epoch, room: usize) {
+        let Some(node) = &mut self.nodes[slot] else {
+            return;
+        };
+        if let Some(owned) = node.owned.get_mut(&shard)
+            && owned.epoch == epoch
+            && node.gate.give_back(room)
+        {
+            let deaths = owned.suspects.deaths(&room);
+            owned.next.notes.push((room, Note::Stopped { deaths }));
+            self.count("given back");
+            self.write(slot, shard);
+        }
+    }
+
     /// Goes on with what has waited for notes that are durable now.
     fn noted(&mut self, slot: usize, shard: Shard, notes: &[(usize, Note)]) {
         for (room, note) in notes {
@@ -440,8 +459,12 @@ impl World {
                 return;
             };
             match note {
-                Note::Restoring { .. } => {
-                    let event = NodeEvent::Restored(shard, owned.epoch, *room);
+                Note::Restoring { deaths } => {
+                    let is_slow = *deaths > 0 && self.poisons.has_some() && self.random.one_in(5);
+                    let event = match is_slow {
+                        true => NodeEvent::Slow(shard, owned.epoch, *room),
+                        false => NodeEvent::Restored(shard, owned.epoch, *room),
+                    };
                     let id = node.id;
                     let delay = self.random.micros(20_000);
                     self.after(delay, WorldEvent::Node(slot, id, event));
