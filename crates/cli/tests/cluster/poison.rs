@@ -154,11 +154,25 @@ impl Cluster {
         lines.map(String::from).collect()
     }
 
-    /// Ends the node at which a guest has printed something, and starts it anew.
+    /// Ends the node at which a guest has printed something, and starts it anew when that was noticed: that somebody
+    /// listens there again says that it has not ended.
     async fn end_node(&mut self, node: usize) {
         assert_ne!(node, GATEWAY, "it is drained");
+        let has_ended = |machines: &Machines| {
+            let log = machines.node_log(GATEWAY);
+            log.lines()
+                .filter(|line| line.ends_with(" has ended"))
+                .count()
+        };
+        let before = has_ended(&self.machines);
         self.population.node_ends(node);
         self.machines.kill_node(node);
+        let noticed = async {
+            while has_ended(&self.machines) == before {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        eventually("the end of the node", noticed).await;
         self.machines.start_node(node).await;
     }
 
