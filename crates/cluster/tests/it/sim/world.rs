@@ -669,7 +669,8 @@ impl World {
                     self.count("saved");
                     self.request(slot, NatsRequest::Trim(shard, trimmed));
                 }
-                if !batch.quarantines.is_empty() {
+                // Of others it is rare: see what is checked in the end.
+                if !batch.quarantines.is_empty() && self.poisons.has_some() {
                     self.count("quarantined");
                 }
                 self.noted(slot, shard, &batch.notes);
