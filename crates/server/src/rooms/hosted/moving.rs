@@ -55,14 +55,14 @@ impl HostedRooms {
         let Some(index) = self.releases.iter().position(|it| it.batch.is_none()) else {
             return;
         };
-        while let Some(key) = self.releases[index].rooms.pop_front() {
+        for _ in 0..self.releases[index].rooms.len() {
+            let Some(key) = self.releases[index].rooms.pop_front() else {
+                break;
+            };
             match self.host.room(key) {
                 None => {}
                 // It is removed from the journal when its last outputs were sent.
-                Some(room) if room.is_closed() => {
-                    self.releases[index].rooms.push_back(key);
-                    return;
-                }
+                Some(room) if room.is_closed() => self.releases[index].rooms.push_back(key),
                 Some(_) => {
                     let log = self.release_room(key);
                     self.releases[index].released.extend(log);
@@ -71,6 +71,9 @@ impl HostedRooms {
             if self.host.clock().now() >= until {
                 return;
             }
+        }
+        if !self.releases[index].rooms.is_empty() {
+            return;
         }
         let journaling = self.host.transport().journaling.as_ref();
         let batch = journaling.map_or(0, Journaling::last_batch);
@@ -95,7 +98,11 @@ impl HostedRooms {
 
     /// Whether [`release_rooms`](Self::release_rooms) has something to do.
     pub(super) fn is_releasing(&self) -> bool {
-        self.releases.iter().any(|release| release.batch.is_none())
+        // Rooms that are closed end by themselves, when the journal is ready.
+        let has_ended = |key: &RoomKey| self.host.room(*key).is_some_and(|room| room.is_closed());
+        let mut releases = self.releases.iter();
+        let release = releases.find(|release| release.batch.is_none());
+        release.is_some_and(|it| it.rooms.is_empty() || !it.rooms.iter().all(has_ended))
     }
 
     /// Ends releases that are durable.
