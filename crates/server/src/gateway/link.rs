@@ -76,7 +76,7 @@ struct Progress {
 
 /// Time between two attempts to reach a node, unless the directory has something new.
 const MIN_PAUSE: Duration = Duration::from_millis(5);
-const MAX_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// Time for which a gateway does not believe a node that knows less of a session than the gateway does: it may
 /// have lost the room to another node, and not know that yet.

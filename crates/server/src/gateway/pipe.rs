@@ -1,17 +1,21 @@
 //! Clients that speak `stateroom.resume.1`: their bytes are passed on.
 
-use super::{Routes, link::changed, peers::Forwarded};
+use super::{
+    Routes,
+    link::{MAX_PAUSE, changed},
+    peers::Forwarded,
+};
 use crate::{
     directory::Location,
     rooms::{handover::NewConnection, trials::Suspicion},
     stream::Stream,
     ws::message_reader::{MessageReader, close_frame},
 };
-use core::future::Future;
+use core::{future::Future, time::Duration};
 use std::io;
 use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional},
-    time::{Instant, timeout_at},
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 impl Routes {
@@ -39,25 +43,28 @@ impl Routes {
         };
         let until = Instant::now() + self.owner_timeout;
         let mut changes = self.directory.changes();
-        let location = loop {
+        let (mut node, location) = loop {
             changes.mark_unchanged();
-            match self.directory.locate(&client.room) {
-                Location::Here => {
-                    self.rooms.connect(connection);
-                    return Ok(());
+            let location = self.directory.locate(&client.room);
+            if location == Location::Here {
+                self.rooms.connect(connection);
+                return Ok(());
+            }
+            // Fails if nobody has the room.
+            if let Ok(node) = self.open(location, &client).await {
+                break (node, location);
+            }
+            let trying_again = async {
+                tokio::select! {
+                    () = changed(&mut changes) => {}
+                    () = sleep(MAX_PAUSE), if location != Location::Unknown => {}
                 }
-                location @ (Location::Node(_) | Location::Leaf(_)) => break location,
-                Location::Unknown => {
-                    if timeout_at(until, changed(&mut changes)).await.is_err() {
-                        return refuse(connection).await;
-                    }
-                }
+            };
+            if timeout_at(until, trying_again).await.is_err() {
+                return refuse(connection).await;
             }
         };
         let passing = async {
-            let Ok(mut node) = self.open(location, &client).await else {
-                return refuse(connection).await;
-            };
             node.write_all(&connection.unread).await?;
             let mut stream = Stream::attach(connection.stream)?;
             // Counts it until it ends.
@@ -73,10 +80,19 @@ impl Routes {
 
 /// Closes a client whose room cannot be reached; it tries again.
 async fn refuse(connection: NewConnection) -> io::Result<()> {
+    /// Time for the client to take that, and to close its side. If the socket was closed before its hello is read,
+    /// it might not see why.
+    const TIMEOUT: Duration = Duration::from_secs(2);
     let mut frame = Vec::new();
     let reason = "the node of the room cannot be reached";
     MessageReader::new(0).close(Some(close_frame(1013, reason)), &mut frame);
     let mut stream = Stream::attach(connection.stream)?;
-    stream.write_all(&frame).await?;
-    stream.shutdown().await
+    let closing = async {
+        stream.write_all(&frame).await?;
+        stream.shutdown().await?;
+        let mut discarded = [0; 1 << 10];
+        while stream.read(&mut discarded).await? > 0 {}
+        Ok(())
+    };
+    timeout(TIMEOUT, closing).await?
 }

@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// The code that the server closes with.
-    async fn closed(&mut self) -> u16 {
+    pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match eventually("a close", self.0.next()).await {
                 Some(Ok(Frame::Close(Some(frame)))) => return frame.code.into(),

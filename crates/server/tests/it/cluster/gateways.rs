@@ -1,9 +1,10 @@
 //! Clients whose rooms are at other nodes.
 
 use super::nodes::{Cluster, Node, SECRET, nodes};
-use crate::journaled::eventually;
+use crate::{journaled::eventually, resuming::Connection};
 use core::time::Duration;
 use futures_util::{SinkExt, StreamExt, future::select_all};
+use stateroom_wasmi_resume::Message as SessionMessage;
 use stateroom_wasmi_server::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -514,5 +515,33 @@ async fn whoever_has_a_session_and_was_asleep_may_come_back() {
         let mut awake = Link::open(&node, session, (now(), 2)).await;
         awake.say(&format!("h0 {secret}")).await;
         assert_eq!(awake.hear().await, Ok("r0".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_comes_back_waits_for_an_owner_as_others_do() {
+    let cluster = Cluster::new();
+    let [gateway, owner, next]: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    owner.die();
+    owner.has_ended().await;
+    // The directory does not know that yet.
+    let mut client = Connection::open_at(&gateway.address.to_string(), "lobby").await;
+    client.send_text("h").await;
+    sleep(Duration::from_millis(50)).await;
+    cluster.take_over("lobby", &next).await;
+    let reply = client.receive().await;
+    let has_begun = matches!(&reply, Some(SessionMessage::Text(text)) if text.starts_with('n'));
+    assert!(has_begun, "{reply:?}");
+
+    let impatient = Node::start(&cluster, 3, |config| {
+        config.owner_timeout = Duration::from_millis(50);
+    })
+    .await;
+    cluster.set_owner("elsewhere", Some(1));
+    for room in ["elsewhere", "nowhere"] {
+        let mut client = Connection::open_at(&impatient.address.to_string(), room).await;
+        client.send_text("h").await;
+        assert_eq!(client.closed().await, 1013);
     }
 }
