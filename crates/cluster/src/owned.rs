@@ -63,6 +63,8 @@ pub(crate) struct Owned {
     left: Vec<Garbage>,
     /// The last record of the owner before.
     before: Option<StoredRecord>,
+    /// The first record that was read.
+    read_from: Option<u64>,
     /// Held until the shard is another node's.
     claim: Arc<()>,
 }
@@ -194,6 +196,7 @@ impl Owned {
             next_counter: 0,
             claim: Arc::default(),
             before: None,
+            read_from: None,
             left: Vec::new(),
             trim: Trim {
                 records: 0,
@@ -476,19 +479,17 @@ impl Owned {
         let max_bytes = nats.max_bytes();
         let before = self.parts;
         let writes = core::mem::take(&mut events.writes);
-        let mut rest = &*events.events;
-        loop {
-            let length = prefix(rest, max_bytes);
-            let (piece, others) = rest.split_at(length);
+        let rooms = writes
+            .into_iter()
+            .filter_map(|(number, write)| self.room_record(number, write))
+            .collect();
+        let (piece, mut rest) = events.events.split_at(prefix(&events.events, max_bytes));
+        // Snapshots come first: an event is kept if it is not in its room's. Nothing of the batch is seen before all
+        // of it is durable.
+        self.push_parts(batch, piece, rooms, events.numbers.clone(), nats);
+        while !rest.is_empty() {
+            let (piece, others) = rest.split_at(prefix(rest, max_bytes));
             rest = others;
-            if rest.is_empty() {
-                let rooms = writes
-                    .into_iter()
-                    .filter_map(|(number, write)| self.room_record(number, write))
-                    .collect();
-                self.push_parts(batch, piece, rooms, events.numbers, nats);
-                break;
-            }
             self.push_part(batch, piece.into(), Vec::new(), events.numbers.clone(), 1);
         }
         usize::try_from(self.parts - before).unwrap_or(usize::MAX)
@@ -509,17 +510,18 @@ impl Owned {
         numbers: Vec<RoomNumber>,
         nats: &Nats,
     ) {
-        let mut part = (Vec::from(events), Vec::new(), 1);
+        let (mut part, mut count) = (Vec::new(), 1);
         for room in rooms {
             let messages = nats.parts_of(&room);
-            if part.2 + messages > MAX_BATCH && !part.1.is_empty() {
-                let full = core::mem::replace(&mut part, (Vec::new(), Vec::new(), 1));
-                self.push_part(batch, full.0, full.1, numbers.clone(), full.2);
+            if count + messages > MAX_BATCH && !part.is_empty() {
+                let full = core::mem::take(&mut part);
+                self.push_part(batch, Vec::new(), full, numbers.clone(), count);
+                count = 1;
             }
-            part.1.push(room);
-            part.2 += messages;
+            part.push(room);
+            count += messages;
         }
-        self.push_part(batch, part.0, part.1, numbers, part.2);
+        self.push_part(batch, events.into(), part, numbers, count);
     }
 
     fn push_part(
@@ -710,8 +712,13 @@ impl Owned {
         &mut self,
         last: Result<Option<&StoredRecord>, ()>,
     ) -> Option<Option<InFlight>> {
+        // A replica may be late: what was read before then is nearer to this epoch.
         if let Ok(Some(last)) = last
             && last.header.id.epoch < self.epoch
+            && self
+                .before
+                .as_ref()
+                .is_none_or(|before| before.sequence < last.sequence)
         {
             self.before = Some(last.clone());
         }
@@ -727,12 +734,10 @@ impl Owned {
     /// The first record that somebody needs.
     pub(crate) fn first_needed(&self) -> Option<u64> {
         if self.is_active {
-            return self
-                .tails
-                .first()
-                .into_iter()
-                .chain(self.suspects.first())
-                .min();
+            // What is damaged must be found again by the next owner.
+            let damaged = self.read_from.filter(|_| self.damage.is_some());
+            let needed = self.tails.first().into_iter();
+            return needed.chain(self.suspects.first()).chain(damaged).min();
         }
         let before = self.before.as_ref()?;
         let itself = (!before.events.is_empty()).then_some(before.sequence);
@@ -741,6 +746,7 @@ impl Owned {
 
     /// The epoch has begun: what is to be read.
     pub(crate) fn begin_reading(&mut self) -> Reading {
+        self.read_from = self.first_needed();
         Reading {
             shard: self.shard,
             epoch: self.epoch,
@@ -873,6 +879,43 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        format::RecordHeader,
+        protocol::{Appended, RecordId, Request},
+    };
+
+    #[test]
+    fn a_late_replica_does_not_hide_records_of_the_owner_before() {
+        let record = |node, epoch, number, sequence, needed| StoredRecord {
+            sequence,
+            header: RecordHeader {
+                id: RecordId {
+                    node: NodeId(node),
+                    epoch: Epoch(epoch),
+                    number,
+                },
+                needed,
+            },
+            events: Vec::new(),
+        };
+        let mut owned = Owned::new(Shard(1), NodeId(2), Epoch(4));
+        let read = |owned: &mut Owned, last: &StoredRecord| {
+            assert!(matches!(owned.log.poll(), Some(Request::ReadLast)));
+            owned.handle_last(Ok(Some(last)))
+        };
+        assert!(read(&mut owned, &record(1, 3, 2, 7, Some(6))).is_none());
+        assert!(matches!(owned.log.poll(), Some(Request::Append { .. })));
+        assert!(owned.log.handle_appended(Appended::Unknown).is_none());
+        // It does not have what came since.
+        assert!(read(&mut owned, &record(1, 3, 0, 5, None)).is_none());
+        assert!(matches!(owned.log.poll(), Some(Request::Append { .. })));
+        assert!(owned.log.handle_appended(Appended::WrongSequence).is_none());
+        assert!(read(&mut owned, &record(2, 4, 0, 8, None)).is_some());
+        let reading = owned.begin_reading();
+        let before = reading.before.expect("there was an owner");
+        assert_eq!((before.sequence, before.header.needed), (7, Some(6)));
+        assert_eq!(reading.last, 8);
+    }
 
     #[test]
     fn events_are_split_between_two() {

@@ -5,7 +5,7 @@ use crate::{
     write_later,
 };
 use core::time::Duration;
-use stateroom_wasmi_cluster::{ClusterError, SHARDS, Shard};
+use stateroom_wasmi_cluster::{Admin, ClusterError, SHARDS, Shard};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::journal::{
     Batch, JournalError, RoomNumber, RoomWrite, Stored, UnfinishedRoom,
@@ -247,6 +247,41 @@ fn a_batch_may_have_more_than_a_record() {
             .iter()
             .all(|entry| entry.event == vec![entry.number as u8; 1 << 20])
     );
+}
+
+#[test]
+fn a_new_room_may_have_more_events_than_a_record() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    let number = node.new_room("lobby");
+    // It is saved first, and its first events are in the same batch.
+    let mut batch = save(number, "lobby", snapshot(0, b"birth"));
+    for event in 0..5 {
+        batch.log(number, event, &vec![event as u8; 1 << 20]);
+    }
+    node.write(batch).expect("it is written");
+    let is_complete = |node: &Node| {
+        let tail = node.stored("lobby").tail;
+        let entries = stateroom_wasmi_server::journal::LogEntries::new(&tail);
+        let numbers = entries.map(|entry| entry.expect("well-formed").number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    };
+    let node = next(&server, node);
+    is_complete(&node);
+    // The same for one that comes out of quarantine.
+    let mut batch = Batch::default();
+    batch.write(number, RoomWrite::Quarantine("it is bad".into()));
+    node.write(batch).expect("it is written");
+    let runtime = tokio::runtime::Runtime::new().expect("it starts");
+    runtime.block_on(async {
+        let admin = Admin::connect(&config(&server.url, "operator")).await;
+        let admin = admin.expect("NATS is there");
+        admin.release("lobby", false).await.expect("it is released");
+    });
+    is_complete(&node);
+    let node = next(&server, node);
+    is_complete(&node);
 }
 
 #[test]

@@ -122,8 +122,9 @@ pub(super) async fn has_ended(node: SocketAddr) -> bool {
     /// A machine that is there takes no longer to say that nobody listens.
     const TIMEOUT: Duration = Duration::from_millis(200);
     const INTERVAL: Duration = Duration::from_millis(20);
-    // While it ends, it may still seem to listen.
-    for _ in 0..3 {
+    const ATTEMPTS: usize = 25;
+    // While it ends, which takes long on a busy machine, it may still seem to listen.
+    for _ in 0..ATTEMPTS {
         match timeout(TIMEOUT, TcpStream::connect(node)).await {
             Ok(Err(error)) => return error.kind() == io::ErrorKind::ConnectionRefused,
             // It waits for an introduction, if it has not ended just now.
