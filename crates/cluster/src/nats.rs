@@ -520,8 +520,9 @@ impl Nats {
             Some(error) if matches!(error.err_code, 10071 | 10164) => {
                 Err(PublishError::WrongSequence)
             }
-            // Others are for what is in the stream, or in the servers; 429 is for others' batches.
-            Some(error) if matches!(error.code, 400..=428) => {
+            // Others are for what is in the stream, or in the servers; 429 is for others' batches, and 10176 says that
+            // the beginning of this one was lost.
+            Some(error) if matches!(error.code, 400..=428) && error.err_code != 10176 => {
                 Err(PublishError::Refused(error.description))
             }
             Some(error) => Err(PublishError::Other(error.description)),

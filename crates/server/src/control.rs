@@ -93,8 +93,8 @@ impl ServerControl {
         self.workers.release(Arc::new(moves))
     }
 
-    /// What the rooms do and take, in groups: of each room's id, `group_of` says in which of so many it is, and
-    /// rooms of others do not count.
+    /// What the rooms take, and have done since this was asked last, in groups: of each room's id, `group_of` says
+    /// in which of so many it is, and rooms of others do not count.
     pub fn load(
         &self,
         groups: usize,

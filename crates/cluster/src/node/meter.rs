@@ -14,8 +14,8 @@ use std::time::Instant;
 pub(super) struct Meter {
     /// When they were to be measured last.
     asked_at: Option<Instant>,
-    /// What was found then.
-    before: Option<(Instant, ServerLoad)>,
+    /// When they were, and how long guests had run then.
+    before: Option<(Instant, Duration)>,
     load: Option<Load>,
 }
 
@@ -28,21 +28,14 @@ impl Meter {
     /// What was measured; returns what the node's rooms do and take, and those of each shard, from the second
     /// time on.
     fn measured(&mut self, load: ServerLoad, now: Instant) -> Option<(Load, Vec<Load>)> {
-        let (at, before) = self.before.replace((now, load.clone()))?;
+        let (at, before) = self.before.replace((now, load.guest_time))?;
         let time = (now - at).as_micros().max(1) * load.workers.max(1) as u128;
-        let guest_time = load
-            .guest_time
-            .saturating_sub(before.guest_time)
-            .as_micros();
+        let guest_time = load.guest_time.saturating_sub(before).as_micros();
         let busy = (guest_time * 1_000_000 / time).min(1_000_000) as u64;
-        // A room that was closed has taken its fuel along.
-        let fuel = |shard: usize| {
-            let of = |load: &ServerLoad| load.groups.get(shard).map_or(0, |group| group.fuel);
-            of(&load).saturating_sub(of(&before))
-        };
-        let all_fuel = (0..SHARDS).map(fuel).fold(0, u64::saturating_add).max(1);
-        let shards = load.groups.iter().enumerate().map(|(shard, group)| Load {
-            processor: (u128::from(busy) * u128::from(fuel(shard)) / u128::from(all_fuel)) as u32,
+        let fuel = load.groups.iter().map(|group| u128::from(group.fuel));
+        let all_fuel = fuel.sum::<u128>().max(1);
+        let shards = load.groups.iter().map(|group| Load {
+            processor: (u128::from(busy) * u128::from(group.fuel) / all_fuel) as u32,
             memory: u32::try_from(group.memory_bytes >> 10).unwrap_or(u32::MAX),
             rooms: u32::try_from(group.rooms).unwrap_or(u32::MAX),
         });
@@ -131,10 +124,10 @@ mod tests {
     #[test]
     fn time_is_shared_out_by_fuel() {
         let (mut meter, began_at) = (Meter::default(), Instant::now());
-        assert_eq!(meter.measured(load(7, [1000, 500]), began_at), None);
+        assert_eq!(meter.measured(load(7, [1000, 5000]), began_at), None);
         let later = began_at + Duration::from_secs(10);
         // Five of twenty seconds, three fifths of the fuel.
-        let measured = meter.measured(load(12, [1600, 900]), later);
+        let measured = meter.measured(load(12, [600, 400]), later);
         let (own, shards) = measured.expect("it is the second time");
         let shard = |processor| Load {
             processor,
@@ -148,9 +141,9 @@ mod tests {
             rooms: 6,
         };
         assert_eq!((own, meter.load()), (all, Some(all)));
-        // All its rooms were closed, and another one is there.
+        // Nothing has run.
         let later = later + Duration::from_secs(10);
-        let (own, shards) = meter.measured(load(12, [0, 1000]), later).expect("some");
+        let (own, shards) = meter.measured(load(12, [0, 0]), later).expect("some");
         assert_eq!((own.processor, shards[0].processor), (0, 0));
     }
 }

@@ -695,10 +695,13 @@ impl Node {
                     let (header, record) = (RecordHeader { id, needed }, record.as_deref());
                     let result = nats.append(shard, expected, header, record, is_told).await;
                     let result = match result {
-                        // It is not for want of a leader, or of time.
-                        Appended::Unknown if is_doubtful && nats.takes_writes().await => {
+                        // It is for what is in it, and not for want of a leader, of time or of space.
+                        Appended::Refused | Appended::Unknown
+                            if is_doubtful && nats.takes_writes().await =>
+                        {
                             Appended::Refused
                         }
+                        Appended::Refused | Appended::Unknown => Appended::Unknown,
                         result => result,
                     };
                     match result {

@@ -15,13 +15,13 @@ pub struct ServerLoad {
     pub groups: Vec<GroupLoad>,
 }
 
-/// What a group of open rooms has done and takes.
+/// What a group of open rooms takes, and has done since that was asked last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupLoad {
     /// How many there are.
     pub rooms: u64,
-    /// Fuel that they have used: less than before where some were closed.
+    /// Fuel that they have used since.
     pub fuel: u64,
     /// Bytes of their guests' memories, and of hibernating rooms.
     pub memory_bytes: u64,
@@ -33,7 +33,7 @@ impl GroupLoad {
         let memory = stats.memory_bytes + stats.instance_bytes + stats.hibernated_bytes;
         Self {
             rooms: 1,
-            fuel: stats.fuel_used,
+            fuel: 0,
             memory_bytes: memory as u64,
         }
     }

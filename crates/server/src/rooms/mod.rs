@@ -69,8 +69,8 @@ pub(crate) trait Rooms: 'static {
     /// What was counted and measured, with the `busiest` rooms one by one.
     fn metrics(&self, busiest: usize) -> Metrics;
 
-    /// What the open rooms do and take, in so many groups.
-    fn load(&self, groups: usize, group_of: &dyn Fn(&str) -> usize) -> ServerLoad {
+    /// What the open rooms take, and have done since this was asked last, in so many groups.
+    fn load(&mut self, groups: usize, group_of: &dyn Fn(&str) -> usize) -> ServerLoad {
         let _ = (groups, group_of);
         ServerLoad::default()
     }

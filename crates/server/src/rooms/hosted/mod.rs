@@ -132,6 +132,8 @@ struct OpenRoom {
     inbox: InboxQueue,
     /// Whether events may be in its inbox, or wait for it.
     is_busy: bool,
+    /// Fuel that it had used when that was asked for last.
+    fuel_measured: u64,
 }
 
 /// When the rooms have their next turn.
@@ -338,7 +340,10 @@ impl HostedRooms {
 
     /// Adds a room that is in the host.
     fn add(&mut self, room: RoomKey, permit: OwnedSemaphorePermit) {
-        let inbox = self.host.room(room).map(InboxQueue::of).unwrap_or_default();
+        let opened = self.host.room(room);
+        let inbox = opened.map(InboxQueue::of).unwrap_or_default();
+        // One that was stored has used some elsewhere.
+        let fuel_measured = opened.map_or(0, |room| room.stats().fuel_used);
         self.rooms.insert(
             room,
             OpenRoom {
@@ -346,6 +351,7 @@ impl HostedRooms {
                 idle_until: None,
                 inbox,
                 is_busy: false,
+                fuel_measured,
             },
         );
         // One that was being restored meanwhile.
@@ -692,11 +698,16 @@ impl Rooms for HostedRooms {
         metrics
     }
 
-    fn load(&self, groups: usize, group_of: &dyn Fn(&str) -> usize) -> ServerLoad {
+    fn load(&mut self, groups: usize, group_of: &dyn Fn(&str) -> usize) -> ServerLoad {
         let mut by_group = vec![GroupLoad::default(); groups];
-        for (_, room) in self.host.rooms() {
-            if let Some(group) = by_group.get_mut(group_of(room.id())) {
-                *group += GroupLoad::of(room);
+        for (key, open) in &mut self.rooms {
+            if let Some(room) = self.host.room(*key)
+                && let Some(group) = by_group.get_mut(group_of(room.id()))
+            {
+                let (mut load, fuel_used) = (GroupLoad::of(room), room.stats().fuel_used);
+                let before = core::mem::replace(&mut open.fuel_measured, fuel_used);
+                load.fuel = fuel_used.saturating_sub(before);
+                *group += load;
             }
         }
         ServerLoad {

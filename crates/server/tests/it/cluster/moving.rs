@@ -216,6 +216,34 @@ async fn many_rooms_go_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_room_has_done_elsewhere_is_not_the_load_of_its_node() {
+    let cluster = Cluster::new();
+    let nodes: [Node; 2] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(0));
+    let mut client = nodes[0].join("lobby").await;
+    client.see(&[1001]).await;
+    let load = async |node: &Node| {
+        let load = node.control.load(2, |room| usize::from(room == "lobby"));
+        let load = eventually("the load", load).await;
+        assert_eq!((load.groups.len(), load.groups[0].rooms), (2, 0));
+        load.groups[1]
+    };
+    let first = load(&nodes[0]).await;
+    assert!(first.rooms == 1 && first.fuel > 0 && first.memory_bytes > 0);
+    // It has done nothing since.
+    assert_eq!(load(&nodes[0]).await.fuel, 0);
+    cluster.hand_over("lobby", &nodes[0], &nodes[1]).await;
+    client.say().await;
+    client.hear_all().await;
+    let after = load(&nodes[1]).await;
+    assert!(
+        after.rooms == 1 && after.fuel < first.fuel,
+        "{after:?}, {first:?}"
+    );
+    assert_eq!(load(&nodes[0]).await.rooms, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_is_released_when_that_is_durable() {
     let cluster = Cluster::new();
     let journal = cluster.journal.clone();
