@@ -7,7 +7,10 @@ use crate::{
 };
 use core::time::Duration;
 use stateroom_wasmi_server::journal::{JournalError, LogEntries, StoredRoom};
-use std::sync::{Arc, Weak};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 use tokio::time::sleep;
 
 /// Tells whether a shard is still this node's.
@@ -44,8 +47,8 @@ pub(crate) async fn read_shards(
     readings: Vec<Reading>,
     done: impl Fn(Shard, Epoch, Vec<Stored>) + Clone + Send + 'static,
 ) {
-    let mut groups = vec![readings];
-    while let Some(mut group) = groups.pop() {
+    let mut groups = VecDeque::from([readings]);
+    while let Some(mut group) = groups.pop_front() {
         group.retain(|reading| reading.claim.is_held());
         let shards: Vec<_> = group.iter().map(|it| (it.shard, it.last)).collect();
         if shards.is_empty() {
@@ -80,7 +83,7 @@ pub(crate) async fn read_shards(
             Err(ReadError::Unavailable) => {}
         }
         if !group.is_empty() {
-            groups.push(group);
+            groups.push_back(group);
             sleep(RETRY_INTERVAL).await;
         }
     }

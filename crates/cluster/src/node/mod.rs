@@ -174,12 +174,6 @@ impl Node {
                     self.trim();
                     self.measure();
                 }
-                () = self.table.wanted() => {
-                    let now = self.now();
-                    for shard in self.table.take_wanted() {
-                        self.membership.handle_wanted(shard, now);
-                    }
-                }
                 event = self.events.recv() => {
                     let Some(event) = event else { return };
                     self.handle(event);
@@ -189,6 +183,11 @@ impl Node {
                         self.handle(event);
                     }
                 }
+                () = self.table.wanted() => {}
+            }
+            for shard in self.table.take_wanted() {
+                let now = self.now();
+                self.membership.handle_wanted(shard, now);
             }
             self.act();
             self.append();
@@ -337,6 +336,9 @@ impl Node {
                         owned.retry.failed();
                         self.metrics.append_failed();
                         self.refused(shard, true);
+                    } else if owned.was_refused && !owned.is_active {
+                        // A replica that is late: it is not asked as fast as it replies.
+                        owned.retry.failed();
                     }
                     self.answered(shard, durable);
                 }

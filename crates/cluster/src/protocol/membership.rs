@@ -52,6 +52,8 @@ pub struct MembershipOptions {
     pub silence: Duration,
     /// Time for which the same nodes must have been there before shards are moved to where they belong.
     pub rebalance_after: Duration,
+    /// Time for which a shard stays that was placed because of its load.
+    pub place_after: Duration,
     /// Shards that are given away at once.
     pub max_releases: usize,
     /// How many shards there are; all but tests have [`SHARDS`].
@@ -67,6 +69,7 @@ impl MembershipOptions {
             ping_interval: Duration::from_millis(50),
             silence: Duration::from_millis(300),
             rebalance_after: Duration::from_secs(2),
+            place_after: Duration::from_secs(60),
             max_releases: 8,
             shards: SHARDS,
         }
@@ -423,15 +426,21 @@ impl Membership {
         }
         let is_movable = |(shard, _): &&(Shard, Load)| {
             let entry = &self.shards[shard.index()];
-            let is_pinned = self.placement(*shard).is_some_and(|it| it.is_pinned);
-            entry.state == ShardState::Active && !self.is_new(entry, now) && !is_pinned
+            let stays_until = match self.placement(*shard) {
+                None => entry.active_since + self.options.rebalance_after,
+                Some(it) if it.is_pinned => Duration::MAX,
+                // It has come because of its load: that of a moment is no reason to go on.
+                Some(_) => entry.active_since + self.options.place_after,
+            };
+            entry.state == ShardState::Active && now >= stays_until
         };
+        let is_full = self.peers.get(&self.id).is_some_and(|peer| peer.is_full);
         let shards: Vec<_> = shards.iter().filter(is_movable).copied().collect();
         let others = self.peers.iter().filter_map(|(node, peer)| {
             let takes_more = *node != self.id && peer.is_up() && !peer.is_full;
             Some((*node, peer.load.filter(|_| takes_more)?))
         });
-        for (shard, node) in relieve(own, &shards, others) {
+        for (shard, node) in relieve(own, is_full, &shards, others) {
             let node = self.peers[&node].name.clone();
             let revision = self.placements.get(&shard).map_or(0, |known| known.1);
             self.actions.push_back(Action::Place {
@@ -795,7 +804,11 @@ impl Membership {
                 continue;
             }
             let up = self.peers.iter().filter(|(_, peer)| peer.is_up());
-            let best = up.max_by_key(|(node, peer)| self.preference(**node, &peer.name, shard));
+            // Whoever gives all away gives it to those who have space, if some have.
+            let best = up.max_by_key(|(node, peer)| {
+                let has_space = !is_draining || !peer.is_full;
+                (has_space, self.preference(**node, &peer.name, shard))
+            });
             let Some((to, peer)) = best.filter(|(node, _)| **node != self.id) else {
                 continue;
             };

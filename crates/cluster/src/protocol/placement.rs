@@ -31,10 +31,12 @@ impl Load {
 }
 
 /// Which shards of a node go where, so that it does not have much more to do than the one that has the least. So
-/// little moves at a time that, if all others do the same, that node does not have more than this one then.
+/// little moves at a time that, if all others do the same, that node does not have more than this one then. One
+/// that is full gives some away in any case, to one that has less to do.
 #[must_use]
 pub fn relieve(
     own: Load,
+    is_full: bool,
     shards: &[(Shard, Load)],
     others: impl Iterator<Item = (NodeId, Load)>,
 ) -> Vec<(Shard, NodeId)> {
@@ -44,7 +46,8 @@ pub fn relieve(
         return Vec::new();
     };
     // More than a third above the other, and worth the trouble.
-    if own <= NEGLIGIBLE || own * 3 <= least * 4 {
+    let is_much = own > NEGLIGIBLE && own * 3 > least * 4;
+    if own <= least || !is_much && !is_full {
         return Vec::new();
     }
     let mut left = (own - least) / nodes;
@@ -90,7 +93,7 @@ mod tests {
             for from in 0..nodes.len() {
                 let others = (0..nodes.len()).filter(|n| *n != from);
                 let others = others.map(|n| (NodeId(n as u64), totals[n]));
-                for (shard, to) in relieve(totals[from], &nodes[from], others) {
+                for (shard, to) in relieve(totals[from], false, &nodes[from], others) {
                     let at = nodes[from].iter().position(|(it, _)| *it == shard);
                     let shard = nodes[from].remove(at.expect("it is this node's"));
                     nodes[to.0 as usize].push(shard);
@@ -124,6 +127,14 @@ mod tests {
         let shards: Vec<_> = (0..60).map(|n| (Shard(n), busy(3_000))).collect();
         let mut nodes = [shards, Vec::new()];
         assert_eq!(settle(&mut nodes), 0);
+    }
+
+    #[test]
+    fn a_full_node_gives_rooms_away_however_little_they_do() {
+        let shards: Vec<_> = (0..10).map(|n| (Shard(n), busy(100))).collect();
+        let others = || [(NodeId(1), busy(0))].into_iter();
+        assert_eq!(relieve(busy(1_000), false, &shards, others()), []);
+        assert_eq!(relieve(busy(1_000), true, &shards, others()).len(), 5);
     }
 
     #[test]

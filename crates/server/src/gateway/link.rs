@@ -165,10 +165,11 @@ impl Link {
                 let is_brief = began.elapsed() < MAX_PAUSE;
                 pause = if is_brief { MIN_PAUSE } else { Duration::ZERO };
                 until = Instant::now() + self.routes.owner_timeout;
-            } else if progress.was_heard
-                || is_reached
-                    && client.suspicion.must_be_alone()
-                    && began.elapsed() < self.routes.silence
+            } else if !matches!(location, Location::Leaf(_))
+                && (progress.was_heard
+                    || is_reached
+                        && client.suspicion.must_be_alone()
+                        && began.elapsed() < self.routes.silence)
             {
                 // A node had the room, and waited for its journal, or let the client wait for its turn.
                 until += began.elapsed();
@@ -254,6 +255,9 @@ struct NodeConnection {
     unacknowledged: usize,
     heard_at: Instant,
     silence: Duration,
+    /// When it ends if the client has left, and the node does not take its session on.
+    leaving_until: Option<Instant>,
+    owner_timeout: Duration,
 }
 
 impl NodeConnection {
@@ -271,6 +275,8 @@ impl NodeConnection {
             unacknowledged: 0,
             heard_at: Instant::now(),
             silence: routes.silence,
+            leaving_until: None,
+            owner_timeout: routes.owner_timeout,
         }
     }
 
@@ -321,7 +327,17 @@ impl NodeConnection {
         if now >= silent_at {
             return Err(LinkEnd::Lost);
         }
-        Ok(self.ack_at.map_or(silent_at, |at| at.min(silent_at)))
+        let forward = rooms.forwards.get(&self.key).ok_or(LinkEnd::Lost)?;
+        if forward.is_leaving && !forward.session.is_open() {
+            let until = now + self.owner_timeout;
+            if now >= *self.leaving_until.get_or_insert(until) {
+                return Err(LinkEnd::Over(Ended::Left));
+            }
+        } else {
+            self.leaving_until = None;
+        }
+        let deadlines = self.ack_at.into_iter().chain(self.leaving_until);
+        Ok(deadlines.fold(silent_at, Instant::min))
     }
 
     fn write(&mut self, rooms: &mut GatewayRooms, cx: &mut Context<'_>) -> Result<(), LinkEnd> {

@@ -25,6 +25,7 @@ use crate::{
     config::ServerConfig,
     directory::{Directory, Location},
     http::ConnectionLimiter,
+    leaf::leaf_room,
     metrics::{GatewayMetrics, Metrics},
     rooms::{
         AdminError, Busy, Claim, Closed, JoinRejection, Rooms, STOPPING,
@@ -262,6 +263,8 @@ impl GatewayRooms {
     pub(crate) fn new(mut limits: ClientLimits, max_message_bytes: usize) -> Self {
         // Of the other half, a half is for what was not acknowledged, and one to send that again.
         limits.max_queued_bytes /= 2;
+        // There is space for the next message if nothing is acknowledged.
+        let max_unacknowledged_bytes = max_message_bytes.saturating_add(2 * ACK_BYTES);
         Self {
             // It has no tokens and no sessions of its own.
             clients: Clients::new(limits, [0; 32], None),
@@ -270,9 +273,9 @@ impl GatewayRooms {
             next_key: 0,
             unacknowledged: 0,
             outgoing: QueuedBytes::default(),
-            max_unacknowledged: limits.max_queued_bytes / 4,
-            // There is space for the next message if nothing is acknowledged.
-            max_unacknowledged_bytes: max_message_bytes.saturating_add(2 * ACK_BYTES),
+            // More than one client has by itself.
+            max_unacknowledged: (limits.max_queued_bytes / 4).max(2 * max_unacknowledged_bytes),
+            max_unacknowledged_bytes,
             max_forwards: limits.sessions.saturating_mul(2),
             resumed: 0,
             is_stopping: false,
@@ -306,13 +309,28 @@ impl GatewayRooms {
             forward.counted = bytes;
         }
         while self.unacknowledged > 2 * self.max_unacknowledged {
-            let forwards = self.forwards.iter();
-            let Some((key, _)) = forwards.max_by_key(|(_, forward)| forward.counted) else {
+            let Some(key) = self.largest_of_slowest() else {
                 return;
             };
             let reason = "the node of the room takes too long";
-            self.finish(*key, Ended::Closed(1013, reason.into()));
+            self.finish(key, Ended::Closed(1013, reason.into()));
         }
+    }
+
+    /// The client of whom most is not acknowledged, among those of the leaf, or of all nodes, of whom it is most
+    /// together: no leaf costs others' clients their connections.
+    fn largest_of_slowest(&self) -> Option<RoomKey> {
+        let leaf =
+            |forward: &Forward| leaf_room(&forward.client.room).map(|(name, _)| name.to_owned());
+        let mut sums = HashMap::<_, usize>::new();
+        for forward in self.forwards.values() {
+            *sums.entry(leaf(forward)).or_default() += forward.counted;
+        }
+        let (slowest, _) = sums.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+        let forwards = self.forwards.iter();
+        let its = forwards.filter(|(_, forward)| leaf(forward) == slowest);
+        its.max_by_key(|(_, forward)| forward.counted)
+            .map(|(key, _)| *key)
     }
 
     /// Ends what is done for a client, and its connection if it has one.

@@ -229,6 +229,11 @@ impl Session {
         is_due.then(|| self.acknowledged())
     }
 
+    /// What is to be acknowledged, if something is.
+    pub(super) fn acknowledge_all(&mut self) -> Option<u64> {
+        (self.unacknowledged_cost > 0).then(|| self.acknowledged())
+    }
+
     const fn acknowledged(&mut self) -> u64 {
         self.unacknowledged_cost = 0;
         self.handled

@@ -66,6 +66,8 @@ struct Turn {
     _permit: OwnedSemaphorePermit,
     /// When the next one has it in any case.
     until: Instant,
+    /// However often it goes on.
+    at_most: Instant,
 }
 
 /// A suspect that waits for its turn, and joins its room then.
@@ -116,9 +118,11 @@ impl Waiting {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Trial, Box<str>, Claim)> {
         self.turn.as_mut().poll(cx).map(|permit| {
             let mut trial = Trial::new(self.claim.suspicion);
+            let until = Instant::now() + LOADING;
             trial.turn = Some(Turn {
                 _permit: permit,
-                until: Instant::now() + LOADING,
+                until,
+                at_most: until,
             });
             (
                 trial,
@@ -151,7 +155,7 @@ impl Trial {
     /// The room lets the client go on: what it sends comes now.
     pub(crate) fn go_on(&mut self, now: Instant) {
         if let Some(turn) = &mut self.turn {
-            turn.until = now + TIMEOUT;
+            turn.until = turn.at_most.min(now + TIMEOUT);
         }
     }
 
@@ -235,8 +239,9 @@ mod tests {
         assert_eq!(second.handle_timeout(now), Some(now + TIMEOUT));
         let mut third = turn();
         assert!((&mut third).now_or_never().is_none());
-        // One of which nothing is heard does not keep the others for ever.
-        assert_eq!(second.handle_timeout(now + TIMEOUT), None);
+        // One of which nothing is heard does not keep the others for ever, nor one to whom something is always held.
+        second.go_on(now + 2 * LOADING);
+        assert_eq!(second.handle_timeout(now + 2 * LOADING), None);
         assert!(!second.has_turn());
         third.await;
     }

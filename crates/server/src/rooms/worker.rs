@@ -31,7 +31,7 @@ use tokio::{
     runtime::{self, LocalOptions},
     sync::{Notify, mpsc, oneshot},
     task::{coop, spawn_local, yield_now},
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tungstenite::Message;
 
@@ -97,8 +97,17 @@ pub(crate) fn start<R: Rooms, F: Future<Output = io::Result<()>> + 'static>(
                 Ok(result) => result,
                 Err(panic) => resume_unwind(panic.into_panic()),
             };
-            while worker.connections.get() > 0 {
-                worker.empty.notified().await;
+            let empty = async {
+                while worker.connections.get() > 0 {
+                    worker.empty.notified().await;
+                }
+            };
+            /// For connections that are being closed.
+            const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+            match &result {
+                Ok(()) => empty.await,
+                // Clients are told, but they do not keep the server from ending.
+                Err(_) => drop(timeout(CLOSING_TIMEOUT, empty).await),
             }
             worker.log_counts();
             result
@@ -277,6 +286,13 @@ impl<R: Rooms> Worker<R> {
         }
         let connection = rooms.clients().get(key).ok_or(End::Lost)?;
         let deadline = connection.handle_timeout(now);
+        let member = connection.member;
+        if connection.take_ack_due(now)
+            && let Some(member) = member
+        {
+            rooms.clients().acknowledge(member);
+        }
+        let connection = rooms.clients().get(key).ok_or(End::Lost)?;
         connection.flush(now);
         match connection.take_end() {
             Some(end) => Err(end),

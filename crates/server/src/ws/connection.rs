@@ -114,6 +114,8 @@ pub(crate) struct Connection {
     /// Whether it waits with its deferred end: for its room at another node, or for what the room is still to handle
     /// of its session.
     pub(crate) waits_to_end: bool,
+    /// When what was not acknowledged is.
+    ack_at: Option<Instant>,
     /// Whether the room has accepted it, so that its messages are read.
     is_admitted: bool,
     end: Option<End>,
@@ -200,6 +202,7 @@ impl Connection {
             member: None,
             drained: None,
             waits_to_end: false,
+            ack_at: None,
             is_admitted: false,
             end: None,
             deferred_end: None,
@@ -510,6 +513,7 @@ impl Connection {
         let trial = self.trial.as_mut();
         let turn_until = trial.and_then(|trial| trial.handle_timeout(now));
         let others = self.throttled_until.into_iter().chain(turn_until);
+        let others = others.chain(self.ack_at);
         others.fold(deadline, Instant::min)
     }
 
@@ -527,6 +531,21 @@ impl Connection {
         };
         self.end.get_or_insert(end);
         self.wake();
+    }
+
+    /// What the room has handled is to be acknowledged soon, if the other end is a gateway, which keeps it until then.
+    pub(crate) fn acknowledge_soon(&mut self) {
+        /// As long as clients take with theirs.
+        const INTERVAL: Duration = Duration::from_secs(1);
+        if self.options.is_peer && self.ack_at.is_none() {
+            self.ack_at = Some(Instant::now() + INTERVAL);
+            self.wake();
+        }
+    }
+
+    /// Whether that is due.
+    pub(crate) fn take_ack_due(&mut self, now: Instant) -> bool {
+        self.ack_at.take_if(|at| *at <= now).is_some()
     }
 
     /// Nanoseconds since the connection began, for its rates.

@@ -293,8 +293,15 @@ impl Clients {
         };
         let ack = session.handled(cost, is_on_trial);
         let is_over = session.has_ended() && session.is_settled();
-        if let Some(handled) = ack {
-            self.send_control(room, id, Frame::Ack(handled));
+        match ack {
+            Some(handled) => self.send_control(room, id, Frame::Ack(handled)),
+            None => {
+                if let Some(connection) = self.connection_of(room, id)
+                    && let Some(connection) = self.connections.get_mut(connection)
+                {
+                    connection.acknowledge_soon();
+                }
+            }
         }
         if is_over {
             self.set_waiting_to_end(room, id, false);
@@ -329,6 +336,14 @@ impl Clients {
         }
         // An earlier connection may have brought what is still to be handled.
         self.set_waiting_to_end(room, id, !is_settled);
+    }
+
+    /// Acknowledges what was not acknowledged yet, some time after it was handled.
+    pub(crate) fn acknowledge(&mut self, (room, id): (RoomKey, ClientId)) {
+        let session = self.session_mut(room, id);
+        if let Some(handled) = session.and_then(Session::acknowledge_all) {
+            self.send_control(room, id, Frame::Ack(handled));
+        }
     }
 
     fn set_waiting_to_end(&mut self, room: RoomKey, id: ClientId, waits: bool) {

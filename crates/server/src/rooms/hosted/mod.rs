@@ -293,6 +293,8 @@ impl HostedRooms {
             };
             self.host.transport_mut().discard_held(code, reason);
             self.close_all(code, reason);
+            // Nobody joins any more.
+            self.stop_at = Some(now);
             return Next::Never(Some(error));
         }
         match self.stop_at {

@@ -330,11 +330,12 @@ async fn an_owner_that_was_cut_off_is_connected_to_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_owner_does_not_acknowledge_disconnects_no_client_of_another() {
-    const SLOW: usize = 8;
+    const SLOW: usize = 12;
     let cluster = Cluster::new();
     let gateway = Node::start(&cluster, 0, |config| {
         config.workers = 1;
         config.max_total_queued_bytes = 2 << 20;
+        config.limits.max_message_bytes = 64 << 10;
     })
     .await;
     let owner = Node::start(&cluster, 1, |_| {}).await;
@@ -375,13 +376,34 @@ async fn what_an_owner_does_not_acknowledge_disconnects_no_client_of_another() {
     };
     eventually("the end of some", talking).await;
     let kept = gateway.metric("stateroom_send_queue_bytes").await;
-    assert!(kept < 1 << 20, "{kept} bytes are kept");
+    assert!(kept < 3 << 20, "{kept} bytes are kept");
     let closed = slow.into_iter().map(|client| Box::pin(client.closed()));
     let ((code, reason), ..) = select_all(closed).await;
     assert_eq!(
         (code, &*reason),
         (1013, "the node of the room takes too long")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_has_said_is_not_kept_after_it_was_handled() {
+    let cluster = Cluster::new();
+    let gateway = Node::start(&cluster, 0, |config| config.workers = 1).await;
+    let _owner = Node::start(&cluster, 1, |_| {}).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    // Too few for an acknowledgement by their number.
+    for _ in 0..3 {
+        client.say().await;
+        client.hear_all().await;
+    }
+    let forgotten = async {
+        while gateway.metric("stateroom_send_queue_bytes").await > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    eventually("the acknowledgement", forgotten).await;
 }
 
 /// A connection to a node, as one that another node opens for a client.
