@@ -32,6 +32,8 @@ pub(crate) async fn wait_for_end(address: SocketAddr) {
                 }
             }
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused && was_there => return,
+            // It has ended while the connection began.
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => sleep(INTERVAL).await,
             // The machine may be silent, of which the pings tell, or not to be reached from here at all.
             Ok(Err(_)) | Err(_) => sleep(UNREACHABLE_INTERVAL).await,
         }

@@ -126,6 +126,10 @@ pub(super) async fn has_ended(node: SocketAddr) -> bool {
     // While it ends, which takes long on a busy machine, it may still seem to listen.
     for _ in 0..ATTEMPTS {
         match timeout(TIMEOUT, TcpStream::connect(node)).await {
+            // It has ended while the connection began.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                sleep(INTERVAL).await;
+            }
             Ok(Err(error)) => return error.kind() == io::ErrorKind::ConnectionRefused,
             // It waits for an introduction, if it has not ended just now.
             Ok(Ok(mut stream)) => match timeout(TIMEOUT, stream.read_u8()).await {
@@ -382,4 +386,31 @@ pub(super) fn refusal(Rejection { reason, .. }: Rejection) -> io::Error {
 
 fn malformed(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::pin::pin;
+    use futures_util::FutureExt;
+    use std::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_node_that_ends_while_a_connection_begins_has_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let mut ended = pin!(has_ended(listener.local_addr().expect("it is bound")));
+        assert!((&mut ended).now_or_never().is_none());
+        let (connection, _) = listener.accept().expect("it connects");
+        // As the kernel closes those of a process that is killed.
+        let closed = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
+        closed.expect("it is a socket");
+        drop((connection, listener));
+        assert!(ended.await);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_listens_has_not_ended() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        assert!(!has_ended(listener.local_addr().expect("it is bound")).await);
+    }
 }
