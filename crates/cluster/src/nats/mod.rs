@@ -124,6 +124,10 @@ impl Nats {
             let reason = format!("the stream {} is another program's", names.stream);
             return Err(ClusterError::Storage(reason));
         }
+        if found.max_messages_per_subject > 0 {
+            let reason = format!("the stream {} keeps only the last records", names.stream);
+            return Err(ClusterError::Storage(reason));
+        }
         check_kept(found, config)?;
         let bucket = names.stream.clone();
         let kv = match context.get_key_value(&bucket).await {

@@ -19,18 +19,6 @@ fn one_node() -> Option<(NatsServer, Node)> {
     Some((server, node))
 }
 
-/// How many records the log has that this room's are in.
-async fn records(url: &str, room: &str) -> u64 {
-    let client = async_nats::connect(url).await.expect("it listens");
-    let filter = format!("stateroom.main.s.{}.log", Shard::of_room(room));
-    let request = format!("{{\"subjects_filter\":\"{filter}\"}}");
-    let subject = "$JS.API.STREAM.INFO.STATEROOM_main";
-    let reply = client.request(subject, request.into()).await;
-    let reply = reply.expect("it answers").payload;
-    let info: serde_json::Value = serde_json::from_slice(&reply).expect("it is JSON");
-    info["state"]["subjects"][filter].as_u64().expect("a count")
-}
-
 /// The node is killed, and another one takes over.
 fn next(server: &NatsServer, node: Node) -> Node {
     node.kill();
@@ -336,7 +324,8 @@ fn the_log_of_a_busy_room_is_trimmed() {
     }
     // It is trimmed each 500 records, in the background.
     let until = Instant::now() + crate::TIMEOUT;
-    while node.runtime.block_on(records(&server.url, "lobby")) > 700 {
+    let filter = format!("stateroom.main.s.{}.log", Shard::of_room("lobby"));
+    while server.count("STATEROOM_main", &filter) > 700 {
         assert!(Instant::now() < until, "the log is not trimmed");
     }
     let node = next(&server, node);
@@ -602,6 +591,20 @@ fn what_cannot_keep_the_promise_is_refused() {
     assert!(matches!(error, ClusterError::MaxPayload { .. }), "{error}");
     let error = refused(&|config| config.node = "a.b".into());
     assert!(matches!(error, ClusterError::Name(_)), "{error}");
+}
+
+#[test]
+fn a_log_that_is_not_kept_is_refused() {
+    let Some((server, node)) = one_node() else {
+        return;
+    };
+    node.kill();
+    server.configure_stream("STATEROOM_main", |config| {
+        config.max_messages_per_subject = 1
+    });
+    let refused = Node::join_with(config(&server.url, "a")).err();
+    let refused = refused.expect("it is refused");
+    assert!(matches!(refused, ClusterError::Storage(_)), "{refused}");
 }
 
 #[test]
