@@ -202,6 +202,18 @@ impl Cluster {
         (deaths, code, reason)
     }
 
+    /// Ends each node at which a guest prints this, until the room `poison` is in quarantine, of which no other room
+    /// has noticed anything.
+    async fn put_in_quarantine(&mut self, text: &str, client: &mut Client) {
+        let (deaths, code, reason) = self.end_nodes_that_print(text, client.next()).await;
+        assert_eq!((deaths, code), (MAX_DEATHS, 1011), "{reason}");
+        assert!(reason.contains("in quarantine"), "{reason}");
+        let listed = [r#"room "poison" is in quarantine"#];
+        assert_eq!(self.quarantined().await, listed);
+        self.population.wait_for_progress().await;
+        assert_eq!(self.quarantined().await, listed);
+    }
+
     /// A room that went on after its quarantine; and all others have noticed nothing.
     async fn finish(self) {
         assert_eq!(self.quarantined().await, [""; 0]);
@@ -220,19 +232,13 @@ async fn a_message_that_ends_its_nodes_puts_its_room_in_quarantine_and_no_other(
     let mut client = Client::join(gateway, "poison").await;
     assert_eq!(client.count("count").await, 1);
     client.say("fatal").await;
-    let (deaths, code, reason) = cluster
-        .end_nodes_that_print("a fatal message", client.next())
+    cluster
+        .put_in_quarantine("a fatal message", &mut client)
         .await;
-    assert_eq!((deaths, code), (MAX_DEATHS, 1011), "{reason}");
-    assert!(reason.contains("in quarantine"), "{reason}");
-    let listed = [r#"room "poison" is in quarantine"#];
-    assert_eq!(cluster.quarantined().await, listed);
     // It is kept from whoever comes next.
     let mut next = Client::join(gateway, "poison").await;
     let closed = eventually("the close", next.next()).await;
     assert_eq!(closed.expect_err("it is in quarantine").0, 1011);
-    cluster.population.wait_for_progress().await;
-    assert_eq!(cluster.quarantined().await, listed);
 
     cluster.tool(&["release"], &["poison"]).await;
     let mut next = Client::join(gateway, "poison").await;
@@ -256,15 +262,9 @@ async fn a_room_whose_restoration_ends_its_nodes_is_in_quarantine_and_no_other()
         .next(&cluster.machines, "a slow message")
         .await;
     cluster.end_node(owner).await;
-    let (deaths, code, reason) = cluster
-        .end_nodes_that_print("a slow message", client.next())
+    cluster
+        .put_in_quarantine("a slow message", &mut client)
         .await;
-    assert_eq!((deaths, code), (MAX_DEATHS, 1011), "{reason}");
-    assert!(reason.contains("in quarantine"), "{reason}");
-    let listed = [r#"room "poison" is in quarantine"#];
-    assert_eq!(cluster.quarantined().await, listed);
-    cluster.population.wait_for_progress().await;
-    assert_eq!(cluster.quarantined().await, listed);
 
     // Nothing of it is lost.
     cluster.tool(&["release"], &["poison"]).await;

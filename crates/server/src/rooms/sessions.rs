@@ -175,8 +175,10 @@ impl Session {
     /// something.
     pub(super) fn end(&mut self) -> Option<u64> {
         self.has_ended = true;
-        let is_due = self.is_settled() && self.unacknowledged_cost > 0;
-        is_due.then(|| self.acknowledged())
+        match self.is_settled() {
+            true => self.acknowledge_all(),
+            false => None,
+        }
     }
 
     /// Whether the room has handled all that it has accepted.
@@ -339,8 +341,8 @@ impl StoredSession {
         )
     }
 
-    /// The hash, the sequence number, a flag, how many messages were received and how many sent were acknowledged, and those
-    /// that were not: how many, and each as a byte (1 is text), a length and bytes. Integers are little
+    /// The hash, the sequence number, a flag, how many messages were received and how many sent were acknowledged,
+    /// and those that were not: how many, and each as a byte (1 is text), a length and bytes. Integers are little
     /// endian.
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
         to.extend(self.hash.0);
