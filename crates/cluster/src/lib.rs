@@ -32,7 +32,6 @@ mod directory;
 mod error;
 mod format;
 mod leaf;
-mod liveness;
 mod metrics;
 mod nats;
 mod node;
@@ -313,11 +312,14 @@ async fn open(config: &ClusterConfig) -> Result<(Nats, Secrets), ClusterError> {
 
 fn membership_options(config: &ClusterConfig) -> MembershipOptions {
     MembershipOptions {
-        ping_interval: config.silence / 6,
+        ping_interval: (config.silence / 6).min(MAX_PING_INTERVAL),
         silence: config.silence,
         ..MembershipOptions::new(&config.node)
     }
 }
+
+/// Whoever looks for nodes does not know their silence, and hears all of them soon.
+const MAX_PING_INTERVAL: Duration = Duration::from_millis(100);
 
 fn random_id() -> Result<NodeId, ClusterError> {
     let mut bytes = [0; 8];

@@ -91,6 +91,7 @@ pub use self::{
     config::{ConfigError, MoreMetrics, ProxyHeader, Secret, ServeError, ServerConfig},
     control::ServerControl,
     directory::{Directory, Location},
+    gateway::wait_for_peer_end,
     leaf::{Leaf, leaf_room},
     rate_limit::Rate,
     rooms::load::{GroupLoad, ServerLoad},
@@ -212,6 +213,7 @@ impl Server {
                 let listeners = listen(core::slice::from_ref(host), *port).await?;
                 let rooms = workers.rooms().clone();
                 let peers = Peers::new(&config, rooms, workers.routes(), peers);
+                let peers = peers.map_err(ServeError::Seed)?;
                 Some((peers, listeners))
             }
         };

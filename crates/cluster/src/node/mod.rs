@@ -19,7 +19,6 @@ use crate::{
     directory::ShardTable,
     format::{RecordHeader, shard_of},
     leaf::LEAF_SILENCE,
-    liveness,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage},
     owned::{Garbage, Owned, Part},
@@ -35,6 +34,7 @@ use core::time::Duration;
 use stateroom_wasmi_server::{
     Location,
     journal::{JournalError, RoomNumber},
+    wait_for_peer_end,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -424,7 +424,7 @@ impl Node {
             log::info!("node {node} ({}) is at {}", ping.name, ping.address);
             let (sender, address) = (self.sender.clone(), ping.address);
             let watch = tokio::spawn(async move {
-                liveness::wait_for_end(address).await;
+                wait_for_peer_end(address).await;
                 let _ = sender.send(Event::Gone(node));
             });
             let watch = watch.abort_handle();

@@ -1,6 +1,6 @@
 //! A client's session with the node that has its room, over as many connections as it takes.
 
-use super::{Forward, GatewayRooms, Routes, UNLIMITED, peers::has_ended};
+use super::{Forward, GatewayRooms, Routes, UNLIMITED};
 use crate::{
     directory::Location,
     rooms::{
@@ -125,11 +125,11 @@ impl Link {
             };
             let location = self.routes.directory.locate(&client.room);
             let began = Instant::now();
-            let (mut progress, mut is_reached) = (Progress::default(), false);
+            let (mut progress, mut is_reached, mut process) = (Progress::default(), false, None);
             let served = async {
                 let stream = self.routes.open(location, &client).await;
-                let stream = stream.map_err(|_| LinkEnd::Lost)?;
-                is_reached = true;
+                let (stream, reached) = stream.map_err(|_| LinkEnd::Lost)?;
+                (is_reached, process) = (true, reached);
                 self.serve(stream, &mut progress).await
             };
             let end = tokio::select! {
@@ -138,8 +138,8 @@ impl Link {
                 Err(end) = served => end,
                 () = self.routes.moved(&mut changes, &client.room, location) => LinkEnd::Lost,
             };
-            if let (LinkEnd::Died, Location::Node(node)) = (&end, location)
-                && has_ended(node).await
+            if let (LinkEnd::Died, Some(process)) = (&end, process)
+                && process.has_ended().await
             {
                 self.worker.with(|rooms| {
                     let forward = rooms.forwards.get_mut(&self.key);

@@ -12,14 +12,17 @@ mod leaves;
 mod link;
 mod peers;
 mod pipe;
+mod process;
 mod uplinks;
 
+pub use self::process::wait_for_peer_end;
 pub(crate) use self::{peers::Peers, uplinks::Uplinks};
 
 use self::{
     leaves::Leaves,
     link::{Ended, Link},
     peers::{CONNECT_TIMEOUT, Forwarded, PeerSecret, new_connection, refusal},
+    process::Process,
 };
 use crate::{
     config::ServerConfig,
@@ -96,14 +99,23 @@ impl Routes {
         }
     }
 
-    /// Opens a connection to the node of a room.
-    async fn open(&self, location: Location, client: &Forwarded) -> io::Result<Stream> {
+    /// Opens a connection to the node of a room; returns with it the process that has it, if that may end without
+    /// this one.
+    async fn open(
+        &self,
+        location: Location,
+        client: &Forwarded,
+    ) -> io::Result<(Stream, Option<Process>)> {
         /// What may be on its way between a gateway and a room of the same node.
         const PIPE_BYTES: usize = 64 << 10;
         match location {
-            Location::Node(node) => peers::connect(node, &self.secret, client).await,
+            Location::Node(node) => {
+                let (stream, process) = peers::connect(node, &self.secret, client).await?;
+                Ok((stream, Some(process)))
+            }
             Location::Leaf(leaf) => {
-                timeout(CONNECT_TIMEOUT, self.leaves.connect(leaf, client)).await?
+                let connecting = self.leaves.connect(leaf, client);
+                Ok((timeout(CONNECT_TIMEOUT, connecting).await??, None))
             }
             Location::Here => {
                 let permit = self.limiter.admit_proxy().map_err(refusal)?;
@@ -112,7 +124,7 @@ impl Routes {
                 let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
                 let connection = new_connection(theirs, client.clone(), permit, nowhere);
                 self.rooms.connect(connection?);
-                Ok(Stream::Pipe(ours))
+                Ok((Stream::Pipe(ours), None))
             }
             Location::Unknown => Err(io::ErrorKind::HostUnreachable.into()),
         }

@@ -1,10 +1,13 @@
 //! Connections between the nodes of a cluster.
 //!
-//! Whoever opens one says first for whom: four bytes, the length in big endian, and JSON. Then both ends
-//! speak WebSocket, without a handshake, and in it `stateroom.resume.1`. A leaf only says who it is; the node
+//! Whoever opens one says first for whom: four bytes, the length in big endian, and JSON; the other end says which
+//! [`Process`] it is. Then both ends speak WebSocket, without a handshake, and in it `stateroom.resume.1`. A leaf only says who it is; the node
 //! says for whom, as if it had opened the connection, when there is a client.
 
-use super::Routes;
+use super::{
+    Routes,
+    process::{Process, ProcessId},
+};
 use crate::{
     config::ServerConfig,
     http::{
@@ -94,7 +97,7 @@ pub(super) struct Introduction<'a> {
     messages: u64,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Longer introductions are none: more than the head of a client's request may have, escaped.
 const MAX_INTRODUCTION_BYTES: usize = 128 << 10;
@@ -107,39 +110,15 @@ pub(super) async fn connect(
     node: SocketAddr,
     secret: &PeerSecret,
     client: &Forwarded,
-) -> io::Result<Stream> {
+) -> io::Result<(Stream, Process)> {
     let connected = async {
         let mut stream = TcpStream::connect(node).await?;
         let _ = stream.set_nodelay(true);
         introduce(&mut stream, &secret.text, Some(client)).await?;
-        io::Result::Ok(stream)
+        let process = Process::read(node, &mut stream).await?;
+        io::Result::Ok((Stream::Plain(stream), process))
     };
-    Ok(Stream::Plain(timeout(CONNECT_TIMEOUT, connected).await??))
-}
-
-/// Whether the process of a node has ended, of which a connection has.
-pub(super) async fn has_ended(node: SocketAddr) -> bool {
-    /// A machine that is there takes no longer to say that nobody listens.
-    const TIMEOUT: Duration = Duration::from_millis(200);
-    const INTERVAL: Duration = Duration::from_millis(20);
-    const ATTEMPTS: usize = 25;
-    // While it ends, which takes long on a busy machine, it may still seem to listen.
-    for _ in 0..ATTEMPTS {
-        match timeout(TIMEOUT, TcpStream::connect(node)).await {
-            // It has ended while the connection began.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                sleep(INTERVAL).await;
-            }
-            Ok(Err(error)) => return error.kind() == io::ErrorKind::ConnectionRefused,
-            // It waits for an introduction, if it has not ended just now.
-            Ok(Ok(mut stream)) => match timeout(TIMEOUT, stream.read_u8()).await {
-                Ok(Err(_)) => sleep(INTERVAL).await,
-                Ok(Ok(_)) | Err(_) => return false,
-            },
-            Err(_) => return false,
-        }
-    }
-    false
+    timeout(CONNECT_TIMEOUT, connected).await?
 }
 
 /// Says for whom a connection is; that of a leaf is for nobody yet.
@@ -220,6 +199,7 @@ pub(crate) struct Peers {
     /// None if all rooms are here.
     routes: Option<Arc<Routes>>,
     secret: PeerSecret,
+    id: ProcessId,
     limiter: ConnectionLimiter,
     timeout: Duration,
     log: LogLimiter,
@@ -231,15 +211,16 @@ impl Peers {
         rooms: LocalRooms,
         routes: Option<Arc<Routes>>,
         limiter: ConnectionLimiter,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             rooms,
             routes,
             secret: PeerSecret::new(config),
+            id: ProcessId::random()?,
             limiter,
             timeout: config.handshake_timeout,
             log: LogLimiter::new(),
-        }
+        })
     }
 
     /// Serves until `stop` resolves.
@@ -295,6 +276,8 @@ impl Peers {
 
     async fn take(&self, mut stream: TcpStream, address: SocketAddr) {
         let taken = async {
+            // Eight bytes always fit. It is said even if there are too many connections: the process has not ended.
+            self.id.write(&mut stream).await?;
             let permit = self.limiter.admit_proxy().map_err(refusal)?;
             let _ = stream.set_nodelay(true);
             let introduced = timeout(self.timeout, read_introduction(&mut stream)).await??;
@@ -386,31 +369,4 @@ pub(super) fn refusal(Rejection { reason, .. }: Rejection) -> io::Error {
 
 fn malformed(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use core::pin::pin;
-    use futures_util::FutureExt;
-    use std::net::TcpListener;
-
-    #[tokio::test]
-    async fn a_node_that_ends_while_a_connection_begins_has_ended() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let mut ended = pin!(has_ended(listener.local_addr().expect("it is bound")));
-        assert!((&mut ended).now_or_never().is_none());
-        let (connection, _) = listener.accept().expect("it connects");
-        // As the kernel closes those of a process that is killed.
-        let closed = SockRef::from(&connection).set_linger(Some(Duration::ZERO));
-        closed.expect("it is a socket");
-        drop((connection, listener));
-        assert!(ended.await);
-    }
-
-    #[tokio::test]
-    async fn a_node_that_listens_has_not_ended() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        assert!(!has_ended(listener.local_addr().expect("it is bound")).await);
-    }
 }

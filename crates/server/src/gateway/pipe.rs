@@ -51,7 +51,7 @@ impl Routes {
                 return Ok(());
             }
             // Fails if nobody has the room.
-            if let Ok(node) = self.open(location, &client).await {
+            if let Ok((node, _)) = self.open(location, &client).await {
                 break (node, location);
             }
             let trying_again = async {

@@ -1,6 +1,9 @@
 //! Connections of a leaf to the nodes of its cluster, which use them for clients of its rooms.
 
-use super::peers::{Forwarded, introduce, keep_alive, new_connection, read_introduction, refusal};
+use super::{
+    peers::{Forwarded, introduce, keep_alive, new_connection, read_introduction, refusal},
+    process::Process,
+};
 use crate::{
     config::ServerConfig,
     http::ConnectionLimiter,
@@ -109,6 +112,7 @@ impl Uplinks {
             let _ = stream.set_nodelay(true);
             keep_alive(&stream)?;
             introduce(&mut stream, self.leaf.secret.expose(), None).await?;
+            Process::read(node, &mut stream).await?;
             io::Result::Ok(stream)
         };
         let mut stream = timeout(CONNECT_TIMEOUT, connecting).await??;

@@ -135,19 +135,19 @@ async fn whoever_is_no_node_is_not_served() {
     let framed = |json: &[u8]| [&(json.len() as u32).to_be_bytes()[..], json].concat();
     let hello = b"\x81\x01h";
     for bytes in [
-        framed(&introduce("wrong", 1)),
-        framed(&introduce("", 1)),
-        framed(&introduce(SECRET, 2)),
+        framed(&introduce("wrong", 2)),
+        framed(&introduce("", 2)),
+        framed(&introduce(SECRET, 1)),
         framed(b"{}"),
         framed(b""),
         [0xff; 4].into(),
         b"GET / HTTP/1.1\r\n\r\n".into(),
-        introduce(SECRET, 1),
+        introduce(SECRET, 2),
         // It stops in the middle.
-        framed(&introduce(SECRET, 1))[..20].into(),
+        framed(&introduce(SECRET, 2))[..20].into(),
         Vec::new(),
     ] {
-        let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+        let mut stream = node.connect_peer().await;
         // It may be closed before.
         let _ = stream.write_all(&[&bytes[..], hello].concat()).await;
         let mut received = Vec::new();
@@ -155,8 +155,8 @@ async fn whoever_is_no_node_is_not_served() {
         assert_eq!(received, b"", "{bytes:?}");
     }
     // Nobody has joined.
-    let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
-    let bytes = [&framed(&introduce(SECRET, 1))[..], hello].concat();
+    let mut stream = node.connect_peer().await;
+    let bytes = [&framed(&introduce(SECRET, 2))[..], hello].concat();
     stream.write_all(&bytes).await.expect("it is taken");
     watcher.see(&[1001, 1002]).await;
 }
@@ -219,7 +219,7 @@ async fn a_connection_that_was_begun_earlier_at_another_node_replaces_nobody() {
     client.see(&[1001]).await;
     let introduce = |session: &str, sequence: u64| {
         let json = format!(
-            r#"{{"version":1,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":"{session}","sequence":{sequence}}}"#
+            r#"{{"version":2,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":"{session}","sequence":{sequence}}}"#
         );
         [
             &(json.len() as u32).to_be_bytes()[..],
@@ -228,7 +228,7 @@ async fn a_connection_that_was_begun_earlier_at_another_node_replaces_nobody() {
         ]
         .concat()
     };
-    let mut stale = TcpStream::connect(node.peer).await.expect("it listens");
+    let mut stale = node.connect_peer().await;
     stale
         .write_all(&introduce("01", 1))
         .await
@@ -247,7 +247,7 @@ async fn a_connection_that_was_begun_earlier_at_another_node_replaces_nobody() {
     client.hear().await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.expect("after 1970").as_micros() as u64;
-    let mut later = TcpStream::connect(node.peer).await.expect("it listens");
+    let mut later = node.connect_peer().await;
     later
         .write_all(&introduce("02", now))
         .await
@@ -415,9 +415,9 @@ impl Link {
     async fn open(node: &Node, session: Option<&str>, (sequence, attempt): (u64, u64)) -> Self {
         let session = session.map_or("null".into(), |session| format!("\"{session}\""));
         let json = format!(
-            r#"{{"version":1,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":{session},"sequence":{sequence},"attempt":{attempt}}}"#
+            r#"{{"version":2,"secret":"{SECRET}","room":"lobby","token":"ann","address":null,"session":{session},"sequence":{sequence},"attempt":{attempt}}}"#
         );
-        let mut stream = TcpStream::connect(node.peer).await.expect("it listens");
+        let mut stream = node.connect_peer().await;
         let introduction = [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat();
         let written = stream.write_all(&introduction).await;
         written.expect("it is taken");

@@ -257,14 +257,14 @@ async fn a_leaf_gets_no_clients_but_its_own() {
         introduction(SECRET, true, ""),
         introduction(&secret_of(1), false, "lobby"),
     ] {
-        let mut stream = TcpStream::connect(gateway.peer).await.expect("it listens");
+        let mut stream = gateway.connect_peer().await;
         stream.write_all(&introduction).await.expect("it is taken");
         let mut answer = Vec::new();
         let closed = eventually("the end", stream.read_to_end(&mut answer)).await;
         assert!(closed.is_err() || answer.is_empty(), "{answer:?}");
     }
     // One that is dead, and then one that is alive.
-    let mut dead = TcpStream::connect(gateway.peer).await.expect("it listens");
+    let mut dead = gateway.connect_peer().await;
     let offer = introduction(&secret_of(1), true, "");
     dead.write_all(&offer).await.expect("it is taken");
     drop(dead);
@@ -290,6 +290,7 @@ async fn a_leaf_refuses_what_is_not_its_own_and_goes_on() {
         let (mut stream, _) = eventually("a connection", listener.accept())
             .await
             .expect("it connects");
+        stream.write_all(b"process1").await.expect("it is taken");
         let length = stream.read_u32().await.expect("it introduces itself");
         let mut offer = vec![0; length as usize];
         stream.read_exact(&mut offer).await.expect("all of it");
@@ -325,7 +326,7 @@ async fn a_server_cannot_be_a_node_and_a_leaf() {
 /// What is said first over a connection between nodes.
 fn introduction(secret: &str, leaf: bool, room: &str) -> Vec<u8> {
     let json = format!(
-        r#"{{"version":1,"secret":"{secret}","leaf":{leaf},"room":"{room}","token":null,"address":null,"session":null,"sequence":1}}"#
+        r#"{{"version":2,"secret":"{secret}","leaf":{leaf},"room":"{room}","token":null,"address":null,"session":null,"sequence":1}}"#
     );
     [&(json.len() as u32).to_be_bytes()[..], json.as_bytes()].concat()
 }
@@ -337,9 +338,9 @@ async fn a_leaf_that_asks_for_pongs_and_takes_none_is_not_read_from_for_ever() {
     let leaves = Leaves::new();
     let node = node(0, &leaves, LONG).await;
     leaves.set("den", Some(1));
-    let mut leaf = TcpStream::connect(node.peer).await.expect("it listens");
+    let mut leaf = node.connect_peer().await;
     let introduction = format!(
-        r#"{{"version":1,"secret":"{}","leaf":true,"room":"","sequence":0}}"#,
+        r#"{{"version":2,"secret":"{}","leaf":true,"room":"","sequence":0}}"#,
         secret_of(1)
     );
     let length = introduction.len() as u32;

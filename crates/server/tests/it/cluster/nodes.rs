@@ -408,6 +408,14 @@ impl Node {
         }
     }
 
+    /// A connection as another node opens it, which has heard which process this is.
+    pub(super) async fn connect_peer(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.peer).await.expect("it listens");
+        let process = eventually("the process", stream.read_u64()).await;
+        process.expect("it is said");
+        stream
+    }
+
     /// As far as the others can tell, it ends at once.
     pub(super) fn die(&self) {
         self.is_dead.store(true, Ordering::SeqCst);
