@@ -517,9 +517,7 @@ impl Rooms for BoardRooms {
         // Before the older connection is closed.
         self.backlog.check_connect()?;
         let client = self.clients.client_id(room, claim.token.as_deref());
-        if !self.clients.is_newest(room, client, connection) {
-            return Err(JoinRejection::new(1008, REPLACED));
-        }
+        self.clients.check_order(room, client, connection)?;
         self.disconnect(room, client, 1008, REPLACED);
         let secret = claim.new_session()?;
         self.clients.join(room, client, connection);

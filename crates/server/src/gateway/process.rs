@@ -193,8 +193,13 @@ mod tests {
         let mut waiting = pin!(wait_for_peer_end(process.address));
         let mut ended = pin!(process.has_ended());
         assert!((&mut waiting).now_or_never().is_none());
+        // It connects again when it has read who this is.
+        let answering_twice = async {
+            drop(listening.answer().await);
+            listening.answer().await
+        };
         let stream = tokio::select! {
-            stream = listening.answer() => stream,
+            stream = answering_twice => stream,
             () = &mut waiting => panic!("it has not ended"),
         };
         let next = Listening::on(listening.end(vec![stream])).await;

@@ -250,12 +250,16 @@ impl JoinRejection {
     }
 
     pub(crate) fn stopping() -> Self {
-        let (code, reason) = STOPPING;
-        Self::new(code, reason)
+        STOPPING.into()
     }
 
     pub(crate) fn moved() -> Self {
-        let (code, reason) = MOVED;
+        MOVED.into()
+    }
+}
+
+impl From<(u16, &str)> for JoinRejection {
+    fn from((code, reason): (u16, &str)) -> Self {
         Self::new(code, reason)
     }
 }

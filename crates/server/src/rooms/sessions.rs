@@ -2,7 +2,7 @@
 
 use crate::{
     rooms::{Order, tokens::TokenHash},
-    ws::send_queue::QueuedBytes,
+    ws::{connection::ConnectionKey, send_queue::QueuedBytes},
 };
 use core::{cell::RefCell, net::IpAddr};
 use stateroom_wasmi_host::MessagePayload;
@@ -34,6 +34,8 @@ pub(crate) struct Session {
     has_ended: bool,
     /// Tells the last time without a connection from those before.
     pub(super) absence: u64,
+    /// A connection whose client waits until it may go on; as long as it is there, the absence does not end.
+    pub(super) waiting: Option<ConnectionKey>,
     limits: SessionLimits,
     /// Bytes in all queues, these included.
     total: QueuedBytes,
@@ -157,6 +159,7 @@ impl Session {
             unannounced: None,
             has_ended: false,
             absence: number,
+            waiting: None,
             limits,
             total,
         }

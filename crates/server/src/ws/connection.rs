@@ -448,6 +448,7 @@ impl Connection {
         self.throttled_until.take_if(|until| *until <= now);
         (!self.is_admitted && !self.awaits_hello())
             || self.deferred_end.is_some()
+            || self.end.is_some()
             || self.throttled_until.is_some()
             || self.in_flight >= self.max_in_flight()
             || !self.queue.is_below_half()

@@ -123,6 +123,12 @@ impl SendQueue {
         while self.holds.front().is_some_and(|first| first.batch <= batch) {
             self.holds.pop_front();
         }
+        // What is queued from now on comes after it, as a close frame must.
+        if !self.is_held() && !self.is_urgent_begun && !self.urgent.is_empty() {
+            let urgent = core::mem::take(&mut self.urgent);
+            self.last_own().extend_from_slice(&urgent);
+            self.count_frame(urgent.len());
+        }
     }
 
     /// Whether something is held.
@@ -574,5 +580,21 @@ mod tests {
         short.sent(52);
         assert!(short.is_empty() && short.is_below_half());
         assert!(short.push("a".into()).is_ok());
+    }
+
+    #[test]
+    fn nothing_follows_a_close_frame() {
+        let (mut queue, total) = queue(10, 1 << 20);
+        queue.hold(1);
+        queue.push("hi".into()).expect("space");
+        queue.write_all(b"\x8a\0").expect("a pong");
+        assert_eq!(queue.unsent(), b"\x8a\0");
+        // The client takes nothing meanwhile.
+        queue.release(1);
+        queue.write_all(b"\x88\0").expect("a close");
+        assert_eq!(queue.unsent(), b"\x81\x02hi\x8a\0\x88\0");
+        assert_eq!(total.get(), queue.len());
+        queue.sent(queue.len());
+        assert!(queue.is_empty());
     }
 }

@@ -372,22 +372,25 @@ async fn a_goodbye_is_replied_to_when_what_was_said_before_is_durable() {
     for text in ["mone", "mtwo", "g"] {
         connection.send_text(text).await;
     }
-    let closed = async {
-        let code = connection.closed().await;
-        (code, events())
-    };
-    let resuming = async {
+    let waiting = async {
         while journal.waiting() == 0 {
             sleep(Duration::from_millis(1)).await;
         }
-        // Whoever does not wait has replied by then.
-        sleep(Duration::from_millis(50)).await;
-        journal.resume();
     };
-    let ((code, events), ()) = tokio::join!(closed, resuming);
+    eventually("the journal", waiting).await;
+    // Whoever does not wait has replied by then.
+    sleep(Duration::from_millis(50)).await;
+    // What comes after it is nothing to the room.
+    connection.send_text("mthree").await;
+    sleep(Duration::from_millis(50)).await;
+    journal.resume();
+    let (code, events) = (connection.closed().await, events());
     assert_eq!(code, 1000);
     // That it leaves may be there by then, too.
     assert!(events >= before + 2, "{events} of {before}");
+    let stored = journal.stored("lobby").expect("it is stored");
+    let has = |text: &[u8]| stored.tail.windows(text.len()).any(|it| it == text);
+    assert_eq!((has(b"two"), has(b"three")), (true, false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -571,6 +574,32 @@ async fn a_client_that_acknowledges_nothing_is_disconnected() {
     }
     assert_eq!(connection.closed().await, 1013);
     assert_eq!(watcher.hear().await, 1002);
+    assert_eq!(watcher.hear().await, 2002);
+}
+
+/// What it has not acknowledged is more than what may be queued.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_back_and_is_too_slow_at_once_has_left() {
+    let server = RunningServer::without_journal(|config| {
+        change(config);
+        config.max_queued_messages = 4;
+        config.resume_window = Duration::from_secs(1000);
+    })
+    .await;
+    let mut watcher = server.join("lobby").await;
+    assert_eq!(watcher.hear().await, 1001);
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    connection.hello(&mut session).await;
+    assert_eq!(watcher.hear().await, 1002);
+    for _ in 0..5 {
+        connection.send_text("mecho").await;
+        while connection.receive().await != Some(Message::Text("mecho".into())) {}
+    }
+    // The one before is still there.
+    let mut again = Connection::open(&server, "lobby").await;
+    again.send_text(&session.hello()).await;
+    assert_eq!(again.closed().await, 1013);
     assert_eq!(watcher.hear().await, 2002);
 }
 

@@ -7,7 +7,7 @@ use crate::{
     config::ServerConfig,
     metrics::{Metrics, WorkerMetrics},
     rooms::{
-        MOVED, Order, REPLACED,
+        JoinRejection, LATE, MOVED, Order, REPLACED,
         journaling::{Journaling, RoomLog},
         sessions::{Session, SessionCounts, SessionLimits},
         stored_clients::Credentials,
@@ -250,19 +250,30 @@ impl Clients {
         }
     }
 
-    /// Whether this connection is not older than the client's present one, or the last one of its session, if it
+    /// Refuses a connection that is older than the client's present one, or the last one of its session, if it
     /// has any: on their way to a worker, one may overtake another. Those of several nodes are compared as far as
     /// their clocks agree: a node that was stopped must not bring back a client that has gone to another one.
-    pub(crate) fn is_newest(&self, room: RoomKey, id: ClientId, connection: ConnectionKey) -> bool {
+    pub(crate) fn check_order(
+        &self,
+        room: RoomKey,
+        id: ClientId,
+        connection: ConnectionKey,
+    ) -> Result<(), JoinRejection> {
         let present = self.rooms.get(&room).and_then(|clients| clients.get(id));
         let last = present.and_then(|client| client.session.as_ref()?.last_order());
         // A server by itself has none that it has not seen the end of, and its clock may begin anew.
         let last = last.filter(|_| self.limits.clock_skew > 0);
         let present = present.and_then(|client| self.order_of(client.connection));
-        match (present.or(last), self.order_of(connection)) {
-            (Some(present), Some(joining)) => !joining.is_before(present, self.limits.clock_skew),
-            (None, _) => true,
-            (Some(_), None) => false,
+        let Some(joining) = self.order_of(connection) else {
+            return Ok(());
+        };
+        let is_before = |order| joining.is_before(order, self.limits.clock_skew);
+        match (present, last) {
+            (Some(present), _) if is_before(present) => Err(JoinRejection::new(1008, REPLACED)),
+            // Nobody else is there. The clock of a node that has ended may have been wrong, and the client may come
+            // back until that session is over.
+            (None, Some(last)) if is_before(last) => Err(LATE.into()),
+            _ => Ok(()),
         }
     }
 
@@ -453,7 +464,14 @@ impl Clients {
             self.absent.front().copied().filter(|it| it.0 <= now)
         {
             self.absent.pop_front();
-            if self.absent_session(room, id, number).is_some() {
+            let Some(session) = self.absent_session(room, id, number) else {
+                continue;
+            };
+            let waiting = session.waiting;
+            if waiting.is_some_and(|waiting| self.connections.contains_key(waiting)) {
+                let ends_at = now + self.limits.resume_window;
+                self.absent.push_back((ends_at, room, id, number));
+            } else {
                 self.leave(room, id);
                 self.removed.push((room, id));
             }

@@ -100,6 +100,29 @@ impl Clients {
         }
     }
 
+    /// The client whose session is claimed.
+    fn claimed(&self, room: RoomKey, claim: &Claim) -> Option<ClientId> {
+        let secret = match (&claim.hello, &claim.session) {
+            (Some(Hello(Some((secret, _)))), _) | (_, Some(secret)) => secret,
+            (_, None) => return None,
+        };
+        self.find_session(room, secret)
+    }
+
+    /// The client that claims a session waits until it may go on with that over this connection. As long as it does,
+    /// the session is not over.
+    pub(crate) fn wait_for_turn(
+        &mut self,
+        room: RoomKey,
+        connection: ConnectionKey,
+        claim: &Claim,
+    ) {
+        let client = self.claimed(room, claim);
+        if let Some(session) = client.and_then(|client| self.session_mut(room, client)) {
+            session.waiting = Some(connection);
+        }
+    }
+
     /// Goes on with the session that a client claims, over this connection; returns whose it is, and whether
     /// its count can be. None if the client is to join as a new one.
     pub(crate) fn come_back(
@@ -108,24 +131,18 @@ impl Clients {
         connection: ConnectionKey,
         claim: &Claim,
     ) -> Result<Option<CameBack>, JoinRejection> {
-        let (found, received) = match (&claim.hello, &claim.session) {
-            (Some(Hello(Some((secret, received)))), session) => {
-                let found = self.find_session(room, secret);
-                if found.is_none() && session.is_some() {
-                    let (code, reason) = SESSION_LOST;
-                    return Err(JoinRejection::new(code, reason));
-                }
-                (found, Some(*received))
-            }
-            (_, Some(secret)) => (self.find_session(room, secret), None),
-            (_, None) => (None, None),
+        let received = match &claim.hello {
+            Some(Hello(Some((_, received)))) => Some(*received),
+            _ => None,
         };
-        let Some(client) = found else {
-            return Ok(None);
+        let Some(client) = self.claimed(room, claim) else {
+            return match (received, &claim.session) {
+                (Some(_), Some(_)) => Err(SESSION_LOST.into()),
+                _ => Ok(None),
+            };
         };
         if self.is_late(room, client, connection) {
-            let (code, reason) = LATE;
-            return Err(JoinRejection::new(code, reason));
+            return Err(LATE.into());
         }
         let resumed = match (received, &claim.session) {
             (None, Some(secret)) => self.begin_again(room, client, connection, secret),
@@ -224,12 +241,11 @@ impl Clients {
         let clients = self.rooms.get(&room);
         let session = clients.and_then(|clients| clients.get(id)?.session.as_ref());
         if let (Some(session), Some(connection)) = (session, self.connections.get_mut(connection)) {
-            // It fits, or the client is too slow.
-            for message in session.unacknowledged() {
-                if connection.queue.push_prefixed(message.payload()).is_err() {
-                    connection.close_as_too_slow("too slow: the send queue is full");
-                    break;
-                }
+            let fits = session
+                .unacknowledged()
+                .all(|message| connection.queue.push_prefixed(message.payload()).is_ok());
+            if !fits {
+                self.remove_as_too_slow(room, id, "too slow: the send queue is full");
             }
         }
     }
@@ -388,14 +404,14 @@ impl Clients {
             if bytes == 0 || bytes < longest.unwrap_or(0) {
                 return;
             }
-            self.remove_as_too_slow(room, id);
+            self.remove_as_too_slow(room, id, "too slow: the send queues are full");
         }
     }
 
-    fn remove_as_too_slow(&mut self, room: RoomKey, id: ClientId) {
+    fn remove_as_too_slow(&mut self, room: RoomKey, id: ClientId, reason: &str) {
         if let Some(key) = self.leave(room, id) {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.close_as_too_slow("too slow: the send queues are full");
+                connection.close_as_too_slow(reason);
             }
             self.removed.push((room, id));
         }

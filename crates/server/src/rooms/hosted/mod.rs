@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     rooms::{
         AdminError, BEHIND, Busy, Claim, Closed, FailedRooms, Hello, JoinRejection, MOVED,
-        REPLACED, Released, RoomFilter, Rooms, TransferReply,
+        Released, RoomFilter, Rooms, TransferReply,
         clients::{ClientLimits, Clients},
         handover::Listing,
         hibernation::Hibernation,
@@ -410,9 +410,9 @@ impl HostedRooms {
             return Err(EventError::InboxFull.into());
         }
         let client = self.host.transport_mut().client_id(room, token);
-        if !self.host.transport().is_newest(room, client, connection) {
-            return Err(JoinRejection::new(1008, REPLACED));
-        }
+        self.host
+            .transport()
+            .check_order(room, client, connection)?;
         if let Some(older) = self.host.transport_mut().leave(room, client) {
             self.host.transport_mut().replace(room, older);
             self.disconnect(room, client);
@@ -440,8 +440,13 @@ impl HostedRooms {
         }
         let id = self.host.room(room).map_or("", |room| room.id());
         let waiting = self.options.shared.trials.wait(id, claim);
-        let connection = self.host.transport_mut().get(connection);
-        connection.is_some_and(|connection| !connection.go_on_trial(claim.suspicion, waiting))
+        let clients = self.host.transport_mut();
+        let connected = clients.get(connection);
+        let must_wait = connected.is_some_and(|it| !it.go_on_trial(claim.suspicion, waiting));
+        if must_wait {
+            clients.wait_for_turn(room, connection, claim);
+        }
+        must_wait
     }
 
     /// Whether clients that have no session must not join. Those that speak no `stateroom.resume.1` are

@@ -66,6 +66,8 @@ impl Nodes {
     async fn start_owner(cluster: &Arc<Cluster>, number: usize) -> Node {
         Node::start(cluster, number, |config| {
             *config = config.clone().workers(1);
+            // Less than suspects wait for their turn, for which their sessions stay.
+            config.resume_window = Duration::from_secs(1);
         })
         .await
     }
