@@ -2,8 +2,8 @@
 
 use crate::{
     format::{NOTES, RoomHeader, decode_notes, encode_notes, room_number},
-    nats::{MAX_BATCH, Nats, Record, RoomRecord, Stored, StoredRecord},
-    protocol::{Appender, LastRecord, MAX_DEATHS, Note, Suspects, Tails},
+    nats::{Nats, Record, RoomRecord, Stored, StoredRecord},
+    protocol::{Appender, Limits, MAX_DEATHS, Needs, Note, Pending},
     reading::{Claim, Reading, Tail},
     retry::Retry,
     shard::{Epoch, NodeId, Shard},
@@ -37,16 +37,15 @@ pub(crate) struct Owned {
     ids: HashMap<RoomNumber, Box<str>>,
     /// How many of the rooms are in quarantine.
     quarantined: usize,
-    tails: Tails<RoomNumber>,
+    /// Which rooms need the log, and which may be why owners before have ended.
+    needs: Needs<RoomNumber>,
     /// Events since their snapshots of rooms that were taken over.
     carried: HashMap<RoomNumber, Vec<u8>>,
-    pending: VecDeque<Part>,
+    pending: Pending<PartOf, Vec<u8>, RoomRecord>,
     /// How many parts have come, and how many are durable.
     parts: u64,
     durable_parts: u64,
     loads: VecDeque<Load>,
-    /// Rooms that may be why owners before have ended.
-    suspects: Suspects<RoomNumber>,
     /// Rooms with something to do that were not restored yet.
     unrestored: HashSet<RoomNumber>,
     /// Loads that wait until it is noted that their rooms are restored.
@@ -61,10 +60,8 @@ pub(crate) struct Owned {
     trim: Trim,
     /// What was found that nobody needs.
     left: Vec<Garbage>,
-    /// The last record of the owner before.
+    /// The last record of the owner before, which is often all that is needed.
     before: Option<StoredRecord>,
-    /// The first record that was read.
-    read_from: Option<u64>,
     /// Held until the shard is another node's.
     claim: Arc<()>,
 }
@@ -105,19 +102,18 @@ struct RoomEntry {
     sequence: u64,
 }
 
-/// What a batch has for a shard, or a piece of it.
-pub(crate) struct Part {
+/// What of a batch waits.
+#[derive(Clone)]
+pub(crate) struct PartOf {
     pub(crate) batch: u64,
+    /// The rooms that the batch is about.
     pub(crate) numbers: Vec<RoomNumber>,
-    events: Vec<u8>,
-    rooms: Vec<RoomRecord>,
-    messages: usize,
 }
 
 /// What is being appended.
 pub(crate) struct InFlight {
     pub(crate) record: Arc<Record>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<PartOf>,
 }
 
 struct Trim {
@@ -168,7 +164,7 @@ impl ShardBatch {
 }
 
 impl Owned {
-    pub(crate) fn new(shard: Shard, node: NodeId, epoch: Epoch) -> Self {
+    pub(crate) fn new(shard: Shard, node: NodeId, epoch: Epoch, limits: Limits) -> Self {
         Self {
             shard,
             epoch,
@@ -181,13 +177,12 @@ impl Owned {
             rooms: HashMap::new(),
             ids: HashMap::new(),
             quarantined: 0,
-            tails: Tails::default(),
+            needs: Needs::default(),
             carried: HashMap::new(),
-            pending: VecDeque::new(),
+            pending: Pending::new(limits),
             parts: 0,
             durable_parts: 0,
             loads: VecDeque::new(),
-            suspects: Suspects::default(),
             unrestored: HashSet::new(),
             gated: HashMap::new(),
             condemned: HashMap::new(),
@@ -196,7 +191,6 @@ impl Owned {
             next_counter: 0,
             claim: Arc::default(),
             before: None,
-            read_from: None,
             left: Vec::new(),
             trim: Trim {
                 records: 0,
@@ -248,14 +242,14 @@ impl Owned {
                 sequence, header, ..
             } = record;
             if owner.is_some_and(|(_, epoch)| epoch < header.id.epoch) {
-                self.suspects.begin_epoch(false);
+                self.needs.suspects.begin_epoch(false);
             }
             owner = Some((header.id.node, header.id.epoch));
             for entry in LogEntries::new(&record.events) {
                 match entry {
                     Ok(entry) if entry.room == NOTES => {
                         for (room, note) in decode_notes(entry.event) {
-                            self.suspects.note(room, note, sequence);
+                            self.needs.suspects.note(room, note, sequence);
                         }
                     }
                     Ok(entry) => self.carry(&entry, sequence),
@@ -264,13 +258,14 @@ impl Owned {
             }
         }
         if let Some((node, _)) = owner {
-            self.notes = self.suspects.begin_epoch(was_given || is_alive(node));
+            self.notes = self.needs.suspects.begin_epoch(was_given || is_alive(node));
         }
         self.is_active = true;
+        self.needs.is_read = self.damage.is_none();
         self.trim.before = 0;
         for room in self.rooms.values() {
             if room.header.is_quarantined {
-                self.suspects.remove(&room.header.number);
+                self.needs.suspects.remove(&room.header.number);
             }
         }
         let rooms = self.rooms.iter();
@@ -284,7 +279,7 @@ impl Owned {
                     return None;
                 }
                 self.unrestored.insert(number);
-                let deaths = self.suspects.deaths(&number);
+                let deaths = self.needs.suspects.deaths(&number);
                 let id = id.clone();
                 (deaths < MAX_DEATHS).then_some((deaths, UnfinishedRoom { id, wake_at }))
             })
@@ -340,12 +335,12 @@ impl Owned {
 
     /// Rooms that have ended so many owners that they are not to be restored any more.
     pub(crate) fn convicted(&self) -> Vec<RoomNumber> {
-        self.suspects.convicted()
+        self.needs.suspects.convicted()
     }
 
     /// How many owners have ended while they restored a room.
     pub(crate) fn deaths(&self, number: RoomNumber) -> u32 {
-        self.suspects.deaths(&number)
+        self.needs.suspects.deaths(&number)
     }
 
     /// Whether it must be noted that a room is restored, before it is.
@@ -431,11 +426,10 @@ impl Owned {
         let Some(header) = self.rooms.get(id).map(|room| &room.header) else {
             return;
         };
-        // One that was released from quarantine may have events twice, which are the same.
-        let next = self.tails.next_event(&entry.room).unwrap_or(header.events);
-        if entry.number >= next && !header.is_quarantined {
+        let snapshot = (!header.is_quarantined).then_some(header.events);
+        let tails = &mut self.needs.tails;
+        if tails.add(entry.room, entry.number, sequence, snapshot) {
             entry.encode(self.carried.entry(entry.room).or_default());
-            self.tails.add(entry.room, entry.number, sequence);
         }
     }
 
@@ -457,9 +451,9 @@ impl Owned {
             self.quarantined -= usize::from(room.header.is_quarantined);
             let number = room.header.number;
             self.ids.remove(&number);
-            self.tails.remove(&number);
+            self.needs.tails.remove(&number);
             self.carried.remove(&number);
-            self.suspects.remove(&number);
+            self.needs.suspects.remove(&number);
             self.unrestored.remove(&number);
         }
     }
@@ -475,71 +469,42 @@ impl Owned {
     }
 
     /// Adds what a batch has for this shard; returns in how many parts.
-    pub(crate) fn push(&mut self, batch: u64, mut events: ShardBatch, nats: &Nats) -> usize {
-        let max_bytes = nats.max_bytes();
-        let before = self.parts;
-        let writes = core::mem::take(&mut events.writes);
-        let rooms = writes
+    pub(crate) fn push(&mut self, batch: u64, mut changes: ShardBatch, nats: &Nats) -> usize {
+        let writes = core::mem::take(&mut changes.writes);
+        let rooms: Vec<_> = writes
             .into_iter()
             .filter_map(|(number, write)| self.room_record(number, write))
             .collect();
-        let (piece, mut rest) = events.events.split_at(prefix(&events.events, max_bytes));
-        // Snapshots come first: an event is kept if it is not in its room's. Nothing of the batch is seen before all
-        // of it is durable.
-        self.push_parts(batch, piece, rooms, events.numbers.clone(), nats);
-        while !rest.is_empty() {
-            let (piece, others) = rest.split_at(prefix(rest, max_bytes));
-            rest = others;
-            self.push_part(batch, piece.into(), Vec::new(), events.numbers.clone(), 1);
-        }
-        usize::try_from(self.parts - before).unwrap_or(usize::MAX)
+        let pieces = pieces(&changes.events, nats.limits().bytes);
+        let tag = PartOf {
+            batch,
+            numbers: changes.numbers,
+        };
+        self.push_parts(&tag, rooms, pieces, nats)
     }
 
     /// Adds what is to be written of a room by itself; returns in how many parts.
     pub(crate) fn push_room(&mut self, batch: u64, room: RoomRecord, nats: &Nats) -> usize {
-        let (numbers, before) = (vec![room.number], self.parts);
-        self.push_parts(batch, &[], vec![room], numbers, nats);
-        usize::try_from(self.parts - before).unwrap_or(usize::MAX)
+        let numbers = vec![room.number];
+        let tag = PartOf { batch, numbers };
+        self.push_parts(&tag, vec![room], [].into_iter(), nats)
     }
 
-    fn push_parts(
+    fn push_parts<'a>(
         &mut self,
-        batch: u64,
-        events: &[u8],
+        tag: &PartOf,
         rooms: Vec<RoomRecord>,
-        numbers: Vec<RoomNumber>,
+        pieces: impl Iterator<Item = &'a [u8]>,
         nats: &Nats,
-    ) {
-        let (mut part, mut count) = (Vec::new(), 1);
-        for room in rooms {
+    ) -> usize {
+        let rooms = rooms.into_iter().map(|room| {
             let messages = nats.parts_of(&room);
-            if count + messages > MAX_BATCH && !part.is_empty() {
-                let full = core::mem::take(&mut part);
-                self.push_part(batch, Vec::new(), full, numbers.clone(), count);
-                count = 1;
-            }
-            part.push(room);
-            count += messages;
-        }
-        self.push_part(batch, events.into(), part, numbers, count);
-    }
-
-    fn push_part(
-        &mut self,
-        batch: u64,
-        events: Vec<u8>,
-        rooms: Vec<RoomRecord>,
-        numbers: Vec<RoomNumber>,
-        messages: usize,
-    ) {
-        self.parts += 1;
-        self.pending.push_back(Part {
-            batch,
-            numbers,
-            events,
-            rooms,
-            messages,
+            (room, messages)
         });
+        let pieces = pieces.map(|piece| (piece.to_vec(), piece.len()));
+        let parts = self.pending.push(tag, rooms, pieces);
+        self.parts += parts as u64;
+        parts
     }
 
     fn room_record(&mut self, number: RoomNumber, write: RoomWrite) -> Option<RoomRecord> {
@@ -572,10 +537,7 @@ impl Owned {
     }
 
     /// Passes as much as a record can have to the log.
-    pub(crate) fn append_next(&mut self, nats: &Nats) {
-        let max_bytes = nats.max_bytes();
-        let mut parts = Vec::new();
-        let (mut bytes, mut messages) = (0, 1);
+    pub(crate) fn append_next(&mut self) {
         let mut record = Record {
             events: Vec::new(),
             rooms: Vec::new(),
@@ -587,25 +549,16 @@ impl Owned {
                 event: &encode_notes(&core::mem::take(&mut self.notes)),
             };
             entry.encode(&mut record.events);
-            bytes += record.events.len();
         }
-        while let Some(part) = self.pending.front() {
-            bytes += part.events.len();
-            messages += part.messages - 1;
-            let is_first = parts.is_empty() && record.events.is_empty();
-            if !is_first && (bytes > max_bytes || messages > MAX_BATCH) {
-                break;
-            }
-            let Some(mut part) = self.pending.pop_front() else {
-                break;
-            };
+        let mut parts = Vec::new();
+        for mut part in self.pending.take(record.events.len()) {
             record.events.append(&mut part.events);
-            for room in core::mem::take(&mut part.rooms) {
+            for room in part.rooms {
                 // One message for each subject: the last counts.
                 record.rooms.retain(|before| before.id != room.id);
                 record.rooms.push(room);
             }
-            parts.push(part);
+            parts.push(part.tag);
         }
         self.log.append(InFlight {
             record: Arc::new(record),
@@ -622,7 +575,7 @@ impl Owned {
         for entry in LogEntries::new(&record.events).flatten() {
             if entry.room == NOTES {
                 for (room, note) in decode_notes(entry.event) {
-                    self.suspects.note(room, note, sequence);
+                    self.needs.suspects.note(room, note, sequence);
                     self.noted.push((room, note));
                 }
             }
@@ -638,7 +591,7 @@ impl Owned {
                 }
                 // Also if it was made in this record.
                 self.ids.remove(&room.number);
-                self.tails.remove(&room.number);
+                self.needs.tails.remove(&room.number);
                 garbage.push(Garbage::Room(room.id.clone(), next + 1));
                 next += 1;
                 continue;
@@ -664,24 +617,23 @@ impl Owned {
             }
             next += u64::from(parts);
             if room.quarantine.is_some() {
-                self.tails.remove(&room.number);
-                self.suspects.remove(&room.number);
+                self.needs.tails.remove(&room.number);
+                self.needs.suspects.remove(&room.number);
                 self.unrestored.remove(&room.number);
             } else {
-                self.tails.saved(&room.number, snapshot.events);
+                self.needs.tails.saved(&room.number, snapshot.events);
             }
-            if self.tails.first_of(&room.number).is_none() {
+            if self.needs.tails.first_of(&room.number).is_none() {
                 self.carried.remove(&room.number);
             }
         }
         // The snapshots of the same record may have some of its events, and not others.
         for entry in LogEntries::new(&record.events).flatten() {
-            if let Some(room) = self.ids.get(&entry.room).and_then(|id| self.rooms.get(id))
-                && !room.header.is_quarantined
-                && entry.number >= room.header.events
-            {
-                self.tails.add(entry.room, entry.number, sequence);
-            }
+            let room = self.ids.get(&entry.room).and_then(|id| self.rooms.get(id));
+            let room = room.filter(|room| !room.header.is_quarantined);
+            let snapshot = room.map(|room| room.header.events);
+            let tails = &mut self.needs.tails;
+            tails.add(entry.room, entry.number, sequence, snapshot);
         }
         self.trim.records += 1;
         garbage.extend(self.trim_due());
@@ -699,8 +651,7 @@ impl Owned {
         }
         self.trim.records = 0;
         self.trim.at = Instant::now();
-        // The last record must stay: it tells who owns the shard.
-        let before = self.first_needed().unwrap_or(self.log.last());
+        let before = self.needs.deletable(&self.log)?;
         (before > self.trim.before).then(|| {
             self.trim.before = before;
             Garbage::Log(before)
@@ -712,44 +663,29 @@ impl Owned {
         &mut self,
         last: Result<Option<&StoredRecord>, ()>,
     ) -> Option<Option<InFlight>> {
-        // A replica may be late: what was read before then is nearer to this epoch.
+        let durable = self
+            .log
+            .handle_last(last.map(|last| last.map(StoredRecord::last)));
         if let Ok(Some(last)) = last
             && last.header.id.epoch < self.epoch
-            && self
-                .before
-                .as_ref()
-                .is_none_or(|before| before.sequence < last.sequence)
+            && last.sequence == self.log.last()
         {
             self.before = Some(last.clone());
         }
-        let last = last.map(|last| {
-            last.map(|last| LastRecord {
-                sequence: last.sequence,
-                id: last.header.id,
-            })
-        });
-        self.log.handle_last(last)
+        durable
     }
 
     /// The first record that somebody needs.
     pub(crate) fn first_needed(&self) -> Option<u64> {
-        if self.is_active {
-            // What is damaged must be found again by the next owner.
-            let damaged = self.read_from.filter(|_| self.damage.is_some());
-            let needed = self.tails.first().into_iter();
-            return needed.chain(self.suspects.first()).chain(damaged).min();
-        }
-        let before = self.before.as_ref()?;
-        let itself = (!before.events.is_empty()).then_some(before.sequence);
-        before.header.needed.into_iter().chain(itself).min()
+        self.needs.first(&self.log)
     }
 
     /// The epoch has begun: what is to be read.
     pub(crate) fn begin_reading(&mut self) -> Reading {
-        self.read_from = self.first_needed();
         Reading {
             shard: self.shard,
             epoch: self.epoch,
+            from: self.log.left(),
             before: self.before.take(),
             last: self.log.last(),
             claim: self.claim(),
@@ -795,14 +731,17 @@ impl Owned {
             return Ok(LoadPlan::New(number));
         };
         let number = room.header.number;
-        let tail = match (self.carried.get(&number), self.tails.first_of(&number)) {
+        let tail = match (
+            self.carried.get(&number),
+            self.needs.tails.first_of(&number),
+        ) {
             (_, None) => Tail::None,
             // It is taken along, as long as nothing was added.
             (Some(tail), Some(_)) if self.is_complete(tail, number) => Tail::Known(tail.clone()),
             (_, Some(first)) => Tail::Read {
                 from: first,
                 to: self.log.last(),
-                next_event: self.tails.next_event(&number).unwrap_or(0),
+                next_event: self.needs.tails.next_event(&number).unwrap_or(0),
             },
         };
         Ok(LoadPlan::Read {
@@ -814,7 +753,7 @@ impl Owned {
 
     fn is_complete(&self, tail: &[u8], number: RoomNumber) -> bool {
         let last = LogEntries::new(tail).flatten().last();
-        last.map(|entry| entry.number.saturating_add(1)) == self.tails.next_event(&number)
+        last.map(|entry| entry.number.saturating_add(1)) == self.needs.tails.next_event(&number)
     }
 
     /// What is needed to write that a room is in quarantine.
@@ -824,20 +763,17 @@ impl Owned {
 
     /// Ends what waits: the shard is another node's. Returns the parts of batches that are not durable, and
     /// the loads.
-    pub(crate) fn end(self) -> (Vec<Part>, Vec<Done<Loaded>>) {
+    pub(crate) fn end(self) -> (Vec<PartOf>, Vec<Done<Loaded>>) {
         let in_flight = self.log.into_payload();
         let mut parts = in_flight.map_or_else(Vec::new, |in_flight| in_flight.parts);
-        parts.extend(self.pending);
+        parts.extend(self.pending.into_tags());
         let mut loads = Vec::new();
         for load in self.loads {
             match load.purpose {
                 Purpose::Restore(done) | Purpose::Peek(done) => loads.push(done),
-                Purpose::Quarantine { batch, number, .. } => parts.push(Part {
+                Purpose::Quarantine { batch, number, .. } => parts.push(PartOf {
                     batch,
                     numbers: vec![number],
-                    events: Vec::new(),
-                    rooms: Vec::new(),
-                    messages: 0,
                 }),
             }
         }
@@ -857,6 +793,15 @@ pub(crate) enum LoadPlan {
         sequence: u64,
         tail: Tail,
     },
+}
+
+/// Events in pieces that are no longer than this, but for those of one that is longer.
+fn pieces(mut events: &[u8], max_bytes: usize) -> impl Iterator<Item = &[u8]> {
+    core::iter::from_fn(move || {
+        let (piece, rest) = events.split_at(prefix(events, max_bytes));
+        events = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The length of the events at the beginning that are no longer than this, or of the first one.
@@ -879,43 +824,6 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        format::RecordHeader,
-        protocol::{Appended, RecordId, Request},
-    };
-
-    #[test]
-    fn a_late_replica_does_not_hide_records_of_the_owner_before() {
-        let record = |node, epoch, number, sequence, needed| StoredRecord {
-            sequence,
-            header: RecordHeader {
-                id: RecordId {
-                    node: NodeId(node),
-                    epoch: Epoch(epoch),
-                    number,
-                },
-                needed,
-            },
-            events: Vec::new(),
-        };
-        let mut owned = Owned::new(Shard(1), NodeId(2), Epoch(4));
-        let read = |owned: &mut Owned, last: &StoredRecord| {
-            assert!(matches!(owned.log.poll(), Some(Request::ReadLast)));
-            owned.handle_last(Ok(Some(last)))
-        };
-        assert!(read(&mut owned, &record(1, 3, 2, 7, Some(6))).is_none());
-        assert!(matches!(owned.log.poll(), Some(Request::Append { .. })));
-        assert!(owned.log.handle_appended(Appended::Unknown).is_none());
-        // It does not have what came since.
-        assert!(read(&mut owned, &record(1, 3, 0, 5, None)).is_none());
-        assert!(matches!(owned.log.poll(), Some(Request::Append { .. })));
-        assert!(owned.log.handle_appended(Appended::WrongSequence).is_none());
-        assert!(read(&mut owned, &record(2, 4, 0, 8, None)).is_some());
-        let reading = owned.begin_reading();
-        let before = reading.before.expect("there was an owner");
-        assert_eq!((before.sequence, before.header.needed), (7, Some(6)));
-        assert_eq!(reading.last, 8);
-    }
 
     #[test]
     fn events_are_split_between_two() {

@@ -31,6 +31,8 @@ impl Claim {
 pub(crate) struct Reading {
     pub(crate) shard: Shard,
     pub(crate) epoch: Epoch,
+    /// From which record on the log is needed.
+    pub(crate) from: Option<u64>,
     /// The last record of the owner before.
     pub(crate) before: Option<StoredRecord>,
     /// The sequence number of the record by which the epoch begins.
@@ -98,9 +100,11 @@ impl Reading {
         done: impl Fn(Shard, Epoch, Vec<Stored>),
     ) {
         let Self { shard, claim, .. } = self;
-        let needed = self.before.as_ref().map(|before| before.header.needed);
-        let log = match needed {
-            Some(Some(from)) => read_up_to(nats, &claim, shard, from, self.last, Filter::Log).await,
+        let before = self.before.as_ref().map(|before| before.sequence);
+        let log = match self.from {
+            Some(from) if Some(from) != before => {
+                read_up_to(nats, &claim, shard, from, self.last, Filter::Log).await
+            }
             // The last record is all that is needed.
             _ => Some(self.before.into_iter().map(Stored::Record).collect()),
         };

@@ -7,14 +7,15 @@ mod writes;
 pub(crate) use self::{
     directory::{DirectoryEntry, parse_owner, parse_placement},
     reads::{Filter, LastError, ReadError},
-    writes::{MAX_BATCH, Record, RoomRecord},
+    writes::{Record, RoomRecord},
 };
 
-use self::writes::MAX_BATCHES;
+use self::writes::{MAX_BATCH, MAX_BATCHES};
 use crate::{
     config::ClusterConfig,
     error::ClusterError,
     format::{RecordHeader, RoomHeader, room_token},
+    protocol::{LastRecord, Limits},
     shard::{NodeId, Shard},
 };
 use async_nats::{
@@ -49,6 +50,19 @@ pub(crate) struct StoredRecord {
     pub(crate) header: RecordHeader,
     /// As `LogEntries`.
     pub(crate) events: Vec<u8>,
+}
+
+impl StoredRecord {
+    /// As the last record of the log.
+    pub(crate) fn last(&self) -> LastRecord {
+        let RecordHeader { id, needed } = self.header;
+        let itself = (!self.events.is_empty()).then_some(self.sequence);
+        LastRecord {
+            sequence: self.sequence,
+            id,
+            needed: needed.into_iter().chain(itself).min(),
+        }
+    }
 }
 
 /// What was read of a shard.
@@ -214,6 +228,14 @@ impl Nats {
     /// Bytes of events, or of a part of a snapshot, that a message can have.
     pub(crate) const fn max_bytes(&self) -> usize {
         self.max_bytes
+    }
+
+    /// What a record can have.
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.max_bytes,
+            messages: MAX_BATCH,
+        }
     }
 
     fn module(&self, hash: &str, part: usize) -> String {

@@ -34,7 +34,7 @@ pub(crate) struct RoomRecord {
 }
 
 /// Messages of a batch of JetStream; its limit is 1000.
-pub(crate) const MAX_BATCH: usize = 500;
+pub(super) const MAX_BATCH: usize = 500;
 
 /// Batches on their way at once. JetStream refuses more than 50 of a stream, which are those of all nodes, if its
 /// `max_inflight_per_stream` says nothing else.

@@ -21,7 +21,7 @@ use crate::{
     leaf::LEAF_SILENCE,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage},
-    owned::{Garbage, Owned, Part},
+    owned::{Garbage, Owned, PartOf},
     protocol::{
         Action, Appended, CasResult, Gate, Leaves, Membership, Owner, Phase, Placement, Request,
         ShardState,
@@ -555,8 +555,9 @@ impl Node {
 
     fn acquire(&mut self, shard: Shard, epoch: Epoch) {
         self.remove(shard);
+        let limits = self.nats.limits();
         self.owned
-            .insert(shard, Owned::new(shard, self.config.id, epoch));
+            .insert(shard, Owned::new(shard, self.config.id, epoch, limits));
         self.drive(shard);
     }
 
@@ -602,7 +603,7 @@ impl Node {
         };
         self.gate.remove(|room| shard_of(*room) == shard);
         let (parts, loads) = owned.end();
-        for Part { batch, numbers, .. } in parts {
+        for PartOf { batch, numbers } in parts {
             self.batches.part_failed(batch, numbers);
         }
         for done in loads {
@@ -809,7 +810,7 @@ impl Node {
             if let Some(owned) = self.owned.get_mut(&shard)
                 && owned.has_pending()
             {
-                owned.append_next(&self.nats);
+                owned.append_next();
                 self.drive(shard);
             }
         }

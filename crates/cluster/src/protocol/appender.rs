@@ -20,6 +20,8 @@ pub struct LastRecord {
     pub sequence: u64,
     /// Its name.
     pub id: RecordId,
+    /// From which record on, itself included, the log is needed; none if nobody needs anything of it.
+    pub needed: Option<u64>,
 }
 
 /// Appends records to a shard's log, one at a time, as long as nobody else does.
@@ -36,6 +38,8 @@ pub struct Appender<P> {
     epoch: Epoch,
     /// The sequence number of the last record that is known; of another owner until the first was appended.
     last: u64,
+    /// From which record on what the owners before have left is needed.
+    left: Option<u64>,
     /// The record that is being appended, and its number. None is the record by which the epoch begins.
     in_flight: Option<(u64, Option<P>)>,
     /// The number of the next record.
@@ -92,6 +96,7 @@ impl<P> Appender<P> {
             node,
             epoch,
             last: 0,
+            left: None,
             in_flight: Some((0, None)),
             next_number: 1,
             phase: Phase::MustRead,
@@ -108,6 +113,12 @@ impl<P> Appender<P> {
     #[must_use]
     pub const fn last(&self) -> u64 {
         self.last
+    }
+
+    /// From which record on what the owners before have left is needed, if something is.
+    #[must_use]
+    pub const fn left(&self) -> Option<u64> {
+        self.left
     }
 
     /// Whether the epoch has begun and nothing is being appended.
@@ -165,18 +176,21 @@ impl<P> Appender<P> {
         let (number, _) = self.in_flight.as_ref()?;
         let is_own = |id: RecordId| (id.node, id.epoch) == (self.node, self.epoch);
         match last {
-            Some(LastRecord { sequence, id }) if is_own(id) && id.number == *number => {
+            Some(LastRecord { sequence, id, .. }) if is_own(id) && id.number == *number => {
                 return self.done(sequence);
             }
-            // Before the epoch begins, the last record is another's.
-            Some(LastRecord { sequence, id }) if *number == 0 && id.epoch < self.epoch => {
-                self.last = sequence;
+            // Before the epoch begins, the last record is another's; or this is out of date.
+            Some(LastRecord {
+                sequence,
+                id,
+                needed,
+            }) if *number == 0 && id.epoch < self.epoch => {
+                if sequence > self.last {
+                    (self.last, self.left) = (sequence, needed);
+                }
                 self.phase = Phase::MustAppend;
             }
-            None if *number == 0 => {
-                self.last = 0;
-                self.phase = Phase::MustAppend;
-            }
+            None if *number == 0 => self.phase = Phase::MustAppend,
             // It is as before: the request was lost, or may still be on its way.
             Some(LastRecord { sequence, .. }) if sequence == self.last => {
                 self.phase = Phase::MustAppend;
@@ -228,7 +242,11 @@ mod tests {
             epoch: Epoch(epoch),
             number,
         };
-        LastRecord { sequence, id }
+        LastRecord {
+            sequence,
+            id,
+            needed: None,
+        }
     }
 
     /// One that has begun its epoch, 5, with the record 10.
@@ -292,6 +310,27 @@ mod tests {
         log.poll();
         log.handle_last(Ok(Some(record(2, 6, 3, 9))));
         assert!(log.is_fenced());
+    }
+
+    #[test]
+    fn a_late_replica_does_not_hide_records_of_the_owner_before() {
+        let mut log = Appender::<()>::new(ME, Epoch(5));
+        let last = |sequence, needed| LastRecord {
+            needed,
+            ..record(2, 4, 7, sequence)
+        };
+        log.poll();
+        log.handle_last(Ok(Some(last(7, Some(6)))));
+        log.poll();
+        log.handle_appended(Appended::Unknown);
+        for stale in [Some(last(5, None)), None] {
+            log.poll();
+            log.handle_last(Ok(stale));
+            let request = log.poll();
+            assert!(matches!(request, Some(Request::Append { expected: 7, .. })));
+            log.handle_appended(Appended::WrongSequence);
+        }
+        assert_eq!(log.left(), Some(6));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod appender;
 mod leaves;
 mod membership;
+mod needs;
+mod pending;
 mod placement;
 mod suspects;
 mod tails;
@@ -17,6 +19,8 @@ pub use self::{
     membership::{
         Action, CasResult, Membership, MembershipOptions, Owner, Peer, Phase, Placement, ShardState,
     },
+    needs::Needs,
+    pending::{Limits, Part, Pending},
     placement::{Load, relieve},
     suspects::{Gate, MAX_DEATHS, MAX_OPEN, Note, Suspects},
     tails::Tails,

@@ -30,8 +30,14 @@ impl<R> Default for Tails<R> {
 }
 
 impl<R: Hash + Eq> Tails<R> {
-    /// An event of a room is in the record of this sequence number.
-    pub fn add(&mut self, room: R, event: u64, record: u64) {
+    /// An event of a room is in the record of this sequence number. It is needed if it is not in the room's snapshot,
+    /// which contains so many; those of rooms that have none, or are in quarantine, are not. Returns whether it is.
+    pub fn add(&mut self, room: R, event: u64, record: u64, snapshot: Option<u64>) -> bool {
+        // Those of a room that was released from quarantine may be there twice, and are the same.
+        let next = self.next_event(&room).unwrap_or(0);
+        if snapshot.is_none_or(|events| event < events.max(next)) {
+            return false;
+        }
         let needed = &mut self.needed;
         let tail = self.rooms.entry(room).or_insert_with(|| {
             *needed.entry(record).or_default() += 1;
@@ -41,6 +47,7 @@ impl<R: Hash + Eq> Tails<R> {
             }
         });
         tail.next_event = event.saturating_add(1);
+        true
     }
 
     /// A room's snapshot contains this many events.

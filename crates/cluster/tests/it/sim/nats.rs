@@ -5,15 +5,27 @@ use stateroom_wasmi_cluster::{
     Shard,
     protocol::{Appended, CasResult, LastRecord, Note, Owner, RecordId},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
+/// A record with the snapshots that go with it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) events: Vec<Event>,
-    pub(crate) snapshots: Vec<(usize, RoomState)>,
+pub(crate) struct Record {
     pub(crate) notes: Vec<(usize, Note)>,
-    /// Rooms that are in quarantine from now on.
-    pub(crate) quarantines: Vec<usize>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) rooms: Vec<(usize, RoomWrite)>,
+    /// The batches of which it has parts.
+    pub(crate) parts: Vec<u64>,
+}
+
+/// What becomes of what is stored of a room.
+#[derive(Clone, Debug)]
+pub(crate) enum RoomWrite {
+    Snapshot(RoomState),
+    /// It is in quarantine from now on.
+    Quarantine,
 }
 
 /// What is in a shard's log.
@@ -32,13 +44,21 @@ pub(crate) struct Event {
 }
 
 pub(crate) struct Nats {
-    records: BTreeMap<(usize, u64), (RecordId, Vec<Entry>)>,
+    records: BTreeMap<(usize, u64), Stored>,
     pub(crate) snapshots: BTreeMap<usize, RoomState>,
     pub(crate) quarantined: BTreeSet<usize>,
     last_sequence: u64,
     directory: Vec<(Option<Owner>, u64)>,
     revision: u64,
     pub(crate) is_down: bool,
+    /// A shard of which it takes nothing but the records by which epochs begin.
+    pub(crate) refuses: Option<Shard>,
+}
+
+struct Stored {
+    id: RecordId,
+    needed: Option<u64>,
+    entries: Vec<Entry>,
 }
 
 impl Nats {
@@ -51,6 +71,7 @@ impl Nats {
             directory: vec![(None, 0); shards],
             revision: 0,
             is_down: false,
+            refuses: None,
         }
     }
 
@@ -59,20 +80,33 @@ impl Nats {
         shard: Shard,
         expected: u64,
         id: RecordId,
-        batch: Option<&Batch>,
+        needed: Option<u64>,
+        record: Option<Record>,
     ) -> Appended {
         if self.last(shard).map_or(0, |last| last.sequence) != expected {
             return Appended::WrongSequence;
         }
+        if record.is_some() && self.refuses == Some(shard) {
+            return Appended::Refused;
+        }
         self.last_sequence += 1;
-        let batch = batch.cloned().unwrap_or_default();
-        let notes = batch.notes.into_iter();
+        let record = record.unwrap_or_default();
+        let notes = record.notes.into_iter();
         let notes = notes.map(|(room, note)| Entry::Note(room, note));
-        let entries = notes.chain(batch.events.into_iter().map(Entry::Event));
+        let entries = notes.chain(record.events.into_iter().map(Entry::Event));
+        let stored = Stored {
+            id,
+            needed,
+            entries: entries.collect(),
+        };
         self.records
-            .insert((shard.index(), self.last_sequence), (id, entries.collect()));
-        self.snapshots.extend(batch.snapshots);
-        self.quarantined.extend(batch.quarantines);
+            .insert((shard.index(), self.last_sequence), stored);
+        for (room, write) in record.rooms {
+            match write {
+                RoomWrite::Snapshot(state) => drop(self.snapshots.insert(room, state)),
+                RoomWrite::Quarantine => drop(self.quarantined.insert(room)),
+            }
+        }
         Appended::Done(self.last_sequence)
     }
 
@@ -92,22 +126,27 @@ impl Nats {
 
     fn all(&self, shard: Shard) -> impl DoubleEndedIterator<Item = LastRecord> {
         let range = (shard.index(), 0)..(shard.index() + 1, 0);
-        let record = |(&(_, sequence), &(id, _)): (&(usize, u64), &(RecordId, _))| LastRecord {
-            sequence,
-            id,
+        let record = |(&(_, sequence), stored): (&(usize, u64), &Stored)| {
+            let itself = (!stored.entries.is_empty()).then_some(sequence);
+            LastRecord {
+                sequence,
+                id: stored.id,
+                needed: stored.needed.into_iter().chain(itself).min(),
+            }
         };
         self.records.range(range).map(record)
     }
 
-    /// The records of a shard up to one.
+    /// The records of a shard from one to another.
     pub(crate) fn records(
         &self,
         shard: Shard,
-        up_to: u64,
+        sequences: RangeInclusive<u64>,
     ) -> impl Iterator<Item = (u64, RecordId, &[Entry])> {
-        let range = (shard.index(), 0)..=(shard.index(), up_to);
+        let (first, last) = sequences.into_inner();
+        let range = (shard.index(), first)..=(shard.index(), last.max(first));
         let records = self.records.range(range);
-        records.map(|((_, sequence), (id, entries))| (*sequence, *id, &**entries))
+        records.map(|((_, sequence), stored)| (*sequence, stored.id, &*stored.entries))
     }
 
     /// Removes the records before one.

@@ -2,7 +2,7 @@
 
 use super::{
     client::{Client, MESSAGES, Reply, Seen},
-    nats::{Batch, Entry, Nats},
+    nats::{Entry, Nats, Record, RoomWrite},
     node::{Node, Owned},
     poison::Poisons,
     random::Random,
@@ -10,8 +10,8 @@ use super::{
 use stateroom_wasmi_cluster::{
     Epoch, NodeId, Shard,
     protocol::{
-        Action, Appended, CasResult, Gate, LastRecord, MAX_DEATHS, Membership, MembershipOptions,
-        Note, Owner, Phase, RecordId, Request, ShardState,
+        Action, Appended, CasResult, Gate, LastRecord, Limits, MAX_DEATHS, Membership,
+        MembershipOptions, Note, Owner, Phase, RecordId, Request, ShardState,
     },
 };
 use std::{
@@ -37,6 +37,8 @@ pub(crate) fn room_shard(room: usize) -> Shard {
 
 pub(crate) struct World {
     random: Random,
+    /// Of a record.
+    limits: Limits,
     now: Duration,
     queue: BinaryHeap<Reverse<Queued>>,
     queued: u64,
@@ -96,7 +98,7 @@ enum NatsRequest {
     Claim(Shard, Owner, u64),
     Transfer(Shard, Owner, u64),
     ReadLast(Shard, u64),
-    Append(Shard, u64, u64, RecordId, Option<Batch>),
+    Append(Shard, u64, u64, RecordId, Option<u64>, Option<Record>),
     Trim(Shard, u64),
     Ping(String, Phase),
 }
@@ -107,6 +109,7 @@ enum Fault {
     CutOff(usize, NodeId),
     Drain(usize, NodeId),
     NatsDown,
+    Refusal,
 }
 
 impl World {
@@ -115,8 +118,13 @@ impl World {
             true => Poisons::new(&mut random),
             false => Poisons::default(),
         };
+        let limits = Limits {
+            bytes: 1 + random.below(3),
+            messages: 2 + random.below(4),
+        };
         let mut world = Self {
             random,
+            limits,
             now: Duration::from_secs(1),
             queue: BinaryHeap::new(),
             queued: 0,
@@ -182,9 +190,8 @@ impl World {
     fn check_log(&self) {
         let ended = self.ended_rooms();
         for shard in Shard::all().take(SHARDS) {
-            let mut owned = Owned::new(NodeId(0), Epoch(0));
             let last = self.nats.last(shard).map_or(0, |last| last.sequence);
-            let records = self.nats.records(shard, last);
+            let records = self.nats.records(shard, 0..=last);
             let events = records.flat_map(|(_, _, entries)| entries);
             let events: Vec<_> = events
                 .filter_map(|entry| match entry {
@@ -196,8 +203,7 @@ impl World {
             // Of those in quarantine there is what came before.
             let rooms = rooms.filter(|room| !ended.contains(room));
             for room in rooms {
-                let state = self.nats.snapshots.get(&room).cloned().unwrap_or_default();
-                let state = owned.rooms.entry(room).or_insert(state);
+                let mut state = self.nats.snapshots[&room].clone();
                 for event in events.iter().filter(|event| event.room == room) {
                     if event.event >= state.events {
                         assert_eq!(event.event, state.events, "an event of {room} is missing");
@@ -377,8 +383,20 @@ impl World {
                 if let Some(owned) = node.owned.get_mut(&shard)
                     && owned.request == request
                 {
-                    let durable = owned.log.handle_appended(result);
-                    self.appended(slot, shard, durable);
+                    match result {
+                        Appended::Done(_) => owned.refused = 0,
+                        Appended::Refused => owned.refused += 1,
+                        Appended::WrongSequence | Appended::Unknown => {}
+                    }
+                    if owned.refused >= 5 && owned.is_active {
+                        // It is given up: others must not wait for it.
+                        let epoch = owned.epoch;
+                        node.membership.handle_fenced(shard, epoch, now);
+                        self.count("given up");
+                    } else {
+                        let durable = owned.log.handle_appended(result);
+                        self.appended(slot, shard, durable);
+                    }
                 }
             }
             NodeEvent::Message(gateway, room, client, number) => {
@@ -422,11 +440,11 @@ impl World {
             if self.poisons.ends_restoration(room, state.count) {
                 return self.dies_of(slot, room);
             }
-            if owned.suspects.deaths(&room) > 0 && self.poisons.has_some() {
+            if owned.needs.suspects.deaths(&room) > 0 && self.poisons.has_some() {
                 *self.coverage.entry("suspect restored").or_insert(0) += 1;
             }
             owned.rooms.extend(owned.stored.remove_entry(&room));
-            owned.next.notes.push((room, Note::RESTORED));
+            owned.notes.push((room, Note::RESTORED));
             node.gate.end(room);
             self.count("restored");
             self.write(slot, shard);
@@ -442,8 +460,8 @@ impl World {
             && owned.epoch == epoch
             && node.gate.give_back(room)
         {
-            let deaths = owned.suspects.deaths(&room);
-            owned.next.notes.push((room, Note::Stopped { deaths }));
+            let deaths = owned.needs.suspects.deaths(&room);
+            owned.notes.push((room, Note::Stopped { deaths }));
             self.count("given back");
             self.write(slot, shard);
         }
@@ -541,20 +559,24 @@ impl World {
 
     /// Passes what has come to the log, if that is idle.
     fn write(&mut self, slot: usize, shard: Shard) {
-        let saves = self.random.one_in(8);
+        let (saves, ends) = (self.random.one_in(8), self.random.one_in(3));
         let Some(node) = &mut self.nodes[slot] else {
             return;
         };
         let Some(owned) = node.owned.get_mut(&shard) else {
             return;
         };
-        if owned.log.is_idle() && owned.is_active && owned.has_next() {
+        let is_idle = owned.log.is_idle();
+        if owned.is_active && !owned.next.is_empty() && (is_idle || ends) {
             if saves {
                 let random = &mut self.random;
                 owned.save(|| !random.one_in(3));
             }
-            owned.held = core::mem::take(&mut owned.held_for_next);
-            owned.log.append(core::mem::take(&mut owned.next));
+            owned.push();
+        }
+        let has_some = !owned.notes.is_empty() || !owned.pending.is_empty();
+        if owned.is_active && is_idle && has_some {
+            owned.append();
         }
         self.drive(slot, shard);
     }
@@ -582,6 +604,7 @@ impl World {
             self.count("fenced");
             return;
         }
+        let needed = owned.needs.first(&owned.log);
         let (request, timeout) = match owned.log.poll() {
             None => return,
             Some(Request::ReadLast) => (
@@ -593,7 +616,7 @@ impl World {
                 id,
                 payload,
             }) => (
-                NatsRequest::Append(shard, number, expected, id, payload.cloned()),
+                NatsRequest::Append(shard, number, expected, id, needed, payload.cloned()),
                 NodeEvent::Appended(shard, number, Appended::Unknown),
             ),
         };
@@ -603,7 +626,7 @@ impl World {
     }
 
     /// The log's appender has had an answer.
-    fn appended(&mut self, slot: usize, shard: Shard, durable: Option<Option<Batch>>) {
+    fn appended(&mut self, slot: usize, shard: Shard, durable: Option<Option<Record>>) {
         let now = self.now;
         let Some(node) = &mut self.nodes[slot] else {
             return;
@@ -612,7 +635,6 @@ impl World {
         let Some(owned) = node.owned.get_mut(&shard) else {
             return;
         };
-        let sequence = owned.log.last();
         match durable {
             None => {}
             // The epoch has begun.
@@ -622,12 +644,12 @@ impl World {
                 let membership = &node.membership;
                 let is_alive = |node| membership.nodes().any(|(other, _)| other == node);
                 let unfinished = owned.activate(shard, &self.nats, was_given, is_alive);
-                for (room, _) in &owned.next.notes {
+                for (room, _) in &owned.notes {
                     self.poisons.take_for_alive(*room);
                 }
                 if let Some(unfinished) = unfinished {
                     for room in unfinished {
-                        node.gate.push(room, owned.suspects.deaths(&room));
+                        node.gate.push(room, owned.needs.suspects.deaths(&room));
                     }
                     node.membership.handle_acquired(shard, epoch, true, now);
                 } else {
@@ -637,43 +659,34 @@ impl World {
                     node.membership.handle_acquired(shard, epoch, false, now);
                 }
             }
-            Some(Some(batch)) => {
-                for event in &batch.events {
-                    owned.tails.add(event.room, event.event, sequence);
-                }
-                for (room, state) in &batch.snapshots {
-                    owned.tails.saved(room, state.events);
-                }
-                for room in &batch.quarantines {
-                    owned.suspects.remove(room);
-                    owned.tails.remove(room);
-                }
-                for (room, note) in &batch.notes {
-                    owned.suspects.note(*room, *note, sequence);
-                }
-                let has_saved = !batch.snapshots.is_empty();
-                let needed = owned
-                    .tails
-                    .first()
-                    .into_iter()
-                    .chain(owned.suspects.first());
-                let trimmed = needed.min().unwrap_or(sequence);
-                let held = core::mem::take(&mut owned.held);
-                for (gateway, reply) in held {
+            Some(Some(record)) => {
+                let sent = owned.durable(&record);
+                let deletable = owned.needs.deletable(&owned.log);
+                let (is_split, is_merged) = (owned.is_split(), record.parts.len() > 1);
+                for (gateway, reply) in sent {
                     if let Some(node) = &self.nodes[gateway] {
                         let id = node.id;
                         self.send_to(id, NodeEvent::Reply(reply));
                     }
                 }
-                if has_saved {
+                let is_quarantined = |(_, write): &_| matches!(write, RoomWrite::Quarantine);
+                let quarantines = record.rooms.iter().filter(|it| is_quarantined(it)).count();
+                if record.rooms.len() > quarantines {
                     self.count("saved");
-                    self.request(slot, NatsRequest::Trim(shard, trimmed));
+                    let deletable = deletable.expect("all was read");
+                    self.request(slot, NatsRequest::Trim(shard, deletable));
                 }
                 // Of others it is rare: see what is checked in the end.
-                if !batch.quarantines.is_empty() && self.poisons.has_some() {
+                if quarantines > 0 && self.poisons.has_some() {
                     self.count("quarantined");
                 }
-                self.noted(slot, shard, &batch.notes);
+                if is_split {
+                    self.count("split");
+                }
+                if is_merged {
+                    self.count("put together");
+                }
+                self.noted(slot, shard, &record.notes);
             }
         }
         self.write(slot, shard);
@@ -688,7 +701,7 @@ impl World {
         let Some(owned) = node.owned.get_mut(&shard) else {
             return;
         };
-        if owned.is_releasing && owned.log.is_idle() && !owned.has_next() {
+        if owned.is_releasing && !owned.has_some() {
             let epoch = owned.epoch;
             node.end(shard);
             node.membership.handle_released(shard, epoch);
@@ -720,7 +733,7 @@ impl World {
                 }
                 Action::Acquire { shard, epoch } => {
                     node.end(shard);
-                    node.owned.insert(shard, Owned::new(id, epoch));
+                    node.owned.insert(shard, Owned::new(id, epoch, self.limits));
                     self.drive(slot, shard);
                 }
                 Action::Release { shard, .. } => {
@@ -730,7 +743,7 @@ impl World {
                         // Those that are being restored are given up.
                         for room in owned.stored.keys().filter(|room| node.gate.is_open(room)) {
                             self.poisons.give_up(*room);
-                            owned.next.notes.push((*room, Note::RESTORED));
+                            owned.notes.push((*room, Note::RESTORED));
                         }
                         node.gate.remove(|room| room_shard(*room) == shard);
                     }
@@ -807,11 +820,13 @@ impl World {
                 let last = self.nats.stale_last(shard, &mut self.random);
                 NodeEvent::Last(shard, request, Ok(last))
             }
-            NatsRequest::Append(shard, request, expected, record, batch) => {
-                let mut result = self.nats.append(shard, expected, record, batch.as_ref());
+            NatsRequest::Append(shard, request, expected, id, needed, record) => {
+                // Epochs begin rarely, so that is to go wrong more often.
+                let lies = if record.is_some() { 300 } else { 10 };
+                let mut result = self.nats.append(shard, expected, id, needed, record);
                 if result == Appended::WrongSequence {
                     self.count("wrong sequence");
-                } else if self.random.one_in(300) {
+                } else if self.random.one_in(lies) {
                     // NATS has said so of records that it has stored.
                     result = Appended::WrongSequence;
                 }
@@ -867,7 +882,7 @@ impl World {
         }
         let slot = self.random.below(self.nodes.len());
         let heals_in = self.random.micros(2_500_000);
-        let kind = self.random.below(7);
+        let kind = self.random.below(8);
         let now = self.now;
         let Some(node) = &mut self.nodes[slot] else {
             return;
@@ -913,6 +928,13 @@ impl World {
                     }
                 }
                 self.count("said to be gone");
+            }
+            6 => {
+                if self.nats.refuses.is_none() {
+                    self.nats.refuses = Some(Shard(self.random.below(SHARDS) as u8));
+                    self.count("refused");
+                    self.after(heals_in / 2, WorldEvent::Heal(Fault::Refusal));
+                }
             }
             _ => {
                 if !self.nats.is_down {
@@ -980,6 +1002,7 @@ impl World {
                 }
             }
             Fault::NatsDown => self.nats.is_down = false,
+            Fault::Refusal => self.nats.refuses = None,
         }
     }
 }
