@@ -8,7 +8,7 @@ use core::time::Duration;
 use stateroom_wasmi_server::journal::{RoomNumber, RoomSnapshot};
 
 /// The version of all of it, the first byte of each.
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 
 /// Bytes of a record before its events.
 pub(crate) const RECORD_HEADER: usize = 1 + 4 * 8;

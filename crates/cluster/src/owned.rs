@@ -257,8 +257,10 @@ impl Owned {
                 }
             }
         }
-        if let Some((node, _)) = owner {
-            self.notes = self.needs.suspects.begin_epoch(was_given || is_alive(node));
+        if let Some((node, epoch)) = owner {
+            // It may also have been given by one that had not begun its own epoch.
+            let has_given = was_given && epoch.next() == self.epoch;
+            self.notes = self.needs.suspects.begin_epoch(has_given || is_alive(node));
         }
         self.is_active = true;
         self.needs.is_read = self.damage.is_none();

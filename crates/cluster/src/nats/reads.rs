@@ -2,7 +2,7 @@
 
 use super::{Nats, ROOM_HEADER, Stored, StoredRecord, TIMEOUT};
 use crate::{
-    format::{RoomHeader, decode_record, room_id},
+    format::{RoomHeader, VERSION, decode_record, room_id},
     shard::Shard,
 };
 use async_nats::{Message, Request};
@@ -32,8 +32,8 @@ pub(crate) enum ReadError {
 pub(crate) enum LastError {
     /// NATS cannot be used at the moment.
     Unavailable,
-    /// The record, of this sequence number, is damaged or of another version.
-    Unreadable(u64),
+    /// The record, of this sequence number, is of this version, or damaged if that is the highest.
+    Unreadable(u64, u8),
 }
 
 /// What a replica has.
@@ -58,7 +58,9 @@ impl Nats {
             return Ok(None);
         };
         let sequence = sequence(&message).ok_or(LastError::Unavailable)?;
-        let unreadable = LastError::Unreadable(sequence);
+        let version = message.payload.first().copied();
+        let version = version.filter(|version| *version > VERSION);
+        let unreadable = LastError::Unreadable(sequence, version.unwrap_or(u8::MAX));
         let (header, events) = decode_record(&message.payload).ok_or(unreadable)?;
         Ok(Some(StoredRecord {
             sequence,

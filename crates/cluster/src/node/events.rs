@@ -131,6 +131,14 @@ pub(crate) struct Ping {
     /// Whether it has as many rooms as it may.
     #[serde(default)]
     pub(crate) is_full: bool,
+    /// Which version of records it can read.
+    #[serde(default = "second_version")]
+    pub(crate) version: u8,
+}
+
+/// That of nodes that say nothing of it.
+const fn second_version() -> u8 {
+    2
 }
 
 impl Ping {

@@ -17,7 +17,7 @@ use self::{
 use crate::{
     Rooms,
     directory::ShardTable,
-    format::{RecordHeader, shard_of},
+    format::{RecordHeader, VERSION, shard_of},
     leaf::LEAF_SILENCE,
     metrics::NodeMetrics,
     nats::{DirectoryEntry, LastError, Nats, Stored as StoredMessage},
@@ -311,12 +311,15 @@ impl Node {
                     match &last {
                         Ok(_) => owned.readable(),
                         Err(LastError::Unavailable) => owned.retry.failed(),
-                        Err(LastError::Unreadable(sequence)) => {
+                        Err(LastError::Unreadable(sequence, version)) => {
                             owned.unreadable(*sequence);
                             self.is_changed = true;
                             // Whoever wrote it owns the shard: this node's last record was one before.
                             if owned.is_active && *sequence > owned.log.last() {
                                 self.membership.handle_fenced(shard, owned.epoch, now);
+                            } else {
+                                let membership = &mut self.membership;
+                                membership.handle_unreadable(shard, owned.epoch, *version, now);
                             }
                         }
                     }
@@ -408,6 +411,7 @@ impl Node {
             false => Phase::Up,
         };
         self.membership.handle_ping(node, &ping.name, phase, now);
+        self.membership.handle_version(node, ping.version);
         if let Some(load) = ping.load() {
             self.membership.handle_load(node, load, ping.is_full);
         }
@@ -471,6 +475,7 @@ impl Node {
                 .load()
                 .map(|it| (it.processor, it.memory, it.rooms)),
             is_full: self.is_full(),
+            version: VERSION,
         };
         serde_json::to_vec(&ping).unwrap_or_default().into()
     }

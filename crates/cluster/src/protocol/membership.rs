@@ -1,7 +1,10 @@
 //! Which nodes there are, and which shards this one owns.
 
 use super::placement::{Load, relieve};
-use crate::shard::{Epoch, NodeId, SHARDS, Shard, preference};
+use crate::{
+    format::VERSION,
+    shard::{Epoch, NodeId, SHARDS, Shard, preference},
+};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -46,6 +49,8 @@ pub struct Membership {
 pub struct MembershipOptions {
     /// This node's name: the same in each of its runs, and of no other node.
     pub name: String,
+    /// The version of what it writes to the log, and the last that it can read.
+    pub version: u8,
     /// Time between pings.
     pub ping_interval: Duration,
     /// Time after which a node that is not heard is taken for dead.
@@ -66,6 +71,7 @@ impl MembershipOptions {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            version: VERSION,
             ping_interval: Duration::from_millis(50),
             silence: Duration::from_millis(300),
             rebalance_after: Duration::from_secs(2),
@@ -92,6 +98,8 @@ pub struct Peer {
     load: Option<Load>,
     /// Whether it has as many rooms as it may.
     is_full: bool,
+    /// The last version of records that it can read.
+    version: u8,
 }
 
 /// What a node does, as its pings say.
@@ -143,7 +151,7 @@ pub enum Action {
         /// The epoch of this node.
         epoch: Epoch,
     },
-    /// Save the shard's rooms and end them here. Then [`Membership::handle_released`].
+    /// Save the shard's rooms and end them here, if it is active. Then [`Membership::handle_released`].
     Release {
         /// The shard.
         shard: Shard,
@@ -220,6 +228,8 @@ struct ShardEntry {
     acquiring_since: Duration,
     /// When it was here.
     active_since: Duration,
+    /// The version of the last record, while it is being acquired and that is too late a one.
+    unreadable: Option<u8>,
 }
 
 /// Shards that are claimed or acquired at once. NATS does what comes at the same time with little more work than
@@ -243,6 +253,7 @@ impl Membership {
             retry_at: Duration::ZERO,
             acquiring_since: Duration::ZERO,
             active_since: Duration::ZERO,
+            unreadable: None,
         };
         Self {
             id,
@@ -308,6 +319,7 @@ impl Membership {
             dead_since: Some(now),
             load: None,
             is_full: false,
+            version: 0,
         });
         // It may have been on its way when the node ended; later, the node is there after all.
         if peer
@@ -415,6 +427,23 @@ impl Membership {
         }
     }
 
+    /// Which version of records a node can read.
+    pub fn handle_version(&mut self, node: NodeId, version: u8) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.version = version;
+        }
+    }
+
+    /// The last record of a shard that is being acquired cannot be read: it is of this version, or damaged if that is
+    /// the highest. The shard goes to a node that can read it, or to any if this one gives all away.
+    pub fn handle_unreadable(&mut self, shard: Shard, epoch: Epoch, version: u8, now: Duration) {
+        let entry = &mut self.shards[shard.index()];
+        if entry.state == ShardState::Acquiring && entry.epoch == epoch {
+            entry.unreadable = Some(version);
+            self.decide(now);
+        }
+    }
+
     /// This node's rooms were measured, and those of its shards: some are placed elsewhere if it has much more to
     /// do than others.
     pub fn handle_measured(&mut self, own: Load, shards: &[(Shard, Load)], now: Duration) {
@@ -437,7 +466,8 @@ impl Membership {
         let is_full = self.peers.get(&self.id).is_some_and(|peer| peer.is_full);
         let shards: Vec<_> = shards.iter().filter(is_movable).copied().collect();
         let others = self.peers.iter().filter_map(|(node, peer)| {
-            let takes_more = *node != self.id && peer.is_up() && !peer.is_full;
+            let can_read = peer.version >= self.options.version;
+            let takes_more = *node != self.id && peer.is_up() && !peer.is_full && can_read;
             Some((*node, peer.load.filter(|_| takes_more)?))
         });
         for (shard, node) in relieve(own, is_full, &shards, others) {
@@ -649,6 +679,7 @@ impl Membership {
         let entry = &mut self.shards[shard.index()];
         entry.state = ShardState::Acquiring;
         entry.acquiring_since = now;
+        entry.unreadable = None;
         entry.epoch = epoch;
         self.actions.push_back(Action::Acquire { shard, epoch });
     }
@@ -675,8 +706,8 @@ impl Membership {
             self.claim(now);
         }
         let is_stable = now >= self.stable_since + self.options.rebalance_after;
-        if (is_stable || self.phase == Phase::Draining) && now >= self.settled_at {
-            self.rebalance(now);
+        if now >= self.settled_at {
+            self.rebalance(is_stable, now);
         }
     }
 
@@ -790,8 +821,8 @@ impl Membership {
         now < entry.active_since + self.options.rebalance_after
     }
 
-    /// Gives shards to where they belong.
-    fn rebalance(&mut self, now: Duration) {
+    /// Gives shards to where they belong, those that are here if the same nodes have been there for a while.
+    fn rebalance(&mut self, is_stable: bool, now: Duration) {
         let mut releasing = self.releasing();
         let is_draining = self.phase == Phase::Draining;
         for shard in Shard::all().take(self.shards.len()) {
@@ -799,20 +830,29 @@ impl Membership {
                 return;
             }
             let entry = &self.shards[shard.index()];
-            let may_stay = !is_draining && self.is_new(entry, now);
-            if entry.state != ShardState::Active || may_stay {
+            let may_go = match entry.state {
+                ShardState::Active => is_draining || is_stable && !self.is_new(entry, now),
+                // Nobody has it meanwhile.
+                ShardState::Acquiring => entry.unreadable.is_some(),
+                _ => false,
+            };
+            if !may_go {
                 continue;
             }
+            let needed = entry.unreadable.unwrap_or(self.options.version);
+            let can_read = |peer: &Peer| peer.version >= needed;
             let up = self.peers.iter().filter(|(_, peer)| peer.is_up());
-            // Whoever gives all away gives it to those who have space, if some have.
+            let up = up.filter(|(_, peer)| is_draining || can_read(peer));
+            // Whoever gives all away gives it to those who can read it and have space, if some do.
             let best = up.max_by_key(|(node, peer)| {
                 let has_space = !is_draining || !peer.is_full;
-                (has_space, self.preference(**node, &peer.name, shard))
+                let preference = self.preference(**node, &peer.name, shard);
+                (can_read(peer), has_space, preference)
             });
             let Some((to, peer)) = best.filter(|(node, _)| **node != self.id) else {
                 continue;
             };
-            if peer.is_full && !is_draining {
+            if peer.is_full && !is_draining && entry.unreadable.is_none() {
                 continue;
             }
             let to = *to;

@@ -58,6 +58,7 @@ pub(crate) struct Nats {
 struct Stored {
     id: RecordId,
     needed: Option<u64>,
+    version: u8,
     entries: Vec<Entry>,
 }
 
@@ -81,6 +82,7 @@ impl Nats {
         expected: u64,
         id: RecordId,
         needed: Option<u64>,
+        version: u8,
         record: Option<Record>,
     ) -> Appended {
         if self.last(shard).map_or(0, |last| last.sequence) != expected {
@@ -97,6 +99,7 @@ impl Nats {
         let stored = Stored {
             id,
             needed,
+            version,
             entries: entries.collect(),
         };
         self.records
@@ -135,6 +138,11 @@ impl Nats {
             }
         };
         self.records.range(range).map(record)
+    }
+
+    /// Of which version a record is.
+    pub(crate) fn version(&self, shard: Shard, record: &LastRecord) -> u8 {
+        self.records[&(shard.index(), record.sequence)].version
     }
 
     /// The records of a shard from one to another.

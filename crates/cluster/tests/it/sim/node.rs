@@ -17,6 +17,8 @@ use std::{
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) membership: Membership,
+    /// Of what it writes, and the last that it reads.
+    pub(crate) version: u8,
     pub(crate) owned: BTreeMap<Shard, Owned>,
     /// Which rooms it restores.
     pub(crate) gate: Gate<usize>,
@@ -139,7 +141,9 @@ impl Owned {
                 && epoch < id.epoch
             {
                 let is_mine = id.epoch == self.epoch;
-                let has_not_ended = is_mine && (was_given || is_alive(node));
+                // It may also have been given by one that had not begun its own epoch.
+                let has_given = was_given && epoch.next() == self.epoch;
+                let has_not_ended = is_mine && (has_given || is_alive(node));
                 let stopped = self.needs.suspects.begin_epoch(has_not_ended);
                 self.notes.extend(stopped);
             }

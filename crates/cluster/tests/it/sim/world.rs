@@ -52,6 +52,8 @@ pub(crate) struct World {
     poisons: Poisons,
     /// Rooms of which a client was closed.
     closed: BTreeSet<usize>,
+    /// Whether some nodes are of a later version than others.
+    is_updated: bool,
     coverage: BTreeMap<&'static str, usize>,
 }
 
@@ -77,12 +79,14 @@ enum WorldEvent {
 #[derive(Clone)]
 pub(crate) enum NodeEvent {
     Timeout,
-    Ping(NodeId, String, Phase),
+    Ping(NodeId, String, Phase, u8),
     Gone(NodeId),
     Owner(Shard, Option<Owner>, u64),
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
     Last(Shard, u64, Result<Option<LastRecord>, ()>),
+    /// The last record is of this version, which the node cannot read.
+    Unreadable(Shard, u64, u8),
     Appended(Shard, u64, Appended),
     /// A message from a gateway, or from a client of this one.
     Message(usize, usize, u64, u64),
@@ -98,9 +102,9 @@ enum NatsRequest {
     Claim(Shard, Owner, u64),
     Transfer(Shard, Owner, u64),
     ReadLast(Shard, u64),
-    Append(Shard, u64, u64, RecordId, Option<u64>, Option<Record>),
+    Append(Shard, u64, u64, RecordId, Option<u64>, u8, Option<Record>),
     Trim(Shard, u64),
-    Ping(String, Phase),
+    Ping(String, Phase, u8),
 }
 
 #[derive(Clone, Copy)]
@@ -122,9 +126,11 @@ impl World {
             bytes: 1 + random.below(3),
             messages: 2 + random.below(4),
         };
+        let is_updated = random.one_in(3);
         let mut world = Self {
             random,
             limits,
+            is_updated,
             now: Duration::from_secs(1),
             queue: BinaryHeap::new(),
             queued: 0,
@@ -299,14 +305,19 @@ impl World {
         }
         self.runs += 1;
         let id = NodeId(self.runs);
+        // The first one is updated, and others may be.
+        let is_late = self.is_updated && (slot == 0 || self.random.one_in(2));
+        let version = 1 + u8::from(is_late);
         let options = MembershipOptions {
             shards: SHARDS,
+            version,
             ..MembershipOptions::new(&format!("node-{slot}"))
         };
         let clock_offset = self.random.micros(10_000_000);
         self.nodes[slot] = Some(Node {
             id,
             membership: Membership::new(id, options, self.now + clock_offset),
+            version,
             owned: BTreeMap::new(),
             gate: Gate::default(),
             claimed: BTreeMap::new(),
@@ -352,8 +363,9 @@ impl World {
                 let delay = delay + self.random.micros(1_000);
                 self.after(delay, WorldEvent::Node(slot, id, NodeEvent::Timeout));
             }
-            NodeEvent::Ping(other, name, phase) => {
+            NodeEvent::Ping(other, name, phase, version) => {
                 node.membership.handle_ping(other, &name, phase, now);
+                node.membership.handle_version(other, version);
             }
             NodeEvent::Gone(other) => node.membership.handle_gone(other, now),
             NodeEvent::Owner(shard, owner, revision) => {
@@ -377,6 +389,21 @@ impl World {
                         node.membership.handle_epoch(shard, last.id.epoch);
                     }
                     self.appended(slot, shard, durable);
+                }
+            }
+            NodeEvent::Unreadable(shard, request, version) => {
+                if let Some(owned) = node.owned.get(&shard)
+                    && owned.request == request
+                {
+                    let epoch = owned.epoch;
+                    // It is asked again in any case.
+                    if owned.is_active {
+                        node.membership.handle_fenced(shard, epoch, now);
+                    } else {
+                        node.membership
+                            .handle_unreadable(shard, epoch, version, now);
+                    }
+                    self.count("unreadable");
                 }
             }
             NodeEvent::Appended(shard, request, result) => {
@@ -589,7 +616,7 @@ impl World {
         let Some(owned) = node.owned.get_mut(&shard) else {
             return;
         };
-        let (node_id, epoch) = (node.id, owned.epoch);
+        let (node_id, epoch, version) = (node.id, owned.epoch, node.version);
         self.requests += 1;
         let number = self.requests;
         if owned.log.is_fenced() {
@@ -616,7 +643,15 @@ impl World {
                 id,
                 payload,
             }) => (
-                NatsRequest::Append(shard, number, expected, id, needed, payload.cloned()),
+                NatsRequest::Append(
+                    shard,
+                    number,
+                    expected,
+                    id,
+                    needed,
+                    version,
+                    payload.cloned(),
+                ),
                 NodeEvent::Appended(shard, number, Appended::Unknown),
             ),
         };
@@ -701,7 +736,7 @@ impl World {
         let Some(owned) = node.owned.get_mut(&shard) else {
             return;
         };
-        if owned.is_releasing && !owned.has_some() {
+        if owned.is_releasing && (!owned.is_active || !owned.has_some()) {
             let epoch = owned.epoch;
             node.end(shard);
             node.membership.handle_released(shard, epoch);
@@ -717,7 +752,8 @@ impl World {
             match action {
                 Action::Ping(phase) => {
                     let name = format!("node-{slot}");
-                    self.request(slot, NatsRequest::Ping(name, phase));
+                    let version = node.version;
+                    self.request(slot, NatsRequest::Ping(name, phase, version));
                 }
                 Action::Claim {
                     shard,
@@ -756,6 +792,14 @@ impl World {
                     epoch,
                     revision,
                 } => {
+                    let (version, may_stay) = (node.version, node.membership.phase() == Phase::Up);
+                    let next = self
+                        .nodes
+                        .iter()
+                        .flatten()
+                        .find(|it| it.id == to)
+                        .map_or(version, |it| it.version);
+                    assert!(!may_stay || next >= version, "it cannot be read there");
                     self.count("transferred");
                     let owner = Owner { node: to, epoch };
                     self.request(slot, NatsRequest::Transfer(shard, owner, revision));
@@ -818,12 +862,19 @@ impl World {
             }
             NatsRequest::ReadLast(shard, request) => {
                 let last = self.nats.stale_last(shard, &mut self.random);
-                NodeEvent::Last(shard, request, Ok(last))
+                let can_read = self.nodes[slot].as_ref().map_or(0, |node| node.version);
+                let version = last.map(|last| self.nats.version(shard, &last));
+                match version.filter(|version| *version > can_read) {
+                    Some(version) => NodeEvent::Unreadable(shard, request, version),
+                    None => NodeEvent::Last(shard, request, Ok(last)),
+                }
             }
-            NatsRequest::Append(shard, request, expected, id, needed, record) => {
+            NatsRequest::Append(shard, request, expected, id, needed, version, record) => {
                 // Epochs begin rarely, so that is to go wrong more often.
                 let lies = if record.is_some() { 300 } else { 10 };
-                let mut result = self.nats.append(shard, expected, id, needed, record);
+                let mut result = self
+                    .nats
+                    .append(shard, expected, id, needed, version, record);
                 if result == Appended::WrongSequence {
                     self.count("wrong sequence");
                 } else if self.random.one_in(lies) {
@@ -836,11 +887,12 @@ impl World {
                 self.nats.trim(shard, before);
                 return;
             }
-            NatsRequest::Ping(name, phase) => {
+            NatsRequest::Ping(name, phase, version) => {
                 for other in 0..self.nodes.len() {
                     if let Some(node) = &self.nodes[other] {
                         let to = node.id;
-                        self.answer(other, to, NodeEvent::Ping(id, name.clone(), phase));
+                        let ping = NodeEvent::Ping(id, name.clone(), phase, version);
+                        self.answer(other, to, ping);
                     }
                 }
                 return;
