@@ -58,7 +58,7 @@ impl<R> Default for Suspects<R> {
 impl<R: Copy + Eq + Hash + Ord> Suspects<R> {
     /// The next owner begins. The one before may have ended of the rooms that it was restoring, unless it has
     /// given the shard away, or is alive. Returns the rooms whose notes must be followed by others for those who
-    /// read the log later, and cannot know that.
+    /// read the log later, and cannot know that, in order.
     pub fn begin_epoch(&mut self, is_alive: bool) -> Vec<(R, Note)> {
         let mut notes = Vec::new();
         for (room, suspect) in &mut self.rooms {
@@ -71,6 +71,7 @@ impl<R: Copy + Eq + Hash + Ord> Suspects<R> {
             }
         }
         self.rooms.retain(|_, suspect| suspect.deaths > 0);
+        notes.sort_unstable_by_key(|(room, _)| *room);
         notes
     }
 

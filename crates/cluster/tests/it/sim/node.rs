@@ -3,7 +3,7 @@
 use super::{
     client::Reply,
     nats::{Entry, Event, Nats, Record, RoomWrite},
-    world::room_shard,
+    world::{ROOMS, room_shard},
 };
 use stateroom_wasmi_cluster::{
     Epoch, NodeId, Shard,
@@ -47,6 +47,8 @@ pub(crate) struct Owned {
     /// How many events the stored snapshots have, of rooms that are not in quarantine.
     pub(crate) saved: BTreeMap<usize, u64>,
     pub(crate) needs: Needs<usize>,
+    /// Rooms of which the log says that they are restored.
+    pub(crate) restoring: BTreeSet<usize>,
     /// What is noted with the next record.
     pub(crate) notes: Vec<(usize, Note)>,
     /// The next batch.
@@ -106,6 +108,7 @@ impl Owned {
             condemned: BTreeSet::new(),
             saved: BTreeMap::new(),
             needs: Needs::default(),
+            restoring: BTreeSet::new(),
             notes: Vec::new(),
             next: Batch::default(),
             limits,
@@ -309,6 +312,10 @@ impl Owned {
         } = &mut self.needs;
         for (room, note) in &record.notes {
             suspects.note(*room, *note, sequence);
+            match note {
+                Note::Restoring { .. } => self.restoring.insert(*room),
+                Note::Stopped { .. } => self.restoring.remove(room),
+            };
         }
         for (room, write) in &record.rooms {
             match write {
@@ -369,6 +376,18 @@ impl Batch {
 }
 
 impl Node {
+    /// Rooms of a shard, or of all, that are restored, or have been and that is not durable.
+    pub(crate) fn restoring(&self, shard: Option<Shard>) -> Vec<usize> {
+        let noted = |room: usize| {
+            let owned = self.owned.get(&room_shard(room));
+            owned.is_some_and(|owned| owned.restoring.contains(&room))
+        };
+        (0..ROOMS)
+            .filter(|room| shard.is_none_or(|shard| room_shard(*room) == shard))
+            .filter(|room| self.gate.is_open(room) || noted(*room))
+            .collect()
+    }
+
     /// Forgets a shard.
     pub(crate) fn end(&mut self, shard: Shard) {
         self.owned.remove(&shard);

@@ -1,10 +1,7 @@
 //! Rooms that end their owners.
 
-use super::{random::Random, world::ROOMS, world::room_shard};
-use stateroom_wasmi_cluster::{
-    Shard,
-    protocol::{Gate, MAX_DEATHS},
-};
+use super::{random::Random, world::ROOMS};
+use stateroom_wasmi_cluster::protocol::MAX_DEATHS;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of a room ends the process of its owner.
@@ -70,10 +67,8 @@ impl Poisons {
     }
 
     /// A node ends, because of this room or of something else, or loses a shard, while it restores rooms.
-    pub(crate) fn disturb(&mut self, gate: &Gate<usize>, shard: Option<Shard>, by: Option<usize>) {
-        let rooms = (0..ROOMS).filter(|room| gate.is_open(room));
-        let rooms = rooms.filter(|room| shard.is_none_or(|shard| room_shard(*room) == shard));
-        for room in rooms.filter(|room| Some(*room) != by) {
+    pub(crate) fn disturb(&mut self, rooms: Vec<usize>, by: Option<usize>) {
+        for room in rooms.into_iter().filter(|room| Some(*room) != by) {
             *self.disturbed.entry(room).or_default() += 1;
         }
     }

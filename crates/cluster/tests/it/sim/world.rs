@@ -622,7 +622,7 @@ impl World {
         if owned.log.is_fenced() {
             let now = self.now + node.clock_offset;
             if owned.is_active {
-                self.poisons.disturb(&node.gate, Some(shard), None);
+                self.poisons.disturb(node.restoring(Some(shard)), None);
                 node.membership.handle_fenced(shard, epoch, now);
             } else {
                 node.end(shard);
@@ -809,7 +809,7 @@ impl World {
                 // Nothing is measured.
                 Action::Place { .. } => {}
                 Action::Abandon { shard } => {
-                    self.poisons.disturb(&node.gate, Some(shard), None);
+                    self.poisons.disturb(node.restoring(Some(shard)), None);
                     node.end(shard);
                     self.count("abandoned");
                 }
@@ -1003,7 +1003,7 @@ impl World {
         let Some(node) = self.nodes[slot].take() else {
             return;
         };
-        self.poisons.disturb(&node.gate, None, by);
+        self.poisons.disturb(node.restoring(None), by);
         let id = node.id;
         // Others may notice at once.
         if self.random.one_in(2) {
@@ -1044,7 +1044,7 @@ impl World {
                 if let Some(node) = &self.nodes[slot]
                     && node.id == id
                 {
-                    self.poisons.disturb(&node.gate, None, None);
+                    self.poisons.disturb(node.restoring(None), None);
                     if node.membership.is_empty() {
                         self.count("drained to the end");
                     }
