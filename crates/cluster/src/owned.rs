@@ -45,7 +45,7 @@ pub(crate) struct Owned {
     /// How many parts have come, and how many are durable.
     parts: u64,
     durable_parts: u64,
-    loads: VecDeque<Load>,
+    loads: VecDeque<LoadRequest>,
     /// Rooms with something to do that were not restored yet.
     unrestored: HashSet<RoomNumber>,
     /// Loads that wait until it is noted that their rooms are restored.
@@ -67,7 +67,7 @@ pub(crate) struct Owned {
 }
 
 /// A room to load.
-pub(crate) struct Load {
+pub(crate) struct LoadRequest {
     /// So many parts must be durable before.
     after: u64,
     pub(crate) id: Box<str>,
@@ -470,6 +470,11 @@ impl Owned {
         self.rooms.len()
     }
 
+    /// How many rooms are stored, or about to be.
+    pub(crate) fn number_count(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Adds what a batch has for this shard; returns in how many parts.
     pub(crate) fn push(&mut self, batch: u64, mut changes: ShardBatch, nats: &Nats) -> usize {
         let writes = core::mem::take(&mut changes.writes);
@@ -696,7 +701,7 @@ impl Owned {
 
     /// Loads a room behind what has come before.
     pub(crate) fn load(&mut self, id: Box<str>, purpose: Purpose) {
-        self.loads.push_back(Load {
+        self.loads.push_back(LoadRequest {
             after: self.parts,
             id,
             purpose,
@@ -704,7 +709,7 @@ impl Owned {
     }
 
     /// The next room to load now.
-    pub(crate) fn next_load(&mut self) -> Option<Load> {
+    pub(crate) fn next_load(&mut self) -> Option<LoadRequest> {
         let load = self.loads.front()?;
         if !self.is_active || load.after > self.durable_parts {
             return None;

@@ -4,7 +4,7 @@ use super::{Event, Node, RETRY_INTERVAL, events::EndQuarantine};
 use crate::{
     format::{Quarantine, shard_of},
     nats::{Nats, RoomRecord},
-    owned::{Gated, Load, LoadPlan, Owned, Purpose, ShardBatch},
+    owned::{Gated, LoadPlan, LoadRequest, Owned, Purpose, ShardBatch},
     protocol::{MAX_DEATHS, Note},
     reading::{Tail, load},
     retry::Retry,
@@ -168,7 +168,7 @@ impl Node {
     /// Loads the rooms whose turn it is.
     pub(super) fn load_next(&mut self, shard: Shard) {
         while let Some(owned) = self.owned.get_mut(&shard)
-            && let Some(Load { id, purpose, .. }) = owned.next_load()
+            && let Some(LoadRequest { id, purpose, .. }) = owned.next_load()
         {
             match purpose {
                 Purpose::Peek(done) => begin_load(&self.nats, owned, &id, done),
@@ -280,13 +280,17 @@ impl Node {
         };
         for (number, note) in owned.take_noted() {
             match note {
-                Note::Restoring { .. } => {
+                Note::Restoring { deaths } => {
+                    if deaths > 0 {
+                        // In each of its turns: it may still be loaded from the one before.
+                        tell_if_slow(self.sender.clone(), number);
+                    }
                     for gated in owned.take_gated(number) {
                         match gated {
                             Gated::Load(id, done) => {
                                 let mut done = report_failure(self.sender.clone(), number, done);
-                                if owned.deaths(number) > 0 {
-                                    done = give_back_late(self.sender.clone(), number, done);
+                                if deaths > 0 {
+                                    done = tell_when_loaded(self.sender.clone(), number, done);
                                 }
                                 begin_load(&self.nats, owned, &id, done);
                             }
@@ -448,18 +452,21 @@ fn report_failure(
 }
 
 /// A suspect is loaded by itself, but not for as long as that may take.
-fn give_back_late(
+fn tell_if_slow(sender: mpsc::UnboundedSender<Event>, number: RoomNumber) {
+    /// Enough for a large room; what takes longer is NATS, and ends no process.
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    tokio::spawn(async move {
+        sleep(TIMEOUT).await;
+        let _ = sender.send(Event::SuspectIsSlow(number));
+    });
+}
+
+/// It may have been given back meanwhile.
+fn tell_when_loaded(
     sender: mpsc::UnboundedSender<Event>,
     number: RoomNumber,
     done: Done<Stored>,
 ) -> Done<Stored> {
-    /// Enough for a large room; what takes longer is NATS, and ends no process.
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    let slow = sender.clone();
-    tokio::spawn(async move {
-        sleep(TIMEOUT).await;
-        let _ = slow.send(Event::SuspectIsSlow(number));
-    });
     Box::new(move |loaded| {
         // Fails if the node has ended.
         let _ = sender.send(Event::SuspectLoaded(number, loaded, done));

@@ -92,7 +92,7 @@ impl Node {
         };
         let owned = self.owned.values().filter(|owned| owned.is_active);
         let (shards, rooms) = owned.fold((0, 0), |(shards, rooms), owned| {
-            (shards + 1, rooms + owned.room_count() as u64)
+            (shards + 1, rooms + owned.number_count() as u64)
         });
         let share = (u128::from(max) * shards).div_ceil(SHARDS as u128);
         match u128::from(rooms) < share {
