@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 /// Where the shards are, as this node knows.
 pub(crate) struct ShardTable {
-    locations: RwLock<Vec<Location>>,
+    shards: RwLock<Vec<ShardLocation>>,
     leaves: RwLock<BTreeMap<String, LeafPing>>,
     /// Which shards were asked for while nobody had them.
     wanted: [AtomicBool; SHARDS],
@@ -26,10 +26,25 @@ pub(crate) struct ShardTable {
     changes: watch::Sender<()>,
 }
 
+/// Where a shard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShardLocation {
+    pub(crate) location: Location,
+    /// Whether this node is about to have it.
+    pub(crate) is_coming: bool,
+}
+
+impl ShardLocation {
+    pub(crate) const UNKNOWN: Self = Self {
+        location: Location::Unknown,
+        is_coming: false,
+    };
+}
+
 impl ShardTable {
     pub(crate) fn new() -> Self {
         Self {
-            locations: RwLock::new(vec![Location::Unknown; SHARDS]),
+            shards: RwLock::new(vec![ShardLocation::UNKNOWN; SHARDS]),
             leaves: RwLock::default(),
             wanted: [const { AtomicBool::new(false) }; SHARDS],
             is_wanted: Notify::new(),
@@ -57,17 +72,21 @@ impl ShardTable {
         })
     }
 
-    /// Replaces all of them, and says so if something has changed.
-    pub(crate) fn set(&self, locations: Vec<Location>) {
-        let mut current = self
-            .locations
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *current != locations {
-            *current = locations;
-            drop(current);
+    /// Replaces all of them, and says so if some are elsewhere now.
+    pub(crate) fn set(&self, shards: Vec<ShardLocation>) {
+        let mut current = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        let mut both = current.iter().zip(&shards);
+        // Nobody waits for what is coming.
+        let is_changed = both.any(|(before, now)| before.location != now.location);
+        *current = shards;
+        drop(current);
+        if is_changed {
             self.changes.send_replace(());
         }
+    }
+
+    fn get(&self, shard: Shard) -> ShardLocation {
+        self.shards.read().unwrap_or_else(PoisonError::into_inner)[shard.index()]
     }
 }
 
@@ -78,15 +97,16 @@ impl Directory for ShardTable {
             let leaf = leaves.get(name);
             return leaf.map_or(Location::Unknown, |leaf| Location::Leaf(leaf.leaf.0));
         }
-        let locations = self
-            .locations
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let shard = Shard::of_room(room).index();
-        if locations[shard] == Location::Unknown && !self.wanted[shard].swap(true, Relaxed) {
+        let shard = Shard::of_room(room);
+        let location = self.get(shard).location;
+        if location == Location::Unknown && !self.wanted[shard.index()].swap(true, Relaxed) {
             self.is_wanted.notify_one();
         }
-        locations[shard]
+        location
+    }
+
+    fn is_coming(&self, room: &str) -> bool {
+        leaf_room(room).is_none() && self.get(Shard::of_room(room)).is_coming
     }
 
     fn changes(&self) -> watch::Receiver<()> {

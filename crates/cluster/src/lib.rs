@@ -51,7 +51,7 @@ pub use self::{
 };
 
 use self::{
-    directory::ShardTable,
+    directory::{ShardLocation, ShardTable},
     metrics::NodeMetrics,
     nats::Nats,
     node::{Event, Node, NodeConfig},
@@ -60,7 +60,7 @@ use self::{
 use core::{fmt, future::Future, pin::Pin, time::Duration};
 use stateroom_wasmi_host::ModuleHash;
 use stateroom_wasmi_server::{
-    Directory, Location, MoreMetrics, ServerControl, ServerLoad,
+    Directory, MoreMetrics, ServerControl, ServerLoad,
     journal::{Batch, Done, Journal, JournalError, ReplayCost, RoomNumber, Stored, UnfinishedRoom},
 };
 use std::{error::Error, net::SocketAddr, sync::Arc, thread, time::Instant};
@@ -257,7 +257,7 @@ struct Gone(Arc<ShardTable>);
 
 impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.set(vec![Location::Unknown; SHARDS]);
+        self.0.set(vec![ShardLocation::UNKNOWN; SHARDS]);
     }
 }
 

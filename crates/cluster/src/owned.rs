@@ -708,6 +708,24 @@ impl Owned {
         });
     }
 
+    /// Whether rooms may be loaded, perhaps later: nothing is known to be damaged that must be read before.
+    pub(crate) const fn may_load(&self) -> bool {
+        self.is_active || self.damage.is_none()
+    }
+
+    /// Takes the loads that wait for what is stored to be read. Nothing is in quarantine before that.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Done<Loaded>> {
+        if self.is_active {
+            return Vec::new();
+        }
+        let loads = core::mem::take(&mut self.loads).into_iter();
+        let waiting = loads.filter_map(|load| match load.purpose {
+            Purpose::Restore(done) | Purpose::Peek(done) => Some(done),
+            Purpose::Quarantine { .. } => None,
+        });
+        waiting.collect()
+    }
+
     /// The next room to load now.
     pub(crate) fn next_load(&mut self) -> Option<LoadRequest> {
         let load = self.loads.front()?;
@@ -831,6 +849,36 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loads_wait_until_what_is_stored_is_read_unless_it_is_damaged() {
+        let (sender, results) = std::sync::mpsc::channel();
+        let load = |owned: &mut Owned| {
+            let sender = sender.clone();
+            let done = move |loaded| drop(sender.send(loaded));
+            owned.load("lobby".into(), Purpose::Restore(Box::new(done)));
+        };
+        let (bytes, messages) = (1 << 20, 100);
+        let limits = Limits { bytes, messages };
+        let mut owned = Owned::new(Shard(1), NodeId(2), Epoch(4), limits);
+        assert!(owned.may_load());
+        load(&mut owned);
+        assert!(owned.next_load().is_none());
+        owned.unreadable(7);
+        assert!(!owned.may_load());
+        let waiting = owned.take_waiting();
+        assert_eq!(waiting.len(), 1);
+        owned.readable();
+        assert!(owned.may_load());
+        load(&mut owned);
+        owned.activate(Vec::new(), true, |_| true);
+        assert!(owned.take_waiting().is_empty());
+        assert!(owned.next_load().is_some());
+        load(&mut owned);
+        let (_, ended) = owned.end();
+        assert_eq!(ended.len(), 1);
+        assert!(results.try_recv().is_err());
+    }
 
     #[test]
     fn events_are_split_between_two() {

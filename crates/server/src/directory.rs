@@ -15,6 +15,14 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// this node after each of the [`changes`](Self::changes). Takes no more than microseconds.
     fn locate(&self, room: &str) -> Location;
 
+    /// Whether this node is about to have a room that [`locate`](Self::locate) does not say is here. Clients that
+    /// other nodes send here already are not sent back then: if the room is kept in the journal, they wait until
+    /// that has loaded it, or says that the room is another node's. By default it is about to have none.
+    fn is_coming(&self, room: &str) -> bool {
+        let _ = room;
+        false
+    }
+
     /// Notified after [`locate`](Self::locate) may have begun to return something else for some room.
     fn changes(&self) -> watch::Receiver<()>;
 

@@ -152,7 +152,7 @@ impl Node {
 
     pub(super) fn load(&mut self, id: Box<str>, done: Done<Stored>, is_peek: bool) {
         let shard = Shard::of_room(&id);
-        match self.owned.get_mut(&shard).filter(|owned| owned.is_active) {
+        match self.owned.get_mut(&shard).filter(|it| it.may_load()) {
             Some(owned) => {
                 let purpose = match is_peek {
                     true => Purpose::Peek(done),

@@ -16,7 +16,7 @@ use self::{
 };
 use crate::{
     Rooms,
-    directory::ShardTable,
+    directory::{ShardLocation, ShardTable},
     format::{RecordHeader, VERSION, shard_of},
     leaf::LEAF_SILENCE,
     metrics::NodeMetrics,
@@ -314,6 +314,9 @@ impl Node {
                         Err(LastError::Unreadable(sequence, version)) => {
                             owned.unreadable(*sequence);
                             self.is_changed = true;
+                            for done in owned.take_waiting() {
+                                done(Err(JournalError::NotOwned { rooms: Vec::new() }));
+                            }
                             // Whoever wrote it owns the shard: this node's last record was one before.
                             if owned.is_active && *sequence > owned.log.last() {
                                 self.membership.handle_fenced(shard, owned.epoch, now);
@@ -631,7 +634,11 @@ impl Node {
                 _ => Location::Unknown,
             }
         };
-        self.table.set(Shard::all().map(location).collect());
+        let shards = Shard::all().map(|shard| ShardLocation {
+            location: location(shard),
+            is_coming: self.is_coming(shard),
+        });
+        self.table.set(shards.collect());
         self.metrics.update(
             self.owned.values(),
             self.membership.nodes().count(),
@@ -645,6 +652,15 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Whether rooms of a shard may be asked for that are not here yet: nothing of an epoch before is left, and the
+    /// log can be read.
+    fn is_coming(&self, shard: Shard) -> bool {
+        let epoch = self.membership.epoch(shard);
+        let owned = self.owned.get(&shard);
+        self.membership.state(shard) == ShardState::Acquiring
+            && owned.is_some_and(|owned| owned.epoch == epoch && owned.may_load())
     }
 
     // The log.

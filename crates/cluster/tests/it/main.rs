@@ -212,7 +212,7 @@ fn write_later(node: &Node, batch: Batch) -> impl FnOnce() -> Result<(), Journal
 }
 
 /// Loads a room; what is returned waits until it is done.
-fn load_later(node: &Node, id: &str) -> impl FnOnce() -> Result<Stored, JournalError> {
+fn load_later(node: &Node, id: &str) -> impl FnOnce() -> Result<Stored, JournalError> + use<> {
     let (send, receive) = mpsc::channel();
     let done = move |result| drop(send.send(result));
     node.journal.load(id, Box::new(done));

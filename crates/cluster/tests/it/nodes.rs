@@ -9,6 +9,7 @@ use stateroom_wasmi_server::{
     GroupLoad, Location, ServerLoad,
     journal::{JournalError, Stored},
 };
+use std::cell::OnceCell;
 use tokio::runtime::Runtime;
 
 #[test]
@@ -53,6 +54,29 @@ fn shards_are_shared_and_those_of_a_node_that_is_killed_go_on_elsewhere() {
     for (_, id) in &rooms {
         assert_eq!(events(&b.stored(id)), [0, 1, 2]);
     }
+}
+
+#[test]
+fn rooms_may_be_asked_for_that_are_about_to_be_here() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let a = Node::join(&server, "a");
+    let coming = |a: &Node| {
+        let mut rooms = Shard::all().map(room_of);
+        rooms.find(|room| a.directory.is_coming(room))
+    };
+    let loading = OnceCell::new();
+    a.wait(|a| match coming(a) {
+        Some(room) => loading.set((load_later(a, &room), room)).is_ok(),
+        None => false,
+    });
+    let (load, room) = loading.into_inner().expect("one is coming");
+    let loaded = load();
+    assert!(matches!(loaded, Ok(Stored::New(_))), "{loaded:?}");
+    assert_eq!(a.directory.locate(&room), Location::Here);
+    a.wait_for_shards(|shards| shards == SHARDS);
+    assert_eq!(coming(&a), None);
 }
 
 #[test]

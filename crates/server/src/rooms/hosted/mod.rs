@@ -637,7 +637,7 @@ impl Rooms for HostedRooms {
         if let Some(rejection) = self.transfers.rejection(id) {
             return Err(rejection);
         }
-        if self.stop_at.is_some() || !self.is_here(id) {
+        if self.stop_at.is_some() || !self.is_here_soon(id) {
             return Err(JoinRejection::moved());
         }
         let has_session = |claim: &Claim| matches!(claim.hello, Some(Hello(Some(_))));

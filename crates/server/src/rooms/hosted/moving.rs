@@ -33,6 +33,13 @@ impl HostedRooms {
         directory.is_none_or(|directory| directory.locate(id) == Location::Here)
     }
 
+    /// Whether clients may join the room of this id at this node, which perhaps wait until it is here.
+    pub(super) fn is_here_soon(&self, id: &str) -> bool {
+        let directory = self.options.directory.as_ref();
+        let is_coming = || directory.is_some_and(|directory| directory.is_coming(id));
+        self.is_here(id) || self.is_journaled(id) && is_coming()
+    }
+
     pub(super) fn adopt_rooms(&mut self, rooms: Vec<UnfinishedRoom>) {
         self.restorations.adopt(rooms);
     }

@@ -384,3 +384,78 @@ async fn clients_whose_node_waits_for_its_journal_wait_as_long() {
     tokio::join!(client.hear_all(), waiting);
     assert_eq!(client.seen, [1001]);
 }
+
+/// Each of them is asked for the room before it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_wait_at_a_node_that_is_about_to_have_their_room() {
+    let cluster = Cluster::new();
+    let [gateway, first, second]: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    for to in [&second, &first, &second] {
+        let from = cluster.owner("lobby").expect("an owner");
+        let from = [&gateway, &first, &second][from];
+        client.say().await;
+        cluster.set_owner("lobby", None);
+        let released = from.control.release(|room| room == "lobby");
+        let released = eventually("the release", released).await;
+        released.expect("it is durable");
+        cluster.begin_to_arrive("lobby", to.number);
+        client.say().await;
+        cluster.waits_for_arrival("lobby", 1).await;
+        cluster.arrive("lobby");
+        client.hear_all().await;
+    }
+    assert_eq!(client.seen, [1001]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_wait_for_their_room_go_where_it_is_instead() {
+    let cluster = Cluster::new();
+    let [gateway, first, second]: [Node; 3] = nodes(&cluster).await;
+    cluster.set_owner("lobby", Some(1));
+    let mut client = gateway.join("lobby").await;
+    client.see(&[1001]).await;
+    cluster.set_owner("lobby", None);
+    let released = first.control.release(|room| room == "lobby");
+    let released = eventually("the release", released).await;
+    released.expect("it is durable");
+    cluster.begin_to_arrive("lobby", 2);
+    client.say().await;
+    cluster.waits_for_arrival("lobby", 1).await;
+    // Its journal is refused: another one has the room.
+    cluster.fence("lobby", 1);
+    cluster.arrive("lobby");
+    cluster.take_over("lobby", &first).await;
+    client.hear_all().await;
+    for _ in 0..3 {
+        client.say().await;
+    }
+    cluster.hand_over("lobby", &first, &second).await;
+    client.hear_all().await;
+    assert_eq!(client.seen, [1001]);
+}
+
+/// Nothing keeps two owners of such a room apart but that one of them has ended it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_in_memory_begins_only_when_it_is_here() {
+    let cluster = Cluster::new();
+    let change = |config: &mut ServerConfig| {
+        config.durability_of = vec![("memory-".into(), Durability::Memory)];
+    };
+    let gateway = Node::start(&cluster, 0, change).await;
+    let owner = Node::start(&cluster, 1, change).await;
+    cluster.begin_to_arrive("memory-1", 1);
+    cluster.begin_to_arrive("lobby", 1);
+    let mut client = gateway.join("memory-1").await;
+    let mut later = gateway.join("lobby").await;
+    cluster.waits_for_arrival("lobby", 1).await;
+    let load = eventually("the load", owner.control.load(1, |_| 0)).await;
+    assert_eq!(load.groups[0].rooms, 0);
+    for room in ["memory-1", "lobby"] {
+        cluster.arrive(room);
+    }
+    client.see(&[1001]).await;
+    later.see(&[1001]).await;
+}

@@ -27,6 +27,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 use tokio_tungstenite::connect_async;
 /// What all nodes know: who has which room.
@@ -55,6 +56,8 @@ const END: Duration = Duration::from_millis(50);
 struct State {
     /// Of each room the node that has it, as all know; none while it is on its way.
     owners: BTreeMap<String, Option<usize>>,
+    /// Rooms that their owners know to be about to be there, and how many loads have waited for each.
+    coming: BTreeMap<String, usize>,
     /// And the node that may write, with the number of that change.
     writers: BTreeMap<String, (usize, u64)>,
     /// Where each node is reached by the others.
@@ -94,6 +97,29 @@ impl Cluster {
         }
         self.lock().owners.insert(room.into(), owner);
         self.changes.send_replace(());
+    }
+
+    /// All know that this node is to have the room, which waits for its journal until
+    /// [`arrive`](Self::arrive).
+    pub(super) fn begin_to_arrive(&self, room: &str, owner: usize) {
+        self.lock().coming.insert(room.into(), 0);
+        self.set_owner(room, Some(owner));
+    }
+
+    /// The room is there.
+    pub(super) fn arrive(&self, room: &str) {
+        self.lock().coming.remove(room);
+        self.changes.send_replace(());
+    }
+
+    /// Waits until so many loads wait for the room to arrive.
+    pub(super) async fn waits_for_arrival(&self, room: &str, loads: usize) {
+        let waiting = async {
+            while self.lock().coming.get(room) != Some(&loads) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        eventually("the load", waiting).await;
     }
 
     /// From now on this node may write, and none that has the room knows it.
@@ -156,13 +182,22 @@ impl Directory for NodeDirectory {
     fn locate(&self, room: &str) -> Location {
         let state = self.cluster.lock();
         match state.owners.get(room).copied().flatten() {
-            Some(owner) if owner == self.node => Location::Here,
+            Some(owner) if owner == self.node => match state.coming.contains_key(room) {
+                true => Location::Unknown,
+                false => Location::Here,
+            },
             Some(owner) => {
                 let address = state.addresses.get(&owner).copied();
                 address.map_or(Location::Unknown, Location::Node)
             }
             None => Location::Unknown,
         }
+    }
+
+    fn is_coming(&self, room: &str) -> bool {
+        let state = self.cluster.lock();
+        let is_here = state.owners.get(room).copied().flatten() == Some(self.node);
+        is_here && state.coming.contains_key(room)
     }
 
     fn changes(&self) -> watch::Receiver<()> {
@@ -178,10 +213,11 @@ impl fmt::Debug for NodeDirectory {
 
 /// The journal, as a node has it. What it writes is checked: as each room is loaded, the node gets to know
 /// since when it may write.
+#[derive(Clone)]
 struct NodeJournal {
     cluster: Arc<Cluster>,
     node: usize,
-    epochs: Mutex<BTreeMap<RoomNumber, u64>>,
+    epochs: Arc<Mutex<BTreeMap<RoomNumber, u64>>>,
     /// Whether the node has died: what it writes is lost.
     is_dead: Arc<AtomicBool>,
     /// Cuts what other nodes connect to.
@@ -209,6 +245,17 @@ impl Journal for NodeJournal {
 
     fn load(&self, id: &str, done: Done<Stored>) {
         if self.is_dead.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some(waiting) = self.cluster.lock().coming.get_mut(id) {
+            *waiting += 1;
+            let (journal, id) = (self.clone(), String::from(id));
+            thread::spawn(move || {
+                while journal.cluster.lock().coming.contains_key(&id) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                journal.load(&id, done);
+            });
             return;
         }
         let loads_from = *self.cluster.loads_from();
@@ -369,7 +416,7 @@ impl Node {
         let journal = NodeJournal {
             cluster: cluster.clone(),
             node: number,
-            epochs: Mutex::default(),
+            epochs: Arc::default(),
             is_dead: is_dead.clone(),
             cut: cut.clone(),
         };
