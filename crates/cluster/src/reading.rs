@@ -40,8 +40,10 @@ pub(crate) struct Reading {
     pub(crate) claim: Claim,
 }
 
-/// Time until a replica is asked again that does not have what is looked for.
+/// Time until a replica is asked again that does not have what is looked for; at first it is shorter, since most
+/// have it a moment after the one that has stored it.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Reads what is stored of shards, unless they are lost before. Of several at once it is much less work for NATS.
 pub(crate) async fn read_shards(
@@ -50,6 +52,7 @@ pub(crate) async fn read_shards(
     done: impl Fn(Shard, Epoch, Vec<Stored>) + Clone + Send + 'static,
 ) {
     let mut groups = VecDeque::from([readings]);
+    let mut pause = FIRST_RETRY_INTERVAL;
     while let Some(mut group) = groups.pop_front() {
         group.retain(|reading| reading.claim.is_held());
         let shards: Vec<_> = group.iter().map(|it| (it.shard, it.last)).collect();
@@ -86,7 +89,8 @@ pub(crate) async fn read_shards(
         }
         if !group.is_empty() {
             groups.push_back(group);
-            sleep(RETRY_INTERVAL).await;
+            sleep(pause).await;
+            pause = (2 * pause).min(RETRY_INTERVAL);
         }
     }
 }

@@ -106,7 +106,7 @@ impl Link {
 
     async fn forward(&self) -> Ended {
         let mut changes = self.routes.directory.changes();
-        let mut pause = Duration::ZERO;
+        let (mut asked, mut pause) = (None, Duration::ZERO);
         let mut until = Instant::now() + self.routes.owner_timeout;
         let mut doubted_since: Option<Instant> = None;
         let mut refused = None;
@@ -124,6 +124,10 @@ impl Link {
                 return Ended::Left;
             };
             let location = self.routes.directory.locate(&client.room);
+            if asked.replace(location) != Some(location) {
+                // It is not asked less often because another node was asked in vain.
+                pause = Duration::ZERO;
+            }
             let began = Instant::now();
             let (mut progress, mut is_reached, mut process) = (Progress::default(), false, None);
             let served = async {
