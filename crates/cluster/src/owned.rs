@@ -100,6 +100,8 @@ struct RoomEntry {
     header: RoomHeader,
     /// The sequence number of the first message of its snapshot.
     sequence: u64,
+    /// That message, if it was read, and is to be needed once.
+    part: Option<Box<[u8]>>,
 }
 
 /// What of a batch waits.
@@ -218,11 +220,13 @@ impl Owned {
                     sequence,
                     id,
                     header: Some(header),
-                } => self.insert(id.into(), header, sequence),
+                    part,
+                } => self.insert(id.into(), header, sequence, part),
                 Stored::Room {
                     sequence,
                     id,
                     header: None,
+                    ..
                 } => {
                     self.remove(&id);
                     // Its owner could not delete what is left of it.
@@ -435,7 +439,7 @@ impl Owned {
         }
     }
 
-    fn insert(&mut self, id: Box<str>, header: RoomHeader, sequence: u64) {
+    fn insert(&mut self, id: Box<str>, header: RoomHeader, sequence: u64, part: Option<Box<[u8]>>) {
         if let Some(before) = self.rooms.get(&id)
             && before.header.number != header.number
         {
@@ -443,7 +447,12 @@ impl Owned {
         }
         self.ids.insert(header.number, id.clone());
         self.quarantined += usize::from(header.is_quarantined);
-        let before = self.rooms.insert(id, RoomEntry { header, sequence });
+        let room = RoomEntry {
+            header,
+            sequence,
+            part,
+        };
+        let before = self.rooms.insert(id, room);
         let was_quarantined = before.is_some_and(|room| room.header.is_quarantined);
         self.quarantined -= usize::from(was_quarantined);
     }
@@ -617,7 +626,7 @@ impl Owned {
                 is_quarantined: room.quarantine.is_some(),
             };
             let was_quarantined = self.is_quarantined(&room.id);
-            self.insert(room.id.clone(), header, next);
+            self.insert(room.id.clone(), header, next, None);
             if was_quarantined && room.quarantine.is_none() {
                 // It may end its owners still.
                 self.unrestored.insert(room.number);
@@ -745,7 +754,7 @@ impl Owned {
         if let Some(reason) = &self.damage {
             return Err(JournalError::Damaged(reason.clone().into()));
         }
-        let Some(room) = self.rooms.get(id) else {
+        let Some(room) = self.rooms.get_mut(id) else {
             self.next_counter =
                 self.next_counter
                     .checked_add(1)
@@ -756,6 +765,8 @@ impl Owned {
             return Ok(LoadPlan::New(number));
         };
         let number = room.header.number;
+        let (header, sequence) = (room.header.clone(), room.sequence);
+        let part = room.part.take();
         let tail = match (
             self.carried.get(&number),
             self.needs.tails.first_of(&number),
@@ -770,8 +781,9 @@ impl Owned {
             },
         };
         Ok(LoadPlan::Read {
-            header: room.header.clone(),
-            sequence: room.sequence,
+            header,
+            sequence,
+            part,
             tail,
         })
     }
@@ -816,6 +828,8 @@ pub(crate) enum LoadPlan {
     Read {
         header: RoomHeader,
         sequence: u64,
+        /// All of the snapshot, if it was read when the shard was taken.
+        part: Option<Box<[u8]>>,
         tail: Tail,
     },
 }
@@ -849,6 +863,71 @@ fn prefix(events: &[u8], max_bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{format::RecordHeader, protocol::RecordId};
+
+    #[test]
+    fn a_snapshot_that_was_read_with_its_shard_is_not_read_again_until_there_is_another() {
+        let (shard, epoch) = (Shard(1), Epoch(4));
+        let number = room_number(shard, Epoch(3), 7);
+        let mut events = Vec::new();
+        LogEntry {
+            room: number,
+            number: 5,
+            event: b"event",
+        }
+        .encode(&mut events);
+        let record = StoredRecord {
+            sequence: 9,
+            header: RecordHeader {
+                id: RecordId {
+                    node: NodeId(1),
+                    epoch: Epoch(3),
+                    number: 2,
+                },
+                needed: None,
+            },
+            events: events.clone(),
+        };
+        let header = RoomHeader {
+            number,
+            events: 5,
+            wake_at: None,
+            parts: 1,
+            is_quarantined: false,
+        };
+        let limits = Limits {
+            bytes: 1 << 20,
+            messages: 100,
+        };
+        let mut owned = Owned::new(shard, NodeId(2), epoch, limits);
+        let stored = vec![
+            Stored::Room {
+                sequence: 8,
+                id: "lobby".into(),
+                header: Some(header.clone()),
+                part: Some(b"snapshot"[..].into()),
+            },
+            Stored::Record(record),
+        ];
+        assert_eq!(owned.activate(stored, false, |_| false).len(), 1);
+        let load = |owned: &mut Owned| match owned.begin_load("lobby") {
+            Ok(LoadPlan::Read {
+                part,
+                tail: Tail::Known(tail),
+                ..
+            }) => (part, tail),
+            _ => panic!("it is stored, and its events are known"),
+        };
+        let (part, tail) = load(&mut owned);
+        assert_eq!(part.as_deref(), Some(&b"snapshot"[..]));
+        assert_eq!(tail, events);
+        // It is not held for longer than until the room is there.
+        assert_eq!(load(&mut owned).0, None);
+        // Nor is an old one taken for the room's.
+        owned.insert("lobby".into(), header.clone(), 8, Some([1].into()));
+        owned.insert("lobby".into(), header, 10, None);
+        assert_eq!(load(&mut owned).0, None);
+    }
 
     #[test]
     fn loads_wait_until_what_is_stored_is_read_unless_it_is_damaged() {

@@ -6,9 +6,10 @@ use crate::{
     shard::{Epoch, Shard},
 };
 use core::time::Duration;
-use stateroom_wasmi_server::journal::{JournalError, LogEntries, StoredRoom};
+use futures_util::future::join_all;
+use stateroom_wasmi_server::journal::{JournalError, LogEntries, RoomNumber, StoredRoom};
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
 };
 use tokio::time::sleep;
@@ -51,35 +52,49 @@ pub(crate) async fn read_shards(
     readings: Vec<Reading>,
     done: impl Fn(Shard, Epoch, Vec<Stored>) + Clone + Send + 'static,
 ) {
-    let mut groups = VecDeque::from([readings]);
+    let logs = readings.iter().map(|reading| reading.read_log(&nats));
+    let logs = join_all(logs).await;
+    // With the logs it is known which rooms are restored at once.
+    let mut ends = HashMap::new();
+    for record in logs.iter().flatten().flatten() {
+        note_ends(record, &mut ends);
+    }
+    let wanted = |header: &RoomHeader| {
+        let end = ends.get(&header.number);
+        end.is_some_and(|end| *end > header.events) && !header.is_quarantined && header.parts == 1
+    };
+    let read = readings.into_iter().zip(logs);
+    let read: Vec<_> = read.filter_map(|(it, log)| Some((it, log?))).collect();
+    let mut groups = VecDeque::from([read]);
     let mut pause = FIRST_RETRY_INTERVAL;
     while let Some(mut group) = groups.pop_front() {
-        group.retain(|reading| reading.claim.is_held());
-        let shards: Vec<_> = group.iter().map(|it| (it.shard, it.last)).collect();
+        group.retain(|(reading, _)| reading.claim.is_held());
+        let shards = group.iter().map(|(it, _)| (it.shard, it.last));
+        let shards: Vec<_> = shards.collect();
         if shards.is_empty() {
             continue;
         }
-        match nats.read_rooms(&shards).await {
+        match nats.read_rooms(&shards, wanted).await {
             Ok(mut rooms) => {
                 let mut lagging = Vec::new();
-                for reading in group {
+                for (reading, log) in group {
                     match rooms.remove(&reading.shard) {
-                        Some(rooms) => {
-                            let (nats, done) = (nats.clone(), done.clone());
-                            tokio::spawn(async move { reading.read_log(&nats, rooms, done).await });
+                        Some(mut rooms) => {
+                            rooms.extend(log);
+                            done(reading.shard, reading.epoch, rooms);
                         }
                         // The replica does not have the last record yet.
-                        None => lagging.push(reading),
+                        None => lagging.push((reading, log)),
                     }
                 }
                 group = lagging;
             }
             Err(ReadError::TooManySubjects) if shards.len() > 1 => {
-                groups.extend(group.into_iter().map(|reading| vec![reading]));
+                groups.extend(group.into_iter().map(|it| vec![it]));
                 continue;
             }
             Err(ReadError::TooManySubjects) => {
-                for reading in group {
+                for (reading, _) in group {
                     let (nats, done) = (nats.clone(), done.clone());
                     tokio::spawn(async move { reading.read_all(&nats, done).await });
                 }
@@ -96,25 +111,16 @@ pub(crate) async fn read_shards(
 }
 
 impl Reading {
-    /// Reads the log, after the rooms.
-    async fn read_log(
-        self,
-        nats: &Nats,
-        rooms: Vec<Stored>,
-        done: impl Fn(Shard, Epoch, Vec<Stored>),
-    ) {
+    /// Reads what is needed of the log; none if the shard is lost.
+    async fn read_log(&self, nats: &Nats) -> Option<Vec<Stored>> {
         let Self { shard, claim, .. } = self;
         let before = self.before.as_ref().map(|before| before.sequence);
-        let log = match self.from {
+        match self.from {
             Some(from) if Some(from) != before => {
-                read_up_to(nats, &claim, shard, from, self.last, Filter::Log).await
+                read_up_to(nats, claim, *shard, from, self.last, Filter::Log).await
             }
             // The last record is all that is needed.
-            _ => Some(self.before.into_iter().map(Stored::Record).collect()),
-        };
-        if let Some(log) = log {
-            let all = rooms.into_iter().chain(log).collect();
-            done(shard, self.epoch, all);
+            _ => Some(self.before.iter().cloned().map(Stored::Record).collect()),
         }
     }
 
@@ -123,6 +129,15 @@ impl Reading {
         let Self { shard, claim, .. } = self;
         if let Some(all) = read_up_to(nats, &claim, shard, 1, self.last, Filter::All).await {
             done(shard, self.epoch, all);
+        }
+    }
+}
+
+/// Notes of rooms with events in a record the number of the event after the last.
+fn note_ends(stored: &Stored, ends: &mut HashMap<RoomNumber, u64>) {
+    if let Stored::Record(record) = stored {
+        for entry in LogEntries::new(&record.events).flatten() {
+            ends.insert(entry.room, entry.number.saturating_add(1));
         }
     }
 }
@@ -168,6 +183,7 @@ pub(crate) async fn load(
     claim: Claim,
     header: RoomHeader,
     sequence: u64,
+    part: Option<Box<[u8]>>,
     tail: Tail,
 ) -> Result<(StoredRoom, Quarantine), JournalError> {
     const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -176,6 +192,9 @@ pub(crate) async fn load(
         left: 300,
     };
     let bytes = loop {
+        if let Some(part) = part {
+            break part.into_vec();
+        }
         let read = nats.read_snapshot(sequence, &header).await;
         if let Some(found) = attempts.found(read) {
             break found?;

@@ -74,6 +74,8 @@ pub(crate) enum Stored {
         sequence: u64,
         id: String,
         header: Option<RoomHeader>,
+        /// The part itself, if it is wanted.
+        part: Option<Box<[u8]>>,
     },
     /// It is of no known form.
     Unknown { sequence: u64, subject: String },

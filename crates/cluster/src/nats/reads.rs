@@ -49,6 +49,9 @@ pub(super) struct Replies {
 const READ_BATCH: usize = 512;
 const READ_BYTES: usize = 8 << 20;
 
+/// Bytes of snapshots that are kept of those that are read of several shards at once.
+const MAX_PARTS_BYTES: usize = 32 << 20;
+
 impl Nats {
     /// The last record of a shard's log, as far as the server that is asked knows.
     pub(crate) async fn last(&self, shard: Shard) -> Result<Option<StoredRecord>, LastError> {
@@ -93,10 +96,12 @@ impl Nats {
     }
 
     /// Reads the first parts of the snapshots of the rooms of shards, as far as a replica has them: of those shards
-    /// of which it has this last record of the log. Nobody must write to them meanwhile.
+    /// of which it has this last record of the log. Nobody must write to them meanwhile. Most of what was read is
+    /// dropped at once: only headers are kept, and of the rooms that are `wanted` the parts, up to a bound.
     pub(crate) async fn read_rooms(
         &self,
         shards: &[(Shard, u64)],
+        wanted: impl Fn(&RoomHeader) -> bool,
     ) -> Result<HashMap<Shard, Vec<Stored>>, ReadError> {
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         let prefix = &self.names.prefix;
@@ -106,6 +111,7 @@ impl Nats {
         });
         let subjects = subjects.collect::<Vec<_>>().join(",");
         let (mut all, mut range) = (HashMap::<_, Vec<_>>::new(), String::new());
+        let mut space = MAX_PARTS_BYTES;
         loop {
             let request = format!(
                 "{{\"multi_last\":[{subjects}],\"batch\":{READ_BATCH},\"max_bytes\":{READ_BYTES}{range}}}"
@@ -114,7 +120,14 @@ impl Nats {
             let mut last = 0;
             for message in &read.messages {
                 let shard = self.shard_of(message).ok_or(ReadError::Unavailable)?;
-                let stored = self.stored(message).ok_or(ReadError::Unavailable)?;
+                let mut stored = self.stored(message).ok_or(ReadError::Unavailable)?;
+                if let Stored::Room { header, part, .. } = &mut stored
+                    && header.as_ref().is_some_and(&wanted)
+                    && let Some(left) = space.checked_sub(message.payload.len())
+                {
+                    space = left;
+                    *part = Some(message.payload[..].into());
+                }
                 last = stored.sequence();
                 all.entry(shard).or_default().push(stored);
             }
@@ -295,6 +308,7 @@ impl Nats {
                     sequence,
                     id,
                     header,
+                    part: None,
                 },
                 // It is found from the first one.
                 _ => Stored::Unknown {

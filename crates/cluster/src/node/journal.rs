@@ -231,6 +231,7 @@ impl Node {
         let Ok(LoadPlan::Read {
             header,
             sequence,
+            part,
             tail,
         }) = owned.begin_load(id)
         else {
@@ -242,7 +243,7 @@ impl Node {
         let claim = owned.claim();
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
         tokio::spawn(async move {
-            let read = load(&nats, shard, claim, header, sequence, tail).await;
+            let read = load(&nats, shard, claim, header, sequence, part, tail).await;
             let read = read.ok().map(Box::new);
             let _ = sender.send(Event::QuarantineRead(shard, batch, number, reason, read));
         });
@@ -384,7 +385,7 @@ impl Node {
         let (nats, sender) = (self.nats.clone(), self.sender.clone());
         let shard = Shard::of_room(&request.room);
         tokio::spawn(async move {
-            let read = load(&nats, shard, claim, header, sequence, Tail::None).await;
+            let read = load(&nats, shard, claim, header, sequence, None, Tail::None).await;
             let read = read.ok().map(Box::new);
             let _ = sender.send(Event::QuarantinedRead(request, read));
         });
@@ -481,12 +482,13 @@ fn begin_load(nats: &Nats, owned: &mut Owned, id: &str, done: Done<Stored>) {
         Ok(LoadPlan::Read {
             header,
             sequence,
+            part,
             tail,
         }) => {
             let (nats, shard, claim) = (nats.clone(), owned.shard, owned.claim());
             tokio::spawn(async move {
                 let is_quarantined = header.is_quarantined;
-                let read = load(&nats, shard, claim, header, sequence, tail).await;
+                let read = load(&nats, shard, claim, header, sequence, part, tail).await;
                 done(read.map(|(room, quarantine)| match is_quarantined {
                     true => Stored::Quarantined(quarantine.reason),
                     false => Stored::Room(room),
