@@ -48,7 +48,7 @@ struct Restoration {
     /// Its module, and what was loaded, while that is loaded, too.
     waits_for: Option<(ModuleHash, StoredRoom)>,
     /// None while it is loaded.
-    replay: Option<Box<Replay>>,
+    replay: Option<Replaying>,
 }
 
 /// A connection that waits to join.
@@ -93,8 +93,9 @@ impl RestoredRoom {
     }
 }
 
-/// Rooms that are restored at once without being asked for.
-const MAX_CONCURRENT: usize = 16;
+/// Rooms that are restored at once without being asked for: a journal may take some time for each, during which there
+/// is to be enough to replay.
+const MAX_CONCURRENT: usize = 64;
 
 impl Restorations {
     pub(super) fn new(rooms: Vec<UnfinishedRoom>) -> Self {
@@ -317,23 +318,16 @@ impl Restorations {
         waiting.collect()
     }
 
-    /// Begins to replay a room that was loaded; without a module it begins anew.
-    pub(super) fn loaded(
-        &mut self,
-        id: &str,
-        stored: StoredRoom,
-        module: Option<&Module>,
-        max_tokens: usize,
-    ) -> Option<Restored> {
-        let restoration = self.rooms.get_mut(id)?;
+    /// A room was loaded, and can be replayed; without a module it begins anew.
+    pub(super) fn loaded(&mut self, id: &str, stored: StoredRoom, module: Option<&Module>) {
+        let Some(restoration) = self.rooms.get_mut(id) else {
+            return;
+        };
         restoration.number = Some(stored.number);
-        match Replay::new(stored, module, max_tokens) {
-            Ok(replay) => {
-                restoration.replay = Some(Box::new(replay));
-                self.replaying.push_back(id.into());
-                None
-            }
-            Err(error) => self.finish(id, Err(error)),
+        restoration.replay = Some(Replaying::Loaded(stored, module.cloned()));
+        match restoration.joins.is_empty() {
+            true => self.replaying.push_back(id.into()),
+            false => self.replaying.push_front(id.into()),
         }
     }
 
@@ -356,23 +350,23 @@ impl Restorations {
 
     /// The event that the next [`step`](Self::step) replays.
     pub(super) fn next_event(&self) -> Option<(RoomNumber, u64)> {
-        let replay = self.rooms.get(self.replaying.front()?)?.replay.as_ref()?;
-        Some((replay.number, replay.next_event))
+        match self.rooms.get(self.replaying.front()?)?.replay.as_ref()? {
+            Replaying::Loaded(..) => None,
+            Replaying::Begun(replay) => Some((replay.number, replay.next_event)),
+        }
     }
 
-    /// Replays one event of one room, or a slice of it. Returns a room that is restored.
+    /// Loads one room's snapshot, or replays one of its events, or a slice of it. Returns a room that is restored.
     pub(super) fn step(&mut self, max_tokens: usize) -> Option<Restored> {
         let id = self.replaying.pop_front()?;
-        let replay = self.rooms.get_mut(&id)?.replay.as_mut()?;
-        match replay.step(max_tokens) {
-            Ok(true) => {
+        let replaying = self.rooms.get_mut(&id)?.replay.take()?;
+        match replaying.step(max_tokens) {
+            Ok(Step::More(replay)) => {
+                self.rooms.get_mut(&id)?.replay = Some(Replaying::Begun(replay));
                 self.replaying.push_back(id);
                 None
             }
-            Ok(false) => {
-                let replay = self.rooms.get_mut(&id)?.replay.take()?;
-                self.finish(&id, Ok(replay.finish()))
-            }
+            Ok(Step::Done(room)) => self.finish(&id, Ok(*room)),
             Err(error) => self.finish(&id, Err(error)),
         }
     }
@@ -392,6 +386,35 @@ impl Restoration {
     fn waits_for(&self, module: ModuleHash) -> bool {
         let waits_for = self.waits_for.as_ref();
         waits_for.is_some_and(|(hash, _)| *hash == module)
+    }
+}
+
+/// How far a room is that was loaded.
+enum Replaying {
+    /// Its snapshot is to be loaded, which takes as long as many events.
+    Loaded(StoredRoom, Option<Module>),
+    Begun(Box<Replay>),
+}
+
+/// What there is after a step.
+enum Step {
+    More(Box<Replay>),
+    Done(Box<RestoredRoom>),
+}
+
+impl Replaying {
+    fn step(self, max_tokens: usize) -> Result<Step, RestoreError> {
+        let mut replay = match self {
+            Self::Loaded(stored, module) => {
+                let replay = Replay::new(stored, module.as_ref(), max_tokens)?;
+                return Ok(Step::More(Box::new(replay)));
+            }
+            Self::Begun(replay) => replay,
+        };
+        Ok(match replay.step(max_tokens)? {
+            true => Step::More(replay),
+            false => Step::Done(Box::new(replay.finish())),
+        })
     }
 }
 
@@ -566,5 +589,92 @@ impl Error for RestoreError {
             Self::Replay(_, error) => Some(error),
             Self::Quarantined(_) | Self::NoModule(_) | Self::Malformed(_) | Self::Gap(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::RoomSnapshot;
+    use std::sync::Arc;
+    use tokio::sync::Semaphore;
+
+    const ROOMS: usize = 200;
+
+    fn permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(2 * ROOMS))
+    }
+
+    fn add(
+        restorations: &mut Restorations,
+        permits: &Arc<Semaphore>,
+        id: &str,
+        is_asked_for: bool,
+    ) {
+        let permit = permits.clone().try_acquire_owned();
+        let join = is_asked_for.then(|| Join {
+            connection: ConnectionKey::default(),
+            claim: Claim::default(),
+        });
+        restorations.add(id, permit.expect("there are enough"), join);
+    }
+
+    /// One whose snapshot is none, which is found when it is loaded.
+    fn malformed(number: u64) -> StoredRoom {
+        let snapshot = RoomSnapshot {
+            events: 0,
+            room: b"nonsense".into(),
+            clients: Vec::new(),
+            wake_at: None,
+        };
+        StoredRoom {
+            number: RoomNumber(number),
+            snapshot,
+            tail: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_step_loads_one_room_and_those_that_are_asked_for_first() {
+        let (mut restorations, permits) = (Restorations::default(), permits());
+        for (number, id) in (0..).zip(["unasked", "asked for", "other"]) {
+            add(&mut restorations, &permits, id, id == "asked for");
+            // However many are there at once, that takes no time.
+            restorations.loaded(id, malformed(number), None);
+            assert_eq!(restorations.number(id), Some(RoomNumber(number)));
+        }
+        for expected in ["asked for", "unasked", "other"] {
+            assert!(restorations.has_work());
+            assert_eq!(restorations.next_event(), None);
+            let ended = restorations.step(0).expect("it cannot be loaded");
+            assert_eq!(&*ended.id, expected);
+            assert!(matches!(ended.outcome, Err(RestoreError::Snapshot(_))));
+        }
+        assert!(!restorations.has_work());
+        assert_eq!(restorations.count(), 0);
+    }
+
+    #[test]
+    fn no_more_are_loaded_at_once_than_a_bound_unless_they_are_asked_for() {
+        let unfinished = (0..ROOMS).map(|n| UnfinishedRoom {
+            id: n.to_string().into(),
+            wake_at: None,
+        });
+        let mut restorations = Restorations::new(unfinished.collect());
+        let permits = permits();
+        add(&mut restorations, &permits, "asked for", true);
+        let mut count = 1;
+        while let Some(id) = restorations.next_unfinished(Duration::ZERO) {
+            add(&mut restorations, &permits, &id, false);
+            count += 1;
+        }
+        assert_eq!(count, MAX_CONCURRENT);
+        add(&mut restorations, &permits, "another", true);
+        assert!(restorations.contains("another"));
+        for id in ["asked for", "another"] {
+            let moved = Err(RestoreError::Journal(JournalError::Closed));
+            assert!(restorations.finish(id, moved).is_some());
+        }
+        assert!(restorations.next_unfinished(Duration::ZERO).is_some());
     }
 }

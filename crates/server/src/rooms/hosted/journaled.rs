@@ -166,10 +166,7 @@ impl HostedRooms {
 
     /// Begins to replay a room; without a module it begins anew.
     pub(super) fn replay(&mut self, id: &str, stored: StoredRoom, module: Option<&Module>) {
-        let max_tokens = self.options.max_tokens;
-        if let Some(ended) = self.restorations.loaded(id, stored, module, max_tokens) {
-            self.restored(ended);
-        }
+        self.restorations.loaded(id, stored, module);
     }
 
     pub(super) fn end_restoration(
