@@ -327,8 +327,9 @@ async fn stopping_saves_and_another_server_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_that_somebody_asks_for_is_restored_once() {
-    /// Some of them wait, since no more than sixteen are restored at once without being asked for.
-    const ROOMS: usize = 20;
+    /// No more are restored at once without being asked for.
+    const AT_ONCE: usize = 64;
+    const ROOMS: usize = AT_ONCE + 4;
     let journal = MemoryJournal::new();
     let server = RunningServer::start(&journal, |_| {}).await;
     let mut clients = Vec::new();
@@ -348,10 +349,10 @@ async fn a_room_that_somebody_asks_for_is_restored_once() {
         };
         eventually("the journal has something to do", waiting).await;
     };
-    until_waiting(16).await;
+    until_waiting(AT_ONCE).await;
     // Of the last one, which is loaded out of turn.
-    let mut client = again.join("room-19").await;
-    until_waiting(17).await;
+    let mut client = again.join(&format!("room-{:02}", ROOMS - 1)).await;
+    until_waiting(AT_ONCE + 1).await;
     // One after the other is restored, and the next begun, until it is the turn of the last one.
     for step in 0..6 {
         let before = crashed.waiting();
