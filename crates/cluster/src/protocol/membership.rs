@@ -76,7 +76,7 @@ impl MembershipOptions {
             silence: Duration::from_millis(300),
             rebalance_after: Duration::from_secs(2),
             place_after: Duration::from_secs(60),
-            max_releases: 8,
+            max_releases: 2,
             shards: SHARDS,
         }
     }
