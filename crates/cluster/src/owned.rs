@@ -307,11 +307,14 @@ impl Owned {
         }
     }
 
-    /// The last record of the log, with this sequence number, cannot be read.
+    /// The last record of the log, with this sequence number, cannot be read. Whoever has begun its epoch needs none
+    /// of another's.
     pub(crate) fn unreadable(&mut self, sequence: u64) {
-        self.damaged(format!(
-            "the record {sequence} is damaged or of another version"
-        ));
+        if !self.is_active {
+            self.damaged(format!(
+                "the record {sequence} is damaged or of another version"
+            ));
+        }
     }
 
     fn damaged(&mut self, reason: String) {

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use core::time::Duration;
 use stateroom_wasmi_server::{
     Location,
-    journal::{JournalError, RoomNumber},
+    journal::{Done, JournalError, RoomNumber, Stored},
     wait_for_peer_end,
 };
 use std::{
@@ -173,6 +173,7 @@ impl Node {
                     }
                     self.trim();
                     self.measure();
+                    self.refuse_waiting();
                 }
                 event = self.events.recv() => {
                     let Some(event) = event else { return };
@@ -314,9 +315,7 @@ impl Node {
                         Err(LastError::Unreadable(sequence, version)) => {
                             owned.unreadable(*sequence);
                             self.is_changed = true;
-                            for done in owned.take_waiting() {
-                                done(Err(JournalError::NotOwned { rooms: Vec::new() }));
-                            }
+                            refuse(owned.take_waiting());
                             // Whoever wrote it owns the shard: this node's last record was one before.
                             if owned.is_active && *sequence > owned.log.last() {
                                 self.membership.handle_fenced(shard, owned.epoch, now);
@@ -654,13 +653,23 @@ impl Node {
         }
     }
 
-    /// Whether rooms of a shard may be asked for that are not here yet: nothing of an epoch before is left, and the
-    /// log can be read.
+    /// Whether rooms of a shard may be asked for that are not here yet, but soon: nothing of an epoch before is left,
+    /// and the log can be read.
     fn is_coming(&self, shard: Shard) -> bool {
         let epoch = self.membership.epoch(shard);
         let owned = self.owned.get(&shard);
-        self.membership.state(shard) == ShardState::Acquiring
+        self.membership.is_coming(shard, self.now())
             && owned.is_some_and(|owned| owned.epoch == epoch && owned.may_load())
+    }
+
+    /// Refuses the loads that wait for shards which take long: clients wait at their own nodes, and not for ever.
+    fn refuse_waiting(&mut self) {
+        let now = self.now();
+        for (shard, owned) in &mut self.owned {
+            if !self.membership.is_coming(*shard, now) {
+                refuse(owned.take_waiting());
+            }
+        }
     }
 
     // The log.
@@ -873,6 +882,13 @@ impl Node {
                 }
             }
         });
+    }
+}
+
+/// Clients of these rooms look for them elsewhere, or come again.
+fn refuse(loads: Vec<Done<Stored>>) {
+    for done in loads {
+        done(Err(JournalError::NotOwned { rooms: Vec::new() }));
     }
 }
 

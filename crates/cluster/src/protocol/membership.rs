@@ -513,6 +513,7 @@ impl Membership {
         if is_active {
             entry.state = ShardState::Active;
             entry.active_since = now;
+            entry.unreadable = None;
             self.decide(now);
         } else {
             self.leave(shard, false);
@@ -645,6 +646,13 @@ impl Membership {
         self.shards[shard.index()].state
     }
 
+    /// Whether this node is about to have a shard, and that does not take long.
+    #[must_use]
+    pub fn is_coming(&self, shard: Shard, now: Duration) -> bool {
+        let entry = &self.shards[shard.index()];
+        entry.state == ShardState::Acquiring && now < entry.acquiring_since + MAX_ACQUIRING
+    }
+
     /// The epoch of this node in a shard.
     #[must_use]
     pub fn epoch(&self, shard: Shard) -> Epoch {
@@ -737,10 +745,8 @@ impl Membership {
 
     /// Claims the shards whose owners are dead, and that are this node's to claim.
     fn claim(&mut self, now: Duration) {
-        let acquiring = self.shards.iter().filter(|entry| {
-            entry.state == ShardState::Acquiring && now < entry.acquiring_since + MAX_ACQUIRING
-        });
-        let acquiring = acquiring.count();
+        let shards = Shard::all().take(self.shards.len());
+        let acquiring = shards.filter(|shard| self.is_coming(*shard, now)).count();
         let wanted: Vec<_> = self.wanted().collect();
         for shard in wanted
             .into_iter()
@@ -1072,12 +1078,47 @@ mod tests {
         let (shard, epoch) = first[2];
         node.handle_claimed(shard, epoch, CasResult::Done(2), now);
         assert_eq!(claims(&mut node), []);
+        assert!(node.is_coming(shard, now));
         let until = now + MAX_ACQUIRING;
         while now < until {
             now += Duration::from_millis(50);
             node.handle_ping(own, "a", Phase::Up, now);
             node.handle_directory_read(now);
         }
+        assert!(!node.is_coming(shard, now));
         assert_eq!(claims(&mut node).len(), 1);
+    }
+
+    /// What could not be read is forgotten when the shard has been read after all.
+    #[test]
+    fn a_shard_that_was_unreadable_can_be_moved_when_it_is_not_any_more() {
+        let options = MembershipOptions {
+            shards: 1,
+            ..MembershipOptions::new("a")
+        };
+        let (own, shard, epoch, mut now) = (NodeId(1), Shard(0), Epoch(1), Duration::ZERO);
+        let mut node = Membership::new(own, options, now);
+        let owner = Some(Owner { node: own, epoch });
+        node.handle_owner(shard, owner, 1, now);
+        node.handle_directory_read(now);
+        node.handle_unreadable(shard, epoch, u8::MAX, now);
+        node.handle_acquired(shard, epoch, true, now);
+        let to_other = Placement {
+            node: "b".into(),
+            is_pinned: true,
+        };
+        node.handle_placement(shard, Some(to_other), 2, now);
+        let mut actions = Vec::new();
+        while now < Duration::from_secs(10) {
+            now += Duration::from_millis(50);
+            node.handle_ping(own, "a", Phase::Up, now);
+            node.handle_ping(OTHER, "b", Phase::Up, now);
+            node.handle_version(OTHER, VERSION);
+            node.handle_timeout(now);
+            while let Some(action) = node.poll_action() {
+                actions.push(action);
+            }
+        }
+        assert!(actions.contains(&Action::Release { shard, to: OTHER }));
     }
 }

@@ -248,6 +248,11 @@ impl Connection {
         self.wake();
     }
 
+    /// Whether it ends when what is queued was sent.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Requests a close; `drain` sends what is queued first.
     pub(crate) fn close(&mut self, code: u16, reason: &str, drain: bool) {
         let frame = close_frame(code, reason);
@@ -311,9 +316,9 @@ impl Connection {
                     self.queue.sent(written);
                     self.heartbeat.taken(self.queue.unsent().is_empty(), now);
                 }
-                // The client leaves its room when its task sees that.
+                // The client leaves its room when its task sees that. Nothing can be sent before it any more.
                 Poll::Ready(_) => {
-                    self.end.get_or_insert(End::Lost);
+                    self.end = Some(End::Lost);
                     return self.wake();
                 }
             }
@@ -324,7 +329,7 @@ impl Connection {
             // The rest of what TLS has encrypted; its task is woken when there is space.
             let cx = &mut Context::from_waker(&self.waker);
             if let Poll::Ready(Err(_)) = Pin::new(&mut self.stream).poll_flush(cx) {
-                self.end.get_or_insert(End::Lost);
+                self.end = Some(End::Lost);
                 return self.wake();
             }
         }
@@ -448,7 +453,7 @@ impl Connection {
         self.throttled_until.take_if(|until| *until <= now);
         (!self.is_admitted && !self.awaits_hello())
             || self.deferred_end.is_some()
-            || self.end.is_some()
+            || self.is_ending()
             || self.throttled_until.is_some()
             || self.in_flight >= self.max_in_flight()
             || !self.queue.is_below_half()
@@ -579,13 +584,14 @@ mod tests {
     use super::*;
     use crate::rooms::trials::Trials;
     use futures_util::FutureExt;
-    use std::future::poll_fn;
+    use std::{future::poll_fn, io::Write};
+    use tokio::io::DuplexStream;
 
-    #[tokio::test]
-    async fn who_gives_up_waiting_for_a_turn_keeps_no_place() {
+    /// A connection, and the other end of it.
+    fn connect() -> (Connection, DuplexStream) {
         let limiter = crate::http::ConnectionLimiter::new(&ServerConfig::new(Vec::new()));
         let (ours, theirs) = tokio::io::duplex(64);
-        let mut connection = Connection::new(
+        let connection = Connection::new(
             Stream::Pipe(theirs),
             Vec::new(),
             Order::default(),
@@ -594,6 +600,25 @@ mod tests {
             QueuedBytes::default(),
             Resuming::Yes,
         );
+        (connection, ours)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_waits_for_nothing() {
+        let (mut connection, ours) = connect();
+        connection.queue.hold(1);
+        connection.queue.push("last words".into()).expect("space");
+        connection.close(1000, "", true);
+        assert!(connection.take_end().is_none());
+        drop(ours);
+        connection.queue.write_all(b"\x89\0").expect("a ping");
+        connection.flush(Instant::now());
+        assert!(matches!(connection.take_end(), Some(End::Lost)));
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_for_a_turn_keeps_no_place() {
+        let (mut connection, ours) = connect();
         let claim = Claim {
             suspicion: Suspicion {
                 deaths: 2,

@@ -600,8 +600,9 @@ impl Transport for Clients {
                     end -= 1;
                     continue;
                 }
-                (Some(connection), Ok(_)) => connection,
-                (None, Ok(_)) => {
+                (Some(connection), Ok(_)) if !connection.is_ending() => connection,
+                // It is away, or about to end: what is held for it would keep it from that.
+                (_, Ok(_)) => {
                     i += 1;
                     continue;
                 }

@@ -3,7 +3,7 @@
 use super::{Client, Clients};
 use crate::{
     rooms::{Claim, Hello, JoinRejection, LATE, SESSION_LOST, sessions::Session},
-    ws::connection::ConnectionKey,
+    ws::connection::{Connection, ConnectionKey},
 };
 use core::net::IpAddr;
 use stateroom_wasmi_host::{ClientId, Instant as HostTime, RoomKey};
@@ -255,6 +255,9 @@ impl Clients {
         let Some(key) = self.connection_of(room, id) else {
             return;
         };
+        if self.connections.get(key).is_none_or(Connection::is_ending) {
+            return;
+        }
         self.hold(room, key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
