@@ -65,7 +65,7 @@ fn nodes_know_the_leaves_and_leaves_the_nodes() {
         }
         assert_eq!(node.directory.leaf([0; 32]), None);
     }
-    let addresses = [a.address(), b.address()];
+    let addresses = [a.address, b.address];
     den.wait_for_nodes(|nodes| addresses.iter().all(|address| nodes.contains(address)));
     // They are no nodes, and get no shards.
     a.wait(|a| {
@@ -119,7 +119,7 @@ fn a_name_is_one_leafs() {
     // It gets its name again when it is free.
     second.leave();
     a.wait_for_leaf("@den", Some(&first));
-    first.wait_for_nodes(|nodes| nodes.contains(&a.address()));
+    first.wait_for_nodes(|nodes| nodes.contains(&a.address));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_leaf_needs_few_permissions_and_can_do_little_with_them() {
     a.wait_for_shards(|shards| shards > 0);
     let den = RunningLeaf::join(&url("den"), "den").expect("it joins");
     a.wait_for_leaf("@den.lobby", Some(&den));
-    den.wait_for_nodes(|nodes| nodes.contains(&a.address()));
+    den.wait_for_nodes(|nodes| nodes.contains(&a.address));
     // Neither another leaf's name nor what nodes can do.
     let other = RunningLeaf::join(&url("den"), "attic").err();
     assert!(matches!(other, Some(ClusterError::Setup(_))), "{other:?}");

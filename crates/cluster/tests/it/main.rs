@@ -24,7 +24,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, mpsc},
 };
-use tokio::runtime::Runtime;
+use tokio::{io::AsyncWriteExt, net::TcpListener, runtime::Runtime};
 
 /// A node without a server.
 struct Node {
@@ -33,8 +33,8 @@ struct Node {
     journal: Arc<dyn Journal>,
     directory: Arc<dyn Directory>,
     rooms: Arc<FakeRooms>,
-    /// What other nodes take for the server.
-    listener: std::net::TcpListener,
+    /// Where other nodes find something that they take for the server.
+    address: SocketAddr,
 }
 
 /// What was asked of a server that is not there.
@@ -78,21 +78,20 @@ impl Node {
     fn join_with(config: ClusterConfig) -> Result<Self, ClusterError> {
         let runtime = Runtime::new().expect("it starts");
         let cluster = runtime.block_on(Cluster::join(config))?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        runtime.spawn(say_who_listens(listener));
         let rooms = Arc::<FakeRooms>::default();
-        cluster.start(rooms.clone(), listener.local_addr().expect("it is bound"));
+        cluster.start(rooms.clone(), address);
         Ok(Self {
             runtime,
             journal: cluster.journal(),
             directory: cluster.directory(),
             cluster: Some(cluster),
             rooms,
-            listener,
+            address,
         })
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("it is bound")
     }
 
     /// Waits until so many shards are here.
@@ -177,6 +176,16 @@ impl Node {
             Stored::Room(room) => room,
             other => panic!("no room: {other:?}"),
         }
+    }
+}
+
+/// Says to each node that connects which process this is, until the runtime ends.
+async fn say_who_listens(listener: TcpListener) {
+    let id = listener.local_addr().expect("it is bound").port();
+    let mut connections = Vec::new();
+    while let Ok((mut connection, _)) = listener.accept().await {
+        let _ = connection.write_u64(id.into()).await;
+        connections.push(connection);
     }
 }
 

@@ -33,7 +33,7 @@ fn shards_are_shared_and_those_of_a_node_that_is_killed_go_on_elsewhere() {
     b.wait(|b| {
         Shard::all().all(|shard| match b.directory.locate(&room_of(shard)) {
             Location::Here => true,
-            location => location == Location::Node(a.address()),
+            location => location == Location::Node(a.address),
         })
     });
     for (number, id) in &rooms {
@@ -77,6 +77,49 @@ fn rooms_may_be_asked_for_that_are_about_to_be_here() {
     assert_eq!(a.directory.locate(&room), Location::Here);
     a.wait_for_shards(|shards| shards == SHARDS);
     assert_eq!(coming(&a), None);
+}
+
+#[test]
+fn whoever_asks_for_a_room_does_not_wait_for_its_shard_for_ever() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let proxy = Proxy::to(&server.url);
+    let a = Node::join_with(config(&proxy.url, "a")).expect("it joins");
+    let coming = |a: &Node| {
+        let rooms = Shard::all().map(room_of);
+        let rooms = rooms.filter(|room| a.directory.is_coming(room));
+        rooms.collect::<Vec<_>>()
+    };
+    a.wait(|a| {
+        let is_some = !coming(a).is_empty();
+        proxy.set_cut(is_some);
+        is_some
+    });
+    let loads: Vec<_> = coming(&a).iter().map(|room| load_later(&a, room)).collect();
+    let loaded: Vec<_> = loads.into_iter().map(|load| load()).collect();
+    let is_refused = |loaded: &Result<_, _>| matches!(loaded, Err(JournalError::NotOwned { .. }));
+    assert!(loaded.iter().any(is_refused), "{loaded:?}");
+    proxy.set_cut(false);
+    a.wait_for_shards(|shards| shards == SHARDS);
+}
+
+/// Those who look for nodes do not know how long these may be silent.
+#[test]
+fn nodes_that_may_be_silent_for_long_are_found() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let mut config = config(&server.url, "a");
+    config.silence = crate::TIMEOUT;
+    let _a = Node::join_with(config.clone()).expect("it joins");
+    config.node = "b".into();
+    let _b = Node::join_with(config).expect("it joins");
+    let runtime = Runtime::new().expect("it starts");
+    let admin = runtime.block_on(Admin::connect(&crate::config(&server.url, "admin")));
+    let admin = admin.expect("it connects");
+    let nodes = runtime.block_on(admin.nodes()).expect("NATS answers");
+    assert_eq!(nodes.len(), 2);
 }
 
 #[test]
