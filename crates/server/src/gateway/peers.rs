@@ -1,8 +1,8 @@
 //! Connections between the nodes of a cluster.
 //!
 //! Whoever opens one says first for whom: four bytes, the length in big endian, and JSON; the other end says which
-//! [`Process`] it is. Then both ends speak WebSocket, without a handshake, and in it `stateroom.resume.1`. A leaf only says who it is; the node
-//! says for whom, as if it had opened the connection, when there is a client.
+//! [`Process`] it is. Then both ends speak WebSocket, without a handshake, and in it `stateroom.resume.1`. A leaf
+//! only says who it is; the node says for whom, as if it had opened the connection, when there is a client.
 
 use super::{
     Routes,

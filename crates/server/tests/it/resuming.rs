@@ -378,11 +378,10 @@ async fn a_goodbye_is_replied_to_when_what_was_said_before_is_durable() {
         }
     };
     eventually("the journal", waiting).await;
-    // Whoever does not wait has replied by then.
-    sleep(Duration::from_millis(50)).await;
     // What comes after it is nothing to the room.
     connection.send_text("mthree").await;
-    sleep(Duration::from_millis(50)).await;
+    let early = timeout(Duration::from_millis(50), connection.closed()).await;
+    assert!(early.is_err(), "nothing of it is durable");
     journal.resume();
     let (code, events) = (connection.closed().await, events());
     assert_eq!(code, 1000);
@@ -391,6 +390,38 @@ async fn a_goodbye_is_replied_to_when_what_was_said_before_is_durable() {
     let stored = journal.stored("lobby").expect("it is stored");
     let has = |text: &[u8]| stored.tail.windows(text.len()).any(|it| it == text);
     assert_eq!((has(b"two"), has(b"three")), (true, false));
+}
+
+/// Something is always held for those who stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goodbye_is_replied_to_in_a_room_that_goes_on_sending() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, change).await;
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    connection.hello(&mut session).await;
+    journal.pause();
+    for text in ["mone", "g"] {
+        connection.send_text(text).await;
+    }
+    let mut closed = Box::pin(connection.closed());
+    let mut others = Vec::new();
+    let closing = async {
+        loop {
+            // The room says to all who has come, before what it has said before is durable.
+            let waiting = journal.waiting();
+            others.push(server.join("lobby").await);
+            while journal.waiting() <= waiting {
+                sleep(Duration::from_millis(1)).await;
+            }
+            journal.step();
+            if let Ok(code) = timeout(Duration::from_millis(20), &mut closed).await {
+                assert!(journal.waiting() > 0, "the room has nothing to send");
+                return code;
+            }
+        }
+    };
+    assert_eq!(eventually("the close", closing).await, 1000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use super::{HostedRooms, Next};
 use crate::{
     config::ServerConfig,
-    journal::{Durability, Journal, JournalError, RoomNumber, Stored, StoredRoom},
+    journal::{Durability, Journal, JournalError, RoomNumber, Stored},
     rooms::{
         Claim, JoinRejection, MOVED, STOPPING,
         journaling::{JournalResult, Journaling, RoomLog},
@@ -13,9 +13,7 @@ use crate::{
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
-use stateroom_wasmi_host::{
-    Clock, Escaped, Instant, Module, OpenError, RoomKey, SaveError, WithSources,
-};
+use stateroom_wasmi_host::{Clock, Escaped, Instant, OpenError, RoomKey, SaveError, WithSources};
 use std::sync::Arc;
 use tokio::{sync::OwnedSemaphorePermit, time};
 
@@ -162,11 +160,6 @@ impl HostedRooms {
             Err(error) => Err(RestoreError::Journal(error)),
         };
         self.end_restoration(id, outcome);
-    }
-
-    /// Begins to replay a room; without a module it begins anew.
-    pub(super) fn replay(&mut self, id: &str, stored: StoredRoom, module: Option<&Module>) {
-        self.restorations.loaded(id, stored, module);
     }
 
     pub(super) fn end_restoration(

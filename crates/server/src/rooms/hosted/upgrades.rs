@@ -159,17 +159,17 @@ impl HostedRooms {
         };
         if self.options.module.hash() == Some(hash) {
             let module = self.options.module.clone();
-            return self.replay(id, stored, Some(&module));
+            return self.restorations.loaded(id, stored, Some(&module));
         }
         match self.upgrades.policy {
             ModuleUpgrade::Refuse => {
                 let error = RestoreError::Snapshot(SnapshotError::Module(hash));
                 self.end_restoration(id, Err(error));
             }
-            ModuleUpgrade::Restart => self.replay(id, stored, None),
+            ModuleUpgrade::Restart => self.restorations.loaded(id, stored, None),
             ModuleUpgrade::Hook | ModuleUpgrade::HookOrRestart => {
                 match self.upgrades.kept(hash).cloned() {
-                    Some(module) => self.replay(id, stored, Some(&module)),
+                    Some(module) => self.restorations.loaded(id, stored, Some(&module)),
                     None => self.wait_for_module(id, hash, stored),
                 }
             }
@@ -219,7 +219,7 @@ impl HostedRooms {
                 None if must_pass => {
                     self.end_restoration(&id, Err(RestoreError::NoModule(hash)));
                 }
-                module => self.replay(&id, stored, module.as_ref()),
+                module => self.restorations.loaded(&id, stored, module.as_ref()),
             }
         }
     }

@@ -397,10 +397,7 @@ async fn clients_wait_at_a_node_that_is_about_to_have_their_room() {
         let from = cluster.owner("lobby").expect("an owner");
         let from = [&gateway, &first, &second][from];
         client.say().await;
-        cluster.set_owner("lobby", None);
-        let released = from.control.release(|room| room == "lobby");
-        let released = eventually("the release", released).await;
-        released.expect("it is durable");
+        cluster.release("lobby", from).await;
         cluster.begin_to_arrive("lobby", to.number);
         client.say().await;
         cluster.waits_for_arrival("lobby", 1).await;
@@ -417,10 +414,7 @@ async fn clients_that_wait_for_their_room_go_where_it_is_instead() {
     cluster.set_owner("lobby", Some(1));
     let mut client = gateway.join("lobby").await;
     client.see(&[1001]).await;
-    cluster.set_owner("lobby", None);
-    let released = first.control.release(|room| room == "lobby");
-    let released = eventually("the release", released).await;
-    released.expect("it is durable");
+    cluster.release("lobby", &first).await;
     cluster.begin_to_arrive("lobby", 2);
     client.say().await;
     cluster.waits_for_arrival("lobby", 1).await;

@@ -152,12 +152,17 @@ impl Cluster {
 
     /// A node gives a room up, and another takes it over.
     pub(super) async fn hand_over(&self, room: &str, from: &Node, to: &Node) {
+        self.release(room, from).await;
+        self.take_over(room, to).await;
+    }
+
+    /// A node gives a room up, which nobody has then.
+    pub(super) async fn release(&self, room: &str, from: &Node) {
         self.set_owner(room, None);
         let id = String::from(room);
         let released = from.control.release(move |room| room == id);
         let released = eventually("the release", released).await;
         released.expect("it is durable");
-        self.take_over(room, to).await;
     }
 
     /// A node takes a room over, whatever the one that has it does.
