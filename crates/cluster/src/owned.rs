@@ -694,9 +694,17 @@ impl Owned {
         durable
     }
 
-    /// The first record that somebody needs.
-    pub(crate) fn first_needed(&self) -> Option<u64> {
-        self.needs.first(&self.log)
+    /// The first record that somebody needs when this one is stored, itself aside.
+    pub(crate) fn first_needed(&self, record: Option<&Record>) -> Option<u64> {
+        let rooms = record.into_iter().flat_map(|record| &record.rooms);
+        let snapshots = rooms.map(|room| {
+            let is_kept = room.quarantine.is_none();
+            let snapshot = room.snapshot.as_ref().filter(|_| is_kept);
+            let events = snapshot.map(|snapshot| snapshot.events);
+            // Those of rooms that are removed, or in quarantine, are not needed in the log.
+            (room.number, events.unwrap_or(u64::MAX))
+        });
+        self.needs.first_after(&self.log, snapshots)
     }
 
     /// The epoch has begun: what is to be read.

@@ -41,8 +41,8 @@ pub(crate) struct Reading {
     pub(crate) claim: Claim,
 }
 
-/// Time until a replica is asked again that does not have what is looked for; at first it is shorter, since most
-/// have it a moment after the one that has stored it.
+/// Time until a replica is asked again that does not have what is looked for; at first it is none, and then short,
+/// since most have it a moment after the one that has stored it.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -66,7 +66,7 @@ pub(crate) async fn read_shards(
     let read = readings.into_iter().zip(logs);
     let read: Vec<_> = read.filter_map(|(it, log)| Some((it, log?))).collect();
     let mut groups = VecDeque::from([read]);
-    let mut pause = FIRST_RETRY_INTERVAL;
+    let mut pause = Duration::ZERO;
     while let Some(mut group) = groups.pop_front() {
         group.retain(|(reading, _)| reading.claim.is_held());
         let shards = group.iter().map(|(it, _)| (it.shard, it.last));
@@ -104,8 +104,11 @@ pub(crate) async fn read_shards(
         }
         if !group.is_empty() {
             groups.push_back(group);
-            sleep(pause).await;
-            pause = (2 * pause).min(RETRY_INTERVAL);
+            // Sleeping for no time would take a millisecond.
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            pause = (2 * pause).clamp(FIRST_RETRY_INTERVAL, RETRY_INTERVAL);
         }
     }
 }

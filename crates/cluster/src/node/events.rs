@@ -58,6 +58,7 @@ pub(crate) enum Event {
     // Of other nodes.
     Ping(Ping),
     Gone(NodeId),
+    Announced(Announcement),
     /// A leaf of this name has said something; others wait until there is room for them.
     Leaf(String, LeafPing, OwnedSemaphorePermit),
 
@@ -221,27 +222,27 @@ pub(super) fn watch_leaves(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
     });
 }
 
-/// What [`Node::announce`](super::Node::announce) says.
+/// What is said of a shard's owner as soon as it is known.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Announcement {
+    pub(crate) shard: u8,
+    pub(crate) node: u64,
+    pub(crate) epoch: u64,
+    /// Of the directory's entry.
+    pub(crate) revision: u64,
+    /// Whether the owner says so, and runs the rooms.
+    pub(crate) is_active: bool,
+}
+
+/// Hears the [announcements](Announcement) of all nodes.
 pub(super) fn watch_owners(nats: Nats, sender: mpsc::UnboundedSender<Event>) {
-    let parse = |text: &[u8]| {
-        let mut fields = core::str::from_utf8(text).ok()?.split(' ');
-        let shard = Shard(fields.next()?.parse().ok()?);
-        let owner = Owner {
-            node: NodeId(u64::from_str_radix(fields.next()?, 16).ok()?),
-            epoch: Epoch(fields.next()?.parse().ok()?),
-        };
-        Some(Event::Owner(
-            shard,
-            Some(owner),
-            fields.next()?.parse().ok()?,
-        ))
-    };
     tokio::spawn(async move {
         while !sender.is_closed() {
             if let Ok(mut owners) = nats.client().subscribe(nats.owners()).await {
                 while let Some(message) = owners.next().await {
-                    if let Some(event) = parse(&message.payload) {
-                        let _ = sender.send(event);
+                    // What is none is another version's.
+                    if let Ok(announcement) = serde_json::from_slice(&message.payload) {
+                        let _ = sender.send(Event::Announced(announcement));
                     }
                 }
             }

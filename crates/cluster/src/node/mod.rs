@@ -6,7 +6,7 @@ mod journal;
 mod meter;
 mod refusals;
 
-pub(crate) use self::events::{Event, NodeRequest, Ping};
+pub(crate) use self::events::{Announcement, Event, NodeRequest, Ping};
 
 use self::{
     batches::Batches,
@@ -286,6 +286,15 @@ impl Node {
             Event::Owner(shard, owner, revision) => {
                 self.membership.handle_owner(shard, owner, revision, now);
             }
+            Event::Announced(it) => {
+                let (shard, node, epoch) = (Shard(it.shard), NodeId(it.node), Epoch(it.epoch));
+                let owner = Owner { node, epoch };
+                let membership = &mut self.membership;
+                membership.handle_owner(shard, Some(owner), it.revision, now);
+                if it.is_active {
+                    membership.handle_active(shard, owner, now);
+                }
+            }
             Event::Placement(shard, placement, revision) => {
                 let membership = &mut self.membership;
                 membership.handle_placement(shard, placement, revision, now);
@@ -448,7 +457,14 @@ impl Node {
         let Some((owner, revision)) = self.membership.directory_entry(shard) else {
             return;
         };
-        let text = format!("{shard} {} {} {revision}", owner.node, owner.epoch);
+        let announcement = Announcement {
+            shard: shard.0,
+            node: owner.node.0,
+            epoch: owner.epoch.0,
+            revision,
+            is_active: self.membership.state(shard) == ShardState::Active,
+        };
+        let text = serde_json::to_vec(&announcement).unwrap_or_default();
         let (nats, subject) = (self.nats.clone(), self.nats.owners());
         tokio::spawn(async move {
             let _ = nats.client().publish(subject, text.into()).await;
@@ -700,12 +716,11 @@ impl Node {
             None => return,
             Some(Request::ReadLast) => {
                 // It takes somebody who mends it, or goes back to the version that wrote it.
-                let delay = match owned.damage() {
-                    Some(_) => UNREADABLE_INTERVAL,
-                    None => Duration::ZERO,
-                };
+                let is_damaged = owned.damage().is_some();
                 tokio::spawn(async move {
-                    sleep(delay).await;
+                    if is_damaged {
+                        sleep(UNREADABLE_INTERVAL).await;
+                    }
                     let last = nats.last(shard).await;
                     if matches!(last, Err(LastError::Unavailable)) {
                         sleep(pause).await;
@@ -723,7 +738,7 @@ impl Node {
                 let has_failed = owned.retry.has_failed();
                 let is_doubtful = owned.retry.is_doubtful();
                 let record = payload.map(|in_flight| in_flight.record.clone());
-                let needed = owned.first_needed();
+                let needed = owned.first_needed(record.as_deref());
                 tokio::spawn(async move {
                     let (header, record) = (RecordHeader { id, needed }, record.as_deref());
                     let result = nats.append(shard, expected, header, record, is_told).await;
@@ -814,6 +829,7 @@ impl Node {
         );
         // The directory must say that they are here.
         self.update();
+        self.announce(shard);
         self.quarantine_convicted(shard);
         if let Some((rooms, _)) = &self.rooms {
             rooms.adopt(unfinished);

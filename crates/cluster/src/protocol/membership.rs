@@ -59,7 +59,7 @@ pub struct MembershipOptions {
     pub rebalance_after: Duration,
     /// Time for which a shard stays that was placed because of its load.
     pub place_after: Duration,
-    /// Shards that are given away at once.
+    /// Shards that are given away at once, and are not at their next owners yet.
     pub max_releases: usize,
     /// How many shards there are; all but tests have [`SHARDS`].
     pub shards: usize,
@@ -76,7 +76,7 @@ impl MembershipOptions {
             silence: Duration::from_millis(300),
             rebalance_after: Duration::from_secs(2),
             place_after: Duration::from_secs(60),
-            max_releases: 2,
+            max_releases: 1,
             shards: SHARDS,
         }
     }
@@ -222,6 +222,8 @@ struct ShardEntry {
     left: Epoch,
     /// Where it goes.
     to: NodeId,
+    /// When its next owner had it by the directory, until that runs its rooms.
+    given_at: Option<Duration>,
     /// When a claim may be tried again.
     retry_at: Duration,
     /// When it began to be acquired.
@@ -239,6 +241,9 @@ const MAX_CLAIMS: usize = 64;
 /// Time after which one that is being acquired keeps others waiting no more.
 const MAX_ACQUIRING: Duration = Duration::from_secs(1);
 
+/// The same for one that was given away, of which the next owner says when it has it.
+const MAX_GIVEN: Duration = Duration::from_millis(100);
+
 impl Membership {
     /// A node that begins.
     #[must_use]
@@ -250,6 +255,7 @@ impl Membership {
             epoch: Epoch(0),
             left: Epoch(0),
             to: id,
+            given_at: None,
             retry_at: Duration::ZERO,
             acquiring_since: Duration::ZERO,
             active_since: Duration::ZERO,
@@ -366,6 +372,9 @@ impl Membership {
             return;
         }
         entry.revision = revision;
+        let was_own = entry.owner.is_some_and(|owner| owner.node == id);
+        let is_own = owner.is_some_and(|owner| owner.node == id);
+        entry.given_at = (was_own && !is_own && owner.is_some()).then_some(now);
         entry.owner = owner;
         self.wanted.remove(&shard);
         let mine = owner.filter(|owner| owner.node == id && owner.epoch > entry.left);
@@ -450,7 +459,7 @@ impl Membership {
         let settled_at = self.stable_since + self.options.rebalance_after;
         let is_settled = now >= settled_at.max(self.settled_at) && !self.is_isolated(now);
         // What is on its way is not in the measurements of the others.
-        if self.phase != Phase::Up || !is_settled || self.releasing() > 0 {
+        if self.phase != Phase::Up || !is_settled || self.releasing(now) > 0 {
             return;
         }
         let is_movable = |(shard, _): &&(Shard, Load)| {
@@ -570,6 +579,14 @@ impl Membership {
         self.leave(shard, false);
         if let CasResult::Done(revision) = result {
             self.handle_owner(shard, Some(Owner { node, epoch }), revision, now);
+        }
+    }
+
+    /// A node runs the rooms of a shard in this epoch. Who has given it the shard gives others away then.
+    pub fn handle_active(&mut self, shard: Shard, owner: Owner, now: Duration) {
+        let entry = &mut self.shards[shard.index()];
+        if entry.owner == Some(owner) && entry.given_at.take().is_some() {
+            self.decide(now);
         }
     }
 
@@ -817,8 +834,12 @@ impl Membership {
         (is_placed, preference(name, shard), node)
     }
 
-    fn releasing(&self) -> usize {
-        let is_releasing = |entry: &&ShardEntry| entry.state == ShardState::Releasing;
+    /// How many shards are being given away.
+    fn releasing(&self, now: Duration) -> usize {
+        let is_releasing = |entry: &&ShardEntry| {
+            let is_given = entry.given_at.is_some_and(|at| now < at + MAX_GIVEN);
+            entry.state == ShardState::Releasing || is_given
+        };
         self.shards.iter().filter(is_releasing).count()
     }
 
@@ -829,7 +850,7 @@ impl Membership {
 
     /// Gives shards to where they belong, those that are here if the same nodes have been there for a while.
     fn rebalance(&mut self, is_stable: bool, now: Duration) {
-        let mut releasing = self.releasing();
+        let mut releasing = self.releasing(now);
         let is_draining = self.phase == Phase::Draining;
         for shard in Shard::all().take(self.shards.len()) {
             if releasing >= self.options.max_releases {
@@ -1087,6 +1108,65 @@ mod tests {
         }
         assert!(!node.is_coming(shard, now));
         assert_eq!(claims(&mut node).len(), 1);
+    }
+
+    #[test]
+    fn a_shard_is_given_away_when_the_one_before_is_at_its_next_owner_or_that_says_nothing_for_long()
+     {
+        let options = MembershipOptions {
+            shards: 3,
+            ..MembershipOptions::new("a")
+        };
+        let (own, mut now) = (NodeId(1), Duration::ZERO);
+        let mut node = Membership::new(own, options, now);
+        for shard in Shard::all().take(3) {
+            let epoch = Epoch(1);
+            node.handle_owner(shard, Some(Owner { node: own, epoch }), 1, now);
+            node.handle_acquired(shard, epoch, true, now);
+        }
+        node.handle_directory_read(now);
+        let pass = |node: &mut Membership, now: &mut Duration| {
+            *now += Duration::from_millis(50);
+            node.handle_ping(own, "a", Phase::Draining, *now);
+            node.handle_ping(OTHER, "b", Phase::Up, *now);
+            node.handle_timeout(*now);
+        };
+        let given_away = |node: &mut Membership| {
+            let actions = core::iter::from_fn(|| node.poll_action());
+            let released = actions.filter_map(|action| match action {
+                Action::Release { shard, .. } => Some(shard),
+                _ => None,
+            });
+            released.collect::<Vec<_>>()
+        };
+        for _ in 0..20 {
+            pass(&mut node, &mut now);
+        }
+        given_away(&mut node);
+        node.drain(now);
+        assert_eq!(given_away(&mut node), [Shard(0)]);
+        let (next, epoch) = (Epoch(2), Epoch(1));
+        let owner = Owner {
+            node: OTHER,
+            epoch: next,
+        };
+        node.handle_released(Shard(0), epoch);
+        node.handle_transferred(Shard(0), next, CasResult::Done(2), now);
+        assert_eq!(given_away(&mut node), [], "it is not there yet");
+        // Not those of another epoch.
+        node.handle_active(Shard(0), Owner { epoch, ..owner }, now);
+        assert_eq!(given_away(&mut node), []);
+        node.handle_active(Shard(0), owner, now);
+        assert_eq!(given_away(&mut node), [Shard(1)]);
+        node.handle_released(Shard(1), epoch);
+        node.handle_transferred(Shard(1), next, CasResult::Done(3), now);
+        let until = now + MAX_GIVEN;
+        while now + Duration::from_millis(50) < until {
+            pass(&mut node, &mut now);
+            assert_eq!(given_away(&mut node), []);
+        }
+        pass(&mut node, &mut now);
+        assert_eq!(given_away(&mut node), [Shard(2)]);
     }
 
     /// What could not be read is forgotten when the shard has been read after all.

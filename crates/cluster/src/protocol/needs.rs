@@ -27,11 +27,16 @@ impl<R> Default for Needs<R> {
 }
 
 impl<R: Copy + Eq + Hash + Ord> Needs<R> {
-    /// The first record that is needed.
-    #[must_use]
-    pub fn first<P>(&self, log: &Appender<P>) -> Option<u64> {
+    /// The first record that is needed once these snapshots are stored, of a room each, which contain so many
+    /// events.
+    pub fn first_after<P>(
+        &self,
+        log: &Appender<P>,
+        snapshots: impl IntoIterator<Item = (R, u64)>,
+    ) -> Option<u64> {
         let left = log.left().filter(|_| !self.is_read);
-        let own = self.tails.first().into_iter().chain(self.suspects.first());
+        let tails = self.tails.first_after(snapshots);
+        let own = tails.into_iter().chain(self.suspects.first());
         own.chain(left).min()
     }
 
@@ -39,6 +44,6 @@ impl<R: Copy + Eq + Hash + Ord> Needs<R> {
     #[must_use]
     pub fn deletable<P>(&self, log: &Appender<P>) -> Option<u64> {
         self.is_read
-            .then(|| self.first(log).unwrap_or_else(|| log.last()))
+            .then(|| self.first_after(log, []).unwrap_or_else(|| log.last()))
     }
 }

@@ -85,9 +85,37 @@ impl<R: Hash + Eq> Tails<R> {
         self.rooms.get(room).map(|tail| tail.next_event)
     }
 
-    /// The first record that a room needs.
-    #[must_use]
-    pub fn first(&self) -> Option<u64> {
-        self.needed.keys().next().copied()
+    /// The first record that a room needs once these snapshots are stored, of a room each, which contain so many events.
+    pub fn first_after(&self, snapshots: impl IntoIterator<Item = (R, u64)>) -> Option<u64> {
+        let mut saved: BTreeMap<u64, usize> = BTreeMap::new();
+        for (room, events) in snapshots {
+            let tail = self.rooms.get(&room);
+            if let Some(tail) = tail.filter(|tail| tail.next_event <= events) {
+                *saved.entry(tail.first_record).or_default() += 1;
+            }
+        }
+        let mut needed = self.needed.iter();
+        let is_needed = |(record, rooms): &(&u64, &usize)| saved.get(record) != Some(rooms);
+        needed.find(is_needed).map(|(record, _)| *record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_needs_nothing_of_rooms_whose_snapshots_it_has() {
+        let mut tails = Tails::default();
+        for (room, event, record) in [("a", 0, 5), ("b", 0, 5), ("a", 1, 6), ("c", 7, 8)] {
+            assert!(tails.add(room, event, record, Some(0)));
+        }
+        let first_after = |snapshots: &[_]| tails.first_after(snapshots.iter().copied());
+        assert_eq!(first_after(&[]), Some(5));
+        assert_eq!(first_after(&[("a", 2), ("d", 9)]), Some(5));
+        assert_eq!(first_after(&[("a", 2), ("b", 1)]), Some(8));
+        // It does not have all of the room's events.
+        assert_eq!(first_after(&[("a", 1), ("b", 1)]), Some(5));
+        assert_eq!(first_after(&[("a", 2), ("b", 1), ("c", 8)]), None);
     }
 }

@@ -182,9 +182,12 @@ impl Link {
                 let reason = "the node of the room cannot be reached";
                 return refused.unwrap_or_else(|| Ended::Closed(1013, reason.into()));
             }
-            tokio::select! {
-                () = changed(&mut changes) => {}
-                () = sleep(pause) => {}
+            // Also sleeping for no time takes a millisecond.
+            if !pause.is_zero() {
+                tokio::select! {
+                    () = changed(&mut changes) => {}
+                    () = sleep(pause) => {}
+                }
             }
             pause = (2 * pause).clamp(MIN_PAUSE, MAX_PAUSE);
         }

@@ -304,6 +304,19 @@ impl Owned {
         self.waiting.front().is_some_and(|waiting| waiting.is_begun)
     }
 
+    /// The first record that somebody needs when this one is stored, itself aside.
+    pub(crate) fn first_needed(&self, record: Option<&Record>) -> Option<u64> {
+        let rooms = record.into_iter().flat_map(|record| &record.rooms);
+        let snapshots = rooms.map(|(room, write)| {
+            let events = match write {
+                RoomWrite::Snapshot(state) => state.events,
+                RoomWrite::Quarantine => u64::MAX,
+            };
+            (*room, events)
+        });
+        self.needs.first_after(&self.log, snapshots)
+    }
+
     /// A record is durable. Returns what is to be sent now.
     pub(crate) fn durable(&mut self, record: &Record) -> Vec<(usize, Reply)> {
         let sequence = self.log.last();

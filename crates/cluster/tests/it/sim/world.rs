@@ -82,6 +82,8 @@ pub(crate) enum NodeEvent {
     Ping(NodeId, String, Phase, u8),
     Gone(NodeId),
     Owner(Shard, Option<Owner>, u64),
+    /// The owner runs the rooms.
+    Active(Shard, Owner),
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
     Last(Shard, u64, Result<Option<LastRecord>, ()>),
@@ -105,6 +107,8 @@ enum NatsRequest {
     Append(Shard, u64, u64, RecordId, Option<u64>, u8, Option<Record>),
     Trim(Shard, u64),
     Ping(String, Phase, u8),
+    /// Tells all nodes that this one runs the rooms of a shard.
+    Active(Shard, Owner),
 }
 
 #[derive(Clone, Copy)]
@@ -371,6 +375,9 @@ impl World {
             NodeEvent::Owner(shard, owner, revision) => {
                 node.membership.handle_owner(shard, owner, revision, now);
             }
+            NodeEvent::Active(shard, owner) => {
+                node.membership.handle_active(shard, owner, now);
+            }
             NodeEvent::Claimed(shard, epoch, result) => {
                 node.membership.handle_claimed(shard, epoch, result, now);
             }
@@ -631,7 +638,6 @@ impl World {
             self.count("fenced");
             return;
         }
-        let needed = owned.needs.first(&owned.log);
         let (request, timeout) = match owned.log.poll() {
             None => return,
             Some(Request::ReadLast) => (
@@ -642,18 +648,14 @@ impl World {
                 expected,
                 id,
                 payload,
-            }) => (
-                NatsRequest::Append(
-                    shard,
-                    number,
-                    expected,
-                    id,
-                    needed,
-                    version,
-                    payload.cloned(),
-                ),
-                NodeEvent::Appended(shard, number, Appended::Unknown),
-            ),
+            }) => {
+                let record = payload.cloned();
+                let needed = owned.first_needed(record.as_ref());
+                (
+                    NatsRequest::Append(shard, number, expected, id, needed, version, record),
+                    NodeEvent::Appended(shard, number, Appended::Unknown),
+                )
+            }
         };
         owned.request = number;
         self.request(slot, request);
@@ -687,6 +689,8 @@ impl World {
                         node.gate.push(room, owned.needs.suspects.deaths(&room));
                     }
                     node.membership.handle_acquired(shard, epoch, true, now);
+                    let node = node.id;
+                    self.request(slot, NatsRequest::Active(shard, Owner { node, epoch }));
                 } else {
                     let last = self.nats.last(shard).map(|last| last.id.node);
                     assert_ne!(last, Some(node.id), "an event is missing");
@@ -893,6 +897,14 @@ impl World {
                         let to = node.id;
                         let ping = NodeEvent::Ping(id, name.clone(), phase, version);
                         self.answer(other, to, ping);
+                    }
+                }
+                return;
+            }
+            NatsRequest::Active(shard, owner) => {
+                for other in 0..self.nodes.len() {
+                    if let Some(node) = &self.nodes[other] {
+                        self.answer(other, node.id, NodeEvent::Active(shard, owner));
                     }
                 }
                 return;
