@@ -3,7 +3,7 @@
 use super::{node::RoomState, random::Random};
 use stateroom_wasmi_cluster::{
     Shard,
-    protocol::{Appended, CasResult, LastRecord, Note, Owner, RecordId},
+    protocol::{Appended, CasResult, LastRecord, Note, Owner, Placement, RecordId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,6 +49,7 @@ pub(crate) struct Nats {
     pub(crate) quarantined: BTreeSet<usize>,
     last_sequence: u64,
     directory: Vec<(Option<Owner>, u64)>,
+    placements: Vec<(Option<Placement>, u64)>,
     revision: u64,
     pub(crate) is_down: bool,
     /// A shard of which it takes nothing but the records by which epochs begin.
@@ -70,6 +71,7 @@ impl Nats {
             quarantined: BTreeSet::new(),
             last_sequence: 0,
             directory: vec![(None, 0); shards],
+            placements: vec![(None, 0); shards],
             revision: 0,
             is_down: false,
             refuses: None,
@@ -177,5 +179,24 @@ impl Nats {
 
     pub(crate) fn owner(&self, shard: Shard) -> (Option<Owner>, u64) {
         self.directory[shard.index()]
+    }
+
+    pub(crate) fn place(
+        &mut self,
+        shard: Shard,
+        placement: Placement,
+        revision: u64,
+    ) -> Option<u64> {
+        let entry = &mut self.placements[shard.index()];
+        if entry.1 != revision {
+            return None;
+        }
+        self.revision += 1;
+        *entry = (Some(placement), self.revision);
+        Some(self.revision)
+    }
+
+    pub(crate) fn placement(&self, shard: Shard) -> (Option<Placement>, u64) {
+        self.placements[shard.index()].clone()
     }
 }

@@ -10,8 +10,8 @@ use super::{
 use stateroom_wasmi_cluster::{
     Epoch, NodeId, Shard,
     protocol::{
-        Action, Appended, CasResult, Gate, LastRecord, Limits, MAX_DEATHS, Membership,
-        MembershipOptions, Note, Owner, Phase, RecordId, Request, ShardState,
+        Action, Appended, CasResult, Gate, LastRecord, Limits, Load, MAX_DEATHS, Membership,
+        MembershipOptions, Note, Owner, Phase, Placement, RecordId, Request, ShardState,
     },
 };
 use std::{
@@ -54,6 +54,7 @@ pub(crate) struct World {
     closed: BTreeSet<usize>,
     /// Whether some nodes are of a later version than others.
     is_updated: bool,
+    rebalance_after: Duration,
     coverage: BTreeMap<&'static str, usize>,
 }
 
@@ -84,6 +85,7 @@ pub(crate) enum NodeEvent {
     Owner(Shard, Option<Owner>, u64),
     /// The owner runs the rooms.
     Active(Shard, Owner),
+    Placement(Shard, Option<Placement>, u64),
     Claimed(Shard, Epoch, CasResult),
     Transferred(Shard, Epoch, CasResult),
     Last(Shard, u64, Result<Option<LastRecord>, ()>),
@@ -109,6 +111,7 @@ enum NatsRequest {
     Ping(String, Phase, u8),
     /// Tells all nodes that this one runs the rooms of a shard.
     Active(Shard, Owner),
+    Place(Shard, String, u64),
 }
 
 #[derive(Clone, Copy)]
@@ -131,10 +134,12 @@ impl World {
             messages: 2 + random.below(4),
         };
         let is_updated = random.one_in(3);
+        let rebalance_after = Duration::from_millis(100 << random.below(5));
         let mut world = Self {
             random,
             limits,
             is_updated,
+            rebalance_after,
             now: Duration::from_secs(1),
             queue: BinaryHeap::new(),
             queued: 0,
@@ -315,6 +320,9 @@ impl World {
         let options = MembershipOptions {
             shards: SHARDS,
             version,
+            // Nodes come and go all the time, and shards are to be moved all the same.
+            rebalance_after: self.rebalance_after,
+            place_after: 2 * self.rebalance_after,
             ..MembershipOptions::new(&format!("node-{slot}"))
         };
         let clock_offset = self.random.micros(10_000_000);
@@ -351,6 +359,9 @@ impl World {
             let (owner, revision) = self.nats.owner(shard);
             let now = now + node.clock_offset;
             node.membership.handle_owner(shard, owner, revision, now);
+            let (placement, revision) = self.nats.placement(shard);
+            let membership = &mut node.membership;
+            membership.handle_placement(shard, placement, revision, now);
         }
         self.act(slot);
     }
@@ -370,10 +381,17 @@ impl World {
             NodeEvent::Ping(other, name, phase, version) => {
                 node.membership.handle_ping(other, &name, phase, now);
                 node.membership.handle_version(other, version);
+                // Who is busy says so when it is measured.
+                let load = Load::default();
+                node.membership.handle_load(other, load, false);
             }
             NodeEvent::Gone(other) => node.membership.handle_gone(other, now),
             NodeEvent::Owner(shard, owner, revision) => {
                 node.membership.handle_owner(shard, owner, revision, now);
+            }
+            NodeEvent::Placement(shard, placement, revision) => {
+                let membership = &mut node.membership;
+                membership.handle_placement(shard, placement, revision, now);
             }
             NodeEvent::Active(shard, owner) => {
                 node.membership.handle_active(shard, owner, now);
@@ -810,8 +828,11 @@ impl World {
                     let unknown = NodeEvent::Transferred(shard, epoch, CasResult::Failed);
                     self.after(REQUEST_TIMEOUT, WorldEvent::Node(slot, id, unknown));
                 }
-                // Nothing is measured.
-                Action::Place { .. } => {}
+                Action::Place {
+                    shard,
+                    node,
+                    revision,
+                } => self.request(slot, NatsRequest::Place(shard, node, revision)),
                 Action::Abandon { shard } => {
                     self.poisons.disturb(node.restoring(Some(shard)), None);
                     node.end(shard);
@@ -901,6 +922,19 @@ impl World {
                 }
                 return;
             }
+            NatsRequest::Place(shard, name, revision) => {
+                let placement = Placement {
+                    node: name,
+                    is_pinned: false,
+                };
+                let placed = self.nats.place(shard, placement.clone(), revision);
+                if let Some(revision) = placed {
+                    self.count("placed");
+                    let placed = NodeEvent::Placement(shard, Some(placement), revision);
+                    self.tell_all(placed);
+                }
+                return;
+            }
             NatsRequest::Active(shard, owner) => {
                 for other in 0..self.nodes.len() {
                     if let Some(node) = &self.nodes[other] {
@@ -918,23 +952,27 @@ impl World {
         match result {
             CasResult::Failed => self.count("claim refused"),
             CasResult::Done(revision) => {
-                for slot in 0..self.nodes.len() {
-                    // Those that are cut off read all of it when they are back.
-                    let Some(node) = &self.nodes[slot] else {
-                        continue;
-                    };
-                    let (id, is_cut_off) = (node.id, node.is_cut_off);
-                    if !is_cut_off {
-                        let is_late = self.random.one_in(3);
-                        let most = if is_late { 2_000_000 } else { 20_000 };
-                        let delay = self.random.micros(most);
-                        let event = NodeEvent::Owner(shard, Some(owner), revision);
-                        self.after(delay, WorldEvent::Node(slot, id, event));
-                    }
-                }
+                self.tell_all(NodeEvent::Owner(shard, Some(owner), revision));
             }
         }
         result
+    }
+
+    /// The directory has something new.
+    fn tell_all(&mut self, event: NodeEvent) {
+        for slot in 0..self.nodes.len() {
+            // Those that are cut off read all of it when they are back.
+            let Some(node) = &self.nodes[slot] else {
+                continue;
+            };
+            let (id, is_cut_off) = (node.id, node.is_cut_off);
+            if !is_cut_off {
+                let is_late = self.random.one_in(3);
+                let most = if is_late { 2_000_000 } else { 20_000 };
+                let delay = self.random.micros(most);
+                self.after(delay, WorldEvent::Node(slot, id, event.clone()));
+            }
+        }
     }
 
     // Faults.
@@ -946,7 +984,7 @@ impl World {
         }
         let slot = self.random.below(self.nodes.len());
         let heals_in = self.random.micros(2_500_000);
-        let kind = self.random.below(8);
+        let kind = self.random.below(9);
         let now = self.now;
         let Some(node) = &mut self.nodes[slot] else {
             return;
@@ -999,6 +1037,21 @@ impl World {
                     self.count("refused");
                     self.after(heals_in / 2, WorldEvent::Heal(Fault::Refusal));
                 }
+            }
+            7 => {
+                // All of the time of its threads, shared by its shards.
+                let shards = Shard::all().take(SHARDS);
+                let active = shards.filter(|it| node.membership.state(*it) == ShardState::Active);
+                let active: Vec<_> = active.collect();
+                let busy = |processor| Load {
+                    processor,
+                    ..Load::default()
+                };
+                let each = busy(1_000_000 / active.len().max(1) as u32);
+                let loads: Vec<_> = active.iter().map(|shard| (*shard, each)).collect();
+                let membership = &mut node.membership;
+                membership.handle_measured(busy(1_000_000), &loads, node_now);
+                self.act(slot);
             }
             _ => {
                 if !self.nats.is_down {
