@@ -85,7 +85,8 @@ impl<R: Hash + Eq> Tails<R> {
         self.rooms.get(room).map(|tail| tail.next_event)
     }
 
-    /// The first record that a room needs once these snapshots are stored, of a room each, which contain so many events.
+    /// The first record that a room needs once these snapshots are stored, of a room each, which contain so many
+    /// events.
     pub fn first_after(&self, snapshots: impl IntoIterator<Item = (R, u64)>) -> Option<u64> {
         let mut saved: BTreeMap<u64, usize> = BTreeMap::new();
         for (room, events) in snapshots {
