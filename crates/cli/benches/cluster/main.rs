@@ -22,6 +22,7 @@ use machines::{Machines, NODES, Setup, nats_program};
 use places::Places;
 use speakers::{Speaker, Speakers, flood};
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -31,10 +32,11 @@ use tokio::{
 };
 
 /// Names, and what they say.
-const MEASUREMENTS: [&str; 6] = [
+const MEASUREMENTS: [&str; 7] = [
     "failover",
     "silence",
     "handover",
+    "drain",
     "restore",
     "gateway",
     "throughput",
@@ -44,6 +46,10 @@ const MEASUREMENTS: [&str; 6] = [
 const ROUNDS: usize = 5;
 /// Rooms that are spoken to.
 const ROOMS: usize = 20;
+/// Rooms of a node that has many.
+const MANY: usize = 10_000;
+/// Limits that allow so many.
+const MANY_ARGS: &[&str] = &["--max-rooms", "100000", "--max-connections", "100000"];
 /// The node that fails; the clients are at the first.
 const FAILING: usize = 1;
 
@@ -62,6 +68,7 @@ async fn main() {
             "failover" => failover(&program).await,
             "silence" => silence(&program).await,
             "handover" => handover(&program).await,
+            "drain" => drain(&program).await,
             "restore" => restore(&program).await,
             "gateway" => gateway(&program).await,
             _ => throughput(&program).await,
@@ -149,19 +156,10 @@ async fn handover(program: &Path) {
     );
 }
 
-/// When rooms of a dead node are back.
-async fn restore(program: &Path) {
-    const ALL: usize = 10_000;
-    const SPOKEN_TO: usize = 100;
-    /// Counting them takes the node some milliseconds.
-    const INTERVAL: Duration = Duration::from_millis(100);
-    let limits = &["--max-rooms", "100000", "--max-connections", "100000"];
-    let (mut machines, places) = start(program, 2, limits).await;
-    let address = machines.addresses()[0];
-    let rooms = places.rooms_of(FAILING, ALL).await;
-    // What they were told is in the log, and in no snapshot.
+/// Opens rooms by a message to each.
+async fn open(address: SocketAddr, rooms: &[String]) {
     let mut tasks = JoinSet::new();
-    for some in rooms.chunks(ALL / 50) {
+    for some in rooms.chunks(rooms.len() / 50) {
         let some = some.to_vec();
         tasks.spawn(async move {
             for room in some {
@@ -171,11 +169,43 @@ async fn restore(program: &Path) {
         });
     }
     tasks.join_all().await;
+}
+
+/// How long clients wait while many rooms are moved.
+async fn drain(program: &Path) {
+    let (machines, places) = start(program, 2, MANY_ARGS).await;
+    let address = machines.addresses()[0];
+    let rooms = places.rooms_of(FAILING, MANY).await;
+    open(address, &rooms).await;
+    let some = rooms.into_iter().step_by(MANY / ROOMS).collect();
+    let speakers = Speakers::start(address, some).await;
+    let began_at = Instant::now();
+    places.drain(FAILING).await;
+    println!(
+        "a node with 10,000 rooms was drained in {:?}",
+        began_at.elapsed()
+    );
+    print(
+        "all of them are moved: the longest wait of some for a reply",
+        speakers.waits_since(began_at).await,
+    );
+}
+
+/// When rooms of a dead node are back.
+async fn restore(program: &Path) {
+    const SPOKEN_TO: usize = 100;
+    /// Counting them takes the node some milliseconds.
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let (mut machines, places) = start(program, 2, MANY_ARGS).await;
+    let address = machines.addresses()[0];
+    let rooms = places.rooms_of(FAILING, MANY).await;
+    // What they were told is in the log, and in no snapshot.
+    open(address, &rooms).await;
     let died_at = Instant::now();
     machines.kill_node(FAILING);
     let time_before = machines.processor_time();
     let mut tasks = JoinSet::new();
-    for room in rooms.iter().step_by(ALL / SPOKEN_TO) {
+    for room in rooms.iter().step_by(MANY / SPOKEN_TO) {
         let room = room.clone();
         tasks.spawn(async move {
             let mut speaker = Speaker::connect(address, &room).await;

@@ -5,6 +5,7 @@ use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
 use tokio::{
     net::TcpStream,
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -56,10 +57,14 @@ impl Speaker {
 }
 
 /// Clients of several rooms, which speak all the time.
-pub struct Speakers(JoinSet<Vec<Exchange>>);
+pub struct Speakers {
+    tasks: JoinSet<Vec<Exchange>>,
+    /// Until this is dropped.
+    speaking: watch::Sender<()>,
+}
 
-/// How long they speak.
-const TIME: Duration = Duration::from_secs(4);
+/// How long they speak at least, before it is asked how long they have waited and after that.
+const TIME: Duration = Duration::from_secs(1);
 /// How long they pause.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -75,24 +80,27 @@ impl Speakers {
             });
         }
         let mut tasks = JoinSet::new();
+        let (speaking, _) = watch::channel(());
         for mut speaker in connecting.join_all().await {
+            let is_speaking = speaking.subscribe();
             tasks.spawn(async move {
-                let until = Instant::now() + TIME;
                 let mut exchanges = Vec::new();
-                while Instant::now() < until {
+                while is_speaking.has_changed().is_ok() {
                     exchanges.push(speaker.exchange().await.expect("its connection stays"));
                     sleep(PAUSE).await;
                 }
                 exchanges
             });
         }
-        sleep(TIME / 8).await;
-        Self(tasks)
+        sleep(TIME).await;
+        Self { tasks, speaking }
     }
 
     /// For each room, the longest that somebody has waited for a reply, from this time on.
     pub async fn waits_since(self, time: Instant) -> Vec<Duration> {
-        let speakers = self.0.join_all().await.into_iter();
+        sleep(TIME).await;
+        drop(self.speaking);
+        let speakers = self.tasks.join_all().await.into_iter();
         let waits = speakers.map(|exchanges| {
             let later = exchanges.iter().filter(|it| it.replied > time);
             let longest = later
