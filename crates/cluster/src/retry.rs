@@ -21,6 +21,13 @@ impl Retry {
         FIRST * (1 << self.failures.min(DOUBLINGS))
     }
 
+    /// The same where a replica is late, which most are by some milliseconds.
+    pub(crate) fn pause_for_replica(&self) -> Duration {
+        const FIRST: Duration = Duration::from_millis(1);
+        const DOUBLINGS: u32 = 8;
+        FIRST * (1 << self.failures.min(DOUBLINGS))
+    }
+
     /// Requests have failed for long, or for long again: an operator should know.
     pub(crate) fn is_told(&mut self) -> bool {
         const FIRST: u32 = 5;
@@ -74,6 +81,7 @@ mod tests {
         let mut retry = Retry::default();
         let mut pauses = Vec::new();
         for _ in 0..1000 {
+            assert!(retry.pause_for_replica() <= retry.pause());
             pauses.push(retry.pause());
             retry.failed();
         }

@@ -736,6 +736,11 @@ impl Node {
                 self.appending += 1;
                 let is_told = owned.retry.is_told();
                 let has_failed = owned.retry.has_failed();
+                let refused_pause = match owned.is_active {
+                    true => pause,
+                    // What is last was read from a replica that is late.
+                    false => owned.retry.pause_for_replica(),
+                };
                 let is_doubtful = owned.retry.is_doubtful();
                 let record = payload.map(|in_flight| in_flight.record.clone());
                 let needed = owned.first_needed(record.as_deref());
@@ -754,7 +759,7 @@ impl Node {
                     };
                     match result {
                         Appended::Refused | Appended::Unknown => sleep(pause).await,
-                        Appended::WrongSequence if has_failed => sleep(pause).await,
+                        Appended::WrongSequence if has_failed => sleep(refused_pause).await,
                         Appended::WrongSequence | Appended::Done(_) => {}
                     }
                     let _ = sender.send(Event::Appended(shard, number, result));
