@@ -32,7 +32,7 @@ pub struct Population {
 
 struct Shared {
     addresses: Vec<SocketAddr>,
-    /// How often each node has ended: connections end then, and only then.
+    /// How often each node has begun to end, and how often it has ended: connections end meanwhile, and only then.
     ends: Vec<AtomicUsize>,
     /// Replies of each client.
     replies: Vec<watch::Sender<u64>>,
@@ -105,9 +105,16 @@ impl Population {
         }
     }
 
-    /// The connections of this node's clients may end from now on.
+    /// The connections of this node's clients may end from now on, also those that begin until it has ended.
     pub fn node_ends(&self, node: usize) {
-        self.shared.ends[node].fetch_add(1, SeqCst);
+        let ends = self.shared.ends[node].fetch_add(1, SeqCst);
+        assert!(!is_ending(ends), "it ends already");
+    }
+
+    /// A node has ended.
+    pub fn node_has_ended(&self, node: usize) {
+        let ends = self.shared.ends[node].fetch_add(1, SeqCst);
+        assert!(is_ending(ends), "it was not to end");
     }
 
     /// Lets all clients finish, and compares what they have seen.
@@ -132,6 +139,11 @@ impl Population {
             longest_wait: Duration::from_micros(self.shared.longest_wait_micros.load(SeqCst)),
         }
     }
+}
+
+/// Whether a node was ending when this was its count.
+const fn is_ending(ends: usize) -> bool {
+    ends % 2 == 1
 }
 
 /// Tells that a client has failed.
@@ -194,7 +206,7 @@ impl Client {
                     sleep(Duration::from_millis(50 + random.below(300) as u64)).await;
                 }
                 Err(error) => {
-                    let has_ended = shared.ends[*node].load(SeqCst) != *ends;
+                    let has_ended = is_ending(*ends) || shared.ends[*node].load(SeqCst) != *ends;
                     assert!(
                         has_ended,
                         "client {} of room {} has lost its connection to node {node}, which runs: {error}",

@@ -136,6 +136,7 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
             Fault::KillNode => {
                 population.node_ends(machine);
                 machines.kill_node(machine);
+                population.node_has_ended(machine);
                 sleep(length).await;
                 machines.start_node(machine).await;
             }
@@ -152,6 +153,7 @@ async fn no_message_is_lost_or_counted_twice_whatever_goes_wrong() {
             Fault::Drain => {
                 population.node_ends(machine);
                 machines.drain_node(machine).await;
+                population.node_has_ended(machine);
                 sleep(length / 4).await;
                 machines.start_node(machine).await;
             }

@@ -160,6 +160,7 @@ impl Cluster {
         assert_ne!(node, GATEWAY, "it is drained");
         self.population.node_ends(node);
         self.machines.kill_node(node);
+        self.population.node_has_ended(node);
         self.machines.start_node(node).await;
     }
 
