@@ -373,8 +373,8 @@ impl Membership {
         }
         entry.revision = revision;
         let was_own = entry.owner.is_some_and(|owner| owner.node == id);
-        let is_own = owner.is_some_and(|owner| owner.node == id);
-        entry.given_at = (was_own && !is_own && owner.is_some()).then_some(now);
+        let is_others = owner.is_some_and(|owner| owner.node != id);
+        entry.given_at = (was_own && is_others).then_some(now);
         entry.owner = owner;
         self.wanted.remove(&shard);
         let mine = owner.filter(|owner| owner.node == id && owner.epoch > entry.left);
@@ -1111,8 +1111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_given_away_when_the_one_before_is_at_its_next_owner_or_that_says_nothing_for_long()
-     {
+    fn a_shard_is_given_away_when_the_one_before_has_arrived_or_takes_long() {
         let options = MembershipOptions {
             shards: 3,
             ..MembershipOptions::new("a")

@@ -875,6 +875,15 @@ impl World {
         self.after(delay, WorldEvent::Node(slot, id, event));
     }
 
+    /// The same to all nodes.
+    fn answer_all(&mut self, event: &NodeEvent) {
+        for slot in 0..self.nodes.len() {
+            if let Some(node) = &self.nodes[slot] {
+                self.answer(slot, node.id, event.clone());
+            }
+        }
+    }
+
     fn handle_nats(&mut self, slot: usize, id: NodeId, request: NatsRequest) {
         let event = match request {
             NatsRequest::Claim(shard, owner, revision) => {
@@ -913,13 +922,7 @@ impl World {
                 return;
             }
             NatsRequest::Ping(name, phase, version) => {
-                for other in 0..self.nodes.len() {
-                    if let Some(node) = &self.nodes[other] {
-                        let to = node.id;
-                        let ping = NodeEvent::Ping(id, name.clone(), phase, version);
-                        self.answer(other, to, ping);
-                    }
-                }
+                self.answer_all(&NodeEvent::Ping(id, name, phase, version));
                 return;
             }
             NatsRequest::Place(shard, name, revision) => {
@@ -936,11 +939,7 @@ impl World {
                 return;
             }
             NatsRequest::Active(shard, owner) => {
-                for other in 0..self.nodes.len() {
-                    if let Some(node) = &self.nodes[other] {
-                        self.answer(other, node.id, NodeEvent::Active(shard, owner));
-                    }
-                }
+                self.answer_all(&NodeEvent::Active(shard, owner));
                 return;
             }
         };
