@@ -4,12 +4,14 @@ use crate::{
     Node, config, events, load_later, log, nats::NatsServer, proxy::Proxy, room_of, save, snapshot,
     write_later,
 };
+use futures_util::StreamExt;
+use serde_json::Value;
 use stateroom_wasmi_cluster::{Admin, SHARDS, Shard};
 use stateroom_wasmi_server::{
     GroupLoad, Location, ServerLoad,
     journal::{JournalError, Stored},
 };
-use std::cell::OnceCell;
+use std::{cell::OnceCell, collections::BTreeSet};
 use tokio::runtime::Runtime;
 
 #[test]
@@ -107,6 +109,35 @@ fn whoever_asks_for_a_room_does_not_wait_for_its_shard_for_ever() {
         }
     }
     a.wait_for_shards(|shards| shards == SHARDS);
+}
+
+/// Who gives shards away waits for that.
+#[test]
+fn a_node_says_of_which_shards_it_runs_the_rooms() {
+    let Some(server) = NatsServer::start() else {
+        return;
+    };
+    let runtime = Runtime::new().expect("it starts");
+    let _entered = runtime.enter();
+    let mut announcements = runtime.block_on(async {
+        let client = async_nats::connect(&server.url).await.expect("it connects");
+        let announcements = client.subscribe("stateroom.*.owners").await;
+        client.flush().await.expect("it is there");
+        announcements.expect("it is there")
+    });
+    let _a = Node::join(&server, "a");
+    let all_active = async {
+        let mut active = BTreeSet::new();
+        while active.len() < SHARDS {
+            let said = announcements.next().await.expect("it is there");
+            let said: Value = serde_json::from_slice(&said.payload).expect("it is JSON");
+            if said["is_active"] == true {
+                active.insert(said["shard"].as_u64());
+            }
+        }
+    };
+    let all_active = async { tokio::time::timeout(crate::TIMEOUT, all_active).await };
+    runtime.block_on(all_active).expect("it says so of all");
 }
 
 /// Those who look for nodes do not know how long these may be silent.
