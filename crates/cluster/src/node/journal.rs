@@ -269,9 +269,16 @@ impl Node {
         {
             owned.restored(number);
             self.gate.end(number);
-            self.mark_ready(shard);
-            self.open_gate();
+            self.write_ends(false);
         }
+    }
+
+    /// Has it written which rooms are restored, or not to be, and goes on with the next.
+    pub(super) fn write_ends(&mut self, have_waited: bool) {
+        for number in self.gate.take_ended(have_waited) {
+            self.mark_ready(shard_of(number));
+        }
+        self.open_gate();
     }
 
     /// Goes on with what has waited for notes that are durable now.

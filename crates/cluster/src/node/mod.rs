@@ -171,6 +171,7 @@ impl Node {
                     if self.leaves.handle_timeout(now) {
                         self.update_leaves();
                     }
+                    self.write_ends(true);
                     self.trim();
                     self.measure();
                     self.refuse_waiting();

@@ -131,6 +131,9 @@ pub struct Gate<R> {
     waiting: VecDeque<R>,
     suspects: VecDeque<R>,
     open: HashSet<R>,
+    /// Rooms that are restored, or not to be, whose ends are not due to be written yet. A death makes suspects of
+    /// them, so they count as open.
+    ended: Vec<R>,
     /// A suspect, which is by itself.
     alone: Option<(R, Alone)>,
 }
@@ -149,12 +152,17 @@ enum Alone {
 /// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more.
 pub const MAX_OPEN: usize = 64;
 
+/// Rooms whose ends are written at once: each write costs NATS the time in which several rooms are restored. Half of
+/// those that are open, so that there is work while it is written.
+const LOT: usize = MAX_OPEN / 2;
+
 impl<R> Default for Gate<R> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             open: HashSet::new(),
+            ended: Vec::new(),
             alone: None,
         }
     }
@@ -171,7 +179,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
 
     /// The next room whose turn it is.
     pub fn poll(&mut self) -> Option<R> {
-        if self.alone.is_some() || self.open.len() >= MAX_OPEN {
+        if self.alone.is_some() || self.open.len() + self.ended.len() >= MAX_OPEN {
             return None;
         }
         let room = match self.waiting.pop_front() {
@@ -191,10 +199,22 @@ impl<R: Copy + Eq + Hash> Gate<R> {
     /// durable](Self::end_is_durable).
     pub fn end(&mut self, room: R) {
         match &mut self.alone {
-            Some((alone, state)) if *alone == room => *state = Alone::Ended,
-            _ => {
-                self.open.remove(&room);
+            Some((alone, state)) if *alone == room => {
+                *state = Alone::Ended;
+                self.ended.push(room);
             }
+            _ if self.open.remove(&room) => self.ended.push(room),
+            _ => {}
+        }
+    }
+
+    /// The rooms whose ends are to be written now: when there are enough of them, when no other room is open, or
+    /// when they have waited for long.
+    pub fn take_ended(&mut self, have_waited: bool) -> Vec<R> {
+        let is_full = self.ended.len() >= LOT;
+        match is_full || self.open.is_empty() || self.alone.is_some() || have_waited {
+            true => core::mem::take(&mut self.ended),
+            false => Vec::new(),
         }
     }
 
@@ -235,6 +255,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
         self.waiting.retain(|room| !filter(room));
         self.suspects.retain(|room| !filter(room));
         self.open.retain(|room| !filter(room));
+        self.ended.retain(|room| !filter(room));
         self.alone = self.alone.filter(|(room, _)| !filter(room));
     }
 
@@ -291,9 +312,11 @@ mod tests {
                 }
                 has_ended = group.contains(&fatal);
                 for room in group.into_iter().take_while(|room| *room != fatal) {
-                    shard.note(room, Note::RESTORED);
                     gate.end(room);
-                    gate.end_is_durable(room);
+                    for ended in gate.take_ended(false) {
+                        shard.note(ended, Note::RESTORED);
+                        gate.end_is_durable(ended);
+                    }
                 }
             }
             deaths += 1;
@@ -351,6 +374,7 @@ mod tests {
         assert_eq!(gate.poll(), Some(3));
         assert_eq!(gate.poll(), None);
         gate.end(3);
+        assert_eq!(gate.take_ended(false), [3]);
         assert_eq!(gate.poll(), Some(1));
         // That an owner before has stopped says nothing of this one.
         gate.end_is_durable(1);
@@ -359,6 +383,7 @@ mod tests {
         assert_eq!(gate.poll(), None);
         // Before it is durable that it has survived, the next one must not begin.
         gate.end(1);
+        assert_eq!(gate.take_ended(false), [1]);
         assert_eq!(gate.poll(), None);
         gate.end_is_durable(1);
         assert_eq!(gate.poll(), Some(4));
@@ -385,8 +410,10 @@ mod tests {
         // It is loaded by now, and nobody is restored beside it.
         assert!(!gate.loaded(1));
         gate.end(3);
+        assert_eq!(gate.take_ended(false), [3]);
         assert_eq!(gate.poll(), Some(2));
         gate.end(2);
+        assert_eq!(gate.take_ended(false), [2]);
         gate.end_is_durable(2);
         assert_eq!(gate.poll(), Some(1));
         assert!(gate.loaded(1));
@@ -406,8 +433,35 @@ mod tests {
             assert_eq!(gate.poll(), Some(room));
         }
         assert_eq!(gate.poll(), None);
-        gate.end(7);
-        assert_eq!(gate.poll(), Some(MAX_OPEN));
+        // Before it is written that they have ended, a death would make suspects of them, too.
+        for room in 1..LOT {
+            gate.end(room);
+            assert!(!gate.is_open(&room));
+            assert!(gate.take_ended(false).is_empty());
+            assert_eq!(gate.poll(), None);
+        }
+        gate.end(0);
+        assert_eq!(gate.take_ended(false).len(), LOT);
+        for room in MAX_OPEN..MAX_OPEN + LOT {
+            assert_eq!(gate.poll(), Some(room));
+        }
         assert_eq!(gate.poll(), None);
+    }
+
+    #[test]
+    fn ends_are_written_although_other_rooms_are_restored_for_long() {
+        let mut gate = Gate::default();
+        for room in 0..MAX_OPEN {
+            gate.push(room, 0);
+            assert_eq!(gate.poll(), Some(room));
+        }
+        gate.push(MAX_OPEN, 0);
+        gate.end(7);
+        assert!(gate.take_ended(false).is_empty());
+        assert_eq!(gate.take_ended(true), [7]);
+        assert_eq!(gate.poll(), Some(MAX_OPEN));
+        // A room is noted once.
+        gate.end(7);
+        assert!(gate.take_ended(true).is_empty());
     }
 }

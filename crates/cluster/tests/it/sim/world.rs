@@ -377,6 +377,7 @@ impl World {
                 let delay = node.membership.poll_timeout().saturating_sub(now);
                 let delay = delay + self.random.micros(1_000);
                 self.after(delay, WorldEvent::Node(slot, id, NodeEvent::Timeout));
+                self.write_ends(slot, true);
             }
             NodeEvent::Ping(other, name, phase, version) => {
                 node.membership.handle_ping(other, &name, phase, now);
@@ -499,7 +500,16 @@ impl World {
             owned.notes.push((room, Note::RESTORED));
             node.gate.end(room);
             self.count("restored");
-            self.write(slot, shard);
+            self.write_ends(slot, false);
+        }
+    }
+
+    /// Has it written which rooms are restored.
+    fn write_ends(&mut self, slot: usize, have_waited: bool) {
+        let node = self.nodes[slot].as_mut();
+        let ended = node.map(|node| node.gate.take_ended(have_waited));
+        for room in ended.unwrap_or_default() {
+            self.write(slot, room_shard(room));
         }
     }
 
