@@ -27,6 +27,8 @@ pub(super) struct Restorations {
     sleeping: BinaryHeap<Reverse<(Duration, Box<str>)>>,
     /// Rooms that are replayed, in turns.
     replaying: VecDeque<Box<str>>,
+    /// The steps of this turn.
+    steps: usize,
     /// Numbers loads.
     last_load: u64,
     /// Rooms that were loaded, and are not restored after all.
@@ -91,11 +93,24 @@ impl RestoredRoom {
             clients: StoredClients::default(),
         }
     }
+
+    /// Lets it hibernate, as one that has done nothing since its snapshot does: nobody has asked for it. So the next
+    /// room has the guest's memory, which is faster than to have pages of its own, and many of them take little.
+    pub(super) fn hibernate(&mut self) {
+        if let Some(room) = &mut self.room {
+            // One that has something to do does not.
+            let _ = room.hibernate();
+        }
+    }
 }
 
 /// Rooms that are restored at once without being asked for: a journal may take some time for each, during which there
 /// is to be enough to replay.
-const MAX_CONCURRENT: usize = 64;
+const MAX_CONCURRENT: usize = 128;
+
+/// Steps of a room until it is the next one's turn. Most have done all that they did by then, and one after the other
+/// they use the same memory.
+const STEPS_PER_TURN: usize = 64;
 
 impl Restorations {
     pub(super) fn new(rooms: Vec<UnfinishedRoom>) -> Self {
@@ -360,15 +375,23 @@ impl Restorations {
     pub(super) fn step(&mut self, max_tokens: usize) -> Option<Restored> {
         let id = self.replaying.pop_front()?;
         let replaying = self.rooms.get_mut(&id)?.replay.take()?;
-        match replaying.step(max_tokens) {
+        let outcome = match replaying.step(max_tokens) {
             Ok(Step::More(replay)) => {
                 self.rooms.get_mut(&id)?.replay = Some(Replaying::Begun(replay));
-                self.replaying.push_back(id);
-                None
+                self.steps += 1;
+                if self.steps < STEPS_PER_TURN {
+                    self.replaying.push_front(id);
+                } else {
+                    self.steps = 0;
+                    self.replaying.push_back(id);
+                }
+                return None;
             }
-            Ok(Step::Done(room)) => self.finish(&id, Ok(*room)),
-            Err(error) => self.finish(&id, Err(error)),
-        }
+            Ok(Step::Done(room)) => Ok(*room),
+            Err(error) => Err(error),
+        };
+        self.steps = 0;
+        self.finish(&id, outcome)
     }
 
     /// Ends all restorations, and returns the connections that wait.
@@ -595,8 +618,9 @@ impl Error for RestoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::RoomSnapshot;
-    use std::sync::Arc;
+    use crate::journal::{LogEntry, RoomSnapshot};
+    use stateroom_wasmi_host::{ClientId, Event, Limits, LoadOptions, RoomOptions};
+    use std::{path::Path, sync::Arc};
     use tokio::sync::Semaphore;
 
     const ROOMS: usize = 200;
@@ -632,6 +656,83 @@ mod tests {
             snapshot,
             tail: Vec::new(),
         }
+    }
+
+    fn echo() -> Module {
+        let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm");
+        let wasm = std::fs::read(rooms.join("echo-wat.wasm")).expect("it is bundled");
+        let options = LoadOptions::new().snapshots(true);
+        Module::load_with(&wasm, &Limits::new(), options).expect("it loads")
+    }
+
+    /// One to whose client so many messages were sent since its snapshot.
+    fn recorded(module: &Module, number: u64, messages: u64) -> StoredRoom {
+        let number = RoomNumber(number);
+        let mut room = Room::new(module, "room", RoomOptions::new()).expect("there is memory");
+        let saved = room.save().expect("nothing has happened");
+        room.set_recording(true);
+        let (mut tail, mut event) = (Vec::new(), Vec::new());
+        let client = ClientId(1);
+        for n in 0..=messages {
+            let next = match n {
+                0 => Event::Connect(client),
+                _ => Event::message(client, "hello"),
+            };
+            room.handle_event(room.now(), next)
+                .expect("it has nothing to do");
+            event.clear();
+            let record = room.poll_record().expect("it has begun");
+            record.encode(&mut event);
+            while room.poll_output().is_some() {}
+            let entry = LogEntry {
+                room: number,
+                number: n,
+                event: &event,
+            };
+            entry.encode(&mut tail);
+        }
+        let snapshot = RoomSnapshot {
+            events: 0,
+            room: saved,
+            clients: StoredClients::default().encode(),
+            wake_at: None,
+        };
+        StoredRoom {
+            number,
+            snapshot,
+            tail,
+        }
+    }
+
+    #[test]
+    fn a_short_tail_is_replayed_at_once_and_a_long_one_lets_others_go_on() {
+        let (mut restorations, permits) = (Restorations::default(), permits());
+        let module = echo();
+        let messages = [2 * STEPS_PER_TURN as u64, 3, 3];
+        for (number, messages) in (0..).zip(messages) {
+            let id = number.to_string();
+            add(&mut restorations, &permits, &id, false);
+            restorations.loaded(&id, recorded(&module, number, messages), Some(&module));
+        }
+        let mut turns = Vec::new();
+        while restorations.has_work() {
+            let number = restorations.next_event().map(|(room, _)| room.0);
+            if let Some(number) = number
+                && turns.last() != Some(&number)
+            {
+                turns.push(number);
+            }
+            if let Some(ended) = restorations.step(16) {
+                let mut room = ended.outcome.expect("it is what was recorded");
+                let events = 1 + messages[room.number.0 as usize];
+                assert_eq!(room.events, events);
+                room.hibernate();
+                let room = room.room.expect("there is a module");
+                assert!(room.is_hibernating());
+                assert_eq!(room.clients(), [ClientId(1)]);
+            }
+        }
+        assert_eq!(turns, [0, 1, 2, 0]);
     }
 
     #[test]

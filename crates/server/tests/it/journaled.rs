@@ -97,8 +97,12 @@ impl RunningServer {
 
     /// Sends a request of an operator; returns the response.
     pub(crate) async fn post(&self, path: &str) -> String {
+        self.request("POST", path).await
+    }
+
+    async fn request(&self, method: &str, path: &str) -> String {
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.address
         );
         let response = async {
@@ -328,7 +332,7 @@ async fn stopping_saves_and_another_server_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_that_somebody_asks_for_is_restored_once() {
     /// No more are restored at once without being asked for.
-    const AT_ONCE: usize = 64;
+    const AT_ONCE: usize = 128;
     const ROOMS: usize = AT_ONCE + 4;
     let journal = MemoryJournal::new();
     let server = RunningServer::start(&journal, |_| {}).await;
@@ -362,6 +366,43 @@ async fn a_room_that_somebody_asks_for_is_restored_once() {
     }
     crashed.resume();
     assert_eq!(client.hear().await, 1002);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_room_that_nobody_asks_for_hibernates_until_somebody_does() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |_| {}).await;
+    let mut ann = server.join("lobby").await;
+    assert_eq!(ann.hear().await, 1001);
+    ann.say("text").await;
+    assert_eq!(ann.hear().await, 1);
+    drop(ann);
+    // The start, a connect, a message and a disconnect.
+    eventually("all is durable", async {
+        while events(&journal, "lobby") != Some((4, 0)) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+
+    let again = RunningServer::start(&journal.fork(), |_| {}).await;
+    let list = async {
+        loop {
+            let list = again.request("GET", "/rooms").await;
+            if list.contains("\"lobby\"") {
+                return list;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let list = eventually("it is restored", list).await;
+    assert!(list.contains("\"state\":\"hibernating\""), "{list}");
+    let mut bob = again.join("lobby").await;
+    assert_eq!(bob.hear().await, 1002);
+    let list = again.request("GET", "/rooms").await;
+    assert!(list.contains("\"state\":\"open\""), "{list}");
+    bob.say("text").await;
+    assert_eq!(bob.hear().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -256,7 +256,10 @@ impl HostedRooms {
         joins.sort_by_key(|join| self.host.transport().order_of(join.connection));
         let is_convicted = joins.iter().any(|join| join.claim.suspicion.is_proved());
         let opened = match outcome {
-            Ok(room) => {
+            Ok(mut room) => {
+                if joins.is_empty() && import.is_none() {
+                    room.hibernate();
+                }
                 let opened = self.open_restored(&id, permit, room, import.is_some());
                 match (&opened, number) {
                     (Ok(key), Some(number)) => self.on_trial.push(Trial::new(*key, number)),
