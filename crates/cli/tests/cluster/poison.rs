@@ -24,6 +24,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 /// Owners that may end of one room.
 const MAX_DEATHS: usize = 3;
 
+/// What is said of a room that ended them when they restored it.
+const OF_RESTORATION: &str = "while they restored it";
+
 /// The node that the clients of these rooms are at. It is drained, so it has no rooms and is not ended itself.
 const GATEWAY: usize = 0;
 
@@ -191,15 +194,16 @@ impl Cluster {
     }
 
     /// Ends each node at which a guest prints this, until the room `poison` is in quarantine, of which no other room
-    /// has noticed anything.
-    async fn put_in_quarantine(&mut self, text: &str, client: &mut Client) {
+    /// has noticed anything. Returns how many nodes ended, and the reason.
+    async fn put_in_quarantine(&mut self, text: &str, client: &mut Client) -> (usize, String) {
         let (deaths, code, reason) = self.end_nodes_that_print(text, client.next()).await;
-        assert_eq!((deaths, code), (MAX_DEATHS, 1011), "{reason}");
+        assert_eq!(code, 1011, "{reason}");
         assert!(reason.contains("in quarantine"), "{reason}");
         let listed = [r#"room "poison" is in quarantine"#];
         assert_eq!(self.quarantined().await, listed);
         self.population.wait_for_progress().await;
         assert_eq!(self.quarantined().await, listed);
+        (deaths, reason)
     }
 
     /// A room that went on after its quarantine; and all others have noticed nothing.
@@ -220,7 +224,7 @@ async fn a_message_that_ends_its_nodes_puts_its_room_in_quarantine_and_no_other(
     let mut client = Client::join(gateway, "poison").await;
     assert_eq!(client.count("count").await, 1);
     client.say("fatal").await;
-    cluster
+    let (deaths, reason) = cluster
         .put_in_quarantine("a fatal message", &mut client)
         .await;
     // It is kept from whoever comes next.
@@ -228,6 +232,14 @@ async fn a_message_that_ends_its_nodes_puts_its_room_in_quarantine_and_no_other(
     let closed = eventually("the close", next.next()).await;
     assert_eq!(closed.expect_err("it is in quarantine").0, 1011);
 
+    // On a busy machine, it may be in the log when the first node is ended. That one is not counted, and the others
+    // end of the log.
+    if reason.contains(OF_RESTORATION) {
+        assert_eq!(deaths, 1 + MAX_DEATHS, "{reason}");
+        cluster.tool(&["release"], &["poison", "--discard"]).await;
+        return cluster.finish().await;
+    }
+    assert_eq!(deaths, MAX_DEATHS, "{reason}");
     cluster.tool(&["release"], &["poison"]).await;
     let mut next = Client::join(gateway, "poison").await;
     assert_eq!(next.count("count").await, 2, "the fatal one never counted");
@@ -250,9 +262,11 @@ async fn a_room_whose_restoration_ends_its_nodes_is_in_quarantine_and_no_other()
         .next(&cluster.machines, "a slow message")
         .await;
     cluster.end_node(owner).await;
-    cluster
+    let (deaths, reason) = cluster
         .put_in_quarantine("a slow message", &mut client)
         .await;
+    assert_eq!(deaths, MAX_DEATHS, "{reason}");
+    assert!(reason.contains(OF_RESTORATION), "{reason}");
 
     // Nothing of it is lost.
     cluster.tool(&["release"], &["poison"]).await;
