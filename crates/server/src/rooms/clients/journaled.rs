@@ -194,3 +194,37 @@ impl Clients {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ENDS_PER_TURN, *};
+    use crate::{
+        config::ServerConfig,
+        rooms::{clients::ClientLimits, sessions::StoredSession, tokens::TokenHash},
+    };
+    use stateroom_wasmi_host::{ClientId, Instant as HostTime};
+
+    #[test]
+    fn of_sessions_that_end_at_the_same_time_each_turn_ends_some() {
+        const ALL: usize = 3 * ENDS_PER_TURN - 1;
+        let limits = ClientLimits::of_worker(&ServerConfig::new(Vec::new()));
+        let ends_at = HostTime::ZERO + limits.resume_window;
+        let mut clients = Clients::new(limits, [0; 32], None);
+        let room = RoomKey::from_bits(1);
+        let session = || StoredSession::new(TokenHash([0; TokenHash::BYTES]), 0);
+        let ids = (1..).map(ClientId).take(ALL);
+        let stored = StoredClients {
+            sessions: ids.map(|id| (id, session())).collect(),
+            ..StoredClients::default()
+        };
+        clients.restore(room, stored);
+        assert!(clients.take_removed(HostTime::ZERO).is_empty());
+        for ended in [ENDS_PER_TURN, ENDS_PER_TURN, ENDS_PER_TURN - 1] {
+            // The next turn is due at once.
+            assert_eq!(clients.next_end(), Some(ends_at));
+            assert_eq!(clients.take_removed(ends_at).len(), ended);
+        }
+        assert_eq!(clients.next_end(), None);
+        assert_eq!(clients.count(room), 0);
+    }
+}

@@ -161,6 +161,9 @@ const COST_OF_FLUSH: u64 = 5000;
 const COST_OF_RECORD: u64 = 300;
 const BYTES_PER_FUEL: u64 = 16;
 
+/// Sessions that end in one turn: after a restoration, those of many rooms end at the same time.
+const ENDS_PER_TURN: usize = 64;
+
 /// From this length on, a message for several clients is kept once for all of them. Shorter ones are
 /// copied, so that they are sent together with others.
 const SHARED_BYTES: usize = 4 << 10;
@@ -458,11 +461,13 @@ impl Clients {
     }
 
     /// The clients that were removed since the last call: as too slow, or since their sessions have ended
-    /// by this time.
+    /// by this time; of these, no more than a bound.
     pub(crate) fn take_removed(&mut self, now: HostTime) -> Vec<(RoomKey, ClientId)> {
-        while let Some((_, room, id, number)) =
-            self.absent.front().copied().filter(|it| it.0 <= now)
-        {
+        for _ in 0..ENDS_PER_TURN {
+            let first = self.absent.front().copied();
+            let Some((_, room, id, number)) = first.filter(|it| it.0 <= now) else {
+                break;
+            };
             self.absent.pop_front();
             let Some(session) = self.absent_session(room, id, number) else {
                 continue;
