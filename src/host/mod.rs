@@ -415,6 +415,14 @@ impl<C: Clock, T: Transport> Host<C, T> {
         Some(&self.rooms.get(&key)?.room)
     }
 
+    /// Whether a room has something to do by now: the rest of an event, one that waits, or a timer that is due.
+    /// False if the host has no such room.
+    pub fn has_work(&self, key: RoomKey) -> bool {
+        let now = self.clock.now();
+        let slot = self.rooms.get(&key);
+        slot.is_some_and(|slot| slot.room.has_work(slot.room_time(now)))
+    }
+
     /// Returns memory that a room does not use to the operating system; see [`Room::trim`].
     ///
     /// # Errors

@@ -287,6 +287,35 @@ fn hibernating_rooms_are_woken_by_events_and_by_their_timer() {
 }
 
 #[test]
+fn a_room_has_work_by_its_own_time() {
+    let module = module_of(&alarm());
+    let mut host = host_at(0);
+    // The room's time begins when it is opened.
+    host.clock().uptime.set(Instant::from_millis(60_000));
+    let room = host.open("late", &module).expect("it opens");
+    assert!(host.has_work(room), "it starts");
+    host.enqueue(room, Event::Connect(CLIENT))
+        .expect("it is free");
+    host.poll(Budget::UNLIMITED);
+    assert!(!host.has_work(room));
+    host.enqueue(room, Event::message(CLIENT, "set"))
+        .expect("it fits");
+    assert!(host.has_work(room), "an event waits");
+    host.poll(Budget::UNLIMITED);
+    for is_asleep in [false, true] {
+        for (millis, is_due) in [(60_000, false), (69_999, false), (70_000, true)] {
+            host.clock().uptime.set(Instant::from_millis(millis));
+            assert_eq!(host.has_work(room), is_due, "{millis} {is_asleep}");
+        }
+        host.hibernate(room).expect("it is idle");
+    }
+    host.poll(Budget::UNLIMITED);
+    assert!(!host.has_work(room));
+    host.discard(room).expect("it is there");
+    assert!(!host.has_work(room));
+}
+
+#[test]
 fn a_room_with_events_that_wait_does_not_hibernate() {
     let module = load_module(&assemble(&alarm()), &Limits::new()).expect("it loads");
     let mut host = host_at(0);
