@@ -127,6 +127,9 @@ impl<R: Copy + Eq + Hash + Ord> Suspects<R> {
 /// death tells which it was. These come last, so that the others are not kept from coming back.
 #[derive(Debug)]
 pub struct Gate<R> {
+    /// How many are restored at once. The ends of half as many are written at once, since each write costs NATS the
+    /// time in which several rooms are restored; while it is written, there is the other half.
+    max_open: usize,
     /// Rooms of which no owner has ended.
     waiting: VecDeque<R>,
     suspects: VecDeque<R>,
@@ -134,6 +137,8 @@ pub struct Gate<R> {
     /// Rooms that are restored, or not to be, whose ends are not due to be written yet. A death makes suspects of
     /// them, so they count as open.
     ended: Vec<R>,
+    /// Those whose ends are written, which may not be durable yet. No suspect is restored beside them.
+    ending: HashSet<R>,
     /// A suspect, which is by itself.
     alone: Option<(R, Alone)>,
 }
@@ -152,17 +157,17 @@ enum Alone {
 /// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more.
 pub const MAX_OPEN: usize = 64;
 
-/// Rooms whose ends are written at once: each write costs NATS the time in which several rooms are restored. Half of
-/// those that are open, so that there is work while it is written.
-const LOT: usize = MAX_OPEN / 2;
-
-impl<R> Default for Gate<R> {
-    fn default() -> Self {
+impl<R> Gate<R> {
+    /// Of a node that restores at most so many at once.
+    #[must_use]
+    pub fn new(max_open: usize) -> Self {
         Self {
+            max_open,
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
             open: HashSet::new(),
             ended: Vec::new(),
+            ending: HashSet::new(),
             alone: None,
         }
     }
@@ -179,12 +184,12 @@ impl<R: Copy + Eq + Hash> Gate<R> {
 
     /// The next room whose turn it is.
     pub fn poll(&mut self) -> Option<R> {
-        if self.alone.is_some() || self.open.len() + self.ended.len() >= MAX_OPEN {
+        if self.alone.is_some() || self.open.len() + self.ended.len() >= self.max_open {
             return None;
         }
         let room = match self.waiting.pop_front() {
             Some(room) => room,
-            None if self.open.is_empty() => {
+            None if self.open.is_empty() && self.ended.is_empty() && self.ending.is_empty() => {
                 let room = self.suspects.pop_front()?;
                 self.alone = Some((room, Alone::Loading));
                 room
@@ -211,15 +216,19 @@ impl<R: Copy + Eq + Hash> Gate<R> {
     /// The rooms whose ends are to be written now: when there are enough of them, when no other room is open, or
     /// when they have waited for long.
     pub fn take_ended(&mut self, have_waited: bool) -> Vec<R> {
-        let is_full = self.ended.len() >= LOT;
-        match is_full || self.open.is_empty() || self.alone.is_some() || have_waited {
-            true => core::mem::take(&mut self.ended),
-            false => Vec::new(),
+        let is_full = 2 * self.ended.len() >= self.max_open;
+        if !(is_full || self.open.is_empty() || self.alone.is_some() || have_waited) {
+            return Vec::new();
         }
+        self.ending.extend(&self.ended);
+        core::mem::take(&mut self.ended)
     }
 
-    /// It is durable that a room is not being restored: now, or by an owner before this one.
+    /// It is durable that a room is not being restored: now, or by an owner before this one. It may have been written
+    /// with something else before that was due.
     pub fn end_is_durable(&mut self, room: R) {
+        self.ended.retain(|ended| *ended != room);
+        self.ending.remove(&room);
         if self.alone == Some((room, Alone::Ended)) {
             self.alone = None;
             self.open.remove(&room);
@@ -256,6 +265,7 @@ impl<R: Copy + Eq + Hash> Gate<R> {
         self.suspects.retain(|room| !filter(room));
         self.open.retain(|room| !filter(room));
         self.ended.retain(|room| !filter(room));
+        self.ending.retain(|room| !filter(room));
         self.alone = self.alone.filter(|(room, _)| !filter(room));
     }
 
@@ -276,6 +286,8 @@ impl<R: Copy + Eq + Hash> Gate<R> {
 mod tests {
     use super::*;
 
+    const LOT: usize = MAX_OPEN / 2;
+
     /// What is in a log.
     #[derive(Default)]
     struct Shard {
@@ -294,7 +306,7 @@ mod tests {
     fn restore(shard: &mut Shard, rooms: core::ops::Range<u32>, fatal: u32) -> u32 {
         let mut deaths = 0;
         loop {
-            let mut gate = Gate::default();
+            let mut gate = Gate::new(MAX_OPEN);
             let convicted = shard.suspects.convicted();
             for room in rooms.clone().filter(|room| !convicted.contains(room)) {
                 gate.push(room, shard.suspects.deaths(&room));
@@ -367,7 +379,7 @@ mod tests {
 
     #[test]
     fn suspects_are_restored_by_themselves_and_last() {
-        let mut gate = Gate::default();
+        let mut gate = Gate::new(MAX_OPEN);
         gate.push(1, 1);
         gate.push(2, 2);
         gate.push(3, 0);
@@ -375,6 +387,8 @@ mod tests {
         assert_eq!(gate.poll(), None);
         gate.end(3);
         assert_eq!(gate.take_ended(false), [3]);
+        assert_eq!(gate.poll(), None);
+        gate.end_is_durable(3);
         assert_eq!(gate.poll(), Some(1));
         // That an owner before has stopped says nothing of this one.
         gate.end_is_durable(1);
@@ -395,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_suspect_that_takes_long_to_load_keeps_nobody_from_coming_back() {
-        let mut gate = Gate::default();
+        let mut gate = Gate::new(MAX_OPEN);
         gate.push(1, 2);
         assert_eq!(gate.poll(), Some(1));
         gate.push(2, 1);
@@ -411,6 +425,7 @@ mod tests {
         assert!(!gate.loaded(1));
         gate.end(3);
         assert_eq!(gate.take_ended(false), [3]);
+        gate.end_is_durable(3);
         assert_eq!(gate.poll(), Some(2));
         gate.end(2);
         assert_eq!(gate.take_ended(false), [2]);
@@ -425,7 +440,7 @@ mod tests {
 
     #[test]
     fn no_more_are_restored_at_once_than_a_bound() {
-        let mut gate = Gate::default();
+        let mut gate = Gate::new(MAX_OPEN);
         for room in 0..2 * MAX_OPEN {
             gate.push(room, 0);
         }
@@ -450,7 +465,7 @@ mod tests {
 
     #[test]
     fn ends_are_written_although_other_rooms_are_restored_for_long() {
-        let mut gate = Gate::default();
+        let mut gate = Gate::new(MAX_OPEN);
         for room in 0..MAX_OPEN {
             gate.push(room, 0);
             assert_eq!(gate.poll(), Some(room));
@@ -463,5 +478,29 @@ mod tests {
         // A room is noted once.
         gate.end(7);
         assert!(gate.take_ended(true).is_empty());
+    }
+
+    #[test]
+    fn no_suspect_is_restored_before_all_other_ends_are_durable() {
+        let mut gate = Gate::new(MAX_OPEN);
+        for room in 0..4 {
+            gate.push(room, 0);
+            assert_eq!(gate.poll(), Some(room));
+        }
+        gate.push(9, 1);
+        // One is written with something else, and one is given up with its shard.
+        gate.end(0);
+        gate.end_is_durable(0);
+        gate.end(1);
+        gate.remove(|room| *room == 1);
+        gate.end(2);
+        assert_eq!(gate.take_ended(true), [2]);
+        gate.end(3);
+        assert_eq!(gate.poll(), None);
+        assert_eq!(gate.take_ended(false), [3]);
+        gate.end_is_durable(3);
+        assert_eq!(gate.poll(), None);
+        gate.end_is_durable(2);
+        assert_eq!(gate.poll(), Some(9));
     }
 }

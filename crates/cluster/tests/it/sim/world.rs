@@ -331,7 +331,8 @@ impl World {
             membership: Membership::new(id, options, self.now + clock_offset),
             version,
             owned: BTreeMap::new(),
-            gate: Gate::default(),
+            // Few, so that others wait.
+            gate: Gate::new(3),
             claimed: BTreeMap::new(),
             clock_offset,
             is_cut_off: false,
@@ -463,7 +464,6 @@ impl World {
             NodeEvent::Slow(shard, epoch, room) => self.give_back(slot, shard, epoch, room),
         }
         self.act(slot);
-        self.open_gate(slot);
     }
 
     /// Notes which rooms are restored next.
@@ -511,6 +511,7 @@ impl World {
         for room in ended.unwrap_or_default() {
             self.write(slot, room_shard(room));
         }
+        self.open_gate(slot);
     }
 
     /// A suspect takes too long to load.
@@ -552,6 +553,7 @@ impl World {
                 Note::Stopped { .. } => node.gate.end_is_durable(*room),
             }
         }
+        self.open_gate(slot);
     }
 
     /// A node ends of what is in one of its rooms.
@@ -719,6 +721,7 @@ impl World {
                     node.membership.handle_acquired(shard, epoch, true, now);
                     let node = node.id;
                     self.request(slot, NatsRequest::Active(shard, Owner { node, epoch }));
+                    self.open_gate(slot);
                 } else {
                     let last = self.nats.last(shard).map(|last| last.id.node);
                     assert_ne!(last, Some(node.id), "an event is missing");
