@@ -27,8 +27,6 @@ pub(super) struct Restorations {
     sleeping: BinaryHeap<Reverse<(Duration, Box<str>)>>,
     /// Rooms that are replayed, in turns.
     replaying: VecDeque<Box<str>>,
-    /// The steps of this turn.
-    steps: usize,
     /// Numbers loads.
     last_load: u64,
     /// Rooms that were loaded, and are not restored after all.
@@ -95,9 +93,16 @@ impl RestoredRoom {
     }
 
     /// Lets it hibernate, as one that has done nothing since its snapshot does: nobody has asked for it. So the next
-    /// room has the guest's memory, which is faster than to have pages of its own, and many of them take little.
+    /// room has the guest's memory, which is faster than to have pages of its own, and many of them take little. Not
+    /// if clients are still to leave it.
     pub(super) fn hibernate(&mut self) {
-        if let Some(room) = &mut self.room {
+        let sessions = &self.clients.sessions;
+        if let Some(room) = &mut self.room
+            && room
+                .clients()
+                .iter()
+                .all(|client| sessions.contains_key(client))
+        {
             // One that has something to do does not.
             let _ = room.hibernate();
         }
@@ -105,12 +110,8 @@ impl RestoredRoom {
 }
 
 /// Rooms that are restored at once without being asked for: a journal may take some time for each, during which there
-/// is to be enough to replay.
-const MAX_CONCURRENT: usize = 128;
-
-/// Steps of a room until it is the next one's turn. Most have done all that they did by then, and one after the other
-/// they use the same memory.
-const STEPS_PER_TURN: usize = 64;
+/// is to be enough to replay. A cluster has 64 of them restored, and half as many wait, which are begun together.
+const MAX_CONCURRENT: usize = 96;
 
 impl Restorations {
     pub(super) fn new(rooms: Vec<UnfinishedRoom>) -> Self {
@@ -216,15 +217,18 @@ impl Restorations {
             || self.sleeping.iter().any(is_sleeping)
     }
 
-    /// Lets a connection wait for a room, if that is restored.
+    /// Lets a connection wait for a room, if that is restored; it is the next then.
     pub(super) fn join(&mut self, id: &str, join: Join) -> Result<(), Join> {
-        match self.rooms.get_mut(id) {
-            Some(restoration) => {
-                restoration.joins.push(join);
-                Ok(())
-            }
-            None => Err(join),
+        let Some(restoration) = self.rooms.get_mut(id) else {
+            return Err(join);
+        };
+        restoration.joins.push(join);
+        if let Some(at) = self.replaying.iter().position(|other| &**other == id)
+            && let Some(id) = self.replaying.remove(at)
+        {
+            self.replaying.push_front(id);
         }
+        Ok(())
     }
 
     /// Adds a room that is being loaded, and returns the number of that load.
@@ -371,27 +375,41 @@ impl Restorations {
         }
     }
 
-    /// Loads one room's snapshot, or replays one of its events, or a slice of it. Returns a room that is restored.
+    /// Lets the next room go on, of those that are asked for if there are any.
+    pub(super) fn end_turn(&mut self) {
+        let room = |id: &Box<str>| self.rooms.get(id);
+        let has_begun = |id| {
+            room(id).is_some_and(|room| room.replay.as_ref().is_some_and(Replaying::has_begun))
+        };
+        let is_asked_for = |id| room(id).is_some_and(|room| !room.joins.is_empty());
+        let Some(first) = self.replaying.front().filter(|id| has_begun(id)) else {
+            return;
+        };
+        let others = self.replaying.iter().skip(1);
+        let before = match is_asked_for(first) {
+            true => others.take_while(|id| is_asked_for(id)).count(),
+            false => others.len(),
+        };
+        if let Some(id) = self.replaying.pop_front() {
+            self.replaying.insert(before, id);
+        }
+    }
+
+    /// Loads one room's snapshot, or replays one of its events, or a slice of it. The next step is one of the same
+    /// room, so that rooms use the same memory one after the other, until its turn [ends](Self::end_turn). Returns a
+    /// room that is restored.
     pub(super) fn step(&mut self, max_tokens: usize) -> Option<Restored> {
         let id = self.replaying.pop_front()?;
         let replaying = self.rooms.get_mut(&id)?.replay.take()?;
-        let outcome = match replaying.step(max_tokens) {
+        match replaying.step(max_tokens) {
             Ok(Step::More(replay)) => {
                 self.rooms.get_mut(&id)?.replay = Some(Replaying::Begun(replay));
-                self.steps += 1;
-                if self.steps < STEPS_PER_TURN {
-                    self.replaying.push_front(id);
-                } else {
-                    self.steps = 0;
-                    self.replaying.push_back(id);
-                }
-                return None;
+                self.replaying.push_front(id);
+                None
             }
-            Ok(Step::Done(room)) => Ok(*room),
-            Err(error) => Err(error),
-        };
-        self.steps = 0;
-        self.finish(&id, outcome)
+            Ok(Step::Done(room)) => self.finish(&id, Ok(*room)),
+            Err(error) => self.finish(&id, Err(error)),
+        }
     }
 
     /// Ends all restorations, and returns the connections that wait.
@@ -426,6 +444,10 @@ enum Step {
 }
 
 impl Replaying {
+    const fn has_begun(&self) -> bool {
+        matches!(self, Self::Begun(_))
+    }
+
     fn step(self, max_tokens: usize) -> Result<Step, RestoreError> {
         let mut replay = match self {
             Self::Loaded(stored, module) => {
@@ -705,17 +727,22 @@ mod tests {
     }
 
     #[test]
-    fn a_short_tail_is_replayed_at_once_and_a_long_one_lets_others_go_on() {
+    fn rooms_are_replayed_one_after_the_other_and_in_turns() {
+        /// Steps until a turn ends.
+        const TURN: usize = 8;
         let (mut restorations, permits) = (Restorations::default(), permits());
         let module = echo();
-        let messages = [2 * STEPS_PER_TURN as u64, 3, 3];
+        let messages = [2 * TURN as u64, 3, 3, 3];
         for (number, messages) in (0..).zip(messages) {
             let id = number.to_string();
             add(&mut restorations, &permits, &id, false);
             restorations.loaded(&id, recorded(&module, number, messages), Some(&module));
         }
         let mut turns = Vec::new();
-        while restorations.has_work() {
+        for step in 1.. {
+            if !restorations.has_work() {
+                break;
+            }
             let number = restorations.next_event().map(|(room, _)| room.0);
             if let Some(number) = number
                 && turns.last() != Some(&number)
@@ -723,16 +750,27 @@ mod tests {
                 turns.push(number);
             }
             if let Some(ended) = restorations.step(16) {
-                let mut room = ended.outcome.expect("it is what was recorded");
+                let room = ended.outcome.expect("it is what was recorded");
                 let events = 1 + messages[room.number.0 as usize];
                 assert_eq!(room.events, events);
-                room.hibernate();
-                let room = room.room.expect("there is a module");
-                assert!(room.is_hibernating());
-                assert_eq!(room.clients(), [ClientId(1)]);
+            }
+            if step == TURN {
+                restorations.end_turn();
+                for id in ["1", "3"] {
+                    let join = Join {
+                        connection: ConnectionKey::default(),
+                        claim: Claim::default(),
+                    };
+                    assert!(restorations.join(id, join).is_ok());
+                }
+            }
+            if step == TURN + 2 {
+                restorations.end_turn();
+                // The next has not begun yet.
+                restorations.end_turn();
             }
         }
-        assert_eq!(turns, [0, 1, 2, 0]);
+        assert_eq!(turns, [0, 3, 1, 3, 2, 0]);
     }
 
     #[test]

@@ -370,6 +370,13 @@ impl Clients {
             .map_or(0, |clients| clients.connected.len())
     }
 
+    /// Whether a client of a room has a connection.
+    pub(crate) fn is_attended(&self, room: RoomKey) -> bool {
+        let clients = self.rooms.get(&room);
+        let is_connected = |client: &Client| self.connections.contains_key(client.connection);
+        clients.is_some_and(|clients| clients.connected.iter().any(is_connected))
+    }
+
     /// Removes a room that has ended, also from the journal, and closes its clients, after sending what is queued:
     /// when that is durable.
     pub(crate) fn end_room(&mut self, room: RoomKey, code: u16, reason: &str) {

@@ -13,17 +13,21 @@ use crate::{
     ws::connection::ConnectionKey,
 };
 use core::time::Duration;
-use stateroom_wasmi_host::{Clock, Escaped, Instant, OpenError, RoomKey, SaveError, WithSources};
+use stateroom_wasmi_host::{
+    Clock, Escaped, Instant, OpenError, Room, RoomKey, SaveError, WithSources,
+};
 use std::sync::Arc;
 use tokio::{sync::OwnedSemaphorePermit, time};
 
 /// Time for the journal to make durable what was saved at shutdown.
 const SAVE_GRACE: Duration = Duration::from_secs(10);
 
-/// A room that was restored, and has not done yet what was due then.
+/// A room that perhaps nobody is in, and that has not done yet what was due when it was restored, or when the session
+/// of its last client had ended.
 pub(super) struct Trial {
     room: RoomKey,
-    number: RoomNumber,
+    /// The number of one that was restored.
+    number: Option<RoomNumber>,
     turns: u32,
 }
 
@@ -31,7 +35,7 @@ impl Trial {
     /// Turns after which it has survived even if it has more to do, as one may have for ever.
     const MAX_TURNS: u32 = 64;
 
-    const fn new(room: RoomKey, number: RoomNumber) -> Self {
+    pub(super) const fn new(room: RoomKey, number: Option<RoomNumber>) -> Self {
         Self {
             room,
             number,
@@ -208,22 +212,28 @@ impl HostedRooms {
                 break;
             }
         }
+        self.restorations.end_turn();
         self.note_replay(None);
     }
 
     /// Tells the journal of rooms that have survived what they had to do when they were restored: the process
-    /// may end as well of a timer that was due, or of what those sent who waited for the room.
-    pub(super) fn end_trials(&mut self, now: Instant) {
-        let (host, restorations) = (&self.host, &mut self.restorations);
+    /// may end as well of a timer that was due, or of what those sent who waited for the room. Those hibernate that
+    /// nobody speaks to.
+    pub(super) fn end_trials(&mut self) {
+        let (host, restorations) = (&mut self.host, &mut self.restorations);
         self.on_trial.retain_mut(|trial| {
-            let has_more = host.room(trial.room).is_some_and(|room| {
-                let is_due = room.poll_timeout().is_some_and(|at| at <= now);
-                room.is_runnable() || room.is_unfinished() || is_due
-            });
+            let unfinished = host.room(trial.room).is_some_and(Room::is_unfinished);
+            let has_more = host.has_work(trial.room) || unfinished;
             trial.turns += 1;
             let goes_on = has_more && trial.turns < Trial::MAX_TURNS;
             if !goes_on {
-                restorations.give_up(trial.number);
+                if let Some(number) = trial.number {
+                    restorations.give_up(number);
+                }
+                if !has_more && !host.transport().is_attended(trial.room) {
+                    // Fails if its module's state cannot be saved.
+                    let _ = host.hibernate(trial.room);
+                }
             }
             goes_on
         });
@@ -262,7 +272,7 @@ impl HostedRooms {
                 }
                 let opened = self.open_restored(&id, permit, room, import.is_some());
                 match (&opened, number) {
-                    (Ok(key), Some(number)) => self.on_trial.push(Trial::new(*key, number)),
+                    (Ok(key), Some(_)) => self.on_trial.push(Trial::new(*key, number)),
                     (Err(_), Some(number)) => self.restorations.give_up(number),
                     (_, None) => {}
                 }

@@ -256,10 +256,14 @@ impl HostedRooms {
         self.host.transport_mut().metrics.begin_turn();
         self.host.poll(Budget::fuel(FUEL_PER_TURN).and_until(until));
         let now = self.host.clock().now();
-        self.end_trials(now);
+        self.end_trials();
         for (room, client) in self.host.transport_mut().take_removed(now) {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
+            let clients = self.host.transport();
+            if clients.count(room) == 0 && clients.log(room).is_some() {
+                self.on_trial.push(Trial::new(room, None));
+            }
         }
         self.close_idle(now);
         self.trim(now);
