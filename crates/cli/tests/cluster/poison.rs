@@ -232,10 +232,11 @@ async fn a_message_that_ends_its_nodes_puts_its_room_in_quarantine_and_no_other(
     let closed = eventually("the close", next.next()).await;
     assert_eq!(closed.expect_err("it is in quarantine").0, 1011);
 
-    // On a busy machine, it may be in the log when the first node is ended. That one is not counted, and the others
-    // end of the log.
+    // On a busy machine, it may be in the log when a node is ended, mostly the first. That one is not counted, and the
+    // others end of the log.
     if reason.contains(OF_RESTORATION) {
-        assert_eq!(deaths, 1 + MAX_DEATHS, "{reason}");
+        let of_log = MAX_DEATHS + 1..=2 * MAX_DEATHS;
+        assert!(of_log.contains(&deaths), "{deaths}: {reason}");
         cluster.tool(&["release"], &["poison", "--discard"]).await;
         return cluster.finish().await;
     }
