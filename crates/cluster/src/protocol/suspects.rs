@@ -154,7 +154,8 @@ enum Alone {
     Ended,
 }
 
-/// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more.
+/// Rooms that a node restores at once, of shards whose owners have ended: a death makes suspects of no more, but for
+/// those whose ends are just being written.
 pub const MAX_OPEN: usize = 64;
 
 impl<R> Gate<R> {

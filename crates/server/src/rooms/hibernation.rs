@@ -13,6 +13,10 @@ pub(super) struct Hibernation {
     after: Option<Duration>,
     /// All rooms. In the order of their times, since the interval is constant.
     watched: VecDeque<Watched>,
+    /// Rooms that hibernate as soon as they have nothing to do, unless somebody comes.
+    left: VecDeque<RoomKey>,
+    /// Whether more of those are to be looked at.
+    has_more: bool,
 }
 
 struct Watched {
@@ -31,6 +35,8 @@ impl Hibernation {
         Self {
             after,
             watched: VecDeque::new(),
+            left: VecDeque::new(),
+            has_more: false,
         }
     }
 
@@ -45,13 +51,30 @@ impl Hibernation {
         }
     }
 
+    /// Lets a room hibernate as soon as it has done what there is to do, unless somebody comes: one that was restored,
+    /// or whose client did not come back.
+    pub(super) fn leave(&mut self, room: RoomKey) {
+        self.left.push_back(room);
+    }
+
+    /// Whether there is something to look at now.
+    pub(super) const fn has_work(&self) -> bool {
+        self.has_more
+    }
+
     /// When there is something to look at.
     pub(super) fn next(&self) -> Option<Instant> {
         self.watched.front().map(|watched| watched.at)
     }
 
-    /// Looks at the rooms whose time has come.
-    pub(super) fn turn(&mut self, host: &mut Host<impl Clock, impl Transport>, now: Instant) {
+    /// Looks at the rooms whose time has come, and at those that were left.
+    pub(super) fn turn<T: Transport>(
+        &mut self,
+        host: &mut Host<impl Clock, T>,
+        now: Instant,
+        is_attended: impl Fn(&T, RoomKey) -> bool,
+    ) {
+        self.look_at_left(host, is_attended);
         let Some(after) = self.after else {
             return;
         };
@@ -75,6 +98,32 @@ impl Hibernation {
                 fuel_used,
                 ..watched
             });
+        }
+    }
+
+    fn look_at_left<T: Transport>(
+        &mut self,
+        host: &mut Host<impl Clock, T>,
+        is_attended: impl Fn(&T, RoomKey) -> bool,
+    ) {
+        self.has_more = false;
+        for _ in 0..self.left.len().min(ROOMS_PER_TURN) {
+            let Some(key) = self.left.pop_front() else {
+                return;
+            };
+            let Some(room) = host.room(key) else {
+                continue;
+            };
+            if room.is_hibernating() || is_attended(host.transport(), key) {
+                continue;
+            }
+            if host.has_work(key) || room.is_unfinished() {
+                self.left.push_back(key);
+            } else {
+                // Fails if its module's state cannot be saved.
+                let _ = host.hibernate(key);
+                self.has_more = !self.left.is_empty();
+            }
         }
     }
 }

@@ -100,6 +100,17 @@ impl RunningServer {
         self.request("POST", path).await
     }
 
+    /// Waits until the only room hibernates.
+    pub(crate) async fn until_it_hibernates(&self) {
+        eventually("it hibernates", async {
+            let list = || self.request("GET", "/rooms");
+            while !list().await.contains("\"state\":\"hibernating\"") {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     async fn request(&self, method: &str, path: &str) -> String {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
@@ -392,13 +403,7 @@ async fn a_restored_room_that_nobody_asks_for_hibernates_until_somebody_does() {
     for journal in [journal.fork(), with_client] {
         let again = RunningServer::start(&journal, |_| {}).await;
         until_durable(&journal, 4).await;
-        eventually("it hibernates", async {
-            let list = || again.request("GET", "/rooms");
-            while !list().await.contains("\"state\":\"hibernating\"") {
-                sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        again.until_it_hibernates().await;
         let mut bob = again.join("lobby").await;
         assert_eq!(bob.hear().await, 1002);
         let list = again.request("GET", "/rooms").await;

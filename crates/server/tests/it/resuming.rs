@@ -353,6 +353,26 @@ async fn a_session_ends_by_a_goodbye_and_by_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_room_whose_client_does_not_come_back_hibernates() {
+    let journal = MemoryJournal::new();
+    let server = RunningServer::start(&journal, |config| {
+        config.resume_window = Duration::from_millis(50);
+    })
+    .await;
+    let mut session = ClientSession::new(10, 1000);
+    let mut connection = Connection::open(&server, "lobby").await;
+    connection.hello(&mut session).await;
+    drop(connection);
+    server.until_it_hibernates().await;
+    // It was told that the client has left.
+    let stored = journal.stored("lobby").expect("it is stored");
+    let events = LogEntries::new(&stored.tail).count();
+    assert_eq!(events, 3, "the start, a connect and a disconnect");
+    let mut client = server.join("lobby").await;
+    assert_eq!(client.hear().await, 1002);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_goodbye_is_replied_to_when_what_was_said_before_is_durable() {
     let journal = MemoryJournal::new();
     let server = RunningServer::start(&journal, |config| {

@@ -22,12 +22,10 @@ use tokio::{sync::OwnedSemaphorePermit, time};
 /// Time for the journal to make durable what was saved at shutdown.
 const SAVE_GRACE: Duration = Duration::from_secs(10);
 
-/// A room that perhaps nobody is in, and that has not done yet what was due when it was restored, or when the session
-/// of its last client had ended.
+/// A room that was restored, and has not done yet what was due then.
 pub(super) struct Trial {
     room: RoomKey,
-    /// The number of one that was restored.
-    number: Option<RoomNumber>,
+    number: RoomNumber,
     turns: u32,
 }
 
@@ -35,7 +33,7 @@ impl Trial {
     /// Turns after which it has survived even if it has more to do, as one may have for ever.
     const MAX_TURNS: u32 = 64;
 
-    pub(super) const fn new(room: RoomKey, number: Option<RoomNumber>) -> Self {
+    const fn new(room: RoomKey, number: RoomNumber) -> Self {
         Self {
             room,
             number,
@@ -217,23 +215,16 @@ impl HostedRooms {
     }
 
     /// Tells the journal of rooms that have survived what they had to do when they were restored: the process
-    /// may end as well of a timer that was due, or of what those sent who waited for the room. Those hibernate that
-    /// nobody speaks to.
+    /// may end as well of a timer that was due, or of what those sent who waited for the room.
     pub(super) fn end_trials(&mut self) {
-        let (host, restorations) = (&mut self.host, &mut self.restorations);
+        let (host, restorations) = (&self.host, &mut self.restorations);
         self.on_trial.retain_mut(|trial| {
             let unfinished = host.room(trial.room).is_some_and(Room::is_unfinished);
             let has_more = host.has_work(trial.room) || unfinished;
             trial.turns += 1;
             let goes_on = has_more && trial.turns < Trial::MAX_TURNS;
             if !goes_on {
-                if let Some(number) = trial.number {
-                    restorations.give_up(number);
-                }
-                if !has_more && !host.transport().is_attended(trial.room) {
-                    // Fails if its module's state cannot be saved.
-                    let _ = host.hibernate(trial.room);
-                }
+                restorations.give_up(trial.number);
             }
             goes_on
         });
@@ -272,7 +263,7 @@ impl HostedRooms {
                 }
                 let opened = self.open_restored(&id, permit, room, import.is_some());
                 match (&opened, number) {
-                    (Ok(key), Some(_)) => self.on_trial.push(Trial::new(*key, number)),
+                    (Ok(key), Some(number)) => self.on_trial.push(Trial::new(*key, number)),
                     (Err(_), Some(number)) => self.restorations.give_up(number),
                     (_, None) => {}
                 }
@@ -317,6 +308,7 @@ impl HostedRooms {
         }
         if let Ok(room) = opened {
             self.update_idle_deadline(room);
+            self.hibernation.leave(room);
         }
     }
 

@@ -260,14 +260,14 @@ impl HostedRooms {
         for (room, client) in self.host.transport_mut().take_removed(now) {
             self.disconnect(room, client);
             self.update_idle_deadline(room);
-            let clients = self.host.transport();
-            if clients.count(room) == 0 && clients.log(room).is_some() {
-                self.on_trial.push(Trial::new(room, None));
+            if self.host.transport().log(room).is_some() {
+                self.hibernation.leave(room);
             }
         }
         self.close_idle(now);
         self.trim(now);
-        self.hibernation.turn(&mut self.host, now);
+        let is_attended = Clients::is_attended;
+        self.hibernation.turn(&mut self.host, now, is_attended);
         self.restore(until);
         self.end_expired_holds(now);
         self.send_replies();
@@ -285,6 +285,7 @@ impl HostedRooms {
             || self.host.has_closed()
             || self.restorations.has_work()
             || self.restorations.has_given_up()
+            || self.hibernation.has_work()
             || !self.on_trial.is_empty()
             || self.upgrades.has_work()
             || self.is_releasing()
