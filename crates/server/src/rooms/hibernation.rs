@@ -106,8 +106,9 @@ impl Hibernation {
         host: &mut Host<impl Clock, T>,
         is_attended: impl Fn(&T, RoomKey) -> bool,
     ) {
-        self.has_more = false;
-        for _ in 0..self.left.len().min(ROOMS_PER_TURN) {
+        let looked_at = self.left.len().min(ROOMS_PER_TURN);
+        let mut busy = 0;
+        for _ in 0..looked_at {
             let Some(key) = self.left.pop_front() else {
                 return;
             };
@@ -119,11 +120,54 @@ impl Hibernation {
             }
             if host.has_work(key) || room.is_unfinished() {
                 self.left.push_back(key);
+                busy += 1;
             } else {
                 // Fails if its module's state cannot be saved.
                 let _ = host.hibernate(key);
-                self.has_more = !self.left.is_empty();
             }
         }
+        // Where all have something to do, there will be a turn for that.
+        self.has_more = busy < looked_at && !self.left.is_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rooms::echo;
+    use stateroom_wasmi_host::{Budget, ManualClock, RecordingTransport};
+
+    #[test]
+    fn all_rooms_that_were_left_are_looked_at_without_another_reason() {
+        let module = echo();
+        let mut host = Host::new(ManualClock::new(), RecordingTransport::default());
+        let mut hibernation = Hibernation::new(None);
+        let rooms: Vec<_> = (0..3 * ROOMS_PER_TURN)
+            .map(|n| host.open(&n.to_string(), &module).expect("it opens"))
+            .collect();
+        host.poll(Budget::UNLIMITED);
+        // Most hibernate already, as restored rooms do; and one has a client.
+        let (last, others) = rooms.split_last().expect("there are some");
+        for room in others {
+            host.hibernate(*room).expect("it is idle");
+        }
+        let attended = host.open("attended", &module).expect("it opens");
+        host.poll(Budget::UNLIMITED);
+        for room in others.iter().chain([&attended, last]) {
+            hibernation.leave(*room);
+        }
+        let mut turns = 1;
+        let mut turn = |hibernation: &mut Hibernation| {
+            hibernation.turn(&mut host, Instant::ZERO, |_, room| room == attended);
+        };
+        turn(&mut hibernation);
+        while hibernation.has_work() {
+            turn(&mut hibernation);
+            turns += 1;
+        }
+        assert_eq!(turns, 4);
+        let is_hibernating = |room| host.room(room).is_some_and(|room| room.is_hibernating());
+        assert!(is_hibernating(*last));
+        assert!(!is_hibernating(attended));
     }
 }

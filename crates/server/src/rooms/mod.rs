@@ -291,3 +291,13 @@ pub(crate) const BEHIND: u16 = 4003;
 
 /// The reason for closing, with 1008, a connection whose client has connected again.
 pub(crate) const REPLACED: &str = "replaced by a newer connection";
+
+/// A bundled room.
+#[cfg(test)]
+fn echo() -> stateroom_wasmi_host::Module {
+    use stateroom_wasmi_host::{Limits, LoadOptions, Module};
+    let rooms = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/rooms/wasm");
+    let wasm = std::fs::read(format!("{rooms}/echo-wat.wasm")).expect("it is bundled");
+    let options = LoadOptions::new().snapshots(true);
+    Module::load_with(&wasm, &Limits::new(), options).expect("it loads")
+}

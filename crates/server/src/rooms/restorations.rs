@@ -645,9 +645,12 @@ impl Error for RestoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{LogEntry, RoomSnapshot};
-    use stateroom_wasmi_host::{ClientId, Event, Limits, LoadOptions, RoomOptions};
-    use std::{path::Path, sync::Arc};
+    use crate::{
+        journal::{LogEntry, RoomSnapshot},
+        rooms::echo,
+    };
+    use stateroom_wasmi_host::{ClientId, Event, RoomOptions};
+    use std::sync::Arc;
     use tokio::sync::Semaphore;
 
     const ROOMS: usize = 200;
@@ -683,13 +686,6 @@ mod tests {
             snapshot,
             tail: Vec::new(),
         }
-    }
-
-    fn echo() -> Module {
-        let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/rooms/wasm");
-        let wasm = std::fs::read(rooms.join("echo-wat.wasm")).expect("it is bundled");
-        let options = LoadOptions::new().snapshots(true);
-        Module::load_with(&wasm, &Limits::new(), options).expect("it loads")
     }
 
     /// One to whose client so many messages were sent since its snapshot.
